@@ -1,0 +1,399 @@
+"""The whole YAML of a search as pydantic models: every knob, its unit, and where its default comes from.
+
+Origins, at the end of each description: `paper C` stands in the text of 2603.25794; `derived` follows from it by
+arithmetic; `code` stands in the authors' public generation code; `default` is raypipe's own choice, never to be
+quoted as the paper's value.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from raypipe.errors import UserError
+from raypipe.files import digest
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values cannot change after reading."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+class SampleSize(Section):
+    """How much of one sample to simulate."""
+
+    events: int = Field(10_000, ge=1)
+    """Selected events wanted, both splits together; whole shards are made, so a few more may come. [default]"""
+    embedding_fraction: float = Field(0.5, gt=0, lt=1)
+    """Share of the events that goes to the `embedding` split; the rest is `search`. [default; paper C: two sets]"""
+
+
+class Simulate(Section):
+    """Pythia8 + fastjet + the parametrised detector."""
+
+    samples: dict[str, SampleSize] = Field(min_length=1)
+    """Samples of the process table by name, each with its size."""
+    card: str = "atlas"
+    """Detector response card in raypipe/simulate/cards. [default; paper C: a simplified ATLAS layout in Delphes]"""
+    shard_events: int = Field(5_000, ge=1)
+    """Selected events aimed at by one shard, that is one Ray task on one core. [default]"""
+    mpi: bool = False
+    """Multi-parton interactions on: 3 to 12 times slower, <MET> +3 GeV, jets +3 to 16 %. [default]"""
+    met_smearing: float = Field(0.0, ge=0)
+    """GeV added in quadrature to each component of the missing momentum, to mimic pile-up. [default]"""
+
+
+class MassWindow(Section):
+    """Where the search looks in the conditional mass m_yy."""
+
+    low: float = Field(105.0, gt=0)
+    """GeV, lower edge of the lower sideband. [code]"""
+    high: float = Field(160.0, gt=0)
+    """GeV, upper edge of the upper sideband. [code; 145 is as defensible]"""
+    sr_low: float = Field(120.0, gt=0)
+    """GeV, lower edge of the signal region. [default]"""
+    sr_high: float = Field(130.0, gt=0)
+    """GeV, upper edge of the signal region. [default]"""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> MassWindow:
+        if not self.low < self.sr_low < self.sr_high < self.high:
+            raise ValueError(
+                f"the signal region {self.sr_low:g}-{self.sr_high:g} GeV must lie inside the mass window "
+                f"{self.low:g}-{self.high:g} GeV with a sideband on either side"
+            )
+        return self
+
+
+class Encoder(Section):
+    """Particle transformer with a VAE-like output block (paper C, section III.1)."""
+
+    width: int = Field(128, ge=8)
+    """Embedding dimension of an object. [code]"""
+    heads: int = Field(8, ge=1)
+    """Attention heads; must divide `width`. [code]"""
+    particle_blocks: int = Field(4, ge=1)
+    """Particle-attention blocks. [paper C]"""
+    class_blocks: int = Field(2, ge=1)
+    """Class-attention blocks. [paper C]"""
+    pair_width: int = Field(128, ge=4)
+    """Hidden width of the pairwise-feature embedding that biases the attention. [code]"""
+    feedforward: int = Field(3, ge=1)
+    """Width of the feed-forward layers in units of `width`. [code]"""
+    event_width: int = Field(32, ge=2)
+    """Width of the event-level branch (pt_yy, dr_yy). [default]"""
+    latent: int = Field(6, ge=1)
+    """Latent dimension. [paper C]"""
+    projection: int = Field(64, ge=2)
+    """Width of the two-layer projection head, dropped after training. [default; two layers: paper C]"""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout in attention and feed-forward layers. [code]"""
+    layer_scale: float = Field(1e-4, gt=0)
+    """Initial LayerScale of each residual branch. [code]"""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Encoder:
+        if self.width % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
+        return self
+
+
+class Embedding(Section):
+    """Training of the encoder."""
+
+    name: str = "id"
+    """Name of this embedding configuration in results. [default]"""
+    samples: list[str] = Field(min_length=1)
+    """Samples trained on; events of one `group` share a label. [paper C: all for ID]"""
+    encoder: Encoder = Encoder()
+    """The network."""
+    temperature: float = Field(0.1, gt=0)
+    """Temperature of the supervised contrastive loss. [default; the paper's number is lost]"""
+    beta: float = Field(0.03, ge=0)
+    """Weight of the KL term. [default; the paper's number is lost]"""
+    batch_size: int = Field(8192, ge=4)
+    """Events a step over all workers, every group equally represented. [paper C]"""
+    steps_per_epoch: int = Field(100, ge=1)
+    """Steps counted as one epoch. [default]"""
+    epochs: int = Field(100, ge=1)
+    """Largest number of epochs. [paper C]"""
+    warmup_epochs: int = Field(5, ge=0)
+    """Epochs of linear learning-rate warm-up before the cosine. [paper C]"""
+    patience: int = Field(10, ge=1)
+    """Epochs without a better validation loss before training stops. [paper C]"""
+    learning_rate: float = Field(3e-4, gt=0)
+    """Highest learning rate of Adam. [default; the paper's number is lost]"""
+    learning_rate_floor: float = Field(1e-6, ge=0)
+    """Learning rate at the end of the cosine. [code]"""
+    gradient_clip: float = Field(20.0, gt=0)
+    """Largest gradient norm. [code]"""
+    train_fraction: float = Field(0.6, gt=0, lt=1)
+    """Share of the embedding split used for training. [paper C]"""
+    validation_fraction: float = Field(0.2, gt=0, lt=1)
+    """Share used for validation; the rest is the test part, which also gives the simulated Higgs. [paper C]"""
+
+    @model_validator(mode="after")
+    def _test_part_left(self) -> Embedding:
+        if self.train_fraction + self.validation_fraction >= 1:
+            raise ValueError("train_fraction + validation_fraction must leave a test part (sum below 1)")
+        return self
+
+
+class PseudoData(Section):
+    """What plays the recorded data."""
+
+    luminosity: float = Field(139.0, gt=0)
+    """fb^-1. [default: full Run 2]"""
+    background: list[str] = Field(min_length=1)
+    """SM samples in the data. [paper C: continuum and four Higgs processes]"""
+
+
+class MassFit(Section):
+    """Smooth sideband fit that normalises the continuum in the signal region."""
+
+    order: int = Field(2, ge=1, le=5)
+    """Degree of the polynomial in the exponent. [default]"""
+    bin_width: float = Field(1.0, gt=0)
+    """GeV. [default]"""
+
+
+class Flow(Section):
+    """Ensemble of conditional masked autoregressive flows on sideband latents given m_yy."""
+
+    members: int = Field(4, ge=1)
+    """Flows trained together and pooled. [paper C: four a encoder]"""
+    layers: int = Field(6, ge=1)
+    """Autoregressive layers. [default]"""
+    hidden: int = Field(64, ge=4)
+    """Hidden features of a layer. [default]"""
+    blocks: int = Field(2, ge=1)
+    """Residual blocks of a layer. [default]"""
+    epochs: int = Field(100, ge=1)
+    """Largest number of epochs. [default]"""
+    patience: int = Field(20, ge=1)
+    """Epochs without a better validation loss of any member before training stops. [default]"""
+    batch_size: int = Field(2048, ge=2)
+    """Events a step of each member. [default]"""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Highest learning rate of Adam; cosine to zero. [default]"""
+    validation_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of the sidebands that selects each member's best epoch. [default]"""
+    oversampling: float = Field(4.0, gt=0)
+    """Generated continuum events in the signal region per expected one. [default]"""
+
+
+class Classifier(Section):
+    """k-fold ensembles of boosted trees, data against background."""
+
+    folds: int = Field(5, ge=2)
+    """Folds; scores are always out of fold. [paper C]"""
+    ensemble: int = Field(2, ge=1)
+    """Trees-models averaged in every fold. [paper C: ensembles of two]"""
+    rounds: int = Field(300, ge=1)
+    """Boosting rounds. [default]"""
+    depth: int = Field(3, ge=1)
+    """Tree depth. [default]"""
+    learning_rate: float = Field(0.1, gt=0, le=1)
+    """Shrinkage. [default]"""
+    subsample: float = Field(0.7, gt=0, le=1)
+    """Share of events a tree sees. [default]"""
+    early_stopping: int = Field(10, ge=1)
+    """Rounds without a better validation loss before boosting stops. [default]"""
+
+
+class Selection(Section):
+    """The cut on the classifier score and how its outcome is judged."""
+
+    working_points: list[float] = Field(min_length=1)
+    """Background-template efficiencies in the SR, the first is quoted. [derived bounds 1.2 % and 0.32 %; default]"""
+    include_higgs: bool = True
+    """Add the simulated SM Higgs to the background class; the flow cannot know a resonance. [paper A]"""
+    higgs_uncertainty: float = Field(0.1, ge=0)
+    """Relative uncertainty of the simulated Higgs yield. [default]"""
+    sideband_calibration: bool = True
+    """Scale the template after the cut by data over template in the sidebands, with its uncertainty. [default]"""
+
+    @field_validator("working_points")
+    @classmethod
+    def _fractions(cls, values: list[float]) -> list[float]:
+        bad = [v for v in values if not 0 < v < 1]
+        if bad:
+            raise ValueError(f"working point {bad[0]} is not between 0 and 1")
+        return values
+
+
+class Scan(Section):
+    """The grid over which the search is repeated."""
+
+    signals: list[str] = Field(min_length=1)
+    """Signal samples injected one at a time."""
+    strengths: list[float] = Field(min_length=1)
+    """Injected S/sqrt(B) in the signal region before any cut. [paper C: the axis of figures 4-7]"""
+    instances: int = Field(10, ge=1)
+    """Independent pseudo-data sets a signal and strength. [paper C]"""
+    background_instances: int = Field(10, ge=0)
+    """Pseudo-data sets without any signal. [default]"""
+
+    @field_validator("strengths")
+    @classmethod
+    def _positive(cls, values: list[float]) -> list[float]:
+        if any(v <= 0 for v in values):
+            raise ValueError(f"strength {min(values)} is not positive (runs without signal: background_instances)")
+        return values
+
+
+class Resources(Section):
+    """What Ray may use."""
+
+    cpus: int | None = Field(None, ge=1)
+    """Cores of an embedded local Ray; all of the machine when not given. [default]"""
+    train_workers: int = Field(1, ge=1)
+    """Ray Train workers of the encoder. [default]"""
+    gpu: bool = False
+    """One GPU a Train worker. [default]"""
+    trial_cpus: float = Field(1.0, gt=0)
+    """Cores of one search trial, also its number of BLAS, OMP and XGBoost threads. [default]"""
+    object_store_gib: float = Field(0.5, gt=0)
+    """Object store of an embedded local Ray. [default]"""
+    max_failures: int = Field(2, ge=0)
+    """Restarts of an encoder training or a trial whose process dies. [default]"""
+
+
+class Tracking(Section):
+    """MLflow."""
+
+    enabled: bool = True
+    """Record runs at all. [default]"""
+    experiment: str = "raypipe"
+    """Experiment name. [default]"""
+    uri: str | None = None
+    """Tracking URI; MLFLOW_TRACKING_URI wins; an SQLite file in the output folder when neither is given. [default]"""
+
+
+class Config(Section):
+    """One search, whole."""
+
+    search: Literal["contrastive"] = "contrastive"
+    """Which of the published searches this is."""
+    output: str = "runs/default"
+    """Folder of everything this run writes."""
+    seed: int = Field(1, ge=0)
+    """Root of every random stream."""
+    simulate: Simulate
+    """Event samples."""
+    window: MassWindow = MassWindow()
+    """Signal region and sidebands."""
+    embedding: Embedding
+    """Encoder and its training."""
+    pseudodata: PseudoData
+    """Pseudo-data."""
+    massfit: MassFit = MassFit()
+    """Sideband mass fit."""
+    flow: Flow = Flow()
+    """Background model."""
+    classifier: Classifier = Classifier()
+    """Data against background."""
+    selection: Selection
+    """Working points."""
+    scan: Scan
+    """Grid."""
+    resources: Resources = Resources()
+    """Ray resources; they never change a number."""
+    tracking: Tracking = Tracking()
+    """MLflow."""
+
+    @model_validator(mode="after")
+    def _samples_exist(self) -> Config:
+        known = set(self.simulate.samples)
+        for key, names in (
+            ("embedding.samples", self.embedding.samples),
+            ("pseudodata.background", self.pseudodata.background),
+            ("scan.signals", self.scan.signals),
+        ):
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{key}: sample {name!r} is not in simulate.samples ({', '.join(sorted(known))})")
+        return self
+
+    def physics_hash(self) -> str:
+        """Hash of everything that can change a number: not the output folder, the resources or the tracking."""
+        return digest(self.model_dump(mode="json", exclude={"output", "resources", "tracking"}))
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML configuration, apply dotted ``overrides`` such as ``flow.epochs=50``, and validate it.
+
+    Raises:
+        UserError: one line naming the file, the key, the value and what is allowed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such configuration file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a mapping of keys at the top level, found {type(values).__name__}")
+    source = str(path)
+    for override in overrides:
+        _apply(values, override)
+        source = f"{path} with overrides"
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_one_line(source, error)) from error
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"override {override!r}: expected KEY=VALUE with a dotted key, such as flow.epochs=50")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"override {override!r}: the value is not valid YAML") from error
+    *parents, last = key.split(".")
+    node = values
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise UserError(f"override {override!r}: {parent!r} is a value, not a section")
+    node[last] = value
+
+
+def _one_line(source: str, error: ValidationError) -> str:
+    """The first problem of a failed validation as one line; further problems are counted."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "configuration"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        allowed = _fields_at(first["loc"][:-1])
+        close = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"{source}: unknown key {key!r}: {hint}allowed: {', '.join(allowed)}{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{source}: key {key!r} is missing{more}"
+    if isinstance(first["input"], dict | BaseModel):
+        return f"{source}: {key}: {message}{more}"
+    return f"{source}: {key} = {first['input']!r}: {message[0].lower()}{message[1:]}{more}"
+
+
+def _fields_at(location: tuple[str | int, ...]) -> list[str]:
+    """Names of the keys allowed in the section at ``location``."""
+    model: type[BaseModel] = Config
+    for part in location:
+        field = model.model_fields.get(str(part))
+        annotation = field.annotation if field else SampleSize  # the only sections inside a mapping
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,114 @@
+"""The event table: one row an event, one schema, checked at every boundary.
+
+Units are GeV and radians. `weight` is the expected number of events per fb^-1, so that the sum over one sample's
+rows of one split is that sample's yield per fb^-1.
+
+The ``phi`` of every object is measured from the azimuth of the diphoton system and wrapped to [-pi, pi). Collisions
+have no preferred azimuth, so nothing is lost, and neither the encoder nor a reader needs the photons to remove it.
+The photons themselves never enter ``objects`` or ``features`` (except through pt_yy and dr_yy): an encoder that sees
+them could compute m_yy and the sidebands would no longer predict the signal region.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe.errors import UserError
+
+SLOTS = ("jet", "jet", "jet", "jet", "fatjet", "fatjet", "electron", "electron", "muon", "muon", "met")
+"""The 11 object slots of paper C, section III.1, each ordered by falling transverse momentum."""
+
+OBJECT_FEATURES = (
+    "pt", "eta", "phi", "mass", "btag", "tau32", "tau43",
+    "is_jet", "is_fatjet", "is_electron", "is_muon", "is_met",
+)  # fmt: skip
+"""The 12 numbers of an object (paper C, section III.1); all zero where the object is absent."""
+
+FEATURES = ("pt_yy", "dr_yy", "m_jj", "dr_jj", "ht", "has_lepton", "met", "n_photon", "n_jet")
+"""The nine event features of paper A (names inferred; see the README)."""
+
+SPLITS = ("embedding", "search")
+"""The two halves that never mix: `embedding` stands for simulation, `search` for recorded data (paper C, II)."""
+
+PHOTON_COLUMNS = tuple(f"y{i}_{q}" for i in (1, 2) for q in ("pt", "eta", "phi"))
+
+_TENSOR_SHAPES = {"objects": (len(SLOTS), len(OBJECT_FEATURES)), "features": (len(FEATURES),)}
+
+EVENT_SCHEMA = pa.schema(
+    [
+        pa.field("event_id", pa.int64(), nullable=False),
+        pa.field("sample", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("group", pa.int8(), nullable=False),
+        pa.field("split", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("weight", pa.float64(), nullable=False),
+        *(pa.field(name, pa.float32(), nullable=False) for name in ("m_yy", "pt_yy", "dr_yy", *PHOTON_COLUMNS)),
+        pa.field("objects", pa.fixed_shape_tensor(pa.float32(), _TENSOR_SHAPES["objects"]), nullable=False),
+        pa.field("features", pa.fixed_shape_tensor(pa.float32(), _TENSOR_SHAPES["features"]), nullable=False),
+    ]
+)
+"""Arrow schema of the diphoton event table."""
+
+
+def tensor_column(values: np.ndarray) -> pa.ExtensionArray:
+    """A NumPy array (n, ...) as a canonical Arrow fixed-shape tensor column."""
+    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values))
+
+
+def tensor_values(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """The inverse of `tensor_column`: a tensor column as one NumPy array (n, ...)."""
+    chunk = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(chunk, pa.ChunkedArray):  # combine_chunks keeps a ChunkedArray for extension types in some versions
+        if chunk.num_chunks == 0:
+            return np.empty((0, *chunk.type.shape), dtype=np.float32)
+        chunk = chunk.chunk(0) if chunk.num_chunks == 1 else pa.concat_arrays(chunk.chunks)
+    if len(chunk) == 0:
+        return np.empty((0, *chunk.type.shape), dtype=np.float32)
+    return chunk.to_numpy_ndarray()
+
+
+def validate(table: pa.Table, source: str, schema: pa.Schema = EVENT_SCHEMA) -> pa.Table:
+    """Check ``table`` against ``schema`` and return it with the columns in schema order.
+
+    Refused with a one-line `UserError` naming ``source``, the column and the first bad row: a missing column, a
+    wrong type or tensor shape, a null, NaN or infinity, a negative weight, a duplicated ``event_id``. Further columns
+    are kept, behind those of the schema.
+    """
+    for field in schema:
+        if field.name not in table.column_names:
+            raise UserError(f"{source}: column {field.name!r} is missing (present: {', '.join(table.column_names)})")
+        found = table.schema.field(field.name).type
+        if found != field.type:
+            raise UserError(f"{source}: column {field.name!r} has type {found}, expected {field.type}")
+        _check_values(table[field.name], field, source)
+    if "weight" in schema.names and table.num_rows and pc.min(table["weight"]).as_py() < 0:
+        row = int(np.flatnonzero(table["weight"].to_numpy() < 0)[0])
+        value = table["weight"][row].as_py()
+        raise UserError(f"{source}: column 'weight', row {row}: {value} is negative")
+    if "event_id" in schema.names:
+        ids = table["event_id"].to_numpy()
+        unique, first = np.unique(ids, return_index=True)
+        if len(unique) != len(ids):
+            row = int(np.setdiff1d(np.arange(len(ids)), first)[0])
+            raise UserError(f"{source}: column 'event_id', row {row}: {ids[row]} occurs more than once")
+    extra = [name for name in table.column_names if name not in schema.names]
+    return table.select([*schema.names, *extra])
+
+
+def _check_values(column: pa.ChunkedArray, field: pa.Field, source: str) -> None:
+    if column.null_count:
+        raise UserError(f"{source}: column {field.name!r} has {column.null_count} missing values")
+    if isinstance(field.type, pa.FixedShapeTensorType):
+        values = tensor_values(column)
+    elif pa.types.is_floating(field.type):
+        values = column.to_numpy()
+    else:
+        return
+    finite = np.isfinite(values)
+    if not finite.all():
+        where = np.argwhere(~finite)[0]
+        inner = f" element {tuple(int(i) for i in where[1:])}" if len(where) > 1 else ""
+        raise UserError(
+            f"{source}: column {field.name!r}, row {int(where[0])}{inner}: {values[tuple(where)]} is not finite"
+        )

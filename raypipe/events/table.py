@@ -1,0 +1,71 @@
+"""Read and write event tables as Parquet, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe.errors import UserError
+from raypipe.events.schema import EVENT_SCHEMA, SPLITS, validate
+from raypipe.files import atomic_path
+
+ROW_GROUP = 16_384
+"""Rows a Parquet row group: large enough to compress, small enough that a stream needs little memory."""
+
+
+def write_table(table: pa.Table, path: str | Path) -> None:
+    """Write ``table`` to ``path`` atomically: zstd, byte-stream-split floats, row groups of `ROW_GROUP`."""
+    dictionary = [f.name for f in table.schema if pa.types.is_dictionary(f.type) or pa.types.is_string(f.type)]
+    split = [leaf for field in table.schema for leaf in _float_leaves(field)]
+    with atomic_path(path) as temporary:
+        pq.write_table(
+            table, temporary, compression="zstd", compression_level=3, row_group_size=ROW_GROUP,
+            use_dictionary=dictionary or False, use_byte_stream_split=split or False,
+        )  # fmt: skip
+
+
+def _float_leaves(field: pa.Field) -> list[str]:
+    """Parquet leaf paths of the floating-point values of ``field``."""
+    kind = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
+    if pa.types.is_fixed_size_list(kind):
+        return [f"{field.name}.list.element"] if pa.types.is_floating(kind.value_type) else []
+    return [field.name] if pa.types.is_floating(kind) else []
+
+
+def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file; a missing, truncated or foreign file is a one-line `UserError` naming it."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = [name for name in columns or () if name not in file.schema_arrow.names]
+            if missing:
+                raise UserError(
+                    f"{path}: column {missing[0]!r} is missing (present: {', '.join(file.schema_arrow.names)})"
+                )
+            return file.read(columns=list(columns) if columns is not None else None)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+
+
+def read_events(path: str | Path) -> pa.Table:
+    """Read and validate one event table."""
+    return validate(read_table(path), str(path), EVENT_SCHEMA)
+
+
+def sample_path(events: str | Path, split: str, sample: str) -> Path:
+    """Where a data set folder keeps the events of one sample and split; the split is a folder, so halves never mix.
+
+    A sample that was not simulated is a `UserError` that lists those that were.
+    """
+    if split not in SPLITS:
+        raise UserError(f"split {split!r} does not exist (allowed: {', '.join(SPLITS)})")
+    path = Path(events) / split / f"{sample}.parquet"
+    if not path.exists():
+        there = sorted(p.stem for p in path.parent.glob("*.parquet") if not p.name.startswith("."))
+        raise UserError(f"{path}: sample {sample!r} was not simulated (present: {', '.join(there) or 'none'})")
+    return path

@@ -1,0 +1,33 @@
+"""Random streams keyed by what they are for, never by who runs them.
+
+Every random number of a run comes from a `numpy.random.SeedSequence` whose spawn key is made of names such as
+``("pseudodata", instance)``. The same names give the same numbers on any number of workers, in any order, after any
+restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def _word(part: str | int) -> int:
+    """A 64-bit integer for one part of a key; integers and strings cannot collide."""
+    text = f"{type(part).__name__}:{part}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def sequence(root: int, *key: str | int) -> np.random.SeedSequence:
+    """The `SeedSequence` of the stream named by ``key`` under the run's ``root`` seed."""
+    return np.random.SeedSequence(entropy=root, spawn_key=tuple(_word(part) for part in key))
+
+
+def generator(root: int, *key: str | int) -> np.random.Generator:
+    """A NumPy generator for the stream named by ``key``."""
+    return np.random.default_rng(sequence(root, *key))
+
+
+def integer(root: int, *key: str | int, bits: int = 31) -> int:
+    """A positive integer seed (for torch, XGBoost or Pythia) for the stream named by ``key``."""
+    return int(sequence(root, *key).generate_state(1, np.uint64)[0] >> np.uint64(64 - bits)) or 1
