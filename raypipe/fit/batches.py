@@ -1,0 +1,84 @@
+"""Which events make up which training batch: a pure function of seed, part and step.
+
+The plan does not know how many workers there are or where the events lie, so any number of workers, a restart and a
+stream from disk all train on the same batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from raypipe import seeds
+from raypipe.errors import UserError
+
+PARTS = ("train", "validation", "test")
+
+
+def parts_of(event_ids: np.ndarray, seed: int, train: float, validation: float) -> np.ndarray:
+    """The part (index into `PARTS`) of every event, from a hash of its id: (n,) int8.
+
+    An event's part does not depend on which other events are there, so more simulation never moves one across.
+    """
+    x = event_ids.astype(np.uint64) ^ np.uint64(seeds.integer(seed, "parts", bits=62))
+    # splitmix64: neighbouring ids become independent uniform numbers.
+    with np.errstate(over="ignore"):
+        x = x + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x = x ^ (x >> np.uint64(31))
+    u = x / np.float64(2**64)
+    return (u >= train).astype(np.int8) + (u >= train + validation).astype(np.int8)
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Balanced batches: every process group has the same number of events in each, to within one."""
+
+    rows: tuple[np.ndarray, ...]
+    """For each group, the row numbers of its events."""
+    groups: tuple[int, ...]
+    """The group numbers, in the order of `rows`."""
+    batch_size: int
+    """Events of the global batch."""
+    seed: int
+    part: str
+
+    @staticmethod
+    def of(labels: np.ndarray, batch_size: int, seed: int, part: str, rows: np.ndarray | None = None) -> BatchPlan:
+        """Plan over ``labels`` (n,) of which only ``rows`` (all by default) may be used.
+
+        Raises:
+            UserError: fewer than two groups, a batch too small for two events a group, or a group with fewer events
+                than its share of a batch.
+        """
+        rows = np.arange(len(labels)) if rows is None else rows
+        groups = tuple(int(g) for g in np.unique(labels[rows]))
+        if len(groups) < 2:
+            raise UserError(f"contrastive training needs at least two process groups, the {part} part has {groups}")
+        share = -(-batch_size // len(groups))
+        if batch_size < 2 * len(groups):
+            raise UserError(f"embedding.batch_size = {batch_size}: needs two events of each of {len(groups)} groups")
+        members = tuple(rows[labels[rows] == g] for g in groups)
+        for group, those in zip(groups, members, strict=True):
+            if len(those) < share:
+                raise UserError(
+                    f"group {group} has {len(those)} events in the {part} part, a batch of {batch_size} needs {share}: "
+                    "simulate more of it or make embedding.batch_size smaller"
+                )
+        return BatchPlan(members, groups, batch_size, seed, part)
+
+    def batch(self, step: int) -> np.ndarray:
+        """Row numbers (batch_size,) of global step ``step``; no event occurs twice in a batch."""
+        rng = seeds.generator(self.seed, "batch", self.part, step)
+        base, extra = divmod(self.batch_size, len(self.rows))
+        # The groups that get one event more rotate with the step.
+        sizes = [base + ((i - step) % len(self.rows) < extra) for i in range(len(self.rows))]
+        chosen = [rng.choice(rows, size, replace=False) for rows, size in zip(self.rows, sizes, strict=True)]
+        return rng.permutation(np.concatenate(chosen))
+
+    def noise(self, step: int, dimensions: int) -> np.ndarray:
+        """Standard-normal noise (batch_size, dimensions) of the latent sampling of global step ``step``."""
+        rng = seeds.generator(self.seed, "noise", self.part, step)
+        return rng.standard_normal((self.batch_size, dimensions)).astype(np.float32)

@@ -1,0 +1,50 @@
+"""The workers of one training, as the fit sees them: how to gather with gradients and how to sum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    """Concatenate every worker's tensor; the gradient of each piece is summed over workers and sent home.
+
+    `torch.distributed.all_gather` alone cuts the graph: each worker would then treat the others' embeddings as
+    constants, and the contrastive gradient would differ from the one-worker gradient of the same batch.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        pieces = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(pieces, tensor.contiguous())
+        ctx.rows = len(tensor)
+        return torch.cat(pieces)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        start = dist.get_rank() * ctx.rows
+        return gradient[start : start + ctx.rows]
+
+
+class Workers:
+    """This process's place among the workers; one worker when torch.distributed is not initialised."""
+
+    def __init__(self) -> None:
+        together = dist.is_available() and dist.is_initialized()
+        self.size = dist.get_world_size() if together else 1
+        self.rank = dist.get_rank() if together else 0
+
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """All workers' rows, in rank order, with gradients; every worker must hold the same number of rows."""
+        return tensor if self.size == 1 else _GatherWithGradient.apply(tensor)
+
+    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum over workers, without gradient."""
+        tensor = tensor.detach().clone()
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor

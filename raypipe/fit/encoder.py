@@ -1,0 +1,235 @@
+"""Training of the contrastive encoder: the step, the schedule, early stopping and the state to resume from.
+
+No Ray here: `raypipe.cluster.train` feeds this class from Ray Data inside Ray Train workers, and `fit_encoder` runs it
+in one process, for notebooks and for machines without Ray.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from raypipe import seeds
+from raypipe.config import Embedding
+from raypipe.errors import UserError
+from raypipe.fit.batches import PARTS, BatchPlan, parts_of
+from raypipe.fit.distributed import Workers
+from raypipe.models.encoder import ContrastiveEncoder, Scales
+from raypipe.models.losses import gaussian_kl, supervised_contrastive
+
+
+@dataclass(frozen=True)
+class EncoderInputs:
+    """What the encoder learns from, one row an event of the embedding split."""
+
+    event_id: np.ndarray
+    objects: np.ndarray
+    """(n, 11, 12) float32."""
+    event: np.ndarray
+    """(n, 2) float32: pt_yy, dr_yy."""
+    group: np.ndarray
+    """(n,) process group, the label."""
+
+    def batch(self, rows: np.ndarray, noise: np.ndarray) -> dict[str, np.ndarray]:
+        """One batch as the training step takes it."""
+        return {"objects": self.objects[rows], "event": self.event[rows], "group": self.group[rows], "noise": noise}
+
+
+@dataclass(frozen=True)
+class EncoderPlan:
+    """Everything that fixes a training before it starts."""
+
+    train: BatchPlan
+    validation: BatchPlan
+    validation_steps: int
+    scales: Scales
+
+    @staticmethod
+    def of(inputs: EncoderInputs, config: Embedding, seed: int) -> EncoderPlan:
+        """Split the events, plan the balanced batches and measure the input normalisation on training events."""
+        parts = parts_of(inputs.event_id, seed, config.train_fraction, config.validation_fraction)
+        rows = [np.flatnonzero(parts == p) for p in range(len(PARTS))]
+        plans = [BatchPlan.of(inputs.group, config.batch_size, seed, PARTS[p], rows[p]) for p in (0, 1)]
+        # Enough validation batches to use every group's events about once, within reason.
+        smallest = min(len(r) for r in plans[1].rows) * len(plans[1].rows)
+        # The normalisation too sees every group equally, as training does; 20k events fix it to a per cent.
+        n_scale = max(1, min(20_000 // config.batch_size, config.steps_per_epoch))
+        sample = np.concatenate([plans[0].batch(step) for step in range(n_scale)])
+        scales = Scales.measure(torch.from_numpy(inputs.objects[sample]), torch.from_numpy(inputs.event[sample]))
+        return EncoderPlan(plans[0], plans[1], int(np.clip(smallest // config.batch_size, 1, 8)), scales)
+
+
+def build_encoder(config: Embedding, scales: Scales | None = None, seed: int | None = None) -> ContrastiveEncoder:
+    """The encoder of ``config``, its weights drawn from ``seed`` without touching torch's global state."""
+    with torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.manual_seed(seeds.integer(seed, "encoder-init"))
+        return ContrastiveEncoder(**config.encoder.model_dump(), scales=scales)
+
+
+def learning_rate_factor(step: int, config: Embedding) -> float:
+    """Linear warm-up, then a cosine to the floor, as a factor of ``config.learning_rate`` (paper C, III.1)."""
+    warmup, total = config.warmup_epochs * config.steps_per_epoch, config.epochs * config.steps_per_epoch
+    if step < warmup:
+        return (step + 1) / warmup
+    floor = config.learning_rate_floor / config.learning_rate
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class EncoderTraining:
+    """A training in progress on one worker.
+
+    Args:
+        model: the encoder, wrapped (DDP) or bare.
+        config: hyper-parameters.
+        device: where batches go.
+    """
+
+    def __init__(self, model: nn.Module, config: Embedding, device: torch.device | str = "cpu") -> None:
+        self.model, self.config, self.device = model, config, device
+        self.workers = Workers()
+        self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser, lambda step: learning_rate_factor(step, config)
+        )
+        self.epoch = 0
+        self.stale = 0
+        self.best_loss = math.inf
+        self.best: dict[str, torch.Tensor] | None = None
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def encoder(self) -> ContrastiveEncoder:
+        """The bare encoder."""
+        return getattr(self.model, "module", self.model)
+
+    @property
+    def finished(self) -> bool:
+        """All epochs done, or no better validation loss for ``patience`` epochs."""
+        return self.epoch >= self.config.epochs or self.stale >= self.config.patience
+
+    def loss(self, batch: dict[str, np.ndarray]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """This worker's loss, scaled so that the mean over workers (DDP) is the loss of the global batch; its parts."""
+        tensors = {k: torch.as_tensor(v, device=self.device) for k, v in batch.items()}
+        mean, log_variance, projection = self.model(tensors["objects"], tensors["event"], tensors["noise"])
+        labels = tensors["group"].long()
+        summed, anchors = supervised_contrastive(
+            projection, labels, self.workers.gather(projection), self.workers.gather(labels),
+            first=self.workers.rank * len(labels), temperature=self.config.temperature,
+        )  # fmt: skip
+        contrastive = summed * self.workers.size / self.workers.total(anchors.float())
+        kl = gaussian_kl(mean, log_variance).mean()
+        parts = {"contrastive": contrastive.detach(), "kl": kl.detach()}
+        return contrastive + self.config.beta * kl, parts
+
+    def _mean_over_workers(self, values: torch.Tensor) -> list[float]:
+        return [float(v) for v in self.workers.total(values) / self.workers.size]
+
+    def train_epoch(self, batches: Iterable[dict[str, np.ndarray]]) -> dict[str, float]:
+        """One epoch over this worker's slices of the global batches; mean losses over the epoch."""
+        self.model.train()
+        total, steps = torch.zeros(2, device=self.device), 0
+        for batch in batches:
+            loss, parts = self.loss(batch)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+            self.optimiser.step()
+            self.schedule.step()
+            total += torch.stack([parts["contrastive"], parts["kl"]])
+            steps += 1
+        if steps != self.config.steps_per_epoch:
+            raise RuntimeError(f"epoch {self.epoch}: the stream gave {steps} of {self.config.steps_per_epoch} batches")
+        contrastive, kl = self._mean_over_workers(total / steps)
+        if not math.isfinite(contrastive + kl):
+            raise UserError(f"the encoder diverged in epoch {self.epoch}: make embedding.learning_rate smaller")
+        return {"train_contrastive": contrastive, "train_kl": kl}
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[dict[str, np.ndarray]]) -> dict[str, float]:
+        """Mean losses over the validation batches, latents sampled as in training."""
+        self.model.eval()
+        parts = [torch.stack([p["contrastive"], p["kl"]]) for _, p in map(self.loss, batches)]
+        contrastive, kl = self._mean_over_workers(torch.stack(parts).mean(0))
+        return {"contrastive": contrastive, "kl": kl, "loss": contrastive + self.config.beta * kl}
+
+    def finish_epoch(self, train: dict[str, float], validation: dict[str, float]) -> dict[str, float]:
+        """Book-keep one epoch: history, best weights, early stopping."""
+        record = {"epoch": self.epoch, **train, **validation, "learning_rate": self.schedule.get_last_lr()[0]}
+        self.history.append(record)
+        self.epoch += 1
+        if validation["loss"] < self.best_loss:
+            self.best_loss, self.stale = validation["loss"], 0
+            self.best = {k: v.detach().cpu().clone() for k, v in self.encoder.state_dict().items()}
+        else:
+            self.stale += 1
+        return record
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on as if never interrupted; `torch.load(weights_only=True)` reads it."""
+        return {
+            "model": self.encoder.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "schedule": {k: v for k, v in self.schedule.state_dict().items() if k != "lr_lambdas"},
+            "epoch": self.epoch, "stale": self.stale, "best_loss": self.best_loss, "best": self.best,
+            "history": self.history,
+        }  # fmt: skip
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.encoder.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"] | {"lr_lambdas": [None]})
+        for name in ("epoch", "stale", "best_loss", "best", "history"):
+            setattr(self, name, state[name])
+
+
+def local_batches(
+    inputs: EncoderInputs, plan: BatchPlan, steps: range, latent: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """The batches of ``steps`` from memory."""
+    for step in steps:
+        yield inputs.batch(plan.batch(step), plan.noise(step, latent))
+
+
+def fit_encoder(
+    inputs: EncoderInputs, config: Embedding, seed: int, *, device: str = "cpu",
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> tuple[ContrastiveEncoder, list[dict[str, float]]]:  # fmt: skip
+    """Train an encoder in this process; returns it with the best epoch's weights, and the history."""
+    plan = EncoderPlan.of(inputs, config, seed)
+    training = EncoderTraining(build_encoder(config, plan.scales, seed).to(device), config, device)
+    latent = config.encoder.latent
+    while not training.finished:
+        start = training.epoch * config.steps_per_epoch
+        train = training.train_epoch(
+            local_batches(inputs, plan.train, range(start, start + config.steps_per_epoch), latent)
+        )
+        validation = training.validate(local_batches(inputs, plan.validation, range(plan.validation_steps), latent))
+        record = training.finish_epoch(train, validation)
+        if on_epoch:
+            on_epoch(record)
+    encoder = copy.deepcopy(training.encoder).cpu()
+    encoder.load_state_dict(training.best or training.encoder.state_dict())
+    return encoder.eval(), training.history
+
+
+@torch.no_grad()
+def embed(encoder: ContrastiveEncoder, objects: np.ndarray, event: np.ndarray, chunk: int = 4096) -> np.ndarray:
+    """Latent means (n, latent) float32 of events: objects (n, 11, 12), event (n, 2)."""
+    encoder.eval()
+    device = next(encoder.parameters()).device
+    out = [
+        encoder.encode(
+            torch.as_tensor(objects[i : i + chunk], device=device), torch.as_tensor(event[i : i + chunk], device=device)
+        )[0].cpu().numpy()
+        for i in range(0, len(objects), chunk)
+    ]  # fmt: skip
+    return np.concatenate(out) if out else np.empty((0, encoder.output[-1].out_features // 2), np.float32)

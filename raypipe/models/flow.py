@@ -1,0 +1,118 @@
+"""Ensembles of conditional masked autoregressive flows, stacked along a leading axis.
+
+The members are nflows MAFs (Papamakarios et al. 1705.07057). `torch.func` maps one of them over stacked parameters,
+so that M flows train in one set of kernels instead of a Python loop (law 3 of the design).
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.func import functional_call, stack_module_state
+
+
+def build_maf(features: int, *, layers: int, hidden: int, blocks: int) -> nn.Module:
+    """One conditional MAF of ``features`` dimensions given one number: an `nflows.flows.Flow`.
+
+    Permutations reverse the order between layers: unlike random ones they are the same for all members, as stacking
+    needs. nflows' LU layers are avoided (deprecated kernels, wrong device on CUDA).
+    """
+    from nflows.distributions.normal import StandardNormal
+    from nflows.flows.base import Flow
+    from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform
+    from nflows.transforms.base import CompositeTransform
+    from nflows.transforms.permutations import ReversePermutation
+
+    transforms: list[nn.Module] = []
+    for layer in range(layers):
+        if layer:
+            transforms.append(ReversePermutation(features))
+        transforms.append(
+            MaskedAffineAutoregressiveTransform(
+                features=features, hidden_features=hidden, context_features=1, num_blocks=blocks
+            )
+        )
+    return Flow(CompositeTransform(transforms), StandardNormal([features]))
+
+
+class _LogProb(nn.Module):
+    """`Flow.forward` raises in nflows, and functional_call needs a forward."""
+
+    def __init__(self, flow: nn.Module) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        return self.flow.log_prob(x, context=context)
+
+
+class _Forward(_LogProb):
+    """Samples to noise."""
+
+    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        return self.flow._transform(x, context=context)[0]
+
+
+class _Inverse(_LogProb):
+    """Noise to samples; nflows' own `sample` draws float32 noise whatever the flow's precision."""
+
+    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        return self.flow._transform.inverse(x, context=context)[0]
+
+
+class FlowEnsemble(nn.Module):
+    """M flows with stacked parameters (M, ...).
+
+    Args:
+        members, features, layers, hidden, blocks: sizes; see `raypipe.config.Flow`.
+        seeds: one initialisation seed a member; a member's start depends on its own seed alone.
+    """
+
+    def __init__(self, *, features: int, layers: int, hidden: int, blocks: int, seeds: list[int]) -> None:
+        super().__init__()
+        self.features = features
+        built = []
+        for seed in seeds:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                built.append(build_maf(features, layers=layers, hidden=hidden, blocks=blocks))
+        parameters, buffers = stack_module_state(built)  # type: ignore[arg-type]
+        # Neither is registered: they hold no parameters of their own, only the shape of the computation.
+        template = copy.deepcopy(built[0]).to("meta")
+        self.__dict__["_log_prob"] = _LogProb(template)
+        self.__dict__["_forward"] = _Forward(template)
+        self.__dict__["_inverse"] = _Inverse(template)
+        self._names = {name.replace(".", "/"): name for name in [*parameters, *buffers]}
+        for name, value in parameters.items():
+            self.register_parameter(name.replace(".", "/"), nn.Parameter(value.detach().clone()))
+        for name, value in buffers.items():
+            self.register_buffer(name.replace(".", "/"), value)
+
+    @property
+    def members(self) -> int:
+        """Number of flows."""
+        return len(next(self.parameters()))
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        own = dict(self.named_parameters()) | dict(self.named_buffers())
+        return {f"flow.{name}": own[key] for key, name in self._names.items()}
+
+    def log_prob(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Log-densities of member-wise batches: (M, n, d), (M, n, 1) -> (M, n)."""
+        return self._map(self._log_prob, x, context)
+
+    def noise(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """The noise that each sample comes from, the inverse of `inverse`: (M, n, d), (M, n, 1) -> (M, n, d)."""
+        return self._map(self._forward, x, context)
+
+    def inverse(self, noise: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Samples from standard-normal noise: (M, n, d), (M, n, 1) -> (M, n, d)."""
+        return self._map(self._inverse, noise, context)
+
+    def _map(self, module: nn.Module, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        def one(state: dict[str, torch.Tensor], xs: torch.Tensor, cs: torch.Tensor) -> torch.Tensor:
+            return functional_call(module, state, (xs, cs))
+
+        return torch.vmap(one)(self._state(), x, context)
