@@ -18,11 +18,14 @@ def ray_session(resources: Resources) -> Iterator[None]:
     A session that is already there is used and left alone. The embedded Ray is protected by a token that lives only
     in this process and its children, so that no other user of the machine can submit work to it.
     """
-    # Ray's own chatter would bury ours; both are read at import.
+    # Ray reads these when it is first imported, so raypipe never imports it earlier than here.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     if ray.is_initialized():
@@ -31,8 +34,6 @@ def ray_session(resources: Resources) -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.WARNING)
     else:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         ray.init(
             address="local",
             num_cpus=resources.cpus,

@@ -191,9 +191,7 @@ class EncoderTraining:
             setattr(self, name, state[name])
 
 
-def local_batches(
-    inputs: EncoderInputs, plan: BatchPlan, steps: range, latent: int
-) -> Iterator[dict[str, np.ndarray]]:
+def local_batches(inputs: EncoderInputs, plan: BatchPlan, steps: range, latent: int) -> Iterator[dict[str, np.ndarray]]:
     """The batches of ``steps`` from memory."""
     for step in steps:
         yield inputs.batch(plan.batch(step), plan.noise(step, latent))

@@ -149,7 +149,8 @@ class ContrastiveEncoder(nn.Module):
 
     def __init__(
         self, *, width: int, heads: int, particle_blocks: int, class_blocks: int, pair_width: int, feedforward: int,
-        event_width: int, latent: int, projection: int, dropout: float, layer_scale: float, scales: Scales | None = None,
+        event_width: int, latent: int, projection: int, dropout: float, layer_scale: float,
+        scales: Scales | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         for name in Scales.__dataclass_fields__:

@@ -17,8 +17,8 @@ def supervised_contrastive(
     """Sum of the supervised contrastive loss over the anchors that have a partner, and their number.
 
     For anchor i with l2-normalised projection p_i, the loss is
-    ``-1/|P(i)| sum_{j in P(i)} log[ exp(p_i.p_j/tau) / sum_{a != i} exp(p_i.p_a/tau) ]``, P(i) being the other events of
-    the same label (Khosla et al. 2004.11362, equation 2, with one view an event: paper C, section III.1).
+    ``-1/|P(i)| sum_{j in P(i)} log[ exp(p_i.p_j/tau) / sum_{a != i} exp(p_i.p_a/tau) ]``, P(i) being the other events
+    of the same label (Khosla et al. 2004.11362, equation 2, with one view an event: paper C, section III.1).
 
     Args:
         anchors: (n, d) normalised projections of this worker's events.

@@ -1,0 +1,77 @@
+"""The latent table: what a search needs of an event, one row an event of either split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.errors import UserError
+from raypipe.events.schema import EVENT_SCHEMA, FEATURES, tensor_values, validate
+
+
+def latent_schema(latent: int) -> pa.Schema:
+    """Arrow schema of a latent table of ``latent`` dimensions."""
+    kept = [EVENT_SCHEMA.field(name) for name in ("event_id", "sample", "group", "split", "weight", "m_yy")]
+    return pa.schema(
+        [
+            *kept,
+            pa.field("features", pa.fixed_shape_tensor(pa.float32(), (len(FEATURES),)), nullable=False),
+            pa.field("latent", pa.fixed_shape_tensor(pa.float32(), (latent,)), nullable=False),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events of one sample and split as arrays, sorted by id so that their order carries no history."""
+
+    event_id: np.ndarray
+    mass: np.ndarray
+    """(n,) GeV, the conditional mass m_yy."""
+    weight: np.ndarray
+    """(n,) expected events per fb^-1."""
+    latent: np.ndarray
+    """(n, d) float32."""
+    features: np.ndarray
+    """(n, 9) float32, the nine raw features."""
+
+    def __len__(self) -> int:
+        return len(self.event_id)
+
+    def take(self, rows: np.ndarray) -> Events:
+        """The given rows (indices or mask)."""
+        return Events(self.event_id[rows], self.mass[rows], self.weight[rows], self.latent[rows], self.features[rows])
+
+    @staticmethod
+    def concatenate(parts: list[Events]) -> Events:
+        """All rows of several tables."""
+        return Events(*(np.concatenate([getattr(p, name) for p in parts]) for name in Events.__dataclass_fields__))
+
+
+def split_latents(table: pa.Table, source: str) -> dict[str, dict[str, Events]]:
+    """Validate a latent table and take it apart: ``result[split][sample]``."""
+    if "latent" not in table.column_names:
+        raise UserError(f"{source}: column 'latent' is missing (present: {', '.join(table.column_names)})")
+    kind = table.schema.field("latent").type
+    if not isinstance(kind, pa.FixedShapeTensorType) or len(kind.shape) != 1:
+        raise UserError(f"{source}: column 'latent' has type {kind}, expected a fixed-shape tensor of one axis")
+    table = validate(table, source, latent_schema(kind.shape[0]))
+    table = table.take(np.argsort(table["event_id"].to_numpy(), kind="stable"))
+    sample = np.asarray(table["sample"].cast(pa.string()).to_numpy(zero_copy_only=False), dtype=str)
+    split = np.asarray(table["split"].cast(pa.string()).to_numpy(zero_copy_only=False), dtype=str)
+    everything = Events(
+        table["event_id"].to_numpy(),
+        table["m_yy"].to_numpy().astype(np.float64),
+        table["weight"].to_numpy(),
+        tensor_values(table["latent"]),
+        tensor_values(table["features"]),
+    )
+    return {
+        half: {
+            str(name): everything.take(np.flatnonzero((split == half) & (sample == name)))
+            for name in np.unique(sample[split == half])
+        }
+        for half in np.unique(split)
+    }

@@ -1,0 +1,94 @@
+"""Pseudo-data: what an experiment would have recorded, drawn from simulated events at a luminosity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from raypipe import seeds
+from raypipe.config import MassWindow
+from raypipe.errors import UserError
+from raypipe.events.latents import Events
+from raypipe.stats.sideband import in_signal_region
+
+
+@dataclass(frozen=True)
+class PseudoData:
+    """One instance of the recorded data."""
+
+    events: Events
+    is_signal: np.ndarray
+    """(n,) truth, which no analysis step may look at."""
+    left_over: Events
+    """Background events of the search split that were not drawn: independent truth for efficiencies."""
+    signal_left_over: Events | None
+    """Likewise of the injected signal."""
+
+
+def expected_background(background: dict[str, Events], luminosity: float, window: MassWindow) -> float:
+    """Expected SM events in the signal region."""
+    return luminosity * sum(float(e.weight[in_signal_region(e.mass, window)].sum()) for e in background.values())
+
+
+def draw(
+    background: dict[str, Events],
+    luminosity: float,
+    window: MassWindow,
+    *,
+    seed: int,
+    instance: int,
+    signal: tuple[str, Events] | None = None,
+    strength: float = 0.0,
+) -> PseudoData:
+    """Draw one pseudo-data set.
+
+    Each SM sample gives Poisson(sum of weights x luminosity) events, without replacement and with probability
+    proportional to weight. The background of an ``instance`` is the same whatever is injected, so that scans over
+    signal and strength compare like with like. The signal gives Poisson(strength x sqrt(B)) events in the signal
+    region, B being the expected background there, and as many outside as its mass distribution asks for.
+
+    Instances draw from the same finite simulation: two of them share about luminosity/(simulated luminosity) of their
+    events, which the caller reports.
+
+    Raises:
+        UserError: more events wanted than were simulated, naming the sample and both numbers.
+    """
+    drawn, left = [], []
+    for name in sorted(background):
+        events = background[name]
+        rng = seeds.generator(seed, "pseudodata", instance, name)
+        count = int(rng.poisson(float(events.weight.sum()) * luminosity))
+        rows = _choose(events, count, rng, f"pseudodata.luminosity = {luminosity:g} fb^-1", name)
+        drawn.append(events.take(rows))
+        left.append(events.take(np.setdiff1d(np.arange(len(events)), rows)))
+    data = Events.concatenate(drawn)
+    is_signal = np.zeros(len(data), dtype=bool)
+    signal_left = None
+    if signal is not None:
+        name, events = signal
+        share = float(events.weight[in_signal_region(events.mass, window)].sum() / events.weight.sum())
+        if share == 0:
+            raise UserError(f"signal {name!r} has no events in {window.sr_low:g}-{window.sr_high:g} GeV")
+        wanted = strength * np.sqrt(expected_background(background, luminosity, window))
+        rng = seeds.generator(seed, "injection", instance, name)
+        count = int(rng.poisson(wanted / share))
+        rows = _choose(events, count, rng, f"strength {strength:g}", name)
+        signal_left = events.take(np.setdiff1d(np.arange(len(events)), rows))
+        data = Events.concatenate([data, events.take(rows)])
+        is_signal = np.r_[is_signal, np.ones(len(rows), dtype=bool)]
+    order = seeds.generator(seed, "pseudodata-order", instance).permutation(len(data))
+    return PseudoData(data.take(order), is_signal[order], Events.concatenate(left), signal_left)
+
+
+def _choose(events: Events, count: int, rng: np.random.Generator, why: str, name: str) -> np.ndarray:
+    """Rows of ``count`` different events, drawn with probability proportional to weight."""
+    if count > len(events):
+        raise UserError(
+            f"{why} needs {count} events of {name!r} but its search split holds {len(events)}: "
+            f"simulate more (simulate.samples.{name}.events) or ask for less"
+        )
+    w = events.weight
+    # Equal weights are the rule (one process, unweighted generator) and need no weighted draw.
+    p = None if np.ptp(w) < 1e-12 * w.max() else w / w.sum()
+    return np.sort(rng.choice(len(events), count, replace=False, p=p))

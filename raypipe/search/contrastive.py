@@ -1,0 +1,259 @@
+"""Paper C's search: CATHODE in a contrastive latent space, with the SM Higgs in the background class.
+
+One function, `search`: tables, configuration and trial in, `Result` out. A scan only maps it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from raypipe import seeds
+from raypipe.config import Config
+from raypipe.errors import UserError
+from raypipe.events.latents import Events
+from raypipe.events.pseudodata import PseudoData, draw, expected_background
+from raypipe.fit.batches import PARTS, parts_of
+from raypipe.fit.classifier import FoldScores, out_of_fold_scores
+from raypipe.fit.flows import fit_flows
+from raypipe.search.result import NO_SIGNAL, Result, Trial
+from raypipe.search.template import Template, build_template
+from raypipe.stats.roc import sic, sic_curve, weighted_auc
+from raypipe.stats.sideband import fit_sidebands, in_sidebands, in_signal_region
+from raypipe.stats.significance import counting_significance
+
+CONTINUUM = "yy"
+"""The sample that the flow models; the other background samples are resonant and come from simulation."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The inputs of every trial, shared between them."""
+
+    search: dict[str, Events]
+    """The search split by sample: stands for recorded data."""
+    higgs: dict[str, Events]
+    """Simulated resonant background by sample, from the part of the embedding split that no training saw."""
+
+
+def prepare_tables(latents: dict[str, dict[str, Events]], config: Config) -> Tables:
+    """Pick from ``latents[split][sample]`` what the trials share.
+
+    The Higgs template comes from the test part of the embedding split: never from the events that play the data, and
+    never from events on which the encoder was trained. Its weights are scaled back to the sample's full yield.
+
+    Raises:
+        UserError: a sample of the configuration that was not embedded.
+    """
+    resonant = [name for name in config.pseudodata.background if name != CONTINUUM]
+    for split, names in (
+        ("search", [*config.pseudodata.background, *config.scan.signals]),
+        ("embedding", resonant if config.selection.include_higgs else []),
+    ):
+        for name in names:
+            if name not in latents.get(split, {}):
+                there = ", ".join(sorted(latents.get(split, {}))) or "none"
+                raise UserError(f"sample {name!r} has no embedded {split} events (embedded: {there})")
+    higgs = {}
+    for name in resonant if config.selection.include_higgs else []:
+        events = latents["embedding"][name]
+        parts = parts_of(
+            events.event_id, config.seed, config.embedding.train_fraction, config.embedding.validation_fraction
+        )
+        kept = events.take(np.flatnonzero(parts == PARTS.index("test")))
+        if not len(kept):
+            raise UserError(f"sample {name!r} has no event in the test part of the embedding split: simulate more")
+        scale = events.weight.sum() / kept.weight.sum()
+        higgs[name] = Events(kept.event_id, kept.mass, kept.weight * scale, kept.latent, kept.features)
+    names = dict.fromkeys([*config.pseudodata.background, *config.scan.signals])
+    return Tables({name: latents["search"][name] for name in names}, higgs)
+
+
+def search(tables: Tables, config: Config, trial: Trial, *, threads: int = 1) -> Result:
+    """Run the whole search once.
+
+    Pseudo-data -> sideband mass fit and flow ensemble -> template in the signal region -> out-of-fold classifiers ->
+    cuts -> significances. Deterministic in (tables, config, trial).
+    """
+    started = time.perf_counter()
+    clock: dict[str, float] = {}
+
+    def lap(stage: str, since: float) -> float:
+        now = time.perf_counter()
+        clock[f"seconds_{stage}"] = now - since
+        return now
+
+    window, luminosity = config.window, config.pseudodata.luminosity
+    background = {name: tables.search[name] for name in config.pseudodata.background}
+    signal = None if trial.signal == NO_SIGNAL else (trial.signal, tables.search[trial.signal])
+    data = draw(
+        background, luminosity, window, seed=config.seed, instance=trial.instance, signal=signal,
+        strength=trial.strength,
+    )  # fmt: skip
+    here = ("search", trial.signal, repr(trial.strength), trial.instance)
+    seed = seeds.integer(config.seed, *here, bits=62)
+
+    side = in_sidebands(data.events.mass, window)
+    fit = fit_sidebands(data.events.mass, window, config.massfit)
+    now = lap("data", started)
+    flow = fit_flows(
+        data.events.latent[side], data.events.mass[side], (window.low, window.high), config.flow,
+        seed=seeds.integer(seed, "flow"),
+    )  # fmt: skip
+    now = lap("flow", now)
+    template = build_template(flow, fit, data.events.mass[side], tables.higgs, config, seed)
+    now = lap("sampling", now)
+
+    inside = in_signal_region(data.events.mass, window)
+    left = data.left_over.take(in_signal_region(data.left_over.mass, window))
+    others = {
+        "sideband_data": data.events.latent[side],
+        "sideband_template": template.sideband,
+        "background": left.latent,
+    }
+    if data.signal_left_over is not None:
+        rest = data.signal_left_over
+        others["signal"] = rest.take(in_signal_region(rest.mass, window)).latent
+    scores = out_of_fold_scores(
+        data.events.latent[inside], template.latent, template.weight, config.classifier,
+        seed=seeds.integer(seed, "classifier"), threads=threads, others=others,
+    )  # fmt: skip
+    now = lap("classifier", now)
+    closure = _closure(data, inside, left, template, config, seeds.integer(seed, "closure"), threads)
+    lap("closure", now)
+
+    expected = expected_background(background, luminosity, window)
+    common = {
+        "signal": trial.signal, "strength": trial.strength, "instance": trial.instance,
+        "embedding": config.embedding.name, "luminosity": luminosity,
+        "seed": config.seed, "b_expected_sr": expected, "closure_auc": closure[0], "closure_auc_error": closure[1],
+        "massfit_chi2": fit.chi2, "massfit_ndf": fit.ndf,
+        "instance_overlap": 1 - len(data.left_over) / sum(len(e) for e in background.values()),
+        **clock, "seconds": time.perf_counter() - started,
+    }  # fmt: skip
+    rows = [
+        common | evaluate(data, inside, scores, template, point, config) for point in config.selection.working_points
+    ]
+    arrays = _figures(data, inside, scores, template, config)
+    return Result(rows, arrays | {"closure_labels": closure[2], "closure_scores": closure[3]}, flow.state())
+
+
+def evaluate(
+    data: PseudoData, inside: np.ndarray, scores: FoldScores, template: Template, point: float, config: Config
+) -> dict[str, Any]:
+    """Everything about one cut ``percentile <= point``.
+
+    Truth: ``s_before, b_before, s_after, b_after`` (events in the signal region), ``truth_before = S/sqrt(B)``,
+    ``truth_after``, ``signal_efficiency``, ``background_efficiency`` and ``sic`` (from events that were not injected or
+    drawn together with those that were), ``auc`` of signal against background.
+
+    Analyst: ``n_before, n_after`` observed; ``expected_before, expected_after`` and their errors from the template;
+    ``kappa`` the sideband calibration; ``z_before, z_after`` the signed significances.
+    """
+    truth = data.is_signal[inside]
+    passed = scores.data <= point
+    s0, b0 = int(truth.sum()), int((~truth).sum())
+    s1, b1 = int((passed & truth).sum()), int((passed & ~truth).sum())
+    background = np.r_[scores.data[~truth], scores.others["background"]]
+    eff_b = float((background <= point).mean())
+    row: dict[str, Any] = {
+        "working_point": point, "s_before": s0, "b_before": b0, "s_after": s1, "b_after": b1,
+        "background_efficiency": eff_b, "truth_before": s0 / np.sqrt(b0) if b0 else float("nan"),
+        "truth_after": s1 / np.sqrt(b1) if b1 else float("nan"), "signal_efficiency": float("nan"),
+        "sic": float("nan"), "auc": float("nan"),
+    }  # fmt: skip
+    if "signal" in scores.others:
+        signal = np.r_[scores.data[truth], scores.others["signal"]]
+        eff_s = float((signal <= point).mean())
+        labels = np.r_[np.ones(len(signal), bool), np.zeros(len(background), bool)]
+        auc, _ = weighted_auc(-np.r_[signal, background], labels)
+        row |= {"signal_efficiency": eff_s, "sic": sic(eff_s, eff_b), "auc": auc}
+
+    before, before_error = template.expected_total(config.selection.higgs_uncertainty)
+    kappa, kappa_error = 1.0, 0.0
+    if config.selection.sideband_calibration:
+        kappa, kappa_error = _calibration(
+            scores.others["sideband_data"] <= point, scores.others["sideband_template"] <= point
+        )
+    after, after_error = template.expected_after(
+        scores.template <= point, kappa, kappa_error, config.selection.higgs_uncertainty
+    )
+    n0, n1 = int(inside.sum()), int(passed.sum())
+    row |= {
+        "n_before": n0, "expected_before": before, "expected_before_error": before_error,
+        "n_after": n1, "expected_after": after, "expected_after_error": after_error,
+        "kappa": kappa, "kappa_error": kappa_error,
+        "z_before": counting_significance(n0, before, before_error),
+        "z_after": counting_significance(n1, after, after_error),
+    }  # fmt: skip
+    return row
+
+
+def _calibration(data: np.ndarray, template: np.ndarray) -> tuple[float, float]:
+    """Ratio of passing shares, sideband data over sideband template, with its binomial error.
+
+    The flow is a fit: where the classifier selects, it may be off by some per cent, and there a classifier that looks
+    for differences selects most eagerly. The sidebands hold real data that the classifier never saw; the same cut
+    there measures the mismodelling. One count is added to each side so that an empty tail has a finite error.
+    """
+    k, n, j, m = data.sum() + 1, len(data) + 1, template.sum() + 1, len(template) + 1
+    ratio = (k / n) / (j / m)
+    return float(ratio), float(ratio * np.sqrt(1 / k - 1 / n + 1 / j - 1 / m))
+
+
+def _closure(
+    data: PseudoData, inside: np.ndarray, left: Events, template: Template, config: Config, seed: int, threads: int
+) -> tuple[float, float, np.ndarray, np.ndarray]:
+    """AUC of a classifier between the template and the true background of the signal region, with its null error."""
+    truth = np.concatenate([data.events.latent[inside][~data.is_signal[inside]], left.latent])
+    scores = out_of_fold_scores(truth, template.latent, template.weight, config.classifier, seed=seed, threads=threads)
+    values = -np.r_[scores.data, scores.template]
+    labels = np.r_[np.ones(len(truth), bool), np.zeros(len(template.latent), bool)]
+    weights = np.r_[np.ones(len(truth)), template.weight]
+    auc, error = weighted_auc(values, labels, weights)
+    grid = np.linspace(0, 1, 201)
+    return auc, error, grid, _roc(scores, template.weight, grid)
+
+
+def _roc(scores: FoldScores, weights: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """True-background efficiency at template efficiencies ``grid``."""
+    return np.searchsorted(np.sort(scores.data), grid, side="right") / len(scores.data)
+
+
+def _figures(
+    data: PseudoData, inside: np.ndarray, scores: FoldScores, template: Template, config: Config
+) -> dict[str, np.ndarray]:
+    """Arrays for the report: latent and mass histograms, SIC curve."""
+    truth = data.is_signal[inside]
+    window = config.window
+    edges = np.linspace(window.low, window.high, round((window.high - window.low) / config.massfit.bin_width) + 1)
+    point = config.selection.working_points[0]
+    arrays: dict[str, np.ndarray] = {"mass_edges": edges}
+    mass = data.events.mass
+    side = in_sidebands(mass, window)
+    cut = np.zeros(len(mass), dtype=bool)
+    cut[inside], cut[side] = scores.data <= point, scores.others["sideband_data"] <= point
+    for name, mask in (("background", ~data.is_signal), ("signal", data.is_signal)):
+        arrays[f"mass_before_{name}"] = np.histogram(mass[mask], edges)[0]
+        arrays[f"mass_after_{name}"] = np.histogram(mass[mask & cut], edges)[0]
+    centres = (edges[:-1] + edges[1:]) / 2
+    arrays["mass_fit"] = template.fit.density(centres) * np.diff(edges)
+    latent = data.events.latent[inside]
+    for k in range(latent.shape[1]):
+        low, high = np.quantile(template.latent[:, k], [0.0005, 0.9995])
+        bins = np.linspace(low - 0.1 * (high - low), high + 0.1 * (high - low), 41)
+        arrays[f"latent{k}_edges"] = bins
+        arrays[f"latent{k}_data"] = np.histogram(latent[:, k], bins)[0]
+        arrays[f"latent{k}_true"] = np.histogram(latent[~truth, k], bins)[0]
+        arrays[f"latent{k}_template"] = np.histogram(template.latent[:, k], bins, weights=template.weight)[0]
+        arrays[f"latent{k}_signal"] = np.histogram(latent[truth, k], bins)[0]
+    if "signal" in scores.others:
+        grid = np.geomspace(1e-4, 1, 81)
+        background = np.r_[scores.data[~truth], scores.others["background"]]
+        signal = np.r_[scores.data[truth], scores.others["signal"]]
+        eff_s, curve = sic_curve(signal, background, np.ones(len(background)), grid)
+        arrays |= {"sic_background_efficiency": grid, "sic_signal_efficiency": eff_s, "sic": curve}
+    return arrays

@@ -1,0 +1,63 @@
+"""Receiver operating characteristics: AUC, and the significance improvement characteristic (SIC)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def weighted_auc(scores: np.ndarray, is_signal: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, float]:
+    """Area under the ROC curve and its error if both classes were alike.
+
+    The error is that of the Mann-Whitney statistic under the null hypothesis, ``sqrt((n1+n2+1)/(12 n1 n2))``, with the
+    effective numbers of weighted events ``(sum w)^2 / sum w^2``.
+    """
+    weights = np.ones(len(scores)) if weights is None else weights
+    order = np.argsort(scores, kind="stable")
+    s, y, w = scores[order], is_signal[order].astype(bool), weights[order]
+    # Ties count one half: work on blocks of equal score.
+    starts = np.flatnonzero(np.r_[True, s[1:] != s[:-1]])
+    signal = np.add.reduceat(np.where(y, w, 0.0), starts)
+    background = np.add.reduceat(np.where(y, 0.0, w), starts)
+    below = np.cumsum(background) - background
+    n1, n2 = signal.sum(), background.sum()
+    if n1 <= 0 or n2 <= 0:
+        raise ValueError("AUC needs events of both classes")
+    auc = float((signal * (below + 0.5 * background)).sum() / (n1 * n2))
+    e1, e2 = (w[y].sum() ** 2 / (w[y] ** 2).sum(), w[~y].sum() ** 2 / (w[~y] ** 2).sum())
+    return auc, math.sqrt((e1 + e2 + 1) / (12 * e1 * e2))
+
+
+def background_percentile(scores: np.ndarray, reference: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """For each score, the weighted share of ``reference`` at or above it: small means signal-like.
+
+    Cutting at ``percentile <= f`` keeps at most the share f of the reference.
+    """
+    order = np.argsort(reference)
+    above = np.r_[np.cumsum(weights[order][::-1])[::-1], 0.0] / weights.sum()
+    return above[np.searchsorted(reference[order], scores, side="left")]
+
+
+def sic(signal_efficiency: float, background_efficiency: float) -> float:
+    """Significance improvement eps_S / sqrt(eps_B) of a cut (paper C, section IV.3)."""
+    return signal_efficiency / math.sqrt(background_efficiency) if background_efficiency > 0 else math.nan
+
+
+def sic_curve(
+    signal: np.ndarray, background: np.ndarray, background_weights: np.ndarray, efficiencies: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Signal efficiency and SIC at given background efficiencies, from percentiles (small is signal-like).
+
+    Returns NaN where fewer than 25 background events pass (relative error above 20 %; the plot rule of
+    2309.13111).
+    """
+    order = np.argsort(background)
+    passing = np.cumsum(background_weights[order]) / background_weights.sum()
+    index = np.searchsorted(passing, efficiencies, side="right")
+    cut = np.r_[-np.inf, background[order]][index]
+    eps_s = np.searchsorted(np.sort(signal), cut, side="right") / max(1, len(signal))
+    real = np.r_[0.0, passing][index]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        curve = np.where(index >= 25, eps_s / np.sqrt(real), np.nan)
+    return eps_s, curve

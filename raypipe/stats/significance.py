@@ -1,0 +1,44 @@
+"""Significance of a count over an uncertain background."""
+
+from __future__ import annotations
+
+import math
+
+
+def counting_significance(observed: float, background: float, error: float = 0.0) -> float:
+    """Signed significance, in sigma, of ``observed`` events over ``background`` +- ``error``.
+
+    The profile-likelihood ratio of a Poisson count whose background is known from an auxiliary Poisson count with
+    the same relative error (tau = b / sigma^2):
+
+        Z^2 = 2 [ n ln( n (b + s^2) / (b^2 + n s^2) ) - b^2/s^2 ln( 1 + s^2 (n - b) / (b (b + s^2)) ) ]
+
+    which is Li & Ma (1983), equation 17, with n_off = b^2/s^2 (see Cousins, Linnemann and Tucker, physics/0702156).
+    For ``error = 0`` it is ``sqrt(2 [n ln(n/b) - (n - b)])``. A deficit is negative.
+
+    Raises:
+        ValueError: a background that is not positive, or negative or non-finite input.
+    """
+    n, b, s = float(observed), float(background), float(error)
+    if not (math.isfinite(n) and math.isfinite(b) and math.isfinite(s)) or n < 0 or s < 0:
+        raise ValueError(f"counting_significance needs finite n >= 0, b > 0, error >= 0; got {n}, {b} +- {s}")
+    if b <= 0:
+        raise ValueError(f"counting_significance needs a positive background, got {b}")
+    if s < 1e-6 * b:
+        half = (n * math.log(n / b) if n else 0.0) - (n - b)
+    else:
+        v = s * s
+        first = n * math.log(n * (b + v) / (b * b + n * v)) if n else 0.0
+        half = first - b * b / v * math.log1p(v * (n - b) / (b * (b + v)))
+    return math.copysign(math.sqrt(max(0.0, 2 * half)), n - b)
+
+
+def mean_and_error(values: list[float]) -> tuple[float, float | None]:
+    """Mean and standard error of the mean; no error from fewer than two values."""
+    n = len(values)
+    if not n:
+        raise ValueError("mean of no values")
+    mean = math.fsum(values) / n
+    if n == 1:
+        return mean, None
+    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
