@@ -1,0 +1,71 @@
+"""A Pythia batch as flat NumPy arrays: what reaches the detector and what truth labels need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import awkward as ak
+import numpy as np
+
+HADRON_MIN_PT = 5.0
+"""GeV, softest heavy hadron that labels a jet."""
+
+
+@dataclass(frozen=True)
+class Particles:
+    """Stable particles of ``n_events`` events and their heavy hadrons, as flat arrays sorted by event; GeV, radians."""
+
+    n_events: int
+    event: np.ndarray
+    """Event of each stable particle, 0..n_events-1, rising."""
+    pdg: np.ndarray
+    """PDG id."""
+    pt: np.ndarray
+    eta: np.ndarray
+    phi: np.ndarray
+    energy: np.ndarray
+    hadron_event: np.ndarray
+    """Event of each bottom or charm hadron above `HADRON_MIN_PT`."""
+    hadron_eta: np.ndarray
+    hadron_phi: np.ndarray
+    hadron_bottom: np.ndarray
+    """True for bottom, false for charm."""
+
+
+def has_quark(pdg: np.ndarray, flavour: int) -> np.ndarray:
+    """True for hadrons whose heaviest valence quark is ``flavour`` (5 bottom, 4 charm); diquarks do not count."""
+    pdg = np.abs(pdg)
+    heaviest = np.where((pdg // 1000) % 10 > 0, (pdg // 1000) % 10, (pdg // 100) % 10)
+    return (heaviest == flavour) & ((pdg // 10) % 10 > 0) & (pdg % 10 > 0) & (pdg < 1_000_000)
+
+
+def flatten(batch: ak.Array) -> Particles:
+    """The stable particles and heavy hadrons of a batch of `raypipe.simulate.generator.Generator.batches`."""
+    particles = batch.prt
+    n_events = len(particles)
+    event = np.repeat(np.arange(n_events), ak.num(particles.id).to_numpy())
+    pdg, status = _flat(particles.id), _flat(particles.status)
+    px, py, pz, energy = (_flat(particles.p[name]) for name in ("px", "py", "pz", "e"))
+
+    stable = np.flatnonzero(status > 0)
+    pt, eta, phi = _polar(px[stable], py[stable], pz[stable])
+
+    bottom = has_quark(pdg, 5)
+    heavy = np.flatnonzero(bottom | has_quark(pdg, 4))
+    heavy_pt, heavy_eta, heavy_phi = _polar(px[heavy], py[heavy], pz[heavy])
+    hard = heavy_pt > HADRON_MIN_PT
+    return Particles(
+        n_events=n_events, event=event[stable], pdg=pdg[stable], pt=pt, eta=eta, phi=phi, energy=energy[stable],
+        hadron_event=event[heavy[hard]], hadron_eta=heavy_eta[hard], hadron_phi=heavy_phi[hard],
+        hadron_bottom=bottom[heavy[hard]],
+    )  # fmt: skip
+
+
+def _flat(column: ak.Array) -> np.ndarray:
+    return ak.flatten(column, axis=None).to_numpy()
+
+
+def _polar(px: np.ndarray, py: np.ndarray, pz: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    pt = np.hypot(px, py)
+    # A particle along the beam gets a huge finite eta, which no detector region contains.
+    return pt, np.arcsinh(pz / np.maximum(pt, 1e-12)), np.arctan2(py, px)

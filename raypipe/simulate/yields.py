@@ -1,0 +1,56 @@
+"""Reference cross sections: what one event of a sample stands for.
+
+The numbers live in ``yields.yaml``, each with its source; this module only reads them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FB_PER_PB = 1000.0
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How one sample is normalised."""
+
+    cross_section_fb: float | None
+    """Cross section times branching ratio into the simulated final state; ``None``: the generator's own value."""
+    k_factor: float
+    """Multiplies the cross section."""
+    source: str
+    """Where the number comes from."""
+
+    def value(self, generator_fb: float) -> float:
+        """Cross section [fb] including branching ratio and K factor, before the event selection."""
+        return (generator_fb if self.cross_section_fb is None else self.cross_section_fb) * self.k_factor
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for keys and manifests."""
+        return asdict(self)
+
+
+@cache
+def _entries() -> dict[str, Any]:
+    return yaml.safe_load(Path(__file__).with_name("yields.yaml").read_text(encoding="utf-8"))
+
+
+def reference(sample: str) -> Reference:
+    """The normalisation of ``sample``: its entry of ``yields.yaml``, else one fb as for every signal."""
+    values = _entries()
+    entry = values["samples"].get(sample, values["signal"])
+    cross_section = entry["cross_section_pb"]
+    source = entry["source"]
+    if cross_section == "generator":
+        return Reference(None, float(entry.get("k_factor", 1.0)), source)
+    branching = 1.0
+    if "branching_ratio" in entry:
+        ratio = values["branching_ratios"][entry["branching_ratio"]]
+        branching = float(ratio["value"])
+        source = f"{source}; BR {branching:g}: {ratio['source']}"
+    return Reference(float(cross_section) * FB_PER_PB * branching, float(entry.get("k_factor", 1.0)), source)
