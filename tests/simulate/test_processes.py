@@ -1,0 +1,140 @@
+"""The process table in Pythia's own event record, and generation that must not fail silently."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import awkward as ak
+import numpy as np
+import pytest
+from scipy import stats
+
+from raypipe.errors import UserError
+from raypipe.simulate import processes
+from raypipe.simulate.generator import GenerationError, Generator
+from raypipe.simulate.yields import reference
+
+
+def _decays(batch, parent):
+    """Sorted |PDG ids| of the decay products of every ``parent``, one tuple each."""
+    found = []
+    for event in batch.prt[["id", "daughter1", "daughter2"]].to_list():
+        for particle in event:
+            if abs(particle["id"]) == parent:
+                ids = [abs(event[i]["id"]) for i in range(particle["daughter1"], particle["daughter2"] + 1)]
+                if parent not in ids:  # not just a copy with recoil
+                    found.append(tuple(sorted(ids)))
+    return found
+
+
+def _batch(name, n=60, seed=3):
+    return next(Generator(processes.get(name), seed).batches(n))
+
+
+@pytest.mark.parametrize(
+    ("name", "chain"),
+    [
+        ("wn_300", {1000023: {(25, 1000022)}, 1000024: {(24, 1000022)}, 25: {(22, 22)}}),
+        ("xsh_500_100", {35: {(25, 36)}, 36: {(5, 5)}, 25: {(22, 22)}}),
+        ("zp_400", {5100039: {(22, 9000025)}, 9000025: {(22, 22)}}),
+        ("tth", {25: {(22, 22)}}),
+    ],
+)
+def test_decay_chains(name, chain):
+    batch = _batch(name)
+    for parent, expected in chain.items():
+        found = _decays(batch, parent)
+        assert len(found) == 60, parent
+        assert set(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "pdg", "mass"), [("wn_150", 1000023, 150), ("xsh_500_100", 35, 500), ("zp_400", 5100039, 400)]
+)
+def test_masses(name, pdg, mass):
+    batch = _batch(name, 20)
+    found = ak.flatten(batch.prt.m[batch.prt.id == pdg])
+    assert ak.to_numpy(found) == pytest.approx(mass, rel=0.05)
+
+
+def test_resonance_to_higgs_photon_is_isotropic():
+    generator = Generator(processes.get("zp_400"), 5)
+    cosines = []
+    for batch in generator.batches(1500):
+        particles = batch.prt
+        # Before showers the resonance moves along the beam: one boost leads to its rest frame.
+        resonance = particles[(particles.id == 5100039) & (particles.status == -22)][:, 0]
+        higgs = particles[(particles.id == 9000025) & (particles.status == -22)][:, 0]
+        beta = resonance.p.pz / resonance.p.e
+        gamma = 1 / np.sqrt(1 - beta**2)
+        pz = gamma * (higgs.p.pz - beta * higgs.p.e)
+        cosines.append(ak.to_numpy(pz / np.sqrt(higgs.p.px**2 + higgs.p.py**2 + pz**2)))
+    cosine = np.concatenate(cosines)
+    assert stats.kstest(cosine, "uniform", args=(-1, 2)).pvalue > 1e-3
+    # What Pythia imposes on G* -> hh, and what this recipe avoids, is far away from that.
+    wrong = stats.rv_histogram(
+        np.histogram(
+            np.linspace(-1, 1, 9999), 100, weights=np.linspace(-1, 1, 9999) ** 2 * (1 - np.linspace(-1, 1, 9999) ** 2)
+        )
+    )
+    assert stats.kstest(cosine, wrong.cdf).pvalue < 1e-10
+
+
+def test_table_is_consistent():
+    numbers = [process.number for process in processes.PROCESSES.values()]
+    assert len(set(numbers)) == len(numbers)
+    assert max(numbers) < 1 << 15  # they share an int64 with shard and row
+    assert {p.name: p.group for p in processes.PROCESSES.values()} == {
+        "yy": 0, "ggf": 1, "vbf": 2, "vh": 3, "tth": 4, "wn_150": -1, "wn_300": -1, "xsh_500_100": -2, "zp_400": -6,
+    }  # fmt: skip
+
+
+def test_unknown_sample_lists_known_ones():
+    with pytest.raises(UserError, match=r"unknown sample 'ggH' \(known: yy, ggf, .*zp_400\)"):
+        processes.get("ggH")
+
+
+def test_reference_cross_sections():
+    # YR4: (48.58 + 3.782 + 2.2569 + 0.5071) pb x 2.27e-3
+    total = sum(reference(name).value(0.0) for name in ("ggf", "vbf", "vh", "tth"))
+    assert total == pytest.approx(55.126e3 * 2.27e-3)
+    assert reference("yy").value(4000.0) == 8000.0
+    assert reference("zp_400").value(123.0) == 1.0
+
+
+def test_process_without_open_channel_is_an_error():
+    closed = replace(processes.get("ggf"), settings=("HiggsSM:gg2H=on", "25:onMode=off"))
+    with pytest.raises(GenerationError, match="sample ggf"):
+        list(Generator(closed, 1).batches(20))
+
+
+def test_misspelt_setting_is_an_error():
+    with pytest.raises(GenerationError, match="sample ggf: Pythia does not know the setting 'HiggsSM:gg3H=on'"):
+        Generator(replace(processes.get("ggf"), settings=("HiggsSM:gg3H=on",)), 1)
+
+
+class _Lossy:
+    """Stands for a Pythia that makes only a part of what it is asked for."""
+
+    def __init__(self, share):
+        self.share = share
+
+    def nextBatch(self, n):
+        made = round(n * self.share)
+        return ak.Array([{"prt": [{"id": 1}]}] * made) if made else ak.Array([])
+
+
+@pytest.mark.parametrize(
+    ("share", "message"), [(0.0, "sample ggf: Pythia made none of 500"), (0.97, "sample ggf: Pythia lost 15 of 500")]
+)
+def test_lost_events_are_an_error(share, message):
+    generator = Generator(processes.get("ggf"), 1)
+    generator._pythia = _Lossy(share)
+    with pytest.raises(GenerationError, match=message):
+        list(generator.batches(1000))
+
+
+def test_small_losses_are_counted():
+    generator = Generator(processes.get("ggf"), 1)
+    generator._pythia = _Lossy(0.996)
+    assert sum(len(batch) for batch in generator.batches(1200)) == generator.generated == 498 + 498 + 199
