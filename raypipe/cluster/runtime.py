@@ -54,3 +54,22 @@ def ray_session(resources: Resources) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def total_cpus() -> float:
+    """Cores of the running Ray cluster."""
+    import ray
+
+    return float(ray.cluster_resources().get("CPU", 1))
+
+
+def limit_threads(threads: int) -> None:
+    """Let this process's torch, BLAS and Arrow use ``threads`` threads: more than its cores cost factors of 5 to 20."""
+    import pyarrow
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(threads)
+    pyarrow.set_cpu_count(threads)
+    pyarrow.set_io_thread_count(max(1, threads))
+    threadpool_limits(threads)

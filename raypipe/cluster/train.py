@@ -1,0 +1,275 @@
+"""Train the encoder with Ray Train on batches streamed by Ray Data."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raypipe.cluster.runtime import limit_threads, total_cpus
+from raypipe.config import Config, Embedding
+from raypipe.errors import UserError
+from raypipe.events.schema import tensor_values
+from raypipe.events.table import read_table, sample_path
+from raypipe.files import atomic_path, code_digest, digest, read_json, write_json
+from raypipe.fit.batches import BatchPlan
+from raypipe.fit.encoder import EncoderInputs, EncoderPlan, EncoderTraining, build_encoder
+from raypipe.models.encoder import ContrastiveEncoder
+
+COLUMNS = ["event_id", "group", "pt_yy", "dr_yy", "objects"]
+CHECKPOINT = "training.pt"
+
+
+def encoder_key(config: Config, manifest: dict[str, Any]) -> str:
+    """Hash of what determines the encoder: its configuration, the events and the code."""
+    return digest(
+        {
+            "embedding": config.embedding.model_dump(mode="json"),
+            "seed": config.seed,
+            "events": manifest["key"],
+            "code": code_digest("events", "models", "fit"),
+        }
+    )
+
+
+def load_encoder(folder: Path, key: str | None = None) -> tuple[ContrastiveEncoder, dict[str, Any]] | None:
+    """The finished encoder of ``folder`` with its record, or None if there is none (or one of another key)."""
+    record_path = folder / "encoder.json"
+    if not record_path.exists():
+        return None
+    record = read_json(record_path)
+    if key is not None and record.get("key") != key:
+        return None
+    state = torch.load(folder / "encoder.pt", weights_only=True, map_location="cpu")
+    encoder = build_encoder(Embedding.model_validate(record["embedding"]))
+    encoder.load_state_dict(state)
+    return encoder.eval(), record
+
+
+def read_inputs(config: Config, events: Path) -> EncoderInputs:
+    """All embedding-split events of the configured samples, read by Ray Data, sorted by id."""
+    import ray
+
+    paths = [str(sample_path(events, "embedding", name)) for name in config.embedding.samples]
+    for path in paths:  # a corrupt file should fail here by name, not inside a Ray task
+        read_table(path, ["event_id"])
+    dataset = ray.data.read_parquet(paths, columns=COLUMNS)
+    table = pa.concat_tables(list(dataset.iter_batches(batch_format="pyarrow", batch_size=None)))
+    table = table.take(np.argsort(table["event_id"].to_numpy(), kind="stable"))
+    event = np.stack([table["pt_yy"].to_numpy(), table["dr_yy"].to_numpy()], axis=1)
+    return EncoderInputs(
+        table["event_id"].to_numpy(), tensor_values(table["objects"]), event, table["group"].to_numpy().astype(np.int64)
+    )
+
+
+class GatherSteps:
+    """Ray Data transform: step numbers -> the rows of this worker's slice of those global batches."""
+
+    def __init__(self, inputs: Any, plan: Any, first: int, rank: int, workers: int, latent: int) -> None:
+        self.inputs, self.plan = inputs, plan
+        self.first, self.rank, self.workers, self.latent = first, rank, workers, latent
+
+    def __call__(self, steps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        import ray
+
+        inputs, plan = ray.get([self.inputs, self.plan])
+        batches = [rank_batch(inputs, plan, self.first + int(s), self.latent, self.rank, self.workers)
+                   for s in steps["id"]]  # fmt: skip
+        rows = len(batches[0]["group"])
+        out = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+        return out | {"step": np.repeat(self.first + steps["id"], rows)}
+
+
+def rank_batch(
+    inputs: EncoderInputs, plan: BatchPlan, step: int, latent: int, rank: int, workers: int
+) -> dict[str, np.ndarray]:
+    """Worker ``rank``'s slice of global batch ``step``."""
+    share = plan.batch_size // workers
+    mine = slice(rank * share, (rank + 1) * share)
+    return inputs.batch(plan.batch(step)[mine], plan.noise(step, latent)[mine])
+
+
+def stream_batches(
+    inputs: Any, plan: Any, steps: range, *, batch_size: int, latent: int, rank: int, workers: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """This worker's batches of ``steps``, in order, prepared ahead by Ray Data tasks.
+
+    The plan is a function of (seed, step), so the stream starts at any step: a restart skips nothing and repeats
+    nothing. One pipeline serves all epochs, since starting one costs seconds.
+    """
+    import ray
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    blocks = np.array_split(np.arange(len(steps)), max(1, len(steps) // 8))
+    dataset = ray.data.from_arrow([pa.table({"id": b}) for b in blocks]).map_batches(
+        GatherSteps(inputs, plan, steps.start, rank, workers, latent),
+        batch_size=None, batch_format="numpy", num_cpus=0.25, zero_copy_batch=True,
+    )  # fmt: skip
+    expected = steps.start
+    for batch in dataset.iter_batches(batch_size=batch_size // workers, batch_format="numpy", prefetch_batches=2):
+        step = batch.pop("step")
+        if not (step == expected).all():
+            raise RuntimeError(f"the stream gave step {step[0]} where {expected} was due")
+        expected += 1
+        yield batch
+
+
+def _train_loop(given: dict[str, Any]) -> None:
+    """What every Ray Train worker runs."""
+    import ray
+    from ray import train
+    from ray.train.torch import get_device, prepare_model
+
+    limit_threads(given["threads"])
+    config = Embedding.model_validate(given["embedding"])
+    context = train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    inputs, plans = ray.get([given["inputs"], given["plans"]])
+    model = prepare_model(build_encoder(config, plans.scales, given["seed"]))
+    training = EncoderTraining(model, config, get_device())
+    checkpoint = train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            training.load_state(torch.load(Path(folder) / CHECKPOINT, weights_only=True, map_location="cpu"))
+    latent = config.encoder.latent
+    remaining = range(training.epoch * config.steps_per_epoch, config.epochs * config.steps_per_epoch)
+    stream = stream_batches(
+        given["inputs"], given["train_plan"], remaining,
+        batch_size=config.batch_size, latent=latent, rank=rank, workers=workers,
+    )  # fmt: skip
+    validation = [
+        rank_batch(inputs, plans.validation, s, latent, rank, workers) for s in range(plans.validation_steps)
+    ]
+    while not training.finished:
+        losses = training.train_epoch(islice(stream, config.steps_per_epoch))
+        record = training.finish_epoch(losses, training.validate(validation))
+        with tempfile.TemporaryDirectory() as folder:
+            saved = None
+            if rank == 0:
+                torch.save(training.state(), Path(folder) / CHECKPOINT)
+                saved = train.Checkpoint.from_directory(folder)
+                write_json(given["progress"], training.history)
+            train.report(record, checkpoint=saved)
+
+
+def train_encoder(
+    config: Config,
+    events: Path,
+    folder: Path,
+    manifest: dict[str, Any],
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> tuple[ContrastiveEncoder, dict[str, Any]]:
+    """Train the encoder, or return the one already trained on the same inputs.
+
+    Ray must be running. Every epoch leaves a checkpoint; a worker that dies is restarted from the last one, and so is
+    the whole training when this is called again after the driver was killed. The finished encoder is a state dict
+    (``encoder.pt``) with its record (``encoder.json``, written last).
+
+    Args:
+        on_epoch: called in this process with each epoch's record, for progress bars and tracking.
+
+    Raises:
+        UserError: a batch that the workers cannot share equally, a group with too few events, a failed training.
+    """
+    import ray
+    from ray import train
+    from ray.train.torch import TorchTrainer
+
+    key = encoder_key(config, manifest)
+    if (done := load_encoder(folder, key)) is not None:
+        return done
+    workers = config.resources.train_workers
+    if config.embedding.batch_size % workers:
+        raise UserError(
+            f"embedding.batch_size = {config.embedding.batch_size}: must divide by resources.train_workers = {workers}"
+        )
+    inputs = read_inputs(config, events)
+    plans = EncoderPlan.of(inputs, config.embedding, config.seed)
+    # Ray Data's own small tasks ask for a whole core, so one slot stays free or the stream would wait for ever. They
+    # keep a core busy for a few per cent only: the threads of the training may use all of them.
+    cores = total_cpus()
+    cpus, threads = max(0.5, math.floor(2 * (cores - 1) / workers) / 2), max(1, int(cores) // workers)
+    storage = folder / "train"
+    progress = storage / f"progress-{key}.json"
+    trainer = TorchTrainer(
+        _train_loop,
+        train_loop_config={
+            "embedding": config.embedding.model_dump(mode="json"), "seed": config.seed, "threads": threads,
+            "inputs": ray.put(inputs), "plans": ray.put(plans), "train_plan": ray.put(plans.train),
+            "progress": str(progress.resolve()),
+        },
+        scaling_config=train.ScalingConfig(
+            num_workers=workers, use_gpu=config.resources.gpu, resources_per_worker={"CPU": cpus}
+        ),
+        run_config=train.RunConfig(
+            name=key, storage_path=str(storage.resolve()),
+            failure_config=train.FailureConfig(max_failures=config.resources.max_failures),
+            checkpoint_config=train.CheckpointConfig(num_to_keep=2),
+        ),
+    )  # fmt: skip
+    with _watch(progress, on_epoch):
+        try:
+            result = trainer.fit()
+        except Exception as error:  # Ray wraps a worker's exception; its cause is what a user can act on
+            raise UserError(f"encoder training failed: {_last_line(error)}") from error
+    if result.checkpoint is None:
+        raise UserError("encoder training ended without a checkpoint")
+    with result.checkpoint.as_directory() as path:
+        state = torch.load(Path(path) / CHECKPOINT, weights_only=True, map_location="cpu")
+    with atomic_path(folder / "encoder.pt") as temporary:
+        torch.save(state["best"], temporary)
+    embedding = config.embedding.model_dump(mode="json")
+    write_json(
+        folder / "encoder.json",
+        {"key": key, "embedding": embedding, "history": state["history"], "best_loss": state["best_loss"],
+         "events_by_group": {str(g): len(r) for g, r in zip(plans.train.groups, plans.train.rows, strict=True)}},
+    )  # fmt: skip
+    shutil.rmtree(storage, ignore_errors=True)
+    loaded = load_encoder(folder, key)
+    assert loaded is not None
+    return loaded
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+class _watch:  # noqa: N801 - used as a context manager
+    """Follow the progress file of rank 0 from the driver and hand each new epoch to ``on_epoch``."""
+
+    def __init__(self, path: Path, on_epoch: Callable[[dict[str, float]], None] | None) -> None:
+        self.path, self.on_epoch = path, on_epoch
+        self.seen, self.stop = 0, threading.Event()
+        self.thread = threading.Thread(target=self._follow, daemon=True)
+
+    def _poll(self) -> None:
+        if self.on_epoch and self.path.exists():
+            history = read_json(self.path)
+            for record in history[self.seen :]:
+                self.on_epoch(record)
+            self.seen = max(self.seen, len(history))
+
+    def _follow(self) -> None:
+        while not self.stop.wait(0.5):
+            self._poll()
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+        self._poll()
