@@ -53,6 +53,9 @@ EVENT_SCHEMA = pa.schema(
 
 def tensor_column(values: np.ndarray) -> pa.ExtensionArray:
     """A NumPy array (n, ...) as a canonical Arrow fixed-shape tensor column."""
+    if len(values) == 0:  # pyarrow refuses an empty array
+        kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(values.dtype), values.shape[1:])
+        return pa.ExtensionArray.from_storage(kind, pa.array([], kind.storage_type))
     return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values))
 
 

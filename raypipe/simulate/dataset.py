@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from raypipe import seeds
 from raypipe.config import Config
 from raypipe.errors import UserError
-from raypipe.events.schema import EVENT_SCHEMA, SPLITS
+from raypipe.events.schema import EVENT_SCHEMA, SPLITS, validate
 from raypipe.events.table import read_table, write_table
 from raypipe.files import code_digest, digest, file_digest, read_json, write_json
 from raypipe.simulate import processes
@@ -83,7 +83,7 @@ class Shard:
         )  # fmt: skip
         path = self.path(folder)
         path.with_suffix(".json").unlink(missing_ok=True)
-        write_table(table, path)
+        write_table(validate(table, f"sample {self.process.name}, shard {self.number}"), path)
         sidecar |= {"key": self.key, "digest": file_digest(path)}
         write_json(path.with_suffix(".json"), sidecar)
         return sidecar

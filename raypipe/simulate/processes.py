@@ -110,19 +110,19 @@ _YY = Process(
         # Power shower: without it prompt-photon events have no hard jets at all.
         "SpaceShower:pTmaxMatch=2",
     ),
-    efficiency=0.51, veto_hard_photons=True,
+    efficiency=0.522, veto_hard_photons=True,
 )  # fmt: skip
 
 _TABLE = (
     _YY,
-    _higgs("ggf", 1, "gluon-fusion H", 0.375, "gg2H"),
-    _higgs("vbf", 2, "vector-boson-fusion H", 0.375, "ff2Hff(t:ZZ)", "ff2Hff(t:WW)"),
-    _higgs("vh", 3, "WH and ZH", 0.31, "ffbar2HZ", "ffbar2HW"),
-    _higgs("tth", 4, "ttH", 0.255, "gg2Httbar", "qqbar2Httbar"),
-    _wn(150, 10, 0.345),
-    _wn(300, 12, 0.39),
-    _xsh(500, 100, 20, 0.435),
-    _zp(400, 62, 0.40),
+    _higgs("ggf", 1, "gluon-fusion H", 0.382, "gg2H"),
+    _higgs("vbf", 2, "vector-boson-fusion H", 0.377, "ff2Hff(t:ZZ)", "ff2Hff(t:WW)"),
+    _higgs("vh", 3, "WH and ZH", 0.315, "ffbar2HZ", "ffbar2HW"),
+    _higgs("tth", 4, "ttH", 0.266, "gg2Httbar", "qqbar2Httbar"),
+    _wn(150, 10, 0.342),
+    _wn(300, 12, 0.404),
+    _xsh(500, 100, 20, 0.446),
+    _zp(400, 62, 0.385),
 )
 
 PROCESSES: dict[str, Process] = {process.name: process for process in _TABLE}

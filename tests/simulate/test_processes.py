@@ -11,7 +11,7 @@ from scipy import stats
 
 from raypipe.errors import UserError
 from raypipe.simulate import processes
-from raypipe.simulate.generator import GenerationError, Generator
+from raypipe.simulate.generator import GenerationError, Generator, _HardPhotonVeto
 from raypipe.simulate.yields import reference
 
 
@@ -138,3 +138,37 @@ def test_small_losses_are_counted():
     generator = Generator(processes.get("ggf"), 1)
     generator._pythia = _Lossy(0.996)
     assert sum(len(batch) for batch in generator.batches(1200)) == generator.generated == 498 + 498 + 199
+
+
+class _Recorder(_HardPhotonVeto):
+    """Lets nothing be vetoed early, and counts what early vetoes would have lost."""
+
+    def __init__(self):
+        super().__init__()
+        self.good, self.lost = np.zeros(2, int), np.zeros(2, int)
+
+    def doVetoPT(self, _position, event):
+        self.early = self._hopeless(event, self.SHOWER_ETA, self.SHOWER_SLACK)
+        return False
+
+    def doVetoPartonLevel(self, event):
+        first, second = (event[event[i].iBotCopyId()] for i in (5, 6))
+        pair = first.p() + second.p()
+        low, high = sorted((first.pT(), second.pT()))
+        central = max(abs(first.eta()), abs(second.eta())) < 2.5
+        if central and high > 0.4 * pair.mCalc() and low > 0.3 * pair.mCalc():
+            boosted = int(pair.pT() > 100)
+            self.good[boosted] += 1
+            self.lost[boosted] += self.early or self._hopeless(event, self.ETA, 0.0)
+        return self.good.sum() % 10 != 0  # few events need to go on to hadrons
+
+
+def test_veto_loses_no_event_that_would_pass(monkeypatch):
+    from raypipe.simulate import generator
+
+    monkeypatch.setattr(generator, "_HardPhotonVeto", _Recorder)
+    made = Generator(processes.get("yy"), 21)
+    while made._hook.good.sum() < 2500:
+        made._pythia.next()
+    assert made._hook.good[1] > 200  # boosted pairs are where a veto on the hard process would be wrong
+    assert made._hook.lost.tolist() == [0, 0]

@@ -106,6 +106,17 @@ def test_veto_does_not_change_the_yield(card, yy):
     assert yy[1]["efficiency"] > 2 * sidecar["efficiency"]
 
 
+def test_shards_with_hardly_any_events_work(card):
+    """Batches in which nothing is selected, or nothing is reconstructed at all, are ordinary."""
+    selected = []
+    for seed in range(6):
+        table, sidecar = simulate_shard(processes.get("ggf"), card, seed=seed, shard=seed, n_generate=1)
+        validate(table, "tiny")
+        selected.append(table.num_rows)
+        assert sidecar["n_generated"] == 1
+    assert set(selected) == {0, 1}
+
+
 def test_seeds_fit_pythia():
     assert pythia_seed(0) == 1
     assert pythia_seed(MAX_SEED - 1) == MAX_SEED
