@@ -149,9 +149,7 @@ def _train_loop(given: dict[str, Any]) -> None:
         given["inputs"], given["train_plan"], remaining,
         batch_size=config.batch_size, latent=latent, rank=rank, workers=workers,
     )  # fmt: skip
-    validation = [
-        rank_batch(inputs, plans.validation, s, latent, rank, workers) for s in range(plans.validation_steps)
-    ]
+    validation = [rank_batch(inputs, plans.validation, s, latent, rank, workers) for s in range(plans.validation_steps)]
     while not training.finished:
         losses = training.train_epoch(islice(stream, config.steps_per_epoch))
         record = training.finish_epoch(losses, training.validate(validation))
@@ -247,7 +245,7 @@ def _last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-class _watch:  # noqa: N801 - used as a context manager
+class _watch:
     """Follow the progress file of rank 0 from the driver and hand each new epoch to ``on_epoch``."""
 
     def __init__(self, path: Path, on_epoch: Callable[[dict[str, float]], None] | None) -> None:

@@ -1,0 +1,105 @@
+"""Map all events into the latent space with Ray Data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.cluster.runtime import limit_threads, total_cpus
+from raypipe.config import Config, Embedding
+from raypipe.errors import UserError
+from raypipe.events.latents import latent_schema
+from raypipe.events.schema import SPLITS, tensor_column, tensor_values
+from raypipe.events.table import read_table, sample_path, write_table
+from raypipe.files import code_digest, digest, file_digest, read_json, write_json
+from raypipe.fit.encoder import build_encoder, embed
+
+COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "pt_yy", "dr_yy", "features", "objects"]
+BATCH = 4096
+
+
+class Embedder:
+    """Ray Data actor: event batches -> latent table batches. Holds the encoder between batches."""
+
+    def __init__(self, embedding: dict[str, Any], state: dict[str, Any], threads: int) -> None:
+        limit_threads(threads)
+        config = Embedding.model_validate(embedding)
+        self.encoder = build_encoder(config)
+        self.encoder.load_state_dict(state)
+        self.schema = latent_schema(config.encoder.latent)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        event = np.stack([batch["pt_yy"].to_numpy(), batch["dr_yy"].to_numpy()], axis=1)
+        latent = embed(self.encoder, tensor_values(batch["objects"]), event, BATCH)
+        return batch.append_column("latent", tensor_column(latent)).select(self.schema.names)
+
+
+def latents_key(manifest: dict[str, Any], encoder_record: dict[str, Any]) -> str:
+    """Hash of what determines the latent table."""
+    return digest(
+        {"events": manifest["key"], "encoder": encoder_record["key"], "code": code_digest("events", "models", "fit")}
+    )
+
+
+def load_latents(folder: Path, key: str | None = None) -> tuple[pa.Table, dict[str, Any]] | None:
+    """The finished latent table of ``folder`` with its record, or None."""
+    record_path = folder / "latents.json"
+    if not record_path.exists():
+        return None
+    record = read_json(record_path)
+    if key is not None and record.get("key") != key:
+        return None
+    path = folder / "latents.parquet"
+    if not path.exists() or file_digest(path) != record["digest"]:
+        return None
+    return read_table(path), record
+
+
+def embed_events(
+    config: Config, events: Path, folder: Path, manifest: dict[str, Any], encoder: Any, record: dict[str, Any],
+    on_rows: Callable[[int], None] | None = None,
+) -> tuple[pa.Table, dict[str, Any]]:  # fmt: skip
+    """Write ``latents.parquet`` (both splits of all samples, sorted by id) unless it is already there.
+
+    Ray must be running.
+
+    Args:
+        on_rows: called with the number of rows of each finished batch.
+
+    Raises:
+        UserError: a sample that was not simulated, or latents that are not finite.
+    """
+    import ray
+
+    key = latents_key(manifest, record)
+    if (done := load_latents(folder, key)) is not None:
+        return done
+    paths = [str(sample_path(events, split, name)) for split in SPLITS for name in config.simulate.samples]
+    for path in paths:  # a corrupt file should fail here by name, not inside a Ray task
+        read_table(path, ["event_id"])
+    state = {name: value.cpu() for name, value in encoder.state_dict().items()}
+    cores = max(1, int(total_cpus()))
+    gpu = {"num_gpus": 1} if config.resources.gpu else {}
+    dataset = ray.data.read_parquet(paths, columns=COLUMNS).map_batches(
+        Embedder, fn_constructor_args=(record["embedding"], ray.put(state), 1),
+        batch_size=BATCH, batch_format="pyarrow", num_cpus=0.5, concurrency=cores, **gpu,
+    )  # fmt: skip
+    schema = latent_schema(config.embedding.encoder.latent)
+    parts = []
+    for batch in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
+        parts.append(batch.cast(schema) if batch.schema != schema else batch)
+        if on_rows:
+            on_rows(batch.num_rows)
+    table = pa.concat_tables(parts).unify_dictionaries()
+    table = table.take(np.argsort(table["event_id"].to_numpy(), kind="stable")).combine_chunks()
+    finite = np.isfinite(tensor_values(table["latent"])).all(1)
+    if not finite.all():
+        raise UserError(f"{folder / 'latents.parquet'}: column 'latent', row {int(np.argmin(finite))} is not finite")
+    write_table(table, folder / "latents.parquet")
+    saved = {"key": key, "rows": table.num_rows, "digest": file_digest(folder / "latents.parquet")}
+    write_json(folder / "latents.json", saved)
+    return table, saved

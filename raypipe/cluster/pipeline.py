@@ -1,0 +1,213 @@
+"""The stages of a search in order, each skipped when its result is already there."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from raypipe import __version__
+from raypipe.cluster import embed as embedding
+from raypipe.cluster import simulate as simulation
+from raypipe.cluster.ledger import Ledger
+from raypipe.cluster.memory import MemoryWatch
+from raypipe.cluster.runtime import ray_session
+from raypipe.cluster.scan import plan_scan, run_scan
+from raypipe.cluster.tracking import record_run
+from raypipe.cluster.train import encoder_key, load_encoder, train_encoder
+from raypipe.config import Config
+from raypipe.errors import UserError
+from raypipe.events.latents import split_latents
+from raypipe.files import check_writable, code_digest, read_json, write_json
+from raypipe.progress import console, progress_bar
+from raypipe.report.figures import make_all
+from raypipe.report.page import write_page
+from raypipe.report.summary import build_summary
+from raypipe.search.contrastive import Tables, prepare_tables
+from raypipe.search.result import NO_SIGNAL, Trial
+from raypipe.simulate import dataset
+
+PACKAGES = ("ray", "torch", "nflows", "xgboost", "numpy", "pyarrow", "mlflow", "pythia8mc", "fastjet", "iminuit")
+
+
+class Run:
+    """One run folder and what is in it. Ray starts when a stage first needs it, and not before.
+
+    Args:
+        config: the whole configuration.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.folder = check_writable(config.output)
+        self._stack = contextlib.ExitStack()
+        self._ray = False
+        self._times_path = self.folder / "stages.json"
+        self.memory = MemoryWatch()
+
+    def __enter__(self) -> Run:
+        self._stack.enter_context(self.memory)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()
+
+    def ray(self) -> None:
+        """Start or join Ray unless that has happened."""
+        if not self._ray:
+            with self.timed("ray_start", add=True):
+                self._stack.enter_context(ray_session(self.config.resources))
+            self._ray = True
+
+    @contextlib.contextmanager
+    def timed(self, stage: str, add: bool = False) -> Iterator[None]:
+        """Record the wall-clock seconds of the block. A stage that resumes adds to what it took before."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            times = self.times()
+            times[stage] = (times.get(stage, 0.0) if add else 0.0) + time.perf_counter() - start
+            write_json(self._times_path, times | {"peak_rss_gib": max(self.peak(), self.memory.peak_gib)})
+
+    def times(self) -> dict[str, float]:
+        """Seconds of every stage that has run in this folder."""
+        stored = read_json(self._times_path) if self._times_path.exists() else {}
+        return {k: v for k, v in stored.items() if k != "peak_rss_gib"}
+
+    def peak(self) -> float:
+        """Largest memory seen in this folder's runs, GiB."""
+        return read_json(self._times_path).get("peak_rss_gib", 0.0) if self._times_path.exists() else 0.0
+
+    @property
+    def events(self) -> Path:
+        """Folder of the data set."""
+        return simulation.events_folder(self.folder)
+
+    def simulate(self) -> dict[str, Any]:
+        """Stage 1: the event tables; returns their manifest."""
+        if simulation.is_complete(self.config, self.folder):
+            return dataset.read_manifest(self.events)
+        self.ray()
+        with self.timed("simulate", add=True):
+            return simulation.simulate(self.config, self.folder)
+
+    def embed(self) -> tuple[pa.Table, dict[str, Any]]:
+        """Stage 2: encoder and latent table."""
+        manifest = self.simulate()
+        folder = self.folder / "encoder"
+        found = load_encoder(folder, encoder_key(self.config, manifest))
+        if found is None:
+            self.ray()
+            with (
+                self.timed("train_encoder", add=True),
+                progress_bar("train encoder", self.config.embedding.epochs) as bar,
+            ):
+                found = train_encoder(
+                    self.config, self.events, folder, manifest,
+                    on_epoch=lambda r: bar(1, f"contrastive {r['contrastive']:.3f}, KL {r['kl']:.2f}"),
+                )  # fmt: skip
+        encoder, record = found
+        done = embedding.load_latents(folder, embedding.latents_key(manifest, record))
+        if done is None:
+            self.ray()
+            rows = sum(sample["n"] for sample in manifest["samples"].values())
+            with self.timed("embed"), progress_bar("embed events", rows) as bar:
+                done = embedding.embed_events(
+                    self.config, self.events, folder, manifest, encoder, record, on_rows=bar
+                )  # fmt: skip
+        return done
+
+    def tables(self) -> tuple[Tables, dict[str, Any]]:
+        """The inputs of every trial and the record of the latent table."""
+        table, record = self.embed()
+        latents = split_latents(table, str(self.folder / "encoder" / "latents.parquet"))
+        return prepare_tables(latents, self.config), record
+
+    def run_trials(self, trials: dict[str, Trial], tables: Tables) -> Ledger:
+        """Stage 3: the trials that the ledger does not hold yet."""
+        book = Ledger(self.folder / "ledger")
+        missing = [key for key in trials if not book.finished(key)]
+        if missing:
+            self.ray()
+            with self.timed("scan", add=True), progress_bar("scan", len(trials)) as bar:
+                bar(len(trials) - len(missing), "")
+                run_scan(self.config, tables, trials, book.folder, on_trial=lambda k, t: bar(1, t.label()))
+        return book
+
+    def scan(self) -> dict[str, Any]:
+        """Stages 1 to 4: the scan and its report; returns the summary."""
+        tables, record = self.tables()
+        trials = plan_scan(self.config, record)
+        self.run_trials(trials, tables)
+        return self.report(trials)
+
+    def report(self, trials: dict[str, Trial] | None = None) -> dict[str, Any]:
+        """Stage 4: figures, page, ``summary.json`` and the MLflow run, from what is on disk."""
+        folder = self.folder / "encoder"
+        found, latents = load_encoder(folder), embedding.load_latents(folder)
+        if found is None or latents is None:
+            raise UserError(f"{self.folder}: nothing to report yet (run `raypipe scan` first)")
+        trials = trials if trials is not None else plan_scan(self.config, latents[1])
+        book = Ledger(self.folder / "ledger")
+        rows = book.rows(list(trials))
+        if not rows:
+            raise UserError(f"{book.folder}: no trial of this configuration is finished (run `raypipe scan` first)")
+        history = found[1]["history"]
+        with self.timed("report"):
+            summary = self._summary(rows, trials)
+            figures = make_all(
+                self.config, trials, rows, book.arrays, history, summary["results"], self.folder / "figures"
+            )
+            write_json(self.folder / "summary.json", summary)
+            write_page(self.folder / "report.html", summary, self.config, dataset.read_manifest(self.events), figures)
+        with self.timed("mlflow"):
+            none = [k for k, t in trials.items() if t.signal == NO_SIGNAL and book.finished(k)]
+            flows = [book.flow_path(k) for k in none or trials if book.flow_path(k).exists()]
+            record_run(self.config, summary, history, figures, book.folder / "rows", flows[0] if flows else None)
+        return summary
+
+    def _summary(self, rows: list[dict[str, Any]], trials: dict[str, Trial]) -> dict[str, Any]:
+        versions = {"raypipe": __version__, "python": platform.python_version()}
+        versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
+        overlap = [row["instance_overlap"] for row in rows if row["status"] == "ok"]
+        provenance = {
+            "config_hash": self.config.physics_hash(),
+            "code": code_digest("simulate", "events", "models", "fit", "stats", "search"),
+            "keys": list(trials),
+            "instance_overlap": max(overlap, default=0.0),
+            "versions": versions,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        return build_summary(
+            rows, working_point=self.config.selection.working_points[0], stages=self.times(),
+            peak_rss_gib=max(self.peak(), self.memory.peak_gib), provenance=provenance,
+        )  # fmt: skip
+
+
+def print_summary(summary: dict[str, Any], folder: Path) -> None:
+    """The terminal's version of the report, on standard error."""
+    from rich.table import Table
+
+    from raypipe.report.page import headlines, result_rows
+
+    head, body = result_rows(summary["results_all_working_points"])
+    table = Table(*head, title=f"raypipe: {folder}", box=None, header_style="bold")
+    for row in body:
+        table.add_row(*row)
+    console.print(table)
+    for line in headlines(summary):
+        console.print(line, highlight=False)
+    stages = ", ".join(f"{k} {v:.0f} s" for k, v in summary["stage_seconds"].items())
+    console.print(f"Stages: {stages}; peak memory {summary['peak_rss_gib']:.1f} GiB", highlight=False)
+    for failed in summary["failed_trials"]:
+        console.print(f"[red]failed: {failed['signal']} {failed['strength']:g} instance {failed['instance']}[/red]: "
+                      f"{failed['error'].strip().splitlines()[-1]}", highlight=False)  # fmt: skip
+    console.print(f"Report: {folder / 'report.html'}", highlight=False)

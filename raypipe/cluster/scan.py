@@ -1,0 +1,116 @@
+"""The same search, many times: Ray Tune maps `raypipe.search.contrastive.search` over the grid of trials."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from raypipe.cluster.ledger import Ledger
+from raypipe.cluster.runtime import limit_threads, total_cpus
+from raypipe.config import Config
+from raypipe.files import code_digest
+from raypipe.search.contrastive import Tables, search
+from raypipe.search.result import Trial, trial_grid
+
+
+def trial_inputs(config: Config, latents: dict[str, Any]) -> dict[str, Any]:
+    """What, besides the trial itself, determines a result: latents, code, and the sections that a search reads."""
+    sections = ("seed", "window", "pseudodata", "massfit", "flow", "classifier", "selection")
+    values = config.model_dump(mode="json")
+    embedding = {k: values["embedding"][k] for k in ("name", "train_fraction", "validation_fraction")}
+    code = code_digest("events", "models", "fit", "stats", "search")
+    return {"latents": latents["digest"], "code": code, "embedding": embedding, **{k: values[k] for k in sections}}
+
+
+def plan_scan(config: Config, latents: dict[str, Any]) -> dict[str, Trial]:
+    """All trials of the scan by their ledger key."""
+    inputs = trial_inputs(config, latents)
+    scan = config.scan
+    trials = trial_grid(scan.signals, scan.strengths, scan.instances, scan.background_instances)
+    return {trial.key(inputs): trial for trial in trials}
+
+
+def run_trial(tables: Tables, config: Config, trial: Trial, key: str, ledger: Path, threads: int) -> str:
+    """One search, recorded in the ledger; returns its status. An exception is recorded, not raised."""
+    book = Ledger(ledger)
+    try:
+        book.record(key, trial, search(tables, config, trial, threads=threads))
+    except Exception:
+        book.record_failure(key, trial, traceback.format_exc())
+        return "failed"
+    return "ok"
+
+
+def _trainable(given: dict[str, Any], tables: Tables, config: Config, ledger: Path, threads: int) -> None:
+    """Ray Tune function trainable. A dying process is retried by Tune, an exception is a result."""
+    from ray import tune
+
+    limit_threads(threads)
+    point = dict(given["trial"])
+    key = point.pop("key")
+    tune.report({"status": run_trial(tables, config, Trial(**point), key, ledger, threads)})
+
+
+def run_scan(
+    config: Config,
+    tables: Tables,
+    trials: dict[str, Trial],
+    folder: Path,
+    on_trial: Callable[[str, Trial], None] | None = None,
+) -> None:
+    """Run the trials that the ledger of ``folder`` does not hold yet. Ray must be running.
+
+    The tables go into the object store once and every trial reads them there. The ledger, not Tune's own state,
+    decides what is done: after a crash exactly the missing trials run.
+
+    Args:
+        on_trial: called in this process with (key, trial) when one ends.
+    """
+    from ray import tune
+
+    book = Ledger(folder)
+    missing = {key: trial for key, trial in trials.items() if not book.finished(key)}
+    if not missing:
+        return
+    cpus = config.resources.trial_cpus
+    threads = max(1, math.floor(cpus))
+
+    class Progress(tune.Callback):
+        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            self._ended(trial)
+
+        def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            key = trial.config["trial"]["key"]
+            if not book.finished(key):
+                book.record_failure(
+                    key, missing[key], f"the trial's process died: {trial.error_file or 'no traceback'}"
+                )
+            self._ended(trial)
+
+        def _ended(self, trial: Any) -> None:
+            if on_trial:
+                key = trial.config["trial"]["key"]
+                on_trial(key, missing[key])
+
+    trainable = tune.with_parameters(
+        _trainable, tables=tables, config=config, ledger=folder.resolve(), threads=threads
+    )  # fmt: skip
+    grid = [{"key": key, "signal": t.signal, "strength": t.strength, "instance": t.instance}
+            for key, t in missing.items()]  # fmt: skip
+    storage = folder / "tune"
+    tune.Tuner(
+        tune.with_resources(trainable, {"cpu": cpus}),
+        param_space={"trial": tune.grid_search(grid)},
+        tune_config=tune.TuneConfig(
+            reuse_actors=True, max_concurrent_trials=max(1, math.floor(total_cpus() / cpus)), num_samples=1
+        ),
+        run_config=tune.RunConfig(
+            name="scan", storage_path=str(storage.resolve()), verbose=0, callbacks=[Progress()],
+            failure_config=tune.FailureConfig(max_failures=config.resources.max_failures),
+        ),
+    ).fit()  # fmt: skip
+    shutil.rmtree(storage, ignore_errors=True)

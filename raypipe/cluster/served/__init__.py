@@ -1,0 +1,1 @@
+"""Models as MLflow serves them: code plus state dicts, no pickles."""

@@ -1,0 +1,184 @@
+"""Figures of a scan, each a function of plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import mplhep
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from raypipe.config import Config
+from raypipe.files import atomic_path
+from raypipe.search.result import NO_SIGNAL, Trial
+
+Arrays = Mapping[str, np.ndarray]
+COLOURS = {"data": "black", "template": "#3f90da", "true": "#bd1f01", "signal": "#832db6", "fit": "#ffa90e"}
+
+
+def _new(columns: int = 1, rows: int = 1, width: float = 5.2, height: float = 4.0) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns)
+
+
+def _step(axis: Axes, edges: np.ndarray, counts: np.ndarray, **style: Any) -> None:
+    mplhep.histplot(counts, edges, ax=axis, yerr=False, **style)
+
+
+def _points(axis: Axes, edges: np.ndarray, counts: np.ndarray, label: str) -> None:
+    centres = (edges[:-1] + edges[1:]) / 2
+    axis.errorbar(centres, counts, np.sqrt(counts), fmt="o", ms=2.5, lw=0.8, color=COLOURS["data"], label=label)
+
+
+def latents(arrays: Arrays, title: str) -> Figure:
+    """Projections of the latent space in the signal region: data, template, true background, signal (paper C, 1)."""
+    dimensions = sum(1 for name in arrays if name.startswith("latent") and name.endswith("_edges"))
+    rows = -(-dimensions // 3)
+    figure, axes = _new(min(3, dimensions), rows, 4.3, 3.3)
+    for k, axis in enumerate(np.atleast_1d(axes).flat):
+        if k >= dimensions:
+            axis.set_axis_off()
+            continue
+        edges = arrays[f"latent{k}_edges"]
+        _step(axis, edges, arrays[f"latent{k}_template"], color=COLOURS["template"], label="template", histtype="fill",
+              alpha=0.35)  # fmt: skip
+        _step(axis, edges, arrays[f"latent{k}_true"], color=COLOURS["true"], label="true background")
+        _points(axis, edges, arrays[f"latent{k}_data"], "data")
+        if arrays[f"latent{k}_signal"].sum():
+            _step(axis, edges, arrays[f"latent{k}_signal"], color=COLOURS["signal"], label="injected signal")
+        axis.set(xlabel=f"latent {k}", ylabel="events / bin", yscale="log", ylim=(0.5, None))
+    np.atleast_1d(axes).flat[0].legend(fontsize=7)
+    figure.suptitle(f"Latent space in the signal region: {title}")
+    return figure
+
+
+def closure_roc(curves: list[tuple[str, Arrays, float, float]]) -> Figure:
+    """Template against true background in the signal region (paper C, figure 3a): efficiencies and their difference."""
+    figure, (left, right) = _new(2)
+    for label, arrays, auc, error in curves:
+        x, y = arrays["closure_labels"], arrays["closure_scores"]
+        left.plot(x, y, lw=1.2, label=f"{label}: AUC {auc:.4f} ± {error:.4f}")
+        right.plot(x, y - x, lw=1.2)
+    left.plot([0, 1], [0, 1], "k:", lw=0.8)
+    left.set(xlabel="template efficiency", ylabel="true-background efficiency", title="Closure ROC")
+    left.legend(fontsize=7)
+    right.axhline(0, color="k", ls=":", lw=0.8)
+    right.set(xlabel="template efficiency", ylabel="difference", title="True background minus template")
+    return figure
+
+
+def sic(curves: Mapping[tuple[str, float], list[Arrays]], points: list[float]) -> Figure:
+    """Significance improvement against background efficiency, mean and spread over instances (paper C, figure 4)."""
+    signals = sorted({signal for signal, _ in curves})
+    figure, axes = _new(max(1, len(signals)))
+    for axis, signal in zip(np.atleast_1d(axes), signals, strict=True):
+        for colour, strength in zip(mpl.color_sequences["petroff10"], sorted(s for n, s in curves if n == signal),
+                                    strict=False):  # fmt: skip
+            runs = np.array([a["sic"] for a in curves[signal, strength]])
+            x = curves[signal, strength][0]["sic_background_efficiency"]
+            seen = np.isfinite(runs).any(0)
+            mean, low, high = (f(runs[:, seen], axis=0) for f in (np.nanmean, np.nanmin, np.nanmax))
+            axis.plot(x[seen], mean, color=colour, label=rf"$S/\sqrt{{B}}$ = {strength:g}")
+            axis.fill_between(x[seen], low, high, color=colour, alpha=0.2, lw=0)
+        grid = np.geomspace(1e-4, 1, 50)
+        axis.plot(grid, np.sqrt(grid), "k:", lw=0.8, label="no selection power")
+        for point in points:
+            axis.axvline(point, color="grey", ls="--", lw=0.7)
+        axis.set(
+            xscale="log", xlabel="background efficiency", ylabel="SIC", title=signal, ylim=(0, None), xlim=(1e-4, 1)
+        )
+        axis.legend(fontsize=7)
+    return figure
+
+
+def masses(arrays: Arrays, config: Config, title: str) -> Figure:
+    """The m_yy spectrum before and after the cut, with the sideband fit (paper C, figure 3b)."""
+    figure, (before, after) = _new(2)
+    edges = arrays["mass_edges"]
+    for axis, stage in ((before, "before"), (after, "after")):
+        background, signal = arrays[f"mass_{stage}_background"], arrays[f"mass_{stage}_signal"]
+        _step(axis, edges, background, color=COLOURS["true"], label="background (truth)", histtype="fill", alpha=0.3)
+        if signal.sum():
+            _step(axis, edges, signal, color=COLOURS["signal"], label="signal (truth)")
+        _points(axis, edges, background + signal, "data")
+        axis.axvspan(config.window.sr_low, config.window.sr_high, color="grey", alpha=0.12, lw=0)
+        axis.set(xlabel=r"$m_{\gamma\gamma}$ [GeV]", ylabel=f"events / {np.diff(edges)[0]:g} GeV", ylim=(0, None))
+    before.plot((edges[:-1] + edges[1:]) / 2, arrays["mass_fit"], color=COLOURS["fit"], label="sideband fit")
+    before.set_title(f"before: {title}")
+    after.set_title(f"after the cut at {config.selection.working_points[0]:.2%} of the template")
+    before.legend(fontsize=7)
+    return figure
+
+
+def significances(results: list[dict[str, Any]]) -> Figure:
+    """The analyst's significance of every run, before and after the cut, beside the means."""
+    figure, axis = _new(1, 1, 7.5, 4.2)
+    labels = []
+    for k, entry in enumerate(results):
+        none = entry["signal"] == NO_SIGNAL
+        labels.append("no signal" if none else f"{entry['signal']}\n{entry['strength']:g}")
+        for offset, name, colour in ((-0.15, "z_before", COLOURS["template"]), (0.15, "z_after", COLOURS["true"])):
+            quoted = entry[name]
+            x = k + offset
+            axis.plot([x] * len(quoted["values"]), quoted["values"], ".", color=colour, alpha=0.5)
+            axis.errorbar(x, quoted["mean"], quoted["standard_error"] or 0, fmt="_", ms=14, color=colour,
+                          label=("before the cut", "after the cut")[offset > 0] if k == 0 else None)  # fmt: skip
+    axis.axhline(0, color="k", lw=0.8)
+    axis.axhspan(-1, 1, color="grey", alpha=0.12, lw=0)
+    axis.set_xticks(range(len(labels)), labels, fontsize=8)
+    axis.set(ylabel="significance of observed over expected [sigma]")
+    axis.legend(fontsize=8)
+    return figure
+
+
+def training(history: list[dict[str, float]]) -> Figure:
+    """Losses of the encoder training."""
+    figure, (left, right) = _new(2)
+    epochs = [record["epoch"] for record in history]
+    for axis, name, title in ((left, "contrastive", "supervised contrastive loss"), (right, "kl", "KL term")):
+        axis.plot(epochs, [record[f"train_{name}"] for record in history], label="training")
+        axis.plot(epochs, [record[name] for record in history], label="validation")
+        axis.set(xlabel="epoch", ylabel="nats", title=title)
+    left.legend(fontsize=8)
+    return figure
+
+
+def make_all(
+    config: Config, trials: Mapping[str, Trial], rows: list[dict[str, Any]], arrays_of: Callable[[str], Arrays],
+    history: list[dict[str, float]], results: list[dict[str, Any]], folder: Path,
+) -> dict[str, Path]:  # fmt: skip
+    """Write every figure of a scan as PNG into ``folder``; returns name -> path."""
+    quoted = {r["key"]: r for r in rows if r["status"] == "ok" and r["working_point"] == rows[0]["working_point"]}
+    finished = {key: trial for key, trial in trials.items() if key in quoted}
+    figures: dict[str, Figure] = {"encoder_training": training(history)}
+    if results:
+        figures["significances"] = significances(results)
+    strongest = [k for k, t in finished.items() if t.signal != NO_SIGNAL]
+    strongest.sort(key=lambda k: (-finished[k].strength, config.scan.signals.index(finished[k].signal)))
+    none = [k for k, t in finished.items() if t.signal == NO_SIGNAL]
+    for name, keys in (("signal", strongest[:1]), ("no_signal", none[:1])):
+        for key in keys:
+            arrays = arrays_of(key)
+            figures[f"latents_{name}"] = latents(arrays, finished[key].label())
+            figures[f"masses_{name}"] = masses(arrays, config, finished[key].label())
+    closures = [
+        (finished[k].label(), arrays_of(k), quoted[k]["closure_auc"], quoted[k]["closure_auc_error"])
+        for k in (none or strongest)[:4]
+    ]
+    if closures:
+        figures["closure"] = closure_roc(closures)
+    curves: dict[tuple[str, float], list[Arrays]] = {}
+    for key in strongest:
+        curves.setdefault((finished[key].signal, finished[key].strength), []).append(arrays_of(key))
+    if curves:
+        figures["sic"] = sic(curves, config.selection.working_points)
+    paths = {}
+    for name, figure in figures.items():
+        paths[name] = folder / f"{name}.png"
+        with atomic_path(paths[name]) as temporary:
+            figure.savefig(temporary, dpi=110)
+    return paths

@@ -1,0 +1,157 @@
+"""The self-contained HTML page of a scan."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from raypipe.config import Config
+from raypipe.files import write_text
+from raypipe.report.summary import with_error
+from raypipe.search.result import NO_SIGNAL
+
+
+@dataclass(frozen=True)
+class _Table:
+    head: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class _Section:
+    title: str
+    text: str = ""
+    tables: list[_Table] = field(default_factory=list)
+    figures: list[dict[str, str]] = field(default_factory=list)
+    code: str = ""
+
+
+CAPTIONS = {
+    "significances": "Significance of the observed over the expected events, before and after the cut. Dots are single "
+    "pseudo-data sets, bars the mean with its standard error; the grey band is one sigma.",
+    "sic": "Significance improvement against background efficiency; the band spans the instances, dashed lines mark "
+    "the working points. Shown where at least 25 background events pass.",
+    "closure": "A classifier trained to tell the template from the true background of the signal region finds nothing "
+    "to hold on to if the AUC is 0.5.",
+    "masses_signal": "Diphoton mass before and after the cut, with a signal; the grey band is the signal region.",
+    "masses_no_signal": "The same without a signal: the cut must not make a bump.",
+    "latents_signal": "Latent space with a signal.",
+    "latents_no_signal": "Latent space without a signal.",
+    "encoder_training": "Losses of the encoder.",
+}
+
+
+def result_rows(entries: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The table of significances: head and rows of text, for the page and the terminal."""
+    head = ["signal", "S/√B injected", "cut", "instances", "z before", "z after", "S/√B before", "S/√B after", "SIC"]
+    rows = []
+    for e in entries:
+        none = e["signal"] == NO_SIGNAL
+        truth = ["-"] * 3 if none else [with_error(e[k]) for k in ("truth_before", "truth_after", "sic")]
+        name, strength = ("no signal", "-") if none else (e["signal"], f"{e['strength']:g}")
+        rows.append(
+            [name, strength, f"{e['working_point']:.1%}", str(e["instances"]), with_error(e["z_before"]),
+             with_error(e["z_after"]), *truth]
+        )  # fmt: skip
+    return head, rows
+
+
+def headlines(summary: dict[str, Any]) -> list[str]:
+    """The few sentences that a reader should take away."""
+    lines = []
+    for e in summary["results"]:
+        if e["signal"] == NO_SIGNAL:
+            spread = ", ".join(f"{v:+.1f}" for v in e["z_after"]["values"])
+            lines.append(f"Without a signal: {with_error(e['z_after'])} sigma after the cut ({spread}).")
+        else:
+            lines.append(
+                f"{e['signal']} at S/√B = {e['strength']:g}: {with_error(e['z_before'], 1)} → "
+                f"{with_error(e['z_after'], 1)} sigma; SIC {with_error(e['sic'], 1)}."
+            )
+    if summary["closure_auc"]:
+        lines.append(f"Closure AUC (template against true background): {with_error(summary['closure_auc'], 4)}.")
+    return lines
+
+
+def _events_section(manifest: dict[str, Any], config: Config) -> _Section:
+    samples = manifest["samples"]
+    luminosity = config.pseudodata.luminosity
+    yields = _Table(
+        ["sample", "group", "generated", "selected", "embedding", "search", "efficiency", "reference σ·BR [fb]",
+         "events / fb⁻¹", f"events at {luminosity:g} fb⁻¹"],
+        [
+            [name, str(s["group"]), f"{s['n_generated']:,}", f"{s['n']:,}", f"{s['n_split']['embedding']:,}",
+             f"{s['n_split']['search']:,}", f"{s['efficiency']:.4f} ± {s['efficiency_error']:.4f}",
+             f"{s['reference_cross_section_fb']:.4g}", f"{s['yield_per_fb']:.4g}",
+             f"{s['yield_per_fb'] * luminosity:,.0f}"]
+            for name, s in samples.items()
+        ],
+    )  # fmt: skip
+    steps = list(next(iter(samples.values()))["cut_flow"])
+    flow = _Table(
+        ["sample", *[step.replace("_", " ") for step in steps]],
+        [[name, *[f"{s['cut_flow'][step]:,}" for step in steps]] for name, s in samples.items()],
+    )
+    return _Section(
+        "Events",
+        "Simulated with Pythia 8 and a parametrised detector. Signals are normalised to a nominal cross section and "
+        "injected by S/√B.",
+        [yields, flow],
+    )
+
+
+def write_page(
+    path: Path, summary: dict[str, Any], config: Config, manifest: dict[str, Any], figures: dict[str, Path]
+) -> None:
+    """Write the page; images are embedded, so that the file can be mailed alone."""
+
+    def images(*names: str) -> list[dict[str, str]]:
+        return [
+            {"caption": CAPTIONS[n], "data": base64.b64encode(figures[n].read_bytes()).decode()}
+            for n in names
+            if n in figures
+        ]
+
+    stages = _Table(
+        ["stage", "seconds", "share"],
+        [[k, f"{v:.1f}", f"{summary['stage_share'][k]:.0%}"] for k, v in summary["stage_seconds"].items()],
+    )
+    provenance = {k: summary[k] for k in ("config_hash", "code", "versions", "peak_rss_gib", "date")}
+    sections = [
+        _Section(
+            "Significances",
+            "z: observed events in the signal region against the background expected from the template, as an analyst "
+            "would see it, with all its uncertainties. S/√B and SIC: from the truth. Errors are standard errors over "
+            f"instances; instances share {summary['instance_overlap']:.0%} of their background events, because they "
+            "are drawn from the same finite simulation.",
+            [_Table(*result_rows(summary["results_all_working_points"]))],
+            images("significances", "sic"),
+        ),
+        _Section("Background model", "", [], images("closure", "masses_signal", "masses_no_signal")),
+        _Section("Latent space", "", [], images("latents_signal", "latents_no_signal", "encoder_training")),
+        _events_section(manifest, config),
+        _Section("Where the time went", f"Peak memory {summary['peak_rss_gib']:.2f} GiB.", [stages]),
+        _Section("Configuration", "", code=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)),
+        _Section("Versions", "", code=yaml.safe_dump(provenance, sort_keys=False)),
+    ]
+    if summary["failed_trials"]:
+        rows = [[f["signal"], f"{f['strength']:g}", str(f["instance"]), f["error"]] for f in summary["failed_trials"]]
+        sections.insert(1, _Section("Failed trials", "", [_Table(["signal", "strength", "instance", "error"], rows)]))
+    source = resources.files("raypipe.report").joinpath("page.html").read_text(encoding="utf-8")
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+    write_text(
+        path,
+        template.render(
+            title=f"{config.search} search: {config.embedding.name.upper()} embedding",
+            subtitle=f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, signal region "
+            f"{config.window.sr_low:g}-{config.window.sr_high:g} GeV, {summary['date']}",
+            headlines=headlines(summary),
+            sections=sections,
+        ),
+    )
