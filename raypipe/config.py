@@ -170,6 +170,10 @@ class Flow(Section):
 
     members: int = Field(4, ge=1)
     """Flows trained together and pooled. [paper C: four a encoder]"""
+    transform: Literal["affine", "spline"] = "spline"
+    """What a layer does to one dimension: an affine map or a rational-quadratic spline. [default]"""
+    bins: int = Field(8, ge=2)
+    """Pieces of a spline. [code]"""
     layers: int = Field(6, ge=1)
     """Autoregressive layers. [default]"""
     hidden: int = Field(64, ge=4)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +28,8 @@ class ConditionalFlow:
     """A trained flow ensemble with its input scaling; latents (n, d) given masses (n,) in GeV."""
 
     ensemble: FlowEnsemble
-    shape: dict[str, int]
-    """layers, hidden, blocks: what `FlowEnsemble` needs to be built again."""
+    shape: dict[str, Any]
+    """layers, hidden, blocks, transform, bins: what `FlowEnsemble` needs to be built again."""
     mean: np.ndarray
     std: np.ndarray
     mass_low: float
@@ -125,7 +126,7 @@ def fit_flows(
     if not np.isfinite(latents).all():
         row, column = np.argwhere(~np.isfinite(latents))[0]
         raise UserError(f"latents, row {row}, dimension {column}: {latents[row, column]} is not finite")
-    shape = {"layers": config.layers, "hidden": config.hidden, "blocks": config.blocks}
+    shape = config.model_dump(include={"layers", "hidden", "blocks", "transform", "bins"})
     mean, std = latents.mean(0, dtype=np.float64), latents.std(0, dtype=np.float64) + 1e-9
     members = config.members
     ensemble = FlowEnsemble(

@@ -7,14 +7,24 @@ so that M flows train in one set of kernels instead of a Python loop (law 3 of t
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state
 
 
-def build_maf(features: int, *, layers: int, hidden: int, blocks: int) -> nn.Module:
+TAIL_BOUND = 5.0
+"""Standard deviations within which a spline layer acts; beyond it is the identity."""
+
+
+def build_maf(
+    features: int, *, layers: int, hidden: int, blocks: int, transform: str = "affine", bins: int = 8
+) -> nn.Module:
     """One conditional MAF of ``features`` dimensions given one number: an `nflows.flows.Flow`.
+
+    ``transform`` is what a layer does to each dimension given the earlier ones: an ``affine`` map, or a rational-quadratic
+    ``spline`` of ``bins`` pieces, which follows several clusters where an affine map leaves bridges between them.
 
     Permutations reverse the order between layers: unlike random ones they are the same for all members, as stacking
     needs. nflows' LU layers are avoided (deprecated kernels, wrong device on CUDA).
@@ -25,15 +35,17 @@ def build_maf(features: int, *, layers: int, hidden: int, blocks: int) -> nn.Mod
     from nflows.transforms.base import CompositeTransform
     from nflows.transforms.permutations import ReversePermutation
 
+    from raypipe.models.spline import SplineAutoregressive
+
+    sizes = {"features": features, "hidden_features": hidden, "context_features": 1, "num_blocks": blocks}
     transforms: list[nn.Module] = []
     for layer in range(layers):
         if layer:
             transforms.append(ReversePermutation(features))
-        transforms.append(
-            MaskedAffineAutoregressiveTransform(
-                features=features, hidden_features=hidden, context_features=1, num_blocks=blocks
-            )
-        )
+        if transform == "spline":
+            transforms.append(SplineAutoregressive(**sizes, num_bins=bins, tails="linear", tail_bound=TAIL_BOUND))
+        else:
+            transforms.append(MaskedAffineAutoregressiveTransform(**sizes))
     return Flow(CompositeTransform(transforms), StandardNormal([features]))
 
 
@@ -66,18 +78,18 @@ class FlowEnsemble(nn.Module):
     """M flows with stacked parameters (M, ...).
 
     Args:
-        members, features, layers, hidden, blocks: sizes; see `raypipe.config.Flow`.
+        features: dimensions; shape: layers, hidden, blocks, transform and bins (see `raypipe.config.Flow`).
         seeds: one initialisation seed a member; a member's start depends on its own seed alone.
     """
 
-    def __init__(self, *, features: int, layers: int, hidden: int, blocks: int, seeds: list[int]) -> None:
+    def __init__(self, *, features: int, seeds: list[int], **shape: Any) -> None:
         super().__init__()
         self.features = features
         built = []
         for seed in seeds:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                built.append(build_maf(features, layers=layers, hidden=hidden, blocks=blocks))
+                built.append(build_maf(features, **shape))
         parameters, buffers = stack_module_state(built)  # type: ignore[arg-type]
         # Neither is registered: they hold no parameters of their own, only the shape of the computation.
         template = copy.deepcopy(built[0]).to("meta")

@@ -1,0 +1,88 @@
+"""Monotonic rational-quadratic splines (Durkan et al. 1906.04032) without data-dependent shapes.
+
+nflows' own spline selects the inputs inside its interval by a boolean mask, which `torch.func.vmap` cannot map. This one
+computes every element and picks with `where`; the function is the same.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from nflows.transforms.autoregressive import MaskedPiecewiseRationalQuadraticAutoregressiveTransform
+from torch.nn import functional as F
+
+MIN_BIN = 1e-3
+"""Least width and height of a bin in units of the interval, as in nflows."""
+MIN_SLOPE = 1e-3
+
+
+def rational_quadratic(
+    x: torch.Tensor, widths: torch.Tensor, heights: torch.Tensor, slopes: torch.Tensor, *, bound: float, inverse: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Element-wise spline on [-bound, bound], the identity outside.
+
+    Args:
+        x: (...) inputs.
+        widths, heights: (..., K) unnormalised bin sizes; slopes: (..., K - 1) unnormalised inner derivatives. The
+            derivative is one at both ends, so that the function is smooth where the identity takes over.
+
+    Returns:
+        Outputs (...) and log |d output / d input| (...).
+    """
+    inside = (x > -bound) & (x < bound)
+    clamped = x.clamp(-bound, bound)
+    knots_x, knots_y = _knots(widths, bound), _knots(heights, bound)
+    edge = math.log(math.expm1(1 - MIN_SLOPE))
+    derivatives = MIN_SLOPE + F.softplus(F.pad(slopes, (1, 1), value=edge))
+
+    searched = knots_y if inverse else knots_x
+    index = (clamped[..., None] >= searched[..., 1:-1]).sum(-1, keepdim=True)
+
+    def at(values: torch.Tensor, shift: int = 0) -> torch.Tensor:
+        return values.gather(-1, index + shift)[..., 0]
+
+    x0, y0 = at(knots_x), at(knots_y)
+    width, height = at(knots_x, 1) - x0, at(knots_y, 1) - y0
+    d0, d1 = at(derivatives), at(derivatives, 1)
+    slope = height / width
+    curve = d0 + d1 - 2 * slope
+    if inverse:
+        rise = clamped - y0
+        a = rise * curve + height * (slope - d0)
+        b = height * d0 - rise * curve
+        c = -slope * rise
+        # Rounding can push a vanishing discriminant below zero; float64 and the round-trip check guard the result.
+        root = 2 * c / (-b - (b * b - 4 * a * c).clamp(min=0).sqrt())
+        out = root * width + x0
+    else:
+        root = (clamped - x0) / width
+        out = y0 + height * (slope * root**2 + d0 * root * (1 - root)) / (slope + curve * root * (1 - root))
+    denominator = slope + curve * root * (1 - root)
+    derivative = slope**2 * (d1 * root**2 + 2 * slope * root * (1 - root) + d0 * (1 - root) ** 2)
+    log_slope = derivative.log() - 2 * denominator.log()
+    log_slope = -log_slope if inverse else log_slope
+    return torch.where(inside, out, x), torch.where(inside, log_slope, torch.zeros_like(log_slope))
+
+
+def _knots(sizes: torch.Tensor, bound: float) -> torch.Tensor:
+    """Knot positions (..., K + 1) from unnormalised bin sizes (..., K)."""
+    bins = sizes.shape[-1]
+    share = MIN_BIN + (1 - MIN_BIN * bins) * sizes.softmax(-1)
+    inner = 2 * bound * share.cumsum(-1)[..., :-1] - bound
+    return F.pad(F.pad(inner, (1, 0), value=-bound), (0, 1), value=bound)
+
+
+class SplineAutoregressive(MaskedPiecewiseRationalQuadraticAutoregressiveTransform):
+    """nflows' masked autoregressive spline layer with linear tails, mappable by `torch.func.vmap`."""
+
+    def _elementwise(
+        self, inputs: torch.Tensor, autoregressive_params: torch.Tensor, inverse: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        params = autoregressive_params.view(*inputs.shape, self._output_dim_multiplier())
+        widths, heights, slopes = params.split([self.num_bins, self.num_bins, self.num_bins - 1], dim=-1)
+        scale = math.sqrt(self.autoregressive_net.initial_layer.out_features)
+        out, logs = rational_quadratic(
+            inputs, widths / scale, heights / scale, slopes, bound=self.tail_bound, inverse=inverse
+        )
+        return out, logs.sum(-1)
