@@ -1,0 +1,54 @@
+"""ROC quantities against scikit-learn and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from raypipe.stats.roc import background_percentile, sic, sic_curve, weighted_auc
+
+
+def test_auc_equals_scikit_learn_with_weights_and_ties():
+    rng = np.random.default_rng(0)
+    scores = np.round(np.r_[rng.normal(0.5, 1, 800), rng.normal(0, 1, 1200)], 1)
+    labels = np.r_[np.ones(800, bool), np.zeros(1200, bool)]
+    weights = rng.exponential(1, 2000)
+    auc, _ = weighted_auc(scores, labels, weights)
+    assert auc == pytest.approx(roc_auc_score(labels, scores, sample_weight=weights), abs=1e-12)
+
+
+def test_auc_of_two_gaussians_and_its_null_error():
+    rng = np.random.default_rng(1)
+    n = 40_000
+    labels = np.r_[np.ones(n, bool), np.zeros(n, bool)]
+    auc, error = weighted_auc(np.r_[rng.normal(1, 1, n), rng.normal(0, 1, n)], labels)
+    # Phi(1/sqrt 2)
+    assert auc == pytest.approx(0.5 * (1 + math.erf(0.5)), abs=4 * error)
+    null = [weighted_auc(rng.normal(size=400), np.arange(400) < 150)[0] for _ in range(400)]
+    assert np.std(null) == pytest.approx(weighted_auc(rng.normal(size=400), np.arange(400) < 150)[1], rel=0.15)
+
+
+def test_percentiles_keep_the_asked_share_of_the_reference():
+    rng = np.random.default_rng(2)
+    reference, weights = rng.normal(size=5000), rng.exponential(1, 5000)
+    own = background_percentile(reference, reference, weights)
+    for share in (0.01, 0.1, 0.5):
+        kept = weights[own <= share].sum() / weights.sum()
+        assert share - 0.003 < kept <= share
+    assert background_percentile(np.array([1e9, -1e9]), reference, weights).tolist() == [0.0, pytest.approx(1.0)]
+
+
+def test_sic_of_two_gaussians():
+    rng = np.random.default_rng(3)
+    signal, background = rng.normal(2, 1, 400_000), rng.normal(0, 1, 400_000)
+    percentile = {k: background_percentile(v, background, np.ones(len(background)))
+                  for k, v in (("s", signal), ("b", background))}  # fmt: skip
+    eff_s, curve = sic_curve(percentile["s"], percentile["b"], np.ones(len(background)), np.array([0.01, 1e-6]))
+    # eps_B = 1 % is a cut at 2.326; eps_S = Phi(2 - 2.326)
+    expected = 0.5 * (1 + math.erf((2 - 2.3263479) / math.sqrt(2)))
+    assert eff_s[0] == pytest.approx(expected, abs=0.01)
+    assert curve[0] == pytest.approx(sic(expected, 0.01), rel=0.02)
+    assert math.isnan(curve[1])  # fewer than 25 background events pass

@@ -1,0 +1,80 @@
+"""Configuration: every bad value is one line that names file, key, value and what is allowed."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel
+
+from raypipe.config import Config, Section, load_config
+from raypipe.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("flow.epochz=3", ["flow.epochz", "unknown key", "did you mean 'epochs'"]),
+        ("nope.x=1", ["unknown key 'nope'", "allowed:", "pseudodata"]),
+        ("simulate.samples.yy.evts=3", ["simulate.samples.yy.evts", "allowed: events, embedding_fraction"]),
+        ("pseudodata.luminosity=-1", ["pseudodata.luminosity = -1", "greater than 0"]),
+        ("pseudodata.luminosity=.inf", ["pseudodata.luminosity = inf", "finite"]),
+        ("flow.epochs=many", ["flow.epochs = 'many'", "integer"]),
+        ("window.sr_high=170", ["signal region 120-170 GeV", "mass window 105-160 GeV"]),
+        ("window.sr_low=131", ["signal region 131-130"]),
+        ("scan.signals=[higgsino]", ["scan.signals", "'higgsino'", "xsh_500_100"]),
+        ("selection.working_points=[0.01, 2]", ["working point 2"]),
+        ("scan.strengths=[0]", ["strength 0", "background_instances"]),
+        ("embedding.encoder.heads=5", ["heads (5) must divide width (64)"]),
+        ("embedding.train_fraction=0.9", ["must leave a test part"]),
+        ("flow", ["KEY=VALUE"]),
+        ("flow.epochs.deep=1", ["'epochs' is a value"]),
+    ],
+)
+def test_bad_values_are_one_line(laptop_yaml, override, words):
+    with pytest.raises(UserError) as error:
+        load_config(laptop_yaml, [override])
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_bad_files(tmp_path):
+    with pytest.raises(UserError, match="no such configuration"):
+        load_config(tmp_path / "absent.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1")
+    with pytest.raises(UserError, match="broken.yaml: not valid YAML"):
+        load_config(broken)
+    broken.write_text("- 1\n- 2\n")
+    with pytest.raises(UserError, match="expected a mapping"):
+        load_config(broken)
+    broken.write_text("!!python/object/apply:os.getcwd []")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_config(broken)
+
+
+def test_overrides_apply_in_order_and_resources_do_not_change_the_hash(laptop_yaml):
+    config = load_config(laptop_yaml, ["flow.epochs=7", "flow.epochs=9", "output=elsewhere", "resources.cpus=1"])
+    assert config.flow.epochs == 9
+    assert config.physics_hash() == load_config(laptop_yaml, ["flow.epochs=9"]).physics_hash()
+    assert config.physics_hash() != load_config(laptop_yaml).physics_hash()
+
+
+def _fields(model: type[BaseModel], prefix: str = ""):
+    for name, info in model.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from _fields(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", info
+
+
+def test_every_number_says_where_it_comes_from():
+    silent = [
+        name
+        for name, info in _fields(Config)
+        if not info.description
+        or (not info.is_required() and not any(f"[{o}" in info.description for o in ("paper", "default", "code", "derived")))
+    ]
+    # Names and places of this run, not numbers of a paper.
+    assert set(silent) <= {"search", "output", "seed"}
