@@ -1,0 +1,70 @@
+"""Pseudo-data: yields, independence and truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from raypipe.config import MassWindow
+from raypipe.errors import UserError
+from raypipe.events.latents import Events
+from raypipe.events.pseudodata import draw, expected_background
+from raypipe.stats.sideband import in_signal_region
+
+WINDOW = MassWindow()
+
+
+def sample(n: int, weight: float, first: int, mass: np.ndarray | None = None, spread: bool = False) -> Events:
+    rng = np.random.default_rng(first)
+    mass = rng.uniform(105, 160, n) if mass is None else mass
+    w = np.full(n, weight) * (rng.uniform(0.5, 1.5, n) if spread else 1)
+    return Events(np.arange(first, first + n), mass, w, rng.normal(size=(n, 2)).astype("f4"), np.zeros((n, 9), "f4"))
+
+
+BACKGROUND = {"yy": sample(4000, 0.1, 0), "ggf": sample(500, 0.01, 10_000, spread=True)}
+SIGNAL = sample(3000, 0.02, 20_000, np.random.default_rng(9).normal(125, 4, 3000))
+
+
+def test_yields_are_poisson_around_weight_times_luminosity():
+    counts = [len(draw(BACKGROUND, 5.0, WINDOW, seed=1, instance=i).events) for i in range(300)]
+    expected = 5 * sum(e.weight.sum() for e in BACKGROUND.values())
+    assert np.mean(counts) == pytest.approx(expected, abs=4 * np.sqrt(expected / 300))
+    assert np.var(counts) == pytest.approx(expected, rel=0.35)
+
+
+def test_injection_has_the_asked_strength_in_the_signal_region():
+    b = expected_background(BACKGROUND, 5.0, WINDOW)
+    inside = []
+    for i in range(200):
+        data = draw(BACKGROUND, 5.0, WINDOW, seed=1, instance=i, signal=("s", SIGNAL), strength=2.0)
+        inside.append(in_signal_region(data.events.mass[data.is_signal], WINDOW).sum())
+        assert set(data.events.event_id[data.is_signal]) <= set(SIGNAL.event_id)
+    wanted = 2 * np.sqrt(b)
+    assert np.mean(inside) == pytest.approx(wanted, abs=4 * np.sqrt(wanted / 200))
+
+
+def test_background_of_an_instance_does_not_depend_on_the_injection():
+    plain = draw(BACKGROUND, 5.0, WINDOW, seed=1, instance=3)
+    injected = draw(BACKGROUND, 5.0, WINDOW, seed=1, instance=3, signal=("s", SIGNAL), strength=3.0)
+    other = draw(BACKGROUND, 5.0, WINDOW, seed=1, instance=4)
+    assert set(injected.events.event_id[~injected.is_signal]) == set(plain.events.event_id)
+    assert set(other.events.event_id) != set(plain.events.event_id)
+
+
+def test_nothing_is_drawn_twice_and_the_rest_is_left_over():
+    data = draw(BACKGROUND, 5.0, WINDOW, seed=1, instance=0, signal=("s", SIGNAL), strength=1.0)
+    ids = data.events.event_id
+    assert len(np.unique(ids)) == len(ids)
+    every = np.concatenate([e.event_id for e in BACKGROUND.values()])
+    assert set(data.left_over.event_id) == set(every) - set(ids)
+    assert set(data.signal_left_over.event_id) == set(SIGNAL.event_id) - set(ids)
+
+
+def test_asking_for_more_than_was_simulated_is_refused():
+    with pytest.raises(UserError, match=r"100 fb\^-1 needs \d+ events of 'yy' .* holds 4000"):
+        draw(BACKGROUND, 100.0, WINDOW, seed=1, instance=0)
+    with pytest.raises(UserError, match=r"strength 1000 needs \d+ events of 's'"):
+        draw(BACKGROUND, 5.0, WINDOW, seed=1, instance=0, signal=("s", SIGNAL), strength=1000.0)
+    outside = sample(50, 0.1, 0, np.full(50, 110.0))
+    with pytest.raises(UserError, match="'s' has no events in 120-130 GeV"):
+        draw(BACKGROUND, 5.0, WINDOW, seed=1, instance=0, signal=("s", outside), strength=1.0)

@@ -1,0 +1,93 @@
+"""Invariants of the particle transformer."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from raypipe.config import Encoder
+from raypipe.models.encoder import ContrastiveEncoder, Scales, _pair_features
+
+SMALL = Encoder(width=32, heads=4, particle_blocks=2, class_blocks=1, pair_width=16, dropout=0.0, layer_scale=0.5)
+
+
+def events(n: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    present = torch.rand(n, 11, generator=generator) < 0.5
+    present[:, 10] = True
+    objects = torch.zeros(n, 11, 12)
+    objects[..., 0] = 30 + 50 * torch.rand(n, 11, generator=generator)
+    objects[..., 1] = 4 * torch.rand(n, 11, generator=generator) - 2
+    objects[..., 2] = 6 * torch.rand(n, 11, generator=generator) - 3
+    objects[..., 3] = 10 * torch.rand(n, 11, generator=generator)
+    objects[..., 7] = 1
+    return objects * present[..., None], torch.rand(n, 2, generator=generator) * 50
+
+
+def build(config: Encoder = SMALL) -> ContrastiveEncoder:
+    torch.manual_seed(1)
+    return ContrastiveEncoder(**config.model_dump(), scales=Scales.measure(*events())).eval()
+
+
+def test_paper_size_has_about_1_1_million_parameters():
+    encoder = ContrastiveEncoder(**Encoder().model_dump())
+    count = sum(p.numel() for p in encoder.parameters())
+    assert count == pytest.approx(1.1e6, rel=0.1)  # paper C, section III.1
+    assert encoder.encode(*events(3))[0].shape == (3, 6)
+
+
+def test_order_and_number_of_padded_slots_do_not_matter():
+    encoder = build().double()
+    objects, event = (t.double() for t in events())
+    mean, log_variance = encoder.encode(objects, event)
+    order = torch.randperm(11)
+    again = encoder.encode(objects[:, order], event)
+    torch.testing.assert_close(again[0], mean, rtol=1e-9, atol=1e-9)
+    padded = torch.cat([objects, torch.zeros(len(objects), 3, 12, dtype=objects.dtype)], dim=1)
+    torch.testing.assert_close(encoder.encode(padded, event)[1], log_variance, rtol=1e-9, atol=1e-9)
+
+
+def test_every_input_matters():
+    encoder = build()
+    objects, event = events(8)
+    objects.requires_grad_()
+    event.requires_grad_()
+    encoder.encode(objects, event)[0].square().sum().backward()
+    present = objects[..., 0] > 0
+    gradient = objects.grad[present].abs().amax(0)
+    # pT, eta, phi, mass, btag (at 0 the clamp still passes), tau32, tau43 and the one-hot
+    assert (gradient > 0).all()
+    assert (event.grad.abs().amax(0) > 0).all()
+    assert (objects.grad[~present] == 0).all()
+
+
+def test_empty_event_is_finite():
+    mean, log_variance = build().encode(torch.zeros(2, 11, 12), torch.zeros(2, 2))
+    assert torch.isfinite(mean).all()
+    assert torch.isfinite(log_variance).all()
+
+
+def test_pair_mass_and_angles():
+    objects = torch.zeros(1, 2, 12, dtype=torch.float64)
+    objects[0, 0, :4] = torch.tensor([50.0, 0.3, 3.0, 0.0], dtype=torch.float64)
+    objects[0, 1, :4] = torch.tensor([40.0, -0.5, -3.0, 0.0], dtype=torch.float64)
+    pair = _pair_features(objects)[0, 0, 1]
+    d_phi = 6.0 - 2 * math.pi
+    mass = math.sqrt(2 * 50 * 40 * (math.cosh(0.8) - math.cos(d_phi)))
+    assert pair[0] == pytest.approx(0.8)
+    assert pair[1] == pytest.approx(d_phi)
+    assert pair[2] == pytest.approx(math.hypot(0.8, d_phi))
+    assert pair[3] == pytest.approx(10 / 90)
+    assert pair[5] == pytest.approx(math.log1p(mass), rel=1e-9)
+
+
+def test_normalised_projection_and_sampled_latent():
+    encoder = build()
+    objects, event = events(16)
+    zero = encoder(objects, event, torch.zeros(16, 6))
+    noisy = encoder(objects, event, torch.ones(16, 6))
+    torch.testing.assert_close(zero[2].norm(dim=1), torch.ones(16))
+    torch.testing.assert_close(zero[0], noisy[0])
+    assert (zero[2] - noisy[2]).abs().max() > 1e-4
