@@ -17,6 +17,8 @@ PT, ETA, PHI, MASS, BTAG, TAU32, TAU43 = range(7)
 N_OBJECT = 12
 N_EVENT = 2
 N_PAIR = 6
+MASKED = -1e4
+"""Attention bias of absent objects."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,10 @@ class Scales:
         """Statistics of a sample of events: objects (n, 11, 12), event (n, 2)."""
         present = objects[..., PT] > 0
         kinematics = torch.stack(_log_kinematics(objects), dim=-1)[present]
-        pairs = present[:, :, None] & present[:, None, :] & ~torch.eye(objects.shape[1], dtype=torch.bool)
-        log_pairs = _pair_features(objects)[..., 4:][pairs]
+        event_index, first, second = _pairs(present)
+        different = first != second
+        chosen = [objects[event_index[different], slot[different]] for slot in (first, second)]
+        log_pairs = pair_features(*chosen)[:, 4:]
         logs = _log_event(event)
 
         def std(x: torch.Tensor) -> torch.Tensor:
@@ -58,20 +62,57 @@ def _log_event(event: torch.Tensor) -> torch.Tensor:
     return torch.stack([event[:, 0].clamp(min=0).log1p(), event[:, 1]], dim=1)
 
 
-def _pair_features(objects: torch.Tensor) -> torch.Tensor:
-    """(n, s, 12) -> (n, s, s, 6): dEta, dPhi, dR, pT asymmetry, log pT_ij, log(1 + m_ij)."""
-    pt, eta, phi, mass = (objects[..., k] for k in (PT, ETA, PHI, MASS))
-    d_eta = eta[:, :, None] - eta[:, None, :]
-    d_phi = torch.remainder(phi[:, :, None] - phi[:, None, :] + math.pi, 2 * math.pi) - math.pi
-    asymmetry = (pt[:, :, None] - pt[:, None, :]) / (pt[:, :, None] + pt[:, None, :]).clamp(min=1e-3)
-    px, py, pz = pt * phi.cos(), pt * phi.sin(), pt * eta.clamp(-6, 6).sinh()
-    energy = (px**2 + py**2 + pz**2 + mass**2).sqrt()
-    sums = [c[:, :, None] + c[:, None, :] for c in (energy, px, py, pz)]
-    pair_pt = (sums[1] ** 2 + sums[2] ** 2).sqrt()
+def _pairs(present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Event, first and second slot of every ordered pair of present objects: (n, s) -> three (p,)."""
+    return (present[:, :, None] & present[:, None, :]).nonzero(as_tuple=True)  # type: ignore[return-value]
+
+
+def _sqrt(x: torch.Tensor) -> torch.Tensor:
+    """Square root with a finite gradient at zero."""
+    return (x + 1e-12).sqrt()
+
+
+def pair_features(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Two lists of objects (..., 12) -> (..., 6): dEta, dPhi, dR, pT asymmetry, log(1 + pT_ij), log(1 + m_ij)."""
+    d_eta = a[..., ETA] - b[..., ETA]
+    d_phi = torch.remainder(a[..., PHI] - b[..., PHI] + math.pi, 2 * math.pi) - math.pi
+    asymmetry = (a[..., PT] - b[..., PT]) / (a[..., PT] + b[..., PT]).clamp(min=1e-3)
+
+    def momentum(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        pt, phi, eta, mass = x[..., PT], x[..., PHI], x[..., ETA].clamp(-6, 6), x[..., MASS]
+        px, py, pz = pt * phi.cos(), pt * phi.sin(), pt * eta.sinh()
+        return _sqrt(px**2 + py**2 + pz**2 + mass**2), px, py, pz
+
+    energy, px, py, pz = (x + y for x, y in zip(momentum(a), momentum(b), strict=True))
+    pair_pt = _sqrt(px**2 + py**2)
     # Rounding can make a light pair's mass squared slightly negative.
-    pair_mass = (sums[0] ** 2 - sums[1] ** 2 - sums[2] ** 2 - sums[3] ** 2).clamp(min=0).sqrt()
-    d_r = (d_eta**2 + d_phi**2).sqrt()
+    pair_mass = _sqrt((energy**2 - px**2 - py**2 - pz**2).clamp(min=0))
+    d_r = _sqrt(d_eta**2 + d_phi**2)
     return torch.stack([d_eta, d_phi, d_r, asymmetry, pair_pt.log1p(), pair_mass.log1p()], dim=-1)
+
+
+class _Slots:
+    """Where the objects of a batch are: a list of objects (t, w) to and from padded slots (n, s, w).
+
+    An event fills about a third of its slots. On a CPU the list holds the present objects only, which saves two
+    thirds of the arithmetic. On a GPU it holds all slots: shapes that depend on the data would make it wait.
+    """
+
+    def __init__(self, present: torch.Tensor, packed: bool) -> None:
+        self.shape = present.shape
+        self.index = present.flatten().nonzero()[:, 0] if packed else None
+
+    def pack(self, padded: torch.Tensor) -> torch.Tensor:
+        """(n, s, w) -> (t, w)."""
+        flat = padded.reshape(-1, padded.shape[-1])
+        return flat if self.index is None else flat[self.index]
+
+    def pad(self, objects: torch.Tensor) -> torch.Tensor:
+        """(t, w) -> (n, s, w), zero where absent."""
+        if self.index is not None:
+            slots = objects.new_zeros(self.shape[0] * self.shape[1], objects.shape[-1])
+            objects = slots.index_copy(0, self.index, objects)
+        return objects.view(*self.shape, objects.shape[-1])
 
 
 class _Residual(nn.Module):
@@ -89,24 +130,13 @@ class _Residual(nn.Module):
         return x + self.scale * self.net(x)
 
 
-class _Attention(nn.Module):
-    """Multi-head attention of queries on keys with an additive bias (n, heads, q, k)."""
-
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: torch.Tensor, memory: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        n, q, width = x.shape
-        split = (n, -1, self.heads, width // self.heads)
-        query = self.query(x).view(split).transpose(1, 2)
-        key, value = (t.reshape(split).transpose(1, 2) for t in self.key_value(memory).chunk(2, dim=-1))
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0
-        )
-        return self.out(mixed.transpose(1, 2).reshape(n, q, width))
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, heads: int, dropout: float
+) -> torch.Tensor:
+    """Multi-head attention (n, q, w), (n, k, w), (n, k, w) with an additive bias (n, heads or 1, q or 1, k)."""
+    split = [t.view(*t.shape[:2], heads, -1).transpose(1, 2) for t in (query, key, value)]
+    mixed = F.scaled_dot_product_attention(*split, attn_mask=bias, dropout_p=dropout)
+    return mixed.transpose(1, 2).reshape(query.shape)
 
 
 class _ParticleBlock(nn.Module):
@@ -114,29 +144,36 @@ class _ParticleBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float, layer_scale: float) -> None:
         super().__init__()
+        self.heads, self.dropout = heads, dropout
         self.norm = nn.LayerNorm(width)
-        self.attention = _Attention(width, heads, dropout)
+        self.query_key_value, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.scale = nn.Parameter(torch.full((width,), layer_scale))
         self.feedforward = _Residual(width, feedforward, dropout, layer_scale)
 
-    def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        normed = self.norm(x)
-        return self.feedforward(x + self.scale * self.attention(normed, normed, bias))
+    def forward(self, x: torch.Tensor, bias: torch.Tensor, slots: _Slots) -> torch.Tensor:
+        query, key, value = slots.pad(self.query_key_value(self.norm(x))).chunk(3, dim=-1)
+        mixed = _attend(query, key, value, bias, self.heads, self.dropout if self.training else 0.0)
+        return self.feedforward(x + self.scale * self.out(slots.pack(mixed)))
 
 
 class _ClassBlock(nn.Module):
-    """A class token attends to itself and the objects (Touvron et al. 2103.17239)."""
+    """A class token (n, w) attends to itself and the objects (Touvron et al. 2103.17239)."""
 
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float, layer_scale: float) -> None:
         super().__init__()
+        self.heads, self.dropout = heads, dropout
         self.norm = nn.LayerNorm(width)
-        self.attention = _Attention(width, heads, dropout)
+        self.query, self.key_value, self.out = (nn.Linear(width, k * width) for k in (1, 2, 1))
         self.scale = nn.Parameter(torch.full((width,), layer_scale))
         self.feedforward = _Residual(width, feedforward, dropout, layer_scale)
 
-    def forward(self, token: torch.Tensor, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        memory = self.norm(torch.cat([token, x], dim=1))
-        return self.feedforward(token + self.scale * self.attention(memory[:, :1], memory, bias))
+    def forward(self, token: torch.Tensor, x: torch.Tensor, bias: torch.Tensor, slots: _Slots) -> torch.Tensor:
+        normed = self.norm(token)
+        memory = torch.cat([self.key_value(normed)[:, None], slots.pad(self.key_value(self.norm(x)))], dim=1)
+        key, value = memory.chunk(2, dim=-1)
+        query = self.query(normed)[:, None]
+        mixed = _attend(query, key, value, bias, self.heads, self.dropout if self.training else 0.0)
+        return self.feedforward(token + self.scale * self.out(mixed[:, 0]))
 
 
 class ContrastiveEncoder(nn.Module):
@@ -160,7 +197,8 @@ class ContrastiveEncoder(nn.Module):
         self.embed = nn.Sequential(nn.Linear(N_OBJECT, width), nn.GELU(), nn.Linear(width, width))
         self.pair_embed = nn.Sequential(nn.Linear(N_PAIR, pair_width), nn.GELU(), nn.Linear(pair_width, heads))
         self.particle_blocks = nn.ModuleList(_ParticleBlock(*block) for _ in range(particle_blocks))
-        self.class_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.heads = heads
+        self.class_token = nn.Parameter(torch.randn(1, width) * 0.02)
         self.class_blocks = nn.ModuleList(_ClassBlock(*block) for _ in range(class_blocks))
         self.event_branch = nn.Sequential(
             nn.Linear(N_EVENT, event_width), nn.GELU(), nn.Linear(event_width, event_width), nn.GELU()
@@ -171,34 +209,55 @@ class ContrastiveEncoder(nn.Module):
         )  # fmt: skip
         self.projection = nn.Sequential(nn.Linear(latent, projection), nn.GELU(), nn.Linear(projection, projection))
 
-    def encode(self, objects: torch.Tensor, event: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(n, 11, 12), (n, 2) -> mean (n, latent), log-variance (n, latent)."""
+    def encode(
+        self, objects: torch.Tensor, event: torch.Tensor, packed: bool | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(n, 11, 12), (n, 2) -> mean (n, latent), log-variance (n, latent).
+
+        ``packed`` computes present objects only; by default on a CPU. It does not change the result.
+        """
         present = objects[..., PT] > 0
-        log_pt, log_mass = _log_kinematics(objects)
-        kinematics = (torch.stack([log_pt, log_mass], dim=-1) - self.object_mean) / self.object_std
-        inputs = torch.cat(
-            [
-                kinematics[..., :1], objects[..., ETA : PHI + 1], kinematics[..., 1:],
-                objects[..., BTAG : BTAG + 1].clamp(0, 1), objects[..., TAU32:],
-            ], dim=-1,
-        )  # fmt: skip
-        x = self.embed(inputs * present[..., None])
-        pairs = _pair_features(objects)
-        pairs = torch.cat([pairs[..., :4], (pairs[..., 4:] - self.pair_mean) / self.pair_std], dim=-1)
+        packed = objects.device.type == "cpu" if packed is None else packed
+        slots = _Slots(present, packed)
+        x = self.embed(self._inputs(slots.pack(objects)))
         # A finite mask value: with -inf a row without any object would turn into NaN.
-        absent = (~present)[:, None, None, :].to(x.dtype) * -1e4
-        bias = self.pair_embed(pairs).permute(0, 3, 1, 2) + absent
+        absent = (~present)[:, None, None, :].to(x.dtype) * MASKED
+        bias = self._pair_bias(objects, present, packed)
         for particle_block in self.particle_blocks:
-            x = particle_block(x, bias)
-        token = self.class_token.expand(len(x), -1, -1)
-        class_bias = F.pad(absent, (1, 0))
+            x = particle_block(x, bias if packed else bias + absent, slots)
+        token = self.class_token.expand(len(objects), -1)
         for class_block in self.class_blocks:
-            token = class_block(token, x, class_bias)
+            token = class_block(token, x, F.pad(absent, (1, 0)), slots)
         logs = (_log_event(event) - self.event_mean) / self.event_std
-        hidden = torch.cat([token[:, 0], self.event_branch(logs)], dim=1)
+        hidden = torch.cat([token, self.event_branch(logs)], dim=1)
         mean, log_variance = self.output(hidden).chunk(2, dim=1)
         # Bounds that a sensible fit never reaches; they keep exp() finite in the first steps.
         return mean, log_variance.clamp(-12, 6)
+
+    def _inputs(self, objects: torch.Tensor) -> torch.Tensor:
+        """Objects (t, 12) normalised; an absent one (pT zero) gives zeros."""
+        log_pt, log_mass = _log_kinematics(objects)
+        kinematics = (torch.stack([log_pt, log_mass], dim=-1) - self.object_mean) / self.object_std
+        columns = [
+            kinematics[:, :1], objects[:, ETA : PHI + 1], kinematics[:, 1:], objects[:, BTAG : BTAG + 1].clamp(0, 1),
+            objects[:, TAU32:],
+        ]  # fmt: skip
+        return torch.cat(columns, dim=-1) * (objects[:, PT : PT + 1] > 0)
+
+    def _pair_bias(self, objects: torch.Tensor, present: torch.Tensor, packed: bool) -> torch.Tensor:
+        """Attention bias (n, heads, s, s) from pairwise features; `MASKED` for absent pairs if ``packed``."""
+        n, s = present.shape
+        if packed:
+            event_index, first, second = _pairs(present)
+            pairs = pair_features(objects[event_index, first], objects[event_index, second])
+        else:
+            pairs = pair_features(objects[:, :, None], objects[:, None, :])
+        scaled = (pairs[..., 4:] - self.pair_mean) / self.pair_std
+        bias = self.pair_embed(torch.cat([pairs[..., :4], scaled], dim=-1))
+        if packed:
+            index = (event_index * s + first) * s + second
+            bias = bias.new_full((n * s * s, self.heads), MASKED).index_copy(0, index, bias)
+        return bias.view(n, s, s, self.heads).permute(0, 3, 1, 2)
 
     def forward(
         self, objects: torch.Tensor, event: torch.Tensor, noise: torch.Tensor

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state
 
-
 TAIL_BOUND = 5.0
 """Standard deviations within which a spline layer acts; beyond it is the identity."""
 
@@ -23,8 +22,8 @@ def build_maf(
 ) -> nn.Module:
     """One conditional MAF of ``features`` dimensions given one number: an `nflows.flows.Flow`.
 
-    ``transform`` is what a layer does to each dimension given the earlier ones: an ``affine`` map, or a rational-quadratic
-    ``spline`` of ``bins`` pieces, which follows several clusters where an affine map leaves bridges between them.
+    ``transform`` is what a layer does to each dimension given the earlier ones: an ``affine`` map, or a
+    rational-quadratic ``spline`` of ``bins`` pieces, which follows several clusters where an affine map leaves bridges.
 
     Permutations reverse the order between layers: unlike random ones they are the same for all members, as stacking
     needs. nflows' LU layers are avoided (deprecated kernels, wrong device on CUDA).

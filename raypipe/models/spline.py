@@ -1,7 +1,7 @@
 """Monotonic rational-quadratic splines (Durkan et al. 1906.04032) without data-dependent shapes.
 
-nflows' own spline selects the inputs inside its interval by a boolean mask, which `torch.func.vmap` cannot map. This one
-computes every element and picks with `where`; the function is the same.
+nflows' own spline selects the inputs inside its interval by a boolean mask, which `torch.func.vmap` cannot map. This
+one computes every element and picks with `where`; the function is the same.
 """
 
 from __future__ import annotations
