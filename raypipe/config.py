@@ -117,6 +117,9 @@ class Embedding(Section):
     """The network."""
     temperature: float = Field(0.1, gt=0)
     """Temperature of the supervised contrastive loss. [default; the paper's number is lost]"""
+    sample_latents: bool = True
+    """Embed an event as one draw from its latent Gaussian instead of the mean. An event without jets has fewer inputs
+    than the latent space has dimensions: the means fill a thin sheet that no density can follow. [default]"""
     beta: float = Field(0.03, ge=0)
     """Weight of the KL term. [default; the paper's number is lost]"""
     batch_size: int = Field(8192, ge=4)

@@ -31,3 +31,17 @@ def generator(root: int, *key: str | int) -> np.random.Generator:
 def integer(root: int, *key: str | int, bits: int = 31) -> int:
     """A positive integer seed (for torch, XGBoost or Pythia) for the stream named by ``key``."""
     return int(sequence(root, *key).generate_state(1, np.uint64)[0] >> np.uint64(64 - bits)) or 1
+
+
+def uniform_by_id(ids: np.ndarray, root: int, *key: str | int) -> np.ndarray:
+    """A uniform number in (0, 1) for each integer id, (n,) float64, the same whatever other ids are there.
+
+    splitmix64 of the id and the stream's seed: neighbouring ids give independent numbers, batches and workers do not
+    matter.
+    """
+    with np.errstate(over="ignore"):
+        x = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(integer(root, *key, bits=63))
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+        x = x ^ (x >> np.uint64(31))
+    return ((x >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53

@@ -60,6 +60,9 @@ def test_overrides_apply_in_order_and_resources_do_not_change_the_hash(laptop_ya
     assert config.physics_hash() != load_config(laptop_yaml).physics_hash()
 
 
+ORIGINS = ("paper", "default", "code", "derived")
+
+
 def _fields(model: type[BaseModel], prefix: str = ""):
     for name, info in model.model_fields.items():
         kind = info.annotation
@@ -74,7 +77,7 @@ def test_every_number_says_where_it_comes_from():
         name
         for name, info in _fields(Config)
         if not info.description
-        or (not info.is_required() and not any(f"[{o}" in info.description for o in ("paper", "default", "code", "derived")))
+        or (not info.is_required() and not any(f"[{word}" in info.description for word in ORIGINS))
     ]
     # Names and places of this run, not numbers of a paper.
     assert set(silent) <= {"search", "output", "seed"}

@@ -16,7 +16,7 @@ from raypipe.events.latents import latent_schema
 from raypipe.events.schema import SPLITS, tensor_column, tensor_values
 from raypipe.events.table import read_table, sample_path, write_table
 from raypipe.files import code_digest, digest, file_digest, read_json, write_json
-from raypipe.fit.encoder import build_encoder, embed
+from raypipe.fit.encoder import build_encoder, embed, latent_noise
 
 COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "pt_yy", "dr_yy", "features", "objects"]
 BATCH = 4096
@@ -25,16 +25,20 @@ BATCH = 4096
 class Embedder:
     """Ray Data actor: event batches -> latent table batches. Holds the encoder between batches."""
 
-    def __init__(self, embedding: dict[str, Any], state: dict[str, Any], threads: int) -> None:
-        limit_threads(threads)
-        config = Embedding.model_validate(embedding)
+    def __init__(self, embedding: dict[str, Any], state: dict[str, Any], seed: int) -> None:
+        limit_threads(1)
+        self.config, self.seed = Embedding.model_validate(embedding), seed
+        config = self.config
         self.encoder = build_encoder(config)
         self.encoder.load_state_dict(state)
         self.schema = latent_schema(config.encoder.latent)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         event = np.stack([batch["pt_yy"].to_numpy(), batch["dr_yy"].to_numpy()], axis=1)
-        latent = embed(self.encoder, tensor_values(batch["objects"]), event, BATCH)
+        noise = None
+        if self.config.sample_latents:
+            noise = latent_noise(batch["event_id"].to_numpy(), self.config.encoder.latent, self.seed)
+        latent = embed(self.encoder, tensor_values(batch["objects"]), event, noise)
         return batch.append_column("latent", tensor_column(latent)).select(self.schema.names)
 
 
@@ -85,8 +89,8 @@ def embed_events(
     cores = max(1, int(total_cpus()))
     gpu = {"num_gpus": 1} if config.resources.gpu else {}
     dataset = ray.data.read_parquet(paths, columns=COLUMNS).map_batches(
-        Embedder, fn_constructor_args=(record["embedding"], ray.put(state), 1),
-        batch_size=BATCH, batch_format="pyarrow", num_cpus=0.5, concurrency=cores, **gpu,
+        Embedder, fn_constructor_args=(record["embedding"], state, config.seed),
+        batch_size=BATCH, batch_format="pyarrow", num_cpus=0.5, compute=ray.data.ActorPoolStrategy(size=cores), **gpu,
     )  # fmt: skip
     schema = latent_schema(config.embedding.encoder.latent)
     parts = []

@@ -48,7 +48,7 @@ def ray_session(resources: Resources) -> Iterator[None]:
         from ray.data import DataContext
 
         DataContext.get_current().enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # else it says that its bars are off
         logging.getLogger("ray.train").setLevel(logging.WARNING)
         logging.getLogger("ray.tune").setLevel(logging.WARNING)
         yield

@@ -118,7 +118,9 @@ def stream_batches(
         batch_size=None, batch_format="numpy", num_cpus=0.25, zero_copy_batch=True,
     )  # fmt: skip
     expected = steps.start
-    for batch in dataset.iter_batches(batch_size=batch_size // workers, batch_format="numpy", prefetch_batches=2):
+    # streaming_split moves the executor into an actor of its own; in this process it would compete with the training.
+    (shard,) = dataset.streaming_split(1)
+    for batch in shard.iter_batches(batch_size=batch_size // workers, batch_format="numpy", prefetch_batches=2):
         step = batch.pop("step")
         if not (step == expected).all():
             raise RuntimeError(f"the stream gave step {step[0]} where {expected} was due")
@@ -195,10 +197,10 @@ def train_encoder(
         )
     inputs = read_inputs(config, events)
     plans = EncoderPlan.of(inputs, config.embedding, config.seed)
-    # Ray Data's own small tasks ask for a whole core, so one slot stays free or the stream would wait for ever. They
-    # keep a core busy for a few per cent only: the threads of the training may use all of them.
-    cores = total_cpus()
-    cpus, threads = max(0.5, math.floor(2 * (cores - 1) / workers) / 2), max(1, int(cores) // workers)
+    # One core stays free for the tasks that prepare batches: Ray Data's ask for a whole one, and a second thread of the
+    # training would lose more time waiting for a core at every barrier than it gains.
+    cpus = max(0.5, math.floor(2 * (total_cpus() - 1) / workers) / 2)
+    threads = max(1, int(cpus))
     storage = folder / "train"
     progress = storage / f"progress-{key}.json"
     trainer = TorchTrainer(

@@ -21,14 +21,7 @@ def parts_of(event_ids: np.ndarray, seed: int, train: float, validation: float) 
 
     An event's part does not depend on which other events are there, so more simulation never moves one across.
     """
-    x = event_ids.astype(np.uint64) ^ np.uint64(seeds.integer(seed, "parts", bits=62))
-    # splitmix64: neighbouring ids become independent uniform numbers.
-    with np.errstate(over="ignore"):
-        x = x + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x = x ^ (x >> np.uint64(31))
-    u = x / np.float64(2**64)
+    u = seeds.uniform_by_id(event_ids, seed, "parts")
     return (u >= train).astype(np.int8) + (u >= train + validation).astype(np.int8)
 
 

@@ -39,11 +39,12 @@ def out_of_fold_scores(
     seed: int,
     threads: int = 1,
     others: dict[str, np.ndarray] | None = None,
+    data_weights: np.ndarray | None = None,
 ) -> FoldScores:
     """Train ``folds x ensemble`` classifiers of ``data`` (n, d) against ``template`` (m, d); score everything.
 
-    The classes are balanced: template weights are scaled to the number of data events. In each fold every member of
-    the ensemble holds out its own fifth of the training events for early stopping.
+    The classes are balanced: both are scaled to the number of data events (recorded data have weight one). In each
+    fold every member of the ensemble holds out its own fifth of the training events for early stopping.
     """
     others = others or {}
     fold_of = {
@@ -51,10 +52,11 @@ def out_of_fold_scores(
         for name, x in {"data": data, "template": template, **{f"other/{k}": v for k, v in others.items()}}.items()
     }
     scores = {name: np.empty(len(folds)) for name, folds in fold_of.items()}
-    balance = len(data) / template_weights.sum()
+    data_weights = np.ones(len(data)) if data_weights is None else data_weights
+    balance = [len(data) / weights.sum() for weights in (data_weights, template_weights)]
     x = np.concatenate([data, template]).astype(np.float32)
     y = np.r_[np.ones(len(data)), np.zeros(len(template))].astype(np.float32)
-    w = np.r_[np.ones(len(data)), template_weights * balance].astype(np.float32)
+    w = np.r_[data_weights * balance[0], template_weights * balance[1]].astype(np.float32)
     fold = np.r_[fold_of["data"], fold_of["template"]]
     sets = {"data": data, "template": template, **{f"other/{k}": v for k, v in others.items()}}
 

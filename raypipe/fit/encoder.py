@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import ndtri
 from torch import nn
 
 from raypipe import seeds
@@ -219,15 +220,28 @@ def fit_encoder(
     return encoder.eval(), training.history
 
 
+def latent_noise(event_ids: np.ndarray, dimensions: int, seed: int) -> np.ndarray:
+    """Standard-normal noise (n, dimensions) that belongs to each event by its id, whatever batch it is in."""
+    columns = [ndtri(seeds.uniform_by_id(event_ids, seed, "latent", k)) for k in range(dimensions)]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
 @torch.no_grad()
-def embed(encoder: ContrastiveEncoder, objects: np.ndarray, event: np.ndarray, chunk: int = 4096) -> np.ndarray:
-    """Latent means (n, latent) float32 of events: objects (n, 11, 12), event (n, 2)."""
+def embed(
+    encoder: ContrastiveEncoder, objects: np.ndarray, event: np.ndarray, noise: np.ndarray | None = None,
+    chunk: int = 4096,
+) -> np.ndarray:  # fmt: skip
+    """Latents (n, d) float32 of events: objects (n, 11, 12), event (n, 2).
+
+    The latent means, or with ``noise`` (n, d) the samples ``mean + sigma * noise``.
+    """
     encoder.eval()
     device = next(encoder.parameters()).device
-    out = [
-        encoder.encode(
-            torch.as_tensor(objects[i : i + chunk], device=device), torch.as_tensor(event[i : i + chunk], device=device)
-        )[0].cpu().numpy()
-        for i in range(0, len(objects), chunk)
-    ]  # fmt: skip
+    out = []
+    for i in range(0, len(objects), chunk):
+        inputs = (torch.as_tensor(np.array(a[i : i + chunk]), device=device) for a in (objects, event))
+        mean, log_variance = encoder.encode(*inputs)
+        if noise is not None:
+            mean = mean + (0.5 * log_variance).exp() * torch.as_tensor(noise[i : i + chunk], device=device)
+        out.append(mean.cpu().numpy())
     return np.concatenate(out) if out else np.empty((0, encoder.output[-1].out_features // 2), np.float32)

@@ -93,6 +93,8 @@ def search(tables: Tables, config: Config, trial: Trial, *, threads: int = 1) ->
         background, luminosity, window, seed=config.seed, instance=trial.instance, signal=signal,
         strength=trial.strength,
     )  # fmt: skip
+    inside = in_signal_region(data.events.mass, window)
+    left = data.left_over.take(in_signal_region(data.left_over.mass, window))
     here = ("search", trial.signal, repr(trial.strength), trial.instance)
     seed = seeds.integer(config.seed, *here, bits=62)
 
@@ -107,8 +109,6 @@ def search(tables: Tables, config: Config, trial: Trial, *, threads: int = 1) ->
     template = build_template(flow, fit, data.events.mass[side], tables.higgs, config, seed)
     now = lap("sampling", now)
 
-    inside = in_signal_region(data.events.mass, window)
-    left = data.left_over.take(in_signal_region(data.left_over.mass, window))
     others = {
         "sideband_data": data.events.latent[side],
         "sideband_template": template.sideband,
@@ -135,15 +135,30 @@ def search(tables: Tables, config: Config, trial: Trial, *, threads: int = 1) ->
         **clock, "seconds": time.perf_counter() - started,
     }  # fmt: skip
     rows = [
-        common | evaluate(data, inside, scores, template, point, config) for point in config.selection.working_points
+        common | evaluate(data, inside, left, scores, template, point, config)
+        for point in config.selection.working_points
     ]
-    arrays = _figures(data, inside, scores, template, config)
+    arrays = _figures(data, inside, left, scores, template, config)
     return Result(rows, arrays | {"closure_labels": closure[2], "closure_scores": closure[3]}, flow.state())
 
 
+def true_background(
+    data: PseudoData, inside: np.ndarray, left: Events, scores: FoldScores
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and weights of all simulated background of the signal region, drawn into the data or left over.
+
+    Weighted: what was drawn holds the samples at their yields, what is left over does not (the rare ones are
+    simulated far beyond theirs).
+    """
+    real = ~data.is_signal[inside]
+    values = np.r_[scores.data[real], scores.others["background"]]
+    return values, np.r_[data.events.weight[inside][real], left.weight]
+
+
 def evaluate(
-    data: PseudoData, inside: np.ndarray, scores: FoldScores, template: Template, point: float, config: Config
-) -> dict[str, Any]:
+    data: PseudoData, inside: np.ndarray, left: Events, scores: FoldScores, template: Template, point: float,
+    config: Config,
+) -> dict[str, Any]:  # fmt: skip
     """Everything about one cut ``percentile <= point``.
 
     Truth: ``s_before, b_before, s_after, b_after`` (events in the signal region), ``truth_before = S/sqrt(B)``,
@@ -157,8 +172,8 @@ def evaluate(
     passed = scores.data <= point
     s0, b0 = int(truth.sum()), int((~truth).sum())
     s1, b1 = int((passed & truth).sum()), int((passed & ~truth).sum())
-    background = np.r_[scores.data[~truth], scores.others["background"]]
-    eff_b = float((background <= point).mean())
+    background, weights = true_background(data, inside, left, scores)
+    eff_b = float(weights[background <= point].sum() / weights.sum())
     row: dict[str, Any] = {
         "working_point": point, "s_before": s0, "b_before": b0, "s_after": s1, "b_after": b1,
         "background_efficiency": eff_b, "truth_before": s0 / np.sqrt(b0) if b0 else float("nan"),
@@ -169,7 +184,7 @@ def evaluate(
         signal = np.r_[scores.data[truth], scores.others["signal"]]
         eff_s = float((signal <= point).mean())
         labels = np.r_[np.ones(len(signal), bool), np.zeros(len(background), bool)]
-        auc, _ = weighted_auc(-np.r_[signal, background], labels)
+        auc, _ = weighted_auc(-np.r_[signal, background], labels, np.r_[np.ones(len(signal)), weights])
         row |= {"signal_efficiency": eff_s, "sic": sic(eff_s, eff_b), "auc": auc}
 
     before, before_error = template.expected_total(config.selection.higgs_uncertainty)
@@ -207,24 +222,28 @@ def _calibration(data: np.ndarray, template: np.ndarray) -> tuple[float, float]:
 def _closure(
     data: PseudoData, inside: np.ndarray, left: Events, template: Template, config: Config, seed: int, threads: int
 ) -> tuple[float, float, np.ndarray, np.ndarray]:
-    """AUC of a classifier between the template and the true background of the signal region, with its null error."""
-    truth = np.concatenate([data.events.latent[inside][~data.is_signal[inside]], left.latent])
-    scores = out_of_fold_scores(truth, template.latent, template.weight, config.classifier, seed=seed, threads=threads)
+    """AUC of a classifier between the template and the true background of the signal region, with its null error.
+
+    Also the ROC curve, for the report. All simulated background is used, weighted to its yields.
+    """
+    drawn = data.events.take(inside & ~data.is_signal)
+    truth, truth_weights = np.concatenate([drawn.latent, left.latent]), np.r_[drawn.weight, left.weight]
+    scores = out_of_fold_scores(
+        truth, template.latent, template.weight, config.classifier, seed=seed, threads=threads,
+        data_weights=truth_weights,
+    )  # fmt: skip
     values = -np.r_[scores.data, scores.template]
     labels = np.r_[np.ones(len(truth), bool), np.zeros(len(template.latent), bool)]
-    weights = np.r_[np.ones(len(truth)), template.weight]
+    weights = np.r_[truth_weights, template.weight]
     auc, error = weighted_auc(values, labels, weights)
     grid = np.linspace(0, 1, 201)
-    return auc, error, grid, _roc(scores, template.weight, grid)
-
-
-def _roc(scores: FoldScores, weights: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """True-background efficiency at template efficiencies ``grid``."""
-    return np.searchsorted(np.sort(scores.data), grid, side="right") / len(scores.data)
+    order = np.argsort(scores.data)
+    passing = np.r_[0.0, np.cumsum(truth_weights[order])] / truth_weights.sum()
+    return auc, error, grid, passing[np.searchsorted(scores.data[order], grid, side="right")]
 
 
 def _figures(
-    data: PseudoData, inside: np.ndarray, scores: FoldScores, template: Template, config: Config
+    data: PseudoData, inside: np.ndarray, left: Events, scores: FoldScores, template: Template, config: Config
 ) -> dict[str, np.ndarray]:
     """Arrays for the report: latent and mass histograms, SIC curve."""
     truth = data.is_signal[inside]
@@ -252,8 +271,8 @@ def _figures(
         arrays[f"latent{k}_signal"] = np.histogram(latent[truth, k], bins)[0]
     if "signal" in scores.others:
         grid = np.geomspace(1e-4, 1, 81)
-        background = np.r_[scores.data[~truth], scores.others["background"]]
+        background, weights = true_background(data, inside, left, scores)
         signal = np.r_[scores.data[truth], scores.others["signal"]]
-        eff_s, curve = sic_curve(signal, background, np.ones(len(background)), grid)
+        eff_s, curve = sic_curve(signal, background, weights, grid)
         arrays |= {"sic_background_efficiency": grid, "sic_signal_efficiency": eff_s, "sic": curve}
     return arrays

@@ -1,0 +1,48 @@
+# raypipe: everything a fresh machine with Python 3.11+ and make needs.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= configs/contrastive/laptop.yaml
+# One thread a library: Ray gives every task as many as it has cores.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo smoke test test-slow lint format doctor clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
+		|| { echo "raypipe needs Python 3.11 or 3.12: make PYTHON=python3.11 ..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+install: $(VENV)/.installed ## Make the environment (.venv) with the pinned versions
+
+demo: install ## Run the main search on this machine: runs/demo/report.html (about 15 minutes, then seconds)
+	$(BIN)/raypipe scan --config $(CONFIG)
+
+smoke: install ## The demo, tiny: every stage through the real command line in a few minutes
+	$(BIN)/python -m pytest tests/test_end_to_end.py
+
+test: install ## Run the tests (under 10 minutes)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install ## Run the long statistical studies
+	$(BIN)/python -m pytest -m slow
+
+lint: install ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install ## Mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+doctor: install ## Check this machine and say how to mend it
+	$(BIN)/raypipe doctor --config $(CONFIG)
+
+clean: ## Remove the environment and all runs
+	rm -rf $(VENV) runs build *.egg-info

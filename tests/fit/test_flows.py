@@ -1,0 +1,73 @@
+"""Flow fits against densities that are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from raypipe.config import Flow
+from raypipe.errors import UserError
+from raypipe.fit.flows import ConditionalFlow, fit_flows
+
+WINDOW = (105.0, 160.0)
+CONFIG = Flow(members=2, layers=2, hidden=16, blocks=1, epochs=15, batch_size=256, learning_rate=5e-3)
+
+
+def toy(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two correlated latents whose mean moves with the mass."""
+    rng = np.random.default_rng(seed)
+    mass = rng.uniform(*WINDOW, n)
+    mass = np.where((mass > 120) & (mass < 130), mass - 15, mass)  # the signal region is blind
+    first = 0.04 * (mass - 130) + rng.normal(0, 1, n)
+    return np.stack([first, 0.5 * first + rng.normal(0, 0.5, n)], 1).astype(np.float32), mass
+
+
+@pytest.fixture(scope="module", params=["affine", "spline"])
+def fitted(request) -> ConditionalFlow:
+    return fit_flows(*toy(12_000), WINDOW, CONFIG.model_copy(update={"transform": request.param}), seed=1)
+
+
+def test_likelihood_reaches_the_true_one(fitted):
+    x, mass = toy(4000, 1)
+    residual = np.stack([x[:, 0] - 0.04 * (mass - 130), (x[:, 1] - 0.5 * x[:, 0]) / 0.5], 1)
+    truth = -0.5 * (residual**2).sum(1) - np.log(2 * np.pi) - np.log(0.5)
+    found = fitted.log_prob(x, mass)
+    assert found.mean() == pytest.approx(truth.mean(), abs=0.03)  # nats
+    assert np.corrcoef(found, truth)[0, 1] > 0.97
+
+
+def test_samples_interpolate_a_gap_in_mass(fitted):
+    masses = np.full(20_000, 125.0)
+    x = fitted.sample(masses, np.random.default_rng(3))
+    assert x.dtype == np.float32
+    assert x.mean(0) == pytest.approx([-0.2, -0.1], abs=0.08)
+    assert x.std(0) == pytest.approx([1.0, np.hypot(0.5, 0.5)], rel=0.05)
+    assert np.corrcoef(x.T)[0, 1] == pytest.approx(np.sqrt(0.5), abs=0.03)
+    same = [fitted.sample(masses[:100], np.random.default_rng(3)) for _ in range(2)]
+    assert (same[0] == same[1]).all()
+
+
+def test_a_member_does_not_depend_on_the_others():
+    x, mass = toy(1000)
+    short = CONFIG.model_copy(update={"epochs": 2, "transform": "spline"})
+    one = fit_flows(x, mass, WINDOW, short.model_copy(update={"members": 1}), seed=5)
+    three = fit_flows(x, mass, WINDOW, short.model_copy(update={"members": 3}), seed=5)
+    for name, value in one.ensemble.named_parameters():
+        torch.testing.assert_close(dict(three.ensemble.named_parameters())[name][0], value[0], rtol=1e-4, atol=1e-5)
+
+
+def test_state_is_plain_and_complete(fitted, tmp_path):
+    torch.save(fitted.state(), tmp_path / "flow.pt")
+    again = ConditionalFlow.from_state(torch.load(tmp_path / "flow.pt", weights_only=True))
+    x, mass = toy(50, 2)
+    assert again.log_prob(x, mass) == pytest.approx(fitted.log_prob(x, mass), abs=1e-9)
+
+
+def test_bad_input():
+    x, mass = toy(1000)
+    with pytest.raises(UserError, match="the sidebands hold 100 events"):
+        fit_flows(x[:100], mass[:100], WINDOW, CONFIG, seed=1)
+    x[17, 1] = np.nan
+    with pytest.raises(UserError, match="latents, row 17, dimension 1: nan is not finite"):
+        fit_flows(x, mass, WINDOW, CONFIG, seed=1)
