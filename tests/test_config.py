@@ -43,7 +43,7 @@ def test_bad_files(tmp_path):
         load_config(tmp_path / "absent.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [1")
-    with pytest.raises(UserError, match="broken.yaml: not valid YAML"):
+    with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML"):
         load_config(broken)
     broken.write_text("- 1\n- 2\n")
     with pytest.raises(UserError, match="expected a mapping"):

@@ -115,7 +115,7 @@ def test_event_files_keep_the_contract(finished):
 def test_page_is_self_contained(finished):
     output, summary = finished
     page = (output / "report.html").read_text()
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
     assert "<script" not in page
     assert page.count("data:image/png;base64,") >= 7
     for words in ("Without a signal", "xsh_500_100", "Closure AUC", "Where the time went", summary["config_hash"]):

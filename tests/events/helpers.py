@@ -10,7 +10,7 @@ from raypipe.events.schema import EVENT_SCHEMA, tensor_column
 
 def event_table(n: int, *, sample: str = "yy", group: int = 0, split: str = "search", first: int = 0,
                 weight: float = 1.0, seed: int = 0, mass: np.ndarray | None = None) -> pa.Table:  # fmt: skip
-    """A valid event table of ``n`` rows; objects get harder with the group so that an encoder has something to learn."""
+    """A valid event table of ``n`` rows; objects get harder with |group|, something to learn."""
     rng = np.random.default_rng([seed, first])
     objects = np.zeros((n, 11, 12), np.float32)
     present = rng.random((n, 11)) < 0.3 + 0.05 * abs(group)

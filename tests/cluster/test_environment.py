@@ -1,0 +1,93 @@
+"""Ray session, doctor, memory and tracking: what they find, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from raypipe.cluster import doctor
+from raypipe.cluster.memory import MemoryWatch
+from raypipe.cluster.tracking import record_run, tracking_uri
+from raypipe.config import load_config
+
+
+def test_doctor_finds_a_working_machine(tmp_path, laptop_yaml):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "raypipe.cli", "doctor", "--config", str(laptop_yaml), "--json"],
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    checks = {c["name"]: c for c in json.loads(done.stdout)}
+    assert {"python", "packages", "threads", "memory", "gpu", "ray", "output", "mlflow"} <= set(checks)
+    assert checks["ray"]["status"] == "ok"
+
+
+def test_doctor_says_what_is_wrong_and_how_to_mend_it(monkeypatch, tmp_path, laptop_yaml):
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    assert doctor._threads().status == "wrong"
+    assert "unset OMP_NUM_THREADS" in doctor._threads().remedy
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    config = load_config(laptop_yaml, [f"output={blocked}/run"])
+    assert doctor._disk(config).status == "wrong"
+    assert "choose another folder" in doctor._disk(config).remedy
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert doctor._tracking(load_config(laptop_yaml)).status == "wrong"
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda _: ["numpy<1", "no_such_package>=2"])
+    found = {c.name: c for c in doctor._packages()}
+    assert "needs <1" in found["numpy"].found
+    assert found["no_such_package"].remedy == "pip install 'no_such_package>=2'"
+
+
+def test_tracking_uri_precedence(monkeypatch, laptop_yaml):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking_uri(load_config(laptop_yaml)).startswith("sqlite:///")
+    assert tracking_uri(load_config(laptop_yaml, ["tracking.uri=http://a"])) == "http://a"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://b")
+    assert tracking_uri(load_config(laptop_yaml, ["tracking.uri=http://a"])) == "http://b"
+
+
+def test_unreachable_tracking_costs_a_warning_not_the_results(monkeypatch, tmp_path, laptop_yaml, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    config = load_config(laptop_yaml, [f"output={tmp_path}"])
+    summary = {"config_hash": "x", "code": "y", "keys": ["k"]}
+    assert record_run(config, summary, [], {}, tmp_path, None) is None
+    assert "did not record this run" in capsys.readouterr().err
+    assert not (tmp_path / "tracking.json").exists()
+
+
+def test_memory_watch_sees_what_is_allocated():
+    with MemoryWatch(interval=0.05) as watch:
+        import time
+
+        time.sleep(0.2)
+        before = watch.peak_gib
+        block = np.ones(50_000_000)  # 0.37 GiB
+        time.sleep(0.3)
+        assert watch.peak_gib - before == pytest.approx(block.nbytes / 2**30, rel=0.2)
+
+
+@pytest.mark.ray
+def test_embedded_ray_is_private(ray_local):
+    import ray
+
+    assert ray.get_runtime_context().gcs_address.startswith("127.0.0.1")
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    # A stranger, without the token, is turned away.
+    code = f"import ray; ray.init(address={ray.get_runtime_context().gcs_address!r}, log_to_driver=False)"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment["RAY_AUTH_MODE"] = "disabled"
+    environment["RAY_gcs_rpc_server_connect_timeout_s"] = "2"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode != 0
+    assert "uthentication" in done.stderr

@@ -1,0 +1,126 @@
+"""Ray Train against the same training without Ray: equal with one worker, with two, and after a worker's death."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from raypipe.cluster.train import encoder_key, load_encoder, read_inputs, train_encoder
+from raypipe.config import Config
+from raypipe.errors import UserError
+from raypipe.events.table import write_table
+from raypipe.fit.encoder import fit_encoder
+from tests.events.helpers import event_table
+
+pytestmark = pytest.mark.ray
+MANIFEST = {"key": "made up"}
+GROUPS = {"yy": 0, "ggf": 1, "wn_150": -1}
+
+
+def config(**embedding) -> Config:
+    small = {
+        "samples": list(GROUPS), "batch_size": 24, "steps_per_epoch": 5, "epochs": 4, "warmup_epochs": 1,
+        "encoder": {"width": 16, "heads": 2, "particle_blocks": 1, "class_blocks": 1, "pair_width": 8, "dropout": 0.0},
+    }  # fmt: skip
+    return Config.model_validate(
+        {
+            "seed": 4,
+            "simulate": {"samples": {name: {} for name in GROUPS}},
+            "embedding": small | embedding,
+            "pseudodata": {"background": ["yy", "ggf"]},
+            "selection": {"working_points": [0.01]},
+            "scan": {"signals": ["wn_150"], "strengths": [1.0]},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("events")
+    for k, (name, group) in enumerate(GROUPS.items()):
+        table = event_table(300, sample=name, group=group, split="embedding", first=1000 * k)
+        write_table(table, folder / "embedding" / f"{name}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(ray_local, events):
+    """The training without Ray Train."""
+    given = config()
+    return fit_encoder(read_inputs(given, events), given.embedding, given.seed)
+
+
+def assert_same(encoder: torch.nn.Module, reference: torch.nn.Module, **tolerance) -> None:
+    for (name, a), b in zip(encoder.named_parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=lambda m, name=name: f"{name}: {m}", **tolerance)
+
+
+def test_one_worker_is_the_plain_training_and_a_second_call_only_reads(ray_local, events, reference, tmp_path):
+    seen = []
+    encoder, record = train_encoder(config(), events, tmp_path, MANIFEST, on_epoch=seen.append)
+    assert_same(encoder, reference[0], rtol=1e-5, atol=1e-6)
+    assert [r["epoch"] for r in seen] == [0, 1, 2, 3]
+    assert [r["loss"] for r in record["history"]] == pytest.approx([r["loss"] for r in reference[1]], rel=1e-5)
+    assert not (tmp_path / "train").exists()
+
+    began = time.monotonic()
+    again, _ = train_encoder(config(), events, tmp_path, MANIFEST)
+    assert time.monotonic() - began < 2
+    assert_same(again, encoder, rtol=0, atol=0)
+    # Another configuration, other events: not the same encoder.
+    assert load_encoder(tmp_path, encoder_key(config(beta=0.5), MANIFEST)) is None
+    assert load_encoder(tmp_path, encoder_key(config(), {"key": "others"})) is None
+
+
+def test_two_workers_give_the_loss_of_the_global_batch(ray_local, events, reference, tmp_path):
+    given = config()
+    two = given.model_copy(update={"resources": given.resources.model_copy(update={"train_workers": 2})})
+    _, record = train_encoder(two, events, tmp_path, MANIFEST)
+    assert [r["loss"] for r in record["history"]] == pytest.approx([r["loss"] for r in reference[1]], rel=1e-3)
+
+
+def test_a_killed_worker_costs_an_epoch_and_changes_nothing(ray_local, events, tmp_path):
+    longer = config(epochs=6, steps_per_epoch=12)
+    plain, _ = fit_encoder(read_inputs(longer, events), longer.embedding, longer.seed)
+    killed = threading.Event()
+
+    def kill(record: dict) -> None:
+        if record["epoch"] == 1 and not killed.is_set():
+            workers = [
+                p
+                for p in psutil.Process().children(recursive=True)
+                if any("RayTrainWorker" in part for part in p.cmdline())
+            ]
+            assert workers
+            for worker in workers:
+                os.kill(worker.pid, signal.SIGKILL)
+            killed.set()
+
+    encoder, record = train_encoder(longer, events, tmp_path, MANIFEST, on_epoch=kill)
+    assert killed.is_set()
+    assert [r["epoch"] for r in record["history"]] == list(range(6))
+    assert_same(encoder, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_what_cannot_be_trained_is_one_line(ray_local, events, tmp_path):
+    with pytest.raises(UserError, match=r"group 1 has .* events in the train part"):
+        train_encoder(config(batch_size=900), events, tmp_path, MANIFEST)
+    given = config(batch_size=25)
+    two = given.model_copy(update={"resources": given.resources.model_copy(update={"train_workers": 2})})
+    with pytest.raises(UserError, match=r"batch_size = 25: must divide by resources\.train_workers = 2"):
+        train_encoder(two, events, tmp_path, MANIFEST)
+    absent = Config.model_validate(
+        given.model_dump() | {"simulate": {"samples": {n: {} for n in [*GROUPS, "zp_400"]}},
+                              "embedding": given.embedding.model_dump() | {"samples": [*GROUPS, "zp_400"]}}
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"'zp_400' was not simulated \(present: ggf, wn_150, yy\)"):
+        train_encoder(absent, events, tmp_path, MANIFEST)
+    assert np.isfinite(read_inputs(config(), events).objects).all()
