@@ -1,4 +1,4 @@
-"""Entry of a Ray job: `ray job submit --working-dir . -- python jobs/simulate.py --config configs/contrastive/laptop.yaml`.
+"""Entry of a Ray job: `ray job submit --working-dir . -- python jobs/simulate.py --config FILE`.
 
 The job joins the cluster that runs it (Ray sets RAY_ADDRESS); the run folder must be on storage that all nodes see.
 """

@@ -191,8 +191,8 @@ class Flow(Section):
     """Events a step of each member. [default]"""
     learning_rate: float = Field(1e-3, gt=0)
     """Highest learning rate of Adam; cosine to zero. [default]"""
-    validation_fraction: float = Field(0.1, gt=0, lt=1)
-    """Share of the sidebands that selects each member's best epoch. [default]"""
+    validation_fraction: float = Field(0.25, gt=0, le=0.5)
+    """Share of the sidebands that a member is not trained on: selects its best epoch and calibrates it. [default]"""
     oversampling: float = Field(4.0, gt=0)
     """Generated continuum events in the signal region per expected one. [default]"""
 

@@ -55,6 +55,36 @@ def _trainable(given: dict[str, Any], tables: Tables, config: Config, ledger: Pa
     tune.report({"status": run_trial(tables, config, Trial(**point), key, ledger, threads)})
 
 
+def _progress(
+    trials: dict[str, Trial], book: Ledger, on_trial: Callable[[str, Trial], None] | None, retries: int
+) -> Any:
+    """A Tune callback, in the driver, that tells which trial ended and records those whose process died for good."""
+    from ray import tune
+
+    class Progress(tune.Callback):
+        def __init__(self, *given: Any) -> None:
+            self.trials, self.book, self.on_trial, self.retries = given
+
+        def __getstate__(self) -> dict[str, Any]:
+            # Tune pickles its callbacks beside the experiment; ours hold a progress bar, and nobody restores them.
+            return {}
+
+        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            self.ended(trial.config["trial"]["key"])
+
+        def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            key = trial.config["trial"]["key"]
+            if not self.book.finished(key):
+                self.book.record_failure(key, self.trials[key], f"its process died {self.retries + 1} times")
+            self.ended(key)
+
+        def ended(self, key: str) -> None:
+            if self.on_trial:
+                self.on_trial(key, self.trials[key])
+
+    return Progress(trials, book, on_trial, retries)
+
+
 def run_scan(
     config: Config,
     tables: Tables,
@@ -79,29 +109,13 @@ def run_scan(
     cpus = config.resources.trial_cpus
     threads = max(1, math.floor(cpus))
 
-    class Progress(tune.Callback):
-        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            self._ended(trial)
-
-        def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            key = trial.config["trial"]["key"]
-            if not book.finished(key):
-                book.record_failure(
-                    key, missing[key], f"the trial's process died: {trial.error_file or 'no traceback'}"
-                )
-            self._ended(trial)
-
-        def _ended(self, trial: Any) -> None:
-            if on_trial:
-                key = trial.config["trial"]["key"]
-                on_trial(key, missing[key])
-
     trainable = tune.with_parameters(
         _trainable, tables=tables, config=config, ledger=folder.resolve(), threads=threads
     )  # fmt: skip
     grid = [{"key": key, "signal": t.signal, "strength": t.strength, "instance": t.instance}
             for key, t in missing.items()]  # fmt: skip
     storage = folder / "tune"
+    callback = _progress(missing, book, on_trial, config.resources.max_failures)
     tune.Tuner(
         tune.with_resources(trainable, {"cpu": cpus}),
         param_space={"trial": tune.grid_search(grid)},
@@ -109,7 +123,7 @@ def run_scan(
             reuse_actors=True, max_concurrent_trials=max(1, math.floor(total_cpus() / cpus)), num_samples=1
         ),
         run_config=tune.RunConfig(
-            name="scan", storage_path=str(storage.resolve()), verbose=0, callbacks=[Progress()],
+            name="scan", storage_path=str(storage.resolve()), verbose=0, callbacks=[callback],
             failure_config=tune.FailureConfig(max_failures=config.resources.max_failures),
         ),
     ).fit()  # fmt: skip

@@ -36,6 +36,9 @@ class ConditionalFlow:
     mass_high: float
     history: list[dict[str, float]] = field(default_factory=list)
     """Per epoch: mean training and validation negative log-likelihood in nats."""
+    held_out: list[np.ndarray] = field(default_factory=list)
+    """For each member, the rows of the fitted data on which it was not trained. The first ``1/validation_fraction``
+    members hold out disjoint rows, later ones the same again."""
 
     def _context(self, masses: np.ndarray) -> np.ndarray:
         return (2 * (masses - self.mass_low) / (self.mass_high - self.mass_low) - 1)[:, None]
@@ -48,6 +51,12 @@ class ConditionalFlow:
         with torch.no_grad():
             logs = self.ensemble.double().log_prob(x.expand(members, -1, -1), c.expand(members, -1, -1))
         return (torch.logsumexp(logs, 0) - math.log(members)).numpy() - np.log(self.std).sum()
+
+    def member(self, index: int) -> ConditionalFlow:
+        """One member as an ensemble of its own."""
+        state = self.state()
+        one = {name: value[index : index + 1] for name, value in self.ensemble.state_dict().items()}
+        return ConditionalFlow.from_state(state | {"members": 1, "model": one})
 
     def sample(self, masses: np.ndarray, rng: np.random.Generator, chunk: int = 8192) -> np.ndarray:
         """One latent for each mass, the members taking turns: (n,) -> (n, d), float32.
@@ -110,9 +119,9 @@ def fit_flows(
 ) -> ConditionalFlow:
     """Train ``config.members`` flows together on (latents, masses) of the sidebands.
 
-    Each member has its own initialisation, validation split and shuffling, keyed by (seed, member), so that adding a
-    member changes none of the others. Each keeps the weights of its own best validation epoch. One Adam updates all:
-    its update is element-wise, so members do not touch each other.
+    Each member has its own initialisation and shuffling, keyed by (seed, member), so that adding a member changes none
+    of the others, and holds out its own block of the data. Each keeps the weights of its best epoch on that block.
+    One Adam updates all: its update is element-wise, so members do not touch each other.
 
     Args:
         latents: (n, d); masses: (n,) GeV; window: mass range mapped to [-1, 1].
@@ -137,9 +146,12 @@ def fit_flows(
     c = torch.as_tensor(flow._context(masses), dtype=torch.float32, device=device)
 
     streams = [seeds.generator(seed, "flow-batches", m) for m in range(members)]
-    n_valid = max(1, round(config.validation_fraction * n))
-    orders = np.stack([stream.permutation(n) for stream in streams])
-    valid, train = torch.from_numpy(orders[:, :n_valid]).to(device), orders[:, n_valid:]
+    order = seeds.generator(seed, "flow-blocks").permutation(n)
+    n_valid = max(1, int(config.validation_fraction * n))
+    starts = [m % int(1 / config.validation_fraction) * n_valid for m in range(members)]
+    flow.held_out = [order[start : start + n_valid] for start in starts]
+    valid = torch.from_numpy(np.stack(flow.held_out)).to(device)
+    train = np.stack([np.delete(order, np.s_[start : start + n_valid]) for start in starts])
     batch = min(config.batch_size, train.shape[1])
     steps = train.shape[1] // batch
     optimiser = torch.optim.Adam(ensemble.parameters(), lr=config.learning_rate)

@@ -191,7 +191,8 @@ def evaluate(
     kappa, kappa_error = 1.0, 0.0
     if config.selection.sideband_calibration:
         kappa, kappa_error = _calibration(
-            scores.others["sideband_data"] <= point, scores.others["sideband_template"] <= point
+            scores.others["sideband_data"][template.sideband_rows] <= point,
+            scores.others["sideband_template"] <= point,
         )
     after, after_error = template.expected_after(
         scores.template <= point, kappa, kappa_error, config.selection.higgs_uncertainty
@@ -211,8 +212,9 @@ def _calibration(data: np.ndarray, template: np.ndarray) -> tuple[float, float]:
     """Ratio of passing shares, sideband data over sideband template, with its binomial error.
 
     The flow is a fit: where the classifier selects, it may be off by some per cent, and there a classifier that looks
-    for differences selects most eagerly. The sidebands hold real data that the classifier never saw; the same cut
-    there measures the mismodelling. One count is added to each side so that an empty tail has a finite error.
+    for differences selects most eagerly. The sidebands hold real data that neither the classifier nor, block by
+    block, the flow member was trained on; the same cut there measures the mismodelling. One count is added to each
+    side so that an empty tail has a finite error.
     """
     k, n, j, m = data.sum() + 1, len(data) + 1, template.sum() + 1, len(template) + 1
     ratio = (k / n) / (j / m)

@@ -23,7 +23,9 @@ class Template:
     """(n,) expected events."""
     is_higgs: np.ndarray
     sideband: np.ndarray
-    """(m, d) generated continuum at the masses of the sideband data, one each."""
+    """(m, d) generated continuum at the masses of ``sideband_rows``, each by the member that did not see that event."""
+    sideband_rows: np.ndarray
+    """(m,) rows of the sideband data that at least one flow member was not trained on."""
     fit: SidebandFit
     continuum: float
     """Expected continuum events in the signal region, from the sideband fit."""
@@ -79,8 +81,12 @@ def build_template(
         inside = higgs[name].take(in_signal_region(higgs[name].mass, window))
         latents.append(inside.latent)
         weights.append(inside.weight * config.pseudodata.luminosity)
-    sideband = flow.sample(sideband_masses, rng)
+    # A member agrees too well with the events it was trained on: only those it never saw can calibrate it.
+    blocks = {tuple(rows[:1]): (m, rows) for m, rows in reversed(list(enumerate(flow.held_out)))}
+    held_out = sorted(blocks.values(), key=lambda pair: pair[0])
+    sideband = np.concatenate([flow.member(m).sample(sideband_masses[rows], rng) for m, rows in held_out])
+    sideband_rows = np.concatenate([rows for _, rows in held_out])
     weight = np.concatenate(weights)
     return Template(
-        np.concatenate(latents), weight, np.arange(len(weight)) >= n, sideband, fit, continuum, error
+        np.concatenate(latents), weight, np.arange(len(weight)) >= n, sideband, sideband_rows, fit, continuum, error
     )  # fmt: skip
