@@ -13,10 +13,11 @@ from raypipe.config import Resources
 
 @contextlib.contextmanager
 def ray_session(resources: Resources) -> Iterator[None]:
-    """Ray for the duration of the block: the cluster of RAY_ADDRESS, else an embedded one on the loopback interface.
+    """Ray for the duration of the block: the cluster of RAY_ADDRESS, else an embedded one.
 
-    A session that is already there is used and left alone. The embedded Ray is protected by a token that lives only
-    in this process and its children, so that no other user of the machine can submit work to it.
+    A session that is already there is used and left alone. Ray listens on this machine's address whatever one asks for
+    (its dashboard on the loopback interface), so the embedded one is protected by a token that lives only in this
+    process and its children: nobody else can submit work to it.
     """
     # Ray reads these when it is first imported, so raypipe never imports it earlier than here.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -40,7 +41,6 @@ def ray_session(resources: Resources) -> Iterator[None]:
             object_store_memory=int(resources.object_store_gib * 2**30),
             include_dashboard=True,  # without it Ray Train V2 floods standard error
             dashboard_host="127.0.0.1",
-            _node_ip_address="127.0.0.1",
             log_to_driver=False,
             logging_level=logging.WARNING,
         )

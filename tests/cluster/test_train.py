@@ -80,15 +80,16 @@ def test_one_worker_is_the_plain_training_and_a_second_call_only_reads(ray_local
     assert load_encoder(tmp_path, encoder_key(config(), {"key": "others"})) is None
 
 
-def test_two_workers_give_the_loss_of_the_global_batch(ray_local, events, reference, tmp_path):
-    given = config()
+def test_two_workers_give_the_loss_of_the_global_batch(ray_local, events, tmp_path):
+    given = config(epochs=2)
+    _, history = fit_encoder(read_inputs(given, events), given.embedding, given.seed)
     two = given.model_copy(update={"resources": given.resources.model_copy(update={"train_workers": 2})})
     _, record = train_encoder(two, events, tmp_path, MANIFEST)
-    assert [r["loss"] for r in record["history"]] == pytest.approx([r["loss"] for r in reference[1]], rel=1e-3)
+    assert [r["loss"] for r in record["history"]] == pytest.approx([r["loss"] for r in history], rel=1e-3)
 
 
 def test_a_killed_worker_costs_an_epoch_and_changes_nothing(ray_local, events, tmp_path):
-    longer = config(epochs=6, steps_per_epoch=12)
+    longer = config(epochs=5, steps_per_epoch=12)
     plain, _ = fit_encoder(read_inputs(longer, events), longer.embedding, longer.seed)
     killed = threading.Event()
 
@@ -106,12 +107,12 @@ def test_a_killed_worker_costs_an_epoch_and_changes_nothing(ray_local, events, t
 
     encoder, record = train_encoder(longer, events, tmp_path, MANIFEST, on_epoch=kill)
     assert killed.is_set()
-    assert [r["epoch"] for r in record["history"]] == list(range(6))
+    assert [r["epoch"] for r in record["history"]] == list(range(5))
     assert_same(encoder, plain, rtol=1e-5, atol=1e-6)
 
 
 def test_what_cannot_be_trained_is_one_line(ray_local, events, tmp_path):
-    with pytest.raises(UserError, match=r"group 1 has .* events in the train part"):
+    with pytest.raises(UserError, match=r"group -1 has .* events in the train part"):
         train_encoder(config(batch_size=900), events, tmp_path, MANIFEST)
     given = config(batch_size=25)
     two = given.model_copy(update={"resources": given.resources.model_copy(update={"train_workers": 2})})
