@@ -224,6 +224,16 @@ def test_bad_arguments_are_one_line(tmp_path, arguments, words):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("job", ["simulate", "embed", "scan"])
+def test_job_entries_are_the_commands(job):
+    done = subprocess.run(
+        [sys.executable, f"jobs/{job}.py", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{job} [OPTIONS]" in done.stdout
+    assert "Example:" in done.stdout
+
+
 def test_bad_files_are_one_line(finished, tmp_path):
     output, _ = finished
     blocked = tmp_path / "file"

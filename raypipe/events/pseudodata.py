@@ -10,7 +10,7 @@ from raypipe import seeds
 from raypipe.config import MassWindow
 from raypipe.errors import UserError
 from raypipe.events.latents import Events
-from raypipe.stats.sideband import in_signal_region
+from raypipe.events.regions import in_signal_region
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.events.latents import Events
 from raypipe.events.pseudodata import PseudoData, draw, expected_background
+from raypipe.events.regions import in_sidebands, in_signal_region
 from raypipe.fit.batches import PARTS, parts_of
 from raypipe.fit.classifier import FoldScores, out_of_fold_scores
 from raypipe.fit.flows import fit_flows
 from raypipe.search.result import NO_SIGNAL, Result, Trial
 from raypipe.search.template import Template, build_template
 from raypipe.stats.roc import sic, sic_curve, weighted_auc
-from raypipe.stats.sideband import fit_sidebands, in_sidebands, in_signal_region
+from raypipe.stats.sideband import fit_sidebands
 from raypipe.stats.significance import counting_significance
 
 CONTINUUM = "yy"

@@ -9,8 +9,9 @@ import numpy as np
 from raypipe import seeds
 from raypipe.config import Config
 from raypipe.events.latents import Events
+from raypipe.events.regions import in_signal_region
 from raypipe.fit.flows import ConditionalFlow
-from raypipe.stats.sideband import SidebandFit, in_signal_region
+from raypipe.stats.sideband import SidebandFit
 
 
 @dataclass(frozen=True)

@@ -48,16 +48,6 @@ class SidebandFit:
         return np.interp(rng.random(n), cumulative / cumulative[-1], grid)
 
 
-def in_signal_region(mass: np.ndarray, window: MassWindow) -> np.ndarray:
-    """Mask of masses in the signal region [sr_low, sr_high)."""
-    return (mass >= window.sr_low) & (mass < window.sr_high)
-
-
-def in_sidebands(mass: np.ndarray, window: MassWindow) -> np.ndarray:
-    """Mask of masses in the window but not in the signal region."""
-    return (mass >= window.low) & (mass < window.high) & ~in_signal_region(mass, window)
-
-
 def fit_sidebands(masses: np.ndarray, window: MassWindow, config: MassFit) -> SidebandFit:
     """Extended binned maximum-likelihood fit of an exponential of a polynomial to the sidebands (iminuit).
 

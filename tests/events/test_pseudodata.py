@@ -9,7 +9,7 @@ from raypipe.config import MassWindow
 from raypipe.errors import UserError
 from raypipe.events.latents import Events
 from raypipe.events.pseudodata import draw, expected_background
-from raypipe.stats.sideband import in_signal_region
+from raypipe.events.regions import in_signal_region
 
 WINDOW = MassWindow()
 

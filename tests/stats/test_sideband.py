@@ -8,7 +8,8 @@ from scipy import stats
 
 from raypipe.config import MassFit, MassWindow
 from raypipe.errors import UserError
-from raypipe.stats.sideband import fit_sidebands, in_sidebands, in_signal_region
+from raypipe.events.regions import in_sidebands, in_signal_region
+from raypipe.stats.sideband import fit_sidebands
 
 WINDOW = MassWindow()
 
