@@ -10,28 +10,34 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.cluster.runtime import limit_threads, total_cpus
+from raypipe.cluster.train import load_encoder
 from raypipe.config import Config, Embedding
 from raypipe.errors import UserError
 from raypipe.events.latents import latent_schema
 from raypipe.events.schema import SPLITS, tensor_column, tensor_values
 from raypipe.events.table import read_table, sample_path, write_table
 from raypipe.files import code_digest, digest, file_digest, read_json, write_json
-from raypipe.fit.encoder import build_encoder, embed, latent_noise
+from raypipe.fit.encoder import embed, latent_noise
 
 COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "pt_yy", "dr_yy", "features", "objects"]
 BATCH = 4096
 
 
 class Embedder:
-    """Ray Data actor: event batches -> latent table batches. Holds the encoder between batches."""
+    """Ray Data actor: event batches -> latent table batches. Reads the encoder once and keeps it."""
 
-    def __init__(self, embedding: dict[str, Any], state: dict[str, Any], seed: int) -> None:
+    def __init__(self, folder: str, seed: int) -> None:
+        import ray
+
         limit_threads(1)
-        self.config, self.seed = Embedding.model_validate(embedding), seed
-        config = self.config
-        self.encoder = build_encoder(config)
-        self.encoder.load_state_dict(state)
-        self.schema = latent_schema(config.encoder.latent)
+        loaded = load_encoder(Path(folder))
+        if loaded is None:
+            raise UserError(f"{folder}: no encoder here; all machines must share this folder")
+        self.encoder, record = loaded
+        if ray.get_gpu_ids():
+            self.encoder.to("cuda")
+        self.config, self.seed = Embedding.model_validate(record["embedding"]), seed
+        self.schema = latent_schema(self.config.encoder.latent)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         event = np.stack([batch["pt_yy"].to_numpy(), batch["dr_yy"].to_numpy()], axis=1)
@@ -64,12 +70,12 @@ def load_latents(folder: Path, key: str | None = None) -> tuple[pa.Table, dict[s
 
 
 def embed_events(
-    config: Config, events: Path, folder: Path, manifest: dict[str, Any], encoder: Any, record: dict[str, Any],
+    config: Config, events: Path, folder: Path, manifest: dict[str, Any], record: dict[str, Any],
     on_rows: Callable[[int], None] | None = None,
 ) -> tuple[pa.Table, dict[str, Any]]:  # fmt: skip
     """Write ``latents.parquet`` (both splits of all samples, sorted by id) unless it is already there.
 
-    Ray must be running.
+    Ray must be running. The finished encoder of ``folder`` is used; ``record`` is its record.
 
     Args:
         on_rows: called with the number of rows of each finished batch.
@@ -85,11 +91,10 @@ def embed_events(
     paths = [str(sample_path(events, split, name)) for split in SPLITS for name in config.simulate.samples]
     for path in paths:  # a corrupt file should fail here by name, not inside a Ray task
         read_table(path, ["event_id"])
-    state = {name: value.cpu() for name, value in encoder.state_dict().items()}
     cores = max(1, int(total_cpus()))
     gpu = {"num_gpus": 1} if config.resources.gpu else {}
     dataset = ray.data.read_parquet(paths, columns=COLUMNS).map_batches(
-        Embedder, fn_constructor_args=(record["embedding"], state, config.seed),
+        Embedder, fn_constructor_args=(str(folder.resolve()), config.seed),
         batch_size=BATCH, batch_format="pyarrow", num_cpus=0.5, compute=ray.data.ActorPoolStrategy(size=cores), **gpu,
     )  # fmt: skip
     schema = latent_schema(config.embedding.encoder.latent)

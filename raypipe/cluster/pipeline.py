@@ -114,15 +114,13 @@ class Run:
                     self.config, self.events, folder, manifest,
                     on_epoch=lambda r: bar(1, f"contrastive {r['contrastive']:.3f}, KL {r['kl']:.2f}"),
                 )  # fmt: skip
-        encoder, record = found
+        record = found[1]
         done = embedding.load_latents(folder, embedding.latents_key(manifest, record))
         if done is None:
             self.ray()
             rows = sum(sample["n"] for sample in manifest["samples"].values())
             with self.timed("embed"), progress_bar("embed events", rows) as bar:
-                done = embedding.embed_events(
-                    self.config, self.events, folder, manifest, encoder, record, on_rows=bar
-                )  # fmt: skip
+                done = embedding.embed_events(self.config, self.events, folder, manifest, record, on_rows=bar)
         return done
 
     def tables(self) -> tuple[Tables, dict[str, Any]]:
