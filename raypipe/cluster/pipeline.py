@@ -197,15 +197,17 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     from raypipe.report.page import headlines, result_rows
 
     head, body = result_rows(summary["results_all_working_points"])
-    table = Table(*head, title=f"raypipe: {folder}", box=None, header_style="bold")
+    table = Table(title=f"raypipe: {folder}", box=None, header_style="bold")
+    for name in head:
+        table.add_column(name, no_wrap=True)
     for row in body:
         table.add_row(*row)
     console.print(table)
     for line in headlines(summary):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
     stages = ", ".join(f"{k} {v:.0f} s" for k, v in summary["stage_seconds"].items())
-    console.print(f"Stages: {stages}; peak memory {summary['peak_rss_gib']:.1f} GiB", highlight=False)
+    console.print(f"Stages: {stages}; peak memory {summary['peak_rss_gib']:.1f} GiB", highlight=False, soft_wrap=True)
     for failed in summary["failed_trials"]:
         console.print(f"[red]failed: {failed['signal']} {failed['strength']:g} instance {failed['instance']}[/red]: "
-                      f"{failed['error'].strip().splitlines()[-1]}", highlight=False)  # fmt: skip
-    console.print(f"Report: {folder / 'report.html'}", highlight=False)
+                      f"{failed['error'].strip().splitlines()[-1]}", highlight=False, soft_wrap=True)  # fmt: skip
+    console.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
