@@ -31,6 +31,12 @@ def expected_background(background: dict[str, Events], luminosity: float, window
     return luminosity * sum(float(e.weight[in_signal_region(e.mass, window)].sum()) for e in background.values())
 
 
+def expected_overlap(background: dict[str, Events], luminosity: float) -> float:
+    """Expected share of an instance's background events that another instance has too."""
+    wanted = {name: luminosity * float(e.weight.sum()) for name, e in background.items()}
+    return sum(wanted[name] ** 2 / len(e) for name, e in background.items()) / sum(wanted.values())
+
+
 def draw(
     background: dict[str, Events],
     luminosity: float,
@@ -48,8 +54,7 @@ def draw(
     signal and strength compare like with like. The signal gives Poisson(strength x sqrt(B)) events in the signal
     region, B being the expected background there, and as many outside as its mass distribution asks for.
 
-    Instances draw from the same finite simulation: two of them share about luminosity/(simulated luminosity) of their
-    events, which the caller reports.
+    Instances draw from the same finite simulation, so two of them share events (`expected_overlap`).
 
     Raises:
         UserError: more events wanted than were simulated, naming the sample and both numbers.

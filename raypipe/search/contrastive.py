@@ -15,7 +15,7 @@ from raypipe import seeds
 from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.events.latents import Events
-from raypipe.events.pseudodata import PseudoData, draw, expected_background
+from raypipe.events.pseudodata import PseudoData, draw, expected_background, expected_overlap
 from raypipe.events.regions import in_sidebands, in_signal_region
 from raypipe.fit.batches import PARTS, parts_of
 from raypipe.fit.classifier import FoldScores, out_of_fold_scores
@@ -132,7 +132,7 @@ def search(tables: Tables, config: Config, trial: Trial, *, threads: int = 1) ->
         "embedding": config.embedding.name, "luminosity": luminosity,
         "seed": config.seed, "b_expected_sr": expected, "closure_auc": closure[0], "closure_auc_error": closure[1],
         "massfit_chi2": fit.chi2, "massfit_ndf": fit.ndf,
-        "instance_overlap": 1 - len(data.left_over) / sum(len(e) for e in background.values()),
+        "instance_overlap": expected_overlap(background, luminosity),
         **clock, "seconds": time.perf_counter() - started,
     }  # fmt: skip
     rows = [

@@ -8,7 +8,7 @@ import pytest
 from raypipe.config import MassWindow
 from raypipe.errors import UserError
 from raypipe.events.latents import Events
-from raypipe.events.pseudodata import draw, expected_background
+from raypipe.events.pseudodata import draw, expected_background, expected_overlap
 from raypipe.events.regions import in_signal_region
 
 WINDOW = MassWindow()
@@ -58,6 +58,12 @@ def test_nothing_is_drawn_twice_and_the_rest_is_left_over():
     every = np.concatenate([e.event_id for e in BACKGROUND.values()])
     assert set(data.left_over.event_id) == set(every) - set(ids)
     assert set(data.signal_left_over.event_id) == set(SIGNAL.event_id) - set(ids)
+
+
+def test_overlap_of_two_instances():
+    sets = [set(draw(BACKGROUND, 5.0, WINDOW, seed=1, instance=i).events.event_id) for i in range(12)]
+    shared = [len(a & b) / len(a) for i, a in enumerate(sets) for b in sets[:i]]
+    assert np.mean(shared) == pytest.approx(expected_overlap(BACKGROUND, 5.0), abs=0.02)
 
 
 def test_asking_for_more_than_was_simulated_is_refused():
