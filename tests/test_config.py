@@ -54,9 +54,9 @@ def test_bad_files(tmp_path):
 
 
 def test_overrides_apply_in_order_and_resources_do_not_change_the_hash(laptop_yaml):
-    config = load_config(laptop_yaml, ["flow.epochs=7", "flow.epochs=9", "output=elsewhere", "resources.cpus=1"])
-    assert config.flow.epochs == 9
-    assert config.physics_hash() == load_config(laptop_yaml, ["flow.epochs=9"]).physics_hash()
+    config = load_config(laptop_yaml, ["flow.epochs=7", "flow.epochs=11", "output=elsewhere", "resources.cpus=1"])
+    assert config.flow.epochs == 11
+    assert config.physics_hash() == load_config(laptop_yaml, ["flow.epochs=11"]).physics_hash()
     assert config.physics_hash() != load_config(laptop_yaml).physics_hash()
 
 
