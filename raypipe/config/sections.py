@@ -1,4 +1,4 @@
-"""The whole YAML of a search as pydantic models: every knob, its unit, and where its default comes from.
+"""The sections shared by the searches: every knob, its unit, and where its default comes from.
 
 Origins, at the end of each description: `paper C` stands in the text of 2603.25794; `derived` follows from it by
 arithmetic; `code` stands in the authors' public generation code; `default` is raypipe's own choice, never to be
@@ -7,24 +7,11 @@ quoted as the paper's value.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from raypipe.errors import UserError
-from raypipe.files import digest
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are refused, values cannot change after reading."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
-    )
+from raypipe.config.base import Section
 
 
 class SampleSize(Section):
@@ -283,124 +270,3 @@ class Tracking(Section):
     """Experiment name. [default]"""
     uri: str | None = None
     """Tracking URI; MLFLOW_TRACKING_URI wins; an SQLite file in the output folder when neither is given. [default]"""
-
-
-class Config(Section):
-    """One search, whole."""
-
-    search: Literal["contrastive"] = "contrastive"
-    """Which of the published searches this is."""
-    output: str = "runs/default"
-    """Folder of everything this run writes."""
-    seed: int = Field(1, ge=0)
-    """Root of every random stream."""
-    simulate: Simulate
-    """Event samples."""
-    window: MassWindow = MassWindow()
-    """Signal region and sidebands."""
-    embedding: Embedding
-    """Encoder and its training."""
-    pseudodata: PseudoData
-    """Pseudo-data."""
-    massfit: MassFit = MassFit()
-    """Sideband mass fit."""
-    flow: Flow = Flow()
-    """Background model."""
-    classifier: Classifier = Classifier()
-    """Data against background."""
-    selection: Selection
-    """Working points."""
-    scan: Scan
-    """Grid."""
-    resources: Resources = Resources()
-    """Ray resources; they never change a number."""
-    tracking: Tracking = Tracking()
-    """MLflow."""
-
-    @model_validator(mode="after")
-    def _samples_exist(self) -> Config:
-        known = set(self.simulate.samples)
-        for key, names in (
-            ("embedding.samples", self.embedding.samples),
-            ("pseudodata.background", self.pseudodata.background),
-            ("scan.signals", self.scan.signals),
-        ):
-            for name in names:
-                if name not in known:
-                    raise ValueError(f"{key}: sample {name!r} is not in simulate.samples ({', '.join(sorted(known))})")
-        return self
-
-    def physics_hash(self) -> str:
-        """Hash of everything that can change a number: not the output folder, the resources or the tracking."""
-        return digest(self.model_dump(mode="json", exclude={"output", "resources", "tracking"}))
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML configuration, apply dotted ``overrides`` such as ``flow.epochs=50``, and validate it.
-
-    Raises:
-        UserError: one line naming the file, the key, the value and what is allowed.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such configuration file")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected a mapping of keys at the top level, found {type(values).__name__}")
-    source = str(path)
-    for override in overrides:
-        _apply(values, override)
-        source = f"{path} with overrides"
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise UserError(_one_line(source, error)) from error
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"override {override!r}: expected KEY=VALUE with a dotted key, such as flow.epochs=50")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"override {override!r}: the value is not valid YAML") from error
-    *parents, last = key.split(".")
-    node = values
-    for parent in parents:
-        node = node.setdefault(parent, {})
-        if not isinstance(node, dict):
-            raise UserError(f"override {override!r}: {parent!r} is a value, not a section")
-    node[last] = value
-
-
-def _one_line(source: str, error: ValidationError) -> str:
-    """The first problem of a failed validation as one line; further problems are counted."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "configuration"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        allowed = _fields_at(first["loc"][:-1])
-        close = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"{source}: unknown key {key!r}: {hint}allowed: {', '.join(allowed)}{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
-        return f"{source}: key {key!r} is missing{more}"
-    if isinstance(first["input"], dict | BaseModel):
-        return f"{source}: {key}: {message}{more}"
-    return f"{source}: {key} = {first['input']!r}: {message[0].lower()}{message[1:]}{more}"
-
-
-def _fields_at(location: tuple[str | int, ...]) -> list[str]:
-    """Names of the keys allowed in the section at ``location``."""
-    model: type[BaseModel] = Config
-    for part in location:
-        field = model.model_fields.get(str(part))
-        annotation = field.annotation if field else SampleSize  # the only sections inside a mapping
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
-    return list(model.model_fields)

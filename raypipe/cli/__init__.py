@@ -1,0 +1,37 @@
+"""The command line: thin, every command a few lines over the library; one module a family of commands."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from raypipe import __version__
+from raypipe.cli import stages, tools
+from raypipe.cli.base import Commands
+from raypipe.cli.bench import bench
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="raypipe")
+def main() -> None:
+    """Model-agnostic searches for new physics, from a laptop to a Ray cluster.
+
+    Every stage skips what is already done and continues what was interrupted. Any configuration value can be
+    overridden by KEY=VALUE with a dotted key.
+
+    \b
+    Example, the whole search on this machine:
+      raypipe scan --config configs/contrastive/laptop.yaml
+    """
+    # One thread a library unless the user says otherwise, before the stages import NumPy: two cores must not fight.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+for command in (
+    stages.simulate, stages.embed, stages.search, stages.scan, stages.report,
+    tools.doctor, tools.config,
+    bench,
+):  # fmt: skip
+    main.add_command(command)

@@ -1,0 +1,5 @@
+"""`python -m raypipe.cli`."""
+
+from raypipe.cli import main
+
+main()

@@ -1,0 +1,49 @@
+"""What the commands share: the group that prints errors as one line, the common options, output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from raypipe.config import Config, load_config
+from raypipe.errors import UserError
+
+
+class Commands(click.Group):
+    """Prints a `UserError` as one line and leaves with status 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"raypipe: error: {error}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("raypipe: interrupted; run the same command again to go on", err=True)
+            sys.exit(130)
+
+
+def options(command: Callable) -> Callable:
+    """--config, overrides, --output and --json, common to the stages."""
+    for decorate in (
+        click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
+        click.option("--output", type=click.Path(path_type=Path), help="Run folder; wins over the configuration."),
+        click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="YAML of the search."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def load(path: Path, output: Path | None, overrides: tuple[str, ...]) -> Config:
+    extra = [f"output={json.dumps(str(output))}"] if output else []
+    return load_config(path, [*overrides, *extra])
+
+
+def emit(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, allow_nan=False))

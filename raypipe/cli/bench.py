@@ -1,0 +1,48 @@
+"""`raypipe bench`: ratios against what a user would otherwise run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from raypipe.cli.base import emit
+from raypipe.errors import UserError
+from raypipe.files import read_json, write_json
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--smoke", is_flag=True, help="Tiny sizes: shows that every bench runs; its ratios mean nothing.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("runs/bench"), show_default=True)
+@click.option("--list", "list_only", is_flag=True, help="Print the names and leave.")
+@click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON on standard output.")
+def bench(names: tuple[str, ...], smoke: bool, output: Path, list_only: bool, as_json: bool) -> None:
+    """Measure stages against their plain counterparts, in one run; writes bench.json into --output.
+
+    \b
+    Example:
+      raypipe bench ensemble simulate --json
+    """
+    from raypipe.bench.base import BENCHES, run_bench, versions
+
+    if list_only:
+        click.echo("\n".join(BENCHES))
+        return
+    unknown = [name for name in names if name not in BENCHES]
+    if unknown:
+        raise UserError(f"no bench {unknown[0]!r}: there are {', '.join(BENCHES)}")
+    path = output / "bench.json"
+    record = read_json(path) if path.is_file() else {"benches": {}}
+    for name in names or BENCHES:
+        rows = [measurement.row() for measurement in run_bench(name, smoke)]
+        record["benches"][name] = {"rows": rows, "smoke": smoke, "versions": versions()}
+        write_json(path, record)  # after every bench, so that an interrupted run keeps what it has
+        for row in rows:
+            bound = f"  asked {'<=' if row['at_most'] else '>='} {row['target']:g}" if row["target"] is not None else ""
+            click.echo(
+                f"{row['name']}: {row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f}) {row['meaning']}"
+                f"{bound}", err=True,
+            )  # fmt: skip
+    if as_json:
+        emit(record)

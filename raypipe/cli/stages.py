@@ -1,0 +1,130 @@
+"""The stages of a search as commands: simulate, embed, search, scan, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from raypipe.cli.base import emit, load, options
+from raypipe.errors import UserError
+
+
+@click.command()
+@options
+def simulate(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...]) -> None:
+    """Simulate the event samples.
+
+    \b
+    Example:
+      raypipe simulate --config configs/contrastive/laptop.yaml simulate.samples.yy.events=50000
+    """
+    from raypipe.cluster.pipeline import Run
+
+    with Run(load(path, output, overrides)) as run:
+        manifest = run.simulate()
+        if as_json:
+            emit(manifest)
+        for name, sample in manifest["samples"].items():
+            click.echo(
+                f"{name:14s} {sample['n']:8d} events, {sample['yield_per_fb']:10.4g} per fb^-1, "
+                f"efficiency {sample['efficiency']:.3f}", err=True,
+            )  # fmt: skip
+
+
+@click.command()
+@options
+def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...]) -> None:
+    """Train the encoder and embed all events (simulates what is missing).
+
+    \b
+    Example:
+      raypipe embed --config configs/contrastive/laptop.yaml resources.train_workers=2
+    """
+    from raypipe.cluster.pipeline import Run
+
+    with Run(load(path, output, overrides)) as run:
+        _, record = run.embed()
+        where = run.folder / "encoder" / "latents.parquet"
+        click.echo(f"{record['rows']} events embedded: {where}", err=True)
+        if as_json:
+            emit({**record, "path": str(where)})
+
+
+@click.command()
+@options
+@click.option("--signal", default="none", show_default=True, help="Sample to inject, or none.")
+@click.option("--strength", type=float, default=0.0, show_default=True, help="Injected S/sqrt(B) in the signal region.")
+@click.option("--instance", type=int, default=0, show_default=True, help="Which pseudo-data set.")
+def search(
+    path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...], signal: str, strength: float,
+    instance: int,
+) -> None:  # fmt: skip
+    """Run the search once on one pseudo-data set (prepares what is missing).
+
+    \b
+    Example:
+      raypipe search --config configs/contrastive/laptop.yaml --signal xsh_500_100 --strength 3
+    """
+    from raypipe.cluster.pipeline import Run
+    from raypipe.cluster.scan import trial_inputs
+    from raypipe.search.result import NO_SIGNAL, Trial
+
+    config = load(path, output, overrides)
+    if signal != NO_SIGNAL and signal not in config.scan.signals:
+        raise UserError(f"--signal {signal!r} is not in scan.signals ({', '.join(config.scan.signals)})")
+    if (signal == NO_SIGNAL) != (strength == 0) or strength < 0:
+        raise UserError(f"--strength {strength:g} does not fit --signal {signal}: a signal needs a positive strength")
+    with Run(config) as run:
+        tables, record = run.tables()
+        trial = Trial(signal, strength, instance)
+        key = trial.key(trial_inputs(config, record))
+        rows = run.run_trials({key: trial}, tables).rows([key])
+    if rows[0]["status"] != "ok":
+        raise UserError(f"the search failed: {rows[0]['error'].strip().splitlines()[-1]}")
+    for row in rows:
+        click.echo(
+            f"cut {row['working_point']:.2%}: {row['n_after']} observed, {row['expected_after']:.1f} ± "
+            f"{row['expected_after_error']:.1f} expected, z {row['z_before']:.2f} -> {row['z_after']:.2f}, "
+            f"SIC {row['sic']:.2f}", err=True,
+        )  # fmt: skip
+    if as_json:
+        emit([{k: None if v != v else v for k, v in row.items()} for row in rows])
+
+
+@click.command()
+@options
+def scan(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...]) -> None:
+    """Run the whole grid of searches and write the report (prepares what is missing).
+
+    \b
+    Example:
+      raypipe scan --config configs/contrastive/laptop.yaml scan.instances=4
+    """
+    from raypipe.cluster.pipeline import Run, print_summary
+
+    with Run(load(path, output, overrides)) as run:
+        summary = run.scan()
+        print_summary(summary, run.folder)
+        if as_json:
+            emit(summary)
+    if summary["failed_trials"]:
+        raise UserError(f"{len(summary['failed_trials'])} trials failed; the same command tries them again")
+
+
+@click.command()
+@options
+def report(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...]) -> None:
+    """Make figures, page and summary again from a finished or unfinished scan.
+
+    \b
+    Example:
+      raypipe report --config configs/contrastive/laptop.yaml --json
+    """
+    from raypipe.cluster.pipeline import Run, print_summary
+
+    with Run(load(path, output, overrides)) as run:
+        summary = run.report()
+        print_summary(summary, run.folder)
+        if as_json:
+            emit(summary)

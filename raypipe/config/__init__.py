@@ -1,0 +1,25 @@
+"""Configurations: `base` what a section is, `sections` the shared knobs, one module a search, `load` the reader."""
+
+from raypipe.config.base import Section
+from raypipe.config.contrastive import Config
+from raypipe.config.load import SEARCHES, load_config
+from raypipe.config.sections import (
+    Classifier,
+    Embedding,
+    Encoder,
+    Flow,
+    MassFit,
+    MassWindow,
+    PseudoData,
+    Resources,
+    SampleSize,
+    Scan,
+    Selection,
+    Simulate,
+    Tracking,
+)  # fmt: skip
+
+__all__ = [
+    "SEARCHES", "Classifier", "Config", "Embedding", "Encoder", "Flow", "MassFit", "MassWindow", "PseudoData",
+    "Resources", "SampleSize", "Scan", "Section", "Selection", "Simulate", "Tracking", "load_config",
+]  # fmt: skip
