@@ -15,7 +15,7 @@ from raypipe.config import Config, Embedding
 from raypipe.errors import UserError
 from raypipe.events.latents import latent_schema
 from raypipe.events.schema import SPLITS, tensor_column, tensor_values
-from raypipe.events.table import read_table, sample_path, write_table
+from raypipe.events.table import count_rows, read_rows, read_table, sample_path, write_table
 from raypipe.files import code_digest, digest, file_digest, read_json, write_json
 from raypipe.fit.encoder import embed, latent_noise
 
@@ -23,8 +23,22 @@ COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "pt_yy", "d
 BATCH = 4096
 
 
+def plan_chunks(paths: list[str]) -> list[pa.Table]:
+    """One row (path, start, stop) for every `BATCH` events of the files, each its own table.
+
+    An embedded float depends in its last bits on which events share its batch. Chunks fixed by file and row, not by
+    what a stream happens to deliver, give the same bits with any number of workers.
+    """
+    rows = [
+        {"path": path, "start": start, "stop": min(start + BATCH, total)}
+        for path, total in ((path, count_rows(path)) for path in paths)
+        for start in range(0, total, BATCH)
+    ]
+    return [pa.Table.from_pylist([row]) for row in rows]
+
+
 class Embedder:
-    """Ray Data actor: event batches -> latent table batches. Reads the encoder once and keeps it."""
+    """Ray Data actor: chunks of `plan_chunks` -> latent tables. Reads the encoder once and keeps it."""
 
     def __init__(self, folder: str, seed: int) -> None:
         import ray
@@ -39,7 +53,13 @@ class Embedder:
         self.config, self.seed = Embedding.model_validate(record["embedding"]), seed
         self.schema = latent_schema(self.config.encoder.latent)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
+    def __call__(self, chunks: pa.Table) -> pa.Table:
+        return pa.concat_tables(
+            self.chunk(read_rows(row["path"], COLUMNS, row["start"], row["stop"])) for row in chunks.to_pylist()
+        )
+
+    def chunk(self, batch: pa.Table) -> pa.Table:
+        """The latent table of one chunk of events."""
         event = np.stack([batch["pt_yy"].to_numpy(), batch["dr_yy"].to_numpy()], axis=1)
         noise = None
         if self.config.sample_latents:
@@ -89,13 +109,11 @@ def embed_events(
     if (done := load_latents(folder, key)) is not None:
         return done
     paths = [str(sample_path(events, split, name)) for split in SPLITS for name in config.simulate.samples]
-    for path in paths:  # a corrupt file should fail here by name, not inside a Ray task
-        read_table(path, ["event_id"])
     cores = max(1, int(total_cpus()))
     gpu = {"num_gpus": 1} if config.resources.gpu else {}
-    dataset = ray.data.read_parquet(paths, columns=COLUMNS).map_batches(
+    dataset = ray.data.from_arrow(plan_chunks(paths)).map_batches(
         Embedder, fn_constructor_args=(str(folder.resolve()), config.seed),
-        batch_size=BATCH, batch_format="pyarrow", num_cpus=0.5, compute=ray.data.ActorPoolStrategy(size=cores), **gpu,
+        batch_size=1, batch_format="pyarrow", num_cpus=0.5, compute=ray.data.ActorPoolStrategy(size=cores), **gpu,
     )  # fmt: skip
     schema = latent_schema(config.embedding.encoder.latent)
     parts = []

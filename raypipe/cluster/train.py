@@ -15,17 +15,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from raypipe.cluster.inputs import EventSource, event_source, rank_batch, resident_batches
 from raypipe.cluster.runtime import limit_threads, total_cpus
 from raypipe.config import Config, Embedding
 from raypipe.errors import UserError
-from raypipe.events.schema import tensor_values
-from raypipe.events.table import read_table, sample_path
 from raypipe.files import atomic_path, code_digest, digest, read_json, write_json
-from raypipe.fit.batches import BatchPlan
-from raypipe.fit.encoder import EncoderInputs, EncoderPlan, EncoderTraining, build_encoder
+from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder
 from raypipe.models.encoder import ContrastiveEncoder
 
-COLUMNS = ["event_id", "group", "pt_yy", "dr_yy", "objects"]
 CHECKPOINT = "training.pt"
 
 
@@ -55,33 +52,17 @@ def load_encoder(folder: Path, key: str | None = None) -> tuple[ContrastiveEncod
     return encoder.eval(), record
 
 
-def read_inputs(config: Config, events: Path) -> EncoderInputs:
-    """All embedding-split events of the configured samples, read by Ray Data, sorted by id."""
-    import ray
-
-    paths = [str(sample_path(events, "embedding", name)) for name in config.embedding.samples]
-    for path in paths:  # a corrupt file should fail here by name, not inside a Ray task
-        read_table(path, ["event_id"])
-    dataset = ray.data.read_parquet(paths, columns=COLUMNS)
-    table = pa.concat_tables(list(dataset.iter_batches(batch_format="pyarrow", batch_size=None)))
-    table = table.take(np.argsort(table["event_id"].to_numpy(), kind="stable"))
-    event = np.stack([table["pt_yy"].to_numpy(), table["dr_yy"].to_numpy()], axis=1)
-    return EncoderInputs(
-        table["event_id"].to_numpy(), tensor_values(table["objects"]), event, table["group"].to_numpy().astype(np.int64)
-    )
-
-
 class GatherSteps:
     """Ray Data transform: step numbers -> the rows of this worker's slice of those global batches."""
 
-    def __init__(self, inputs: Any, plan: Any, first: int, rank: int, workers: int, latent: int) -> None:
-        self.inputs, self.plan = inputs, plan
+    def __init__(self, source: EventSource, plan: Any, first: int, rank: int, workers: int, latent: int) -> None:
+        self.source, self.plan = source, plan
         self.first, self.rank, self.workers, self.latent = first, rank, workers, latent
 
     def __call__(self, steps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         import ray
 
-        inputs, plan = ray.get([self.inputs, self.plan])
+        inputs, plan = self.source.load(), ray.get(self.plan)
         batches = [rank_batch(inputs, plan, self.first + int(s), self.latent, self.rank, self.workers)
                    for s in steps["id"]]  # fmt: skip
         rows = len(batches[0]["group"])
@@ -89,17 +70,8 @@ class GatherSteps:
         return out | {"step": np.repeat(self.first + steps["id"], rows)}
 
 
-def rank_batch(
-    inputs: EncoderInputs, plan: BatchPlan, step: int, latent: int, rank: int, workers: int
-) -> dict[str, np.ndarray]:
-    """Worker ``rank``'s slice of global batch ``step``."""
-    share = plan.batch_size // workers
-    mine = slice(rank * share, (rank + 1) * share)
-    return inputs.batch(plan.batch(step)[mine], plan.noise(step, latent)[mine])
-
-
 def stream_batches(
-    inputs: Any, plan: Any, steps: range, *, batch_size: int, latent: int, rank: int, workers: int
+    source: EventSource, plan: Any, steps: range, *, batch_size: int, latent: int, rank: int, workers: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """This worker's batches of ``steps``, in order, prepared ahead by Ray Data tasks.
 
@@ -114,7 +86,7 @@ def stream_batches(
     context.execution_options.preserve_order = True
     blocks = np.array_split(np.arange(len(steps)), max(1, len(steps) // 8))
     dataset = ray.data.from_arrow([pa.table({"id": b}) for b in blocks]).map_batches(
-        GatherSteps(inputs, plan, steps.start, rank, workers, latent),
+        GatherSteps(source, plan, steps.start, rank, workers, latent),
         batch_size=None, batch_format="numpy", num_cpus=0.25, zero_copy_batch=True,
     )  # fmt: skip
     expected = steps.start
@@ -138,8 +110,10 @@ def _train_loop(given: dict[str, Any]) -> None:
     config = Embedding.model_validate(given["embedding"])
     context = train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    inputs, plans = ray.get([given["inputs"], given["plans"]])
-    model = prepare_model(build_encoder(config, plans.scales, given["seed"]))
+    source: EventSource = given["source"]
+    inputs, plans = source.load(), ray.get(given["plans"])
+    bare = build_encoder(config, plans.scales, given["seed"])
+    model = prepare_model(torch.compile(bare) if config.compile else bare)
     training = EncoderTraining(model, config, get_device())
     checkpoint = train.get_checkpoint()
     if checkpoint is not None:
@@ -147,10 +121,15 @@ def _train_loop(given: dict[str, Any]) -> None:
             training.load_state(torch.load(Path(folder) / CHECKPOINT, weights_only=True, map_location="cpu"))
     latent = config.encoder.latent
     remaining = range(training.epoch * config.steps_per_epoch, config.epochs * config.steps_per_epoch)
-    stream = stream_batches(
-        given["inputs"], given["train_plan"], remaining,
-        batch_size=config.batch_size, latent=latent, rank=rank, workers=workers,
-    )  # fmt: skip
+    if source.mapped is None:
+        stream = resident_batches(
+            inputs, plans.train, remaining, latent=latent, rank=rank, workers=workers, device=training.device
+        )
+    else:
+        stream = stream_batches(
+            source, given["train_plan"], remaining,
+            batch_size=config.batch_size, latent=latent, rank=rank, workers=workers,
+        )  # fmt: skip
     validation = [rank_batch(inputs, plans.validation, s, latent, rank, workers) for s in range(plans.validation_steps)]
     while not training.finished:
         losses = training.train_epoch(islice(stream, config.steps_per_epoch))
@@ -195,19 +174,20 @@ def train_encoder(
         raise UserError(
             f"embedding.batch_size = {config.embedding.batch_size}: must divide by resources.train_workers = {workers}"
         )
-    inputs = read_inputs(config, events)
-    plans = EncoderPlan.of(inputs, config.embedding, config.seed)
-    # One core stays free for the tasks that prepare batches: Ray Data's ask for a whole one, and a second thread of the
-    # training would lose more time waiting for a core at every barrier than it gains.
-    cpus = max(0.5, math.floor(2 * (total_cpus() - 1) / workers) / 2)
-    threads = max(1, int(cpus))
     storage = folder / "train"
+    source, inputs = event_source(config, events, storage)
+    plans = EncoderPlan.of(inputs, config.embedding, config.seed)
+    # A stream needs a core for the tasks that prepare batches: Ray Data's ask for a whole one, and a second thread of
+    # the training would lose more time waiting for a core at every barrier than it gains.
+    free = total_cpus() - (source.mapped is not None)
+    cpus = max(0.5, math.floor(2 * free / workers) / 2)
+    threads = max(1, int(cpus))
     progress = storage / f"progress-{key}.json"
     trainer = TorchTrainer(
         _train_loop,
         train_loop_config={
             "embedding": config.embedding.model_dump(mode="json"), "seed": config.seed, "threads": threads,
-            "inputs": ray.put(inputs), "plans": ray.put(plans), "train_plan": ray.put(plans.train),
+            "source": source, "plans": ray.put(plans), "train_plan": ray.put(plans.train),
             "progress": str(progress.resolve()),
         },
         scaling_config=train.ScalingConfig(

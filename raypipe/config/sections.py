@@ -125,6 +125,10 @@ class Embedding(Section):
     """Learning rate at the end of the cosine. [code]"""
     gradient_clip: float = Field(20.0, gt=0)
     """Largest gradient norm. [code]"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the network in training; the loss and the embedding stay single precision. [default]"""
+    compile: bool = False
+    """Compile the network with torch.compile (needs a C++ compiler; worth it on a GPU). [default]"""
     train_fraction: float = Field(0.6, gt=0, lt=1)
     """Share of the embedding split used for training. [paper C]"""
     validation_fraction: float = Field(0.2, gt=0, lt=1)
@@ -257,6 +261,9 @@ class Resources(Section):
     """Cores of one search trial, also its number of BLAS, OMP and XGBoost threads. [default]"""
     object_store_gib: float = Field(0.5, gt=0)
     """Object store of an embedded local Ray. [default]"""
+    resident_gib: float | None = Field(None, ge=0)
+    """Memory that the encoder's training events may take before they are streamed from files; a quarter of the machine
+    when not given. Batches are the same either way. [default]"""
     max_failures: int = Field(2, ge=0)
     """Restarts of an encoder training or a trial whose process dies. [default]"""
 

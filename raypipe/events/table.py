@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -37,6 +39,28 @@ def _float_leaves(field: pa.Field) -> list[str]:
 
 def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a Parquet file; a missing, truncated or foreign file is a one-line `UserError` naming it."""
+    with _opened(path, columns) as file:
+        return file.read(columns=list(columns) if columns is not None else None)
+
+
+def count_rows(path: str | Path) -> int:
+    """Rows of a Parquet file, from its footer."""
+    with _opened(path) as file:
+        return file.metadata.num_rows
+
+
+def read_rows(path: str | Path, columns: Sequence[str], start: int, stop: int) -> pa.Table:
+    """Rows ``start`` to ``stop`` of a Parquet file; only the row groups that hold them are read."""
+    with _opened(path, columns) as file:
+        ends = np.cumsum([file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)])
+        first, last = np.searchsorted(ends, [start, stop - 1], side="right")
+        offset = start - (int(ends[first - 1]) if first else 0)
+        return file.read_row_groups(range(first, last + 1), columns=list(columns)).slice(offset, stop - start)
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[pq.ParquetFile]:
+    """An open Parquet file that has ``columns``; whatever is wrong with it is a one-line `UserError` naming it."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file")
@@ -47,7 +71,7 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
                 raise UserError(
                     f"{path}: column {missing[0]!r} is missing (present: {', '.join(file.schema_arrow.names)})"
                 )
-            return file.read(columns=list(columns) if columns is not None else None)
+            yield file
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
 

@@ -110,7 +110,8 @@ class EncoderTraining:
     @property
     def encoder(self) -> ContrastiveEncoder:
         """The bare encoder."""
-        return getattr(self.model, "module", self.model)
+        bare = getattr(self.model, "module", self.model)  # DDP's wrapper
+        return getattr(bare, "_orig_mod", bare)  # torch.compile's
 
     @property
     def finished(self) -> bool:
@@ -120,7 +121,11 @@ class EncoderTraining:
     def loss(self, batch: dict[str, np.ndarray]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """This worker's loss, scaled so that the mean over workers (DDP) is the loss of the global batch; its parts."""
         tensors = {k: torch.as_tensor(v, device=self.device) for k, v in batch.items()}
-        mean, log_variance, projection = self.model(tensors["objects"], tensors["event"], tensors["noise"])
+        half = self.config.precision == "bf16"
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=half):
+            outputs = self.model(tensors["objects"], tensors["event"], tensors["noise"])
+        # The loss exponentiates similarities over a temperature: always in single precision.
+        mean, log_variance, projection = (value.float() for value in outputs)
         labels = tensors["group"].long()
         summed, anchors = supervised_contrastive(
             projection, labels, self.workers.gather(projection), self.workers.gather(labels),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -13,11 +14,13 @@ import psutil
 import pytest
 import torch
 
-from raypipe.cluster.train import encoder_key, load_encoder, read_inputs, train_encoder
+from raypipe.cluster import embed as embedding
+from raypipe.cluster.inputs import event_source, read_inputs
+from raypipe.cluster.train import encoder_key, load_encoder, train_encoder
 from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.events.table import write_table
-from raypipe.fit.encoder import fit_encoder
+from raypipe.fit.encoder import EncoderInputs, fit_encoder
 from tests.events.helpers import event_table
 
 pytestmark = pytest.mark.ray
@@ -89,7 +92,9 @@ def test_two_workers_give_the_loss_of_the_global_batch(ray_local, events, tmp_pa
 
 
 def test_a_killed_worker_costs_an_epoch_and_changes_nothing(ray_local, events, tmp_path):
+    # Streamed from mapped files, where the other tests hold the events in memory: the same batches.
     longer = config(epochs=5, steps_per_epoch=12)
+    longer = longer.model_copy(update={"resources": longer.resources.model_copy(update={"resident_gib": 0.0})})
     plain, _ = fit_encoder(read_inputs(longer, events), longer.embedding, longer.seed)
     killed = threading.Event()
 
@@ -109,6 +114,41 @@ def test_a_killed_worker_costs_an_epoch_and_changes_nothing(ray_local, events, t
     assert killed.is_set()
     assert [r["epoch"] for r in record["history"]] == list(range(5))
     assert_same(encoder, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_mapped_events_are_the_resident_ones(ray_local, events, tmp_path):
+    given = config()
+    resident, _ = event_source(given, events, tmp_path)
+    assert resident.mapped is None
+    none = given.model_copy(update={"resources": given.resources.model_copy(update={"resident_gib": 0.0})})
+    mapped, _ = event_source(none, events, tmp_path)
+    assert mapped.mapped is not None
+    for name in EncoderInputs.__dataclass_fields__:
+        assert isinstance(getattr(mapped.load(), name), np.memmap)
+        np.testing.assert_array_equal(getattr(mapped.load(), name), getattr(resident.load(), name))
+
+
+def test_latents_have_the_same_bits_with_one_actor_and_with_two(ray_local, events, tmp_path, monkeypatch):
+    """A float32 sum depends on the batch an event is in, so batches must not depend on who runs them."""
+    folder = tmp_path / "events"
+    for k, (name, group) in enumerate(GROUPS.items()):
+        for split in ("embedding", "search"):
+            first = 1000 * k + (0 if split == "embedding" else 10_000)
+            write_table(
+                event_table(300, sample=name, group=group, split=split, first=first), folder / split / f"{name}.parquet"
+            )
+    given = config(epochs=1)
+    monkeypatch.setattr(embedding, "BATCH", 128)  # several chunks a file, the last one short
+    bits = []
+    for actors in (1, 2):
+        out = tmp_path / f"actors-{actors}"
+        _, record = train_encoder(given, events, tmp_path / "encoder", MANIFEST)
+        shutil.copytree(tmp_path / "encoder", out)
+        monkeypatch.setattr(embedding, "total_cpus", lambda actors=actors: actors)
+        table, _ = embedding.embed_events(given, folder, out, MANIFEST, record)
+        assert table.num_rows == 6 * 300
+        bits.append((out / "latents.parquet").read_bytes())
+    assert bits[0] == bits[1]
 
 
 def test_what_cannot_be_trained_is_one_line(ray_local, events, tmp_path):

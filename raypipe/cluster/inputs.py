@@ -1,0 +1,141 @@
+"""Where the encoder's training events lie: resident in memory when they fit, else in files mapped into memory.
+
+Both give the same batches, since a batch is a function of seed and step (`raypipe.fit.batches.BatchPlan`). Resident
+events need no pipeline beside the training, which on two cores would cost it one of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import torch
+
+from raypipe.config import Config
+from raypipe.events.schema import tensor_values
+from raypipe.events.table import count_rows, read_table, sample_path
+from raypipe.files import digest
+from raypipe.fit.batches import BatchPlan
+from raypipe.fit.encoder import EncoderInputs
+
+COLUMNS = ["event_id", "group", "pt_yy", "dr_yy", "objects"]
+BYTES_PER_EVENT = 8 + 8 + 2 * 4 + 11 * 12 * 4
+RESIDENT_SHARE = 0.25
+"""Share of a machine's memory that resident events may take."""
+
+
+@dataclass(frozen=True)
+class EventSource:
+    """The training events of one encoder.
+
+    Exactly one of ``resident`` (a Ray object reference) and ``mapped`` (a folder of .npy files) is set.
+    """
+
+    resident: Any = None
+    mapped: str | None = None
+
+    def load(self) -> EncoderInputs:
+        """The events; arrays are read-only views of the object store or of the mapped files."""
+        if self.mapped is not None:
+            names = EncoderInputs.__dataclass_fields__
+            return EncoderInputs(**{name: np.load(Path(self.mapped) / f"{name}.npy", mmap_mode="r") for name in names})
+        import ray
+
+        return ray.get(self.resident)
+
+
+def read_inputs(config: Config, events: Path) -> EncoderInputs:
+    """All embedding-split events of the configured samples in memory, read by Ray Data, sorted by id."""
+    parts = list(_stream(config, events))
+    joined = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+    order = np.argsort(joined["event_id"], kind="stable")
+    return EncoderInputs(**{k: v[order] for k, v in joined.items()})
+
+
+def event_source(config: Config, events: Path, scratch: Path) -> tuple[EventSource, EncoderInputs]:
+    """Put the training events where the workers can read them: the object store, or files below ``scratch``.
+
+    `resources.resident_gib` bounds what is held in memory (a quarter of the machine's when not given).
+    """
+    import ray
+
+    rows = sum(count_rows(path) for path in _paths(config, events))
+    gib = config.resources.resident_gib
+    limit = RESIDENT_SHARE * psutil.virtual_memory().total if gib is None else gib * 2**30
+    if rows * BYTES_PER_EVENT <= limit:
+        inputs = read_inputs(config, events)
+        return EventSource(resident=ray.put(inputs)), inputs
+    source = EventSource(mapped=str(_map_to_files(config, events, scratch, rows)))
+    return source, source.load()
+
+
+def _paths(config: Config, events: Path) -> list[str]:
+    return [str(sample_path(events, "embedding", name)) for name in config.embedding.samples]
+
+
+def _stream(config: Config, events: Path) -> Iterator[dict[str, np.ndarray]]:
+    """The events as blocks of arrays, by Ray Data."""
+    import ray
+
+    paths = _paths(config, events)
+    for path in paths:  # a corrupt file should fail here by name, not inside a Ray task
+        read_table(path, ["event_id"])
+    for block in ray.data.read_parquet(paths, columns=COLUMNS).iter_batches(batch_format="pyarrow", batch_size=None):
+        yield {
+            "event_id": block["event_id"].to_numpy(),
+            "objects": tensor_values(block["objects"]),
+            "event": np.stack([block["pt_yy"].to_numpy(), block["dr_yy"].to_numpy()], axis=1),
+            "group": block["group"].to_numpy().astype(np.int64),
+        }
+
+
+def _map_to_files(config: Config, events: Path, scratch: Path, rows: int) -> Path:
+    """Write the events as .npy files sorted by id, one block in memory at a time."""
+    folder = scratch / f"mapped-{digest([config.embedding.samples, rows])}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    ids = pa.concat_tables([read_table(path, ["event_id"]) for path in _paths(config, events)])["event_id"].to_numpy()
+    ids = np.sort(ids, kind="stable")
+    np.save(folder / "event_id.npy", ids)
+    shapes: dict[str, tuple[tuple[int, ...], type]] = {
+        "objects": ((rows, 11, 12), np.float32), "event": ((rows, 2), np.float32), "group": ((rows,), np.int64),
+    }  # fmt: skip
+    files = {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
+        for name, (shape, dtype) in shapes.items()
+    }
+    for block in _stream(config, events):
+        place = np.searchsorted(ids, block["event_id"])
+        for name, file in files.items():
+            file[place] = block[name]
+    for file in files.values():
+        file.flush()
+    return folder
+
+
+def rank_batch(
+    inputs: EncoderInputs, plan: BatchPlan, step: int, latent: int, rank: int, workers: int
+) -> dict[str, Any]:
+    """Worker ``rank``'s slice of global batch ``step``."""
+    share = plan.batch_size // workers
+    mine = slice(rank * share, (rank + 1) * share)
+    return inputs.batch(plan.batch(step)[mine], plan.noise(step, latent)[mine])
+
+
+def resident_batches(
+    inputs: EncoderInputs, plan: BatchPlan, steps: range, *, latent: int, rank: int, workers: int, device: torch.device
+) -> Iterator[dict[str, Any]]:
+    """This worker's batches of ``steps`` from memory; on a GPU the events are copied there once."""
+    if device.type != "cpu":
+        on_device = {
+            k: torch.as_tensor(np.array(getattr(inputs, k)), device=device) for k in ("objects", "event", "group")
+        }
+        inputs = EncoderInputs(inputs.event_id, **on_device)
+    for step in steps:
+        yield rank_batch(inputs, plan, step, latent, rank, workers)
