@@ -1,0 +1,158 @@
+"""The YAML of a multilepton search (paper B, 2203.09601), whole."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from raypipe.config.base import Section
+from raypipe.config.sections import Resources, Simulate, Tracking
+from raypipe.files import digest
+
+LOSSES = ("mlc", "bce")
+
+
+class Networks(Section):
+    """The classifiers, data against reference, all trained together."""
+
+    hidden: list[int] = Field([50, 50, 50], min_length=1)
+    """Nodes of the hidden layers, ReLU. [paper B]"""
+    members: int = Field(10, ge=1)
+    """Networks averaged for every event of a data set. [paper B]"""
+    losses: list[Literal["mlc", "bce"]] = Field(["mlc", "bce"], min_length=1)
+    """Maximum-likelihood-classifier and binary cross-entropy loss. [paper B]"""
+    epochs: int = Field(20, ge=1)
+    """Passes over the events. [paper B]"""
+    batch_size: int = Field(32, ge=2)
+    """Events a step of one network. [default: Keras; the paper gives none]"""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Of Adam. [default: Keras; the paper gives none]"""
+
+    @field_validator("hidden")
+    @classmethod
+    def _nodes(cls, values: list[int]) -> list[int]:
+        if min(values) < 1:
+            raise ValueError(f"a layer of {min(values)} nodes is no layer")
+        return values
+
+
+class Comparison(Section):
+    """What is compared: recorded data, or pseudo-data in their place, with the simulated background."""
+
+    luminosity: float = Field(150.0, gt=0)
+    """fb^-1. [paper B]"""
+    background: list[str] = Field([])
+    """Samples that make the background; not needed with `files`. [paper B: pp -> e+e-mu+mu-, Higgs included]"""
+    expected: float | None = Field(None, gt=0)
+    """Expected background events; weights x luminosity when not given. [default; the paper gives no number]"""
+    reference_ratio: float = Field(1.0, gt=0)
+    """Events of the reference an expected event of the data; their weight is the inverse. [paper B: as many]"""
+    counts: Literal["poisson", "fixed"] = "poisson"
+    """Whether the number of background events fluctuates from data set to data set, as in nature, or is always the
+    same. Where it is fixed, an excess of events is seen without any background to it. [default]"""
+
+
+class Null(Section):
+    """The distribution of the statistics under the background-only hypothesis."""
+
+    bootstraps: int = Field(100, ge=20)
+    """Replicas; a 2 sigma band needs 20 at least, p is never below 1/(N+1). [default; the paper gives no number]"""
+    electron_scale: float = Field(0.0, ge=0, lt=0.2)
+    """Relative uncertainty of the electron momentum scale, drawn anew in every replica. [default; paper B: none]"""
+    muon_scale: float = Field(0.0, ge=0, lt=0.2)
+    """Likewise of the muon momentum scale. [default; paper B: none]"""
+    normalisation: float = Field(0.0, ge=0, lt=1)
+    """Relative uncertainty of the background's cross section, log-normal. [default; paper B: none]"""
+
+
+class Strengths(Section):
+    """The data sets over which the search is repeated."""
+
+    signals: list[str] = Field([])
+    """Signal samples injected one at a time."""
+    strengths: list[float] = Field([])
+    """Injected signal events after the selection (their expectation where counts are poisson). [default]"""
+    instances: int = Field(10, ge=2)
+    """Independent injections a signal and strength. [paper B]"""
+    calibration: int = Field(0, ge=0)
+    """Further data sets without signal, from events that neither reference nor bootstraps have seen: the test that p
+    is uniform. [default]"""
+    zoom: float = Field(10.0, gt=1)
+    """Factor on the horizontal axis between the two versions of a figure. [paper B]"""
+
+    @field_validator("strengths")
+    @classmethod
+    def _positive(cls, values: list[float]) -> list[float]:
+        if any(v <= 0 for v in values):
+            raise ValueError(f"strength {min(values)} is not positive (data sets without signal: calibration)")
+        return sorted(values)
+
+
+class Files(Section):
+    """A user's own tables (Parquet, or CSV with a header) instead of simulation."""
+
+    data: str
+    """Recorded events. [default]"""
+    reference: str
+    """Simulated background; what the reference does not use is the pool of the bootstraps. [default]"""
+    signals: dict[str, str] = Field({})
+    """Simulated signals by name, for injections. [default]"""
+    weight: str | None = None
+    """Weight column of the simulated tables, expected events per fb^-1; all equal when not given. [default]"""
+    acceptance: dict[str, float] = Field({})
+    """Acceptance times efficiency of each signal, for the cross-section axis. [default]"""
+
+
+class MultileptonConfig(Section):
+    """One search, whole."""
+
+    search: Literal["multilepton"] = "multilepton"
+    """Which of the published searches this is."""
+    output: str = "runs/multilepton"
+    """Folder of everything this run writes."""
+    seed: int = Field(1, ge=0)
+    """Root of every random stream."""
+    features: list[str] = Field(["m_4l", "m_ee", "m_mumu"], min_length=1)
+    """Columns that the networks see, standardised with mean and deviation of the reference. [paper B]"""
+    simulate: Simulate | None = None
+    """Event samples; or `files`."""
+    files: Files | None = None
+    """The user's own tables; or `simulate`."""
+    compare: Comparison = Comparison()
+    """Data and reference."""
+    networks: Networks = Networks()
+    """Classifiers."""
+    null: Null = Null()
+    """Bootstraps."""
+    scan: Strengths = Strengths()
+    """Injections."""
+    chunk: int = Field(3, ge=1)
+    """Data sets whose networks one Ray task trains together; it changes no result. [default]"""
+    resources: Resources = Resources()
+    """Ray resources; they never change a number."""
+    tracking: Tracking = Tracking()
+    """MLflow."""
+
+    @model_validator(mode="after")
+    def _sources(self) -> MultileptonConfig:
+        if (self.simulate is None) == (self.files is None):
+            raise ValueError("give either `simulate` (event samples) or `files` (your own tables)")
+        known = set(self.simulate.samples) if self.simulate else set(self.files.signals)
+        where = "simulate.samples" if self.simulate else "files.signals"
+        wanted = [("scan.signals", self.scan.signals)]
+        if self.simulate:
+            if not self.compare.background:
+                raise ValueError("compare.background: name the samples that make the background")
+            wanted.append(("compare.background", self.compare.background))
+        for key, names in wanted:
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{key}: {name!r} is not in {where} ({', '.join(sorted(known))})")
+        if len(set(self.features)) < len(self.features):
+            raise ValueError("features: a column is named twice")
+        return self
+
+    def physics_hash(self) -> str:
+        """Hash of everything that can change a number."""
+        return digest(self.model_dump(mode="json", exclude={"output", "chunk", "resources", "tracking"}))

@@ -1,0 +1,185 @@
+"""Train all the small networks of many data sets together (law: many small fits are one big fit).
+
+Each network has its own initial weights, order of events and event weights, all from random streams keyed by the
+network's own name. What else is in the stack, or how data sets are divided into stacks, changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from raypipe import seeds
+from raypipe.config.multilepton import Networks
+from raypipe.errors import UserError
+from raypipe.models.stacked import Backpropagation, StackedMLP
+
+STACK = 32
+"""Networks a stack on a CPU: their weights, Adam's moments and activations stay in the cache of a core."""
+
+
+@dataclass(frozen=True)
+class LabelledSample:
+    """What one network is trained on: data (label 1) and reference (label 0)."""
+
+    features: np.ndarray
+    """(n, features), standardised."""
+    is_data: np.ndarray
+    """(n,) bool."""
+    weights: np.ndarray
+    """(n,) not negative."""
+
+    def check(self, name: str, batch_size: int) -> None:
+        """Refuse what cannot be trained on, in one line naming ``name``.
+
+        Raises:
+            UserError: fewer events than a batch, an empty class, NaN, or weights that are all zero.
+        """
+        n = len(self.features)
+        if n < batch_size:
+            raise UserError(
+                f"{name}: {n} events are fewer than one batch (networks.batch_size = {batch_size}): ask for less"
+            )
+        finite = np.isfinite(self.features)
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            raise UserError(f"{name}: row {row}, feature number {column} is {self.features[row, column]}: not finite")
+        if not np.isfinite(self.weights).all() or (self.weights < 0).any():
+            row = int(np.argmin(np.isfinite(self.weights) & (self.weights >= 0)))
+            raise UserError(f"{name}: row {row}: weight {self.weights[row]} is not a finite number >= 0")
+        for label, rows in (("data", self.is_data), ("reference", ~self.is_data)):
+            if not rows.any():
+                raise UserError(f"{name}: the {label} have no events")
+            if self.weights[rows].sum() == 0:
+                raise UserError(f"{name}: all {label} weights are zero: nothing to learn from")
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which sample a network is trained on, and the key of its random streams."""
+
+    sample: int
+    key: tuple[str | int, ...]
+
+
+def network_order(n: int, config: Networks, root: int, key: tuple[str | int, ...]) -> np.ndarray:
+    """Rows of every batch of one network, (steps, batch) int32; -1 fills the last batch of an epoch."""
+    steps = -(-n // config.batch_size)
+    rng = seeds.generator(root, "network-order", *key)
+    rows = np.full((config.epochs, steps * config.batch_size), -1, dtype=np.int32)
+    for epoch in rows:
+        epoch[:n] = rng.permutation(n)
+    return rows.reshape(-1, config.batch_size)
+
+
+def initial_generator(root: int, key: tuple[str | int, ...]) -> np.random.Generator:
+    """The stream of a network's initial weights."""
+    return seeds.generator(root, "network-weights", *key)
+
+
+def train_stack(
+    samples: Sequence[LabelledSample], networks: Sequence[Network], config: Networks, loss: str, root: int, *,
+    device: str = "cpu", dtype: torch.dtype = torch.float32, stack: int | None = None,
+) -> StackedMLP:  # fmt: skip
+    """Train one network for each entry of ``networks``, in stacks of ``stack`` (`STACK` on a CPU, else all at once).
+
+    Adam with PyTorch's defaults, a fixed number of epochs, the loss of a batch averaged over its events as in Keras.
+
+    Raises:
+        UserError: a network whose weights are no longer finite (learning rate too high).
+    """
+    stack = stack or (STACK if device == "cpu" else len(networks))
+    parts = [
+        _train(samples, networks[start : start + stack], config, loss, root, torch.device(device), dtype)
+        for start in range(0, len(networks), stack)
+    ]
+    return StackedMLP([torch.cat(layers) for layers in zip(*(part.weights for part in parts), strict=True)])
+
+
+def _bank(samples: Sequence[LabelledSample], used: list[int], loss: str) -> tuple[np.ndarray, dict[int, int]]:
+    """Rows (features, 1, a, b) of the used samples one behind the other, then one row of zeros; first row of each."""
+    rows, first, total = [], {}, 0
+    for number in used:
+        sample = samples[number]
+        y, w = sample.is_data.astype(float), sample.weights
+        a = w if loss == "bce" else w * (1 - y)
+        rows.append(np.column_stack([sample.features, np.ones(len(y)), a, w * y]))
+        first[number] = total
+        total += len(y)
+    rows.append(np.zeros((1, rows[0].shape[1])))
+    return np.concatenate(rows), first
+
+
+def _train(
+    samples: Sequence[LabelledSample], networks: Sequence[Network], config: Networks, loss: str, root: int,
+    device: torch.device, dtype: torch.dtype,
+) -> StackedMLP:  # fmt: skip
+    used = sorted({network.sample for network in networks})
+    bank_rows, first = _bank(samples, used, loss)
+    bank = torch.tensor(bank_rows, dtype=dtype, device=device)
+    orders = [network_order(len(samples[n.sample].is_data), config, root, n.key) for n in networks]
+    # Longest first: a network whose events are fewer finishes earlier, and the others go on as a shorter stack.
+    ranking = sorted(range(len(networks)), key=lambda i: -len(orders[i]))
+    steps = np.array([len(orders[i]) for i in ranking])
+    rows = np.full((steps[0], len(networks), config.batch_size), len(bank_rows) - 1, dtype=np.int32)
+    for place, i in enumerate(ranking):
+        order = orders[i]
+        rows[: len(order), place] = np.where(order < 0, len(bank_rows) - 1, order + first[networks[i].sample])
+    filled = (rows < len(bank_rows) - 1).sum(2)
+    scales = torch.tensor(1.0 / np.maximum(filled, 1), dtype=dtype, device=device)[:, :, None, None]
+    sizes = [bank_rows.shape[1] - 3, *config.hidden, 1]
+    generators = [initial_generator(root, networks[i].key) for i in ranking]
+    model = StackedMLP.initialise(sizes, generators, str(device), dtype)
+    _descend(model, bank, torch.from_numpy(rows).to(device), scales, steps, config, loss)
+    back = np.argsort(ranking)
+    bad = ~torch.stack([torch.isfinite(w).flatten(1).all(1) for w in model.weights]).all(0)
+    if bad.any():
+        key = networks[ranking[int(bad.nonzero()[0])]].key
+        raise UserError(f"network {key}: its weights are not finite: lower networks.learning_rate")
+    return model.take(list(back))
+
+
+@torch.no_grad()
+def _descend(
+    model: StackedMLP, bank: Tensor, rows: Tensor, scales: Tensor, steps: np.ndarray, config: Networks, loss: str
+) -> None:
+    """All steps of all networks; ``rows`` is (steps, networks, batch), ``steps`` falls along the networks."""
+    n, batch, columns = len(model), config.batch_size, bank.shape[1]
+    work = Backpropagation(model, batch, loss)
+    first, second = ([torch.zeros_like(w) for w in model.weights] for _ in range(2))
+    counts = [torch.zeros((), dtype=torch.float32, device=bank.device) for _ in model.weights]
+    gathered = bank.new_empty(n * batch, columns)
+    active, start = n, 0
+    while start < steps[0]:
+        active = int((steps > start).sum())
+        work.use(active)
+        m, v = [t[:active] for t in first], [t[:active] for t in second]
+        taken = gathered[: active * batch]
+        event = taken.view(active, batch, columns)
+        x, a, b = event[:, :, :-2], event[:, None, :, -2], event[:, None, :, -1]
+        stop = int(steps[active - 1])
+        for t in range(start, stop):
+            torch.index_select(bank, 0, rows[t, :active].view(-1), out=taken)
+            work.step(x, a, b, scales[t, :active])
+            adam(
+                work.w, work.g, m, v, [], counts, fused=True, amsgrad=False, beta1=0.9, beta2=0.999,
+                lr=config.learning_rate, weight_decay=0.0, eps=1e-8, maximize=False,
+            )  # fmt: skip
+        start = stop
+
+
+@torch.no_grad()
+def ensemble_scores(stack: StackedMLP, features: np.ndarray, loss: str) -> np.ndarray:
+    """Score of every event (n,) float64: the average over the networks (paper B, section 3).
+
+    Of the probabilities for BCE, of the log-likelihood ratios for MLC.
+    """
+    x = torch.tensor(features, dtype=stack.weights[0].dtype, device=stack.weights[0].device)
+    z = stack.outputs(x).double()
+    score = torch.sigmoid(z) if loss == "bce" else z
+    return score.mean(0).cpu().numpy()

@@ -1,0 +1,104 @@
+"""Statistics that say how different data and reference are, from a classifier's scores (paper B, section 3).
+
+A score f is the network's probability of `data` (BCE) or its log-likelihood ratio ln p(data)/p(reference) (MLC). All
+are plain functions of scores, labels and weights. Where nothing is to be seen, the mean MLC score goes to 0 and the
+mean BCE loss to log 2 (equal numbers of data and reference).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from raypipe.stats.roc import weighted_auc
+
+STATISTICS = ("mean_loss", "mean_score", "max_score", "std_score", "auc", "likelihood_ratio")
+"""Columns of a result; the first four are the paper's."""
+
+SMALL_IS_ANOMALOUS = frozenset({"mean_loss"})
+"""Of all others a large value speaks against the background-only hypothesis."""
+
+
+def total_loss(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarray, loss: str) -> float:
+    """Loss summed over events.
+
+    BCE (paper B, 3.1): ``- sum_data w ln f - sum_reference w ln(1 - f)``.
+    MLC (3.2 with its sign mended): ``sum_reference w (e^f - 1) - sum_data w f``.
+    """
+    data, reference = scores[is_data], scores[~is_data]
+    w_data, w_reference = weights[is_data], weights[~is_data]
+    if loss == "mlc":
+        return float((w_reference * np.expm1(reference)).sum() - (w_data * data).sum())
+    tiny = np.finfo(float).tiny
+    return float(
+        -(w_data * np.log(np.maximum(data, tiny))).sum() - (w_reference * np.log(np.maximum(1 - reference, tiny))).sum()
+    )
+
+
+def mean_loss(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarray, loss: str) -> float:
+    """`total_loss` over the number of events of both classes."""
+    return total_loss(scores, is_data, weights, loss) / len(scores)
+
+
+def mean_score(scores: np.ndarray, is_data: np.ndarray) -> float:
+    """Average score of the data, ``1/n sum_data f``."""
+    return float(scores[is_data].mean())
+
+
+def max_score(scores: np.ndarray, is_data: np.ndarray) -> float:
+    """Largest score among the data."""
+    return float(scores[is_data].max())
+
+
+def std_score(scores: np.ndarray, is_data: np.ndarray) -> float:
+    """Standard deviation of the data's scores, ``sqrt(1/n sum_data (f - <f>)^2)``."""
+    return float(scores[is_data].std())
+
+
+def auc(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarray) -> float:
+    """Area under the ROC curve, data against reference (the alternative named in paper B, section 3)."""
+    return weighted_auc(scores, is_data, weights)[0]
+
+
+def likelihood_ratio(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarray, loss: str) -> float:
+    """``t = -2 min L = 2 [ sum_data f - sum_reference w (e^f - 1) ]`` (D'Agnolo & Wulzer, 1806.02350, equation 16).
+
+    The BCE network estimates the same ratio as ``f / (1 - f)``, whose logarithm is put in.
+    """
+    if loss == "bce":
+        clipped = np.clip(scores, 1e-12, 1 - 1e-12)
+        scores = np.log(clipped) - np.log1p(-clipped)
+    return -2.0 * total_loss(scores, is_data, weights, "mlc")
+
+
+def compute(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarray, loss: str) -> dict[str, float]:
+    """All of `STATISTICS`."""
+    return {
+        "mean_loss": mean_loss(scores, is_data, weights, loss),
+        "mean_score": mean_score(scores, is_data),
+        "max_score": max_score(scores, is_data),
+        "std_score": std_score(scores, is_data),
+        "auc": auc(scores, is_data, weights),
+        "likelihood_ratio": likelihood_ratio(scores, is_data, weights, loss),
+    }
+
+
+def asymptotic_comparison(t: np.ndarray) -> dict[str, float]:
+    """Compare the likelihood ratios of null data sets with a chi-squared distribution (Wilks; paper B, section 4).
+
+    A trained network has no known number of degrees of freedom: it is estimated by the mean of t, which a chi-squared
+    variable shares with it, and the rest of the distribution is the test.
+
+    Returns:
+        ``degrees`` (the mean), ``variance_ratio`` (variance over twice the mean; 1 for chi-squared) and ``ks_p`` of
+        the Kolmogorov-Smirnov test against chi-squared (optimistic, as one parameter was estimated).
+    """
+    t = np.asarray(t, dtype=float)
+    degrees = float(t.mean())
+    if degrees <= 0:
+        return {"degrees": degrees, "variance_ratio": float("nan"), "ks_p": 0.0}
+    return {
+        "degrees": degrees,
+        "variance_ratio": float(t.var(ddof=1) / (2 * degrees)),
+        "ks_p": float(stats.kstest(t, stats.chi2(degrees).cdf).pvalue),
+    }
