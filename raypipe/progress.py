@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -30,3 +31,66 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
             bar.update(task, advance=steps, **({} if note is None else {"note": note}))
 
         yield advance
+
+
+class SampleTable:
+    """Live table on standard error, one line a sample: selected, rate, time left; silent off a terminal.
+
+    Args:
+        targets: selected events wanted of each sample.
+        clock: seconds, replaceable by tests.
+    """
+
+    def __init__(self, targets: Mapping[str, int], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._targets = dict(targets)
+        self._began: dict[str, float] = {}
+        self._selected = dict.fromkeys(targets, 0)
+        self._found = dict.fromkeys(targets, 0)
+        columns = (
+            TextColumn("{task.description:<16}"), BarColumn(12), MofNCompleteColumn(), TextColumn("selected"),
+            TextColumn("{task.fields[rate]:>7}"), TextColumn("{task.fields[left]:>14}"),
+        )  # fmt: skip
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._tasks = {
+            name: self._bar.add_task(name, total=total, rate="", left="") for name, total in targets.items()
+        }  # fmt: skip
+
+    def __enter__(self) -> SampleTable:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def begin(self, name: str) -> None:
+        """Work on ``name`` starts now, unless it did before: its rate counts from here."""
+        self._began.setdefault(name, self._clock())
+
+    def found(self, name: str, selected: int) -> None:
+        """Events that were there already; they do not count in the rate."""
+        self._found[name] += selected
+        self.add(name, selected)
+
+    def add(self, name: str, selected: int) -> None:
+        """``selected`` more events of ``name``."""
+        self._selected[name] += selected
+        rate = self.rate(name)
+        left = self.seconds_left(name)
+        self._bar.update(
+            self._tasks[name], completed=self._selected[name], rate=f"{rate:.0f}/s" if rate else "",
+            left="" if left is None else ("done" if left == 0 else f"{left:.0f} s left"),
+        )  # fmt: skip
+
+    def rate(self, name: str) -> float | None:
+        """Selected events per second of this run; None before the first."""
+        made = self._selected[name] - self._found[name]
+        if not made or name not in self._began:
+            return None
+        return made / max(self._clock() - self._began[name], 1e-9)
+
+    def seconds_left(self, name: str) -> float | None:
+        """Seconds until the target at this rate, 0 when reached; None while the rate is unknown."""
+        lacking = self._targets[name] - self._selected[name]
+        rate = self.rate(name)
+        return 0.0 if lacking <= 0 else (lacking / rate if rate else None)

@@ -10,6 +10,7 @@ from raypipe import __version__
 from raypipe.cli import stages, tools
 from raypipe.cli.base import Commands
 from raypipe.cli.bench import bench
+from raypipe.cli.simulate import simulate
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,7 +31,7 @@ def main() -> None:
 
 
 for command in (
-    stages.simulate, stages.embed, stages.search, stages.scan, stages.report,
+    simulate, stages.embed, stages.search, stages.scan, stages.report,
     tools.doctor, tools.config,
     bench,
 ):  # fmt: skip

@@ -1,4 +1,4 @@
-"""The stages of a search as commands: simulate, embed, search, scan, report."""
+"""The stages of a search as commands: embed, search, scan, report (`raypipe.cli.simulate` has the first)."""
 
 from __future__ import annotations
 
@@ -8,28 +8,6 @@ import click
 
 from raypipe.cli.base import emit, load, options
 from raypipe.errors import UserError
-
-
-@click.command()
-@options
-def simulate(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...]) -> None:
-    """Simulate the event samples.
-
-    \b
-    Example:
-      raypipe simulate --config configs/contrastive/laptop.yaml simulate.samples.yy.events=50000
-    """
-    from raypipe.cluster.pipeline import Run
-
-    with Run(load(path, output, overrides)) as run:
-        manifest = run.simulate()
-        if as_json:
-            emit(manifest)
-        for name, sample in manifest["samples"].items():
-            click.echo(
-                f"{name:14s} {sample['n']:8d} events, {sample['yield_per_fb']:10.4g} per fb^-1, "
-                f"efficiency {sample['efficiency']:.3f}", err=True,
-            )  # fmt: skip
 
 
 @click.command()

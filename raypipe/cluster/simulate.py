@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.files import check_writable
-from raypipe.progress import progress_bar
+from raypipe.progress import SampleTable
 from raypipe.simulate import dataset
 from raypipe.simulate.dataset import Plan, Shard
 
@@ -93,24 +92,21 @@ def _make_missing(wanted: Plan, events: Path, done: Sidecars, concurrency: int |
     limit = concurrency or max(1, 2 * int(ray.cluster_resources().get("CPU", 1)))
     running: dict[Any, Shard] = {}
     open_shards = {name: sum(shard.process.name == name for shard in waiting) for name in wanted.samples}
-    total, finished = len(waiting) + sum(map(len, done.values())), sum(map(len, done.values()))
-    began, selected = time.monotonic(), 0
-    with progress_bar("simulate", total) as advance:
-        advance(finished, note=f"{finished} shards found" if finished else "")
+    with SampleTable({name: sample.events for name, sample in wanted.samples.items()}) as table:
+        for name, found in done.items():
+            table.found(name, sum(sidecar["n_selected"] for sidecar in found.values()))
         try:
             while waiting or running:
                 while waiting and len(running) < limit:
                     shard = waiting.popleft()
                     running[task.remote(shard, str(events))] = shard
+                    table.begin(shard.process.name)
                 for reference in ray.wait(list(running), num_returns=1)[0]:
                     shard = running.pop(reference)
                     name = shard.process.name
                     sidecar = _result(ray, reference, shard, events)
                     done[name][shard.number] = sidecar
-                    selected += sidecar["n_selected"]
-                    rate = selected / (time.monotonic() - began)
-                    kept = sum(s["n_selected"] for s in done[name].values())
-                    advance(1, note=f"{name} {kept}/{wanted.samples[name].events} selected, {rate:.0f}/s")
+                    table.add(name, sidecar["n_selected"])
                     open_shards[name] -= 1
                     if open_shards[name] == 0:
                         more = _needed(wanted, name, done[name], events)

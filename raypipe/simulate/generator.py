@@ -9,6 +9,7 @@ from pathlib import Path
 import awkward as ak
 import pythia8mc
 
+from raypipe.simulate.matrix_elements import MATRIX_ELEMENTS
 from raypipe.simulate.processes import Process
 
 BATCH = 500
@@ -87,6 +88,10 @@ class Generator:
         self._hook = _HardPhotonVeto() if process.veto_hard_photons else None
         if self._hook is not None:
             self._pythia.setUserHooksPtr(self._hook)
+        # Nor does it own a process of ours.
+        self._matrix_element = MATRIX_ELEMENTS[process.matrix_element]() if process.matrix_element else None
+        if self._matrix_element is not None:
+            self._pythia.setSigmaPtr(self._matrix_element)
         self._read(_COMMON)
         self._read((f"Random:seed={seed}", f"PartonLevel:MPI={'on' if mpi else 'off'}", *process.settings))
         with tempfile.TemporaryDirectory(prefix="raypipe-slha-") as folder:

@@ -13,15 +13,30 @@ from math import sqrt
 DECOUPLED = 4000.0
 """GeV, mass of every particle a model does not use."""
 
-N1, N2, C1 = 1000022, 1000023, 1000024
-"""PDG ids of the two lightest neutralinos and the lightest chargino."""
+N1, N2, N3, C1 = 1000022, 1000023, 1000025, 1000024
+"""PDG ids of the three lightest neutralinos and the lightest chargino."""
+
+SBOTTOM, STOP = 1000005, 1000006
+"""PDG ids of the lighter sbottom and stop."""
+
+H = 35
+"""PDG id of Pythia's second CP-even Higgs boson, used as a copy of H(125) with decays of its own."""
 
 Decay = tuple[float, Sequence[tuple[float, Sequence[int]]]]
 """A width [GeV] and the channels (branching ratio, PDG ids of the products)."""
 
+SM_HIGGS: Decay = (
+    0.00407,
+    [
+        (0.5824, (5, -5)), (0.2137, (24, -24)), (0.08187, (21, 21)), (0.06272, (15, -15)), (0.02891, (4, -4)),
+        (0.02619, (23, 23)), (0.00227, (22, 22)), (0.00153, (22, 23)), (0.00041, (3, -3)),
+    ],
+)  # fmt: skip
+"""Decays of an inclusive H(125) (LHC Higgs WG, YR4, arXiv:1610.07922; s sbar takes what is left of one)."""
+
 _UNUSED = (
     *range(1000001, 1000007), *range(1000011, 1000017), *range(2000001, 2000007), 2000011, 2000013, 2000015,
-    1000021, N1, N2, C1, 1000025, 1000035, 1000037, 35, 36, 37,
+    1000021, N1, N2, C1, N3, 1000035, 1000037, 35, 36, 37,
 )  # fmt: skip
 
 

@@ -1,0 +1,80 @@
+"""What one entry of the process table says: the sample's name and label, and what Pythia 8 is told."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from raypipe.simulate.yields import Reference, reference
+
+GROUPS = {
+    0: "non-resonant", 1: "ggF", 2: "VBF", 3: "VH", 4: "ttH",
+    -1: "chargino-neutralino", -2: "extended Higgs sector", -3: "RPV chargino pair", -4: "RPV chargino-neutralino",
+    -5: "RPC sbottom", -6: "heavy resonance", -7: "FCNC top", -8: "RPC stop",
+}  # fmt: skip
+"""Labels of the contrastive loss (paper C, table 1): all mass points of a family share one."""
+
+LEADING_ORDER = "leading order; further jets from the parton shower"
+ISOTROPIC = "hand-set decays are isotropic (no spin correlations)"
+ONE_YY = "one H -> yy, the other inclusive (its own yy 0.2 %)"
+
+
+@dataclass(frozen=True)
+class Process:
+    """One sample: what Pythia is told and how its events are labelled."""
+
+    name: str
+    """Name of the sample, process and mass point."""
+    number: int
+    """Fixed number of the sample, the high bits of its event ids; never reuse one."""
+    group: int
+    """Label of the contrastive loss, a key of `GROUPS`."""
+    title: str
+    """For people."""
+    settings: tuple[str, ...]
+    """Pythia settings read before initialisation."""
+    efficiency: float
+    """Expected selected per generated event, to size shards and to list yields (measured with the atlas card)."""
+    masses: tuple[tuple[str, float], ...] = ()
+    """Particles that define the mass point, GeV."""
+    approximations: tuple[str, ...] = (LEADING_ORDER,)
+    """What this sample leaves out, for people."""
+    expected_fb: float | None = None
+    """Pythia's own cross section [fb] as measured once, only to list the yield of samples normalised to it."""
+    slha: str | None = None
+    """Text of an SLHA spectrum, for supersymmetric models."""
+    after_init: tuple[str, ...] = ()
+    """Pythia settings read after initialisation (an SLHA DECAY block overwrites earlier ones)."""
+    matrix_element: str | None = None
+    """Entry of `raypipe.simulate.matrix_elements.MATRIX_ELEMENTS`, for a hard process that Pythia does not have."""
+    veto_hard_photons: bool = False
+    """Drop events whose two hard photons cannot pass the selection before hadronising them."""
+
+    @property
+    def reference(self) -> Reference:
+        """Cross section, branching ratio and K factor (``yields.yaml``)."""
+        return reference(self.name)
+
+    @property
+    def expected_yield_per_fb(self) -> float:
+        """Selected events per fb^-1 as `efficiency` and the reference say; a finished data set has measured it."""
+        return self.reference.value(self.expected_fb or 0.0) * self.efficiency
+
+    def as_dict(self) -> dict[str, Any]:
+        """All that determines this sample's events and yields; `efficiency` acts through the number generated."""
+        for_people = dict.fromkeys(("efficiency", "title", "masses", "approximations", "expected_fb"))
+        return {**asdict(self), "reference": self.reference.as_dict(), **for_people}
+
+    def listing(self) -> dict[str, Any]:
+        """What `raypipe simulate --list` shows of this sample, JSON-ready."""
+        reference = self.reference
+        return {
+            "sample": self.name, "group": self.group, "family": GROUPS[self.group], "title": self.title,
+            "masses": dict(self.masses), "expected_yield_per_fb": self.expected_yield_per_fb,
+            "efficiency": self.efficiency, "cross_section_fb": reference.cross_section_fb or self.expected_fb,
+            "k_factor": reference.k_factor, "source": reference.source, "approximations": list(self.approximations),
+        }  # fmt: skip
+
+
+HIGGS = ("25:m0=125.", "25:mWidth=0.00407", "25:doForceWidth=on", "25:onMode=off", "25:onIfMatch=22 22")
+"""H(125) -> yy in every event."""
