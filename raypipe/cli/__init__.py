@@ -7,7 +7,7 @@ import os
 import click
 
 from raypipe import __version__
-from raypipe.cli import stages, tools
+from raypipe.cli import fits, stages, tools
 from raypipe.cli.base import Commands
 from raypipe.cli.bench import bench
 from raypipe.cli.simulate import simulate
@@ -32,6 +32,7 @@ def main() -> None:
 
 for command in (
     simulate, stages.embed, stages.search, stages.scan, stages.report,
+    fits.fit,
     tools.doctor, tools.config,
     bench,
 ):  # fmt: skip

@@ -42,3 +42,39 @@ def mean_and_error(values: list[float]) -> tuple[float, float | None]:
     if n == 1:
         return mean, None
     return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
+
+
+def s_over_sqrt_b(signal: float, background: float) -> float:
+    """S / sqrt(B): the significance of S over a known B, both large and S << B."""
+    if not background > 0:
+        raise ValueError(f"s_over_sqrt_b needs a positive background, got {background}")
+    return signal / math.sqrt(background)
+
+
+def asimov_significance(signal: float, background: float, error: float = 0.0) -> float:
+    """Median discovery significance of ``signal`` over ``background`` +- ``error`` (absolute), in sigma.
+
+    Without uncertainty sqrt(2 [(s+b) ln(1 + s/b) - s]) (Cowan et al., 1007.1727, equation 97); with it
+
+        Z^2 = 2 { (s+b) ln[ (s+b)(b+v) / (b^2 + (s+b) v) ] - b^2/v ln[ 1 + v s / (b (b+v)) ] },   v = error^2
+
+    (G. Cowan, "Discovery sensitivity for a counting experiment with background uncertainty", 2012, equation 20): the
+    profile-likelihood significance of n = s + b, with the background from an auxiliary Poisson count.
+    """
+    if signal < 0:
+        raise ValueError(f"asimov_significance needs a signal >= 0, got {signal}")
+    return counting_significance(signal + background, background, error)
+
+
+def p_value(z: float) -> float:
+    """One-sided Gaussian tail probability of ``z`` sigma."""
+    return 0.5 * math.erfc(z / math.sqrt(2))
+
+
+def z_value(p: float) -> float:
+    """Sigma of a one-sided tail probability; accurate for tiny p. Inverse of `p_value`."""
+    from scipy import special
+
+    if not 0 < p < 1:
+        raise ValueError(f"z_value needs a probability between 0 and 1, got {p}")
+    return -float(special.ndtri(p))

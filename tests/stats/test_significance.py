@@ -7,7 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from raypipe.stats.significance import counting_significance, mean_and_error
+from raypipe.stats.significance import (
+    asimov_significance,
+    counting_significance,
+    mean_and_error,
+    p_value,
+    s_over_sqrt_b,
+    z_value,
+)
 
 
 def li_ma(n_on: float, n_off: float, alpha: float) -> float:
@@ -59,3 +66,21 @@ def test_mean_and_error():
     assert mean_and_error([4.0]) == (4.0, None)
     with pytest.raises(ValueError, match="no values"):
         mean_and_error([])
+
+
+def test_asimov_significance_closed_forms():
+    """1007.1727, equation 97; Cowan 2012, equation 20, spelt out; the limit S/sqrt(B)."""
+    s, b, error = 20.0, 50.0, 6.0
+    assert asimov_significance(s, b) == pytest.approx(math.sqrt(2 * ((s + b) * math.log(1 + s / b) - s)))
+    v = error**2
+    square = (s + b) * math.log((s + b) * (b + v) / (b * b + (s + b) * v))
+    square -= b * b / v * math.log(1 + v * s / (b * (b + v)))
+    assert asimov_significance(s, b, error) == pytest.approx(math.sqrt(2 * square))
+    assert asimov_significance(10, 1e8) == pytest.approx(s_over_sqrt_b(10, 1e8), rel=1e-5)
+    assert asimov_significance(10, 1e8, 1e4) == pytest.approx(10 / math.sqrt(2e8), rel=1e-4)
+
+
+def test_p_values_and_sigmas():
+    assert p_value(5) == pytest.approx(2.8665157e-7, rel=1e-6)
+    for z in (-2.0, 0.0, 1.64, 8.0, 30.0):
+        assert z_value(p_value(z)) == pytest.approx(z, abs=1e-9)

@@ -1,0 +1,111 @@
+"""Fits of anybody's mass spectrum: fit, hunt."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from raypipe.cli.base import emit
+
+PAIR = {"nargs": 2, "type": float, "metavar": "LO HI"}
+
+
+def spectrum_options(command: Callable) -> Callable:
+    """Where the masses or the histogram are and how to read them; common to fit and hunt."""
+    for decorate in (
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
+        click.option("--sqrt-s", type=float, default=13000.0, show_default=True,
+                     help="Collision energy of dijet functions, in the unit of the masses."),
+        click.option("--likelihood", type=click.Choice(["auto", "poisson", "gaussian"]), default="auto",
+                     show_default=True, help="Of a histogram; auto looks at contents and errors."),
+        click.option("--bins", type=int, help="Equal bins for event masses."),
+        click.option("--scale", type=float, default=1.0, show_default=True, help="Factor on y and errors."),
+        click.option("--density", is_flag=True, help="y is per unit of x: multiply by the bin widths."),
+        click.option("--error", help="Error column of a histogram."),
+        click.option("--y", help="Content column of a histogram."),
+        click.option("--x", help="Bin-centre column of a histogram."),
+        click.option("--weight", help="Column of event weights."),
+        click.option("--branch", help="ROOT branch of the masses, or histogram."),
+        click.option("--tree", help="ROOT tree."),
+        click.option("--column", help="Column of the masses; for {edges, NAME: ...} files the histogram (A+B adds)."),
+        click.option("--masses", "path", type=click.Path(path_type=Path), required=True, metavar="FILE",
+                     help="Masses or histogram: .root .parquet .csv .txt .json .yaml (HEPData) .npy .npz"),
+    ):  # fmt: skip
+        command = decorate(command)
+    return command
+
+
+READING = ("column", "tree", "branch", "weight", "x", "y", "error", "density", "scale")
+
+
+@click.command()
+@spectrum_options
+@click.option("--window", **PAIR, required=True, help="Fitted range.")
+@click.option("--signal-region", "region", **PAIR, help="Blinded region, counted over the background of its sidebands.")
+@click.option("--background", default="exp", show_default=True,
+              help="exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N (N parameters), flat.")  # fmt: skip
+@click.option("--peak", "peak_spec", metavar="MASS:WIDTH[:AL:NL:AH:NH]", help="Gaussian, or Crystal Ball with tails.")
+@click.option("--unbinned/--binned", default=None, help="For event masses; default: unbinned up to 20,000 events.")
+@click.option("--level", type=click.FloatRange(0.5, 0.9999), default=0.95, show_default=True, help="Of the CLs limit.")
+def fit(
+    path: Path, region: tuple[float, float] | None, window: tuple[float, float], background: str,
+    peak_spec: str | None, unbinned: bool | None, level: float, bins: int | None, likelihood: str, sqrt_s: float,
+    as_json: bool, **reading: Any,
+) -> None:  # fmt: skip
+    """Fit a peak, or count a signal region, over a smooth background of any mass spectrum.
+
+    Prints the signal yield s (unconstrained: it may be negative) and its error, the background b (in the signal region
+    if one is given, else in the window), q0 and Z = sqrt(q0) for s >= 0, the CLs limit, chi2/ndf and the fit's status.
+    Leaves with status 1 if the fit did not converge.
+
+    \b
+    Example:
+      raypipe fit --masses events.root --tree Events --branch m_yy --window 105 160 --background exp --peak 125:1.5
+      raypipe fit --masses m.npy --window 5 16 --signal-region 9 10.6 --background poly:5 --json
+    """
+    from raypipe.events.masses import load_masses
+    from raypipe.stats.peakfit import fit_peak
+    from raypipe.stats.peaks import peak
+
+    data = load_masses(path, **{name: reading[name] for name in READING})
+    result = fit_peak(
+        data, window, background, peak(peak_spec) if peak_spec else None, region, bins, unbinned, likelihood,
+        sqrt_s=sqrt_s, level=level,
+    )  # fmt: skip
+    if as_json:
+        emit(result.row)
+    else:
+        click.echo("\n".join(describe(result.row)))
+    if not result.row["valid"]:
+        click.echo("raypipe: the fit did not converge: do not use these numbers; try another background", err=True)
+        sys.exit(1)
+
+
+def describe(row: dict[str, Any]) -> list[str]:
+    """The result in a few lines."""
+    lines = [f"status      {row['status']} ({row['likelihood']}, {row['n_events']:g} events in "
+             f"{row['window'][0]:g}-{row['window'][1]:g}, {row['bins']} bins)"]  # fmt: skip
+    if row["s"] is not None:
+        lines.append(f"s           {row['s']:.5g} ± {row['s_err']:.3g}  ({row['yield']})")
+    lines.append(f"b           {row['b']:.6g} ± {row['b_err']:.3g}")
+    if row["s"] is not None:
+        lines.append(f"q0, Z, p0   {row['q0']:.4g}, {row['z']:.3f}, {row['p0']:.3g}")
+    if row.get("upper_limit") is not None:
+        lines.append(f"limit       s < {row['upper_limit']:.4g} at {row['limit_level']:.0%} CLs "
+                     f"(expected {row['expected_limit']:.4g})")  # fmt: skip
+    if row["chi2"] is not None:
+        tail = "" if row["gof_p"] is None else f", p {row['gof_p']:.3g}"
+        lines.append(f"chi2/ndf    {row['chi2']:.2f}/{row['ndf']}{tail}")
+    parameters = ", ".join(f"{k} = {v:.5g} ± {e:.2g}" for k, (v, e) in row["background"]["parameters"].items())
+    lines.append(f"background  {row['background']['family']}: {parameters}")
+    lines += [f"component   {name}: {v:.4g} ± {e:.3g}" for name, (v, e) in row["components"].items()]
+    count = row.get("signal_region")
+    if count:
+        z = "" if count["z"] is None else f", Z {count['z']:.3f}"
+        lines.append(f"region      {count['window'][0]:g}-{count['window'][1]:g}: {count['n']:g} counted, "
+                     f"{count['b']:.5g} ± {count['b_err']:.3g} expected{z}")  # fmt: skip
+    return lines + [f"note        {note}" for note in row["notes"]]

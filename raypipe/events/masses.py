@@ -1,0 +1,111 @@
+"""Mass spectra of others: event masses or published histograms, from ROOT, Parquet, CSV, JSON or NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raypipe.errors import UserError
+from raypipe.events.spectra import Spectrum, find_columns, spectrum_from_columns, spectrum_from_mapping
+from raypipe.events.tables1d import read_columns, read_root
+
+
+@dataclass(frozen=True)
+class Masses:
+    """Masses of events.
+
+    Attributes:
+        values: (n,) masses in the file's unit. weights: (n,) or None for unit weights. source: file and column.
+        missing: events left out because their mass or weight was not a finite number.
+    """
+
+    values: np.ndarray
+    weights: np.ndarray | None
+    source: str
+    missing: int = 0
+
+
+def load_masses(
+    path: str | Path, column: str | None = None, tree: str | None = None, branch: str | None = None,
+    weight: str | None = None, x: str | None = None, y: str | None = None, error: str | None = None,
+    density: bool = False, scale: float = 1.0,
+) -> Masses | Spectrum:  # fmt: skip
+    """Event masses or a published histogram, whichever the file holds.
+
+    Args:
+        path: .root, .parquet, .csv/.tsv/.txt/.dat, .json, .npy or .npz.
+        column, branch: the mass column of an event table, the branch of a ROOT tree, or the name of a histogram
+            (``a+b`` adds histograms of one file). tree: path of the tree inside the ROOT file.
+        weight: column of event weights.
+        x, y, error: columns of a histogram; without them they are found by their usual names, HEPData's included.
+        density: ``y`` is per unit of x and is multiplied by the bin widths. scale: factor on y and errors, such as a
+            luminosity.
+
+    Raises:
+        UserError: unreadable file, missing column, nothing usable in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    name = branch or column
+    try:
+        if path.suffix == ".root":
+            found: Any = read_root(path, tree, name, weight)
+            if isinstance(found, Spectrum):
+                return found.scaled(scale, density)
+            columns = found
+        else:
+            columns = read_columns(path)
+    except UserError:
+        raise
+    except Exception as problem:  # any reader's own exception becomes one line that names the file
+        first = str(problem).strip().splitlines()
+        raise UserError(f"{path}: cannot be read: {first[0] if first else type(problem).__name__}") from problem
+    return interpret(columns, path, name, weight, x, y, error, density, scale)
+
+
+def interpret(
+    columns: dict[str, Any], path: str | Path, name: str | None, weight: str | None, x: str | None, y: str | None,
+    error: str | None, density: bool, scale: float,
+) -> Masses | Spectrum:  # fmt: skip
+    """Decide whether columns are event masses or a histogram, and check them."""
+    if y is None and x is None:
+        spectrum = spectrum_from_mapping(columns, name, str(path))
+        if spectrum is not None:
+            return spectrum.scaled(scale, density)
+    if name is None or y is not None:
+        wanted = find_columns(columns, x, y, error, str(path))
+        if wanted is not None:
+            return spectrum_from_columns(columns, wanted, str(path)).scaled(scale, density)
+    arrays = {key: np.asarray(value) for key, value in columns.items() if np.ndim(value) == 1}
+    if name is None:
+        numeric = [key for key, value in arrays.items() if np.issubdtype(value.dtype, np.number)]
+        if len(numeric) != 1:
+            raise UserError(f"{path}: say which column is the mass (--column): there are {_names(columns)}")
+        name = numeric[0]
+    values = numbers(arrays, name, path)
+    weights = None if weight is None else numbers(arrays, weight, path)
+    if weights is not None and len(weights) != len(values):
+        raise UserError(f"{path}: {weight!r} has {len(weights)} values, {name!r} {len(values)}")
+    good = np.isfinite(values) if weights is None else np.isfinite(values) & np.isfinite(weights)
+    if not good.any():
+        raise UserError(f"{path}: column {name!r} holds no finite mass ({len(values)} values)")
+    return Masses(values[good], None if weights is None else weights[good], f"{path}:{name}", int((~good).sum()))
+
+
+def numbers(arrays: dict[str, np.ndarray], name: str, path: str | Path) -> np.ndarray:
+    """One column as float64, or a `UserError` that names what is there."""
+    if name not in arrays:
+        raise UserError(f"{path}: no column {name!r}: there are {_names(arrays)}")
+    try:
+        return np.asarray(arrays[name], float)
+    except (TypeError, ValueError) as problem:
+        raise UserError(f"{path}: column {name!r} is not numeric") from problem
+
+
+def _names(columns: dict[str, Any]) -> str:
+    names = sorted(map(str, columns))
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -1,0 +1,106 @@
+"""Asymptotic upper limits on a yield: CLs with the test statistic q-mu-tilde (Cowan, Cranmer, Gross, Vitells)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scipy import optimize, special
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Upper limit on the yield at a confidence level.
+
+    Attributes:
+        observed: limit. expected: median without signal. bands: expected at -2, -1, +1, +2 sigma. level: such as 0.95.
+    """
+
+    observed: float
+    expected: float
+    bands: tuple[float, float, float, float]
+    level: float
+
+
+def cls(q: float, q_asimov: float) -> tuple[float, float, float]:
+    """CLs, CL(s+b) and CL(b) of an observed q-mu-tilde and its value on the background-only Asimov data.
+
+    1007.1727, equations 64-66 with sigma = mu / sqrt(q_asimov); CLs = CL(s+b) / CL(b) (Read 2002).
+    """
+    root, asimov = math.sqrt(max(q, 0.0)), math.sqrt(max(q_asimov, 1e-300))
+    t = root - asimov if q <= q_asimov else (q - q_asimov) / (2 * asimov)
+    # Through logarithms: both can be tiny far out.
+    both, background = special.log_ndtr(-(t + asimov)), special.log_ndtr(-t)
+    return math.exp(both - background), math.exp(both), math.exp(background)
+
+
+def q_mu_tilde(profile: Callable[[float], float], best: float, free: float, mu: float) -> float:
+    """1007.1727, equation 16: 0 for a yield below the best one; a negative best yield counts as zero.
+
+    ``profile(s)`` is -2 ln L with the yield fixed, ``free`` its value at the unconstrained best yield ``best``.
+    """
+    if best > mu:
+        return 0.0
+    return max(0.0, profile(mu) - (free if best >= 0 else profile(0.0)))
+
+
+def upper_limit(
+    profile: Callable[[float], float], best: float, free: float, error: float,
+    asimov_profile: Callable[[float], float], level: float = 0.95,
+) -> Limit:  # fmt: skip
+    """The yield with CLs = 1 - level, observed and expected, for given profile likelihoods.
+
+    Args:
+        profile, asimov_profile: -2 ln L against the fixed yield, of data and of background-only Asimov data.
+        best, free: best yield and its -2 ln L. error: its error, sets the scale of the search.
+    """
+    target = 1 - level
+    data, asimov = _memory(profile), _memory(asimov_profile)
+    base = asimov(0.0)
+
+    def of(mu: float) -> float:
+        return cls(q_mu_tilde(data, best, free, mu), asimov(mu) - base)[0] - target
+
+    observed = _root(of, max(best, 0.0) + 2 * error)
+
+    def sigma(mu: float) -> float:
+        return mu / math.sqrt(max(asimov(mu) - base, 1e-300))
+
+    def band(number: float) -> float:
+        """CLs of data that fluctuate by ``number`` sigma: equation 89 with CLs."""
+
+        def cls_at(mu: float) -> float:
+            z = mu / sigma(mu)
+            return math.exp(special.log_ndtr(number - z) - special.log_ndtr(number)) - target
+
+        return _root(cls_at, 2 * error)
+
+    low2, low1, median, high1, high2 = (band(k) for k in (-2, -1, 0, 1, 2))
+    return Limit(observed, median, (low2, low1, high1, high2), level)
+
+
+def _memory(function: Callable[[float], float]) -> Callable[[float], float]:
+    known: dict[float, float] = {}
+
+    def remembered(x: float) -> float:
+        if x not in known:
+            known[x] = function(x)
+        return known[x]
+
+    return remembered
+
+
+def _root(function: Callable[[float], float], guess: float) -> float:
+    """Where a function that falls from positive to negative crosses nought."""
+    high = max(guess, 1e-9)
+    for _ in range(60):
+        if function(high) < 0:
+            break
+        high *= 1.5
+    else:
+        return math.inf
+    low = high / 1.5
+    while function(low) < 0 and low > 1e-12 * high:
+        low /= 2
+    return float(optimize.brentq(function, low, high, rtol=1e-6, xtol=1e-12))

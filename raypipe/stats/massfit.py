@@ -1,0 +1,285 @@
+"""Fits of a mass spectrum, background alone and with a signal: minimised, then confirmed by iminuit."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import optimize, stats
+
+from raypipe.errors import UserError
+from raypipe.stats.likelihood import Binned, Component
+from raypipe.stats.limits import Limit, upper_limit
+from raypipe.stats.newton import Problem, minimise
+from raypipe.stats.shape import Shape
+from raypipe.stats.spectrum import Bins
+from raypipe.stats.unbinned import Unbinned
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """A fit.
+
+    Attributes:
+        theta: (D,) internal background parameters, component yields, signal yield. covariance: (D, D) from HESSE.
+        value: -2 ln L. valid: whether it is a minimum one may use. status: in words.
+    """
+
+    theta: np.ndarray
+    covariance: np.ndarray
+    value: float
+    valid: bool
+    status: str
+
+    @property
+    def errors(self) -> np.ndarray:
+        return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
+
+
+def fit(problem: Problem, start: np.ndarray, what: str) -> Minimum:
+    """Minimise one row by Fisher scoring, then let MIGRAD and HESSE confirm it and give the covariance."""
+    from iminuit import Minuit
+
+    solution = minimise(problem, start[None])
+    if not np.isfinite(solution.value[0]):
+        raise UserError(f"{what}: no starting point with a finite likelihood; the background cannot describe the data")
+    size = len(start)
+    information = solution.information[0]
+    scale = 1 / np.sqrt(np.maximum(np.diag(information), 1e-300))
+    eigenvalues = np.linalg.eigvalsh(information * np.outer(scale, scale))
+    if eigenvalues[0] < 1e-10 * eigenvalues[-1]:
+        raise UserError(f"{what}: degenerate: the data do not determine all parameters; use a simpler background")
+    expected = np.linalg.inv(information * np.outer(scale, scale)) * np.outer(scale, scale)
+    # In units of the expected errors, so that MIGRAD's first steps are right whatever the units of the yields.
+    unit, centre, base = np.sqrt(np.diag(expected)), solution.theta[0], solution.value[0]
+
+    def cost(x: np.ndarray) -> float:
+        value = problem.evaluate((centre + x * unit)[None])[0][0] - base
+        return float(value) if np.isfinite(value) else 1e9
+
+    def gradient(x: np.ndarray) -> np.ndarray:
+        return problem.evaluate((centre + x * unit)[None])[1][0] * unit
+
+    minuit = Minuit(cost, np.zeros(size), grad=gradient)
+    minuit.errordef = Minuit.LEAST_SQUARES
+    minuit.errors = np.full(size, 0.1)
+    minuit.strategy = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # iminuit warns where it sets validity flags, which are read below
+        minuit.migrad(ncall=2000)
+        minuit.hesse()
+    if minuit.valid and minuit.accurate and minuit.covariance is not None:
+        theta = centre + np.array(minuit.values) * unit
+        covariance = np.array(minuit.covariance) * np.outer(unit, unit)
+        return Minimum(theta, covariance, base + float(minuit.fval), True, "converged")
+    if solution.converged[0]:
+        return Minimum(
+            centre, expected, float(base), True, "converged at a boundary (errors from expected information)"
+        )
+    return Minimum(centre, expected, float(base), False, "not converged")
+
+
+def profile(problem: Binned | Unbinned, template: np.ndarray, s: float, start: np.ndarray) -> tuple[float, np.ndarray]:
+    """-2 ln L minimised with the signal yield fixed at ``s``, and the other parameters."""
+    if isinstance(problem, Unbinned):
+        fixed: Problem = replace(problem, fixed=s)
+    else:
+        fixed = replace(problem, signals=None, which=None, offset=s * template[None])
+    solution = minimise(fixed, start[None], tolerance=1e-8)
+    return float(solution.value[0]), solution.theta[0]
+
+
+class Profile:
+    """-2 ln L against a fixed signal yield, every point starting from the nearest known one."""
+
+    def __init__(self, problem: Binned | Unbinned, template: np.ndarray, s: float, start: np.ndarray) -> None:
+        self._problem, self._template = problem, template
+        self._known = {s: start}
+
+    def __call__(self, s: float) -> float:
+        nearest = min(self._known, key=lambda x: abs(x - s))
+        value, theta = profile(self._problem, self._template, s, self._known[nearest])
+        if not np.isfinite(value):
+            fallback = self._problem.shape.start
+            extra = [c.expected for c in self._problem.components]
+            value, theta = profile(self._problem, self._template, s, np.r_[fallback, extra])
+        if np.isfinite(value):
+            self._known[s] = theta
+        return value
+
+
+@dataclass(frozen=True)
+class SignalFit:
+    """Signal plus background against background only.
+
+    Attributes:
+        null, best: the two fits. s, s_err: unconstrained yield and its error. interval: 68 % likelihood interval.
+        q0: 2 ln [L(s) / L(0)], zero for a yield below zero (1007.1727, equation 12). r: signed root of the same
+            without the zero. z, p0: sqrt(q0) and its one-sided probability. limit: CLs, or None.
+        at_boundary: the yield stopped where it would make the expectation negative.
+    """
+
+    null: Minimum
+    best: Minimum
+    s: float
+    s_err: float
+    interval: tuple[float, float]
+    q0: float
+    r: float
+    limit: Limit | None
+    at_boundary: bool
+
+    @property
+    def z(self) -> float:
+        return math.sqrt(self.q0)
+
+    @property
+    def p0(self) -> float:
+        return float(stats.norm.sf(self.z))
+
+
+def with_signal(problem: Binned | Unbinned, template: np.ndarray, signal_at: np.ndarray | None = None) -> Problem:
+    """The problem with a free yield of a signal: bin shares (B,), and densities at the masses if unbinned."""
+    if isinstance(problem, Unbinned):
+        return replace(problem, signal=signal_at, signal_cells=template)
+    return replace(problem, signals=template[None], which=np.zeros(1, int))
+
+
+def without_signal(problem: Binned | Unbinned) -> Binned | Unbinned:
+    """The background-only problem."""
+    if isinstance(problem, Unbinned):
+        return replace(problem, signal=None, signal_cells=None)
+    return replace(problem, signals=None, which=None)
+
+
+def fit_signal(
+    problem: Binned | Unbinned, template: np.ndarray, counted: Binned, level: float | None = 0.95,
+    signal_at: np.ndarray | None = None,
+) -> SignalFit:  # fmt: skip
+    """Fit the yield of a signal over the background of ``problem`` and test it against nought.
+
+    Args:
+        problem: background only. template: (B,) share of the signal in every bin (or cell).
+        counted: the same data in bins, for the Asimov data of the limit (``problem`` itself if binned).
+        level: of the limit; None for neither limit nor likelihood interval (many toys).
+        signal_at: (n,) density of the peak at the masses (unbinned only).
+    """
+    if not (np.isfinite(template).all() and template.sum() > 1e-6):
+        raise UserError("the signal has no share inside the window")
+    start = np.r_[problem.shape.start, [c.expected for c in problem.components]]
+    null = fit(problem, start, "background-only fit")
+    both = with_signal(problem, template, signal_at)
+    first = np.r_[null.theta, 0.0]
+    _, gradient, information = both.evaluate(first[None])
+    covariance = np.linalg.pinv(information[0], hermitian=True)
+    guess = -0.5 * covariance[-1] @ gradient[0]
+    for share in (1.0, 0.5, 0.1, 0.0):  # a one-step estimate, where it is possible at all
+        trial = np.r_[null.theta, share * guess]
+        if np.isfinite(both.evaluate(trial[None])[0][0]):
+            break
+    best = fit(both, trial, "signal-plus-background fit")
+    if best.value > null.value + 1e-6:
+        best = min((best, fit(both, first, "signal-plus-background fit")), key=lambda m: m.value)
+    s, error = float(best.theta[-1]), float(best.errors[-1])
+    difference = max(0.0, null.value - best.value)
+    curve = Profile(with_signal(problem, template, signal_at), template, 0.0, null.theta)
+    curve._known[s] = best.theta[:-1]
+    boundary = s < 0 and best.status != "converged"
+    boundary = boundary or (s < 0 and _room(problem, template, best.theta) < 1e-2)
+    scale = error
+    if boundary:
+        scale = max(error, abs(s), 1.0)
+    interval = (math.nan, math.nan)
+    if level is not None or boundary:
+        interval = _interval(curve, s, scale, best.value, boundary)
+    if boundary:
+        error = interval[1] - s
+    limit = None
+    if level is not None and best.valid and null.valid:
+        limit = upper_limit(curve, s, best.value, error, _asimov(counted, template, null), level)
+    return SignalFit(null, best, s, error, interval, difference if s > 0 else 0.0,
+                     math.copysign(math.sqrt(difference), s), limit, boundary)  # fmt: skip
+
+
+def _room(problem: Binned | Unbinned, template: np.ndarray, theta: np.ndarray) -> float:
+    """Smallest expected total over background where the signal is."""
+    b = problem.shape.expected(theta[None, : problem.shape.size])[0]
+    where = template > 1e-3 * template.max()
+    return float((1 + theta[-1] * template[where] / np.maximum(b[where], 1e-300)).min())
+
+
+def _interval(curve: Profile, s: float, error: float, least: float, boundary: bool) -> tuple[float, float]:
+    """Where -2 ln L rises by one; NaN where it never does (a boundary)."""
+
+    def rise(x: float) -> float:
+        value = curve(x) - least - 1
+        return value if np.isfinite(value) else 1e6
+
+    ends = []
+    for sign in (-1, 1):
+        if sign < 0 and boundary:
+            ends.append(math.nan)
+            continue
+        reach = error
+        for _ in range(12):
+            if rise(s + sign * reach) > 0:
+                break
+            reach *= 1.6
+        else:
+            ends.append(math.nan)
+            continue
+        if abs(rise(s + sign * reach)) < 1e-3:
+            ends.append(s + sign * reach)
+        else:
+            ends.append(float(optimize.brentq(rise, s, s + sign * reach, xtol=2e-3 * error, rtol=1e-6)))
+    return ends[0], ends[1]
+
+
+def _asimov(counted: Binned, template: np.ndarray, null: Minimum) -> Profile:
+    """Profile likelihood of the background-only Asimov data (1007.1727, section 3.2)."""
+    expected = without_signal(counted).expected(null.theta[None])
+    auxiliary = None
+    if counted.template_error is not None and counted.errors is None:
+        auxiliary = counted._beta(*counted._parts(null.theta[None]))
+    components = tuple(
+        c
+        if not np.isfinite(c.error)
+        else Component(c.name, c.template, float(null.theta[counted.shape.size + k]), c.error)
+        for k, c in enumerate(counted.components)
+    )
+    asimov = replace(counted, counts=expected, data=np.zeros(1, int), auxiliary=auxiliary, components=components,
+                     signals=None, which=None)  # fmt: skip
+    return Profile(asimov, template, 0.0, null.theta)
+
+
+def predict(shape: Shape, minimum: Minimum, low: float, high: float) -> tuple[float, float]:
+    """Background expected between two masses and its error from the fit's covariance."""
+    over = shape.over(np.array([low]), np.array([high]))
+    size = shape.size
+    gradient = over.jacobian(minimum.theta[:size])[0]
+    value = over.expected(minimum.theta[None, :size])[0, 0]
+    return float(value), float(math.sqrt(max(0.0, gradient @ minimum.covariance[:size, :size] @ gradient)))
+
+
+def goodness(bins: Bins, expected: np.ndarray, parameters: int, merge: float = 0.0) -> tuple[float, int]:
+    """Chi-square and degrees of freedom; Poisson bins as Baker and Cousins (1984).
+
+    ``merge``: join neighbours until each holds that many expected events, for a chi-square distribution that holds.
+    """
+    if bins.errors is not None:
+        return float((((bins.counts - expected) / bins.errors) ** 2).sum()), len(bins) - parameters
+    n, mu, scale = bins.counts, np.maximum(expected, 1e-300), bins.scale
+    if merge > 0:
+        starts, total = [0], 0.0
+        for k in range(len(mu) - 1):
+            total += mu[k] / scale[k]
+            if total >= merge and mu[k + 1 :].sum() / scale[k + 1 :].mean() >= merge:
+                starts.append(k + 1)
+                total = 0.0
+        join = lambda v: np.add.reduceat(v, np.array(starts))  # noqa: E731
+        scale = join(scale * mu) / join(mu)
+        n, mu = join(n), join(mu)
+    logs = np.where(n > 0, n * np.log(np.where(n > 0, n, 1) / mu), 0.0)
+    return float((2 * (mu - n + logs) / scale).sum()), len(n) - parameters

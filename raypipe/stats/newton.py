@@ -1,0 +1,105 @@
+"""Fisher scoring of many small likelihood problems at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+class Problem(Protocol):
+    """Rows of independent likelihoods of the same size."""
+
+    @property
+    def rows(self) -> int: ...
+
+    def take(self, rows: np.ndarray) -> Problem: ...
+
+    def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Minima of R problems.
+
+    Attributes:
+        theta: (R, D). value: (R,) -2 ln L. information: (R, D, D). converged: (R,) bool. iterations: largest number.
+    """
+
+    theta: np.ndarray
+    value: np.ndarray
+    information: np.ndarray
+    converged: np.ndarray
+    iterations: int
+
+
+def minimise(problem: Problem, start: np.ndarray, tolerance: float = 1e-7, most: int = 100,
+             floor: float | None = None) -> Solution:  # fmt: skip
+    """Minimise -2 ln L of every row by Newton steps with the expected information, halved where they do not help.
+
+    Args:
+        problem: rows to solve. start: (R, D). tolerance: expected further decrease of -2 ln L at which a row is done.
+        most: iterations before a row is given up. floor: lower bound of the last parameter; a row whose minimum lies
+            below ends at the bound, with the rest at its values there.
+    """
+    theta = np.array(start, float)
+    if floor is not None:
+        theta[:, -1] = np.maximum(theta[:, -1], floor)
+    value, gradient, information = problem.evaluate(theta)
+    converged = np.zeros(len(theta), bool)
+    active = np.flatnonzero(np.isfinite(value))
+    iteration = 0
+    while len(active) and iteration < most:
+        iteration += 1
+        g, matrix, at = gradient[active], information[active], theta[active]
+        if floor is not None:  # a row at the bound that wants to go below moves in the other parameters only
+            held = (at[:, -1] <= floor) & (g[:, -1] > 0)
+            g = g.copy()
+            g[held, -1] = 0.0
+            matrix = matrix.copy()
+            matrix[held, -1, :-1] = matrix[held, :-1, -1] = 0.0
+        step = _solve(matrix, g)
+        if floor is not None:
+            step[:, -1] = np.maximum(step[:, -1], floor - at[:, -1])
+        gain = -0.5 * (g * step).sum(1)
+        done = gain < tolerance
+        converged[active[done]] = True
+        active, step, gain = active[~done], step[~done], gain[~done]
+        stuck = _advance(problem, active, step, gain, theta, value, gradient, information)
+        # No descent left along a step whose promised gain is in the noise of the sum: that is the minimum.
+        small = gain[stuck] < 1e-9 * (1 + np.abs(value[active[stuck]])) + 100 * tolerance
+        converged[active[stuck][small]] = True
+        active = active[~stuck]
+    return Solution(theta, value, information, converged, iteration)
+
+
+def _solve(matrix: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    """-matrix^-1 gradient / 2 of every row, regularised where the matrix is nearly singular."""
+    scale = 1 / np.sqrt(np.maximum(np.einsum("rdd->rd", matrix), 1e-300))
+    balanced = matrix * scale[:, :, None] * scale[:, None, :] + 1e-12 * np.eye(matrix.shape[1])
+    try:
+        step = np.linalg.solve(balanced, (gradient * scale)[:, :, None])[:, :, 0]
+    except np.linalg.LinAlgError:
+        step = np.linalg.solve(balanced + 1e-6 * np.eye(matrix.shape[1]), (gradient * scale)[:, :, None])[:, :, 0]
+    return -0.5 * step * scale
+
+
+def _advance(problem, active, step, gain, theta, value, gradient, information) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """Take the step of every active row, halved until -2 ln L falls; returns which rows found no descent."""
+    pending = np.arange(len(active))
+    length = 1.0
+    for _ in range(40):
+        if not len(pending):
+            break
+        rows = active[pending]
+        trial = theta[rows] + length * step[pending]
+        v, g, m = problem.take(rows).evaluate(trial)
+        better = v <= value[rows] - 1e-4 * length * gain[pending] + 1e-12 * np.abs(value[rows])
+        good = rows[better]
+        theta[good], value[good], gradient[good], information[good] = trial[better], v[better], g[better], m[better]
+        pending = pending[~better]
+        length *= 0.5 if length > 1e-3 else 0.1
+    stuck = np.zeros(len(active), bool)
+    stuck[pending] = True
+    return stuck

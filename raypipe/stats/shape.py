@@ -1,0 +1,183 @@
+"""A background family over given bins, in parameters that are well conditioned, with starting values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from raypipe.errors import UserError
+from raypipe.stats.backgrounds import Family, Nodes, adaptive_nodes, gauss_legendre
+from raypipe.stats.spectrum import Bins
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Expected background in bins for internal parameters ``a``: physical parameters are ``transform @ a``.
+
+    The basis is orthonormal under the expected counts, so that the information matrix is close to the unit matrix and
+    a Newton step is safe whatever the family, order and unit of mass.
+
+    Attributes:
+        family: what it is. nodes: quadrature over the bins. phi: (Q, P) basis at the nodes. weight: (Q,) node weights,
+            for a template its expected events. mean_phi: (B, P) bin averages of the basis at the start (used for
+            information matrices only). matrix: (B, P) bin integrals of a linear family, else None.
+        transform: (P, P). positive: (K, P) positivity rows or None. start: (P,) internal starting values.
+    """
+
+    family: Family
+    nodes: Nodes
+    phi: np.ndarray
+    weight: np.ndarray
+    mean_phi: np.ndarray
+    matrix: np.ndarray | None
+    transform: np.ndarray
+    positive: np.ndarray | None
+    start: np.ndarray
+
+    @property
+    def size(self) -> int:
+        return len(self.start)
+
+    def rates(self, a: np.ndarray) -> np.ndarray:
+        """Expected events at every node, (R, P) -> (R, Q), of a log family."""
+        return np.exp(np.clip(a @ self.phi.T, -700.0, 300.0)) * self.weight
+
+    def expected(self, a: np.ndarray) -> np.ndarray:
+        """Expected events in every bin, (R, P) -> (R, B)."""
+        return a @ self.matrix.T if self.matrix is not None else self.nodes.sum(self.rates(a))
+
+    def jacobian(self, a: np.ndarray) -> np.ndarray:
+        """Derivative of `expected` of one parameter vector, (P,) -> (B, P)."""
+        if self.matrix is not None:
+            return self.matrix
+        return self.nodes.sum((self.rates(a[None])[0][:, None] * self.phi).T).T
+
+    def over(self, low: np.ndarray, high: np.ndarray) -> Shape:
+        """The same function and parameters over other bins (not for templates)."""
+        nodes = gauss_legendre(low, high, 32)
+        return _over(self.family, nodes, nodes.weight, self.transform, self.start, self.positive)
+
+    def density(self, mass: np.ndarray, a: np.ndarray) -> np.ndarray:
+        """Events per unit of mass at ``mass`` (n,) for one parameter vector."""
+        value = self.family.basis(np.asarray(mass, float)) @ (self.transform @ a)
+        return np.exp(np.clip(value, -700, 700)) if self.family.log else value
+
+
+def make_shape(family: Family, bins: Bins, template: np.ndarray | None = None) -> Shape:
+    """The family over ``bins``, starting from a (log-)linear least-squares fit to their contents.
+
+    ``template`` (B,) are expected events of a simulated shape that multiplies a log family.
+    """
+    widths = bins.high - bins.low
+    floor = 0.5 * np.mean(bins.scale) if bins.errors is None else 0.0
+    centres = (bins.low + bins.high) / 2
+    if template is not None:
+        nodes = Nodes(centres, template, np.arange(len(bins)))
+        physical = _least_squares(family, centres, bins, template)
+        return _finish(family, nodes, template, physical, bins)
+    physical = _least_squares(family, centres, bins, widths)
+    if family.log:
+        guess = family.basis(centres) @ physical
+        if not np.isfinite(guess).all() or guess.max() > 600:
+            raise UserError(f"background {family.name}: no sensible starting point; try a lower order")
+        nodes = adaptive_nodes(bins.low, bins.high, lambda m: family.basis(m) @ physical)
+    else:
+        nodes = gauss_legendre(bins.low, bins.high, 8)
+        if (np.maximum(bins.counts, floor) <= 0).all():
+            raise UserError(f"background {family.name}: all contents are negative or zero")
+    return _finish(family, nodes, nodes.weight, physical, bins)
+
+
+def _least_squares(family: Family, centres: np.ndarray, bins: Bins, size: np.ndarray) -> np.ndarray:
+    """Weighted least squares of ln(content / size) (log families) or content (linear ones), without iteration.
+
+    Sparse spectra are merged first, because the logarithm of nought or one event says little.
+    """
+    counts, scale = bins.counts, bins.scale
+    group = _groups(np.maximum(counts, 0) / scale, enough=8.0, least=2 * family.size)
+    total = lambda v: np.add.reduceat(v, group)  # noqa: E731
+    n, s = total(counts), total(size)
+    c = np.maximum(total(counts * scale) / np.where(n > 0, n, 1), np.min(scale))
+    variance = total(bins.errors**2) if bins.errors is not None else np.maximum(n, 0) * c + 0.5 * c**2
+    if family.log:
+        value = np.maximum(n, 0.5 * np.sqrt(variance)) + (0.1 * c if bins.errors is None else 0.0)
+        weight = value / np.sqrt(variance)
+        x = total(centres * size) / s
+        basis = family.basis(x)
+        good = s > 0
+        target = np.log(value[good] / s[good])
+        return np.linalg.lstsq(basis[good] * weight[good, None], target * weight[good], rcond=1e-12)[0]
+    nodes = gauss_legendre(bins.low, bins.high, 8)
+    matrix = nodes.sum((family.basis(nodes.mass) * nodes.weight[:, None]).T).T
+    merged = np.add.reduceat(matrix, group, axis=0)
+    weight = 1 / np.sqrt(variance + 1e-300)
+    physical = np.linalg.lstsq(merged * weight[:, None], n * weight, rcond=1e-12)[0]
+    rows = family.positive if family.positive is not None else matrix
+    flat = n.sum() / (bins.high - bins.low).sum()
+    constant = _constant(family, flat)
+    # Pull the line towards a constant until it is positive everywhere.
+    for share in (0.0, 0.02, 0.1, 0.3, 0.6, 0.9, 1.0):
+        mixed = (1 - share) * physical + share * constant
+        if (rows @ mixed > 1e-3 * abs(flat) * (rows @ constant / flat)).all() and (matrix @ mixed > 0).all():
+            return mixed
+    return constant
+
+
+def _constant(family: Family, rate: float) -> np.ndarray:
+    if family.name.startswith("bernstein"):
+        return np.full(family.size, rate)
+    return np.r_[rate, np.zeros(family.size - 1)]
+
+
+def _groups(counts: np.ndarray, enough: float, least: int) -> np.ndarray:
+    """First bins of groups of neighbours with ``enough`` events each, but at least ``least`` groups."""
+    target = min(enough, max(counts.sum() / least, 1e-9))
+    starts, total = [0], 0.0
+    for k, n in enumerate(counts[:-1]):
+        total += n
+        if total >= target:
+            starts.append(k + 1)
+            total = 0.0
+    return np.array(starts)
+
+
+def _finish(family: Family, nodes: Nodes, weight: np.ndarray, physical: np.ndarray, bins: Bins) -> Shape:
+    phi = family.basis(nodes.mass)
+    if family.log:
+        rates = np.exp(np.clip(phi @ physical, -700, 300)) * weight
+        # The expected information of every node; a floor keeps empty regions from making the basis singular.
+        info = np.sqrt(rates / np.mean(bins.scale) + 1e-9 * rates.max() + 1e-300)
+        if bins.errors is not None:
+            spread = np.repeat(bins.errors, np.diff(np.r_[nodes.start, len(phi)]))
+            info = rates / np.maximum(spread, 1e-12 * spread.max())
+        rows = phi * info[:, None]
+    else:
+        rows = nodes.sum((phi * weight[:, None]).T).T / np.sqrt(bins.variance + np.mean(bins.scale) ** 2)[:, None]
+    scale = np.sqrt((rows**2).sum(0))
+    if not (scale > 0).all():
+        raise UserError(f"background {family.name}: a parameter has no effect in this window; try a lower order")
+    _, upper = np.linalg.qr(rows / scale)
+    diagonal = np.abs(np.diag(upper))
+    if len(rows) < family.size or diagonal.min() < 1e-10 * diagonal.max():
+        raise UserError(
+            f"background {family.name}: {family.size} parameters cannot be told apart with {len(bins)} bins in this "
+            "window; use a lower order or a wider window"
+        )
+    inverse = np.linalg.inv(upper) / scale[:, None]
+    return _over(family, nodes, weight, inverse, upper @ (scale * physical),
+                 None if family.positive is None else family.positive @ inverse)  # fmt: skip
+
+
+def _over(
+    family: Family, nodes: Nodes, weight: np.ndarray, transform: np.ndarray, start: np.ndarray,
+    positive: np.ndarray | None,
+) -> Shape:  # fmt: skip
+    phi = family.basis(nodes.mass) @ transform
+    if not family.log:
+        matrix = nodes.sum((phi * weight[:, None]).T).T
+        return Shape(family, nodes, phi, weight, matrix, matrix, transform, positive, start)
+    rates = np.exp(np.clip(phi @ start, -700, 300)) * weight
+    total = nodes.sum(rates)
+    mean = nodes.sum((rates[:, None] * phi).T).T / np.where(total > 0, total, 1)[:, None]
+    return Shape(family, nodes, phi, weight, mean, None, transform, positive, start)

@@ -1,0 +1,202 @@
+"""Binned data as the fits see them: bins, contents and which likelihood they follow."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from raypipe.errors import UserError
+from raypipe.events.masses import Masses
+from raypipe.events.spectra import Spectrum
+
+LIKELIHOODS = ("auto", "poisson", "gaussian")
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Binned data in a window.
+
+    Attributes:
+        low, high: (B,) edges; gaps are allowed. counts: (B,) contents.
+        scale: (B,) one for counts; for weighted events sum(w^2)/sum(w): content/scale is taken as Poisson distributed
+            (scaled Poisson distribution of Bohm and Zech, 1309.1287). errors: (B,) for a Gaussian chi-square, else
+            None. window: as asked for. notes: what was decided on the way, for the user.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    counts: np.ndarray
+    scale: np.ndarray
+    errors: np.ndarray | None
+    window: tuple[float, float]
+    notes: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @property
+    def likelihood(self) -> str:
+        """``gaussian``, ``poisson`` or ``scaled poisson``."""
+        if self.errors is not None:
+            return "gaussian"
+        return "poisson" if (self.scale == 1).all() else "scaled poisson"
+
+    @property
+    def variance(self) -> np.ndarray:
+        """Observed variance of the contents."""
+        return self.errors**2 if self.errors is not None else np.maximum(self.counts, 0) * self.scale
+
+    def select(self, mask: np.ndarray) -> Bins:
+        """The bins of a mask."""
+        pick = lambda a: None if a is None else a[mask]  # noqa: E731
+        return replace(self, low=self.low[mask], high=self.high[mask], counts=self.counts[mask],
+                       scale=self.scale[mask], errors=pick(self.errors))  # fmt: skip
+
+
+def check_window(window: tuple[float, float], region: tuple[float, float] | None = None) -> None:
+    """Raise a `UserError` unless low < high and the signal region lies inside with room on at least one side."""
+    low, high = window
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UserError(f"window {low:g}-{high:g}: must be two finite masses, low before high")
+    if region is None:
+        return
+    if not (low <= region[0] < region[1] <= high):
+        raise UserError(f"signal region {region[0]:g}-{region[1]:g} must lie inside the window {low:g}-{high:g}")
+    if region == (low, high):
+        raise UserError("the signal region fills the window: no sideband is left to learn the background from")
+
+
+def bin_masses(masses: Masses, window: tuple[float, float], edges: np.ndarray) -> Bins:
+    """Histogram event masses.
+
+    Raises:
+        UserError: nothing in the window, weights that sum to nothing.
+    """
+    values, weights = in_window(masses, window)
+    counts, _ = np.histogram(values, edges, weights=weights)
+    notes = missing_note(masses)
+    if weights is None:
+        return Bins(edges[:-1], edges[1:], counts.astype(float), np.ones(len(counts)), None, window, notes)
+    squares, _ = np.histogram(values, edges, weights=weights**2)
+    total = float(squares.sum() / weights.sum())
+    notes += ("weighted events: scaled Poisson likelihood (1309.1287)",)
+    if (counts < 0).any():
+        errors = np.sqrt(np.where(squares > 0, squares, total**2))
+        notes += ("negative bin contents: Gaussian chi-square, empty bins with the error of one average event",)
+        return Bins(edges[:-1], edges[1:], counts, np.ones(len(counts)), errors, window, notes)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = np.where(counts > 0, squares / counts, total)
+    return Bins(edges[:-1], edges[1:], counts, scale, None, window, notes)
+
+
+def in_window(masses: Masses, window: tuple[float, float]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Masses and weights inside the window (edges included), checked."""
+    check_window(window)
+    low, high = window
+    inside = (masses.values >= low) & (masses.values <= high)
+    if not inside.any():
+        raise UserError(
+            f"{masses.source}: no event between {low:g} and {high:g}; its {len(masses.values)} masses run from "
+            f"{masses.values.min():g} to {masses.values.max():g}"
+        )
+    weights = None if masses.weights is None else masses.weights[inside]
+    if weights is not None and not weights.sum() > 0:
+        raise UserError(f"{masses.source}: the weights in the window sum to {weights.sum():g}: nothing to fit")
+    return masses.values[inside], weights
+
+
+def missing_note(masses: Masses) -> tuple[str, ...]:
+    """A note on events without a finite mass."""
+    return (f"{masses.missing} events without a finite mass or weight left out",) if masses.missing else ()
+
+
+def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: str = "auto") -> Bins:
+    """The bins of a published histogram that lie inside the window.
+
+    ``auto`` is Poisson for whole numbers whose errors, if any, are those of counts; scaled Poisson for fractions whose
+    (content/error)^2 are counts (a rate or cross section); a Gaussian chi-square for other published errors.
+
+    Raises:
+        UserError: no bin inside, contents or errors that the likelihood cannot take.
+    """
+    check_window(window)
+    low, high = window
+    slack = 1e-6 * (spectrum.high - spectrum.low)
+    inside = (spectrum.low >= low - slack) & (spectrum.high <= high + slack)
+    if not inside.any():
+        raise UserError(
+            f"{spectrum.source}: no whole bin between {low:g} and {high:g}; it runs from {spectrum.low[0]:g} to "
+            f"{spectrum.high[-1]:g}"
+        )
+    notes: tuple[str, ...] = ()
+    cut = ~inside & (spectrum.high > low + slack) & (spectrum.low < high - slack)
+    if cut.any():
+        notes += (f"{cut.sum()} bins cut by the window's edges left out",)
+    bins = Bins(spectrum.low[inside], spectrum.high[inside], spectrum.counts[inside], np.ones(inside.sum()), None,
+                window, notes)  # fmt: skip
+    errors = None if spectrum.errors is None else spectrum.errors[inside]
+    y = bins.counts
+    if not (y != 0).any():
+        raise UserError(f"{spectrum.source}: every bin between {low:g} and {high:g} is empty")
+    whole = bool((y >= 0).all() and np.allclose(y, np.round(y), rtol=0, atol=1e-6 * max(1.0, 1e-3 * y.max())))
+    if likelihood == "poisson" or (likelihood == "auto" and whole and (errors is None or _counting_errors(y, errors))):
+        if (y < 0).any():
+            raise UserError(f"{spectrum.source}: bin {_first(bins, y < 0)} is negative: no Poisson likelihood for it")
+        return bins
+    if errors is None:
+        bad = y < 0 if (y < 0).any() else ~np.isclose(y, np.round(y))
+        raise UserError(
+            f"{spectrum.source}: bin {_first(bins, bad)} holds {y[bad][0]:g}, which is no count, and no errors are "
+            "given: name their column (--error), or --likelihood poisson"
+        )
+    if likelihood == "auto" and (y >= 0).all():
+        scale = _rate_scale(y, errors)
+        if scale is not None:
+            note = "contents are counts times a factor (content/error)^2: scaled Poisson likelihood"
+            return replace(bins, scale=scale, notes=(*notes, note))
+    if (errors[y != 0] <= 0).any():
+        bad = (errors <= 0) & (y != 0)
+        raise UserError(f"{spectrum.source}: bin {_first(bins, bad)} has no error: no Gaussian chi-square with it")
+    empty = errors <= 0
+    if empty.any():
+        notes += (f"{empty.sum()} empty bins without an error left out",)
+    return replace(bins, errors=errors, notes=(*notes, "Gaussian chi-square with the published errors")).select(~empty)
+
+
+def _first(bins: Bins, mask: np.ndarray) -> str:
+    k = int(np.flatnonzero(mask)[0])
+    return f"{bins.low[k]:g}-{bins.high[k]:g}"
+
+
+def _counting_errors(y: np.ndarray, errors: np.ndarray) -> bool:
+    """Whether published errors are those of counts: sqrt(n), or the usual intervals around it, in 95 % of the bins."""
+    filled = y > 0
+    n, e = y[filled], errors[filled]
+    near = (e >= 0.9 * np.sqrt(n) - 0.01) & (e <= 1.1 * (np.sqrt(n + 0.75) + np.where(n < 100, 0.6, 0.0)))
+    return bool(near.mean() >= 0.95)
+
+
+def _rate_scale(y: np.ndarray, errors: np.ndarray) -> np.ndarray | None:
+    """error^2/content where (content/error)^2 looks like counts: whole numbers wherever rounding lets one tell."""
+    filled = (y > 0) & (errors > 0)
+    if filled.sum() < 3 or (filled != (y > 0)).any():
+        return None
+    n = (y[filled] / errors[filled]) ** 2
+    small = n < 100
+    if small.sum() < 3 or np.abs(n[small] - np.round(n[small])).max() > 0.05:
+        return None
+    scale = np.empty(len(y))
+    scale[filled] = errors[filled] ** 2 / y[filled]
+    if (~filled).any():  # empty bins: the factor of the nearest filled ones
+        index = np.flatnonzero(filled)
+        scale[~filled] = np.interp(np.flatnonzero(~filled), index, scale[filled])
+    return scale
+
+
+def regular_edges(low: float, high: float, bins: int) -> np.ndarray:
+    """``bins`` equal bins; at least one."""
+    if bins < 1:
+        raise UserError(f"{bins} bins: need at least one")
+    return np.linspace(low, high, bins + 1)

@@ -1,0 +1,113 @@
+"""-2 ln L of one set of unbinned masses, with the interface of the binned likelihood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from raypipe.stats.likelihood import BARRIER, Component
+from raypipe.stats.shape import Shape
+
+
+@dataclass(frozen=True)
+class Unbinned:
+    """Extended unbinned likelihood (Barlow 1990) of one data set: 2 [ integral - sum_i w_i ln density(m_i) ] / c.
+
+    Parameters as in `raypipe.stats.likelihood.Binned`; one row. Weights are scaled by c = sum(w^2)/sum(w), which gives
+    errors of the right size on average.
+
+    Attributes:
+        shape: over cells that tile the fitted ranges (they only integrate). phi: (n, P) its basis at the masses.
+        weights: (n,). scale: c. signal: (n,) peak density at the masses, or None. signal_cells: (cells,) its integrals.
+        components: as binned, over the cells. densities: (C, n) their densities. fixed: a fixed yield of the signal
+            (then it is no parameter).
+    """
+
+    shape: Shape
+    phi: np.ndarray
+    weights: np.ndarray
+    scale: float
+    signal: np.ndarray | None = None
+    signal_cells: np.ndarray | None = None
+    components: tuple[Component, ...] = ()
+    densities: tuple[np.ndarray, ...] = ()
+    fixed: float | None = None
+
+    @property
+    def rows(self) -> int:
+        return 1
+
+    @property
+    def size(self) -> int:
+        return self.shape.size + len(self.components) + (self.signal is not None and self.fixed is None)
+
+    def take(self, rows: np.ndarray) -> Unbinned:
+        """There is only one row."""
+        return self
+
+    def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """-2 ln L (1,), gradient (1, D) and observed information (1, D, D)."""
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            value, gradient, information = self._evaluate(theta[0])
+        if not (np.isfinite(value) and np.isfinite(gradient).all() and np.isfinite(information).all()):
+            return np.array([np.inf]), np.zeros_like(theta), np.eye(theta.shape[1])[None]
+        return np.array([value]), gradient[None], information[None]
+
+    def _evaluate(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        shape, size = self.shape, self.shape.size
+        a, family = theta[:size], self.shape.family
+        linear = self.phi @ a
+        background = np.exp(np.clip(linear, -700, 300)) if family.log else linear
+        cells = shape.expected(a[None])[0]
+        jacobian = shape.jacobian(a)
+        density, total = background.copy(), cells.sum()
+        extra: list[tuple[np.ndarray, float]] = []
+        for k, (component, shape_at) in enumerate(zip(self.components, self.densities, strict=True), start=size):
+            density += theta[k] * shape_at
+            total += theta[k] * component.template.sum()
+            extra.append((shape_at, component.template.sum()))
+        if self.signal is not None and self.signal_cells is not None:
+            s = theta[-1] if self.fixed is None else self.fixed
+            density += s * self.signal
+            total += s * self.signal_cells.sum()
+            if self.fixed is None:
+                extra.append((self.signal, self.signal_cells.sum()))
+        w = self.weights / self.scale
+        safe = np.where(density > 0, density, np.nan)
+        value = 2 * (total / self.scale - w @ np.log(safe))
+        ratio = w / safe
+        slopes = self.phi * background[:, None] if family.log else self.phi
+        columns = np.column_stack([slopes, *(e[0] for e in extra)]) if extra else slopes
+        integrals = np.r_[jacobian.sum(0), [e[1] for e in extra]] / self.scale
+        gradient = 2 * (integrals - ratio @ columns)
+        information = (columns * (w / safe**2)[:, None]).T @ columns
+        if family.log:  # the curvature of the exponential: integral minus events, small at the minimum for many events
+            nodes = shape.rates(a[None])[0] / self.scale
+            curvature = (shape.phi * nodes[:, None]).T @ shape.phi
+            events = (self.phi * (ratio * background)[:, None]).T @ self.phi
+            exact = information.copy()
+            exact[:size, :size] += curvature - events
+            if np.isfinite(exact).all() and np.linalg.eigvalsh(exact)[0] > 0:
+                information = exact
+        for k, component in enumerate(self.components, start=size):
+            if np.isfinite(component.error):
+                error = max(component.error, 1e-6 * max(abs(component.expected), 1e-6))
+                pull = (theta[k] - component.expected) / error
+                value += pull**2
+                gradient[k] += 2 * pull / error
+                information[k, k] += 1 / error**2
+        if shape.positive is not None:
+            rows = shape.positive @ a
+            value -= 2 * BARRIER * np.log(np.where(rows > 0, rows, np.nan)).sum()
+            gradient[:size] -= 2 * BARRIER * (1 / rows) @ shape.positive
+            information[:size, :size] += BARRIER * (shape.positive / rows[:, None] ** 2).T @ shape.positive
+        if self.signal is not None and self.fixed is None and theta[-1] < 0 and self.signal_cells is not None:
+            ratio_cells = 1 + theta[-1] * self.signal_cells / cells
+            value -= 2 * BARRIER * np.log(np.where(ratio_cells > 0, ratio_cells, np.nan)).sum()
+            bend = -(theta[-1] * self.signal_cells / (cells**2 * ratio_cells))[:, None] * jacobian
+            slopes = np.column_stack([bend, self.signal_cells / (cells * ratio_cells)])
+            among = np.r_[np.arange(size), len(theta) - 1]
+            gradient[among] -= 2 * BARRIER * slopes.sum(0)
+            information[np.ix_(among, among)] += BARRIER * slopes.T @ slopes
+        return float(value), gradient, information

@@ -1,0 +1,78 @@
+"""`raypipe fit` through the real command line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from raypipe.cli import main
+from tests.conftest import ROOT
+
+DATA = ROOT.parent / "shared" / "data"
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def masses(tmp_path):
+    rng = np.random.default_rng(1)
+    path = tmp_path / "m.npy"
+    np.save(path, np.r_[rng.uniform(0, 10, 1000), rng.normal(5, 0.2, 60)])
+    return path
+
+
+def test_fit_prints_one_json_object(masses):
+    status, out, _ = run("fit", "--masses", masses, "--window", 0, 10, "--background", "poly:1", "--peak", "5:0.2",
+                         "--signal-region", 4.6, 5.4, "--bins", 50, "--json")  # fmt: skip
+    row = json.loads(out)
+    assert status == 0
+    assert row["status"] == "converged"
+    assert row["s"] == pytest.approx(60, abs=3 * row["s_err"])
+    assert row["z"] == pytest.approx(row["q0"] ** 0.5)
+    assert row["signal_region"]["b"] == pytest.approx(80, abs=10)
+    for key in ("s_err", "b", "b_err", "p0", "chi2", "ndf", "upper_limit", "background", "n_events", "window"):
+        assert row[key] is not None
+
+
+def test_bad_input_leaves_with_status_2_and_one_line(masses):
+    for arguments, message in (
+        (("--window", 20, 30, "--peak", "25:1"), "no event between 20 and 30"),
+        (("--window", 0, 10, "--peak", "25:1"), "outside the window"),
+        (("--window", 0, 10, "--peak", "25"), "write MASS:WIDTH"),
+        (("--window", 0, 10, "--column", "mass"), "no column 'mass'"),
+        (("--window", 10, 0), "low before high"),
+    ):
+        status, out, error = run("fit", "--masses", masses, *arguments)
+        assert status == 2
+        assert message in error
+        assert not out
+        assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(not (DATA / "readers").is_dir(), reason="the shared real data are not beside the checkout")
+def test_z_to_muons_of_cms():
+    """2304 CMS muon pairs: the Z stands at 91 GeV over little background."""
+    _, out, _ = run("fit", "--masses", DATA / "readers" / "uproot-Zmumu.root", "--branch", "M", "--window", 70, 110,
+                    "--background", "exp", "--peak", "91:2.5", "--json")  # fmt: skip
+    row = json.loads(out)
+    assert row["valid"]
+    assert row["z"] > 40
+    assert 1400 < row["s"] < 1900
+
+
+@pytest.mark.skipif(not (DATA / "cms_4lepton").is_dir(), reason="the shared real data are not beside the checkout")
+def test_higgs_to_four_leptons_of_cms():
+    """The published four-lepton histogram: about three sigma at 125 GeV over a line (real data, 2011-2012)."""
+    _, out, _ = run("fit", "--masses", DATA / "cms_4lepton" / "m4l_70_181_normalised.json", "--column", "data",
+                    "--window", 100, 181, "--background", "poly:1", "--peak", "125:2", "--json")  # fmt: skip
+    row = json.loads(out)
+    assert row["likelihood"] == "poisson"
+    assert row["n_events"] == 54
+    assert row["z"] == pytest.approx(3.2, abs=0.1)
+    assert row["s"] == pytest.approx(8.6, abs=0.2)
