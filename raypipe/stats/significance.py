@@ -25,10 +25,10 @@ def counting_significance(observed: float, background: float, error: float = 0.0
     if b <= 0:
         raise ValueError(f"counting_significance needs a positive background, got {b}")
     if s < 1e-6 * b:
-        half = (n * math.log(n / b) if n else 0.0) - (n - b)
+        half = (n * math.log1p((n - b) / b) if n else 0.0) - (n - b)
     else:
         v = s * s
-        first = n * math.log(n * (b + v) / (b * b + n * v)) if n else 0.0
+        first = n * math.log1p(b * (n - b) / (b * b + n * v)) if n else 0.0
         half = first - b * b / v * math.log1p(v * (n - b) / (b * (b + v)))
     return math.copysign(math.sqrt(max(0.0, 2 * half)), n - b)
 
