@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -57,7 +58,7 @@ def search(
         tables, record = run.tables()
         trial = Trial(signal, strength, instance)
         key = trial.key(trial_inputs(config, record))
-        rows = run.run_trials({key: trial}, tables).rows([key])
+        rows = run.run_trials({key: trial}, tables, name="search").rows([key])
     if rows[0]["status"] != "ok":
         raise UserError(f"the search failed: {rows[0]['error'].strip().splitlines()[-1]}")
     for row in rows:
@@ -72,13 +73,18 @@ def search(
 
 @click.command()
 @options
-def scan(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...]) -> None:
+@click.option("--status", is_flag=True, help="Only say how far the scan of this run folder is.")
+def scan(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...], status: bool) -> None:
     """Run the whole grid of searches and write the report (prepares what is missing).
 
     \b
-    Example:
+    Examples:
       raypipe scan --config configs/contrastive/laptop.yaml scan.instances=4
+      raypipe scan --config configs/contrastive/laptop.yaml --status
     """
+    if status:
+        _status(load(path, output, overrides), as_json)
+        return
     from raypipe.cluster.pipeline import Run, print_summary
 
     with Run(load(path, output, overrides)) as run:
@@ -88,6 +94,17 @@ def scan(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, .
             emit(summary)
     if summary["failed_trials"]:
         raise UserError(f"{len(summary['failed_trials'])} trials failed; the same command tries them again")
+
+
+def _status(config: Any, as_json: bool) -> None:
+    from raypipe.cluster import watch
+    from raypipe.cluster.ledger import Ledger
+    from raypipe.cluster.live import tell
+
+    found = watch.status(Ledger(config.resources.storage or Path(config.output) / "ledger"))
+    tell(found)
+    if as_json:
+        emit(found.as_dict())
 
 
 @click.command()

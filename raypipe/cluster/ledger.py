@@ -2,73 +2,227 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import io
+import json
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
+import pyarrow.parquet as pq
 
-from raypipe.events.table import read_table, write_table
-from raypipe.files import atomic_path, make_directory
-from raypipe.search.result import Result, Trial
+from raypipe.cluster.storage import Store
+from raypipe.errors import UserError
+from raypipe.search.result import Result
 
 OK, FAILED = "ok", "failed"
+COMPACT_AT = 200
+"""Parts outside the index that are read one by one before they are gathered."""
 
 
 class Ledger:
-    """A folder with ``rows/<key>.parquet`` (rows of a trial, or its failure), ``arrays/`` and ``flows/``.
+    """A folder, on any storage, of ``rows/<key>.parquet`` (a finished trial), ``failed/`` and ``arrays/``.
 
-    A trial's rows are written last, so that whoever sees them finds its other files too. Same key, same content:
-    writing one twice is harmless.
+    Nothing is ever changed in place: a part is written once, whole, after everything that belongs to it. Same key,
+    same content, so two drivers on one ledger can only write the same thing twice. ``index/`` gathers many parts into
+    one file for speed; it is a cache, may be deleted at any time, and speaks only for parts that are there.
+    ``stages/`` holds what several trials share, by the hash of its inputs.
+
+    Args:
+        where: path or URL, or an open `Store`.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        for name in ("rows", "arrays", "flows"):
-            make_directory(self.folder / name)
+    def __init__(self, where: str | Path | Store) -> None:
+        self.store = where if isinstance(where, Store) else Store(where)
+        self._pieces: dict[str, dict[str, tuple[float | None, str]]] = {}
 
-    def _path(self, kind: str, key: str, suffix: str = "parquet") -> Path:
-        return self.folder / kind / f"{key}.{suffix}"
+    def __str__(self) -> str:
+        return str(self.store)
 
-    def record(self, key: str, trial: Trial, result: Result) -> None:
+    def record(self, key: str, trial: Any, result: Result) -> None:
         """Store a finished trial."""
-        if result.flow_state is not None:
-            with atomic_path(self._path("flows", key, "pt")) as temporary:
-                torch.save(result.flow_state, temporary)
         arrays = {name: pa.array([np.asarray(v, dtype=np.float64)]) for name, v in result.arrays.items()}
-        write_table(pa.table(arrays), self._path("arrays", key))
-        self._write(key, [{"key": key, "status": OK, "error": "", **row} for row in result.rows])
+        self.store.write(f"arrays/{key}.parquet", _parquet(pa.table(arrays)))
+        if result.flow_state is not None:
+            self.store.write(f"flows/{key}.pt", _torch_bytes(result.flow_state))
+        self._write("rows", key, [{"key": key, "status": OK, "error": "", **row} for row in result.rows])
+        self.store.delete(f"failed/{key}.parquet")
 
-    def record_failure(self, key: str, trial: Trial, error: str) -> None:
-        """Store why a trial failed; a later run of the scan tries it again."""
-        row = {"key": key, "status": FAILED, "error": error, "signal": trial.signal, "strength": trial.strength,
-               "instance": trial.instance}  # fmt: skip
-        self._write(key, [row])
+    def record_failure(self, key: str, trial: Any, error: str, kind: str = "raised") -> None:
+        """Store why a trial failed; a later run of the scan tries it again.
 
-    def _write(self, key: str, rows: list[dict[str, Any]]) -> None:
+        Args:
+            kind: ``raised``, ``died`` or ``timeout``.
+        """
+        before = self._part("failed", key)
+        row = {"key": key, "status": FAILED, "error": error, "kind": kind, "time": time.time(),
+               "attempts": (before[0]["attempts"] if before else 0) + 1}  # fmt: skip
+        self._write("failed", key, [row | plain_fields(trial)])
+
+    def _write(self, folder: str, key: str, rows: list[dict[str, Any]]) -> None:
         plain = [{k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in rows]
-        write_table(pa.Table.from_pylist(plain), self._path("rows", key))
+        self.store.write(f"{folder}/{key}.parquet", _parquet(pa.Table.from_pylist(plain)))
+
+    def _part(self, folder: str, key: str) -> list[dict[str, Any]] | None:
+        """One part; a missing or damaged one is None."""
+        table = _table(self.store.read(f"{folder}/{key}.parquet"))
+        return None if table is None else table.to_pylist()
 
     def read(self, key: str) -> list[dict[str, Any]] | None:
-        """The rows of a trial, or None if it has none yet (a damaged part counts as none)."""
-        path = self._path("rows", key)
-        return read_table(path).to_pylist() if path.exists() else None
+        """The rows of a finished trial, else the one of its last failure, else None."""
+        return self._part("rows", key) or self._part("failed", key)
 
     def finished(self, key: str) -> bool:
-        """Whether this trial has succeeded."""
-        rows = self.read(key)
-        return rows is not None and all(row["status"] == OK for row in rows)
+        """Whether this trial has succeeded (and can be read)."""
+        return self._part("rows", key) is not None
+
+    def done(self, keys: Iterable[str]) -> set[str]:
+        """Those of ``keys`` that have succeeded; reads only what the index does not hold."""
+        there, indexed = self.store.names("rows"), self._index()
+        return {k for k in keys if f"{k}.parquet" in there and (k in indexed or self._part("rows", k) is not None)}
+
+    def _finished(self, keys: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+        there = self.store.names("rows")
+        indexed = self._index()
+        found = {}
+        for key in keys:
+            if f"{key}.parquet" in there:
+                rows = json.loads(indexed[key][1]) if key in indexed else self._part("rows", key)
+                if rows:
+                    found[key] = rows
+        return found
+
+    def rows(self, keys: Iterable[str]) -> list[dict[str, Any]]:
+        """All rows of the given trials, in that order; a trial that only failed gives its last failure."""
+        keys = list(keys)
+        good = self._finished(keys)
+        failed = self.store.names("failed")
+        out = []
+        for key in keys:
+            out += good.get(key) or (self._part("failed", key) if f"{key}.parquet" in failed else None) or []
+        return out
+
+    def failures(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The last failure of those trials that have one and have not succeeded since."""
+        failed, good = self.store.names("failed"), self.store.names("rows")
+        found = {}
+        for key in keys:
+            if f"{key}.parquet" in failed and f"{key}.parquet" not in good and (rows := self._part("failed", key)):
+                found[key] = rows[0]
+        return found
+
+    def compact(self, at_least: int = COMPACT_AT) -> int:
+        """Gather all parts into one index file if ``at_least`` are outside it; returns how many it then holds.
+
+        Any number of processes may do this at once: the file's name is the hash of what is in it.
+        """
+        names = {name.removesuffix(".parquet") for name in self.store.names("rows")}
+        old = self.store.names("index")
+        indexed = self._index()
+        loose = names - set(indexed)
+        if len(loose) < at_least:
+            return len(indexed)
+        parts = {key: rows for key in sorted(loose) if (rows := self._part("rows", key))}
+        gathered = {key: (rows[0].get("seconds"), json.dumps(rows)) for key, rows in parts.items()}
+        merged = {key: entry for key, entry in sorted((indexed | gathered).items()) if key in names}
+        table = pa.table(
+            {
+                "key": pa.array(merged, pa.string()),
+                "seconds": pa.array([entry[0] for entry in merged.values()], pa.float64()),
+                # Rows as text: every search has its own columns, and they must come back as they were.
+                "rows": pa.array([entry[1] for entry in merged.values()], pa.string()),
+            }
+        )
+        name = f"{hashlib.sha256(' '.join(merged).encode()).hexdigest()[:20]}.parquet"
+        self.store.write(f"index/{name}", _parquet(table))
+        for stale in old - {name}:
+            self.store.delete(f"index/{stale}")
+        return len(merged)
+
+    def _index(self) -> dict[str, tuple[float | None, str]]:
+        """Seconds and rows (as JSON) by key, of every trial in the index."""
+        names = self.store.names("index")
+        self._pieces = {name: piece for name, piece in self._pieces.items() if name in names}
+        for name in names - set(self._pieces):  # named by its content, a file once read needs no second look
+            table = _table(self.store.read(f"index/{name}"))
+            columns = [table[c].to_pylist() for c in ("key", "seconds", "rows")] if table is not None else [[], [], []]
+            self._pieces[name] = {key: (seconds, rows) for key, seconds, rows in zip(*columns, strict=True)}
+        return {key: entry for piece in self._pieces.values() for key, entry in piece.items()}
+
+    def seconds(self) -> dict[str, float | None]:
+        """Every finished trial with its wall seconds, as far as the index or at most `COMPACT_AT` parts tell."""
+        names = {name.removesuffix(".parquet") for name in self.store.names("rows")}
+        known = {key: entry[0] for key, entry in self._index().items() if key in names}
+        for key in sorted(names - set(known))[:COMPACT_AT]:
+            rows = self._part("rows", key)
+            known[key] = rows[0].get("seconds") if rows else None
+        return dict.fromkeys(names) | known
 
     def arrays(self, key: str) -> dict[str, np.ndarray]:
         """The figure arrays of a finished trial."""
-        table = read_table(self._path("arrays", key))
+        table = _table(self.store.read(f"arrays/{key}.parquet"))
+        if table is None:
+            raise UserError(f"{self.store}/arrays/{key}.parquet: not a readable Parquet file")
         return {name: np.asarray(table[name][0].as_py(), dtype=np.float64) for name in table.column_names}
 
-    def flow_path(self, key: str) -> Path:
-        """Where the background model of a trial is."""
-        return self._path("flows", key, "pt")
+    def stage(self, kind: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The state of a stage that trials share: what ``stages/<kind>/<key>.pt`` holds, else made and kept there.
 
-    def rows(self, keys: list[str]) -> list[dict[str, Any]]:
-        """All rows of the given trials, in that order."""
-        return [row for key in keys for row in self.read(key) or []]
+        ``make`` returns a dictionary of tensors and plain values, as `torch.load(weights_only=True)` reads them.
+        """
+        import torch
+
+        name = f"stages/{kind}/{key}.pt"
+        data = self.store.read(name)
+        if data is not None:
+            try:
+                return torch.load(io.BytesIO(data), weights_only=True)
+            except (RuntimeError, EOFError, ValueError):  # damaged: make it again
+                self.store.delete(name)
+        state = make()
+        self.store.write(name, _torch_bytes(state))
+        return state
+
+    def flow_file(self, key: str, row: dict[str, Any], folder: Path) -> Path | None:
+        """The background model of a finished trial as a file in ``folder``, or None if it has none."""
+        stage = row.get("flow_stage")
+        data = self.store.read(f"stages/flow/{stage}.pt" if stage else f"flows/{key}.pt")
+        if data is None:
+            return None
+        path = folder / "flow.pt"
+        path.write_bytes(data)
+        return path
+
+
+def plain_fields(trial: Any) -> dict[str, Any]:
+    """The fields of a trial that fit into a row: text and numbers."""
+    values = dataclasses.asdict(trial) if dataclasses.is_dataclass(trial) else dict(trial)
+    return {k: v for k, v in values.items() if isinstance(v, str | int | float | bool)}
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", compression_level=3)
+    return sink.getvalue().to_pybytes()
+
+
+def _table(data: bytes | None, columns: list[str] | None = None) -> pa.Table | None:
+    """The table in ``data``; None if there is none or it is damaged."""
+    if data is None:
+        return None
+    try:
+        return pq.read_table(pa.BufferReader(data), columns=columns)
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+
+
+def _torch_bytes(state: dict[str, Any]) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()

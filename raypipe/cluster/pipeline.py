@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import importlib.metadata
 import platform
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,11 @@ from raypipe import __version__
 from raypipe.cluster import embed as embedding
 from raypipe.cluster import simulate as simulation
 from raypipe.cluster.ledger import Ledger
+from raypipe.cluster.live import run_with_progress
 from raypipe.cluster.memory import MemoryWatch
+from raypipe.cluster.registry import model_examples
 from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.scan import plan_scan, run_scan
+from raypipe.cluster.scan import plan_scan, run_contrastive
 from raypipe.cluster.tracking import record_run
 from raypipe.cluster.train import encoder_key, load_encoder, train_encoder
 from raypipe.config import Config
@@ -129,15 +132,17 @@ class Run:
         latents = split_latents(table, str(self.folder / "encoder" / "latents.parquet"))
         return prepare_tables(latents, self.config), record
 
-    def run_trials(self, trials: dict[str, Trial], tables: Tables) -> Ledger:
+    def ledger(self) -> Ledger:
+        """The ledger of this run: `resources.storage`, else a folder of the run."""
+        return Ledger(self.config.resources.storage or self.folder / "ledger")
+
+    def run_trials(self, trials: dict[str, Trial], tables: Tables, name: str = "scan") -> Ledger:
         """Stage 3: the trials that the ledger does not hold yet."""
-        book = Ledger(self.folder / "ledger")
-        missing = [key for key in trials if not book.finished(key)]
-        if missing:
+        book = self.ledger()
+        if set(trials) - book.done(trials):
             self.ray()
-            with self.timed("scan", add=True), progress_bar("scan", len(trials)) as bar:
-                bar(len(trials) - len(missing), "")
-                run_scan(self.config, tables, trials, book.folder, on_trial=lambda k, t: bar(1, t.label()))
+            with self.timed("scan", add=True):
+                run_with_progress(run_contrastive, (tables, self.config), trials, book, self.config.resources, name)
         return book
 
     def scan(self) -> dict[str, Any]:
@@ -154,10 +159,10 @@ class Run:
         if found is None or latents is None:
             raise UserError(f"{self.folder}: nothing to report yet (run `raypipe scan` first)")
         trials = trials if trials is not None else plan_scan(self.config, latents[1])
-        book = Ledger(self.folder / "ledger")
-        rows = book.rows(list(trials))
+        book = self.ledger()
+        rows = book.rows(trials)
         if not rows:
-            raise UserError(f"{book.folder}: no trial of this configuration is finished (run `raypipe scan` first)")
+            raise UserError(f"{book}: no trial of this configuration is finished (run `raypipe scan` first)")
         history = found[1]["history"]
         with self.timed("report"):
             summary = self._summary(rows, trials)
@@ -167,9 +172,13 @@ class Run:
             write_json(self.folder / "summary.json", summary)
             write_page(self.folder / "report.html", summary, self.config, dataset.read_manifest(self.events), figures)
         with self.timed("mlflow"):
-            none = [k for k, t in trials.items() if t.signal == NO_SIGNAL and book.finished(k)]
-            flows = [book.flow_path(k) for k in none or trials if book.flow_path(k).exists()]
-            record_run(self.config, summary, history, figures, book.folder / "rows", flows[0] if flows else None)
+            by_key = {row["key"]: row for row in rows if row["status"] == "ok"}
+            models = sorted(by_key, key=lambda k: by_key[k]["signal"] != NO_SIGNAL)  # stable: without signal first
+            with tempfile.TemporaryDirectory(prefix="raypipe-") as scratch:
+                found_flows = (book.flow_file(k, by_key[k], Path(scratch)) for k in models)
+                flow = next((path for path in found_flows if path), None)
+                examples = model_examples(self.config, self.events, latents[0])
+                record_run(self.config, summary, history, figures, rows, flow, examples)
         return summary
 
     def _summary(self, rows: list[dict[str, Any]], trials: dict[str, Trial]) -> dict[str, Any]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
+import tempfile
 import time
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 
-from raypipe import __version__
+from raypipe.cluster.registry import register_models
 from raypipe.config import Config
+from raypipe.events.table import write_table
 from raypipe.files import digest, read_json, write_json
 from raypipe.progress import console
+
+CURVES = ("z_before", "z_after", "sic", "truth_before", "truth_after", "auc")
+"""What the child runs draw over the strength."""
 
 
 def tracking_uri(config: Config) -> str:
@@ -26,15 +29,22 @@ def tracking_uri(config: Config) -> str:
 
 def record_run(
     config: Config, summary: dict[str, Any], history: list[dict[str, float]], figures: dict[str, Path],
-    ledger: Path, flow: Path | None,
+    rows: list[dict[str, Any]], flow: Path | None, examples: dict[str, Any] | None = None,
 ) -> str | None:  # fmt: skip
-    """Record one finished scan: parameters, metrics, encoder and flow models with signatures, figures, ledger rows.
+    """Record one finished scan: a parent run with parameters, metrics, models, figures and ledger rows, and one child
+    run for each (signal, configuration) with its curves over the strength.
 
-    A run that was recorded already (same keys of trials, in ``tracking.json``) is not recorded twice. A tracking
-    server that cannot be reached costs a warning, never the results, which are on disk by now.
+    Not one run a trial: an MLflow run costs a third of a second, and ten thousand of them are not readable. A scan
+    that was recorded already (same keys of trials, in ``tracking.json``) is not recorded twice. A tracking server that
+    cannot be reached costs a warning, never the results, which are on disk by now.
+
+    Args:
+        rows: of the ledger.
+        flow: a background model to register, if there is one.
+        examples: inputs of the models by model name (`raypipe.cluster.registry`).
 
     Returns:
-        The MLflow run id, or None if tracking is off or failed.
+        The MLflow run id of the parent, or None if tracking is off or failed.
     """
     if not config.tracking.enabled:
         return None
@@ -47,7 +57,7 @@ def record_run(
     if marker.exists() and read_json(marker).get("key") == key:
         return read_json(marker)["run_id"]
     try:
-        run_id = _record(config, uri, summary, history, figures, ledger, flow)
+        run_id = _record(config, uri, summary, history, figures, rows, flow, examples or {})
     except Exception as error:  # whatever a client library raises: the physics is done and must be reported
         console.print(f"[yellow]MLflow at {uri} did not record this run: {error}[/yellow]", highlight=False)
         return None
@@ -57,12 +67,12 @@ def record_run(
 
 def _record(
     config: Config, uri: str, summary: dict[str, Any], history: list[dict[str, float]], figures: dict[str, Path],
-    ledger: Path, flow: Path | None,
+    rows: list[dict[str, Any]], flow: Path | None, examples: dict[str, Any],
 ) -> str:  # fmt: skip
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     import mlflow
-    from mlflow.entities import Metric
+    from mlflow.entities import Metric, Param, RunTag
     from mlflow.tracking import MlflowClient
 
     # Never mlflow.set_experiment: it exports a variable that Ray's own MLflow code prefers to its arguments.
@@ -77,12 +87,12 @@ def _record(
         experiment_id = experiment.experiment_id
     run = client.create_run(experiment_id, run_name=f"{config.search}-{config.embedding.name}-{summary['config_hash']}")
     run_id = run.info.run_id
+    now = int(time.time() * 1000)
     try:
-        for name, value in _flat(config.model_dump(mode="json")).items():
-            client.log_param(run_id, name, str(value)[:500])
-        for name in ("config_hash", "code"):
-            client.set_tag(run_id, f"raypipe.{name}", summary[name])
-        now = int(time.time() * 1000)
+        params = [Param(k, str(v)[:500]) for k, v in _flat(config.model_dump(mode="json")).items()]
+        tags = [RunTag(f"raypipe.{name}", summary[name]) for name in ("config_hash", "code")]
+        for start in range(0, len(params), 100):  # the server's limit
+            client.log_batch(run_id, params=params[start : start + 100], tags=tags if start == 0 else [])
         metrics = [Metric(k, float(v), now, 0) for k, v in _result_metrics(summary).items()]
         metrics += [
             Metric(f"encoder.{k}", float(v), now, int(r["epoch"]))
@@ -92,11 +102,21 @@ def _record(
         ]
         for start in range(0, len(metrics), 1000):
             client.log_batch(run_id, metrics=metrics[start : start + 1000])
+        for group, curves in group_curves(summary["results_all_working_points"], config.embedding.name).items():
+            child = client.create_run(experiment_id, run_name=group, tags={"mlflow.parentRunId": run_id})
+            client.log_batch(
+                child.info.run_id, metrics=[Metric(name, value, now, step) for name, value, step in curves],
+                params=[Param("signal", group.split("/")[0]), Param("configuration", config.embedding.name)],
+            )  # fmt: skip
+            client.set_terminated(child.info.run_id, "FINISHED")
         for path in figures.values():
             client.log_artifact(run_id, str(path), "figures")
         client.log_artifact(run_id, str(Path(config.output) / "summary.json"))
-        client.log_artifact(run_id, str(ledger), "ledger")
-        _log_models(config, run_id, flow)
+        if rows:
+            with tempfile.TemporaryDirectory(prefix="raypipe-") as scratch:
+                write_table(pa.Table.from_pylist(rows), Path(scratch) / "ledger.parquet")
+                client.log_artifact(run_id, str(Path(scratch) / "ledger.parquet"))
+        register_models(config, run_id, flow, examples)
     except BaseException:
         client.set_terminated(run_id, "FAILED")
         raise
@@ -104,50 +124,22 @@ def _record(
     return run_id
 
 
-def _log_models(config: Config, run_id: str, flow: Path | None) -> None:
-    """Encoder and flow as models from code: state dicts and a script, nothing pickled."""
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
+def group_curves(entries: list[dict[str, Any]], configuration: str) -> dict[str, list[tuple[str, float, int]]]:
+    """Metrics of the child runs: for every ``signal/configuration`` triples (name, value, step).
 
-    latent = config.embedding.encoder.latent
-    f32, f64 = np.dtype(np.float32), np.dtype(np.float64)
-    served = resources.files("raypipe.cluster.served")
-    models = {
-        "encoder": (
-            str(Path(config.output) / "encoder"),
-            ModelSignature(
-                Schema([TensorSpec(f32, (-1, 11, 12), "objects"), TensorSpec(f32, (-1, 2), "event")]),
-                Schema([TensorSpec(f32, (-1, latent))]),
-            ),
-        )
-    }
-    if flow is not None:
-        models["flow"] = (
-            str(flow),
-            ModelSignature(
-                Schema([TensorSpec(f32, (-1, latent), "latent"), TensorSpec(f64, (-1,), "mass")]),
-                Schema([TensorSpec(f64, (-1,))]),
-            ),
-        )
-    with _active_run(run_id):
-        for name, (artifact, signature) in models.items():
-            mlflow.pyfunc.log_model(
-                name=name, python_model=str(served.joinpath(f"{name}.py")), artifacts={name: artifact},
-                signature=signature, pip_requirements=[f"raypipe=={__version__}"],
-            )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _active_run(run_id: str) -> Any:
-    import mlflow
-
-    mlflow.start_run(run_id=run_id)
-    try:
-        yield
-    finally:
-        # end_run would mark the run finished whatever comes after; the caller decides that.
-        mlflow.end_run("RUNNING")
+    A step is the injected S/sqrt(B) in thousandths, since MLflow's are integers; the name holds the working point.
+    """
+    groups: dict[str, list[tuple[str, float, int]]] = {}
+    for entry in entries:
+        curves = groups.setdefault(f"{entry['signal']}/{configuration}", [])
+        step = round(1000 * entry["strength"])
+        for name in CURVES:
+            if entry[name]:
+                where = f"{name}.wp{entry['working_point']:g}"
+                curves.append((where, float(entry[name]["mean"]), step))
+                if entry[name]["standard_error"] is not None:
+                    curves.append((f"{where}.error", float(entry[name]["standard_error"]), step))
+    return groups
 
 
 def _result_metrics(summary: dict[str, Any]) -> dict[str, float]:

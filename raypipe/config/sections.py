@@ -264,8 +264,22 @@ class Resources(Section):
     resident_gib: float | None = Field(None, ge=0)
     """Memory that the encoder's training events may take before they are streamed from files; a quarter of the machine
     when not given. Batches are the same either way. [default]"""
+    trial_gpus: float = Field(0.0, ge=0)
+    """GPUs of one search trial; below one, several trials share a GPU. [default]"""
+    trial_timeout: float | None = Field(None, gt=0)
+    """Seconds after which a trial counts as hanging: its process is ended, its stack kept, and it is tried again.
+    [default: none]"""
+    pack_seconds: float = Field(60.0, ge=0)
+    """Short trials are packed into tasks of about this length, seconds. [default]"""
     max_failures: int = Field(2, ge=0)
-    """Restarts of an encoder training or a trial whose process dies. [default]"""
+    """Restarts of an encoder training or a trial whose process dies, hangs or cannot read. [default]"""
+    storage: str | None = None
+    """Where the ledger is: a path or a URL (file, s3, gs, ...); `ledger` in the output folder when not given.
+    [default]"""
+    price_cpu_hour: float = Field(0.0, ge=0)
+    """Price of one core for one hour, for the cost of a scan. [default: free]"""
+    price_gpu_hour: float = Field(0.0, ge=0)
+    """Price of one GPU for one hour. [default: free]"""
 
 
 class Tracking(Section):

@@ -6,6 +6,7 @@ interpolated to masses of the signal region.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import torch
 from raypipe import seeds
 from raypipe.config import Flow as FlowConfig
 from raypipe.errors import UserError
+from raypipe.files import code_digest, digest
 from raypipe.models.flow import FlowEnsemble
 
 MIN_EVENTS = 200
@@ -195,6 +197,33 @@ def fit_flows(
             value.copy_(best[name])
     ensemble.to("cpu")
     return flow
+
+
+def fit_flows_once(
+    latents: np.ndarray, masses: np.ndarray, window: tuple[float, float], config: FlowConfig, *, seed: int,
+    device: str = "cpu", stage: Callable[[str, str, Callable[[], dict[str, Any]]], dict[str, Any]] | None = None,
+) -> tuple[ConditionalFlow, str | None]:  # fmt: skip
+    """`fit_flows`, or the same flow as trained before on the same sidebands; also its key if ``stage`` keeps it.
+
+    The key holds the events, the window, the configuration, the seed and the code. What comes back has the bits of
+    what was trained, but no history.
+    """
+    if stage is None:
+        return fit_flows(latents, masses, window, config, seed=seed, device=device), None
+    arrays = hashlib.sha256(np.ascontiguousarray(latents).tobytes() + np.ascontiguousarray(masses).tobytes())
+    key = digest(
+        {"events": arrays.hexdigest(), "window": list(window), "flow": config.model_dump(mode="json"), "seed": seed,
+         "device": device, "torch": torch.__version__, "code": code_digest("models", "fit")}
+    )  # fmt: skip
+
+    def make() -> dict[str, Any]:
+        flow = fit_flows(latents, masses, window, config, seed=seed, device=device)
+        return flow.state() | {"held_out": [torch.from_numpy(rows.copy()) for rows in flow.held_out]}
+
+    state = stage("flow", key, make)
+    flow = ConditionalFlow.from_state(state)
+    flow.held_out = [rows.numpy() for rows in state["held_out"]]
+    return flow, key
 
 
 def _clip_each_member(ensemble: FlowEnsemble, largest: float) -> None:

@@ -19,8 +19,8 @@ from raypipe.events.pseudodata import PseudoData, draw, expected_background, exp
 from raypipe.events.regions import in_sidebands, in_signal_region
 from raypipe.fit.batches import PARTS, parts_of
 from raypipe.fit.classifier import FoldScores, out_of_fold_scores
-from raypipe.fit.flows import fit_flows
-from raypipe.search.result import NO_SIGNAL, Result, Trial
+from raypipe.fit.flows import fit_flows_once
+from raypipe.search.result import NO_SIGNAL, Result, Stage, Trial
 from raypipe.search.template import Template, build_template
 from raypipe.stats.roc import sic, sic_curve, weighted_auc
 from raypipe.stats.sideband import fit_sidebands
@@ -73,11 +73,18 @@ def prepare_tables(latents: dict[str, dict[str, Events]], config: Config) -> Tab
     return Tables({name: latents["search"][name] for name in names}, higgs)
 
 
-def search(tables: Tables, config: Config, trial: Trial, *, threads: int = 1) -> Result:
+def search(
+    tables: Tables, config: Config, trial: Trial, *, threads: int = 1, device: str = "cpu", stage: Stage | None = None
+) -> Result:
     """Run the whole search once.
 
     Pseudo-data -> sideband mass fit and flow ensemble -> template in the signal region -> out-of-fold classifiers ->
     cuts -> significances. Deterministic in (tables, config, trial).
+
+    Args:
+        device: where the flows are trained.
+        stage: keeps the background model by the hash of its inputs (`raypipe.search.result.Stage`), so that a trial
+            that differs only in what comes after it need not train it again.
     """
     started = time.perf_counter()
     clock: dict[str, float] = {}
@@ -102,9 +109,9 @@ def search(tables: Tables, config: Config, trial: Trial, *, threads: int = 1) ->
     side = in_sidebands(data.events.mass, window)
     fit = fit_sidebands(data.events.mass, window, config.massfit)
     now = lap("data", started)
-    flow = fit_flows(
+    flow, flow_key = fit_flows_once(
         data.events.latent[side], data.events.mass[side], (window.low, window.high), config.flow,
-        seed=seeds.integer(seed, "flow"),
+        seed=seeds.integer(seed, "flow"), device=device, stage=stage,
     )  # fmt: skip
     now = lap("flow", now)
     template = build_template(flow, fit, data.events.mass[side], tables.higgs, config, seed)
@@ -133,14 +140,15 @@ def search(tables: Tables, config: Config, trial: Trial, *, threads: int = 1) ->
         "seed": config.seed, "b_expected_sr": expected, "closure_auc": closure[0], "closure_auc_error": closure[1],
         "massfit_chi2": fit.chi2, "massfit_ndf": fit.ndf,
         "instance_overlap": expected_overlap(background, luminosity),
-        **clock, "seconds": time.perf_counter() - started,
+        **({"flow_stage": flow_key} if flow_key else {}), **clock, "seconds": time.perf_counter() - started,
     }  # fmt: skip
     rows = [
         common | evaluate(data, inside, left, scores, template, point, config)
         for point in config.selection.working_points
     ]
     arrays = _figures(data, inside, left, scores, template, config)
-    return Result(rows, arrays | {"closure_labels": closure[2], "closure_scores": closure[3]}, flow.state())
+    arrays |= {"closure_labels": closure[2], "closure_scores": closure[3]}
+    return Result(rows, arrays, None if stage else flow.state())
 
 
 def true_background(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,11 @@ from raypipe.files import digest
 
 NO_SIGNAL = "none"
 """Name of the runs without an injection."""
+
+
+Stage = Callable[[str, str, Callable[[], dict[str, Any]]], dict[str, Any]]
+"""``stage(kind, key, make)``: the state (tensors and plain values) of a part of the work that has the hash ``key`` of
+everything that determines it; ``make()`` is called if nobody has made it yet."""
 
 
 @dataclass(frozen=True)
@@ -46,4 +52,4 @@ class Result:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     """One-dimensional arrays for the figures."""
     flow_state: dict[str, Any] | None = None
-    """The background model, for storage."""
+    """The background model, for storage; None if a `Stage` keeps it."""

@@ -59,7 +59,7 @@ def test_unreachable_tracking_costs_a_warning_not_the_results(monkeypatch, tmp_p
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     config = load_config(laptop_yaml, [f"output={tmp_path}"])
     summary = {"config_hash": "x", "code": "y", "keys": ["k"]}
-    assert record_run(config, summary, [], {}, tmp_path, None) is None
+    assert record_run(config, summary, [], {}, [], None) is None
     assert "did not record this run" in capsys.readouterr().err
     assert not (tmp_path / "tracking.json").exists()
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 
+from raypipe.cluster.engine import run_scan
 from raypipe.cluster.ledger import Ledger
-from raypipe.cluster.scan import plan_scan, run_scan, trial_inputs
-from raypipe.config import load_config
+from raypipe.cluster.scan import plan_scan, run_contrastive, trial_inputs
+from raypipe.config import Config, load_config
 from raypipe.report.summary import build_summary, summarise
-from raypipe.search.contrastive import prepare_tables
-from raypipe.search.result import Result, Trial
+from raypipe.search.contrastive import prepare_tables, search
+from raypipe.search.result import Trial
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, events
 
@@ -36,14 +36,17 @@ def tables(config):
 @pytest.mark.ray
 def test_failed_trials_are_recorded_and_only_missing_ones_run(ray_local, config, tables, tmp_path):
     trials = plan_scan(config, LATENTS)
-    ended = []
-    run_scan(config, tables, trials, tmp_path, on_trial=lambda key, trial: ended.append(trial))
-    assert sorted(t.label() for t in ended) == sorted(t.label() for t in trials.values())
-    book = Ledger(tmp_path)
-    state = {t.strength: book.finished(k) for k, t in trials.items()}
+    book, ended = Ledger(tmp_path), []
+
+    def run(which: Config = config) -> None:
+        ended.clear()
+        run_scan(run_contrastive, (tables, which), plan_scan(which, LATENTS), book, which.resources,
+                 lambda key, trial, status: ended.append((trial.strength, status)))  # fmt: skip
+
+    run()
     # Strength 500 asks for more signal than was simulated.
-    assert state == {0.0: True, 2.0: True, 500.0: False}
-    rows = book.rows(list(trials))
+    assert sorted(ended) == [(0.0, "ok"), (2.0, "ok"), (500.0, "failed")]
+    rows = book.rows(trials)
     failed = [r for r in rows if r["status"] == "failed"]
     assert len(failed) == 1
     assert "strength 500 needs" in failed[0]["error"]
@@ -51,15 +54,27 @@ def test_failed_trials_are_recorded_and_only_missing_ones_run(ray_local, config,
     summary = build_summary(rows, working_point=0.02, stages={"scan": 1.0}, peak_rss_gib=1.0, provenance={})
     assert summary["failed_trials"][0]["strength"] == 500.0
     assert {e["strength"] for e in summary["results"]} == {0.0, 2.0}
-    assert not (tmp_path / "tune").exists()
+    assert not book.store.folders("tune")
 
-    stamps = {k: book._path("rows", k).stat().st_mtime_ns for k in trials}
-    ended.clear()
-    run_scan(config, tables, trials, tmp_path, on_trial=lambda key, trial: ended.append(trial))
-    assert [t.strength for t in ended] == [500.0]
-    for key, trial in trials.items():
-        if trial.strength != 500.0:
-            assert book._path("rows", key).stat().st_mtime_ns == stamps[key]
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
+    assert len(stamps) == 2
+    run()
+    assert ended == [(500.0, "failed")]
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+    # A change behind the background model makes new trials, and they find the model that was trained before.
+    flows = {path: path.stat().st_mtime_ns for path in (tmp_path / "stages" / "flow").iterdir()}
+    assert len(flows) == 2
+    changed = config.model_copy(update={"classifier": config.classifier.model_copy(update={"rounds": 40})})
+    run(changed)
+    assert sorted(ended) == [(0.0, "ok"), (2.0, "ok"), (500.0, "failed")]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "stages" / "flow").iterdir()} == flows
+    # Bit for bit what a search without any stage gives.
+    key, trial = next((k, t) for k, t in plan_scan(changed, LATENTS).items() if t.strength == 2.0)
+    for kept, fresh in zip(book.rows([key]), search(tables, changed, trial).rows, strict=True):
+        assert {k: repr(v) for k, v in kept.items() if k in fresh and not k.startswith("seconds")} == {
+            k: repr(v.item() if hasattr(v, "item") else v) for k, v in fresh.items() if not k.startswith("seconds")
+        }
 
 
 def test_keys_follow_everything_that_changes_a_result(config):
@@ -75,25 +90,6 @@ def test_keys_follow_everything_that_changes_a_result(config):
     others = [key("flow.epochs=4"), key("seed=5"), key("window.high=145"), key("selection.working_points=[0.01]"),
               key("pseudodata.luminosity=11"), key(latents={"digest": "other"})]  # fmt: skip
     assert len({base, *others}) == 7
-
-
-def test_ledger_keeps_rows_and_arrays(tmp_path):
-    book, trial = Ledger(tmp_path), Trial("s", 1.0, 2)
-    assert book.read("k") is None
-    book.record_failure("k", trial, "boom")
-    assert not book.finished("k")
-    rows = [
-        {"signal": "s", "strength": 1.0, "instance": 2, "working_point": w, "sic": np.float64(w)} for w in (0.1, 0.2)
-    ]
-    book.record("k", trial, Result(rows, {"x": np.arange(3), "nan": np.array([1.0, math.nan])}))
-    assert Ledger(tmp_path).finished("k")
-    assert [r["sic"] for r in book.rows(["k", "absent"])] == [0.1, 0.2]
-    arrays = book.arrays("k")
-    assert arrays["x"].tolist() == [0, 1, 2]
-    assert math.isnan(arrays["nan"][1])
-    # What a killed writer leaves behind is not a result.
-    (tmp_path / "rows" / ".tmp-other.parquet").write_bytes(b"half")
-    assert book.read("other") is None
 
 
 def test_summary_means_and_errors():

@@ -1,0 +1,84 @@
+"""Encoder and background model in the MLflow registry: code plus state dicts, signature, input example; no pickles."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raypipe import __version__
+from raypipe.config import Config
+from raypipe.events.schema import tensor_values
+from raypipe.events.table import read_table
+
+EXAMPLE = 4
+"""Events of an input example."""
+
+
+def model_examples(config: Config, events: Path, latents: Any) -> dict[str, dict[str, np.ndarray]]:
+    """Inputs of both models from real events: the first of the first background sample and of the latent table."""
+    name = config.pseudodata.background[0]
+    table = read_table(events / "search" / f"{name}.parquet", ["pt_yy", "dr_yy", "objects"]).slice(0, EXAMPLE)
+    first = latents.slice(0, EXAMPLE)
+    return {
+        "encoder": {
+            "objects": tensor_values(table["objects"]).astype(np.float32),
+            "event": np.stack([table["pt_yy"].to_numpy(), table["dr_yy"].to_numpy()], 1).astype(np.float32),
+        },
+        "flow": {
+            "latent": tensor_values(first["latent"]).astype(np.float32),
+            "mass": first["m_yy"].to_numpy().astype(np.float64),
+        },
+    }
+
+
+def register_models(config: Config, run_id: str, flow: Path | None, examples: dict[str, Any]) -> None:
+    """Log the run folder's encoder and a background model under ``run_id`` and register them as ``raypipe-<name>``."""
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    latent = config.embedding.encoder.latent
+    f32, f64 = np.dtype(np.float32), np.dtype(np.float64)
+    served = resources.files("raypipe.cluster.served")
+    encoder = Path(config.output) / "encoder"
+    models = {}
+    if encoder.exists():
+        models["encoder"] = (
+            str(encoder),
+            ModelSignature(
+                Schema([TensorSpec(f32, (-1, 11, 12), "objects"), TensorSpec(f32, (-1, 2), "event")]),
+                Schema([TensorSpec(f32, (-1, latent))]),
+            ),
+        )
+    if flow is not None:
+        models["flow"] = (
+            str(flow),
+            ModelSignature(
+                Schema([TensorSpec(f32, (-1, latent), "latent"), TensorSpec(f64, (-1,), "mass")]),
+                Schema([TensorSpec(f64, (-1,))]),
+            ),
+        )
+    with _active_run(run_id):
+        for name, (artifact, signature) in models.items():
+            mlflow.pyfunc.log_model(
+                name=name, python_model=str(served.joinpath(f"{name}.py")), artifacts={name: artifact},
+                signature=signature, input_example=examples.get(name), registered_model_name=f"raypipe-{name}",
+                pip_requirements=[f"raypipe=={__version__}"],
+            )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _active_run(run_id: str) -> Iterator[None]:
+    import mlflow
+
+    mlflow.start_run(run_id=run_id)
+    try:
+        yield
+    finally:
+        # end_run would mark the run finished whatever comes after; the caller decides that.
+        mlflow.end_run("RUNNING")

@@ -1,0 +1,197 @@
+"""How far a scan is, read from its ledger alone: no Ray, no simulation, no model is loaded for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from raypipe.cluster.ledger import Ledger
+from raypipe.errors import UserError
+from raypipe.files import digest
+
+BEAT = 5.0
+"""Seconds between two signs of life of a driver."""
+ALIVE = 6 * BEAT
+"""A driver silent for longer is taken for dead."""
+RECENT = 50
+"""Trials over which the rate is averaged."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What the hours cost."""
+
+    cpus: float = 1.0
+    """Cores of one trial."""
+    gpus: float = 0.0
+    """GPUs of one trial."""
+    cpu_hour: float = 0.0
+    gpu_hour: float = 0.0
+
+    def of(self, seconds: float) -> float:
+        """Cost of trials that took ``seconds`` of wall time together."""
+        return seconds / 3600 * (self.cpus * self.cpu_hour + self.gpus * self.gpu_hour)
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a scan stands."""
+
+    total: int
+    done: int
+    failed: int
+    """Trials whose last attempt failed; the same command tries them again."""
+    running: int
+    """Trials that a living driver has started."""
+    left: int
+    """Neither done nor failed."""
+    drivers: int
+    """Living drivers."""
+    per_minute: float | None
+    """Trials finished a minute, over the last `RECENT`."""
+    seconds_left: float | None
+    """At that rate; None if nothing is running."""
+    cpu_hours: float
+    """Core hours of the finished trials."""
+    gpu_hours: float
+    cost: float
+    """At the configured prices."""
+    missing: list[dict[str, Any]] = field(default_factory=list)
+    """Every trial that failed: label, kind, attempts, last line of its traceback."""
+
+    def line(self) -> str:
+        """One line for people and logs."""
+        parts = [f"{self.done} of {self.total} done", f"{self.failed} failed", f"{self.left} left"]
+        if self.per_minute is not None:
+            parts.append(f"{self.per_minute:.2g} a minute")
+        if self.seconds_left is not None:
+            parts.append(f"{duration(self.seconds_left)} left at that rate")
+        parts.append(f"{self.cpu_hours:.3g} core hours")
+        if self.gpu_hours:
+            parts.append(f"{self.gpu_hours:.3g} GPU hours")
+        if self.cost:
+            parts.append(f"cost {self.cost:.2f}")
+        return ", ".join(parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def announce(book: Ledger, trials: Mapping[str, Any], price: Price, name: str) -> str:
+    """Write what a scan wants (keys and labels) into its ledger, so that `status` needs no more; returns its id."""
+    scan = digest(sorted(trials))
+    value = {
+        "name": name, "time": time.time(), "price": asdict(price),
+        "trials": {key: trial.label() for key, trial in trials.items()},
+    }  # fmt: skip
+    book.store.write(f"scans/{name}-{scan}.json", json.dumps(value).encode())
+    return scan
+
+
+def newest_scan(book: Ledger, name: str = "scan") -> dict[str, Any]:
+    """What `announce` wrote last under this name.
+
+    Raises:
+        UserError: no scan was ever started on this ledger.
+    """
+    stamps = {n: s for n, s in book.store.listing("scans").items() if n.startswith(f"{name}-")}
+    if not stamps:
+        raise UserError(f"{book}: no scan was started here yet")
+    newest = max(stamps, key=lambda n: stamps[n].modified)
+    return json.loads(book.store.read(f"scans/{newest}") or b"{}")
+
+
+def drivers(book: Ledger) -> dict[str, dict[str, Any]]:
+    """Living drivers of a ledger by id, with the keys they are running."""
+    now, found = time.time(), {}
+    for name, stamp in book.store.listing("drivers").items():
+        # The file system's clock against its own: a driver's machine may be off by minutes.
+        if now - stamp.modified < ALIVE and (data := book.store.read(f"drivers/{name}")):
+            with contextlib.suppress(json.JSONDecodeError):
+                found[name.removesuffix(".json")] = json.loads(data)
+    return found
+
+
+def status(book: Ledger, scan: Mapping[str, Any] | None = None) -> Status:
+    """Read where the newest scan of a ledger (or the given one) stands."""
+    scan = scan if scan is not None else newest_scan(book)
+    labels, price = scan["trials"], Price(**scan["price"])
+    stamps = {n.removesuffix(".parquet"): s.modified for n, s in book.store.listing("rows").items()}
+    done = [key for key in labels if key in stamps]
+    failures = book.failures(key for key in labels if key not in stamps)
+    alive = drivers(book)
+    running = {key for driver in alive.values() for key in driver["running"] if key in labels and key not in stamps}
+    recent = sorted(stamps[key] for key in done)[-RECENT:]
+    span = recent[-1] - recent[0] if len(recent) > 1 else 0.0
+    rate = (len(recent) - 1) / span if span > 0 else None
+    left = len(labels) - len(done) - len(failures)
+    known = book.seconds()
+    times = [seconds for key in done if (seconds := known.get(key)) is not None]
+    # What is not in the index yet costs what the others cost on average.
+    seconds = sum(times) * (len(done) / len(times) if times else 0.0)
+    return Status(
+        total=len(labels), done=len(done), failed=len(failures), running=len(running), left=left, drivers=len(alive),
+        per_minute=60 * rate if rate else None, seconds_left=left / rate if rate and alive else None,
+        cpu_hours=seconds * price.cpus / 3600, gpu_hours=seconds * price.gpus / 3600, cost=price.of(seconds),
+        missing=[missing(labels[key], row) for key, row in failures.items()],
+    )  # fmt: skip
+
+
+def missing(label: str, failure: Mapping[str, Any]) -> dict[str, Any]:
+    """One line of the table of what a scan lacks."""
+    lines = [line for line in failure["error"].strip().splitlines() if line.strip()]
+    return {
+        "trial": label, "kind": failure.get("kind", "raised"), "attempts": failure.get("attempts", 1),
+        "error": lines[-1].strip() if lines else "",
+    }  # fmt: skip
+
+
+class Heartbeat:
+    """The sign of life of one driver: ``drivers/<id>.json``, renewed every `BEAT` seconds while the block lasts."""
+
+    def __init__(self, book: Ledger) -> None:
+        self.book, self.running = book, set()
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns():x}"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def _write(self) -> None:
+        value = {"host": socket.gethostname(), "pid": os.getpid(), "running": sorted(tuple(self.running))}
+        self.book.store.write(f"drivers/{self.id}.json", json.dumps(value).encode())
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT):
+            with contextlib.suppress(UserError):  # a full disk must not end the scan from here; the trials tell it
+                self._write()
+
+    def elsewhere(self, keys: Iterable[str]) -> set[str]:
+        """Those of ``keys`` that another living driver is running."""
+        others = {key for name, d in drivers(self.book).items() if name != self.id for key in d["running"]}
+        return others.intersection(keys)
+
+    def __enter__(self) -> Heartbeat:
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stop.set()
+        self._thread.join()
+        with contextlib.suppress(UserError):
+            self.book.store.delete(f"drivers/{self.id}.json")

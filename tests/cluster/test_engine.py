@@ -1,0 +1,134 @@
+"""The scan engine under every fault that a trial can bring, on one embedded Ray."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from raypipe.cluster.engine import pack_size, run_scan
+from raypipe.cluster.ledger import Ledger
+from raypipe.cluster.live import Meter, run_with_progress
+from raypipe.cluster.watch import Heartbeat, Price, status
+from raypipe.config import Resources
+from raypipe.errors import UserError
+from tests.cluster.trials import Probe, probes, run_probe
+
+TABLE = np.arange(1000.0)
+ONCE = Resources(cpus=2, max_failures=1, trial_timeout=2.0)
+
+
+def physics(book: Ledger, keys) -> list[dict]:
+    """Rows without what depends on the machine."""
+    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in book.rows(keys)]
+
+
+@pytest.mark.ray
+def test_every_fault_is_retried_or_reported_and_costs_only_itself(ray_local, tmp_path, capsys):
+    acts = ["work", "raise", "hang", "memory", "die", "flaky", "once", "work"]
+    trials = {p.key(): p for p in (Probe(i, act) for i, act in enumerate(acts))}
+    book, ended = Ledger(tmp_path / "ledger"), []
+    run_scan(run_probe, {"scratch": str(tmp_path), "table": TABLE}, trials, book, ONCE,
+             lambda key, trial, how: ended.append((trial.act, how)))  # fmt: skip
+    assert sorted(ended) == sorted(
+        [("work", "ok"), ("work", "ok"), ("flaky", "ok"), ("once", "ok"), ("raise", "failed"), ("hang", "failed"),
+         ("memory", "failed"), ("die", "failed")]
+    )  # fmt: skip
+    failed = {trials[key].act: row for key, row in book.failures(trials).items()}
+    assert {act: row["kind"] for act, row in failed.items()} == {
+        "raise": "raised", "hang": "timeout", "memory": "raised", "die": "died"
+    }  # fmt: skip
+    assert "ValueError: trial 1 cannot be done" in failed["raise"]["error"]
+    assert "time.sleep(600)" in failed["hang"]["error"]  # where it hung
+    assert "MemoryError" in failed["memory"]["error"]
+    assert "its process died 2 times" in failed["die"]["error"]
+    runs = {act: len((tmp_path / f"ran-{i}").read_text().split()) for i, act in enumerate(acts)}
+    # An exception that would only come again is not tried again.
+    assert runs == {"work": 1, "raise": 1, "hang": 2, "memory": 2, "die": 2, "flaky": 2, "once": 2}
+    now = status(book)
+    assert (now.total, now.done, now.failed, now.left, now.drivers) == (8, 4, 4, 0, 0)
+    assert {m["trial"] for m in now.missing} == {"raise 1", "hang 2", "memory 3", "die 4"}
+    assert not (tmp_path / "ledger" / "tune").exists() or not list((tmp_path / "ledger" / "tune").iterdir())
+
+    # The same command tries exactly the missing ones again, and the table at its end says so.
+    again = {k: t for k, t in trials.items() if t.act in ("work", "raise")}
+    run_with_progress(run_probe, {"scratch": str(tmp_path), "table": TABLE}, again, book, ONCE)
+    assert (tmp_path / "ran-1").read_text().count("\n") == 2
+    assert (tmp_path / "ran-0").read_text().count("\n") == 1
+    err = capsys.readouterr().err
+    assert "missing: 1 trials" in err
+    assert "ValueError: trial 1 cannot be done" in err
+    assert book.failures(again)[Probe(1, "raise").key()]["attempts"] == 2
+
+
+@pytest.mark.ray
+def test_short_trials_are_packed_and_a_bad_one_does_not_take_its_pack_along(ray_local, tmp_path):
+    trials = probes(40) | {p.key(): p for p in [Probe(100, "die")]} | {p.key(): p for p in [Probe(101)]}
+    book = Ledger(tmp_path / "ledger")
+    for key, trial in list(trials.items())[:1]:  # one known trial, so that packs are made at once
+        from raypipe.search.result import Result
+
+        book.record(key, trial, Result([{"number": 0, "seconds": 0.01}]))
+    resources = Resources(cpus=2, max_failures=0, pack_seconds=0.1)
+    run_scan(run_probe, {"scratch": str(tmp_path), "table": TABLE}, trials, book, resources)
+    assert set(book.failures(trials)) == {Probe(100, "die").key()}
+    assert len(book.done(trials)) == 41
+    processes = {line for path in tmp_path.glob("ran-*") for line in path.read_text().split()}
+    assert len(processes) < 10
+
+
+@pytest.mark.ray
+def test_storage_that_is_not_a_path_and_two_ledgers_with_the_same_bits(ray_local, tmp_path):
+    from pyarrow import fs
+
+    from raypipe.cluster.storage import Store
+
+    trials = probes(3)
+    plain = Ledger(f"file://{tmp_path}/plain")
+    (tmp_path / "bucket").mkdir()
+    remote = Ledger(Store("scan/ledger", fs.SubTreeFileSystem(str(tmp_path / "bucket"), fs.LocalFileSystem())))
+    for book in (plain, remote):
+        run_scan(run_probe, {"table": TABLE}, trials, book, ONCE)
+        assert status(book).done == 3
+    assert physics(plain, trials) == physics(remote, trials)
+    assert sorted((tmp_path / "bucket/scan/ledger/rows").iterdir())[0].name.endswith(".parquet")
+
+
+def test_what_another_living_driver_runs_is_left_to_it(tmp_path):
+    book, keys = Ledger(tmp_path), list(probes(3))
+    with Heartbeat(book) as mine, Heartbeat(book) as other:
+        other.running.add(keys[1])
+        other._write()
+        assert mine.elsewhere(keys) == {keys[1]}
+        assert other.elsewhere(keys) == set()
+    assert not list((tmp_path / "drivers").iterdir())
+
+
+def test_pack_size():
+    assert pack_size(None, 1000, 2, 60) == 1
+    assert pack_size(120.0, 1000, 2, 60) == 1
+    assert pack_size(1.0, 1000, 2, 60) == 60
+    assert pack_size(1.0, 100, 2, 60) == 12  # four packs a slot are left
+    assert pack_size(1.0, 3, 2, 60) == 1
+
+
+def test_meter_counts_rate_and_cost(monkeypatch):
+    clock = iter(range(0, 10_000, 10))
+    monkeypatch.setattr("raypipe.cluster.live.time.monotonic", lambda: float(next(clock)))
+    meter = Meter(10, 2, 7200.0, Price(cpus=2, gpus=0.5, cpu_hour=0.04, gpu_hour=2.0))
+    for how in ("ok", "failed", "ok"):
+        meter.add(how, 3600.0)
+    now = meter.status()
+    assert (now.done, now.failed, now.left) == (4, 1, 5)
+    assert now.per_minute == pytest.approx(6)
+    assert now.seconds_left == pytest.approx(50)
+    assert now.cost == pytest.approx(5 * (2 * 0.04 + 0.5 * 2.0))  # five hours of trials
+    assert math.isclose(now.cpu_hours, 10)
+
+
+@pytest.mark.ray
+def test_impossible_requests_are_one_line(ray_local, tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match=r"resources.trial_cpus = 64: this machine gives Ray 2"):
+        run_scan(run_probe, {}, probes(1), Ledger(tmp_path), Resources(trial_cpus=64))
