@@ -78,7 +78,7 @@ def scan(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, .
     """Run the whole grid of searches and write the report (prepares what is missing).
 
     \b
-    Examples:
+    Example:
       raypipe scan --config configs/contrastive/laptop.yaml scan.instances=4
       raypipe scan --config configs/contrastive/laptop.yaml --status
     """

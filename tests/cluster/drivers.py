@@ -1,0 +1,67 @@
+"""Driver processes for tests: ``python -m tests.cluster.drivers KIND LEDGER COUNT``, alone or in the given cluster.
+
+``probe``: trials that take a second; ``search``: the real search on small made-up latents.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from raypipe.cluster.attempt import Function
+from raypipe.cluster.ledger import Ledger
+from raypipe.cluster.live import run_with_progress
+from raypipe.cluster.runtime import ray_session
+from raypipe.cluster.scan import plan_scan, run_contrastive
+from raypipe.cluster.watch import status
+from raypipe.config import Config, Resources, load_config
+from raypipe.search.contrastive import prepare_tables
+from tests.cluster.trials import probes, run_probe
+from tests.conftest import ROOT
+from tests.search.test_contrastive import OVERRIDES, events
+
+SMALL = [
+    "scan.strengths=[1.0, 2.0, 4.0]", "scan.instances=10", "scan.background_instances=10", "flow.epochs=3",
+    "selection.working_points=[0.05]", "classifier.rounds=20", "resources.max_failures=2", "resources.cpus=2",
+]  # fmt: skip
+"""The search of `tests.search.test_contrastive`, smaller still: 40 trials with one row each."""
+
+
+def small_config() -> Config:
+    """What the `search` kind runs."""
+    return load_config(ROOT / "configs/contrastive/laptop.yaml", [*OVERRIDES, *SMALL])
+
+
+def small_search() -> tuple[Function, Any, dict[str, Any]]:
+    """Function, inputs and trials of the `search` kind."""
+    config = small_config()
+    higgs = [events(1000, 20.0, f, 1.5, True, f) for f in (200_000, 300_000)]
+    search = {"yy": events(6000, 360.0, 0, 0.0, False, 1), "ggf": higgs[0],
+              "wn_150": events(1500, 1.0, 100_000, 3.0, True, 2)}  # fmt: skip
+    tables = prepare_tables({"search": search, "embedding": {"ggf": higgs[1]}}, config)
+    return run_contrastive, (tables, config), plan_scan(config, {"digest": "made up for the tests"})
+
+
+def work(kind: str, count: int) -> tuple[Function, Any, dict[str, Any]]:
+    """Function, inputs and the first ``count`` trials of a kind."""
+    if kind == "search":
+        function, inputs, trials = small_search()
+        return function, inputs, dict(list(trials.items())[:count])
+    return run_probe, {"table": np.arange(1000.0)}, probes(count, seconds=1.0)
+
+
+def main(kind: str, ledger: str, count: int) -> None:
+    """Run the trials that the ledger lacks; leaves with status 1 if some are still missing."""
+    function, inputs, trials = work(kind, count)
+    book = Ledger(ledger)
+    resources = Resources(cpus=2, max_failures=2, object_store_gib=0.25)
+    with ray_session(resources):
+        run_with_progress(function, inputs, trials, book, resources)
+    if status(book).done < count:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,128 @@
+"""A Ray cluster of several nodes on one machine, each with its own raylet, and ways to hurt it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.conftest import ROOT
+
+HEALTH = {"health_check_period_ms": 1000, "health_check_timeout_ms": 5000, "health_check_failure_threshold": 3}
+"""A dead node is noticed after seconds, not a quarter of a minute."""
+
+
+class Nodes:
+    """A head without cores and ``workers`` nodes of one core each, reached by token only; every process a child.
+
+    Attributes:
+        environment: what a driver process needs to join.
+    """
+
+    def __init__(self, workers: int = 3) -> None:
+        self.token = secrets.token_hex(16)
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
+        secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+        self.environment = kept | secret | {"PYTHONPATH": str(ROOT), "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+        os.environ.update(secret)
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": dict(HEALTH)},
+        )
+        self.workers = [self.cluster.add_node(num_cpus=1, wait=False) for _ in range(workers)]
+        self.environment["RAY_ADDRESS"] = self.cluster.address
+        self.cluster.wait_for_nodes(120)
+
+    def start(self, module: str, *arguments: Any) -> subprocess.Popen:
+        """A driver: ``python -m module arguments`` that joins this cluster."""
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, arguments)], env=self.environment, cwd=ROOT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def busy(self) -> list[psutil.Process]:
+        """Worker processes that have work."""
+        found = []
+        for node in self.workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(self.raylet(node)).children():
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        title = " ".join(child.cmdline())
+                        if title.startswith("ray::") and "IDLE" not in title:
+                            found.append(child)
+        return found
+
+    @staticmethod
+    def raylet(node: Any) -> int:
+        """Process id of a node's raylet."""
+        return node.all_processes["raylet"][0].process.pid
+
+    def kill_node(self, node: Any) -> None:
+        """SIGKILL a worker node: its raylet and all its workers."""
+        self.workers.remove(node)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.raylet(node)).children(recursive=True)
+            self.cluster.remove_node(node, allow_graceful=False)
+            _kill(children)
+
+    def kill_head(self) -> None:
+        """SIGKILL the control store and the raylet of the head."""
+        _kill([psutil.Process(self.cluster.head_node.all_processes["gcs_server"][0].process.pid),
+               psutil.Process(self.raylet(self.cluster.head_node))])  # fmt: skip
+
+    def close(self) -> None:
+        """End every process of this cluster, by its id."""
+        processes = []
+        for node in [self.cluster.head_node, *self.workers]:
+            for infos in node.all_processes.values():
+                for info in infos:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process = psutil.Process(info.process.pid)
+                        processes += [*process.children(recursive=True), process]
+        _kill(processes)
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            os.environ.pop(name, None)
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=20)
+
+
+@contextlib.contextmanager
+def nodes(workers: int = 3) -> Iterator[Nodes]:
+    """A cluster for the duration of the block."""
+    cluster = Nodes(workers)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def wait_for(condition: Any, seconds: float, process: subprocess.Popen | None = None) -> None:
+    """Wait until ``condition()`` is true; fail if it takes too long or the process ends before."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"still not after {seconds} s"
+        if process is not None and process.poll() is not None:
+            if condition():
+                return
+            raise AssertionError(f"ended with {process.returncode}: {process.stdout.read()[-3000:]}")
+        time.sleep(0.1)
+
+
+def parts(ledger: Path) -> set[str]:
+    """Keys of the finished trials of a local ledger."""
+    return {path.stem for path in (ledger / "rows").glob("[!.]*.parquet")}
