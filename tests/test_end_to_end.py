@@ -231,7 +231,7 @@ def test_job_entries_are_the_commands(job):
     )
     assert done.returncode == 0, done.stderr
     assert f"{job} [OPTIONS]" in done.stdout
-    assert "Example:" in done.stdout
+    assert "Example" in done.stdout
 
 
 def test_bad_files_are_one_line(finished, tmp_path):
