@@ -45,6 +45,8 @@ def simulate(
     from raypipe.cluster.pipeline import Run
 
     config = load(path, output, overrides)
+    if config.simulate is None:
+        raise UserError(f"{path}: this search reads your own tables (files); there is nothing to simulate")
     with Run(_resized(config, target) if target else config) as run:
         manifest = run.simulate()
         if as_json:

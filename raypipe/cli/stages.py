@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from raypipe.cli import multilepton
 from raypipe.cli.base import emit, load, options
 from raypipe.errors import UserError
 
@@ -22,7 +23,10 @@ def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, 
     """
     from raypipe.cluster.pipeline import Run
 
-    with Run(load(path, output, overrides)) as run:
+    config = load(path, output, overrides)
+    if config.search == "multilepton":
+        raise UserError("a multilepton search has no embedding: its networks see the features themselves")
+    with Run(config) as run:
         _, record = run.embed()
         where = run.folder / "encoder" / "latents.parquet"
         click.echo(f"{record['rows']} events embedded: {where}", err=True)
@@ -33,7 +37,13 @@ def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, 
 @click.command()
 @options
 @click.option("--signal", default="none", show_default=True, help="Sample to inject, or none.")
-@click.option("--strength", type=float, default=0.0, show_default=True, help="Injected S/sqrt(B) in the signal region.")
+@click.option(
+    "--strength",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Injected S/sqrt(B) in the signal region; events in a multilepton search.",
+)
 @click.option("--instance", type=int, default=0, show_default=True, help="Which pseudo-data set.")
 def search(
     path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...], signal: str, strength: float,
@@ -44,12 +54,15 @@ def search(
     \b
     Example:
       raypipe search --config configs/contrastive/laptop.yaml --signal xsh_500_100 --strength 3
+      raypipe search --config configs/multilepton/laptop.yaml --signal a_250 --strength 60
     """
     from raypipe.cluster.pipeline import Run
     from raypipe.cluster.scan import trial_inputs
     from raypipe.search.result import NO_SIGNAL, Trial
 
     config = load(path, output, overrides)
+    if config.search == "multilepton":
+        return multilepton.search(config, as_json, signal, strength, instance)
     if signal != NO_SIGNAL and signal not in config.scan.signals:
         raise UserError(f"--signal {signal!r} is not in scan.signals ({', '.join(config.scan.signals)})")
     if (signal == NO_SIGNAL) != (strength == 0) or strength < 0:
@@ -87,7 +100,10 @@ def scan(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, .
         return
     from raypipe.cluster.pipeline import Run, print_summary
 
-    with Run(load(path, output, overrides)) as run:
+    config = load(path, output, overrides)
+    if config.search == "multilepton":
+        return multilepton.scan(config, as_json)
+    with Run(config) as run:
         summary = run.scan()
         print_summary(summary, run.folder)
         if as_json:
@@ -118,7 +134,10 @@ def report(path: Path, output: Path | None, as_json: bool, overrides: tuple[str,
     """
     from raypipe.cluster.pipeline import Run, print_summary
 
-    with Run(load(path, output, overrides)) as run:
+    config = load(path, output, overrides)
+    if config.search == "multilepton":
+        return multilepton.report(config, as_json)
+    with Run(config) as run:
         summary = run.report()
         print_summary(summary, run.folder)
         if as_json:

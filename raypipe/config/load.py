@@ -12,10 +12,11 @@ from pydantic import BaseModel, ValidationError
 
 from raypipe.config.base import Section
 from raypipe.config.contrastive import Config
+from raypipe.config.multilepton import MultileptonConfig
 from raypipe.config.sections import SampleSize
 from raypipe.errors import UserError
 
-SEARCHES: dict[str, type[Section]] = {"contrastive": Config}
+SEARCHES: dict[str, type[Section]] = {"contrastive": Config, "multilepton": MultileptonConfig}
 """The model of every value that the key `search` may have; `contrastive` when a file does not say."""
 
 

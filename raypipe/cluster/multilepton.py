@@ -1,0 +1,235 @@
+"""The multilepton search on Ray: simulate or read, compare in chunks, report; each stage skips what is done."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raypipe.cluster import simulate as simulation
+from raypipe.cluster.ledger import Ledger
+from raypipe.cluster.pipeline import Run
+from raypipe.cluster.record import record_values
+from raypipe.cluster.runtime import limit_threads, total_cpus
+from raypipe.config.multilepton import Files, MultileptonConfig
+from raypipe.errors import UserError
+from raypipe.events.pools import Pool, read_columns, read_pool
+from raypipe.events.table import sample_path
+from raypipe.files import code_digest, digest, file_digest, write_json
+from raypipe.progress import console, progress_bar
+from raypipe.report import multilepton as report
+from raypipe.search.exclusion import analyse
+from raypipe.search.multilepton import Tables, compare, divide, plan
+from raypipe.search.result import Trial
+from raypipe.simulate import dataset
+
+CODE = ("events", "models", "fit", "stats", "search")
+RETRIES = 2
+
+
+class MultileptonRun(Run):
+    """One run folder of paper B's search."""
+
+    config: MultileptonConfig
+
+    def simulate(self) -> dict[str, Any]:
+        """Stage 1: the event tables; returns their manifest.
+
+        Raises:
+            UserError: the configuration has `files` instead.
+        """
+        if self.config.simulate is None:
+            raise UserError("this configuration reads your own tables (files); there is nothing to simulate")
+        if simulation.is_complete(self.config, self.folder):
+            return dataset.read_manifest(simulation.events_folder(self.folder))
+        self.ray()
+        with self.timed("simulate", add=True):
+            return simulation.simulate(self.config, self.folder)
+
+    def inputs(self) -> tuple[Tables, dict[str, float], str]:
+        """Pools, acceptance of each signal, and the hash of what the pools are made of."""
+        if self.config.files is not None:
+            return self._own_files(self.config.files)
+        manifest = self.simulate()
+        events, compare_ = simulation.events_folder(self.folder), self.config.compare
+
+        def pools(split: str, names: list[str]) -> list[Pool]:
+            return [read_pool(sample_path(events, split, name), name, self.config.features) for name in names]
+
+        background = {s: Pool.concatenate(pools(s, compare_.background)) for s in ("embedding", "search")}
+        signals = {p.names[0]: p for p in pools("search", self.config.scan.signals)}
+        acceptance = {name: manifest["samples"][name]["efficiency"] for name in signals}
+        for name, value in acceptance.items():
+            if not value > 0:
+                raise UserError(f"signal {name!r}: its acceptance is zero, no cross section can be quoted")
+        tables = divide(background["embedding"], background["search"], signals, None, self.config)
+        return tables, acceptance, manifest["key"]
+
+    def _own_files(self, files: Files) -> tuple[Tables, dict[str, float], str]:
+        features = self.config.features
+        if files.weight is None and self.config.compare.expected is None:
+            raise UserError("compare.expected: how many background events are expected? (or name files.weight)")
+        for name, value in files.acceptance.items():
+            if not value > 0:
+                raise UserError(f"files.acceptance.{name} = {value:g}: a signal that is never accepted has no limit")
+        data = np.column_stack(list(read_columns(files.data, features).values()))
+        if not len(data):
+            raise UserError(f"{files.data}: no events")
+        simulated = read_pool(files.reference, "reference", features, files.weight)
+        signals = {name: read_pool(path, name, features, files.weight) for name, path in files.signals.items()}
+        paths = [files.data, files.reference, *files.signals.values()]
+        key = digest({path: file_digest(path) for path in paths})
+        return divide(simulated, None, signals, data, self.config), dict(files.acceptance), key
+
+    def trials(self, key: str) -> dict[str, Trial]:
+        """All comparisons of the configuration by their ledger key."""
+        observed = self.config.files is not None
+        return {t.key(self._inputs_of_a_trial(key)): t for t in plan(self.config, observed)}
+
+    def _inputs_of_a_trial(self, key: str) -> dict[str, Any]:
+        values = self.config.model_dump(mode="json")
+        # Neither the number of bootstraps nor the grid changes a comparison: more of them reuse what is there.
+        null = {k: v for k, v in values["null"].items() if k != "bootstraps"}
+        pseudo = bool(self.config.scan.signals or self.config.scan.calibration)
+        sections = {k: values[k] for k in ("seed", "features", "compare", "networks")}
+        return {"events": key, "code": code_digest(*CODE), "null": null, "pseudo": pseudo, **sections}
+
+    def run(self, trials: dict[str, Trial], tables: Tables) -> Ledger:
+        """Stage 2: the comparisons that the ledger does not hold yet."""
+        book = Ledger(self.folder / "ledger")
+        missing = {key: trial for key, trial in trials.items() if not book.finished(key)}
+        if missing:
+            self.ray()
+            with self.timed("compare", add=True), progress_bar("compare", len(trials)) as bar:
+                bar(len(trials) - len(missing), "")
+                run_chunks(self.config, tables, missing, book.folder, on_chunk=bar)
+        return book
+
+    def scan(self) -> dict[str, Any]:
+        """All stages; returns the summary."""
+        tables, _, key = self.inputs()
+        self.run(self.trials(key), tables)
+        return self.report()
+
+    def search(self, trial: Trial) -> dict[str, Any]:
+        """One data set and the bootstraps it needs; its statistics with their p-values."""
+        tables, _, key = self.inputs()
+        inputs = self._inputs_of_a_trial(key)
+        bootstraps = {t.key(inputs): t for t in plan(self.config, False)[: self.config.null.bootstraps]}
+        book = self.run({**bootstraps, trial.key(inputs): trial}, tables)
+        return report.search_summary(book.rows([*bootstraps, trial.key(inputs)]), self.config, trial)
+
+    def report(self) -> dict[str, Any]:
+        """Stage 3: figures 1 to 5, page, ``summary.json`` and the MLflow run, from what is on disk."""
+        tables, acceptance, key = self.inputs()
+        trials = self.trials(key)
+        book = Ledger(self.folder / "ledger")
+        rows = book.rows(list(trials))
+        if not rows:
+            raise UserError(f"{book.folder}: no comparison of this configuration is finished (run `raypipe scan`)")
+        with self.timed("report"):
+            summary = {
+                "search": "multilepton", "config_hash": self.config.physics_hash(), "code": code_digest(*CODE),
+                "acceptance": acceptance, "expected": tables.expected, "reference": len(tables.reference),
+                "null_pool": len(tables.null), "nature_pool": len(tables.nature),
+                "finished": sum(r["status"] == "ok" for r in rows) // len(self.config.networks.losses),
+                "planned": len(trials), **analyse(rows, self.config, acceptance),
+                "failed_trials": [r for r in rows if r["status"] != "ok"],
+                "stage_seconds": self.times(), "peak_rss_gib": max(self.peak(), self.memory.peak_gib),
+                **_provenance(),
+            }  # fmt: skip
+            write_json(self.folder / "summary.json", summary)
+            figures = report.make_all(self.config, tables, rows, self.folder / "figures")
+            report.write_page(self.folder / "report.html", summary, self.config, figures)
+        with self.timed("mlflow"):
+            artifacts = {"figures": list(figures.values()), "": [self.folder / "summary.json"],
+                         "ledger": [book.folder / "rows"]}  # fmt: skip
+            made_of = {"code": summary["code"], "rows": sorted(trials), "finished": summary["finished"]}
+            name = f"multilepton-{summary['config_hash']}"
+            record_values(self.config, name, report.metrics(summary), artifacts, made_of)
+        return summary
+
+
+def _provenance() -> dict[str, Any]:
+    names = ("raypipe", "ray", "torch", "numpy", "pyarrow", "mlflow", "pythia8mc")
+    versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+    return {"versions": versions, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+
+
+def run_chunk(
+    config: MultileptonConfig, tables: Tables, chunk: list[tuple[str, Trial]], ledger: str, device: str
+) -> int:
+    """Body of the Ray task: the networks of a few comparisons as one; results go into the ledger.
+
+    A bad data set is recorded as a failure of its own: the others of the chunk are then run one by one.
+    """
+    limit_threads(1)
+    book = Ledger(ledger)
+    try:
+        results = compare(tables, config, [trial for _, trial in chunk], device)
+    except Exception:
+        if len(chunk) > 1:
+            return sum(run_chunk(config, tables, [one], ledger, device) for one in chunk)
+        book.record_failure(*chunk[0], traceback.format_exc())
+        return 1
+    for (key, trial), result in zip(chunk, results, strict=True):
+        book.record(key, trial, result)
+    return len(chunk)
+
+
+def run_chunks(
+    config: MultileptonConfig, tables: Tables, missing: dict[str, Trial], folder: Path,
+    on_chunk: Callable[..., None] | None = None,
+) -> None:  # fmt: skip
+    """Fan the comparisons out in chunks over the cluster. Ray must be running. The ledger decides what is done."""
+    import ray
+
+    items = list(missing.items())
+    chunks = [items[i : i + config.chunk] for i in range(0, len(items), config.chunk)]
+    device, gpu = ("cuda", {"num_gpus": 1}) if config.resources.gpu else ("cpu", {})
+    task = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD", **gpu)(run_chunk)
+    shared = ray.put(config), ray.put(tables)
+    running: dict[Any, list[tuple[str, Trial]]] = {}
+    limit = max(1, int(total_cpus())) * 2
+    try:
+        while chunks or running:
+            while chunks and len(running) < limit:
+                chunk = chunks.pop(0)
+                running[task.remote(*shared, chunk, str(folder.resolve()), device)] = chunk
+            for done in ray.wait(list(running), num_returns=1)[0]:
+                chunk = running.pop(done)
+                try:
+                    ray.get(done)
+                except ray.exceptions.RayError as error:
+                    for key, trial in chunk:
+                        Ledger(folder).record_failure(key, trial, f"its process died {RETRIES + 1} times: {error}")
+                if on_chunk:
+                    on_chunk(len(chunk), chunk[-1][1].label())
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+
+
+def print_summary(summary: dict[str, Any], folder: Path) -> None:
+    """The terminal's version of the report, on standard error."""
+    from rich.table import Table
+
+    for title, (head, body) in report.tables(summary).items():
+        table = Table(title=title, box=None, header_style="bold")
+        for name in head:
+            table.add_column(name, no_wrap=True)
+        for row in body:
+            table.add_row(*row)
+        console.print(table)
+    stages = ", ".join(f"{k} {v:.0f} s" for k, v in summary["stage_seconds"].items())
+    console.print(f"{summary['finished']} of {summary['planned']} comparisons; stages: {stages}", highlight=False)
+    for failed in summary["failed_trials"]:
+        console.print(f"[red]failed: {failed['signal']} {failed['strength']:g} instance {failed['instance']}[/red]: "
+                      f"{failed['error'].strip().splitlines()[-1]}", highlight=False, soft_wrap=True)  # fmt: skip
+    console.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)

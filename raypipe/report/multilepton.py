@@ -1,0 +1,274 @@
+"""Figures 1 to 5 of paper B, the tables of limits and calibration, and the page."""
+
+from __future__ import annotations
+
+import base64
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+import numpy as np
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from raypipe.config.multilepton import MultileptonConfig
+from raypipe.files import atomic_path, write_text
+from raypipe.search.exclusion import Values, sign
+from raypipe.search.multilepton import BOOTSTRAP, Tables
+from raypipe.search.result import NO_SIGNAL, Trial
+from raypipe.stats.empirical import bands, combined_p, p_value
+
+PANELS = {"mean_loss": "mean loss", "mean_score": "mean score", "std_score": "standard deviation of scores",
+          "max_score": "max score"}  # fmt: skip
+"""The paper's four statistics in the places of its figures 2 to 5."""
+
+PAPER_LIMITS = {("mlc", 125): "0.8 +0.7 −0.2", ("mlc", 150): "0.8 +0.7 −0.2", ("mlc", 250): "0.4 +0.1 −0.3",
+                ("bce", 125): "1.2 ± 0.2", ("bce", 150): "1.2 ± 0.2", ("bce", 250): "0.4 ± 0.2"}  # fmt: skip
+"""95 % limits in fb quoted in section 4 of the paper, by loss and parent mass in GeV."""
+
+DIFFERENCES = (
+    "What differs from the paper: our own leading-order matrix element with Pythia 8.317 and a parametrised CMS-like "
+    "response instead of MadGraph and Delphes, so another number of background events and other acceptances; the "
+    "paper does not say whether its cross sections include the acceptance. Its number of bootstraps and of background "
+    "events are not given. Here the number of events of a data set is a Poisson number in data and bootstraps alike "
+    "(compare.counts), and bootstraps are drawn from simulated events that are not in the reference."
+)
+
+CAPTIONS = {
+    "figure1": "Figure 1: the features. Background at the luminosity of the search, each signal scaled to a fifth of "
+    "it.",
+    "calibration": "p-values of background-only data sets that neither reference nor bootstraps have seen: the shares "
+    "should follow the diagonal within the grey 95 % band of the Kolmogorov-Smirnov test.",
+}
+for _number, _loss, _zoom in ((2, "MLC", ""), (3, "MLC", ", zoomed in"), (4, "BCE", ""), (5, "BCE", ", zoomed in")):
+    CAPTIONS[f"figure{_number}"] = (
+        f"Figure {_number}: {_loss} loss{_zoom}. Bands: 1 and 2 sigma of the bootstraps; lines: mean and standard "
+        "deviation over independent injections. Upper axis: events over luminosity, the cross section times acceptance."
+    )
+
+
+def spectra(tables: Tables, config: MultileptonConfig) -> Figure:
+    """Figure 1: each feature of the background and of the signals."""
+    count = len(config.features)
+    figure = Figure(figsize=(4.6 * min(count, 3), 3.7 * -(-count // 3)), layout="constrained")
+    axes = figure.subplots(-(-count // 3), min(count, 3), squeeze=False)
+    pool = tables.nature if len(tables.nature) else tables.null
+    for k, (name, axis) in enumerate(zip(config.features, axes.flat, strict=False)):
+        x = pool.values[:, k]
+        edges = np.linspace(*np.quantile(x, [0.0005, 0.995]), 61)
+        weights = pool.weight / pool.weight.sum() * tables.expected
+        axis.hist(x, edges, weights=weights, color="0.8", label="background")
+        if tables.data is not None:
+            counts, _ = np.histogram(tables.data[:, k], edges)
+            axis.errorbar((edges[1:] + edges[:-1]) / 2, counts, np.sqrt(counts), fmt="k.", ms=3, lw=0.7, label="data")
+        for colour, (signal, events) in zip(mpl.color_sequences["petroff10"], tables.signals.items(), strict=False):
+            scale = np.full(len(events), tables.expected / 5 / max(1, len(events)))
+            axis.hist(events.values[:, k], edges, weights=scale, histtype="step", color=colour, label=signal)
+        axis.set(xlabel=f"{name} [GeV]" if name.startswith("m_") else name, ylabel="events / bin", yscale="log")
+        axis.set_ylim(0.3, None)
+    axes.flat[0].legend(fontsize=7)
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure
+
+
+def responses(values: Values, loss: str, largest: float) -> Figure:
+    """Figures 2 to 5: the four statistics against injected events, up to ``largest``."""
+    config = values.config
+    figure = Figure(figsize=(9.6, 7.4), layout="constrained")
+    for (name, title), axis in zip(PANELS.items(), figure.subplots(2, 2).flat, strict=True):
+        null = values.null((loss, name))
+        _response(axis, values, (loss, name), null[np.isfinite(null)], largest)
+        axis.set(xlabel="injected signal events", ylabel=title, xlim=(0, largest))
+        luminosity = config.compare.luminosity
+        upper = axis.secondary_xaxis("top", functions=(lambda n, lum=luminosity: n / lum,
+                                                       lambda fb, lum=luminosity: fb * lum))  # fmt: skip
+        upper.set_xlabel("cross section x acceptance [fb]")
+    figure.axes[0].legend(fontsize=7)
+    return figure
+
+
+def _response(axis: Axes, values: Values, test: tuple[str, str], null: np.ndarray, largest: float) -> None:
+    found = bands(null)
+    axis.axhspan(found["low_2"], found["high_2"], color="#ffdf00", lw=0, label="2σ")
+    axis.axhspan(found["low_1"], found["high_1"], color="#5fd35f", lw=0, label="1σ")
+    axis.axhline(found["median"], color="k", lw=0.6, ls=":")
+    shown = [found["low_2"], found["high_2"]]
+    for colour, signal in zip(mpl.color_sequences["petroff10"], values.config.scan.signals, strict=False):
+        injected = values.injected(signal, test)
+        good = np.isfinite(injected).all(1)
+        if not good.any():
+            continue
+        x, y = np.r_[0, values.strengths[good]], np.r_[null.mean(), injected[good].mean(1)]
+        spread = np.r_[null.std(ddof=1), injected[good].std(1, ddof=1)]
+        axis.plot(x, y, "o-", ms=2.5, lw=1.1, color=colour, label=signal)
+        axis.fill_between(x, y - spread, y + spread, color=colour, alpha=0.25, lw=0)
+        inside = x <= largest * 1.0001
+        shown += [(y - spread)[inside].min(), (y + spread)[inside].max()]
+    margin = 0.05 * (max(shown) - min(shown))
+    axis.set_ylim(min(shown) - margin, max(shown) + margin)
+
+
+def p_values(values: Values) -> Figure | None:
+    """Cumulative shares of the p-values of background-only data sets, one line a test."""
+    n = values.config.scan.calibration
+    figure = Figure(figsize=(5.4, 4.4), layout="constrained")
+    axis = figure.subplots()
+    drawn = 0
+    for loss, name in values.tests:
+        null = sign((loss, name)) * values.null((loss, name))
+        checks = sign((loss, name)) * values.of(NO_SIGNAL, 0.0, (loss, name), n)
+        null, checks = null[np.isfinite(null)], checks[np.isfinite(checks)]
+        if len(checks) < 20 or len(null) < 20:
+            continue
+        drawn = len(checks)
+        p = np.sort([p_value(t, null) for t in checks])
+        axis.step(p, np.arange(1, len(p) + 1) / len(p), lw=0.9, where="post", label=f"{loss} {name}")
+        width = 1.358 * np.sqrt(1 / len(checks) + 1 / len(null))
+    if not drawn:
+        return None
+    axis.fill_between([0, 1], [-width, 1 - width], [width, 1 + width], color="0.9", lw=0)
+    axis.plot([0, 1], [0, 1], "k:", lw=0.8)
+    axis.set(xlabel="p", ylabel="share of data sets with a smaller p", xlim=(0, 1), ylim=(0, 1))
+    axis.legend(fontsize=6)
+    return figure
+
+
+def make_all(config: MultileptonConfig, tables: Tables, rows: list[dict[str, Any]], folder: Path) -> dict[str, Path]:
+    """Write the figures that the finished comparisons allow as PNG; returns name -> path."""
+    values = Values(rows, config)
+    figures: dict[str, Figure | None] = {"figure1": spectra(tables, config), "calibration": p_values(values)}
+    if config.scan.signals and config.scan.strengths:
+        largest = max(config.scan.strengths)
+        for first, loss in ((2, "mlc"), (4, "bce")):
+            if loss in config.networks.losses and np.isfinite(values.null((loss, "mean_loss"))).sum() >= 20:
+                figures[f"figure{first}"] = responses(values, loss, largest)
+                figures[f"figure{first + 1}"] = responses(values, loss, largest / config.scan.zoom)
+    paths = {}
+    for name, figure in sorted((k, f) for k, f in figures.items() if f is not None):
+        paths[name] = folder / f"{name}.png"
+        with atomic_path(paths[name]) as temporary:
+            figure.savefig(temporary, dpi=110)
+    return paths
+
+
+def _quoted(limit: dict[str, Any] | None, unit: str) -> str:
+    found = (limit or {}).get(unit)
+    if not found or found["value"] is None:
+        return "-"
+    digits = 2 if unit == "fb" else 0
+    low, high = (f"{found[k]:.{digits}f}" if found[k] is not None else "?" for k in ("low", "high"))
+    return f"{found['value']:.{digits}f} ({low}-{high})"
+
+
+def _mass(signal: str) -> int | None:
+    """The parent mass that a sample's name carries, for the paper's column."""
+    return next((m for m in (125, 150, 250) if str(m) in signal), None)
+
+
+def tables(summary: dict[str, Any]) -> dict[str, tuple[list[str], list[list[str]]]]:
+    """Title -> (head, rows of text), for the page and the terminal."""
+    out = {}
+    signals = list(summary["tests"][0]["limits"])
+    if signals:
+        head = ["signal", "loss", "statistic", "crossing, events", "crossing, fb", "CLs, events", "CLs, fb",
+                "paper, fb"]  # fmt: skip
+        rows = []
+        for signal in signals:
+            for test in summary["tests"]:
+                limit = test["limits"][signal] or {}
+                crossing, cls = limit.get("crossing"), limit.get("cls")
+                paper = PAPER_LIMITS.get((test["loss"], _mass(signal)), "-")
+                rows.append([signal, test["loss"], test["statistic"], _quoted(crossing, "events"),
+                             _quoted(crossing, "fb"), _quoted(cls, "events"), _quoted(cls, "fb"), paper])  # fmt: skip
+        out["95 % limits"] = head, rows
+    if any("data" in test for test in summary["tests"]):
+        rows = [[t["loss"], t["statistic"], f"{t['data']['value']:.4g}", f"{t['data']['p']:.3f}"]
+                for t in summary["tests"] if "data" in t]  # fmt: skip
+        rows.append(["all", f"{summary['combined']['tests']} combined", "", f"{summary['combined']['data_p']:.3f}"])
+        out["The data"] = ["loss", "statistic", "value", "p"], rows
+    checks = [t for t in summary["tests"] if "calibration" in t]
+    if checks:
+        head = ["loss", "statistic", "data sets", "bootstraps", "type I at 5 %", "KS p"]
+        rows = [
+            [t["loss"], t["statistic"], str(c["data_sets"]), str(c["bootstraps"]),
+             f"{c['type_i']:.3f} ± {c['error']:.3f}", f"{c['ks_p']:.3f}"]
+            for t in checks for c in [t["calibration"]]
+        ]  # fmt: skip
+        if (c := summary["combined"].get("calibration")) is not None:
+            rows.append(["all", "combined", str(c["data_sets"]), str(summary["bootstraps"]),
+                         f"{c['type_i']:.3f} ± {c['error']:.3f}", "-"])  # fmt: skip
+        out["Calibration without signal"] = head, rows
+    return out
+
+
+def search_summary(rows: list[dict[str, Any]], config: MultileptonConfig, trial: Trial) -> dict[str, Any]:
+    """One data set: its statistics, their p-values and the combined one, from ledger rows with the bootstraps."""
+    values = Values(rows, config)
+    failed = [r for r in rows if r["status"] != "ok"]
+    null = values.matrix(BOOTSTRAP, 0.0, config.null.bootstraps)
+    null = null[np.isfinite(null).all(1)]
+    own = np.array([sign(t) * values.of(trial.signal, trial.strength, t, trial.instance + 1)[-1] for t in values.tests])
+    out: dict[str, Any] = {"trial": trial.label(), "bootstraps": len(null), "failed": failed, "tests": []}
+    if np.isfinite(own).all() and len(null):
+        for k, test in enumerate(values.tests):
+            entry = {"value": float(sign(test) * own[k]), "p": p_value(own[k], null[:, k])}
+            out["tests"].append({"loss": test[0], "statistic": test[1], **entry})
+        out["combined_p"] = combined_p(own, null)
+    return out
+
+
+def metrics(summary: dict[str, Any]) -> dict[str, float]:
+    """Flat numbers for MLflow."""
+    out = {f"seconds.{k}": float(v) for k, v in summary["stage_seconds"].items()}
+    for test in summary["tests"]:
+        where = f"{test['loss']}.{test['statistic']}"
+        if "data" in test:
+            out[f"p.{where}"] = test["data"]["p"]
+        if "calibration" in test:
+            out[f"type_i.{where}"] = test["calibration"]["type_i"]
+        for signal, limits in test["limits"].items():
+            for kind, found in (limits or {}).items():
+                if found["events"]["value"] is not None:
+                    out[f"limit_events.{kind}.{where}.{signal}"] = found["events"]["value"]
+    return out
+
+
+def write_page(path: Path, summary: dict[str, Any], config: MultileptonConfig, figures: dict[str, Path]) -> None:
+    """The self-contained HTML page."""
+    texts = {
+        "95 % limits": "Where the mean over injections leaves the 2 sigma band of the bootstraps (in brackets: mean "
+        "± one standard deviation), and by CLs at the median of the bootstraps (in brackets: 1 sigma). " + DIFFERENCES,
+        "Calibration without signal": "The error holds the binomial error of the data sets and of the threshold.",
+    }
+    sections = [
+        {"title": title, "text": texts.get(title, ""), "tables": [{"head": head, "rows": rows}], "figures": [],
+         "code": ""}
+        for title, (head, rows) in tables(summary).items()
+    ]  # fmt: skip
+    images = [{"caption": CAPTIONS[n], "data": base64.b64encode(p.read_bytes()).decode()} for n, p in figures.items()]
+    sections.append({"title": "Figures", "text": "", "tables": [], "figures": images, "code": ""})
+    if summary["failed_trials"]:
+        rows = [[r["signal"], f"{r['strength']:g}", str(r["instance"]), r["error"]] for r in summary["failed_trials"]]
+        head = ["signal", "strength", "instance", "error"]
+        sections.append({"title": "Failed", "text": "", "tables": [{"head": head, "rows": rows}], "figures": [],
+                         "code": ""})  # fmt: skip
+    dumped = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    sections.append({"title": "Configuration", "text": "", "tables": [], "figures": [], "code": dumped})
+    headlines = [
+        f"{summary['finished']} of {summary['planned']} comparisons finished; {summary['bootstraps']} bootstraps; "
+        f"{summary['expected']:.0f} expected background events, reference of {summary['reference']}."
+    ]
+    if "data_p" in summary["combined"]:
+        count = summary["combined"]["tests"]
+        headlines.append(f"The data: p = {summary['combined']['data_p']:.3f} of {count} statistics combined.")
+    source = resources.files("raypipe.report").joinpath("page.html").read_text(encoding="utf-8")
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+    subtitle = f"{config.compare.luminosity:g} fb⁻¹, features {', '.join(config.features)}, {summary['date']}"
+    title = "multilepton search"
+    write_text(
+        path, template.render(title=title, subtitle=subtitle, headlines=headlines, sections=sections)
+    )  # fmt: skip

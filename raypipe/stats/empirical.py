@@ -1,0 +1,100 @@
+"""p-values and bands from replicas of the background-only hypothesis (bootstraps or toys)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import stats
+
+from raypipe.errors import UserError
+
+ONE_SIGMA, TWO_SIGMA = (float(stats.norm.cdf(z)) for z in (1.0, 2.0))
+
+
+def p_value(observed: float, null: np.ndarray, small_is_anomalous: bool = False) -> float:
+    """One-sided ``p = (1 + n) / (N + 1)``, n of N replicas at least as anomalous as the observation.
+
+    It is never zero, and at most level where observation and replicas are exchangeable (Davison & Hinkley 1997, 4.11).
+    """
+    null = np.asarray(null, dtype=float)
+    if not math.isfinite(observed) or not np.isfinite(null).all():
+        raise UserError("p-value: the observed statistic or a replica is not finite")
+    n = (null <= observed).sum() if small_is_anomalous else (null >= observed).sum()
+    return float((1 + n) / (len(null) + 1))
+
+
+def bands(null: np.ndarray) -> dict[str, float]:
+    """Median and central 1 and 2 sigma intervals (quantiles 15.9/84.1 and 2.28/97.7 %) of the replicas.
+
+    Raises:
+        UserError: fewer than 20 replicas, of which the most extreme stand for more than the tail that is asked for.
+    """
+    null = np.asarray(null, dtype=float)
+    if len(null) < 20:
+        raise UserError(
+            f"a 2 sigma band needs 20 bootstraps or more, there are {len(null)}: its tails hold 2.3 % each, "
+            "which fewer cannot resolve (null.bootstraps)"
+        )
+    levels = (1 - TWO_SIGMA, 1 - ONE_SIGMA, 0.5, ONE_SIGMA, TWO_SIGMA)
+    names = ("low_2", "low_1", "median", "high_1", "high_2")
+    return {name: float(q) for name, q in zip(names, np.quantile(null, levels), strict=True)}
+
+
+def pooled_p(observed: np.ndarray, null: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """p-values of the observation and of every replica, each among all N+1 of them (itself included).
+
+    Args:
+        observed: (tests,) statistics for which large is anomalous. null: (N, tests).
+
+    Returns:
+        (tests,) and (N, tests).
+    """
+    everything = np.vstack([observed, null])
+    order = np.sort(everything, axis=0)
+    total = len(everything)
+    p = np.empty_like(everything)
+    for k in range(everything.shape[1]):
+        p[:, k] = (total - np.searchsorted(order[:, k], everything[:, k], side="left")) / total
+    return p[0], p[1:]
+
+
+def combined_p(observed: np.ndarray, null: np.ndarray) -> float:
+    """Global p-value of several statistics at once: of the smallest p-value, corrected for looking at all of them.
+
+    The smallest pooled p-value of the data is ranked among the smallest pooled p-values of the replicas, which carries
+    the correlations of the statistics, so that the look-elsewhere effect is corrected exactly where data and replicas
+    are exchangeable (Westfall & Young 1993, min-p). With N replicas and k tests up to k of them share the smallest
+    possible value 1/(N+1): such ties are broken by the second smallest p-value, then the third, and so on.
+
+    Args:
+        observed: (tests,) statistics for which large is anomalous. null: (N, tests), the same replicas for all tests.
+    """
+    own, others = pooled_p(np.asarray(observed, dtype=float), np.asarray(null, dtype=float))
+    ranked = np.sort(np.vstack([own, others]), axis=1)
+    _, place = np.unique(ranked, axis=0, return_inverse=True)  # rows in lexicographic order
+    return float((place.ravel() <= place.ravel()[0]).sum() / len(ranked))
+
+
+def calibration(tests: np.ndarray, null: np.ndarray, level: float = 0.05) -> dict[str, float]:
+    """Whether null data sets get uniform p-values from the replicas (large is anomalous).
+
+    Returns:
+        ``type_i``: share of ``tests`` with p <= level. ``expected``: the size of that test,
+        ``floor(level (N+1)) / (N+1)``. ``binomial_error`` of the share at that size, ``error``: the same with the
+        error of the threshold, which N replicas know to ``sqrt(level (1-level) / N)`` only. ``ks_p``: two-sample
+        Kolmogorov-Smirnov p-value, tests against replicas (uniform p-values and equal distributions are the same
+        thing, and the two-sample test knows that the replicas are few). ``ks_uniform_p``: the one-sample test of the
+        p-values against a uniform distribution, which does not.
+    """
+    tests, null = np.asarray(tests, dtype=float), np.asarray(null, dtype=float)
+    p = np.array([p_value(t, null) for t in tests])
+    size = math.floor(level * (len(null) + 1) + 1e-9) / (len(null) + 1)
+    variance = size * (1 - size)
+    return {
+        "data_sets": len(tests), "bootstraps": len(null), "type_i": float((p <= level + 1e-12).mean()),
+        "expected": size, "binomial_error": math.sqrt(variance / len(tests)),
+        "error": math.sqrt(variance * (1 / len(tests) + 1 / len(null))),
+        "ks_p": float(stats.ks_2samp(tests, null).pvalue),
+        "ks_uniform_p": float(stats.kstest(p, stats.uniform.cdf).pvalue),
+    }  # fmt: skip

@@ -1,0 +1,83 @@
+"""Upper limits on a signal strength from the response of a statistic to injected signal.
+
+Everywhere a large statistic is anomalous and strengths rise. Strength 0 is the background-only hypothesis.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from raypipe.stats.empirical import bands
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A 95 % limit in units of strength; None where the scanned range does not hold it."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    def scaled(self, factor: float) -> Limit:
+        """In other units."""
+        return Limit(*(None if v is None else v * factor for v in (self.value, self.low, self.high)))
+
+
+def crossing(strengths: np.ndarray, values: np.ndarray, level: float) -> float | None:
+    """Smallest strength from which on ``values`` stay at or above ``level``, linear in between; None if they do not.
+
+    A curve that wanders about the level and crosses several times is taken at its last crossing, the careful choice.
+    """
+    above = np.asarray(values) >= level
+    if not above[-1]:
+        return None
+    first = len(above) - int(np.argmin(above[::-1])) if not above.all() else 0
+    if first == 0:
+        return float(strengths[0])
+    x0, x1, y0, y1 = strengths[first - 1], strengths[first], values[first - 1], values[first]
+    return float(x0 + (level - y0) / (y1 - y0) * (x1 - x0))
+
+
+def crossing_limit(null: np.ndarray, strengths: np.ndarray, injected: np.ndarray) -> Limit:
+    """Where the mean over injections leaves the 2 sigma band of the null (paper B, section 4).
+
+    The uncertainty is the paper's: where mean + and - one standard deviation over the injections cross.
+
+    Args:
+        null: (N,) replicas. strengths: (s,), rising. injected: (s, instances).
+    """
+    level = bands(null)["high_2"]
+    x, mean = np.r_[0.0, strengths], np.r_[np.median(null), injected.mean(1)]
+    spread = np.r_[null.std(ddof=1), injected.std(1, ddof=1)]
+    return Limit(crossing(x, mean, level), crossing(x, mean + spread, level), crossing(x, mean - spread, level))
+
+
+def cls(observed: float, null: np.ndarray, strengths: np.ndarray, injected: np.ndarray) -> np.ndarray:
+    """``CLs = p_{s+b} / (1 - p_b)`` at strength 0 and each of ``strengths`` (Read 2002).
+
+    ``1 - p_b = P(T <= observed | b)`` from the replicas, counted as ``(1 + n) / (N + 1)``; ``p_{s+b} = P(T <= observed
+    | s + b)`` from a normal distribution with mean and standard deviation of the injections, because ten injections
+    cannot be counted to 5 %. At strength 0 CLs is 1 by definition.
+    """
+    below = (1 + (null <= observed).sum()) / (len(null) + 1)
+    p = stats.norm.cdf(observed, injected.mean(1), np.maximum(injected.std(1, ddof=1), 1e-300))
+    return np.r_[1.0, np.minimum(p / below, 1.0)]
+
+
+def cls_limit(
+    observed: float, null: np.ndarray, strengths: np.ndarray, injected: np.ndarray, confidence: float = 0.95
+) -> float | None:
+    """Strength above which CLs stays at or below ``1 - confidence``; CLs is interpolated in its logarithm."""
+    values = cls(observed, null, strengths, injected)
+    return crossing(np.r_[0.0, strengths], -np.log(np.maximum(values, 1e-12)), -math.log(1 - confidence))
+
+
+def expected_cls_limit(null: np.ndarray, strengths: np.ndarray, injected: np.ndarray) -> Limit:
+    """CLs limit for a background-only observation: at the median of the replicas, with the 1 sigma interval."""
+    found = bands(null)
+    value, low, high = (cls_limit(found[k], null, strengths, injected) for k in ("median", "low_1", "high_1"))
+    return Limit(value, low, high)

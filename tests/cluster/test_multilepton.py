@@ -1,0 +1,105 @@
+"""The multilepton search through Ray and the command line on a user's own tables: resume, report, one-line errors."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from raypipe.cli import main
+from raypipe.cluster.multilepton import MultileptonRun
+from raypipe.config import load_config
+from raypipe.errors import UserError
+from raypipe.events.table import write_table
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Recorded data with a bump of 40 events (CSV), reference and signal (Parquet), and their configuration."""
+    rng = np.random.default_rng(1)
+
+    def table(x, weight=None):
+        columns = {"x": x[:, 0], "y": x[:, 1], "other": np.zeros(len(x))}
+        return pa.table(columns if weight is None else {**columns, "w": np.full(len(x), weight)})
+
+    background, bump = rng.normal(size=(150, 2)), rng.normal(2.0, 0.1, size=(40, 2))
+    pa.csv.write_csv(table(np.r_[background, bump]), tmp_path / "data.csv")
+    write_table(table(rng.normal(size=(6000, 2)), 150 / 150 / 6000), tmp_path / "reference.parquet")
+    write_table(table(rng.normal(2.0, 0.1, size=(300, 2)), 1.0), tmp_path / "bump.parquet")
+    values = {
+        "search": "multilepton", "output": str(tmp_path / "run"), "features": ["x", "y"],
+        "files": {"data": str(tmp_path / "data.csv"), "reference": str(tmp_path / "reference.parquet"), "weight": "w",
+                  "signals": {"a_125": str(tmp_path / "bump.parquet")}, "acceptance": {"a_125": 0.2}},
+        "networks": {"hidden": [16, 16], "members": 2, "epochs": 6}, "null": {"bootstraps": 20},
+        "scan": {"signals": ["a_125"], "strengths": [10, 60], "instances": 2, "calibration": 20},
+        "resources": {"cpus": 2, "object_store_gib": 0.25},
+    }  # fmt: skip
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_scan_report_and_search_from_the_command_line(tables, ray_local):
+    run = CliRunner().invoke(main, ["scan", "--config", str(tables), "--json"])
+    assert run.exit_code == 0, run.output
+    folder = tables.parent / "run"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["planned"], summary["finished"]) == (20 + 1 + 20 + 4, 45)
+    assert summary["expected"] == pytest.approx(150)
+    assert summary["combined"]["data_p"] == pytest.approx(1 / 21)  # the bump of 40 events, beyond every bootstrap
+    limit = summary["tests"][-3]["limits"]["a_125"]["crossing"]
+    assert limit["fb"]["value"] == pytest.approx(limit["events"]["value"] / (150 * 0.2))
+    for number in range(1, 6):
+        assert (folder / "figures" / f"figure{number}.png").stat().st_size > 5000
+    page = (folder / "report.html").read_text()
+    assert "0.8 +0.7 −0.2" in page
+    assert "What differs from the paper" in page
+    assert (folder / "tracking.json").exists()  # MLflow has it
+    # Again: everything is there. More bootstraps: only those are new. `search` reads the same ledger.
+    before = {p.name: p.stat().st_mtime_ns for p in (folder / "ledger" / "rows").iterdir()}
+    run = CliRunner().invoke(main, ["scan", "--config", str(tables), "null.bootstraps=23", "tracking.enabled=false"])
+    assert run.exit_code == 0, run.output
+    after = {p.name: p.stat().st_mtime_ns for p in (folder / "ledger" / "rows").iterdir()}
+    assert len(after) == len(before) + 3
+    assert all(after[name] == time for name, time in before.items())
+    run = CliRunner().invoke(main, ["search", "--config", str(tables), "--json"])
+    assert run.exit_code == 0, run.output
+    found = json.loads(run.stdout)
+    assert found["combined_p"] == pytest.approx(1 / 21)
+    assert len(found["tests"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["features=[x, z]"], "column 'z' is missing"),
+        (["features=[x, other]"], "feature 'other' is constant"),
+        (["files.weight=null"], "compare.expected: how many background events"),
+        (["files.acceptance.a_125=0"], "never accepted"),
+        (["null.bootstraps=19"], "null.bootstraps = 19"),
+        (["files.data=absent.csv"], "absent.csv: no such file"),
+    ],
+)
+def test_bad_input_is_one_line(tables, overrides, words):
+    run = CliRunner().invoke(main, ["scan", "--config", str(tables), *overrides])
+    assert run.exit_code == 2
+    assert words in run.output
+    assert len(run.output.strip().splitlines()) == 1
+
+
+def test_a_failed_comparison_is_recorded_and_told(tables, ray_local):
+    run = CliRunner().invoke(main, ["search", "--config", str(tables), "networks.batch_size=100000"])
+    assert run.exit_code == 2
+    assert "fewer than one batch (networks.batch_size = 100000)" in run.output
+
+
+def test_nothing_to_simulate(tables):
+    with pytest.raises(UserError, match="nothing to simulate"):
+        MultileptonRun(load_config(tables)).simulate()
