@@ -7,7 +7,7 @@ CONFIG ?= configs/contrastive/laptop.yaml
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo smoke test test-slow lint format doctor clean
+.PHONY: help install demo smoke test test-slow lint format doctor clean study-multilepton
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +32,10 @@ test: install ## Run the tests (under 10 minutes)
 
 test-slow: install ## Run the long statistical studies
 	$(BIN)/python -m pytest -m slow
+
+study-multilepton: install ## Paper B's figures, limits and calibration (half an hour; resumes), and their record
+	$(BIN)/raypipe scan --config configs/multilepton/laptop.yaml
+	$(BIN)/python -m tests.search.record runs/multilepton
 
 lint: install ## Check style
 	$(BIN)/ruff check .

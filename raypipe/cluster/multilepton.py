@@ -54,7 +54,7 @@ class MultileptonRun(Run):
 
     def inputs(self) -> tuple[Tables, dict[str, float], str]:
         """Pools, acceptance of each signal, and the hash of what the pools are made of."""
-        if self.config.files is not None:
+        if self.config.files is not None and self.config.files.reference is not None:
             return self._own_files(self.config.files)
         manifest = self.simulate()
         events, compare_ = simulation.events_folder(self.folder), self.config.compare
@@ -68,8 +68,24 @@ class MultileptonRun(Run):
         for name, value in acceptance.items():
             if not value > 0:
                 raise UserError(f"signal {name!r}: its acceptance is zero, no cross section can be quoted")
-        tables = divide(background["embedding"], background["search"], signals, None, self.config)
-        return tables, acceptance, manifest["key"]
+        data, key = self._recorded(), manifest["key"]
+        if data is not None:
+            key = digest({"events": key, "data": [file_digest(path) for path in self._data_paths()]})
+        return divide(background["embedding"], background["search"], signals, data, self.config), acceptance, key
+
+    def _data_paths(self) -> list[str]:
+        data = self.config.files.data if self.config.files else []
+        return [data] if isinstance(data, str) else data
+
+    def _recorded(self) -> np.ndarray | None:
+        """(n, features) of the recorded data, if there are any."""
+        paths, features = self._data_paths(), self.config.features
+        if not paths:
+            return None
+        data = np.concatenate([np.column_stack(list(read_columns(path, features).values())) for path in paths])
+        if not len(data):
+            raise UserError(f"{', '.join(paths)}: no events")
+        return data
 
     def _own_files(self, files: Files) -> tuple[Tables, dict[str, float], str]:
         features = self.config.features
@@ -78,12 +94,10 @@ class MultileptonRun(Run):
         for name, value in files.acceptance.items():
             if not value > 0:
                 raise UserError(f"files.acceptance.{name} = {value:g}: a signal that is never accepted has no limit")
-        data = np.column_stack(list(read_columns(files.data, features).values()))
-        if not len(data):
-            raise UserError(f"{files.data}: no events")
-        simulated = read_pool(files.reference, "reference", features, files.weight)
+        data = self._recorded()
+        simulated = read_pool(str(files.reference), "reference", features, files.weight)
         signals = {name: read_pool(path, name, features, files.weight) for name, path in files.signals.items()}
-        paths = [files.data, files.reference, *files.signals.values()]
+        paths = [*self._data_paths(), str(files.reference), *files.signals.values()]
         key = digest({path: file_digest(path) for path in paths})
         return divide(simulated, None, signals, data, self.config), dict(files.acceptance), key
 

@@ -90,12 +90,13 @@ class Strengths(Section):
 
 
 class Files(Section):
-    """A user's own tables (Parquet, or CSV with a header) instead of simulation."""
+    """A user's own tables: Parquet, CSV with a header, or CMS open-data four-lepton candidates as CSV."""
 
-    data: str
-    """Recorded events. [default]"""
-    reference: str
-    """Simulated background; what the reference does not use is the pool of the bootstraps. [default]"""
+    data: str | list[str]
+    """Recorded events, one file or several. [default]"""
+    reference: str | None = None
+    """Simulated background; what the reference does not use is the pool of the bootstraps. Not needed with `simulate`.
+    [default]"""
     signals: dict[str, str] = Field({})
     """Simulated signals by name, for injections. [default]"""
     weight: str | None = None
@@ -116,9 +117,9 @@ class MultileptonConfig(Section):
     features: list[str] = Field(["m_4l", "m_ee", "m_mumu"], min_length=1)
     """Columns that the networks see, standardised with mean and deviation of the reference. [paper B]"""
     simulate: Simulate | None = None
-    """Event samples; or `files`."""
+    """Event samples of background and signals; or `files.reference`."""
     files: Files | None = None
-    """The user's own tables; or `simulate`."""
+    """The user's own tables: recorded data, and the background unless `simulate` makes it."""
     compare: Comparison = Comparison()
     """Data and reference."""
     networks: Networks = Networks()
@@ -136,12 +137,13 @@ class MultileptonConfig(Section):
 
     @model_validator(mode="after")
     def _sources(self) -> MultileptonConfig:
-        if (self.simulate is None) == (self.files is None):
-            raise ValueError("give either `simulate` (event samples) or `files` (your own tables)")
-        known = set(self.simulate.samples) if self.simulate else set(self.files.signals)
-        where = "simulate.samples" if self.simulate else "files.signals"
+        own = self.files is not None and self.files.reference is not None
+        if (self.simulate is None) != own:
+            raise ValueError("the background comes either from `simulate` (event samples) or from `files.reference`")
+        known = set(self.files.signals) if own else set(self.simulate.samples)
+        where = "files.signals" if own else "simulate.samples"
         wanted = [("scan.signals", self.scan.signals)]
-        if self.simulate:
+        if not own:
             if not self.compare.background:
                 raise ValueError("compare.background: name the samples that make the background")
             wanted.append(("compare.background", self.compare.background))

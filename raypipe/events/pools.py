@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from raypipe.errors import UserError
+from raypipe.events.cms_open_data import four_lepton_masses, is_cms_open_data
 from raypipe.events.table import read_table
 
 
@@ -94,6 +95,8 @@ def read_columns(path: str | Path, columns: Sequence[str]) -> dict[str, np.ndarr
             table = pa_csv.read_csv(path)
         except pa.ArrowException as error:
             raise UserError(f"{path}: not readable as CSV: {str(error).splitlines()[0]}") from error
+        if is_cms_open_data(table):
+            table = four_lepton_masses(table, str(path))
         missing = [name for name in columns if name not in table.column_names]
         if missing:
             raise UserError(f"{path}: column {missing[0]!r} is missing (present: {', '.join(table.column_names)})")
