@@ -10,6 +10,7 @@ from raypipe import __version__
 from raypipe.cli import fits, stages, tools
 from raypipe.cli.base import Commands
 from raypipe.cli.bench import bench
+from raypipe.cli.classify import classify
 from raypipe.cli.simulate import simulate
 
 
@@ -34,6 +35,6 @@ for command in (
     simulate, stages.embed, stages.search, stages.scan, stages.report,
     fits.fit,
     tools.doctor, tools.config,
-    bench,
+    bench, classify,
 ):  # fmt: skip
     main.add_command(command)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from raypipe.cli import multilepton
+from raypipe.cli import multilepton, table
 from raypipe.cli.base import emit, load, options
 from raypipe.errors import UserError
 
@@ -55,6 +55,7 @@ def search(
     Example:
       raypipe search --config configs/contrastive/laptop.yaml --signal xsh_500_100 --strength 3
       raypipe search --config configs/multilepton/laptop.yaml --signal a_250 --strength 60
+      raypipe search --config configs/lhco/laptop.yaml data.path=events.h5
     """
     from raypipe.cluster.pipeline import Run
     from raypipe.cluster.scan import trial_inputs
@@ -63,6 +64,8 @@ def search(
     config = load(path, output, overrides)
     if config.search == "multilepton":
         return multilepton.search(config, as_json, signal, strength, instance)
+    if config.search == "table":
+        return table.search(config, as_json, signal)
     if signal != NO_SIGNAL and signal not in config.scan.signals:
         raise UserError(f"--signal {signal!r} is not in scan.signals ({', '.join(config.scan.signals)})")
     if (signal == NO_SIGNAL) != (strength == 0) or strength < 0:

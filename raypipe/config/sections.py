@@ -197,14 +197,26 @@ class Classifier(Section):
     """Trees-models averaged in every fold. [paper C: ensembles of two]"""
     rounds: int = Field(300, ge=1)
     """Boosting rounds. [default]"""
-    depth: int = Field(3, ge=1)
-    """Tree depth. [default]"""
+    depth: int = Field(3, ge=0)
+    """Tree depth; 0: bounded by `leaves` alone. [default]"""
     learning_rate: float = Field(0.1, gt=0, le=1)
     """Shrinkage. [default]"""
     subsample: float = Field(0.7, gt=0, le=1)
     """Share of events a tree sees. [default]"""
-    early_stopping: int = Field(10, ge=1)
-    """Rounds without a better validation loss before boosting stops. [default]"""
+    early_stopping: int | None = Field(10, ge=1)
+    """Rounds without a better validation loss before boosting stops; null: all rounds on all events of the fold. Where
+    the signal is one event in a hundred the loss is noise and stops too early; averaging many fits is then the
+    better guard. [default]"""
+    leaves: int | None = Field(None, ge=2)
+    """Most leaves of a tree, grown best first; null: grown level by level to `depth`. [default]"""
+    min_child_weight: float = Field(1.0, ge=0)
+    """Smallest sum of second derivatives (at most a quarter of an event each) in a leaf. [default]"""
+
+    @model_validator(mode="after")
+    def _trees_are_bounded(self) -> Classifier:
+        if self.depth == 0 and self.leaves is None:
+            raise ValueError("depth = 0 needs a number of leaves")
+        return self
 
 
 class Selection(Section):

@@ -5,7 +5,9 @@ Source: paper C, section III.2: boosted trees, 5-fold cross-validation, averaged
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,91 @@ from raypipe import seeds
 from raypipe.config import Classifier
 from raypipe.models.bdt import predict_bdt, train_bdt
 from raypipe.stats.roc import background_percentile
+
+Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""Maps a function over items, results in order: the builtin ``map``, or one that uses many cores."""
+
+EVERY_FOLD = -1
+"""Home of events that no fold trained on: the models of all folds score them."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """All fits of a k-fold ensemble, data against background; calling it with (fold, member) makes one of them.
+
+    It holds plain arrays only, so that a cluster can send it once and fit its members anywhere.
+    """
+
+    x: np.ndarray
+    """(n, d) float32, both classes."""
+    y: np.ndarray
+    """(n,) 1 for data, 0 for background."""
+    w: np.ndarray
+    """(n,) weights that balance the classes."""
+    fold: np.ndarray
+    """(n,) the fold that holds each event out."""
+    sets: dict[str, np.ndarray]
+    """What is scored, (m, d) each."""
+    home: dict[str, np.ndarray]
+    """(m,) the fold whose models score each event, or `EVERY_FOLD`."""
+    config: Classifier
+    seed: int
+    threads: int = 1
+
+    def rows(self, name: str, fold: int) -> np.ndarray:
+        """Rows of a set that the models of ``fold`` score."""
+        return np.flatnonzero((self.home[name] == fold) | (self.home[name] == EVERY_FOLD))
+
+    def parts(self) -> list[tuple[int, int]]:
+        """(fold, member) of every fit."""
+        return [(k, m) for k in range(self.config.folds) for m in range(self.config.ensemble)]
+
+    def __call__(self, part: tuple[int, int]) -> dict[str, np.ndarray]:
+        """Train one member without the events of its fold; log-odds of `rows` of every set.
+
+        With early stopping a member holds out its own fifth of the training events for it.
+        """
+        fold, member = part
+        training = np.flatnonzero(self.fold != fold)
+        stop = None
+        if self.config.early_stopping is not None:
+            held_out = seeds.generator(self.seed, "early-stopping", fold, member).random(len(training)) < 0.2
+            training, stop = training[~held_out], training[held_out]
+        booster = train_bdt(
+            self._events(training), None if stop is None else self._events(stop), self.config,
+            seed=seeds.integer(self.seed, "bdt", fold, member), threads=self.threads,
+        )  # fmt: skip
+        margins = {}
+        for name, values in self.sets.items():
+            here = values[self.rows(name, fold)].astype(np.float32)
+            margins[name] = predict_bdt(booster, here, self.threads) if len(here) else np.empty(0)
+        return margins
+
+    def _events(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.x[rows], self.y[rows], self.w[rows]
+
+
+def balanced(
+    data: np.ndarray, background: np.ndarray, data_weights: np.ndarray, background_weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features, labels and weights of both classes, each scaled to the number of data events; float32."""
+    scale = [len(data) / weights.sum() for weights in (data_weights, background_weights)]
+    x = np.concatenate([data, background]).astype(np.float32)
+    y = np.r_[np.ones(len(data)), np.zeros(len(background))].astype(np.float32)
+    return x, y, np.r_[data_weights * scale[0], background_weights * scale[1]].astype(np.float32)
+
+
+def ensemble_margins(contest: Contest, mapper: Mapper = map) -> dict[str, np.ndarray]:
+    """Mean log-odds of every event of every set over the members that may score it."""
+    total = {name: np.zeros(len(values)) for name, values in contest.sets.items()}
+    count = {name: np.zeros(len(values)) for name, values in contest.sets.items()}
+    parts = contest.parts()
+    for (fold, _), margins in zip(parts, mapper(contest, parts), strict=True):
+        for name, values in margins.items():
+            rows = contest.rows(name, fold)
+            total[name][rows] += values
+            count[name][rows] += 1
+    return {name: total[name] / count[name] for name in total}
 
 
 @dataclass(frozen=True)
@@ -28,6 +115,8 @@ class FoldScores:
     others: dict[str, np.ndarray]
     """Events of neither class; each is scored by the model of a random fold, so that its scores are distributed as
     out-of-fold scores are."""
+    margin: np.ndarray
+    """Mean log-odds of the data events, large is data-like: keeps an order beyond the last template event."""
 
 
 def out_of_fold_scores(
@@ -40,44 +129,28 @@ def out_of_fold_scores(
     threads: int = 1,
     others: dict[str, np.ndarray] | None = None,
     data_weights: np.ndarray | None = None,
+    mapper: Mapper = map,
 ) -> FoldScores:
     """Train ``folds x ensemble`` classifiers of ``data`` (n, d) against ``template`` (m, d); score everything.
 
-    The classes are balanced: both are scaled to the number of data events (recorded data have weight one). In each
-    fold every member of the ensemble holds out its own fifth of the training events for early stopping.
+    The classes are balanced: both are scaled to the number of data events (recorded data have weight one).
     """
-    others = others or {}
+    sets = {"data": data, "template": template, **{f"other/{k}": v for k, v in (others or {}).items()}}
     fold_of = {
         name: seeds.generator(seed, "folds", name).permutation(np.arange(len(x)) % config.folds)
-        for name, x in {"data": data, "template": template, **{f"other/{k}": v for k, v in others.items()}}.items()
+        for name, x in sets.items()
     }
-    scores = {name: np.empty(len(folds)) for name, folds in fold_of.items()}
     data_weights = np.ones(len(data)) if data_weights is None else data_weights
-    balance = [len(data) / weights.sum() for weights in (data_weights, template_weights)]
-    x = np.concatenate([data, template]).astype(np.float32)
-    y = np.r_[np.ones(len(data)), np.zeros(len(template))].astype(np.float32)
-    w = np.r_[data_weights * balance[0], template_weights * balance[1]].astype(np.float32)
+    x, y, w = balanced(data, template, data_weights, template_weights)
     fold = np.r_[fold_of["data"], fold_of["template"]]
-    sets = {"data": data, "template": template, **{f"other/{k}": v for k, v in others.items()}}
-
+    raw = ensemble_margins(Contest(x, y, w, fold, sets, fold_of, config, seed, threads), mapper)
+    scores = {name: np.empty(len(values)) for name, values in sets.items()}
     for k in range(config.folds):
-        training = np.flatnonzero(fold != k)
-        boosters = []
-        for member in range(config.ensemble):
-            held_out = seeds.generator(seed, "early-stopping", k, member).random(len(training)) < 0.2
-            rows, stop = training[~held_out], training[held_out]
-            boosters.append(
-                train_bdt(
-                    (x[rows], y[rows], w[rows]), (x[stop], y[stop], w[stop]), config,
-                    seed=seeds.integer(seed, "bdt", k, member), threads=threads,
-                )
-            )  # fmt: skip
-        raw = {}
-        for name, values in sets.items():
-            here = fold_of[name] == k
-            part = values[here].astype(np.float32)
-            raw[name] = np.mean([predict_bdt(b, part, threads) for b in boosters], axis=0) if len(part) else part[:, 0]
-        reference, weights = raw["template"], template_weights[fold_of["template"] == k]
+        here = fold_of["template"] == k
+        reference, weights = raw["template"][here], template_weights[here]
         for name in sets:
-            scores[name][fold_of[name] == k] = background_percentile(raw[name], reference, weights)
-    return FoldScores(scores["data"], scores["template"], {k: scores[f"other/{k}"] for k in others})
+            rows = fold_of[name] == k
+            scores[name][rows] = background_percentile(raw[name][rows], reference, weights)
+    return FoldScores(
+        scores["data"], scores["template"], {k: scores[f"other/{k}"] for k in others or {}}, raw["data"]
+    )  # fmt: skip

@@ -14,20 +14,28 @@ if TYPE_CHECKING:
 
 def train_bdt(
     train: tuple[np.ndarray, np.ndarray, np.ndarray],
-    validation: tuple[np.ndarray, np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
     config: Classifier,
     *,
     seed: int,
     threads: int = 1,
 ) -> xgboost.Booster:
-    """Train one binary classifier on (features (n, d), label (n,), weight (n,)), stopped on the validation loss."""
+    """Train one binary classifier on (features (n, d), label (n,), weight (n,)).
+
+    Boosting stops on the loss of ``validation``, or after ``config.rounds`` where that is None.
+    """
     import xgboost
 
-    matrices = [xgboost.DMatrix(x, label=y, weight=w, nthread=threads) for x, y, w in (train, validation)]
+    matrices = [xgboost.DMatrix(x, label=y, weight=w, nthread=threads) for x, y, w in filter(None, (train, validation))]
     parameters = {
         "objective": "binary:logistic", "eval_metric": "logloss", "tree_method": "hist", "max_depth": config.depth,
         "eta": config.learning_rate, "subsample": config.subsample, "seed": seed, "nthread": threads, "verbosity": 0,
+        "min_child_weight": config.min_child_weight,
     }  # fmt: skip
+    if config.leaves is not None:
+        parameters |= {"grow_policy": "lossguide", "max_leaves": config.leaves}
+    if validation is None:
+        return xgboost.train(parameters, matrices[0], num_boost_round=config.rounds)
     return xgboost.train(
         parameters, matrices[0], num_boost_round=config.rounds, evals=[(matrices[1], "validation")],
         early_stopping_rounds=config.early_stopping, verbose_eval=False,
@@ -37,6 +45,6 @@ def train_bdt(
 def predict_bdt(booster: xgboost.Booster, features: np.ndarray, threads: int = 1) -> np.ndarray:
     """Log-odds (n,) of the best iteration; the margin keeps resolution where probabilities saturate."""
     booster.set_param({"nthread": threads})
-    return booster.inplace_predict(
-        features, iteration_range=(0, booster.best_iteration + 1), predict_type="margin"
-    ).astype(np.float64)  # fmt: skip
+    best = booster.attr("best_iteration")  # absent where all rounds count
+    rounds = (0, 0 if best is None else int(best) + 1)
+    return booster.inplace_predict(features, iteration_range=rounds, predict_type="margin").astype(np.float64)

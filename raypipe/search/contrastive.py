@@ -20,11 +20,11 @@ from raypipe.events.regions import in_sidebands, in_signal_region
 from raypipe.fit.batches import PARTS, parts_of
 from raypipe.fit.classifier import FoldScores, out_of_fold_scores
 from raypipe.fit.flows import fit_flows_once
+from raypipe.search.counting import counting_row
 from raypipe.search.result import NO_SIGNAL, Result, Stage, Trial
 from raypipe.search.template import Template, build_template
 from raypipe.stats.roc import sic, sic_curve, weighted_auc
 from raypipe.stats.sideband import fit_sidebands
-from raypipe.stats.significance import counting_significance
 
 CONTINUUM = "yy"
 """The sample that the flow models; the other background samples are resonant and come from simulation."""
@@ -174,8 +174,7 @@ def evaluate(
     ``truth_after``, ``signal_efficiency``, ``background_efficiency`` and ``sic`` (from events that were not injected or
     drawn together with those that were), ``auc`` of signal against background.
 
-    Analyst: ``n_before, n_after`` observed; ``expected_before, expected_after`` and their errors from the template;
-    ``kappa`` the sideband calibration; ``z_before, z_after`` the signed significances.
+    Analyst: see `raypipe.search.counting.counting_row`.
     """
     truth = data.is_signal[inside]
     passed = scores.data <= point
@@ -196,38 +195,10 @@ def evaluate(
         auc, _ = weighted_auc(-np.r_[signal, background], labels, np.r_[np.ones(len(signal)), weights])
         row |= {"signal_efficiency": eff_s, "sic": sic(eff_s, eff_b), "auc": auc}
 
-    before, before_error = template.expected_total(config.selection.higgs_uncertainty)
-    kappa, kappa_error = 1.0, 0.0
-    if config.selection.sideband_calibration:
-        kappa, kappa_error = _calibration(
-            scores.others["sideband_data"][template.sideband_rows] <= point,
-            scores.others["sideband_template"] <= point,
-        )
-    after, after_error = template.expected_after(
-        scores.template <= point, kappa, kappa_error, config.selection.higgs_uncertainty
-    )
-    n0, n1 = int(inside.sum()), int(passed.sum())
-    row |= {
-        "n_before": n0, "expected_before": before, "expected_before_error": before_error,
-        "n_after": n1, "expected_after": after, "expected_after_error": after_error,
-        "kappa": kappa, "kappa_error": kappa_error,
-        "z_before": counting_significance(n0, before, before_error),
-        "z_after": counting_significance(n1, after, after_error),
-    }  # fmt: skip
-    return row
-
-
-def _calibration(data: np.ndarray, template: np.ndarray) -> tuple[float, float]:
-    """Ratio of passing shares, sideband data over sideband template, with its binomial error.
-
-    The flow is a fit: where the classifier selects, it may be off by some per cent, and there a classifier that looks
-    for differences selects most eagerly. The sidebands hold real data that neither the classifier nor, block by
-    block, the flow member was trained on; the same cut there measures the mismodelling. One count is added to each
-    side so that an empty tail has a finite error.
-    """
-    k, n, j, m = data.sum() + 1, len(data) + 1, template.sum() + 1, len(template) + 1
-    ratio = (k / n) / (j / m)
-    return float(ratio), float(ratio * np.sqrt(1 / k - 1 / n + 1 / j - 1 / m))
+    return row | counting_row(
+        scores, template, point, calibrate=config.selection.sideband_calibration,
+        higgs_uncertainty=config.selection.higgs_uncertainty,
+    )  # fmt: skip
 
 
 def _closure(

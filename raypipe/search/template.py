@@ -8,6 +8,7 @@ import numpy as np
 
 from raypipe import seeds
 from raypipe.config import Config
+from raypipe.config.table import TableConfig
 from raypipe.events.latents import Events
 from raypipe.events.regions import in_signal_region
 from raypipe.fit.flows import ConditionalFlow
@@ -27,7 +28,8 @@ class Template:
     """(m, d) generated continuum at the masses of ``sideband_rows``, each by the member that did not see that event."""
     sideband_rows: np.ndarray
     """(m,) rows of the sideband data that at least one flow member was not trained on."""
-    fit: SidebandFit
+    fit: SidebandFit | None
+    """None where there are no sidebands."""
     continuum: float
     """Expected continuum events in the signal region, from the sideband fit."""
     continuum_error: float
@@ -64,7 +66,7 @@ def build_template(
     fit: SidebandFit,
     sideband_masses: np.ndarray,
     higgs: dict[str, Events],
-    config: Config,
+    config: Config | TableConfig,
     seed: int,
 ) -> Template:
     """Sample the flow in the signal region at masses of the fitted spectrum, and add the simulated Higgs.

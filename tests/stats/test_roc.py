@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from raypipe.stats.roc import background_percentile, sic, sic_curve, weighted_auc
+from raypipe.stats.roc import background_percentile, max_sic, sic, sic_curve, weighted_auc
 
 
 def test_auc_equals_scikit_learn_with_weights_and_ties():
@@ -52,3 +52,22 @@ def test_sic_of_two_gaussians():
     assert eff_s[0] == pytest.approx(expected, abs=0.01)
     assert curve[0] == pytest.approx(sic(expected, 0.01), rel=0.02)
     assert math.isnan(curve[1])  # fewer than 25 background events pass
+
+
+def test_max_sic_of_two_exponentials():
+    """Signal efficiency b^(1/4) at background efficiency b: SIC = b^(-1/4), largest at the smallest b allowed."""
+    n = 100_000
+    u = (np.arange(n) + 0.5) / n
+    background, signal = -np.log(u), -4 * np.log(u)
+    best = max_sic(signal, background, least=100)
+    assert best.background_efficiency == pytest.approx(100 / n)
+    assert best.sic == pytest.approx((100 / n) ** -0.25, rel=0.01)
+    assert best.error == pytest.approx(best.sic * 0.5 / 10, rel=0.01)  # Poisson of 100 background events
+    assert max_sic(signal, background[:24]) is None
+
+
+def test_max_sic_keeps_ties_together():
+    background = np.r_[np.zeros(900), np.ones(100)]
+    signal = np.r_[np.zeros(50), np.ones(50)]
+    best = max_sic(signal, background)
+    assert (best.signal_efficiency, best.background_efficiency) == (0.5, 0.1)

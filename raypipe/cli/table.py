@@ -1,0 +1,24 @@
+"""What `raypipe search` does for `search: table`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from raypipe.cli.base import emit
+from raypipe.config.table import TableConfig
+from raypipe.errors import UserError
+
+
+def search(config: TableConfig, as_json: bool, signal: str) -> None:
+    """The search on a user's own table, once."""
+    from raypipe.cluster.table import run_table_search, summary_lines
+
+    if signal != "none":
+        raise UserError("--signal injects simulated events; a search on a table takes what is in the table")
+    summary = run_table_search(config)
+    for line in summary_lines(summary, Path(config.output)):
+        click.echo(line, err=True)
+    if as_json:
+        emit(summary)

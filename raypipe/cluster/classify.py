@@ -1,0 +1,153 @@
+"""`raypipe classify`: the classifier ensemble of the search between any two tables, as Ray tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from raypipe.cluster.runtime import ray_session
+from raypipe.cluster.tasks import ray_map
+from raypipe.config import Classifier, Resources
+from raypipe.config.classify import WEAK_SIGNAL
+from raypipe.config.read import Column, Source
+from raypipe.errors import UserError
+from raypipe.events.readers.base import resolve
+from raypipe.events.readers.matrix import Columnar, as_table, find_label, labels_of, read_columns, weights_of
+from raypipe.events.table import write_table
+from raypipe.files import file_digest, write_json
+from raypipe.fit.classify import Scores, classify, contest_of
+from raypipe.progress import console, progress_bar
+from raypipe.stats.roc import max_sic, weighted_auc
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to classify."""
+
+    data: Sequence[str]
+    """Files of class one."""
+    background: Sequence[str]
+    """Files of class zero."""
+    score: Sequence[str]
+    """Files whose events get a score."""
+    features: Sequence[Column] = ()
+    """Columns to look at; where none are named, all that the three tables share but label, mass and weight."""
+    label: Column | None = None
+    """Truth, never trained on; found by itself where it is obvious."""
+    mass: Column | None = None
+    """A column to leave out of the features and to copy into the output."""
+    weight: Column | None = None
+    """Event weights of data and background, used by the fits and the shares."""
+    only_background: bool = False
+    """Of the background files, keep the rows labelled 0."""
+    source: Source = field(default_factory=Source)
+    classifier: Classifier = WEAK_SIGNAL
+    seed: int = 1
+
+
+MIN_EVENTS = 100
+"""Fewer events of a class than this cannot be classified out of fold."""
+
+
+def run(request: Request, output: Path, resources: Resources) -> dict[str, Any]:
+    """Train, score, and write ``output`` (Parquet) with a JSON summary beside it, which is returned.
+
+    Raises:
+        UserError: unreadable or too small tables, columns that do not fit together.
+    """
+    tables = {name: read_columns(getattr(request, name), request.source) for name in ("data", "background", "score")}
+    label = _label(request, tables)
+    if request.only_background:
+        truth = labels_of(tables["background"], label)
+        if truth is None:
+            raise UserError(f"{tables['background'].name}: no label column to keep the background by (option --label)")
+        tables["background"] = tables["background"].take(~truth)
+    features = list(request.features) or shared_features(tables, label, (request.mass, request.weight))
+    for name in ("data", "background"):
+        if len(tables[name]) < MIN_EVENTS:
+            raise UserError(f"{tables[name].name}: {len(tables[name])} {name} events, at least {MIN_EVENTS} are needed")
+    matrices = [tables[name].matrix(features) for name in ("data", "background", "score")]
+    weights = [weights_of(tables[name], request.weight) for name in ("data", "background")]
+    if request.mass is not None:
+        tables["score"].column(request.mass)  # a missing one should be told before the work, not after
+    console.print(f"features: {', '.join(map(str, features))}; truth: {label or 'none'}", highlight=False)
+    contest = contest_of(
+        *matrices, request.classifier, seed=request.seed, data_weights=weights[0], background_weights=weights[1]
+    )
+    with ray_session(resources), progress_bar("classify", len(contest.parts())) as bar:
+        scores = classify(contest, weights[1], mapper=lambda f, items: ray_map(f, items, on_item=lambda: bar(1)))
+    write_table(_output(tables["score"], scores, label, request.mass), output)
+    summary = _summary(request, tables, scores, features, label, output)
+    write_json(output.with_suffix(".json"), summary)
+    return summary
+
+
+def _label(request: Request, tables: dict[str, Columnar]) -> str | None:
+    """The name of the truth column: as asked for, else found in any of the tables."""
+    if request.label is not None:
+        for table in tables.values():
+            names = list(table.columns)
+            if isinstance(request.label, str) and request.label in names:
+                return request.label
+            if isinstance(request.label, int) and -len(names) <= request.label < len(names):
+                return names[request.label]
+        raise UserError(f"column {request.label!r} (--label) is in none of the tables")
+    return next((found for table in tables.values() if (found := find_label(table)) is not None), None)
+
+
+def shared_features(tables: dict[str, Columnar], label: str | None, but: Sequence[Column | None]) -> list[str]:
+    """The columns that all tables have, in the order of the data, without ``label`` and those in ``but``.
+
+    Raises:
+        UserError: no such column.
+    """
+    names = [name for name in tables["data"].columns if all(name in t.columns for t in tables.values())]
+    data = tables["data"]
+    excluded = {resolve(name, list(data.columns), data.name) for name in but if name is not None} | {label}
+    kept = [name for name in names if name not in excluded]
+    if not kept:
+        lists = "; ".join(f"{t.name}: {', '.join(t.columns)}" for t in tables.values())
+        raise UserError(f"the tables share no feature column (name them with --features): {lists}")
+    return kept
+
+
+def _output(table: Columnar, scores: Scores, label: str | None, mass: Column | None) -> pa.Table:
+    result = as_table(table)
+    columns = {"score": scores.score, "background_percentile": scores.percentile, "out_of_fold": scores.out_of_fold}
+    if mass is not None:
+        columns["mass"] = table.column(mass)
+    if (truth := labels_of(table, label)) is not None:
+        columns["label"] = truth
+    for name, values in columns.items():
+        result = result.append_column(name, pa.array(values))
+    return result
+
+
+def _summary(
+    request: Request, tables: dict[str, Columnar], scores: Scores, features: list[Column], label: str | None,
+    output: Path,
+) -> dict[str, Any]:  # fmt: skip
+    truth = labels_of(tables["score"], label)
+    evaluation = None
+    if truth is not None and truth.any() and not truth.all():
+        best = max_sic(scores.score[truth], scores.score[~truth])
+        auc, _ = weighted_auc(scores.score, truth)
+        evaluation = {"auc": auc, "signal": int(truth.sum()), "background": int((~truth).sum())}
+        evaluation |= {} if best is None else {
+            "max_sic": best.sic, "max_sic_error": best.error, "signal_efficiency": best.signal_efficiency,
+            "background_efficiency": best.background_efficiency,
+        }  # fmt: skip
+    return {
+        "files": {
+            name: {"paths": list(t.paths), "events": len(t), "digests": [file_digest(p) for p in t.paths]}
+            for name, t in tables.items()
+        },
+        "features": [str(f) for f in features], "label": label, "scored_out_of_fold": int(scores.out_of_fold.sum()),
+        "auc_data_background": scores.auc, "auc_error": scores.auc_error,
+        "classifier": request.classifier.model_dump(), "seed": request.seed, "evaluation": evaluation,
+        "output": str(output),
+    }  # fmt: skip

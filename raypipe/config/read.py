@@ -1,0 +1,67 @@
+"""How a user's own file becomes a table: format, place inside the file, and which column is what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from raypipe.config.base import Section
+
+Column = Annotated[
+    str | int, BeforeValidator(lambda v: int(v) if isinstance(v, str) and v.lstrip("-").isdigit() else v)
+]
+"""A column by name, or by its place (from 0; negative from the end) where a format has no names."""
+
+Format = Literal["auto", "numpy", "hdf5", "lhco", "parquet", "csv", "root", "delphes", "nanoaod"]
+
+
+class Columns(Section):
+    """Which columns of a feature table are what."""
+
+    mass: Column
+    """The conditional mass, in the unit of `window`. [default]"""
+    features: list[Column] = Field(min_length=1)
+    """What the classifier may look at: never the mass. [default]"""
+    label: Column | None = None
+    """Truth, 1 for signal: only ever used to evaluate. [default]"""
+    weight: Column | None = None
+    """Event weight; one where not given. [default]"""
+    event_id: Column | None = None
+    """Unique number of an event; its place in the files where not given. [default]"""
+    mass_scale: float = Field(1.0, gt=0)
+    """Factor on the mass, such as 0.001 from GeV to TeV. [default]"""
+
+    @field_validator("features")
+    @classmethod
+    def _different(cls, values: list[str | int]) -> list[str | int]:
+        twice = sorted({str(v) for v in values if values.count(v) > 1})
+        if twice:
+            raise ValueError(f"feature {twice[0]!r} is named twice")
+        return values
+
+
+class Source(Section):
+    """One kind of input files."""
+
+    format: Format = "auto"
+    """What the files are; auto: by extension and content. [default]"""
+    key: str | None = None
+    """Dataset or group of an HDF5 file, tree of a ROOT file; the only one there where not given. [default]"""
+    chunk_rows: int = Field(20_000, ge=1)
+    """Events read at a time: bounds the memory, never changes a number. [default]"""
+
+
+class EventSource(Source):
+    """Files of whole events (Delphes or NanoAOD) and what the event table should call them."""
+
+    sample: str = "data"
+    """Name of the sample in the event table. [default]"""
+    group: int = Field(0, ge=-128, le=127)
+    """Label for the contrastive loss. [default]"""
+    split: Literal["embedding", "search"] = "search"
+    """Which half the events belong to. [default]"""
+    luminosity: float | None = Field(None, gt=0)
+    """fb^-1 that the files stand for: weights are divided by it. One where not given. [default]"""
+    tree_columns: dict[str, str] = Field(default_factory=dict)
+    """Branches by another name than the format's, such as `{Photon.PT: PhotonTight.PT}`. [default]"""

@@ -1,0 +1,111 @@
+"""The YAML of a search on a user's own feature table (CATHODE, 2109.00546), with no simulation at all."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from raypipe.config.base import Section
+from raypipe.config.classify import WEAK_SIGNAL
+from raypipe.config.read import Column, Columns, Source
+from raypipe.config.sections import Classifier, Flow, MassFit, MassWindow, Resources
+from raypipe.files import digest
+
+
+class TableData(Source):
+    """The recorded events."""
+
+    path: str | list[str]
+    """One file or several of the same columns; `data.path=FILE` on the command line. [default]"""
+    columns: Columns
+    """Which column is what."""
+
+    @property
+    def paths(self) -> list[str]:
+        """The files, as a list."""
+        return [self.path] if isinstance(self.path, str) else list(self.path)
+
+
+class TableBackground(Source):
+    """An independent background sample that replaces the flow: the idealised anomaly detector."""
+
+    path: str | list[str] | None = None
+    """Files of the same columns as the data; null: the flow's interpolation from the sidebands. [default]"""
+    weight: Column | None = None
+    """Event weights; one where not given. [default]"""
+    only_label_zero: bool = False
+    """Keep only the rows labelled 0, where the files hold signal too. [default]"""
+
+    @property
+    def paths(self) -> list[str]:
+        """The files, as a list."""
+        return [] if self.path is None else [self.path] if isinstance(self.path, str) else list(self.path)
+
+
+class Preprocess(Section):
+    """What the flow sees of the features."""
+
+    kind: Literal["logit", "standard"] = "logit"
+    """`logit`: bounds from the sidebands, then logit and standardisation, as CATHODE for features that end at hard
+    edges; `standard`: standardisation alone. [code]"""
+    margin: float = Field(1e-3, gt=0)
+    """Share of the range added beyond the outermost sideband event on either side. [default]"""
+
+
+class TableSelection(Section):
+    """The cut on the classifier score and how its outcome is judged."""
+
+    working_points: list[float] = Field(min_length=1)
+    """Background-template efficiencies in the SR, the first is quoted. [default]"""
+    sideband_calibration: bool = True
+    """Scale the template after the cut by data over template in the sidebands, with its uncertainty. [default]"""
+
+    @field_validator("working_points")
+    @classmethod
+    def _fractions(cls, values: list[float]) -> list[float]:
+        bad = [v for v in values if not 0 < v < 1]
+        if bad:
+            raise ValueError(f"working point {bad[0]} is not between 0 and 1")
+        return values
+
+
+class TableConfig(Section):
+    """A search on a feature table, whole."""
+
+    search: Literal["table"] = "table"
+    """Which search this is."""
+    output: str = "runs/table"
+    """Folder of everything this run writes."""
+    seed: int = Field(1, ge=0)
+    """Root of every random stream."""
+    data: TableData
+    """The recorded events."""
+    background: TableBackground = TableBackground()
+    """An independent background sample."""
+    window: MassWindow
+    """Signal region and sidebands, in the unit of the mass column."""
+    preprocess: Preprocess = Preprocess()
+    """Features of the flow."""
+    massfit: MassFit = MassFit()
+    """Sideband mass fit."""
+    flow: Flow = Flow()
+    """Background model."""
+    classifier: Classifier = WEAK_SIGNAL
+    """Data against background."""
+    selection: TableSelection
+    """Working points."""
+    resources: Resources = Resources()
+    """Ray resources; they never change a number."""
+
+    @model_validator(mode="after")
+    def _mass_is_no_feature(self) -> TableConfig:
+        columns = self.data.columns
+        for name, value in (("mass", columns.mass), ("label", columns.label), ("weight", columns.weight)):
+            if value is not None and value in columns.features:
+                raise ValueError(f"data.columns.features holds the {name} column {value!r}")
+        return self
+
+    def physics_hash(self) -> str:
+        """Hash of everything that can change a number, but for the contents of the files."""
+        return digest(self.model_dump(mode="json", exclude={"output", "resources"}))

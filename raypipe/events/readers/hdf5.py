@@ -1,0 +1,111 @@
+"""HDF5: a matrix, a group of columns, or a pandas frame (the LHC Olympics layout, Blosc-compressed)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401  registers the Blosc filter of PyTables' files
+import numpy as np
+import pyarrow as pa
+
+from raypipe.config.read import Source
+from raypipe.errors import UserError
+from raypipe.events.readers.base import check_file, readable
+
+
+class Hdf5Reader:
+    """`raypipe.events.readers.base.Reader` of .h5 files, without PyTables.
+
+    A pandas frame in fixed format is a group with ``axis0`` (column names), and for every block of equal type
+    ``block<i>_items`` (its names) and ``block<i>_values`` (rows, items). Pickled parts are never read.
+    """
+
+    def rows(self, path: Path, source: Source) -> int:
+        """Events of the dataset or group ``source.key``."""
+        with readable(check_file(path), "HDF5"), h5py.File(path) as file:
+            layout = _layout(file, path, source.key)
+            lengths = {len(values) for values, _ in layout.values()}
+            if len(lengths) != 1:
+                raise UserError(f"{path}: its columns have different lengths {sorted(lengths)}")
+            return lengths.pop()
+
+    def names(self, path: Path, source: Source) -> list[str]:
+        """Columns in the order of the file."""
+        with readable(check_file(path), "HDF5"), h5py.File(path) as file:
+            return list(_layout(file, path, source.key))
+
+    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
+        """The given rows; a matrix is read once for all its columns."""
+        with readable(check_file(path), "HDF5"), h5py.File(path) as file:
+            layout = _layout(file, path, source.key)
+            wanted = list(layout) if columns is None else columns
+            cache: dict[str, np.ndarray] = {}
+            table = {}
+            for name in wanted:
+                values, place = layout[name]
+                if values.name not in cache:
+                    cache[values.name] = values[start:stop]
+                part = cache[values.name]
+                table[name] = np.ascontiguousarray(part if place is None else part[:, place])
+            return pa.table(table)
+
+    def matrix(self, path: Path, source: Source, start: int, stop: int) -> np.ndarray:
+        """The given rows of a file that is one matrix, (stop - start, columns)."""
+        with readable(check_file(path), "HDF5"), h5py.File(path) as file:
+            layout = _layout(file, path, source.key)
+            values = {id(v): v for v, _ in layout.values()}
+            if len({v.name for v in values.values()}) != 1 or next(iter(layout.values()))[1] is None:
+                raise UserError(f"{path}: expected one matrix of particles, found {len(layout)} separate columns")
+            return next(iter(values.values()))[start:stop]
+
+
+def _layout(file: h5py.File, path: Path, key: str | None) -> dict[str, tuple[Any, int | None]]:
+    """Column name -> (dataset, its place in a matrix or None)."""
+    if key is None:
+        tops = list(file)
+        if len(tops) != 1 and not all(isinstance(file[k], h5py.Dataset) and file[k].ndim == 1 for k in tops):
+            raise UserError(f"{path}: holds {', '.join(tops) or 'nothing'}: say which with the option key")
+        node: Any = file if len(tops) != 1 else file[tops[0]]
+    elif key not in file:
+        raise UserError(f"{path}: key {key!r} is missing (present: {', '.join(file)})")
+    else:
+        node = file[key]
+    if isinstance(node, h5py.Dataset):
+        return _columns_of(node, path)
+    if "pandas_type" in node.attrs:
+        return _pandas(node, path)
+    columns = {name: (item, None) for name, item in node.items() if isinstance(item, h5py.Dataset) and item.ndim == 1}
+    if not columns:
+        raise UserError(f"{path}: group {node.name!r} holds no one-dimensional columns (present: {', '.join(node)})")
+    return columns
+
+
+def _columns_of(data: h5py.Dataset, path: Path) -> dict[str, tuple[Any, int | None]]:
+    if data.dtype.names:
+        raise UserError(f"{path}: dataset {data.name!r} is a compound table (pandas format='table'); save it as fixed")
+    if data.ndim == 1:
+        return {data.name.lstrip("/"): (data, None)}
+    if data.ndim != 2 or data.dtype.kind not in "fiub":
+        raise UserError(f"{path}: dataset {data.name!r} has shape {data.shape} and type {data.dtype}, expected numbers "
+                        "of shape (events, columns)")  # fmt: skip
+    return {str(i): (data, i) for i in range(data.shape[1])}
+
+
+def _pandas(group: h5py.Group, path: Path) -> dict[str, tuple[Any, int | None]]:
+    kind = group.attrs["pandas_type"]
+    if (kind.decode() if isinstance(kind, bytes) else str(kind)) != "frame":
+        raise UserError(f"{path}: pandas object {group.name!r} is stored as {kind!r}; only fixed frames can be read "
+                        "(DataFrame.to_hdf(..., format='fixed'))")  # fmt: skip
+    found = {}
+    for block in range(int(group.attrs["nblocks"])):
+        values = group[f"block{block}_values"]
+        for place, item in enumerate(group[f"block{block}_items"][:]):
+            found[_text(item)] = (values, place)
+    return {name: found[name] for name in map(_text, group["axis0"][:]) if name in found}
+
+
+def _text(item: Any) -> str:
+    return item.decode() if isinstance(item, bytes) else str(item)

@@ -1,0 +1,113 @@
+"""Tables as one matrix of features, for classifiers that are not told about masses and regions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.config.read import Column, Source
+from raypipe.errors import UserError
+from raypipe.events.readers.base import chunks, resolve
+from raypipe.events.readers.features import as_labels, numbers
+from raypipe.events.readers.registry import reader_for
+
+LABEL_NAMES = ("label", "is_signal", "truth", "target", "signal")
+"""Column names that mean truth."""
+
+
+@dataclass(frozen=True)
+class Columnar:
+    """All rows of one or several files, column by column."""
+
+    columns: dict[str, np.ndarray]
+    """float64 each."""
+    file: np.ndarray
+    """(n,) number of the file that each row comes from."""
+    paths: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The files, for messages."""
+        return ", ".join(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def take(self, rows: np.ndarray) -> Columnar:
+        """The given rows."""
+        return Columnar({k: v[rows] for k, v in self.columns.items()}, self.file[rows], self.paths)
+
+    def column(self, column: Column) -> np.ndarray:
+        """A column by name or place; a missing one is a `UserError`."""
+        return self.columns[resolve(column, list(self.columns), self.name)]
+
+    def matrix(self, features: Sequence[Column]) -> np.ndarray:
+        """(n, d) of the given columns."""
+        return np.stack([self.column(f) for f in features], axis=1)
+
+
+def read_columns(paths: Sequence[str | Path], source: Source, only: Sequence[Column] | None = None) -> Columnar:
+    """Read files of the same columns, one after the other.
+
+    Raises:
+        UserError: an unreadable file, a NaN or text, no rows, or files whose columns differ.
+    """
+    parts: dict[str, list[np.ndarray]] = {}
+    counts: list[int] = []
+    for path in map(Path, paths):
+        reader = reader_for(path, source)
+        names = reader.names(path, source)
+        wanted = names if only is None else list(dict.fromkeys(resolve(c, names, path) for c in only))
+        if parts and list(parts) != wanted:
+            raise UserError(f"{path}: columns {', '.join(wanted)} differ from those of {paths[0]}: {', '.join(parts)}")
+        tables = [(first, t) for first, t in chunks(reader, path, source, wanted)]
+        if not tables:
+            raise UserError(f"{path}: the file holds no events")
+        for name in wanted:
+            parts.setdefault(name, []).extend(numbers(t, name, path, first) for first, t in tables)
+        counts.append(sum(t.num_rows for _, t in tables))
+    columns = {name: np.concatenate(values) for name, values in parts.items()}
+    return Columnar(columns, np.repeat(np.arange(len(counts)), counts), tuple(str(p) for p in paths))
+
+
+def find_label(table: Columnar) -> str | None:
+    """The column that is truth: called so, or the last one without a name that holds nothing but 0 and 1."""
+    for name in table.columns:
+        if name.lower() in LABEL_NAMES and _binary(table.columns[name]):
+            return name
+    last = list(table.columns)[-1]
+    return last if last.isdigit() and len(table.columns) > 1 and _binary(table.columns[last]) else None
+
+
+def _binary(values: np.ndarray) -> bool:
+    return bool(((values == 0) | (values == 1)).all())
+
+
+def labels_of(table: Columnar, label: str | None) -> np.ndarray | None:
+    """(n,) bool truth of a table, None where it has no such column."""
+    if label is None or label not in table.columns:
+        return None
+    return as_labels(table.columns[label], label, table.name)
+
+
+def weights_of(table: Columnar, weight: Column | None) -> np.ndarray:
+    """(n,) weights, one where none are named or the table has no such column; a negative one is a `UserError`."""
+    if weight is None or str(weight) not in table.columns:
+        return np.ones(len(table))
+    values = table.column(weight)
+    if values.min() < 0:
+        row = int(np.argmax(values < 0))
+        raise UserError(f"{table.name}: column {weight!r}, row {row}: the weight {values[row]:g} is negative")
+    if values.sum() == 0:
+        raise UserError(f"{table.name}: column {weight!r}: all weights are zero")
+    return values
+
+
+def as_table(table: Columnar) -> pa.Table:
+    """Back to Arrow, with the number of the row and the file it came from."""
+    files = pa.DictionaryArray.from_arrays(pa.array(table.file.astype(np.int32)), pa.array(list(table.paths)))
+    return pa.table({"row": np.arange(len(table)), "file": files})

@@ -1,0 +1,45 @@
+"""NumPy arrays: (events, columns) matrices or structured arrays in .npy files, memory-mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.config.read import Source
+from raypipe.errors import UserError
+from raypipe.events.readers.base import check_file, readable
+
+
+class NumpyReader:
+    """`raypipe.events.readers.base.Reader` of .npy files. Pickled objects are refused."""
+
+    def _open(self, path: Path) -> np.ndarray:
+        with readable(check_file(path), "NumPy"):
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise UserError(f"{path}: an archive of several arrays; save the one table as .npy")
+        if array.dtype.names is None and (array.ndim != 2 or array.dtype.kind not in "fiub"):
+            raise UserError(
+                f"{path}: an array of shape {array.shape} and type {array.dtype}, expected numbers of shape "
+                "(events, columns)"
+            )
+        return array
+
+    def rows(self, path: Path, source: Source) -> int:
+        """Events of the file."""
+        return len(self._open(path))
+
+    def names(self, path: Path, source: Source) -> list[str]:
+        """Field names of a structured array, else the column numbers."""
+        array = self._open(path)
+        return list(array.dtype.names or map(str, range(array.shape[1])))
+
+    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
+        """Rows of the map; nothing else is loaded."""
+        part = self._open(path)[start:stop]
+        wanted = self.names(path, source) if columns is None else columns
+        picked = {n: part[n] if part.dtype.names else part[:, int(n)] for n in wanted}
+        return pa.table({name: np.ascontiguousarray(values) for name, values in picked.items()})

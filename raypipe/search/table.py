@@ -1,0 +1,218 @@
+"""CATHODE (2109.00546) on a user's own feature table: one function, tables and configuration in, `Result` out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from raypipe import seeds
+from raypipe.config.table import TableConfig
+from raypipe.errors import UserError
+from raypipe.events.readers.features import FeatureTable
+from raypipe.events.regions import in_sidebands, in_signal_region
+from raypipe.fit.classifier import FoldScores, Mapper, out_of_fold_scores
+from raypipe.fit.flows import MIN_EVENTS, fit_flows
+from raypipe.fit.preprocess import Scaler, fit_scaler
+from raypipe.search.counting import counting_row
+from raypipe.search.result import Result
+from raypipe.search.template import Template, build_template
+from raypipe.stats.roc import max_sic, sic, weighted_auc
+from raypipe.stats.sideband import fit_sidebands
+
+DATA = "data"
+"""Name of the one trial of a search on recorded data."""
+
+
+@dataclass(frozen=True)
+class EventScores:
+    """Every event of the signal region."""
+
+    event_id: np.ndarray
+    mass: np.ndarray
+    score: np.ndarray
+    """Mean out-of-fold log-odds of data against background."""
+    percentile: np.ndarray
+    """Share of the background template that looks at least as data-like."""
+    label: np.ndarray | None
+
+
+def search_table(
+    data: FeatureTable, config: TableConfig, *, background: FeatureTable | None = None, mapper: Mapper = map,
+    source: str = "data",
+) -> tuple[Result, EventScores]:  # fmt: skip
+    """Run the whole search once: sidebands -> template in the signal region -> out-of-fold classifiers -> cuts.
+
+    With sidebands the flow makes the template and the mass fit its expected yield. With ``background`` its events in
+    the signal region are the template (the idealised anomaly detector); its yield comes from the mass fit, or, where
+    the data have no sidebands, from the data themselves: then the count before the cut says nothing, and the one after
+    it is the excess in shape. Deterministic in (data, background, config), whatever the mapper.
+
+    Raises:
+        UserError: no events in a region, weighted data, NaN; one line naming ``source`` and the remedy.
+    """
+    started = time.perf_counter()
+    window = config.window
+    inside, side = in_signal_region(data.mass, window), in_sidebands(data.mass, window)
+    _check(data, config, inside, side, background, source)
+    seed = seeds.integer(config.seed, "search", "table", bits=62)
+    if background is None:
+        made = _interpolated(data, side, config, seed)
+    else:
+        made = _given(data, inside, side, background, config)
+    template = made.template
+    others = made.others if config.selection.sideband_calibration else {}
+    now = time.perf_counter()
+    scores = out_of_fold_scores(
+        made.bounded(data.features[inside]), template.latent, template.weight, config.classifier,
+        seed=seeds.integer(seed, "classifier"), others={k: made.bounded(v) for k, v in others.items()}, mapper=mapper,
+    )  # fmt: skip
+    clock = made.clock | {"seconds_classifier": time.perf_counter() - now}
+    labels = np.r_[np.ones(int(inside.sum()), bool), np.zeros(len(template.latent), bool)]
+    closeness = weighted_auc(
+        -np.r_[scores.data, scores.template], labels, np.r_[np.ones(int(inside.sum())), template.weight]
+    )
+    truth = None if data.label is None else data.label[inside]
+    common = {
+        "signal": DATA, "strength": 0.0, "instance": 0, "seed": config.seed,
+        "background_model": "flow" if background is None else "table",
+        "normalisation": "sidebands" if side.any() else "data",
+        "auc_data_template": closeness[0], "auc_error": closeness[1],
+        "massfit_chi2": template.fit.chi2 if template.fit else float("nan"),
+        "massfit_ndf": template.fit.ndf if template.fit else 0,
+        **_best_cut(scores, truth), **clock, "seconds": time.perf_counter() - started,
+    }  # fmt: skip
+    rows = [common | _row(scores, template, point, bool(others), truth) for point in config.selection.working_points]
+    arrays = _figures(data, inside, scores, template, config)
+    found = EventScores(data.event_id[inside], data.mass[inside], scores.margin, scores.data, truth)
+    return Result(rows, arrays, made.flow_state), found
+
+
+def _check(
+    data: FeatureTable, config: TableConfig, inside: np.ndarray, side: np.ndarray, background: FeatureTable | None,
+    source: str,
+) -> None:  # fmt: skip
+    """Refuse what cannot be searched, with the remedy."""
+    w = config.window
+    span = f"masses {data.mass.min():g} to {data.mass.max():g}"
+    if len(data.weight) and np.ptp(data.weight) > 0:
+        raise UserError(f"{source}: recorded events count one each, these have weights (drop data.columns.weight)")
+    if inside.sum() < config.classifier.folds * 20:
+        raise UserError(
+            f"{source}: {int(inside.sum())} events in the signal region {w.sr_low:g}-{w.sr_high:g} ({span}): "
+            "at least 20 a fold are needed; set window.sr_low and window.sr_high in the unit of the mass column"
+        )
+    lower, upper = (int((side & mask).sum()) for mask in (data.mass < w.sr_low, data.mass >= w.sr_high))
+    if background is None and min(lower, upper) < MIN_EVENTS:
+        raise UserError(
+            f"{source}: {lower} events in the lower sideband {w.low:g}-{w.sr_low:g} and {upper} in the upper "
+            f"{w.sr_high:g}-{w.high:g} ({span}), at least {MIN_EVENTS} each are needed to learn a background: give a "
+            "table with sidebands, set window, or give a background sample with background.path=FILE"
+        )
+
+
+@dataclass(frozen=True)
+class _Background:
+    """The background class, in feature space, and what calibrates it."""
+
+    template: Template
+    others: dict[str, np.ndarray]
+    """``sideband_data`` and ``sideband_template``, or nothing."""
+    scaler: Scaler | None = None
+    clock: dict[str, float] = field(default_factory=dict)
+    flow_state: dict[str, Any] | None = None
+
+    def bounded(self, features: np.ndarray) -> np.ndarray:
+        """What the classifier may see of real events: not that they lie where the flow cannot sample."""
+        return features if self.scaler is None else self.scaler.bounded(features)
+
+
+def _interpolated(data: FeatureTable, side: np.ndarray, config: TableConfig, seed: int) -> _Background:
+    """From a flow on the sidebands, at the masses of their fit."""
+    started = time.perf_counter()
+    window = config.window
+    fit = fit_sidebands(data.mass, window, config.massfit)
+    scaler = fit_scaler(data.features[side], data.names, config.preprocess)
+    latent = scaler.forward(data.features[side]).astype(np.float32)
+    flow = fit_flows(
+        latent, data.mass[side], (window.low, window.high), config.flow, seed=seeds.integer(seed, "flow")
+    )  # fmt: skip
+    trained = time.perf_counter()
+    template = build_template(flow, fit, data.mass[side], {}, config, seed)
+    template = replace(template, latent=scaler.inverse(template.latent), sideband=scaler.inverse(template.sideband))
+    others = {"sideband_data": data.features[side], "sideband_template": template.sideband}
+    clock = {"seconds_flow": trained - started, "seconds_sampling": time.perf_counter() - trained}
+    return _Background(template, others, scaler, clock, flow.state())
+
+
+def _given(
+    data: FeatureTable, inside: np.ndarray, side: np.ndarray, background: FeatureTable, config: TableConfig
+) -> _Background:
+    """From an independent sample: its events in the signal region, and its sidebands where both tables have them."""
+    window = config.window
+    chosen = background.take(in_signal_region(background.mass, window))
+    if not chosen.weight.sum():
+        raise UserError(f"the background sample has no event in the signal region {window.sr_low:g}-{window.sr_high:g}")
+    fit = fit_sidebands(data.mass, window, config.massfit) if side.any() else None
+    # Scaled to the data, the background has no normalisation of its own whose error could count.
+    expected = fit.integral(window.sr_low, window.sr_high) if fit else (float(inside.sum()), 0.0)
+    here = background.take(in_sidebands(background.mass, window))
+    others = {"sideband_data": data.features[side], "sideband_template": here.features} if fit and len(here) else {}
+    weight = chosen.weight * expected[0] / chosen.weight.sum()
+    every = np.arange(int(side.sum()))
+    template = Template(
+        chosen.features, weight, np.zeros(len(chosen), bool), here.features, every, fit, *expected
+    )  # fmt: skip
+    return _Background(template, others)
+
+
+def _row(
+    scores: FoldScores, template: Template, point: float, calibrate: bool, truth: np.ndarray | None
+) -> dict[str, Any]:
+    """One cut: `counting_row`, and with labels S and B before and after, efficiencies, SIC."""
+    row = {"working_point": point} | counting_row(scores, template, point, calibrate=calibrate)
+    if truth is None:
+        return row | dict.fromkeys(("signal_efficiency", "background_efficiency", "sic"), float("nan"))
+    passed = scores.data <= point
+    eff = [float(passed[mask].mean()) if mask.any() else float("nan") for mask in (truth, ~truth)]
+    return row | {
+        "s_before": int(truth.sum()), "b_before": int((~truth).sum()),
+        "s_after": int((truth & passed).sum()), "b_after": int((~truth & passed).sum()),
+        "signal_efficiency": eff[0], "background_efficiency": eff[1], "sic": sic(*eff),
+    }  # fmt: skip
+
+
+def _best_cut(scores: FoldScores, truth: np.ndarray | None) -> dict[str, float]:
+    """AUC and the largest SIC of signal against background among the data, NaN without labels of both kinds."""
+    if truth is None or not truth.any() or truth.all():
+        return dict.fromkeys(("auc", "max_sic", "max_sic_error", "max_sic_background_efficiency"), float("nan"))
+    order = np.argsort(np.lexsort((scores.margin, -scores.data)))  # beyond the template the log-odds decide
+    best = max_sic(order[truth], order[~truth])
+    nan = float("nan")
+    found = (best.sic, best.error, best.background_efficiency) if best else (nan, nan, nan)
+    names = ("max_sic", "max_sic_error", "max_sic_background_efficiency")
+    return {"auc": weighted_auc(order, truth)[0], **dict(zip(names, found, strict=True))}
+
+
+def _figures(
+    data: FeatureTable, inside: np.ndarray, scores: FoldScores, template: Template, config: TableConfig
+) -> dict[str, np.ndarray]:
+    """Histograms of mass and features, before and after the first cut."""
+    window, point = config.window, config.selection.working_points[0]
+    edges = np.linspace(
+        window.low, window.high, max(2, round((window.high - window.low) / config.massfit.bin_width)) + 1
+    )
+    arrays = {"mass_edges": edges, "mass_data": np.histogram(data.mass, edges)[0]}
+    if template.fit:
+        arrays["mass_fit"] = template.fit.density((edges[:-1] + edges[1:]) / 2) * np.diff(edges)
+    passed = scores.data <= point
+    for k, name in enumerate(data.names):
+        values = data.features[inside, k]
+        bins = np.linspace(*np.quantile(np.r_[values, template.latent[:, k]], [0.0005, 0.9995]), 41)
+        arrays[f"{name}_edges"] = bins
+        arrays[f"{name}_data"] = np.histogram(values, bins)[0]
+        arrays[f"{name}_after"] = np.histogram(values[passed], bins)[0]
+        arrays[f"{name}_template"] = np.histogram(template.latent[:, k], bins, weights=template.weight)[0]
+    return arrays
