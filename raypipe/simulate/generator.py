@@ -83,15 +83,15 @@ class Generator:
             raise ValueError(f"Pythia seed {seed} is not between 1 and {MAX_SEED}")
         self.process = process
         self.generated = 0
-        self._pythia = pythia8mc.Pythia("", False)
+        self.pythia = pythia8mc.Pythia("", False)
         # Pythia does not own the hook: without this reference Python would free it.
         self._hook = _HardPhotonVeto() if process.veto_hard_photons else None
         if self._hook is not None:
-            self._pythia.setUserHooksPtr(self._hook)
+            self.pythia.setUserHooksPtr(self._hook)
         # Nor does it own a process of ours.
         self._matrix_element = MATRIX_ELEMENTS[process.matrix_element]() if process.matrix_element else None
         if self._matrix_element is not None:
-            self._pythia.setSigmaPtr(self._matrix_element)
+            self.pythia.setSigmaPtr(self._matrix_element)
         self._read(_COMMON)
         self._read((f"Random:seed={seed}", f"PartonLevel:MPI={'on' if mpi else 'off'}", *process.settings))
         with tempfile.TemporaryDirectory(prefix="raypipe-slha-") as folder:
@@ -99,13 +99,13 @@ class Generator:
                 path = Path(folder) / "spectrum.slha"
                 path.write_text(process.slha, encoding="utf-8")
                 self._read((f"SLHA:file={path}", "SLHA:useDecayTable=on", "SLHA:verbose=0"))
-            if not self._pythia.init():
+            if not self.pythia.init():
                 raise GenerationError(f"sample {process.name}: Pythia refused to initialise; check its settings")
         self._read(process.after_init)
 
     def _read(self, settings: tuple[str, ...]) -> None:
         for setting in settings:
-            if not self._pythia.readString(setting):
+            if not self.pythia.readString(setting):
                 raise GenerationError(f"sample {self.process.name}: Pythia does not know the setting {setting!r}")
 
     def batches(self, n: int) -> Iterator[ak.Array]:
@@ -117,7 +117,7 @@ class Generator:
         asked = 0
         while asked < n:
             size = min(BATCH, n - asked)
-            batch = self._pythia.nextBatch(size)
+            batch = self.pythia.nextBatch(size)
             asked += size
             made = len(batch)
             if made == 0 or "prt" not in batch.fields:
@@ -135,5 +135,5 @@ class Generator:
 
     def cross_section(self) -> tuple[float, float]:
         """Pythia's cross section and its statistical error [fb], after vetoes and for the open decay channels."""
-        info = self._pythia.infoPython()
+        info = self.pythia.infoPython()
         return info.sigmaGen() * FB_PER_MB, info.sigmaErr() * FB_PER_MB

@@ -108,14 +108,14 @@ class _Lossy:
 )
 def test_lost_events_are_an_error(share, message):
     generator = Generator(processes.get("ggf"), 1)
-    generator._pythia = _Lossy(share)
+    generator.pythia = _Lossy(share)
     with pytest.raises(GenerationError, match=message):
         list(generator.batches(1000))
 
 
 def test_small_losses_are_counted():
     generator = Generator(processes.get("ggf"), 1)
-    generator._pythia = _Lossy(0.996)
+    generator.pythia = _Lossy(0.996)
     assert sum(len(batch) for batch in generator.batches(1200)) == generator.generated == 498 + 498 + 199
 
 
@@ -148,6 +148,6 @@ def test_veto_loses_no_event_that_would_pass(monkeypatch):
     monkeypatch.setattr(generator, "_HardPhotonVeto", _Recorder)
     made = Generator(processes.get("yy"), 21)
     while made._hook.good.sum() < 2500:
-        made._pythia.next()
+        made.pythia.next()
     assert made._hook.good[1] > 200  # boosted pairs are where a veto on the hard process would be wrong
     assert made._hook.lost.tolist() == [0, 0]

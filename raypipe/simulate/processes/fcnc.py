@@ -31,5 +31,5 @@ def _production(quark: str, number: int, efficiency: float) -> Process:
 
 
 ENTRIES = (
-    _production("u", 70, 0.32), _production("c", 71, 0.33), _decay("u", 72, 0.282), _decay("c", 73, 0.282),
+    _production("u", 70, 0.258), _production("c", 71, 0.356), _decay("u", 72, 0.282), _decay("c", 73, 0.282),
 )  # fmt: skip

@@ -1,0 +1,114 @@
+"""A whole simulated shard against Pythia's bare `next()` loop for the same generated events.
+
+Ours is what one Ray task does: initialise Pythia, generate, detector, selection, jets, event table, validation, Parquet
+file, digest, sidecar. The reference is a loop over `next()` alone, with the same settings and the same seed, so that
+both make the same events bit by bit; its initialisation is not counted. For the continuum `yy` that includes our veto
+of hopeless events (its hook runs on both sides): the veto is a gain of ours, but a different set of generated events.
+A further row without a target shows it: the loop without the veto, until it has made as many events that could be
+selected. Both sides use one thread; times are CPU seconds of this process, because a machine that others use stretches
+wall time (a shard waits for nothing but its small file).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from raypipe.bench.base import Measurement
+from raypipe.files import code_digest
+from raypipe.simulate import processes
+from raypipe.simulate.card import load_card
+from raypipe.simulate.dataset import Shard
+from raypipe.simulate.generator import Generator
+from raypipe.simulate.processes import Process
+from raypipe.simulate.shard import pythia_seed
+
+SIZES = {"yy": 6000, "ggf": 6000, "tth": 3000}
+"""Generated events a repetition, about six seconds of Pythia each; shards of the laptop's search are 1.3 to 5 times
+larger, which spreads the initialisation further."""
+
+REPEATS, SEED, TARGET = 5, 20_261_122, 1.4
+
+
+def cpu_seconds(work: Callable[[], Any]) -> float:
+    """CPU seconds of this process in one call."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def bare_seconds(process: Process, n: int) -> float:
+    """CPU seconds of ``n`` events made by Pythia's `next()`, initialisation not counted."""
+    next_event = Generator(process, pythia_seed(SEED)).pythia.next
+
+    def loop() -> None:
+        made = 0
+        while made < n:
+            made += next_event()
+
+    return cpu_seconds(loop)
+
+
+def measure(name: str, n: int, repeats: int) -> list[Measurement]:
+    """Paired repetitions of one sample."""
+    process = processes.get(name)
+    shard = Shard(
+        process=process, card=load_card("atlas"), number=0, seed=SEED, n_generate=n, embedding_fraction=0.5, mpi=False,
+        met_smearing=0.0, code=code_digest("simulate"),
+    )  # fmt: skip
+    ours, bare, sidecars = [], [], []
+    with tempfile.TemporaryDirectory(prefix="raypipe-bench-") as folder:
+        replace(shard, n_generate=50).make(folder)  # a worker loads its libraries once, for many shards
+        for _ in range(repeats):
+            ours.append(cpu_seconds(lambda: sidecars.append(shard.make(folder))))
+            bare.append(bare_seconds(process, n))
+        size = shard.path(Path(folder)).stat().st_size
+    ratios = [a / b for a, b in zip(ours, bare, strict=True)]
+    sidecar = sidecars[-1]
+    detail = {
+        "generated": sidecar["n_generated"], "selected": sidecar["n_selected"],
+        "selected_per_cpu_second": sidecar["n_selected"] / sorted(ours)[len(ours) // 2],
+        "bytes_per_selected_event": size / sidecar["n_selected"], "max_rss_mib": sidecar["max_rss_mib"],
+    }  # fmt: skip
+    rows = [
+        Measurement(
+            f"simulate {name}", sorted(ours)[len(ours) // 2], sorted(bare)[len(bare) // 2], "CPU s", ratios,
+            "time of the shard / time of bare next()", TARGET, at_most=True, detail=detail,
+        )
+    ]  # fmt: skip
+    if process.veto_hard_photons:
+        # The veto leaves the selected events as they are and cuts the cross section: so many more it takes without.
+        plain = replace(process, veto_hard_photons=False)
+        probe = Generator(plain, pythia_seed(SEED))
+        for _ in probe.batches(min(n, 1000)):
+            pass
+        share = sidecar["pythia_cross_section_fb"] / probe.cross_section()[0]
+        seconds = bare_seconds(plain, round(n / share))
+        rows.append(
+            Measurement(
+                f"simulate {name}, bare loop without the veto", rows[0].ours, seconds, "CPU s",
+                [rows[0].ours / seconds], "time of the shard / time of bare next()",
+                detail={"generated_without_veto": round(n / share), "share_kept_by_veto": share},
+            )
+        )  # fmt: skip
+    return rows
+
+
+def run(smoke: bool) -> list[Measurement]:
+    """All samples in turn."""
+    threads = pa.cpu_count()
+    pa.set_cpu_count(1)
+    try:
+        return [
+            row
+            for name, n in SIZES.items()
+            for row in measure(name, n // 20 if smoke else n, 1 if smoke else REPEATS)
+        ]  # fmt: skip
+    finally:
+        pa.set_cpu_count(threads)
