@@ -14,6 +14,7 @@ from raypipe import seeds
 from raypipe.errors import UserError
 from raypipe.simulate.card import Card
 from raypipe.simulate.detector import reconstruct
+from raypipe.simulate.fakes import hard_partons, jets_as_photons
 from raypipe.simulate.generator import MAX_SEED, Generator
 from raypipe.simulate.jets import fat_jets, jet_input, leptons_in, small_jets
 from raypipe.simulate.particles import Particles, flatten
@@ -77,13 +78,16 @@ def simulate_shard(
         counts, cut flow, cross section [fb], efficiency, seeds, versions, seconds.
     """
     began, cpu = time.perf_counter(), time.process_time()
-    detector_rng = seeds.generator(seed, "detector")
+    detector_rng, fake_rng = (seeds.generator(seed, name) for name in ("detector", "fakes"))
     generator = Generator(process, pythia_seed(seed), mpi=mpi)
     flow = dict.fromkeys(STEPS, 0)
     parts: list[Columns] = []
     rows: list[np.ndarray] = []
     for batch in generator.batches(n_generate):
-        pairs, part = process_batch(flatten(batch), card, detector_rng, met_smearing=met_smearing, cuts=cuts)
+        particles = flatten(batch)
+        if process.jet_fakes_photon:
+            particles = jets_as_photons(particles, *hard_partons(batch), fake_rng)
+        pairs, part = process_batch(particles, card, detector_rng, met_smearing=met_smearing, cuts=cuts)
         parts.append(part)
         rows.append(flow["generated"] + pairs.event)
         for step in STEPS:

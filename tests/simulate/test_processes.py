@@ -56,9 +56,9 @@ def test_table_is_consistent():
     numbers = [process.number for process in processes.PROCESSES.values()]
     assert len(set(numbers)) == len(numbers)
     assert max(numbers) < 1 << 15  # they share an int64 with shard and row
-    # Five standard-model samples, and the 24 signal points of the papers in eight families.
+    # Five standard-model samples (and the optional yj), and the 24 signal points of the papers in eight families.
     groups = Counter(process.group for process in processes.PROCESSES.values())
-    wanted = {**dict.fromkeys(range(5), 1), -1: 4, -2: 2, -3: 3, -4: 3, -5: 3, -6: 4, -7: 4, -8: 1}
+    wanted = {0: 2, **dict.fromkeys(range(1, 5), 1), -1: 4, -2: 2, -3: 3, -4: 3, -5: 3, -6: 4, -7: 4, -8: 1}
     assert {group: groups[group] for group in wanted} == wanted
     for process in processes.PROCESSES.values():
         listed = process.listing()
@@ -69,7 +69,7 @@ def test_table_is_consistent():
 
 
 def test_unknown_sample_lists_known_ones():
-    with pytest.raises(UserError, match=r"unknown sample 'ggH' \(known: yy, ggf, .*zp_400.*\)"):
+    with pytest.raises(UserError, match=r"unknown sample 'ggH' \(known: yy, yj, ggf, .*zp_400.*\)"):
         processes.get("ggH")
 
 

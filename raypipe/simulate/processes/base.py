@@ -49,6 +49,8 @@ class Process:
     """Entry of `raypipe.simulate.matrix_elements.MATRIX_ELEMENTS`, for a hard process that Pythia does not have."""
     veto_hard_photons: bool = False
     """Drop events whose two hard photons cannot pass the selection before hadronising them."""
+    jet_fakes_photon: bool = False
+    """Turn the jet of a photon + jet event into a photon (`raypipe.simulate.fakes`)."""
 
     @property
     def reference(self) -> Reference:

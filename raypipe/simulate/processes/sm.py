@@ -26,8 +26,20 @@ _YY = Process(
     approximations=(LEADING_ORDER, "no qg -> qyy matrix element: jets from a power shower", "no jets faking photons"),
 )  # fmt: skip
 
+_YJ = Process(
+    "yj", 5, 0, "photon + jet that fakes a photon (optional)",
+    (
+        "PromptPhoton:qg2qgamma=on", "PromptPhoton:qqbar2ggamma=on",
+        # The fake takes 92 % of its jet: a wider window than that of yy.
+        "PhaseSpace:mHatMin=95.", "PhaseSpace:mHatMax=200.", "PhaseSpace:pTHatMin=25.", "SpaceShower:pTmaxMatch=2",
+    ),
+    efficiency=0.1125, expected_fb=1.766e7, jet_fakes_photon=True,
+    approximations=(LEADING_ORDER, "flat fake rate of a free choice", "jets from a power shower"),
+)  # fmt: skip
+
 ENTRIES = (
     _YY,
+    _YJ,
     _higgs("ggf", 1, "gluon-fusion H", 0.382, "gg2H"),
     _higgs("vbf", 2, "vector-boson-fusion H", 0.377, "ff2Hff(t:ZZ)", "ff2Hff(t:WW)"),
     _higgs("vh", 3, "WH and ZH", 0.315, "ffbar2HZ", "ffbar2HW"),

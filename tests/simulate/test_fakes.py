@@ -1,0 +1,59 @@
+"""Jets turned into photons: momentum, place, and what is left of the event."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import awkward as ak
+import numpy as np
+import pytest
+
+from raypipe.simulate import processes
+from raypipe.simulate.fakes import CONE, MEAN, WIDTH, hard_partons, jets_as_photons
+from raypipe.simulate.generator import Generator
+from raypipe.simulate.particles import flatten
+from raypipe.simulate.ragged import delta_r
+
+from .toys import particles
+
+
+def test_toy_jet():
+    n = 4000
+    rows = [
+        row
+        for i in range(n)
+        for row in (
+            (i, 211, 30.0, 0.5, 1.0), (i, 22, 20.0, 0.7, 1.0), (i, 14, 9.0, 0.6, 1.0), (i, 211, 5.0, 0.5, 1.9)
+        )
+    ]  # fmt: skip
+    # The parton points 0.2 away from the jet; a neutrino inside and a pion outside stay.
+    fake = jets_as_photons(particles(rows, n), np.full(n, 0.6), np.full(n, 1.2), np.random.default_rng(0))
+    assert Counter(fake.pdg.tolist()) == {22: n, 14: n, 211: n}
+    assert (np.diff(fake.event) >= 0).all()
+    photon = fake.pdg == 22
+    assert fake.pt[photon].mean() / 50 == pytest.approx(MEAN, abs=5 * WIDTH / np.sqrt(n))  # one jet in 18 is cut at 1
+    assert fake.pt[photon].max() <= 50.0 + 1e-9
+    assert fake.phi[photon] == pytest.approx(1.0)
+    assert fake.eta[photon] == pytest.approx(np.arcsinh((30 * np.sinh(0.5) + 20 * np.sinh(0.7)) / 50))
+
+
+def test_empty_cone_changes_nothing():
+    before = particles([(0, 211, 30.0, 0.5, 1.0), (1, 22, 20.0, 0.7, 1.0)], 2)
+    after = jets_as_photons(before, np.full(2, -2.0), np.zeros(2), np.random.default_rng(0))
+    assert after.pt.tolist() == before.pt.tolist()
+
+
+def test_pythia_jets_balance_the_photon():
+    """The jet found around the parton carries about its momentum, and each event ends with a second hard photon."""
+    batch = next(Generator(processes.get("yj"), 6).batches(200))
+    before = flatten(batch)
+    eta, phi = hard_partons(batch)
+    after = jets_as_photons(before, eta, phi, np.random.default_rng(1))
+    hard = (after.pdg == 22) & (after.pt > 15)
+    counts = np.bincount(after.event[hard], minlength=200)
+    assert (counts >= 2).mean() > 0.9
+    fakes = np.flatnonzero(hard & (delta_r(after.eta, after.phi, eta[after.event], phi[after.event]) < CONE))
+    assert len(np.unique(after.event[fakes])) > 180
+    # Pythia's pTHat is that of the hard process; recoils against the initial-state shower are small for most.
+    scale = ak.to_numpy(batch.prt.p.px[:, 5]) ** 2 + ak.to_numpy(batch.prt.p.py[:, 5]) ** 2
+    assert np.median(after.pt[fakes] / np.sqrt(scale)[after.event[fakes]]) == pytest.approx(MEAN, abs=0.1)
