@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from raypipe.cluster import simulate as simulation
+from raypipe.cluster.engine import price_of
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.pipeline import Run
 from raypipe.cluster.record import record_values
 from raypipe.cluster.runtime import limit_threads, total_cpus
+from raypipe.cluster.storage import Store
+from raypipe.cluster.watch import announce
 from raypipe.config.multilepton import Files, MultileptonConfig
 from raypipe.errors import UserError
 from raypipe.events.pools import Pool, read_columns, read_pool
-from raypipe.events.table import sample_path
+from raypipe.events.table import sample_path, write_table
 from raypipe.files import code_digest, digest, file_digest, write_json
 from raypipe.progress import console, progress_bar
 from raypipe.report import multilepton as report
@@ -116,13 +120,16 @@ class MultileptonRun(Run):
 
     def run(self, trials: dict[str, Trial], tables: Tables) -> Ledger:
         """Stage 2: the comparisons that the ledger does not hold yet."""
-        book = Ledger(self.folder / "ledger")
-        missing = {key: trial for key, trial in trials.items() if not book.finished(key)}
+        book = self.ledger()
+        done = book.done(trials)
+        missing = {key: trial for key, trial in trials.items() if key not in done}
         if missing:
             self.ray()
+            announce(book, trials, price_of(self.config.resources), "scan")
             with self.timed("compare", add=True), progress_bar("compare", len(trials)) as bar:
                 bar(len(trials) - len(missing), "")
-                run_chunks(self.config, tables, missing, book.folder, on_chunk=bar)
+                run_chunks(self.config, tables, missing, book, on_chunk=bar)
+            book.compact()
         return book
 
     def scan(self) -> dict[str, Any]:
@@ -143,10 +150,10 @@ class MultileptonRun(Run):
         """Stage 3: figures 1 to 5, page, ``summary.json`` and the MLflow run, from what is on disk."""
         tables, acceptance, key = self.inputs()
         trials = self.trials(key)
-        book = Ledger(self.folder / "ledger")
-        rows = book.rows(list(trials))
+        book = self.ledger()
+        rows = book.rows(trials)
         if not rows:
-            raise UserError(f"{book.folder}: no comparison of this configuration is finished (run `raypipe scan`)")
+            raise UserError(f"{book}: no comparison of this configuration is finished (run `raypipe scan`)")
         with self.timed("report"):
             summary = {
                 "search": "multilepton", "config_hash": self.config.physics_hash(), "code": code_digest(*CODE),
@@ -159,11 +166,12 @@ class MultileptonRun(Run):
                 **_provenance(),
             }  # fmt: skip
             write_json(self.folder / "summary.json", summary)
+            write_table(pa.Table.from_pylist([r for r in rows if r["status"] == "ok"]), self.folder / "rows.parquet")
             figures = report.make_all(self.config, tables, rows, self.folder / "figures")
             report.write_page(self.folder / "report.html", summary, self.config, figures)
         with self.timed("mlflow"):
-            artifacts = {"figures": list(figures.values()), "": [self.folder / "summary.json"],
-                         "ledger": [book.folder / "rows"]}  # fmt: skip
+            files = [self.folder / "summary.json", self.folder / "rows.parquet"]
+            artifacts = {"figures": list(figures.values()), "": files}
             made_of = {"code": summary["code"], "rows": sorted(trials), "finished": summary["finished"]}
             name = f"multilepton-{summary['config_hash']}"
             record_values(self.config, name, report.metrics(summary), artifacts, made_of)
@@ -177,19 +185,19 @@ def _provenance() -> dict[str, Any]:
 
 
 def run_chunk(
-    config: MultileptonConfig, tables: Tables, chunk: list[tuple[str, Trial]], ledger: str, device: str
+    config: MultileptonConfig, tables: Tables, chunk: list[tuple[str, Trial]], store: Store, device: str
 ) -> int:
     """Body of the Ray task: the networks of a few comparisons as one; results go into the ledger.
 
     A bad data set is recorded as a failure of its own: the others of the chunk are then run one by one.
     """
     limit_threads(1)
-    book = Ledger(ledger)
+    book = Ledger(store)
     try:
         results = compare(tables, config, [trial for _, trial in chunk], device)
     except Exception:
         if len(chunk) > 1:
-            return sum(run_chunk(config, tables, [one], ledger, device) for one in chunk)
+            return sum(run_chunk(config, tables, [one], store, device) for one in chunk)
         book.record_failure(*chunk[0], traceback.format_exc())
         return 1
     for (key, trial), result in zip(chunk, results, strict=True):
@@ -198,7 +206,7 @@ def run_chunk(
 
 
 def run_chunks(
-    config: MultileptonConfig, tables: Tables, missing: dict[str, Trial], folder: Path,
+    config: MultileptonConfig, tables: Tables, missing: dict[str, Trial], book: Ledger,
     on_chunk: Callable[..., None] | None = None,
 ) -> None:  # fmt: skip
     """Fan the comparisons out in chunks over the cluster. Ray must be running. The ledger decides what is done."""
@@ -215,14 +223,14 @@ def run_chunks(
         while chunks or running:
             while chunks and len(running) < limit:
                 chunk = chunks.pop(0)
-                running[task.remote(*shared, chunk, str(folder.resolve()), device)] = chunk
+                running[task.remote(*shared, chunk, book.store, device)] = chunk
             for done in ray.wait(list(running), num_returns=1)[0]:
                 chunk = running.pop(done)
                 try:
                     ray.get(done)
                 except ray.exceptions.RayError as error:
                     for key, trial in chunk:
-                        Ledger(folder).record_failure(key, trial, f"its process died {RETRIES + 1} times: {error}")
+                        book.record_failure(key, trial, f"its process died {RETRIES + 1} times: {error}", "died")
                 if on_chunk:
                     on_chunk(len(chunk), chunk[-1][1].label())
     finally:
