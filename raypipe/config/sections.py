@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from raypipe.config.base import Section
+from raypipe.config.fourlepton import FourLeptons
 
 
 class SampleSize(Section):
@@ -36,6 +37,8 @@ class Simulate(Section):
     """Multi-parton interactions on: 3 to 12 times slower, <MET> +3 GeV, jets +3 to 16 %. [default]"""
     met_smearing: float = Field(0.0, ge=0)
     """GeV added in quadrature to each component of the missing momentum, to mimic pile-up. [default]"""
+    four_leptons: FourLeptons = FourLeptons()
+    """What four-lepton samples are made with instead of `card` and the diphoton selection."""
 
 
 class MassWindow(Section):

@@ -50,8 +50,12 @@ def ecal_fraction(pdg: np.ndarray, card: Card) -> np.ndarray:
 
 def energy_sigma(calorimeter: Calorimeter, energy: np.ndarray, eta: np.ndarray) -> np.ndarray:
     """Resolution sigma_E [GeV] at ``energy`` and ``eta``."""
-    constant, stochastic, noise = by_region(calorimeter.resolution, np.abs(eta), "constant", "stochastic", "noise")
-    return np.sqrt((constant * energy) ** 2 + stochastic**2 * energy + noise**2)
+    abs_eta = np.abs(eta)
+    constant, stochastic, noise, scale, curvature, centre = by_region(
+        calorimeter.resolution, abs_eta, "constant", "stochastic", "noise", "scale", "curvature", "centre"
+    )
+    shape = scale + curvature * (abs_eta - centre) ** 2
+    return shape * np.sqrt((constant * energy) ** 2 + stochastic**2 * energy + noise**2)
 
 
 def log_normal(mean: np.ndarray, sigma: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -31,11 +31,14 @@ class Cells(Region):
 
 
 class EnergyResolution(Region):
-    """sigma_E = sqrt((constant E)^2 + stochastic^2 E + noise^2), GeV."""
+    """sigma_E = (scale + curvature (|eta| - centre)^2) sqrt((constant E)^2 + stochastic^2 E + noise^2), GeV."""
 
     constant: float = Field(ge=0)
     stochastic: float = Field(ge=0)
     noise: float = Field(ge=0)
+    scale: float = Field(1.0, ge=0)
+    curvature: float = 0.0
+    centre: float = 0.0
 
 
 class MomentumResolution(Region):
@@ -149,6 +152,8 @@ class Card(_Part):
     tracks: Tracks
     electron_momentum: list[MomentumResolution]
     muon_momentum: list[MomentumResolution]
+    electron_cone: float = Field(0.0, ge=0)
+    """Photons this close to an electron count as part of it; 0: none. Used by the four-lepton reconstruction."""
     isolation_cone: float = Field(gt=0)
     isolation_min_pt: float = Field(ge=0)
     photon: Identification

@@ -24,14 +24,20 @@ import pyarrow.compute as pc
 
 from raypipe import seeds
 from raypipe.config import Config
+from raypipe.config.fourlepton import FourLeptons
 from raypipe.errors import UserError
+from raypipe.events.fourlepton import FOUR_LEPTON_SCHEMA
 from raypipe.events.schema import EVENT_SCHEMA, SPLITS, validate
 from raypipe.events.table import read_table, write_table
 from raypipe.files import code_digest, digest, file_digest, read_json, write_json
 from raypipe.simulate import processes
 from raypipe.simulate.card import Card, load_card
+from raypipe.simulate.fourlepton.selection import FourLeptonCuts
+from raypipe.simulate.fourlepton.settings import FourLeptonSettings
 from raypipe.simulate.processes import Process
+from raypipe.simulate.processes.base import DIPHOTON, FOUR_LEPTONS
 from raypipe.simulate.selection import PAPER
+from raypipe.simulate.yields import BEAM_ENERGY, Reference, reference
 
 MANIFEST = "dataset.json"
 FORMAT = 1
@@ -55,6 +61,8 @@ class Shard:
     met_smearing: float
     code: str
     """Digest of the simulation's source."""
+    four_leptons: FourLeptonSettings | None = None
+    """Beams and selection of a four-lepton sample; `None` for diphotons."""
 
     @cached_property
     def key(self) -> str:
@@ -63,10 +71,26 @@ class Shard:
             {
                 "process": self.process.as_dict(), "card": self.card.model_dump(mode="json"), "shard": self.number,
                 "seed": self.seed, "n_generate": self.n_generate, "embedding_fraction": self.embedding_fraction,
-                "mpi": self.mpi, "met_smearing": self.met_smearing, "cuts": PAPER.as_dict(), "code": self.code,
+                "mpi": self.mpi, "met_smearing": self.met_smearing, "cuts": self.cuts, "code": self.code,
                 "generator": version("pythia8mc"), "clustering": version("fastjet"),
             }
         )  # fmt: skip
+
+    @property
+    def cuts(self) -> dict[str, Any]:
+        """The selection, as plain values for keys and manifests."""
+        return self.four_leptons.as_dict() if self.four_leptons else PAPER.as_dict()
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Schema of this shard's event table."""
+        return FOUR_LEPTON_SCHEMA if self.four_leptons else EVENT_SCHEMA
+
+    @property
+    def reference(self) -> Reference:
+        """Normalisation of the sample at this beam energy."""
+        energy = self.four_leptons.beam_energy if self.four_leptons else BEAM_ENERGY
+        return reference(self.process.name, energy)
 
     def path(self, folder: str | Path) -> Path:
         """Parquet file of this shard in the data set ``folder``; the sidecar is beside it."""
@@ -75,15 +99,21 @@ class Shard:
     def make(self, folder: str | Path) -> dict[str, Any]:
         """Simulate the shard and store it; returns the sidecar. The sidecar is written last."""
         # Imported here: planning and checking must not need Pythia, and take milliseconds.
-        from raypipe.simulate.shard import simulate_shard
+        if self.four_leptons:
+            from raypipe.simulate.fourlepton.shard import simulate_shard
 
+            special: dict[str, Any] = {"settings": self.four_leptons}
+        else:
+            from raypipe.simulate.shard import simulate_shard
+
+            special = {"met_smearing": self.met_smearing}
         table, sidecar = simulate_shard(
             self.process, self.card, seed=self.seed, shard=self.number, n_generate=self.n_generate,
-            embedding_fraction=self.embedding_fraction, mpi=self.mpi, met_smearing=self.met_smearing,
+            embedding_fraction=self.embedding_fraction, mpi=self.mpi, **special,
         )  # fmt: skip
         path = self.path(folder)
         path.with_suffix(".json").unlink(missing_ok=True)
-        write_table(validate(table, f"sample {self.process.name}, shard {self.number}"), path)
+        write_table(validate(table, f"sample {self.process.name}, shard {self.number}", self.schema), path)
         sidecar |= {"key": self.key, "digest": file_digest(path)}
         write_json(path.with_suffix(".json"), sidecar)
         return sidecar
@@ -146,7 +176,6 @@ class Plan:
     """All samples of a data set."""
 
     samples: dict[str, SamplePlan]
-    window: tuple[float, float]
 
     @cached_property
     def key(self) -> str:
@@ -166,12 +195,13 @@ def plan(config: Config) -> Plan:
     """What a configuration asks for; an unknown sample or card, or a too wide mass window, is a `UserError`."""
     settings = config.simulate
     table = {name: processes.get(name) for name in settings.samples}
-    card = load_card(settings.card)
+    cards = {DIPHOTON: load_card(settings.card), FOUR_LEPTONS: load_card(settings.four_leptons.card)}
+    four_leptons = _four_leptons(settings.four_leptons)
     low, high = PAPER.window
-    if config.window.low < low or config.window.high > high:
+    window = getattr(config, "window", None)
+    if window is not None and (window.low < low or window.high > high):
         raise UserError(
-            f"window: {config.window.low:g}-{config.window.high:g} GeV, but simulated events are selected in "
-            f"{low:g}-{high:g} GeV"
+            f"window: {window.low:g}-{window.high:g} GeV, but simulated events are selected in {low:g}-{high:g} GeV"
         )
     code = code_digest("simulate")
     samples = {}
@@ -180,12 +210,22 @@ def plan(config: Config) -> Plan:
         per_shard = math.ceil(size.events / expected)
         # Two statistical deviations and one per cent above the number wanted: seldom another shard for a few events.
         n_generate = math.ceil((per_shard + 2 * math.sqrt(per_shard)) * 1.01 / table[name].efficiency)
+        final_state = table[name].final_state
         template = Shard(
-            process=table[name], card=card, number=0, seed=0, n_generate=n_generate,
+            process=table[name], card=cards[final_state], number=0, seed=0, n_generate=n_generate,
             embedding_fraction=size.embedding_fraction, mpi=settings.mpi, met_smearing=settings.met_smearing, code=code,
+            four_leptons=four_leptons if final_state == FOUR_LEPTONS else None,
         )  # fmt: skip
+        _ = template.reference  # a beam energy without a cross section is told now, not after the simulation
         samples[name] = SamplePlan(template, size.events, expected, config.seed)
-    return Plan(samples, (low, high))
+    return Plan(samples)
+
+
+def _four_leptons(section: FourLeptons) -> FourLeptonSettings:
+    """The configuration's section as the simulation's settings."""
+    values = section.selection.model_dump()
+    cuts = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return FourLeptonSettings(beam_energy=section.beam_energy, cuts=FourLeptonCuts(**cuts))
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -242,7 +282,7 @@ def assemble(wanted: Plan, folder: str | Path, sidecars: dict[str, list[dict[str
         "card": first.card.model_dump(mode="json"),
         "mpi": first.mpi,
         "met_smearing": first.met_smearing,
-        "cuts": PAPER.as_dict(),
+        "cuts": first.cuts,
         "versions": next(iter(sidecars.values()))[0]["versions"],
         "samples": samples,
     }
@@ -260,12 +300,16 @@ def _summary(sample: SamplePlan, sidecars: list[dict[str, Any]]) -> dict[str, An
     cross_section = float(shares @ [sidecar["pythia_cross_section_fb"] for sidecar in sidecars])
     efficiency = kept / total
     process = sample.template.process
-    reference_fb = process.reference.value(cross_section)
+    normalisation = sample.template.reference
+    reference_fb = normalisation.value(cross_section)
     embedding = sum(sidecar["n_embedding"] for sidecar in sidecars)
     flow = {step: sum(sidecar["cut_flow"][step] for sidecar in sidecars) for step in sidecars[0]["cut_flow"]}
     return {
         "title": process.title,
         "group": process.group,
+        "final_state": process.final_state,
+        "card": sample.template.card.name,
+        "cuts": sample.template.cuts,
         "n": kept,
         "n_split": {"embedding": embedding, "search": kept - embedding},
         "n_generated": total,
@@ -275,7 +319,7 @@ def _summary(sample: SamplePlan, sidecars: list[dict[str, Any]]) -> dict[str, An
         "pythia_cross_section_fb": cross_section,
         "pythia_cross_section_error_fb": float(np.sqrt(np.sum((shares * errors) ** 2))),
         "reference_cross_section_fb": reference_fb,
-        "reference": process.reference.as_dict(),
+        "reference": normalisation.as_dict(),
         "yield_per_fb": reference_fb * efficiency,
         "cpu_seconds": sum(sidecar["cpu_seconds"] for sidecar in sidecars),
         "max_rss_mib": max(sidecar["max_rss_mib"] for sidecar in sidecars),
@@ -292,5 +336,5 @@ def _join(paths: Iterable[Path], split: str, weight: float, target: Path) -> Non
         parts.append(table.filter(pc.equal(table["split"].cast(pa.string()), split)))
     table = pa.concat_tables(parts).unify_dictionaries()
     weights = pa.array(np.full(table.num_rows, weight))
-    position = EVENT_SCHEMA.get_field_index("weight")
-    write_table(table.set_column(position, EVENT_SCHEMA.field("weight"), weights), target)
+    position = table.schema.get_field_index("weight")
+    write_table(table.set_column(position, table.schema.field("weight"), weights), target)

@@ -73,25 +73,25 @@ def reconstruct(
         met_smearing: GeV, Gaussian width added to each component of the missing momentum.
     """
     kind, abs_eta = np.abs(particles.pdg), np.abs(particles.eta)
-    track = rng.random(len(kind)) < _track_efficiency(kind, abs_eta, particles.pt, card)
+    track = rng.random(len(kind)) < track_efficiency(kind, abs_eta, particles.pt, card)
 
     ecal, ecal_particles = electromagnetic_towers(particles, card, rng)
     hcal = hadronic_towers(particles, card, track, rng)
     tower_of = np.full(len(kind), -1)
     tower_of[ecal_particles] = ecal.cell_of
 
-    electron_tracks = _leptons(particles, np.flatnonzero(track & (kind == ELECTRON)), tower_of, card, rng)
-    muon_tracks = _leptons(particles, np.flatnonzero(track & (kind == MUON)), tower_of, card, rng, muon=True)
+    electron_tracks = lepton_tracks(particles, np.flatnonzero(track & (kind == ELECTRON)), tower_of, card, rng)
+    muon_tracks = lepton_tracks(particles, np.flatnonzero(track & (kind == MUON)), tower_of, card, rng, muon=True)
 
     from_electron = np.zeros(len(ecal), dtype=bool)
     from_electron[electron_tracks.tower[electron_tracks.tower >= 0]] = True
-    isolation = _isolation_flow(particles, track & ~np.isin(kind, (ELECTRON, MUON)), ecal, from_electron, hcal, card)
+    isolation = isolation_flow(particles, track & ~np.isin(kind, (ELECTRON, MUON)), ecal, from_electron, hcal, card)
 
     bright = np.flatnonzero((ecal.shares[:, 0] > card.photon_ecal_fraction) & ~from_electron)
     photons = Candidates(ecal.event[bright], ecal.pt[bright], ecal.eta[bright], ecal.phi[bright], bright)
-    photons = photons.select(_identified(photons, card.photon, isolation, card, rng))
-    electrons = electron_tracks.select(_identified(electron_tracks, card.electron, isolation, card, rng))
-    good_muon = _identified(muon_tracks, card.muon, isolation, card, rng)
+    photons = photons.select(identified(photons, card.photon, isolation, card, rng))
+    electrons = electron_tracks.select(identified(electron_tracks, card.electron, isolation, card, rng))
+    good_muon = identified(muon_tracks, card.muon, isolation, card, rng)
 
     met_x, met_y = _missing(particles.n_events, ecal, hcal, electrons, muon_tracks)
     met_x = met_x + met_smearing * rng.standard_normal(particles.n_events)
@@ -102,7 +102,7 @@ def reconstruct(
     )  # fmt: skip
 
 
-def _track_efficiency(kind: np.ndarray, abs_eta: np.ndarray, pt: np.ndarray, card: Card) -> np.ndarray:
+def track_efficiency(kind: np.ndarray, abs_eta: np.ndarray, pt: np.ndarray, card: Card) -> np.ndarray:
     """Probability of a track; zero for neutral and invisible particles."""
     efficiency = np.zeros(len(kind))
     charged_hadron = visible(kind) & (kind != ELECTRON) & (kind != PHOTON) & ~np.isin(kind, _NEUTRAL_HADRONS)
@@ -119,7 +119,7 @@ def momentum_sigma(regions: list[MomentumResolution], pt: np.ndarray, eta: np.nd
     return np.hypot(constant, slope * pt)
 
 
-def _leptons(
+def lepton_tracks(
     particles: Particles, use: np.ndarray, tower_of: np.ndarray, card: Card, rng: np.random.Generator, *,
     muon: bool = False,
 ) -> Candidates:  # fmt: skip
@@ -148,7 +148,7 @@ class _Flow:
     tower: np.ndarray
 
 
-def _isolation_flow(
+def isolation_flow(
     particles: Particles, tracks: np.ndarray, ecal: Towers, from_electron: np.ndarray, hcal: Towers, card: Card
 ) -> _Flow:
     """Charged-hadron tracks, photons (ECal towers without electrons), and the track-less part of the HCal towers."""
@@ -168,7 +168,7 @@ def _isolation_flow(
     return _Flow(*(column[order] for column in columns))
 
 
-def _identified(
+def identified(
     candidates: Candidates, cuts: Identification, flow: _Flow, card: Card, rng: np.random.Generator
 ) -> np.ndarray:
     """Mask of candidates that are hard, central, identified and isolated."""

@@ -12,7 +12,11 @@ from typing import Any
 
 import yaml
 
+from raypipe.errors import UserError
+
 FB_PER_PB = 1000.0
+BEAM_ENERGY = 13_000.0
+"""GeV, of both beams together: what ``cross_section_pb`` stands for."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,24 @@ def _entries() -> dict[str, Any]:
     return yaml.safe_load(Path(__file__).with_name("yields.yaml").read_text(encoding="utf-8"))
 
 
-def reference(sample: str) -> Reference:
-    """The normalisation of ``sample``: its entry of ``yields.yaml``, else one fb as for every signal."""
+def reference(sample: str, beam_energy: float = BEAM_ENERGY) -> Reference:
+    """The normalisation of ``sample``: its entry of ``yields.yaml``, else one fb as for every signal.
+
+    Raises:
+        UserError: the entry has no cross section at this ``beam_energy`` [GeV].
+    """
     values = _entries()
     entry = values["samples"].get(sample, values["signal"])
     cross_section = entry["cross_section_pb"]
     source = entry["source"]
+    if beam_energy != BEAM_ENERGY and sample in values["samples"] and cross_section != "generator":
+        others = entry.get("cross_section_pb_at", {})
+        if beam_energy not in others:
+            known = ", ".join(f"{energy:g}" for energy in (*others, BEAM_ENERGY))
+            raise UserError(
+                f"sample {sample}: yields.yaml has no cross section at {beam_energy:g} GeV (there is one at {known})"
+            )
+        cross_section = others[beam_energy]
     if cross_section == "generator":
         return Reference(None, float(entry.get("k_factor", 1.0)), source)
     branching = 1.0

@@ -11,14 +11,14 @@ from __future__ import annotations
 import difflib
 
 from raypipe.errors import UserError
-from raypipe.simulate.processes import electroweakino, fcnc, resonances, rpv, sm, squarks
+from raypipe.simulate.processes import electroweakino, fcnc, fourlepton, resonances, rpv, sm, squarks
 from raypipe.simulate.processes.base import GROUPS, Process
 
 __all__ = ["GROUPS", "PROCESSES", "Process", "get"]
 
 PROCESSES: dict[str, Process] = {
     process.name: process
-    for module in (sm, electroweakino, resonances, rpv, squarks, fcnc)
+    for module in (sm, electroweakino, resonances, rpv, squarks, fcnc, fourlepton)
     for process in module.ENTRIES
 }
 """All samples by name."""

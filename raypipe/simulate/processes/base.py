@@ -11,8 +11,12 @@ GROUPS = {
     0: "non-resonant", 1: "ggF", 2: "VBF", 3: "VH", 4: "ttH",
     -1: "chargino-neutralino", -2: "extended Higgs sector", -3: "RPV chargino pair", -4: "RPV chargino-neutralino",
     -5: "RPC sbottom", -6: "heavy resonance", -7: "FCNC top", -8: "RPC stop",
+    10: "4l continuum", 11: "H -> 4l", -10: "A -> BC -> 4l",
 }  # fmt: skip
-"""Labels of the contrastive loss (paper C, table 1): all mass points of a family share one."""
+"""Labels of the contrastive loss (paper C, table 1): all mass points of a family share one. From 10: four leptons."""
+
+DIPHOTON, FOUR_LEPTONS = "diphoton", "four_leptons"
+"""Final states: what a sample's events are selected and stored as."""
 
 LEADING_ORDER = "leading order; further jets from the parton shower"
 ISOTROPIC = "hand-set decays are isotropic (no spin correlations)"
@@ -47,6 +51,8 @@ class Process:
     """Pythia settings read after initialisation (an SLHA DECAY block overwrites earlier ones)."""
     matrix_element: str | None = None
     """Entry of `raypipe.simulate.matrix_elements.MATRIX_ELEMENTS`, for a hard process that Pythia does not have."""
+    final_state: str = DIPHOTON
+    """`DIPHOTON` or `FOUR_LEPTONS`: decides reconstruction, selection and event table."""
     veto_hard_photons: bool = False
     """Drop events whose two hard photons cannot pass the selection before hadronising them."""
     jet_fakes_photon: bool = False

@@ -1,0 +1,223 @@
+"""p p -> e- e+ mu- mu+ at parton level: cross section and unweighted events.
+
+The factorisation scale is fixed, by default at m_Z, as in the next-to-next-to-leading-order calculation of ZZ
+(arXiv:1405.2219), so that its K factors apply. Channel shares and the largest weight are found once for a set of
+cuts, from a random stream of their own, so that every shard of a sample works with the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from raypipe import seeds
+from raypipe.simulate.fourlepton.matrix_element import DOWN, UP, Electroweak, matrix_element_squared
+from raypipe.simulate.fourlepton.pdfs import QUARKS, Densities, pythia_densities
+from raypipe.simulate.fourlepton.phase_space import N_CHANNELS, Bounds, PhaseSpace, Points
+
+FB_PER_INVERSE_GEV2 = 0.3893793721e12
+"""(hbar c)^2 in fb GeV^2 (PDG)."""
+
+_TYPE = np.array([UP if quark % 2 == 0 else DOWN for quark in QUARKS])
+
+_ADAPTATIONS, _ADAPT_POINTS, _MAXIMUM_POINTS = 4, 60_000, 400_000
+_OVERWEIGHT = 1e-3
+"""Share of the cross section that may lie above the weight taken as the largest."""
+
+_BATCH = 50_000
+
+
+@dataclass(frozen=True)
+class PartonCuts:
+    """Cuts at parton level; those of the selection must be tighter by what shower and detector can move."""
+
+    beam_energy: float = 13_000.0
+    """GeV, both beams together."""
+    min_pt: float = 7.0
+    """GeV, of each lepton."""
+    max_eta: float = 2.7
+    """|eta| of each lepton."""
+    min_pair: float = 3.5
+    """GeV, mass of e+e- and mu+mu-."""
+    pair_window: tuple[float, float] | None = None
+    """GeV, a window for both pair masses instead of `min_pair`."""
+    scale: float = 91.1876
+    """GeV, factorisation scale."""
+
+
+@dataclass(frozen=True)
+class HardEvents:
+    """Unweighted parton-level events in the laboratory."""
+
+    quark: np.ndarray
+    """(n,) PDG id of the parton from the first beam (+z), negative for an antiquark; the other one is its opposite."""
+    x: np.ndarray
+    """(n, 2) momentum fractions."""
+    leptons: np.ndarray
+    """(n, 4, 4): (E, px, py, pz) of e-, e+, mu-, mu+, GeV."""
+    mass: np.ndarray
+    """(n,) mass of the four leptons, GeV."""
+
+    def __len__(self) -> int:
+        return len(self.mass)
+
+
+class HardProcess:
+    """The process within ``cuts``: weights of phase-space points, cross section, unweighted events."""
+
+    def __init__(self, cuts: PartonCuts, inputs: Electroweak | None = None, pdfs: Densities | None = None) -> None:
+        self.cuts = cuts
+        self.inputs = inputs or Electroweak()
+        self.pdfs = pdfs or pythia_densities()
+        low, high = cuts.pair_window or (cuts.min_pair, np.inf)
+        self._pair = (low**2, high**2)
+        # Momentum balance: the mass is at least the sum of the four transverse momenta.
+        self.space = PhaseSpace(
+            Bounds(
+                beam_energy=cuts.beam_energy, min_pair=low, min_total=max(2 * low, 4 * cuts.min_pt),
+                max_eta=cuts.max_eta, m_z=self.inputs.m_z, width_z=self.inputs.width_z,
+            )
+        )  # fmt: skip
+        self.shares = np.full(N_CHANNELS, 1 / N_CHANNELS)
+        self.largest = 0.0
+        self._set_up(seeds.generator(0, "four leptons", "set up"))
+
+    def _set_up(self, rng: np.random.Generator) -> None:
+        """Adapt the channel shares to the variance (Kleiss, Pittau), then find the largest weight."""
+        for _ in range(_ADAPTATIONS):
+            points = self.space.draw(_ADAPT_POINTS, self.shares, rng)
+            kept = self._passes(points)
+            points = points.select(kept)
+            densities = self.space.densities(points)
+            density = self.shares @ densities
+            weight = self._luminosity(points).sum(axis=(0, 1)) / density
+            variance = np.mean(densities / density * weight**2, axis=1)
+            shares = self.shares * np.sqrt(variance)
+            self.shares = np.maximum(shares / shares.sum(), 0.01)
+            self.shares /= self.shares.sum()
+        weights = np.concatenate([self.weights(_BATCH, rng)[1] for _ in range(_MAXIMUM_POINTS // _BATCH)])
+        ordered = np.sort(weights[weights > 0])[::-1]
+        # Largest w with sum over weights above it of (weight - w) <= the share allowed of the sum.
+        above = np.cumsum(ordered) - ordered * np.arange(1, len(ordered) + 1)
+        self.largest = float(ordered[np.searchsorted(above, _OVERWEIGHT * ordered.sum())])
+
+    def _passes(self, points: Points) -> np.ndarray:
+        """Mask of points within the cuts."""
+        p = points.leptons
+        pt2 = p[..., 1] ** 2 + p[..., 2] ** 2
+        kept = (pt2 > self.cuts.min_pt**2).all(axis=1)
+        eta = np.arcsinh(p[..., 3] / np.sqrt(np.maximum(pt2, 1e-12))) + points.rapidity[:, None]
+        kept &= (np.abs(eta) < self.cuts.max_eta).all(axis=1)
+        for i in (0, 2):
+            pair = p[:, i] + p[:, i + 1]
+            mass2 = pair[:, 0] ** 2 - (pair[:, 1:] ** 2).sum(axis=1)
+            kept &= (mass2 > self._pair[0]) & (mass2 < self._pair[1])
+        return kept
+
+    def _luminosity(self, points: Points) -> np.ndarray:
+        """d sigma / (ds dy dPhi_4) [fb GeV^-2] by quark flavour and direction, (2, 5, n).
+
+        The first index tells whether the quark or the antiquark comes from the first beam.
+        """
+        root = np.sqrt(points.s)
+        half = root / 2
+        partons = np.zeros((2, len(points), 4))
+        partons[:, :, 0] = half
+        partons[0, :, 3], partons[1, :, 3] = half, -half
+        tau = root / self.cuts.beam_energy
+        scale = np.full(len(points), self.cuts.scale)
+        first, second = (self.pdfs(tau * np.exp(sign * points.rapidity), scale) for sign in (1, -1))
+        n = len(QUARKS)
+        flux = FB_PER_INVERSE_GEV2 / (2 * points.s**2)
+        result = np.empty((2, n, len(points)))
+        for direction, (quarks, antiquarks) in enumerate(((first[:n], second[n:]), (first[n:], second[:n]))):
+            legs = np.concatenate(
+                [np.stack([partons[direction], partons[1 - direction]], axis=1), points.leptons], axis=1
+            )
+            squared = matrix_element_squared(legs, self.inputs)
+            result[direction] = quarks * antiquarks * squared[:, _TYPE].T * flux
+        return result
+
+    def weights(self, n: int, rng: np.random.Generator) -> tuple[Points, np.ndarray, np.ndarray]:
+        """``n`` tries: the points within the cuts, the weights [fb] of all tries, and the kept ones' flavour parts."""
+        points = self.space.draw(n, self.shares, rng)
+        kept = self._passes(points)
+        points = points.select(kept)
+        parts = self._luminosity(points) / (self.shares @ self.space.densities(points))
+        weights = np.zeros(n)
+        weights[kept] = parts.sum(axis=(0, 1))
+        return points, weights, parts
+
+    def cross_section(self, n: int, rng: np.random.Generator) -> tuple[float, float]:
+        """Cross section within the cuts and its statistical error [fb] from ``n`` tries."""
+        weights = np.concatenate([self.weights(min(_BATCH, n - i), rng)[1] for i in range(0, n, _BATCH)])
+        return float(weights.mean()), float(weights.std() / np.sqrt(n))
+
+
+class Unweighter:
+    """Unweighted events of a `HardProcess`, with the cross section that its tries measure."""
+
+    def __init__(self, process: HardProcess, rng: np.random.Generator) -> None:
+        self.process, self.rng = process, rng
+        self.tries, self._sum, self._sum2, self._overweight = 0, 0.0, 0.0, 0.0
+
+    def events(self, n: int) -> HardEvents:
+        """Exactly ``n`` events. A weight above the largest counts as the largest (`overweight` tells how much)."""
+        parts, found = [], 0
+        for part in self._batches():
+            parts.append(part)
+            found += len(part)
+            if found >= n:
+                break
+        columns = {
+            name: np.concatenate([getattr(part, name) for part in parts])[:n]
+            for name in HardEvents.__dataclass_fields__
+        }
+        return HardEvents(**columns)
+
+    def _batches(self) -> Iterator[HardEvents]:
+        process, rng = self.process, self.rng
+        while True:
+            points, weights, parts = process.weights(_BATCH, rng)
+            self.tries += _BATCH
+            self._sum += weights.sum()
+            self._sum2 += (weights**2).sum()
+            self._overweight += np.maximum(weights - process.largest, 0.0).sum()
+            kept = weights[weights > 0]
+            chosen = np.flatnonzero(rng.random(len(kept)) * process.largest < kept)
+            yield self._flavoured(points.select(chosen), parts[:, :, chosen])
+
+    def _flavoured(self, points: Points, parts: np.ndarray) -> HardEvents:
+        """Choose quark flavour and direction by their share of the weight, turn and boost to the laboratory."""
+        n = len(points)
+        shares = np.cumsum(parts.reshape(-1, n), axis=0)
+        choice = (self.rng.random(n) * shares[-1] > shares).sum(axis=0)
+        direction, flavour = np.divmod(choice, len(QUARKS))
+        quark = np.array(QUARKS)[flavour] * np.where(direction == 0, 1, -1)
+        root, y = np.sqrt(points.s), points.rapidity
+        tau = root / self.process.cuts.beam_energy
+        lab = points.leptons.copy()
+        cosh, sinh = np.cosh(y)[:, None], np.sinh(y)[:, None]
+        lab[..., 0] = cosh * points.leptons[..., 0] + sinh * points.leptons[..., 3]
+        lab[..., 3] = cosh * points.leptons[..., 3] + sinh * points.leptons[..., 0]
+        return HardEvents(quark, np.stack([tau * np.exp(y), tau * np.exp(-y)], axis=1), lab, root)
+
+    @property
+    def cross_section(self) -> tuple[float, float]:
+        """Cross section and statistical error [fb] of all tries so far."""
+        mean = float(self._sum / self.tries)
+        return mean, float(np.sqrt(max(self._sum2 / self.tries - mean**2, 0.0) / self.tries))
+
+    @property
+    def overweight(self) -> float:
+        """Share of the cross section cut off by the largest weight."""
+        return float(self._overweight / self._sum)
+
+
+@cache
+def hard_process(cuts: PartonCuts) -> HardProcess:
+    """The process set up for these cuts, once in each worker."""
+    return HardProcess(cuts)

@@ -1,0 +1,106 @@
+"""The four leptons of an event and the cuts on them, with their cut flow.
+
+Paper B names no cut: its leptons are those of the default CMS card of Delphes (pT > 10 GeV, |eta| < 2.5 and 2.4), and
+MadGraph's default lepton cuts (pT > 10 GeV, |eta| < 2.5, distance 0.4) stand before it. What is set here beyond the
+card is raypipe's default, never the paper's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from raypipe.simulate.fourlepton.detector import Leptons
+from raypipe.simulate.ragged import delta_r, order_and_rank
+
+Z_MASS = 91.1876
+"""GeV."""
+
+
+@dataclass(frozen=True)
+class FourLeptonCuts:
+    """Cuts of the four-lepton selection, GeV."""
+
+    electron_pt: float = 10.0
+    """Smallest pT of an electron (the card's own threshold when lower)."""
+    muon_pt: float = 10.0
+    """Smallest pT of a muon."""
+    leading_pt: tuple[float, ...] = ()
+    """Smallest pT of the hardest, second hardest.. lepton; triggers."""
+    min_pair: float = 4.0
+    """Smallest mass of e+e- and of mu+mu-."""
+    min_delta_r: float = 0.02
+    """Smallest distance between any two of the four leptons."""
+    z1_window: tuple[float, float] | None = None
+    """Window of the pair mass nearer m_Z."""
+    z2_window: tuple[float, float] | None = None
+    """Window of the other pair's mass."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for keys and manifests."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+STEPS = ("generated", "four_leptons", "transverse_momenta", "pair_masses")
+"""Names of the cut flow, in order; `generated` counts events that hold e+ e- mu+ mu- in truth."""
+
+
+@dataclass(frozen=True)
+class Quadruplets:
+    """The selected events' leptons: arrays of (n, 4) in the order e-, e+, mu-, mu+, and masses of (n,)."""
+
+    event: np.ndarray
+    """Event number in the batch, rising."""
+    pt: np.ndarray
+    eta: np.ndarray
+    phi: np.ndarray
+    m_4l: np.ndarray
+    m_ee: np.ndarray
+    m_mumu: np.ndarray
+    cut_flow: dict[str, int] = field(default_factory=dict)
+
+
+def select(leptons: Leptons, n_events: int, cuts: FourLeptonCuts | None = None) -> Quadruplets:
+    """The hardest e-, e+, mu- and mu+ of each event, and all ``cuts`` on them."""
+    cuts = cuts or FourLeptonCuts()
+    dense = np.full((n_events, 4), -1)
+    for slot, (is_muon, charge) in enumerate(((False, -1), (False, 1), (True, -1), (True, 1))):
+        use = np.flatnonzero((leptons.is_muon == is_muon) & (leptons.charge == charge))
+        order, rank = order_and_rank(leptons.event[use], leptons.pt[use])
+        first = use[order[rank == 0]]
+        dense[leptons.event[first], slot] = first
+    events = np.flatnonzero((dense >= 0).all(axis=1))
+    chosen = dense[events]
+    pt, eta, phi = (getattr(leptons, name)[chosen].reshape(-1, 4) for name in ("pt", "eta", "phi"))
+    flow = {"four_leptons": len(events)}
+
+    hard = (pt[:, :2] > cuts.electron_pt).all(axis=1) & (pt[:, 2:] > cuts.muon_pt).all(axis=1)
+    ordered = -np.sort(-pt, axis=1)
+    for place, threshold in enumerate(cuts.leading_pt):
+        hard &= ordered[:, place] > threshold
+    flow["transverse_momenta"] = int(hard.sum())
+
+    m_4l, m_ee, m_mumu = (mass(pt[:, i], eta[:, i], phi[:, i]) for i in (slice(0, 4), slice(0, 2), slice(2, 4)))
+    kept = hard & (np.minimum(m_ee, m_mumu) > cuts.min_pair)
+    for i in range(4):
+        for j in range(i):
+            kept &= delta_r(eta[:, i], phi[:, i], eta[:, j], phi[:, j]) > cuts.min_delta_r
+    ee_is_z1 = np.abs(m_ee - Z_MASS) < np.abs(m_mumu - Z_MASS)
+    z1, z2 = np.where(ee_is_z1, m_ee, m_mumu), np.where(ee_is_z1, m_mumu, m_ee)
+    for value, window in ((z1, cuts.z1_window), (z2, cuts.z2_window)):
+        if window is not None:
+            kept &= (value > window[0]) & (value < window[1])
+    flow["pair_masses"] = int(kept.sum())
+    return Quadruplets(
+        event=events[kept], pt=pt[kept], eta=eta[kept], phi=phi[kept],
+        m_4l=m_4l[kept], m_ee=m_ee[kept], m_mumu=m_mumu[kept], cut_flow=flow,
+    )  # fmt: skip
+
+
+def mass(pt: np.ndarray, eta: np.ndarray, phi: np.ndarray) -> np.ndarray:
+    """Invariant mass of the massless momenta along the last axis."""
+    energy = (pt * np.cosh(eta)).sum(axis=-1)
+    px, py, pz = ((pt * f).sum(axis=-1) for f in (np.cos(phi), np.sin(phi), np.sinh(eta)))
+    return np.sqrt(np.maximum(energy**2 - px**2 - py**2 - pz**2, 0.0))
