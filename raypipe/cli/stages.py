@@ -1,4 +1,4 @@
-"""The stages of a search as commands: embed, search, scan, report (`raypipe.cli.simulate` has the first)."""
+"""The stages of a search as commands: embed, search, scan (`simulate` and `report` have modules of their own)."""
 
 from __future__ import annotations
 
@@ -124,24 +124,3 @@ def _status(config: Any, as_json: bool) -> None:
     tell(found)
     if as_json:
         emit(found.as_dict())
-
-
-@click.command()
-@options
-def report(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...]) -> None:
-    """Make figures, page and summary again from a finished or unfinished scan.
-
-    \b
-    Example:
-      raypipe report --config configs/contrastive/laptop.yaml --json
-    """
-    from raypipe.cluster.pipeline import Run, print_summary
-
-    config = load(path, output, overrides)
-    if config.search == "multilepton":
-        return multilepton.report(config, as_json)
-    with Run(config) as run:
-        summary = run.report()
-        print_summary(summary, run.folder)
-        if as_json:
-            emit(summary)

@@ -49,6 +49,19 @@ def count_rows(path: str | Path) -> int:
         return file.metadata.num_rows
 
 
+def read_schema(path: str | Path) -> pa.Schema:
+    """Columns and types of a Parquet file, from its footer."""
+    with _opened(path) as file:
+        return file.schema_arrow
+
+
+def stream_table(path: str | Path, columns: Sequence[str], rows: int = 2 * ROW_GROUP) -> Iterator[pa.Table]:
+    """The file in pieces of at most ``rows`` rows, so that files larger than memory can be read."""
+    with _opened(path, columns) as file:
+        for batch in file.iter_batches(batch_size=rows, columns=list(columns)):
+            yield pa.Table.from_batches([batch])
+
+
 def read_rows(path: str | Path, columns: Sequence[str], start: int, stop: int) -> pa.Table:
     """Rows ``start`` to ``stop`` of a Parquet file; only the row groups that hold them are read."""
     with _opened(path, columns) as file:

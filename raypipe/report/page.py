@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from raypipe.config import Config
-from raypipe.files import write_text
+from raypipe.report.html import Section, Table, image, write_html
 from raypipe.report.summary import with_error
 from raypipe.search.result import NO_SIGNAL
-
-
-@dataclass(frozen=True)
-class _Table:
-    head: list[str]
-    rows: list[list[str]]
-
-
-@dataclass(frozen=True)
-class _Section:
-    title: str
-    text: str = ""
-    tables: list[_Table] = field(default_factory=list)
-    figures: list[dict[str, str]] = field(default_factory=list)
-    code: str = ""
-
 
 CAPTIONS = {
     "significances": "Significance of the observed over the expected events, before and after the cut. Dots are single "
@@ -79,10 +59,10 @@ def headlines(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _events_section(manifest: dict[str, Any], config: Config) -> _Section:
+def _events_section(manifest: dict[str, Any], config: Config) -> Section:
     samples = manifest["samples"]
     luminosity = config.pseudodata.luminosity
-    yields = _Table(
+    yields = Table(
         ["sample", "group", "generated", "selected", "embedding", "search", "efficiency", "reference σ·BR [fb]",
          "events / fb⁻¹", f"events at {luminosity:g} fb⁻¹"],
         [
@@ -94,11 +74,11 @@ def _events_section(manifest: dict[str, Any], config: Config) -> _Section:
         ],
     )  # fmt: skip
     steps = list(next(iter(samples.values()))["cut_flow"])
-    flow = _Table(
+    flow = Table(
         ["sample", *[step.replace("_", " ") for step in steps]],
         [[name, *[f"{s['cut_flow'][step]:,}" for step in steps]] for name, s in samples.items()],
     )
-    return _Section(
+    return Section(
         "Events",
         "Simulated with Pythia 8 and a parametrised detector. Signals are normalised to a nominal cross section and "
         "injected by S/√B.",
@@ -112,46 +92,38 @@ def write_page(
     """Write the page; images are embedded, so that the file can be mailed alone."""
 
     def images(*names: str) -> list[dict[str, str]]:
-        return [
-            {"caption": CAPTIONS[n], "data": base64.b64encode(figures[n].read_bytes()).decode()}
-            for n in names
-            if n in figures
-        ]
+        return [image(figures[n], CAPTIONS[n]) for n in names if n in figures]
 
-    stages = _Table(
+    stages = Table(
         ["stage", "seconds", "share"],
         [[k, f"{v:.1f}", f"{summary['stage_share'][k]:.0%}"] for k, v in summary["stage_seconds"].items()],
     )
     provenance = {k: summary[k] for k in ("config_hash", "code", "versions", "peak_rss_gib", "date")}
     sections = [
-        _Section(
+        Section(
             "Significances",
             "z: observed events in the signal region against the background expected from the template, as an analyst "
             "would see it, with all its uncertainties. S/√B and SIC: from the truth. Errors are standard errors over "
             f"instances; instances share {summary['instance_overlap']:.0%} of their background events, because they "
             "are drawn from the same finite simulation.",
-            [_Table(*result_rows(summary["results_all_working_points"]))],
+            [Table(*result_rows(summary["results_all_working_points"]))],
             images("significances", "sic"),
         ),
-        _Section("Background model", "", [], images("closure", "masses_signal", "masses_no_signal")),
-        _Section("Latent space", "", [], images("latents_signal", "latents_no_signal", "encoder_training")),
+        Section("Background model", "", [], images("closure", "masses_signal", "masses_no_signal")),
+        Section("Latent space", "", [], images("latents_signal", "latents_no_signal", "encoder_training")),
         _events_section(manifest, config),
-        _Section("Where the time went", f"Peak memory {summary['peak_rss_gib']:.2f} GiB.", [stages]),
-        _Section("Configuration", "", code=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)),
-        _Section("Versions", "", code=yaml.safe_dump(provenance, sort_keys=False)),
+        Section("Where the time went", f"Peak memory {summary['peak_rss_gib']:.2f} GiB.", [stages]),
+        Section("Configuration", "", code=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)),
+        Section("Versions", "", code=yaml.safe_dump(provenance, sort_keys=False)),
     ]
     if summary["failed_trials"]:
         rows = [[f["signal"], f"{f['strength']:g}", str(f["instance"]), f["error"]] for f in summary["failed_trials"]]
-        sections.insert(1, _Section("Failed trials", "", [_Table(["signal", "strength", "instance", "error"], rows)]))
-    source = resources.files("raypipe.report").joinpath("page.html").read_text(encoding="utf-8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
-    write_text(
+        sections.insert(1, Section("Failed trials", "", [Table(["signal", "strength", "instance", "error"], rows)]))
+    write_html(
         path,
-        template.render(
-            title=f"{config.search} search: {config.embedding.name.upper()} embedding",
-            subtitle=f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, signal region "
-            f"{config.window.sr_low:g}-{config.window.sr_high:g} GeV, {summary['date']}",
-            headlines=headlines(summary),
-            sections=sections,
-        ),
+        f"{config.search} search: {config.embedding.name.upper()} embedding",
+        f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, signal region "
+        f"{config.window.sr_low:g}-{config.window.sr_high:g} GeV, {summary['date']}",
+        headlines(summary),
+        sections,
     )

@@ -1,0 +1,199 @@
+"""A data set in one pass: weighted spectra, means and shares of every sample, piece by piece.
+
+Nothing but sums is kept, so files larger than memory work. The two splits of a sample each carry its whole yield
+(`raypipe.events.schema`); together they are averaged in proportion to their number of events, which leaves every event
+of a simulated sample with the same weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.errors import UserError
+from raypipe.events.schema import tensor_values
+from raypipe.events.table import count_rows, stream_table
+from raypipe.report.validation_quantities import Batch, Kind, kind_of
+
+
+@dataclass
+class Spectrum:
+    """A weighted histogram that remembers what fell outside; ``edges`` (k + 1,) rising."""
+
+    edges: np.ndarray
+    sums: np.ndarray = field(init=False)
+    """(k + 2,) sum of weights: below, the k bins, above."""
+    squares: np.ndarray = field(init=False)
+    """(k + 2,) sum of squared weights."""
+
+    def __post_init__(self) -> None:
+        self.sums, self.squares = np.zeros((2, len(self.edges) + 1))
+
+    def add(self, values: np.ndarray, weights: np.ndarray) -> None:
+        """Fill with ``values`` (n,) and ``weights`` (n,); the last bin includes its upper edge, as NumPy's."""
+        place = np.searchsorted(self.edges, values, side="right")
+        place[values == self.edges[-1]] = len(self.edges) - 1
+        self.sums += np.bincount(place, weights, len(self.sums))
+        self.squares += np.bincount(place, weights**2, len(self.sums))
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(k,) sum of weights inside each bin."""
+        return self.sums[1:-1]
+
+    @property
+    def errors(self) -> np.ndarray:
+        """(k,) statistical errors of `counts`, root of the sum of squared weights."""
+        return np.sqrt(self.squares[1:-1])
+
+    def shape(self) -> tuple[np.ndarray, np.ndarray]:
+        """Share of all events in each bin (outside included in the total) and its statistical error."""
+        total = self.sums.sum() or 1.0
+        return self.counts / total, self.errors / total
+
+    def between(self, low: float, high: float) -> float:
+        """Sum of weights between two of the edges."""
+        first, last = np.searchsorted(self.edges, [low, high])
+        return float(self.counts[first:last].sum())
+
+    def quantiles(self, shares: list[float]) -> np.ndarray:
+        """Values below which the given shares of what is inside lie; linear within a bin."""
+        cumulative = np.r_[0.0, np.cumsum(self.counts)]
+        if cumulative[-1] <= 0:
+            return np.full(len(shares), np.nan)
+        return np.interp(np.array(shares) * cumulative[-1], cumulative, self.edges)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; counts are in the unit of the weights."""
+        return {
+            "edges": self.edges.tolist(), "counts": self.counts.tolist(), "errors": self.errors.tolist(),
+            "below": float(self.sums[0]), "above": float(self.sums[-1]),
+        }  # fmt: skip
+
+
+@dataclass
+class Mean:
+    """A weighted mean with its statistical error; of a mask it is a weighted share."""
+
+    w: float = 0.0
+    wx: float = 0.0
+    ww: float = 0.0
+    wwx: float = 0.0
+    wwxx: float = 0.0
+
+    def add(self, values: np.ndarray, weights: np.ndarray) -> None:
+        """Fill with ``values`` (n,), numbers or booleans."""
+        squares = weights**2
+        self.w += float(weights.sum())
+        self.wx += float(weights @ values)
+        self.ww += float(squares.sum())
+        self.wwx += float(squares @ values)
+        self.wwxx += float(squares @ np.square(values, dtype=np.float64))
+
+    @property
+    def value(self) -> float | None:
+        """Sum w x / sum w; None where no event was filled."""
+        return self.wx / self.w if self.w else None
+
+    @property
+    def error(self) -> float | None:
+        """Root of sum w^2 (x - mean)^2, over sum w."""
+        if not self.w:
+            return None
+        mean = self.wx / self.w
+        return float(np.sqrt(max(self.wwxx - 2 * mean * self.wwx + mean**2 * self.ww, 0.0)) / self.w)
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Value and error."""
+        return {"value": self.value, "error": self.error}
+
+
+@dataclass
+class SampleSums:
+    """All that one pass over a sample's files found."""
+
+    name: str
+    kind: Kind
+    group: int
+    rows: dict[str, int]
+    """Events of each split."""
+    weight: dict[str, float]
+    """Sum of weights of each split."""
+    size: int
+    """Bytes of the files."""
+    spectra: dict[str, Spectrum]
+    means: dict[str, Mean]
+
+    @property
+    def events(self) -> int:
+        """Rows of all splits."""
+        return sum(self.rows.values())
+
+    @property
+    def yield_per_fb(self) -> float:
+        """Sum of weights, the splits averaged in proportion to their number of events."""
+        return sum(self.weight[s] * self.rows[s] / self.events for s in self.rows) if self.events else 0.0
+
+
+def read_batch(table: pa.Table, source: Path, first: int) -> Batch:
+    """The columns of one piece as float64 arrays; what is not finite, or a negative weight, is a `UserError`.
+
+    Args:
+        first: row of the file at which the piece begins, for the message.
+    """
+    batch = {}
+    for name in table.column_names:
+        column = table[name]
+        is_tensor = isinstance(column.type, pa.FixedShapeTensorType)
+        # Tensors stay float32: they are most of the memory, and only compared and counted.
+        values = tensor_values(column) if is_tensor else column.to_numpy().astype(np.float64)
+        good = np.isfinite(values) if name != "weight" else np.isfinite(values) & (values >= 0)
+        if not good.all():
+            where = tuple(int(i) for i in np.argwhere(~good)[0])
+            what = "is negative" if np.isfinite(values[where]) else "is not finite"
+            raise UserError(f"{source}: column {name!r}, row {first + where[0]}: {values[where]} {what}")
+        batch[name] = values
+    return batch
+
+
+def collect(name: str, group: int, files: Mapping[str, Sequence[Path]], keep: Kind | None = None) -> SampleSums:
+    """One pass over the files (split -> paths) of a sample.
+
+    Args:
+        keep: the quantities to take; those that the first file offers where not given.
+
+    Raises:
+        UserError: a missing, damaged or foreign file, a value that is not finite, a negative weight.
+    """
+    rows = {split: sum(count_rows(path) for path in paths) for split, paths in files.items()}
+    total = sum(rows.values()) or 1
+    kind = keep or kind_of(next(iter(files.values()))[0])
+    sums = SampleSums(
+        name, kind, group, rows, dict.fromkeys(files, 0.0),
+        sum(path.stat().st_size for paths in files.values() for path in paths),
+        {q.name: Spectrum(q.edges) for q in kind.quantities}, {},
+    )  # fmt: skip
+    for split, paths in files.items():
+        factor = rows[split] / total
+        for batch in (batch for path in paths for batch in _pieces(path, kind)):
+            sums.weight[split] += float(batch["weight"].sum())
+            weights = batch["weight"] * factor
+            for quantity in kind.quantities:
+                values, mask = quantity.values(batch), quantity.present(batch)
+                sums.spectra[quantity.name].add(values[mask], weights[mask])
+            for label, (values, mask) in kind.means(batch).items():
+                sums.means.setdefault(label, Mean()).add(values[mask], weights[mask])
+    return sums
+
+
+def _pieces(path: Path, kind: Kind) -> Iterator[Batch]:
+    first = 0
+    for table in stream_table(path, kind.columns):
+        if table.num_rows:
+            yield read_batch(table, path, first)
+        first += table.num_rows

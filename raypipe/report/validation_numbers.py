@@ -1,0 +1,168 @@
+"""The numbers of a validation page: yields, peaks, smoothness, means and shares, as plain JSON values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from raypipe.report.validation_data import Mean, SampleSums, Spectrum
+from raypipe.report.validation_presence import SLOT_NAMES, references
+
+MEANS = ("n_jet", "n_btag", "n_fatjet", "n_lepton", "met", "n_photon", "pt_yy")
+"""Means of the diphoton table that the page shows."""
+
+FROM_MANIFEST = (
+    "n_generated", "efficiency", "efficiency_error", "reference_cross_section_fb", "pythia_cross_section_fb",
+    "cut_flow",
+)  # fmt: skip
+"""What the page takes over from the manifest."""
+
+PEAK_REACH = 3.0
+"""GeV on either side of the highest point, from which a peak's position is taken."""
+
+SPLIT_TOLERANCE = 1e-6
+"""Relative difference between a split's sum of weights and the yield in the manifest that is rounding."""
+
+
+def peak(spectrum: Spectrum, low: float = -np.inf, high: float = np.inf) -> dict[str, float] | None:
+    """Position of the highest peak between ``low`` and ``high``, and its width.
+
+    The position is the weighted median within `PEAK_REACH` of the highest GeV, a robust one for a peak on a slope; its
+    error that of a median, 1.2533 sigma / sqrt(n_eff). ``sigma68`` is half the central 68.27 % of everything between
+    ``low`` and ``high``.
+    """
+    centres = (spectrum.edges[:-1] + spectrum.edges[1:]) / 2
+    inside = (centres > low) & (centres < high)
+    counts = np.where(inside, spectrum.counts, 0.0)
+    if not counts.any():
+        return None
+    bins = max(1, round(1.0 / (spectrum.edges[1] - spectrum.edges[0])))
+    smooth = np.convolve(counts, np.ones(bins) / bins, mode="same")
+    near = np.abs(centres - centres[np.argmax(smooth)]) < PEAK_REACH
+    core, whole = (_part(spectrum, mask & inside) for mask in (near, np.ones_like(near)))
+    position, (left, right) = core.quantiles([0.5])[0], core.quantiles([0.15865, 0.84135])
+    n_eff = core.counts.sum() ** 2 / core.squares[1:-1].sum()
+    wide = whole.quantiles([0.15865, 0.84135])
+    return {
+        "position": float(position), "error": float(1.2533 * (right - left) / 2 / np.sqrt(n_eff)),
+        "median": float(whole.quantiles([0.5])[0]), "sigma68": float((wide[1] - wide[0]) / 2),
+    }  # fmt: skip
+
+
+def _part(spectrum: Spectrum, mask: np.ndarray) -> Spectrum:
+    part = Spectrum(spectrum.edges)
+    part.sums[1:-1], part.squares[1:-1] = spectrum.counts * mask, spectrum.squares[1:-1] * mask
+    return part
+
+
+def smoothness(spectrum: Spectrum, degree: int = 3) -> dict[str, float] | None:
+    """Fit of exp(polynomial) to a spectrum: a continuum that falls without an edge has a good chi2.
+
+    Iterated weighted least squares with the variance from the fit (not from the data, which would pull it down).
+    ``largest_pull`` is the bin furthest from the curve in standard deviations. None below 50 effective events a bin.
+    """
+    counts, squares = spectrum.counts, spectrum.squares[1:-1]
+    if counts.min() <= 0 or counts.min() ** 2 / squares[np.argmin(counts)] < 50:
+        return None
+    x = np.linspace(-1, 1, len(counts))
+    per_weight = squares.sum() / counts.sum()
+    model = counts
+    for _ in range(8):
+        # d ln(model): linearised around the present curve.
+        target = np.log(model) + (counts - model) / model
+        fit = np.polynomial.polynomial.polyfit(x, target, degree, w=np.sqrt(model / per_weight))
+        model = np.exp(np.polynomial.polynomial.polyval(x, fit))
+    pulls = (counts - model) / np.sqrt(model * per_weight)
+    chi2, ndf = float(np.sum(pulls**2)), len(counts) - degree - 1
+    return {
+        "chi2": chi2, "ndf": ndf, "p_value": float(stats.chi2.sf(chi2, ndf)),
+        "largest_pull": float(pulls[np.argmax(np.abs(pulls))]), "largest_at": float(_centre(spectrum, pulls)),
+    }  # fmt: skip
+
+
+def _centre(spectrum: Spectrum, pulls: np.ndarray) -> float:
+    k = int(np.argmax(np.abs(pulls)))
+    return (spectrum.edges[k] + spectrum.edges[k + 1]) / 2
+
+
+def yields(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:
+    """Yield of one sample beside its reference.
+
+    ``of_reference``: sum of weights over reference cross section x efficiency; one if the weights are right.
+    ``of_others``: over the yield that another simulation found (``references.yaml``).
+    """
+    found = {"per_fb": sums.yield_per_fb, "events": sums.rows, "sum_of_weights": sums.weight}
+    found |= {key: entry[key] for key in FROM_MANIFEST if key in entry}
+    if {"efficiency", "reference_cross_section_fb"} <= entry.keys():
+        expected = entry["efficiency"] * entry["reference_cross_section_fb"]
+        found["of_reference"] = {s: w / expected if expected else None for s, w in sums.weight.items()}
+        found["k_factor"] = _ratio(entry["reference_cross_section_fb"], entry.get("pythia_cross_section_fb"))
+    other = references()["yields"].get(sums.name)
+    if other is not None:
+        ours = sums.yield_per_fb
+        if "window" in other and "m_yy_fine" in sums.spectra:
+            ours = sums.spectra["m_yy_fine"].between(*other["window"])
+        if other.get("without_k"):
+            ours /= entry.get("reference", {}).get("k_factor", 1.0)
+        found["others"] = other | {"ours": ours, "ratio": _ratio(ours, other["per_fb"])}
+    found["others_k_factor"] = references()["k_factors"].get(sums.name)
+    return found
+
+
+def _ratio(top: float, bottom: float | None) -> float | None:
+    return top / bottom if bottom else None
+
+
+def presence_table(sums: SampleSums) -> dict[str, Any] | None:
+    """Shares of filled slots beside the reference; None where there is no reference for the sample."""
+    theirs = references()["presence"]
+    if sums.name not in theirs["samples"] or "window.jet1" not in sums.means:
+        return None
+    entry = theirs["samples"][sums.name]
+
+    def of(name: str) -> Mean:
+        return sums.means[f"window.{name}"]
+
+    slots = {
+        slot: {
+            "ours": of(slot).value, "error": of(slot).error, "reference": reference,
+            "difference": None if of(slot).value is None else of(slot).value - reference,
+        }
+        for slot, reference in zip(SLOT_NAMES, entry["shares"], strict=True)
+    }  # fmt: skip
+    means = {
+        name: {**(of(name) if name != "n_jet" else sums.means[name]).as_dict(), "reference": value}
+        for name, value in theirs["means"].get(sums.name, {}).items()
+    }
+    variants = {name.removeprefix("window."): mean.as_dict() for name, mean in sums.means.items() if ".fat_" in name}
+    return {"label": entry["label"], "slots": slots, "means": means, "variants": variants}
+
+
+def sample_numbers(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:
+    """Everything known of one sample.
+
+    Args:
+        entry: the sample's part of the manifest.
+    """
+    fine = {n.removesuffix("_fine"): s for n, s in sums.spectra.items() if n.endswith("_fine")}
+    numbers = {
+        "kind": sums.kind.name, "group": sums.group, "title": entry.get("title", ""),
+        "yield": yields(sums, entry),
+        "means": {n: m.as_dict() for n, m in sums.means.items() if "." not in n},
+        "peaks": {n: peak(s) for n, s in fine.items()},
+        "presence": presence_table(sums),
+        "bytes": sums.size, "bytes_per_event": _ratio(sums.size, sums.events),
+        "skipped_files": skipped(entry),
+        "spectra": {q.name: sums.spectra[q.name].as_dict() for q in sums.kind.quantities if q.shown},
+    }  # fmt: skip
+    if sums.group == 0 and "m_yy" in sums.spectra:
+        numbers["smoothness"] = smoothness(sums.spectra["m_yy"])
+    return numbers
+
+
+def skipped(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """Input files of an imported sample that could not be read, as its sidecar says: ``file`` and ``error`` each."""
+    found = entry.get("skipped_files") or entry.get("skipped") or []
+    return [s if isinstance(s, dict) else {"file": str(s), "error": ""} for s in found]

@@ -1,0 +1,295 @@
+"""The validation page of a data set: its numbers against NumPy and closed forms, its errors, its command."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from raypipe.cli import main
+from raypipe.errors import UserError
+from raypipe.events.schema import FEATURES, tensor_column, tensor_values
+from raypipe.events.table import ROW_GROUP, stream_table, write_table
+from raypipe.files import write_json
+from raypipe.report.validation import make_validation, measure, panels
+from raypipe.report.validation_data import Mean, Spectrum, collect
+from raypipe.report.validation_numbers import peak, presence_table, smoothness
+from raypipe.report.validation_page import headlines
+from raypipe.report.validation_presence import SLOT_NAMES, presence, with_photons
+from raypipe.report.validation_quantities import DIPHOTON, kind_of
+from tests.events.helpers import event_table, replace
+
+
+def data_set(folder, samples: dict[str, dict[str, pa.Table]], **extra):
+    """A finished data set folder of the given tables, sample -> split -> table."""
+    entries = {}
+    for name, splits in samples.items():
+        files = {}
+        for split, table in splits.items():
+            write_table(table, folder / split / f"{name}.parquet")
+            files[f"{split}/{name}.parquet"] = (folder / split / f"{name}.parquet").stat().st_size
+        table = next(iter(splits.values()))
+        entries[name] = {"group": table["group"][0].as_py(), "title": name, "files": files, **extra.get(name, {})}
+    write_json(folder / "dataset.json", {"format": 1, "mpi": False, "samples": entries})
+    return folder
+
+
+def weighted(n: int, seed: int, **kwargs) -> pa.Table:
+    """An event table with weights that differ from event to event."""
+    weights = np.random.default_rng(seed).uniform(0.1, 2.0, n)
+    return replace(event_table(n, seed=seed, **kwargs), "weight", pa.array(weights))
+
+
+def joined(tables) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Columns of all tables, and weights that average the splits in proportion to their events."""
+    total = sum(t.num_rows for t in tables)
+    names = ("m_yy", "pt_yy", "objects", "features")
+    columns = {}
+    for name in names:
+        parts = [tensor_values(t[name]) if name in {"objects", "features"} else t[name].to_numpy() for t in tables]
+        columns[name] = np.concatenate(parts).astype(float)
+    return columns, np.concatenate([t["weight"].to_numpy() * t.num_rows / total for t in tables])
+
+
+def test_numbers_agree_with_numpy(tmp_path):
+    tables = {"embedding": weighted(700, 1, split="embedding"), "search": weighted(1900, 2, first=10_000)}
+    _, numbers = measure(data_set(tmp_path / "events", {"yy": tables}))
+    columns, weights = joined(tables.values())
+    found = numbers["samples"]["yy"]
+    assert found["yield"]["per_fb"] == pytest.approx(weights.sum(), rel=1e-12)
+    for split, table in tables.items():
+        assert found["yield"]["sum_of_weights"][split] == pytest.approx(table["weight"].to_numpy().sum(), rel=1e-12)
+    for name, values in (("m_yy", columns["m_yy"]), ("pt_yy", columns["pt_yy"]),
+                         ("met", columns["features"][:, FEATURES.index("met")])):  # fmt: skip
+        spectrum = found["spectra"][name]
+        edges = np.array(spectrum["edges"])
+        np.testing.assert_allclose(spectrum["counts"], np.histogram(values, edges, weights=weights)[0], rtol=1e-10)
+        squares = np.histogram(values, edges, weights=weights**2)[0]
+        np.testing.assert_allclose(np.square(spectrum["errors"]), squares, rtol=1e-10)
+        assert spectrum["below"] == pytest.approx(weights[values < edges[0]].sum())
+        assert spectrum["above"] == pytest.approx(weights[values > edges[-1]].sum())
+    fat = (columns["objects"][:, 4:6, 0] > 0).sum(axis=1)
+    mean = np.average(fat, weights=weights)
+    assert found["means"]["n_fatjet"]["value"] == pytest.approx(mean, rel=1e-12)
+    error = np.sqrt(np.sum(weights**2 * (fat - mean) ** 2)) / weights.sum()
+    assert found["means"]["n_fatjet"]["error"] == pytest.approx(error, rel=1e-6)
+    window = (columns["m_yy"] > 105) & (columns["m_yy"] < 145)
+    for slot, place in zip(SLOT_NAMES, (0, 1, 2, 3, 4, 5, 6, 8), strict=True):
+        share = np.average(columns["objects"][window, place, 0] > 0, weights=weights[window])
+        assert found["presence"]["slots"][slot]["ours"] == pytest.approx(share, rel=1e-12)
+    assert found["bytes_per_event"] == pytest.approx(
+        sum(p.stat().st_size for p in (tmp_path / "events").glob("*/*.parquet")) / 2600
+    )
+
+
+def test_a_file_in_pieces_gives_the_same(tmp_path, monkeypatch):
+    path = tmp_path / "yy.parquet"
+    write_table(weighted(2 * ROW_GROUP + 100, 3), path)
+    pieces = list(stream_table(path, ("weight", "m_yy"), rows=5000))
+    assert max(p.num_rows for p in pieces) <= 5000
+    np.testing.assert_array_equal(np.concatenate([p["m_yy"].to_numpy() for p in pieces]), pq.read_table(path)["m_yy"])
+
+    def all_numbers():
+        sums = collect("yy", 0, {"search": [path]})
+        return np.r_[sums.spectra["m_yy_fine"].sums, sums.means["window.fat_photons_1"].value, sums.weight["search"]]
+
+    whole = all_numbers()
+    monkeypatch.setattr("raypipe.report.validation_data.stream_table", lambda p, c: stream_table(p, c, rows=1777))
+    np.testing.assert_allclose(all_numbers(), whole, rtol=1e-9)
+
+
+def test_mean_of_a_mask_is_a_share_with_a_binomial_error():
+    mask = np.arange(400) < 100
+    mean = Mean()
+    mean.add(mask, np.full(400, 0.3))
+    assert mean.value == pytest.approx(0.25)
+    assert mean.error == pytest.approx(np.sqrt(0.25 * 0.75 / 400))
+    assert Mean().value is None
+    assert Mean().error is None
+
+
+def test_peak_of_a_resonance_and_on_a_slope():
+    rng = np.random.default_rng(5)
+    spectrum = Spectrum(np.linspace(105, 160, 1101))
+    values = rng.normal(125, 1.6, 20_000)
+    spectrum.add(values, rng.uniform(0.5, 1.5, len(values)))
+    found = peak(spectrum)
+    assert abs(found["position"] - 125) < 3 * found["error"]
+    assert found["error"] == pytest.approx(1.2533 * 1.6 / np.sqrt(20_000), rel=0.25)
+    assert found["sigma68"] == pytest.approx(1.6, rel=0.03)
+    slope = rng.exponential(30, 60_000) + 105
+    spectrum.add(slope, np.full(len(slope), 1.0))
+    assert abs(peak(spectrum, 115, 140)["position"] - 125) < 0.2
+    assert peak(spectrum)["position"] == pytest.approx(125, abs=0.3)
+    assert peak(Spectrum(np.linspace(0, 1, 11))) is None
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_a_smooth_fall_fits_and_an_edge_does_not(scale):
+    rng = np.random.default_rng(6)
+    values = 105 + rng.exponential(30, 300_000)
+    for cut, smooth in ((0.0, True), (0.15, False)):
+        kept = values[(values > 112) | (rng.random(len(values)) > cut)]
+        spectrum = Spectrum(np.linspace(105, 160, 56))
+        spectrum.add(kept, np.full(len(kept), scale))
+        found = smoothness(spectrum)
+        assert (found["p_value"] > 0.01) == smooth
+        assert found["ndf"] == 51
+    assert smoothness(Spectrum(np.linspace(105, 160, 56))) is None
+
+
+def photons(first, second, objects=()) -> dict[str, np.ndarray]:
+    """One event: photons and (slot, pt, eta, phi from the pair) objects."""
+    batch = {"weight": np.ones(1), "objects": np.zeros((1, 11, 12), np.float32)}
+    for i, values in ((1, first), (2, second)):
+        batch |= {f"y{i}_{q}": np.array([v]) for q, v in zip(("pt", "eta", "phi"), values, strict=True)}
+    for place, *values in objects:
+        batch["objects"][0, place, :3] = values
+    return batch
+
+
+def test_large_jets_with_the_photons_put_back():
+    # A boosted pair: two massless photons of 150 GeV, 0.8 apart in azimuth: one jet of mass 2 p sin(0.4).
+    seen = with_photons(photons((150, 0, 1.0), (150, 0, 1.8)))
+    assert seen["pt"][0, 0] == pytest.approx(300 * np.cos(0.4))
+    assert seen["mass"][0, 0] == pytest.approx(300 * np.sin(0.4))
+    assert seen["pair"][0].tolist() == [True, False, False, False]
+    assert (seen["pt"] > 0).sum() == 1
+    # Back to back: only the one above 200 GeV counts, and the pair is not in it.
+    seen = with_photons(photons((250, 0.3, 0.0), (60, 0, np.pi)))
+    assert (seen["pt"][0] > 0).tolist() == [True, False, False, False]
+    assert not seen["pair"].any()
+    # The pair points to azimuth 0, so an object at phi = 0 is beside the leading photon and takes it over 200 GeV;
+    # a stored large-R jet there is the same jet, one on the other side is another.
+    near = photons((190, 0, 2.0), (30, 0, 2.0 - np.pi), [(0, 50, 0, 0.0), (4, 210, 0, 0.0), (5, 205, 1.0, 3.0)])
+    seen = with_photons(near)
+    assert seen["pt"][0].tolist() == pytest.approx([240, 0, 0, 205])
+
+
+def test_presence_of_constructed_events():
+    objects = np.zeros((4, 11, 12), np.float32)
+    objects[0, [0, 4, 6], 0] = 30
+    objects[1, [0, 1, 2, 3, 8], 0] = 30
+    found = presence({"objects": objects})
+    assert {k: v.tolist() for k, v in found.items() if v.any()} == {
+        "jet1": [True, True, False, False], "jet2": [False, True, False, False], "jet3": [False, True, False, False],
+        "jet4": [False, True, False, False], "fat1": [True, False, False, False], "e1": [True, False, False, False],
+        "mu1": [False, True, False, False],
+    }  # fmt: skip
+
+
+def test_presence_is_compared_in_the_window_only(tmp_path):
+    table = event_table(400, sample="tth", group=4, mass=np.r_[np.full(300, 125.0), np.full(100, 150.0)])
+    objects = np.zeros((400, 11, 12), np.float32)
+    objects[:150, 0, 0] = 40  # half of those in the window
+    objects[300:, 1, 0] = 40  # outside
+    write_table(replace(table, "objects", tensor_column(objects)), tmp_path / "tth.parquet")
+    found = presence_table(collect("tth", 4, {"search": [tmp_path / "tth.parquet"]}))
+    assert found["slots"]["jet1"]["ours"] == pytest.approx(0.5)
+    assert found["slots"]["jet1"]["error"] == pytest.approx(np.sqrt(0.25 / 300))
+    assert found["slots"]["jet1"]["difference"] == pytest.approx(-0.5)
+    assert found["slots"]["jet2"] == {"ours": 0.0, "error": 0.0, "reference": 0.99, "difference": -0.99}
+
+
+def test_wrong_weights_are_seen(tmp_path):
+    reference = {"efficiency": 0.5, "reference_cross_section_fb": 200.0, "pythia_cross_section_fb": 100.0}
+    tables = {"search": event_table(500, weight=0.2), "embedding": event_table(500, weight=0.3, split="embedding")}
+    folder = data_set(tmp_path, {"yy": tables}, yy=reference)
+    _, numbers = measure(folder)
+    found = numbers["samples"]["yy"]["yield"]
+    assert found["of_reference"] == pytest.approx({"search": 1.0, "embedding": 1.5})
+    assert found["k_factor"] == pytest.approx(2.0)
+    assert any("DISAGREE" in line and "5.0e-01" in line for line in headlines(numbers))
+
+
+def test_many_signals_share_panels_by_family(tmp_path):
+    path = tmp_path / "x.parquet"
+    write_table(event_table(50), path)
+    named = [("yy", 0), ("ggf", 1), *((f"a_{m}", -1) for m in range(4)), *((f"b_{m}", -2) for m in range(8))]
+    found = panels([collect(name, group, {"search": [path]}) for name, group in named])
+    assert [[s.name for s in members] for _, members in found] == [
+        ["yy", "ggf"], ["a_0", "a_1", "a_2", "a_3"], ["b_0", "b_1", "b_2", "b_3", "b_4", "b_5"], ["b_6", "b_7"],
+    ]  # fmt: skip
+
+
+def test_any_table_of_numbers_is_described(tmp_path):
+    rng = np.random.default_rng(7)
+    table = pa.table({"event_id": np.arange(900), "weight": np.ones(900), "m_jj": rng.normal(3500, 100, 900)})
+    write_table(table, tmp_path / "data" / "lhco.parquet")
+    assert kind_of(tmp_path / "data" / "lhco.parquet").name == "table"
+    write_json(tmp_path / "dataset.json", {"samples": {"lhco": {
+        "files": {"data/lhco.parquet": 1}, "skipped_files": [{"file": "bad.root", "error": "truncated"}]
+    }}})  # fmt: skip
+    found = make_validation(tmp_path)["samples"]["lhco"]
+    assert sum(found["spectra"]["m_jj"]["counts"]) == 900
+    assert found["means"]["m_jj"]["value"] == pytest.approx(3500, abs=15)
+    assert "bad.root" in (tmp_path / "validation" / "validation.html").read_text()
+
+
+def test_bad_values_are_named(tmp_path):
+    path = tmp_path / "yy.parquet"
+    table = event_table(50)
+    masses = table["m_yy"].to_numpy().copy()
+    masses[7] = np.nan
+    for column, values, message in (
+        ("m_yy", masses, "column 'm_yy', row 7: nan is not finite"),
+        ("weight", np.r_[np.ones(30), -2.0, np.ones(19)], r"column 'weight', row 30: -2.0 is negative"),
+    ):
+        write_table(replace(table, column, pa.array(values)), path)
+        with pytest.raises(UserError, match=re.escape(str(path)) + ": " + message):
+            collect("yy", 0, {"search": [path]}, DIPHOTON)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, ["report", *map(str, arguments)])
+
+
+def test_command(tmp_path):
+    events = data_set(
+        tmp_path / "events",
+        {name: {"search": event_table(300, sample=name, group=group, first=1000 * k)}
+         for k, (name, group) in enumerate((("yy", 0), ("ggf", 1), ("tth", 4), ("wn_150", -1), ("zp_400", -6)))},
+    )  # fmt: skip
+    result = invoke("--events", events, "--output", tmp_path / "page", "--json")
+    assert result.exit_code == 0, result.output
+    numbers = json.loads(result.stdout)
+    assert set(numbers["samples"]) == {"yy", "ggf", "tth", "wn_150", "zp_400"}
+    assert json.loads((tmp_path / "page" / "validation.json").read_text()) == numbers
+    page = (tmp_path / "page" / "validation.html").read_text()
+    pictures = re.findall(r'src="([^"]{0,30})', page)
+    assert len(pictures) == 11
+    assert all(p.startswith("data:image/png;base64,") for p in pictures)  # nothing outside the file
+    assert "http" not in page
+    for text in ("Presence of objects", "zp_400", "numbers.md 2.4", "Yields"):
+        assert text in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--events", "{empty}"], "no finished data set here"),
+        (["--events", "{gone}"], "no such file"),
+        (["--events", "{damaged}"], "not a readable Parquet file"),
+        (["--events", "{nameless}"], "the manifest names no samples"),
+        (["--events", "{empty}", "seed=3"], "--events takes no --config and no overrides"),
+        ([], "--config is missing"),
+    ],
+)
+def test_errors_are_one_line(tmp_path, arguments, message):
+    table = {"yy": {"search": event_table(20)}}
+    places = {name: tmp_path / name for name in ("empty", "gone", "damaged", "nameless")}
+    places["empty"].mkdir()
+    data_set(places["gone"], table)
+    (places["gone"] / "search" / "yy.parquet").unlink()
+    data_set(places["damaged"], table)
+    (places["damaged"] / "search" / "yy.parquet").write_bytes(b"PAR1 cut short")
+    write_json(places["nameless"] / "dataset.json", {"samples": {}})
+    result = invoke(*(a.format(**places) for a in arguments))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
