@@ -90,14 +90,52 @@ def search(
 @click.command()
 @options
 @click.option("--status", is_flag=True, help="Only say how far the scan of this run folder is.")
-def scan(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...], status: bool) -> None:
+@click.option("--plan", is_flag=True, help="Only estimate hours, memory, storage, cost and wall time (a minute).")
+@click.option("--price", type=click.FloatRange(min=0), help="With --plan: price of a core hour.")
+@click.option("--gpu-price", type=click.FloatRange(min=0), help="With --plan: price of a GPU hour.")
+@click.option(
+    "--gpu-speedup",
+    type=click.FloatRange(min=0, min_open=True),
+    default=50.0,
+    show_default=True,
+    help="With --plan: one GPU over one core of this machine, for networks.",
+)
+@click.option(
+    "--configurations",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="With --plan: embedding configurations, each with its own encoder and trials.",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="With --plan: read the measurements of another machine from this file, or keep them there.",
+)
+def scan(
+    path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...], status: bool, plan: bool,
+    price: float | None, gpu_price: float | None, gpu_speedup: float, configurations: int, calibration: Path | None,
+) -> None:  # fmt: skip
     """Run the whole grid of searches and write the report (prepares what is missing).
 
     \b
     Example:
       raypipe scan --config configs/contrastive/laptop.yaml scan.instances=4
       raypipe scan --config configs/contrastive/laptop.yaml --status
+      raypipe scan --config configs/contrastive/laptop.yaml --plan --price 0.04
     """
+    if plan:
+        from raypipe.cluster.live import tell_plan
+
+        config = load(path, output, overrides)
+        estimate = tell_plan(
+            config, calibration, configurations=configurations, gpu_speedup=gpu_speedup,
+            price=config.resources.price_cpu_hour if price is None else price,
+            gpu_price=config.resources.price_gpu_hour if gpu_price is None else gpu_price,
+        )  # fmt: skip
+        if as_json:
+            emit(estimate)
+        return
     if status:
         _status(load(path, output, overrides), as_json)
         return

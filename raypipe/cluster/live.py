@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from raypipe.cluster.attempt import Function
 from raypipe.cluster.engine import price_of, run_scan
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.watch import RECENT, Price, Status, missing
-from raypipe.config import Resources
+from raypipe.config import Config, Resources
+from raypipe.files import read_json, write_json
 from raypipe.progress import console, progress_bar
 
 LOG_EVERY = 30.0
@@ -106,3 +108,20 @@ def tell(status: Status) -> None:
     console.print(f"scan: {status.line()}; {running}", highlight=False, soft_wrap=True)
     if status.missing:
         show_missing(status.missing)
+
+
+def tell_plan(config: Config, calibration: Path | None, **given: float) -> dict[str, Any]:
+    """Measure this machine (or read ``calibration``), print the plan of a scan and return it."""
+    from raypipe.cluster.calibrate import Calibration, calibrate
+    from raypipe.cluster.plan import lines, plan
+
+    if calibration is not None and calibration.exists():
+        measured = Calibration.of(read_json(calibration))
+    else:
+        measured = calibrate(config, lambda text: console.print(f"plan: measuring {text}", highlight=False))
+        if calibration is not None:
+            write_json(calibration, measured.as_dict())
+    estimate = plan(config, measured, **given)
+    for line in lines(estimate):
+        console.print(f"plan: {line}", highlight=False, soft_wrap=True)
+    return estimate.as_dict()

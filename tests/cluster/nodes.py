@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from tests.cluster.head import free_ports
 from tests.conftest import ROOT
 
 HEALTH = {"health_check_period_ms": 1000, "health_check_timeout_ms": 5000, "health_check_failure_threshold": 3}
@@ -37,7 +38,12 @@ class Nodes:
 
         self.cluster = Cluster(
             initialize_head=True,
-            head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": dict(HEALTH)},
+            head_node_args={
+                "num_cpus": 0,
+                "include_dashboard": False,
+                "dashboard_port": free_ports(1)[0],
+                "_system_config": dict(HEALTH),
+            },
         )
         self.workers = [self.cluster.add_node(num_cpus=1, wait=False) for _ in range(workers)]
         self.environment["RAY_ADDRESS"] = self.cluster.address

@@ -1,0 +1,128 @@
+"""The plan of a scan: its arithmetic against numbers done by hand, and its estimate against a real scan."""
+
+from __future__ import annotations
+
+import json
+import statistics
+
+import pytest
+
+from raypipe.cluster.calibrate import Calibration, Line, calibrate, synthetic_tables, window_events
+from raypipe.cluster.plan import DISPATCH, START, plan, trial_seconds
+from raypipe.cluster.scan import plan_scan
+from raypipe.config import load_config
+from raypipe.events.regions import in_sidebands
+from tests.conftest import ROOT
+
+CONFIG = ROOT / "configs" / "contrastive" / "laptop.yaml"
+MADE_UP = Calibration(
+    machine="paper", simulate={"yy": Line(2.0, 0.001), "ggf": Line(4.0, 0.003)}, efficiency={"yy": 0.5},
+    yield_per_fb={"yy": 990.0, "ggf": 10.0, "vbf": 0.0, "vh": 0.0, "tth": 0.0}, train_event=1e-4, train_pair=1e-8,
+    embed_event=1e-5, flow_event=1e-5, trial={"classifier": Line(1.0, 1e-4), "closure": Line(0.5, 2e-4)},
+    event_bytes=100.0, trial_bytes=1e6, worker_bytes=2.0**29, measured_seconds=1.0,
+)  # fmt: skip
+"""Round numbers."""
+
+
+def config(*overrides: str):
+    return load_config(CONFIG, ["pseudodata.luminosity=10", "scan.signals=[wn_150, zp_400]", "scan.strengths=[1, 2, 3]",
+                                "scan.instances=10", "scan.background_instances=40", *overrides])  # fmt: skip
+
+
+def test_hours_cost_and_wall_time_by_hand():
+    given = config("flow.epochs=10")
+    found = plan(given, MADE_UP, configurations=4, price=0.05)
+    assert found.trials == 4 * (2 * 3 * 10 + 40)
+    assert found.events_per_trial == pytest.approx(10_000)
+    # flow 1e-5 x 10000 x 10, classifier 1 + 1, closure 0.5 + 2
+    assert trial_seconds(given, MADE_UP) == pytest.approx({"flow": 1.0, "classifier": 2.0, "closure": 2.5})
+    assert found.hours["trials"] == pytest.approx(400 * 5.5 / 3600)
+    # 200k yy in 50 shards, 12k ggf in 3, six samples of 8000 (two shards) and one of 8000 with the mean of both lines
+    others = 7 * (2 * 3.0 + 8000 * 0.002)
+    assert found.hours["simulate"] * 3600 == pytest.approx(50 * 2 + 200 + 3 * 4 + 36 + others)
+    steps = 14 * 50 + 8 * 14 / 3
+    assert found.hours["encoder"] * 3600 == pytest.approx(4 * steps * (1e-4 * 1024 + 1e-8 * 1024**2))
+    assert found.cpu_hours == pytest.approx(sum(found.hours.values()))
+    assert found.cost == pytest.approx(0.05 * found.cpu_hours)
+    assert found.gpu_hours == 0
+    assert found.saved["one encoder a configuration"] == pytest.approx(found.hours["encoder"] / 4 * (400 - 4))
+    before = 3600 * (found.hours["simulate"] + found.hours["encoder"] + found.hours["embed"])
+    assert found.wall_seconds[1] == pytest.approx(START + before + 400 * 5.5)
+    assert found.wall_seconds[1000] > START + 5.5  # no number of workers beats one encoder, one trial and the driver
+    assert found.wall_seconds[1000] - START < found.wall_seconds[1] / 10
+    assert list(found.wall_seconds.values()) == sorted(found.wall_seconds.values(), reverse=True)
+    assert found.storage_gib["ledger"] == pytest.approx(400e6 / 2**30)
+    many = plan(config("scan.instances=1000", "flow.epochs=10"), MADE_UP, configurations=4)
+    assert many.wall_seconds[1000] > DISPATCH * many.trials
+
+
+def test_networks_move_to_gpus():
+    cores = plan(config("flow.epochs=10"), MADE_UP)
+    whole = plan(config("flow.epochs=10", "resources.gpu=true"), MADE_UP, gpu_price=2.0, gpu_speedup=100)
+    networks = cores.hours["encoder"] + cores.hours["embed"]
+    assert whole.gpu_hours == pytest.approx(networks / 100)
+    assert whole.cpu_hours == pytest.approx(cores.cpu_hours - networks)
+    assert whole.cost == pytest.approx(2.0 * whole.gpu_hours)
+    # A quarter of a GPU is held while the trees grow, too.
+    quarter = plan(config("flow.epochs=10", "resources.trial_gpus=0.25"), MADE_UP, gpu_speedup=100)
+    assert quarter.gpu_hours == pytest.approx(100 * (1.0 / 100 + 0.25 * 4.5) / 3600)
+    assert any("assumed" in text for text in quarter.assumptions)
+
+
+def test_a_calibration_is_kept_as_json():
+    assert Calibration.of(MADE_UP.as_dict()) == MADE_UP
+
+
+def test_line_through_two_points_is_never_negative():
+    assert Line.through((10, 2.0), (20, 3.0)) == Line(1.0, 0.1)
+    assert Line.through((10, 2.0), (20, 1.0)) == Line(2.0, 0.0)
+    assert Line.through((10, 1.0), (20, 4.0)) == Line(0.0, pytest.approx(0.3))
+
+
+def test_synthetic_tables_have_the_events_that_would_be_simulated():
+    given = config()
+    tables = synthetic_tables(given, MADE_UP.yield_per_fb, 0.1)
+    assert window_events(given, MADE_UP.yield_per_fb) == pytest.approx(10_000)
+    drawn = sum(tables.search[n].weight.sum() for n in given.pseudodata.background) * given.pseudodata.luminosity
+    assert drawn == pytest.approx(1000)
+    yy = tables.search["yy"]
+    assert len(yy) == pytest.approx(0.1 * 0.8 * 200_000, rel=0.01)
+    assert 0.6 < in_sidebands(yy.mass, given.window).mean() < 0.95
+
+
+SMALL = [
+    *(f"simulate.samples.{name}.events=1500" for name in ("ggf", "vbf", "vh", "tth", "wn_150", "xsh_500_100")),
+    *(f"simulate.samples.{name}.events=300" for name in ("wn_300", "zp_400")),
+    "simulate.samples.yy.events=24000", "simulate.shard_events=3000", "pseudodata.luminosity=2.5",
+    "embedding.epochs=3", "embedding.steps_per_epoch=30", "embedding.batch_size=512", "embedding.warmup_epochs=1",
+    "scan.signals=[wn_150]", "scan.strengths=[3.0]", "scan.instances=3", "scan.background_instances=1",
+    "resources.cpus=2", "tracking.enabled=false",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_estimate_holds_for_a_real_scan(ray_local, tmp_path):
+    """Everything of a small scan: planned before anything is simulated, then run; core seconds within 30 %."""
+    from raypipe.cluster.pipeline import Run
+
+    given = load_config(CONFIG, [*SMALL, f"output={tmp_path}"])
+    estimate = plan(given, calibrate(given))
+    with Run(given) as run:
+        tables, record = run.tables()
+        trials = plan_scan(given, record)
+        book = run.run_trials(trials, tables)
+    rows = {row["key"]: row for row in book.rows(trials)}
+    assert len(rows) == estimate.trials == 4
+    spent = statistics.mean(row["seconds_cpu"] for row in rows.values())
+    walls = {k: statistics.mean(r[f"seconds_{k}"] for r in rows.values()) for k in estimate.trial_seconds}
+    print(f"\na trial: planned {estimate.seconds_per_trial:.2f}, took {spent:.2f} core seconds; by stage "
+          f"{ {k: (round(v, 2), round(walls[k], 2)) for k, v in estimate.trial_seconds.items()} }")  # fmt: skip
+    sidecars = [json.loads(path.read_text()) for path in (tmp_path / "events" / "shards").rglob("*.json")]
+    simulated = sum(sidecar["cpu_seconds"] for sidecar in sidecars)
+    print(f"generator: planned {3600 * estimate.hours['simulate']:.0f}, took {simulated:.0f} core seconds")
+    size = sum(path.stat().st_size for path in (tmp_path / "ledger").rglob("*") if path.is_file())
+    print(f"ledger: planned {estimate.storage_gib['ledger'] * 1024:.2f}, took {size / 2**20:.2f} MiB")
+    assert estimate.seconds_per_trial == pytest.approx(spent, rel=0.3)
+    assert 3600 * estimate.hours["simulate"] == pytest.approx(simulated, rel=0.3)
+    assert estimate.storage_gib["ledger"] * 2**30 == pytest.approx(size, rel=0.3)
