@@ -183,6 +183,16 @@ def _trainable(given: dict[str, Any], function: Function, inputs: Any, rules: Ru
         tune.report({"key": key, "status": status})
 
 
+def _last_words(trial: Any) -> str:
+    """What Ray says about the last process of a Tune trial, on one line: killed, out of memory, node lost."""
+    path = trial.error_file
+    if not path or not os.path.exists(path):
+        return "no word from Ray"
+    with open(path, encoding="utf-8", errors="replace") as handle:
+        last = handle.read().rpartition("Failure # ")[2]
+    return " ".join(last.split())[-2000:]
+
+
 class _Events:
     """What the driver learns from one window."""
 
@@ -250,9 +260,7 @@ class _Events:
                 self.events.gone(trial.config["pack"]["keys"])
 
             def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-                error = trial.get_error()
-                lines = [x.strip() for x in str(error).splitlines() if x.strip()] if error else ["no word from Ray"]
-                self.events.died(trial.config["pack"]["keys"], " ".join(lines)[:2000])
+                self.events.died(trial.config["pack"]["keys"], _last_words(trial))
 
         return Callback(self)
 

@@ -64,7 +64,8 @@ class Nodes:
                 for child in psutil.Process(self.raylet(node)).children():
                     with contextlib.suppress(psutil.NoSuchProcess):
                         title = " ".join(child.cmdline())
-                        if title.startswith("ray::") and "IDLE" not in title:
+                        # A node without its agents is a dead node: only processes with trials.
+                        if title.startswith("ray::") and "IDLE" not in title and "Agent" not in title:
                             found.append(child)
         return found
 
