@@ -215,7 +215,9 @@ def _table(data: bytes | None, columns: list[str] | None = None) -> pa.Table | N
     if data is None:
         return None
     try:
-        return pq.read_table(pa.BufferReader(data), columns=columns)
+        # Not `read_table`: its dataset machinery leaves threads behind, and a part is far too small for any.
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            return file.read(columns=columns, use_threads=False)
     except (pa.ArrowException, OSError, ValueError):
         return None
 
