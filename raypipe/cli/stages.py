@@ -45,9 +45,23 @@ def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, 
     help="Injected S/sqrt(B) in the signal region; events in a multilepton search.",
 )
 @click.option("--instance", type=int, default=0, show_default=True, help="Which pseudo-data set.")
+@click.option(
+    "--embedding",
+    type=click.Choice(["id", "ip", "ep", "background", "raw"]),
+    default="id",
+    show_default=True,
+    help="What the classifier sees (see `raypipe config`, scan.embeddings).",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["cathode", "idealised", "supervised", "cut"]),
+    default="cathode",
+    show_default=True,
+    help="How the background is known (scan.methods).",
+)
 def search(
     path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...], signal: str, strength: float,
-    instance: int,
+    instance: int, embedding: str, method: str,
 ) -> None:  # fmt: skip
     """Run the search once on one pseudo-data set (prepares what is missing).
 
@@ -58,7 +72,7 @@ def search(
       raypipe search --config configs/lhco/laptop.yaml data.path=events.h5
     """
     from raypipe.cluster.pipeline import Run
-    from raypipe.cluster.scan import trial_inputs
+    from raypipe.cluster.scan import plan_scan
     from raypipe.search.result import NO_SIGNAL, Trial
 
     config = load(path, output, overrides)
@@ -71,10 +85,10 @@ def search(
     if (signal == NO_SIGNAL) != (strength == 0) or strength < 0:
         raise UserError(f"--strength {strength:g} does not fit --signal {signal}: a signal needs a positive strength")
     with Run(config) as run:
-        tables, record = run.tables()
-        trial = Trial(signal, strength, instance)
-        key = trial.key(trial_inputs(config, record))
-        rows = run.run_trials({key: trial}, tables, name="search").rows([key])
+        trial = Trial(signal, strength, instance, embedding, method)
+        tables, digests = run.tables([trial])
+        trials = plan_scan(config, digests, [trial])
+        rows = run.run_trials(trials, tables, name="search").rows(trials)
     if rows[0]["status"] != "ok":
         raise UserError(f"the search failed: {rows[0]['error'].strip().splitlines()[-1]}")
     for row in rows:

@@ -17,12 +17,12 @@ import psutil
 import pyarrow as pa
 import torch
 
-from raypipe.config import Config
+from raypipe.config import Config, Embedding
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import count_rows, read_table, sample_path
 from raypipe.files import digest
 from raypipe.fit.batches import BatchPlan
-from raypipe.fit.encoder import EncoderInputs
+from raypipe.fit.encoder import EncoderInputs, rank_batch
 
 COLUMNS = ["event_id", "group", "pt_yy", "dr_yy", "objects"]
 BYTES_PER_EVENT = 8 + 8 + 2 * 4 + 11 * 12 * 4
@@ -119,17 +119,15 @@ def _map_to_files(config: Config, events: Path, scratch: Path, rows: int) -> Pat
     return folder
 
 
-def rank_batch(
-    inputs: EncoderInputs, plan: BatchPlan, step: int, latent: int, rank: int, workers: int
-) -> dict[str, Any]:
-    """Worker ``rank``'s slice of global batch ``step``."""
-    share = plan.batch_size // workers
-    mine = slice(rank * share, (rank + 1) * share)
-    return inputs.batch(plan.batch(step)[mine], plan.noise(step, latent)[mine])
-
-
 def resident_batches(
-    inputs: EncoderInputs, plan: BatchPlan, steps: range, *, latent: int, rank: int, workers: int, device: torch.device
+    inputs: EncoderInputs,
+    plan: BatchPlan,
+    steps: range,
+    config: Embedding,
+    *,
+    rank: int,
+    workers: int,
+    device: torch.device,
 ) -> Iterator[dict[str, Any]]:
     """This worker's batches of ``steps`` from memory; on a GPU the events are copied there once."""
     if device.type != "cpu":
@@ -138,4 +136,4 @@ def resident_batches(
         }
         inputs = EncoderInputs(inputs.event_id, **on_device)
     for step in steps:
-        yield rank_batch(inputs, plan, step, latent, rank, workers)
+        yield rank_batch(inputs, plan, step, config, rank, workers)

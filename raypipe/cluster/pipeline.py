@@ -8,7 +8,7 @@ import importlib.metadata
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from raypipe.cluster.live import run_with_progress
 from raypipe.cluster.memory import MemoryWatch
 from raypipe.cluster.registry import model_examples
 from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.scan import plan_scan, run_contrastive
+from raypipe.cluster.scan import grid_of, plan_scan, run_contrastive, sample_groups
 from raypipe.cluster.tracking import record_run
 from raypipe.cluster.train import encoder_key, load_encoder, train_encoder
 from raypipe.config import Config
@@ -34,6 +34,7 @@ from raypipe.report.figures import make_all
 from raypipe.report.page import write_page
 from raypipe.report.summary import build_summary
 from raypipe.search.contrastive import Tables, prepare_tables
+from raypipe.search.embeddings import encoder_config, raw_representation, representation
 from raypipe.search.result import NO_SIGNAL, Trial
 from raypipe.simulate import dataset
 
@@ -102,19 +103,27 @@ class Run:
         with self.timed("simulate", add=True):
             return simulation.simulate(self.config, self.folder)
 
-    def embed(self) -> tuple[pa.Table, dict[str, Any]]:
-        """Stage 2: encoder and latent table."""
+    def encoder_folder(self, name: str, member: int) -> Path:
+        """Where an encoder and its latents are; the first of `id` is the one that reports show."""
+        if (name, member) == ("id", 0):
+            return self.folder / "encoder"
+        return self.folder / "encoders" / f"{name.replace(':', '-')}-{member}"
+
+    def embed(self, name: str = "id", member: int = 0) -> tuple[pa.Table, dict[str, Any]]:
+        """Stage 2: one encoder of a representation and its latent table."""
         manifest = self.simulate()
-        folder = self.folder / "encoder"
-        found = load_encoder(folder, encoder_key(self.config, manifest))
+        folder = self.encoder_folder(name, member)
+        config = encoder_config(self.config, name, member, sample_groups())
+        title = "" if (name, member) == ("id", 0) else f" {name} {member}"
+        found = load_encoder(folder, encoder_key(config, manifest))
         if found is None:
             self.ray()
             with (
                 self.timed("train_encoder", add=True),
-                progress_bar("train encoder", self.config.embedding.epochs) as bar,
+                progress_bar(f"train encoder{title}", config.embedding.epochs) as bar,
             ):
                 found = train_encoder(
-                    self.config, self.events, folder, manifest,
+                    config, self.events, folder, manifest,
                     on_epoch=lambda r: bar(1, f"contrastive {r['contrastive']:.3f}, KL {r['kl']:.2f}"),
                 )  # fmt: skip
         record = found[1]
@@ -122,21 +131,36 @@ class Run:
         if done is None:
             self.ray()
             rows = sum(sample["n"] for sample in manifest["samples"].values())
-            with self.timed("embed"), progress_bar("embed events", rows) as bar:
-                done = embedding.embed_events(self.config, self.events, folder, manifest, record, on_rows=bar)
+            with self.timed("embed", add=True), progress_bar(f"embed events{title}", rows) as bar:
+                done = embedding.embed_events(config, self.events, folder, manifest, record, on_rows=bar)
         return done
 
-    def tables(self) -> tuple[Tables, dict[str, Any]]:
-        """The inputs of every trial and the record of the latent table."""
-        table, record = self.embed()
-        latents = split_latents(table, str(self.folder / "encoder" / "latents.parquet"))
-        return prepare_tables(latents, self.config), record
+    def tables(self, trials: Sequence[Trial]) -> tuple[dict[str, list[Tables]], dict[str, list[str]]]:
+        """The inputs of the trials by representation, one an encoder, and the digests of their latent tables."""
+        groups = sample_groups()
+        tables: dict[str, list[Tables]] = {}
+        digests: dict[str, list[str]] = {}
+        for name in dict.fromkeys(representation(trial, groups) for trial in trials):
+            # The raw features need no encoder; they are read from the table that one has written.
+            members = 1 if name == "raw" else self.config.embedding.encoders
+            tables[name], digests[name] = [], []
+            for member in range(members):
+                of = "id" if name == "raw" else name
+                table, record = self.embed(of, member)
+                source = str(self.encoder_folder(of, member) / "latents.parquet")
+                config = encoder_config(self.config, of, member, groups)
+                latents = split_latents(table, source)
+                if name == "raw":
+                    latents = raw_representation(latents, config.seed)
+                tables[name].append(prepare_tables(latents, config))
+                digests[name].append(record["digest"])
+        return tables, digests
 
     def ledger(self) -> Ledger:
         """The ledger of this run: `resources.storage`, else a folder of the run."""
         return Ledger(self.config.resources.storage or self.folder / "ledger")
 
-    def run_trials(self, trials: dict[str, Trial], tables: Tables, name: str = "scan") -> Ledger:
+    def run_trials(self, trials: dict[str, Trial], tables: dict[str, list[Tables]], name: str = "scan") -> Ledger:
         """Stage 3: the trials that the ledger does not hold yet."""
         book = self.ledger()
         if set(trials) - book.done(trials):
@@ -147,8 +171,8 @@ class Run:
 
     def scan(self) -> dict[str, Any]:
         """Stages 1 to 4: the scan and its report; returns the summary."""
-        tables, record = self.tables()
-        trials = plan_scan(self.config, record)
+        tables, digests = self.tables(grid_of(self.config))
+        trials = plan_scan(self.config, digests)
         self.run_trials(trials, tables)
         return self.report(trials)
 
@@ -158,7 +182,8 @@ class Run:
         found, latents = load_encoder(folder), embedding.load_latents(folder)
         if found is None or latents is None:
             raise UserError(f"{self.folder}: nothing to report yet (run `raypipe scan` first)")
-        trials = trials if trials is not None else plan_scan(self.config, latents[1])
+        if trials is None:
+            trials = plan_scan(self.config, self.tables(grid_of(self.config))[1])
         book = self.ledger()
         rows = book.rows(trials)
         if not rows:

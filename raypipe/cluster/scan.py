@@ -3,39 +3,65 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raypipe.cluster.attempt import Context
 from raypipe.config import Config
 from raypipe.files import code_digest
 from raypipe.search.contrastive import Tables, search
+from raypipe.search.embeddings import representation
 from raypipe.search.result import Result, Trial, trial_grid
+from raypipe.simulate.processes import PROCESSES
 
 NUMERICS = ("numpy", "torch", "xgboost", "scipy", "iminuit")
 """Packages whose version can move a number."""
 
 
-def trial_inputs(config: Config, latents: dict[str, Any]) -> dict[str, Any]:
-    """What, besides the trial, determines a result: latents, code, packages and the sections that a search reads."""
+def sample_groups() -> dict[str, int]:
+    """Process group of every known sample; negative groups are signal families."""
+    return {name: process.group for name, process in PROCESSES.items()}
+
+
+def trial_inputs(config: Config, latents: Sequence[str]) -> dict[str, Any]:
+    """What, besides the trial, determines a result: latents, code, packages and the sections that a search reads.
+
+    Args:
+        latents: digests of the latent tables of the trial's representation, one an encoder.
+    """
     sections = ("seed", "window", "pseudodata", "massfit", "flow", "classifier", "selection")
     values = config.model_dump(mode="json")
-    embedding = {k: values["embedding"][k] for k in ("name", "train_fraction", "validation_fraction")}
+    embedding = {k: values["embedding"][k] for k in ("train_fraction", "validation_fraction")}
     code = code_digest("events", "models", "fit", "stats", "search")
     return {
-        "latents": latents["digest"], "code": code, "embedding": embedding, **{k: values[k] for k in sections},
+        "latents": list(latents), "code": code, "embedding": embedding, **{k: values[k] for k in sections},
         "versions": {name: importlib.metadata.version(name) for name in NUMERICS},
     }  # fmt: skip
 
 
-def plan_scan(config: Config, latents: dict[str, Any]) -> dict[str, Trial]:
-    """All trials of the scan by their ledger key."""
-    inputs = trial_inputs(config, latents)
+def grid_of(config: Config) -> list[Trial]:
+    """All trials of the configured scan."""
     scan = config.scan
-    trials = trial_grid(scan.signals, scan.strengths, scan.instances, scan.background_instances)
-    return {trial.key(inputs): trial for trial in trials}
+    return trial_grid(
+        scan.signals, scan.strengths, scan.instances, scan.background_instances, scan.embeddings, scan.methods
+    )
 
 
-def run_contrastive(inputs: tuple[Tables, Config], trial: Trial, context: Context) -> Result:
-    """One search of `raypipe.search.contrastive` as the scan engine calls it."""
+def plan_scan(
+    config: Config, digests: Mapping[str, Sequence[str]], trials: Sequence[Trial] | None = None
+) -> dict[str, Trial]:
+    """Trials (the whole grid by default) by their ledger key.
+
+    Args:
+        digests: of the latent tables of every representation that the trials use, one an encoder.
+    """
+    groups = sample_groups()
+    trials = grid_of(config) if trials is None else trials
+    return {t.key(trial_inputs(config, digests[representation(t, groups)])): t for t in trials}
+
+
+def run_contrastive(inputs: tuple[Mapping[str, Sequence[Tables]], Config], trial: Trial, context: Context) -> Result:
+    """One search of `raypipe.search.contrastive` as the scan engine calls it; tables by representation."""
     tables, config = inputs
-    return search(tables, config, trial, threads=context.threads, device=context.device, stage=context.stage)
+    mine = tables[representation(trial, sample_groups())]
+    return search(mine, config, trial, threads=context.threads, device=context.device, stage=context.stage)

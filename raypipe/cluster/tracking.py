@@ -16,6 +16,7 @@ from raypipe.config import Config
 from raypipe.events.table import write_table
 from raypipe.files import digest, read_json, write_json
 from raypipe.progress import console
+from raypipe.report.summary import is_main
 
 CURVES = ("z_before", "z_after", "sic", "truth_before", "truth_after", "auc")
 """What the child runs draw over the strength."""
@@ -85,7 +86,7 @@ def _record(
         experiment_id = client.create_experiment(config.tracking.experiment, artifact_location=place)
     else:
         experiment_id = experiment.experiment_id
-    run = client.create_run(experiment_id, run_name=f"{config.search}-{config.embedding.name}-{summary['config_hash']}")
+    run = client.create_run(experiment_id, run_name=f"{config.search}-{summary['config_hash']}")
     run_id = run.info.run_id
     now = int(time.time() * 1000)
     try:
@@ -102,11 +103,11 @@ def _record(
         ]
         for start in range(0, len(metrics), 1000):
             client.log_batch(run_id, metrics=metrics[start : start + 1000])
-        for group, curves in group_curves(summary["results_all_working_points"], config.embedding.name).items():
+        for group, curves in group_curves(summary["results_all_working_points"]).items():
             child = client.create_run(experiment_id, run_name=group, tags={"mlflow.parentRunId": run_id})
             client.log_batch(
                 child.info.run_id, metrics=[Metric(name, value, now, step) for name, value, step in curves],
-                params=[Param("signal", group.split("/")[0]), Param("configuration", config.embedding.name)],
+                params=[Param("signal", group.split("/")[0]), Param("configuration", group.split("/")[1])],
             )  # fmt: skip
             client.set_terminated(child.info.run_id, "FINISHED")
         for path in figures.values():
@@ -124,14 +125,15 @@ def _record(
     return run_id
 
 
-def group_curves(entries: list[dict[str, Any]], configuration: str) -> dict[str, list[tuple[str, float, int]]]:
+def group_curves(entries: list[dict[str, Any]]) -> dict[str, list[tuple[str, float, int]]]:
     """Metrics of the child runs: for every ``signal/configuration`` triples (name, value, step).
 
     A step is the injected S/sqrt(B) in thousandths, since MLflow's are integers; the name holds the working point.
     """
     groups: dict[str, list[tuple[str, float, int]]] = {}
     for entry in entries:
-        curves = groups.setdefault(f"{entry['signal']}/{configuration}", [])
+        way = entry["embedding"] if entry["method"] == "cathode" else f"{entry['embedding']}-{entry['method']}"
+        curves = groups.setdefault(f"{entry['signal']}/{way}", [])
         step = round(1000 * entry["strength"])
         for name in CURVES:
             if entry[name]:
@@ -148,7 +150,8 @@ def _result_metrics(summary: dict[str, Any]) -> dict[str, float]:
     if summary["closure_auc"]:
         metrics["closure_auc"] = summary["closure_auc"]["mean"]
     for entry in summary["results_all_working_points"]:
-        where = f"{entry['signal']}.{entry['strength']:g}.wp{entry['working_point']:g}"
+        way = "" if is_main(entry) else f"{entry['embedding']}.{entry['method']}."
+        where = f"{way}{entry['signal']}.{entry['strength']:g}.wp{entry['working_point']:g}"
         for name in ("z_before", "z_after", "sic"):
             if entry[name]:
                 metrics[f"{name}.{where}"] = entry[name]["mean"]

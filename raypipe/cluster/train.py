@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raypipe.cluster.inputs import EventSource, event_source, rank_batch, resident_batches
+from raypipe.cluster.inputs import EventSource, event_source, resident_batches
 from raypipe.cluster.runtime import limit_threads, total_cpus
 from raypipe.config import Config, Embedding
 from raypipe.errors import UserError
 from raypipe.files import atomic_path, code_digest, digest, read_json, write_json
-from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder
+from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, rank_batch
 from raypipe.models.encoder import ContrastiveEncoder
 
 CHECKPOINT = "training.pt"
@@ -55,15 +55,15 @@ def load_encoder(folder: Path, key: str | None = None) -> tuple[ContrastiveEncod
 class GatherSteps:
     """Ray Data transform: step numbers -> the rows of this worker's slice of those global batches."""
 
-    def __init__(self, source: EventSource, plan: Any, first: int, rank: int, workers: int, latent: int) -> None:
+    def __init__(self, source: EventSource, plan: Any, first: int, rank: int, workers: int, config: Embedding) -> None:
         self.source, self.plan = source, plan
-        self.first, self.rank, self.workers, self.latent = first, rank, workers, latent
+        self.first, self.rank, self.workers, self.config = first, rank, workers, config
 
     def __call__(self, steps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         import ray
 
         inputs, plan = self.source.load(), ray.get(self.plan)
-        batches = [rank_batch(inputs, plan, self.first + int(s), self.latent, self.rank, self.workers)
+        batches = [rank_batch(inputs, plan, self.first + int(s), self.config, self.rank, self.workers)
                    for s in steps["id"]]  # fmt: skip
         rows = len(batches[0]["group"])
         out = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
@@ -71,7 +71,7 @@ class GatherSteps:
 
 
 def stream_batches(
-    source: EventSource, plan: Any, steps: range, *, batch_size: int, latent: int, rank: int, workers: int
+    source: EventSource, plan: Any, steps: range, config: Embedding, *, rank: int, workers: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """This worker's batches of ``steps``, in order, prepared ahead by Ray Data tasks.
 
@@ -86,13 +86,13 @@ def stream_batches(
     context.execution_options.preserve_order = True
     blocks = np.array_split(np.arange(len(steps)), max(1, len(steps) // 8))
     dataset = ray.data.from_arrow([pa.table({"id": b}) for b in blocks]).map_batches(
-        GatherSteps(source, plan, steps.start, rank, workers, latent),
+        GatherSteps(source, plan, steps.start, rank, workers, config),
         batch_size=None, batch_format="numpy", num_cpus=0.25, zero_copy_batch=True,
     )  # fmt: skip
     expected = steps.start
     # streaming_split moves the executor into an actor of its own; in this process it would compete with the training.
     (shard,) = dataset.streaming_split(1)
-    for batch in shard.iter_batches(batch_size=batch_size // workers, batch_format="numpy", prefetch_batches=2):
+    for batch in shard.iter_batches(batch_size=config.batch_size // workers, batch_format="numpy", prefetch_batches=2):
         step = batch.pop("step")
         if not (step == expected).all():
             raise RuntimeError(f"the stream gave step {step[0]} where {expected} was due")
@@ -119,18 +119,14 @@ def _train_loop(given: dict[str, Any]) -> None:
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             training.load_state(torch.load(Path(folder) / CHECKPOINT, weights_only=True, map_location="cpu"))
-    latent = config.encoder.latent
     remaining = range(training.epoch * config.steps_per_epoch, config.epochs * config.steps_per_epoch)
     if source.mapped is None:
         stream = resident_batches(
-            inputs, plans.train, remaining, latent=latent, rank=rank, workers=workers, device=training.device
+            inputs, plans.train, remaining, config, rank=rank, workers=workers, device=training.device
         )
     else:
-        stream = stream_batches(
-            source, given["train_plan"], remaining,
-            batch_size=config.batch_size, latent=latent, rank=rank, workers=workers,
-        )  # fmt: skip
-    validation = [rank_batch(inputs, plans.validation, s, latent, rank, workers) for s in range(plans.validation_steps)]
+        stream = stream_batches(source, given["train_plan"], remaining, config, rank=rank, workers=workers)
+    validation = [rank_batch(inputs, plans.validation, s, config, rank, workers) for s in range(plans.validation_steps)]
     while not training.finished:
         losses = training.train_epoch(islice(stream, config.steps_per_epoch))
         record = training.finish_epoch(losses, training.validate(validation))

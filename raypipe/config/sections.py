@@ -99,8 +99,8 @@ class Encoder(Section):
 class Embedding(Section):
     """Training of the encoder."""
 
-    name: str = "id"
-    """Name of this embedding configuration in results. [default]"""
+    encoders: int = Field(1, ge=1)
+    """Encoders trained from different seeds and pooled in every search. [default; paper C: five]"""
     samples: list[str] = Field(min_length=1)
     """Samples trained on; events of one `group` share a label. [paper C: all for ID]"""
     encoder: Encoder = Encoder()
@@ -128,6 +128,9 @@ class Embedding(Section):
     """Learning rate at the end of the cosine. [code]"""
     gradient_clip: float = Field(20.0, gt=0)
     """Largest gradient norm. [code]"""
+    reflect: bool = True
+    """Reflect eta and phi of training events at random: both are symmetries of the collision and multiply the events
+    by four. [default]"""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the network in training; the loss and the embedding stay single precision. [default]"""
     compile: bool = False
@@ -196,8 +199,13 @@ class Classifier(Section):
 
     folds: int = Field(5, ge=2)
     """Folds; scores are always out of fold. [paper C]"""
+    members: int | None = Field(None, ge=1)
+    """Models trained in every fold; as many as `ensemble` when not given. [default; paper C: four an encoder]"""
     ensemble: int = Field(2, ge=1)
-    """Trees-models averaged in every fold. [paper C: ensembles of two]"""
+    """Models averaged into one score. [paper C: ensembles of two]"""
+    ensembles: int = Field(1, ge=1)
+    """Random ensembles drawn from the members of each encoder; results are their mean, with their spread.
+    [default; paper C: ten over all encoders]"""
     rounds: int = Field(300, ge=1)
     """Boosting rounds. [default]"""
     depth: int = Field(3, ge=0)
@@ -221,12 +229,25 @@ class Classifier(Section):
             raise ValueError("depth = 0 needs a number of leaves")
         return self
 
+    @property
+    def trained(self) -> int:
+        """Models trained in every fold."""
+        return self.members or self.ensemble
+
+    @model_validator(mode="after")
+    def _enough_members(self) -> Classifier:
+        if self.ensemble > self.trained:
+            raise ValueError(f"ensemble = {self.ensemble} models need members >= {self.ensemble}, not {self.members}")
+        return self
+
 
 class Selection(Section):
     """The cut on the classifier score and how its outcome is judged."""
 
     working_points: list[float] = Field(min_length=1)
     """Background-template efficiencies in the SR, the first is quoted. [derived bounds 1.2 % and 0.32 %; default]"""
+    target: float = Field(5.0, gt=0)
+    """Significance after the cut that a required injection must reach. [default: discovery; the paper's is lost]"""
     include_higgs: bool = True
     """Add the simulated SM Higgs to the background class; the flow cannot know a resonance. [paper A]"""
     higgs_uncertainty: float = Field(0.1, ge=0)
@@ -254,6 +275,13 @@ class Scan(Section):
     """Independent pseudo-data sets a signal and strength. [paper C]"""
     background_instances: int = Field(10, ge=0)
     """Pseudo-data sets without any signal. [default]"""
+    embeddings: list[Literal["id", "ip", "ep", "background", "raw"]] = Field(["id"], min_length=1)
+    """What the classifier sees: the latent space of an encoder trained on everything (`id`), on all but the injected
+    mass point (`ip`), on all but its family (`ep`), on the SM alone (`background`), or the nine features (`raw`).
+    [paper C, section IV.1]"""
+    methods: list[Literal["cathode", "idealised", "supervised", "cut"]] = Field(["cathode"], min_length=1)
+    """How the background is known: from the sidebands (`cathode`), from an independent true sample (`idealised`);
+    beside them the `supervised` bound and the best `cut` on one feature. [paper C; the last: default]"""
 
     @field_validator("strengths")
     @classmethod

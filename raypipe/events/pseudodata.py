@@ -22,6 +22,8 @@ class PseudoData:
     """(n,) truth, which no analysis step may look at."""
     left_over: Events
     """Background events of the search split that were not drawn: independent truth for efficiencies."""
+    left_over_scale: np.ndarray
+    """Factor on the weight of each left-over event that restores its sample's full yield."""
     signal_left_over: Events | None
     """Likewise of the injected signal."""
 
@@ -59,14 +61,16 @@ def draw(
     Raises:
         UserError: more events wanted than were simulated, naming the sample and both numbers.
     """
-    drawn, left = [], []
+    drawn, left, scale = [], [], []
     for name in sorted(background):
         events = background[name]
         rng = seeds.generator(seed, "pseudodata", instance, name)
         count = int(rng.poisson(float(events.weight.sum()) * luminosity))
         rows = _choose(events, count, rng, f"pseudodata.luminosity = {luminosity:g} fb^-1", name)
         drawn.append(events.take(rows))
-        left.append(events.take(np.setdiff1d(np.arange(len(events)), rows)))
+        rest = events.take(np.setdiff1d(np.arange(len(events)), rows))
+        left.append(rest)
+        scale.append(np.full(len(rest), events.weight.sum() / max(rest.weight.sum(), 1e-300)))
     data = Events.concatenate(drawn)
     is_signal = np.zeros(len(data), dtype=bool)
     signal_left = None
@@ -83,7 +87,7 @@ def draw(
         data = Events.concatenate([data, events.take(rows)])
         is_signal = np.r_[is_signal, np.ones(len(rows), dtype=bool)]
     order = seeds.generator(seed, "pseudodata-order", instance).permutation(len(data))
-    return PseudoData(data.take(order), is_signal[order], Events.concatenate(left), signal_left)
+    return PseudoData(data.take(order), is_signal[order], Events.concatenate(left), np.concatenate(scale), signal_left)
 
 
 def _choose(events: Events, count: int, rng: np.random.Generator, why: str, name: str) -> np.ndarray:

@@ -75,3 +75,8 @@ class BatchPlan:
         """Standard-normal noise (batch_size, dimensions) of the latent sampling of global step ``step``."""
         rng = seeds.generator(self.seed, "noise", self.part, step)
         return rng.standard_normal((self.batch_size, dimensions)).astype(np.float32)
+
+    def reflections(self, step: int) -> np.ndarray:
+        """Signs (batch_size, 2) by which eta and phi of each event of global step ``step`` are reflected."""
+        rng = seeds.generator(self.seed, "reflections", self.part, step)
+        return rng.choice(np.array([-1, 1], np.float32), (self.batch_size, 2))

@@ -52,7 +52,7 @@ class Contest:
 
     def parts(self) -> list[tuple[int, int]]:
         """(fold, member) of every fit."""
-        return [(k, m) for k in range(self.config.folds) for m in range(self.config.ensemble)]
+        return [(k, m) for k in range(self.config.folds) for m in range(self.config.trained)]
 
     def __call__(self, part: tuple[int, int]) -> dict[str, np.ndarray]:
         """Train one member without the events of its fold; log-odds of `rows` of every set.
@@ -89,17 +89,23 @@ def balanced(
     return x, y, np.r_[data_weights * scale[0], background_weights * scale[1]].astype(np.float32)
 
 
-def ensemble_margins(contest: Contest, mapper: Mapper = map) -> dict[str, np.ndarray]:
-    """Mean log-odds of every event of every set over the members that may score it."""
-    total = {name: np.zeros(len(values)) for name, values in contest.sets.items()}
+def member_margins(contest: Contest, mapper: Mapper = map) -> dict[str, np.ndarray]:
+    """Log-odds (members, n) of every event of every set; where several folds may score it, their mean."""
+    members = contest.config.trained
+    total = {name: np.zeros((members, len(values))) for name, values in contest.sets.items()}
     count = {name: np.zeros(len(values)) for name, values in contest.sets.items()}
     parts = contest.parts()
-    for (fold, _), margins in zip(parts, mapper(contest, parts), strict=True):
+    for (fold, member), margins in zip(parts, mapper(contest, parts), strict=True):
         for name, values in margins.items():
             rows = contest.rows(name, fold)
-            total[name][rows] += values
-            count[name][rows] += 1
+            total[name][member, rows] += values
+            count[name][rows] += member == 0
     return {name: total[name] / count[name] for name in total}
+
+
+def ensemble_margins(contest: Contest, mapper: Mapper = map) -> dict[str, np.ndarray]:
+    """Mean log-odds of every event of every set over the members."""
+    return {name: values.mean(0) for name, values in member_margins(contest, mapper).items()}
 
 
 @dataclass(frozen=True)
@@ -120,18 +126,27 @@ class FoldScores:
 
 
 def out_of_fold_scores(
-    data: np.ndarray,
-    template: np.ndarray,
-    template_weights: np.ndarray,
-    config: Classifier,
-    *,
-    seed: int,
-    threads: int = 1,
-    others: dict[str, np.ndarray] | None = None,
-    data_weights: np.ndarray | None = None,
+    data: np.ndarray, template: np.ndarray, template_weights: np.ndarray, config: Classifier, *, seed: int,
+    threads: int = 1, others: dict[str, np.ndarray] | None = None, data_weights: np.ndarray | None = None,
     mapper: Mapper = map,
-) -> FoldScores:
-    """Train ``folds x ensemble`` classifiers of ``data`` (n, d) against ``template`` (m, d); score everything.
+) -> FoldScores:  # fmt: skip
+    """The scores of one ensemble of ``config.ensemble`` classifiers: see `ensemble_scores`."""
+    one = config.model_copy(update={"members": config.ensemble, "ensembles": 1})
+    return ensemble_scores(
+        data, template, template_weights, one, seed=seed, threads=threads, others=others, data_weights=data_weights,
+        mapper=mapper,
+    )[0]  # fmt: skip
+
+
+def ensemble_scores(
+    data: np.ndarray, template: np.ndarray, template_weights: np.ndarray, config: Classifier, *, seed: int,
+    threads: int = 1, others: dict[str, np.ndarray] | None = None, data_weights: np.ndarray | None = None,
+    mapper: Mapper = map,
+) -> list[FoldScores]:  # fmt: skip
+    """Train ``folds x members`` classifiers of ``data`` (n, d) against ``template`` (m, d); score everything.
+
+    Returns the scores of ``config.ensembles`` ensembles, each the average over a random choice of ``config.ensemble``
+    of the members (paper C: 10 ensembles of 2; their spread is the systematic uncertainty of the classifier).
 
     The classes are balanced: both are scaled to the number of data events (recorded data have weight one).
     """
@@ -143,14 +158,25 @@ def out_of_fold_scores(
     data_weights = np.ones(len(data)) if data_weights is None else data_weights
     x, y, w = balanced(data, template, data_weights, template_weights)
     fold = np.r_[fold_of["data"], fold_of["template"]]
-    raw = ensemble_margins(Contest(x, y, w, fold, sets, fold_of, config, seed, threads), mapper)
-    scores = {name: np.empty(len(values)) for name, values in sets.items()}
-    for k in range(config.folds):
+    margins = member_margins(Contest(x, y, w, fold, sets, fold_of, config, seed, threads), mapper)
+    pick = seeds.generator(seed, "ensembles")
+    chosen = [np.sort(pick.choice(config.trained, config.ensemble, replace=False)) for _ in range(config.ensembles)]
+    return [
+        _percentiles({k: v[members].mean(0) for k, v in margins.items()}, fold_of, template_weights, config.folds)
+        for members in chosen
+    ]
+
+
+def _percentiles(
+    raw: dict[str, np.ndarray], fold_of: dict[str, np.ndarray], template_weights: np.ndarray, folds: int
+) -> FoldScores:
+    """Log-odds as percentiles of the template scored by the same fold's models."""
+    scores = {name: np.empty(len(values)) for name, values in raw.items()}
+    for k in range(folds):
         here = fold_of["template"] == k
         reference, weights = raw["template"][here], template_weights[here]
-        for name in sets:
+        for name in raw:
             rows = fold_of[name] == k
             scores[name][rows] = background_percentile(raw[name][rows], reference, weights)
-    return FoldScores(
-        scores["data"], scores["template"], {k: scores[f"other/{k}"] for k in others or {}}, raw["data"]
-    )  # fmt: skip
+    others = {name.removeprefix("other/"): v for name, v in scores.items() if name.startswith("other/")}
+    return FoldScores(scores["data"], scores["template"], others, raw["data"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from raypipe.config import Embedding
 from raypipe.errors import UserError
 from raypipe.fit.batches import PARTS, BatchPlan, parts_of
 from raypipe.fit.distributed import Workers
-from raypipe.models.encoder import ContrastiveEncoder, Scales
+from raypipe.models.encoder import ETA, PHI, ContrastiveEncoder, Scales
 from raypipe.models.losses import gaussian_kl, supervised_contrastive
 
 
@@ -38,9 +38,18 @@ class EncoderInputs:
     group: np.ndarray
     """(n,) process group, the label."""
 
-    def batch(self, rows: np.ndarray, noise: np.ndarray) -> dict[str, np.ndarray]:
-        """One batch as the training step takes it."""
-        return {"objects": self.objects[rows], "event": self.event[rows], "group": self.group[rows], "noise": noise}
+    def batch(self, rows: np.ndarray, noise: np.ndarray, reflections: np.ndarray | None = None) -> dict[str, Any]:
+        """One batch as the training step takes it, as arrays or as tensors like the inputs.
+
+        ``reflections`` (n, 2): signs for eta and phi of all objects of each event. Neither the beams nor the azimuth,
+        measured from the diphoton, know a preferred side, so a reflected event is as probable as the event.
+        """
+        objects = self.objects[rows]
+        if reflections is not None:
+            signs = np.ones((len(rows), 1, objects.shape[2]), np.float32)
+            signs[:, 0, ETA], signs[:, 0, PHI] = reflections.T
+            objects = objects * (torch.as_tensor(signs, device=objects.device) if torch.is_tensor(objects) else signs)
+        return {"objects": objects, "event": self.event[rows], "group": self.group[rows], "noise": noise}
 
 
 @dataclass(frozen=True)
@@ -197,10 +206,14 @@ class EncoderTraining:
             setattr(self, name, state[name])
 
 
-def local_batches(inputs: EncoderInputs, plan: BatchPlan, steps: range, latent: int) -> Iterator[dict[str, np.ndarray]]:
-    """The batches of ``steps`` from memory."""
-    for step in steps:
-        yield inputs.batch(plan.batch(step), plan.noise(step, latent))
+def rank_batch(
+    inputs: EncoderInputs, plan: BatchPlan, step: int, config: Embedding, rank: int = 0, workers: int = 1
+) -> dict[str, Any]:
+    """Worker ``rank``'s slice of global batch ``step``; training events are reflected if so configured."""
+    share = plan.batch_size // workers
+    mine = slice(rank * share, (rank + 1) * share)
+    reflections = plan.reflections(step)[mine] if config.reflect and plan.part == "train" else None
+    return inputs.batch(plan.batch(step)[mine], plan.noise(step, config.encoder.latent)[mine], reflections)
 
 
 def fit_encoder(
@@ -210,13 +223,12 @@ def fit_encoder(
     """Train an encoder in this process; returns it with the best epoch's weights, and the history."""
     plan = EncoderPlan.of(inputs, config, seed)
     training = EncoderTraining(build_encoder(config, plan.scales, seed).to(device), config, device)
-    latent = config.encoder.latent
     while not training.finished:
-        start = training.epoch * config.steps_per_epoch
-        train = training.train_epoch(
-            local_batches(inputs, plan.train, range(start, start + config.steps_per_epoch), latent)
+        steps = range(training.epoch * config.steps_per_epoch, (training.epoch + 1) * config.steps_per_epoch)
+        train = training.train_epoch(rank_batch(inputs, plan.train, s, config) for s in steps)
+        validation = training.validate(
+            rank_batch(inputs, plan.validation, s, config) for s in range(plan.validation_steps)
         )
-        validation = training.validate(local_batches(inputs, plan.validation, range(plan.validation_steps), latent))
         record = training.finish_epoch(train, validation)
         if on_epoch:
             on_epoch(record)

@@ -14,15 +14,12 @@ from matplotlib.figure import Figure
 
 from raypipe.config import Config
 from raypipe.files import atomic_path
+from raypipe.report.comparison import required_injection, required_table, sic_by_strength
+from raypipe.report.style import COLOURS, new_figure
+from raypipe.report.summary import is_main
 from raypipe.search.result import NO_SIGNAL, Trial
 
 Arrays = Mapping[str, np.ndarray]
-COLOURS = {"data": "black", "template": "#3f90da", "true": "#bd1f01", "signal": "#832db6", "fit": "#ffa90e"}
-
-
-def _new(columns: int = 1, rows: int = 1, width: float = 5.2, height: float = 4.0) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns)
 
 
 def _step(axis: Axes, edges: np.ndarray, counts: np.ndarray, **style: Any) -> None:
@@ -38,7 +35,7 @@ def latents(arrays: Arrays, title: str) -> Figure:
     """Projections of the latent space in the signal region: data, template, true background, signal (paper C, 1)."""
     dimensions = sum(1 for name in arrays if name.startswith("latent") and name.endswith("_edges"))
     rows = -(-dimensions // 3)
-    figure, axes = _new(min(3, dimensions), rows, 4.3, 3.3)
+    figure, axes = new_figure(min(3, dimensions), rows, 4.3, 3.3)
     for k, axis in enumerate(np.atleast_1d(axes).flat):
         if k >= dimensions:
             axis.set_axis_off()
@@ -58,7 +55,7 @@ def latents(arrays: Arrays, title: str) -> Figure:
 
 def closure_roc(curves: list[tuple[str, Arrays, float, float]]) -> Figure:
     """Template against true background in the signal region (paper C, figure 3a): efficiencies and their difference."""
-    figure, (left, right) = _new(2)
+    figure, (left, right) = new_figure(2)
     for label, arrays, auc, error in curves:
         x, y = arrays["closure_labels"], arrays["closure_scores"]
         left.plot(x, y, lw=1.2, label=f"{label}: AUC {auc:.4f} ± {error:.4f}")
@@ -74,7 +71,7 @@ def closure_roc(curves: list[tuple[str, Arrays, float, float]]) -> Figure:
 def sic(curves: Mapping[tuple[str, float], list[Arrays]], points: list[float]) -> Figure:
     """Significance improvement against background efficiency, mean and spread over instances (paper C, figure 4)."""
     signals = sorted({signal for signal, _ in curves})
-    figure, axes = _new(max(1, len(signals)))
+    figure, axes = new_figure(max(1, len(signals)))
     for axis, signal in zip(np.atleast_1d(axes), signals, strict=True):
         for colour, strength in zip(mpl.color_sequences["petroff10"], sorted(s for n, s in curves if n == signal),
                                     strict=False):  # fmt: skip
@@ -97,7 +94,7 @@ def sic(curves: Mapping[tuple[str, float], list[Arrays]], points: list[float]) -
 
 def masses(arrays: Arrays, config: Config, title: str) -> Figure:
     """The m_yy spectrum before and after the cut, with the sideband fit (paper C, figure 3b)."""
-    figure, (before, after) = _new(2)
+    figure, (before, after) = new_figure(2)
     edges = arrays["mass_edges"]
     for axis, stage in ((before, "before"), (after, "after")):
         background, signal = arrays[f"mass_{stage}_background"], arrays[f"mass_{stage}_signal"]
@@ -116,7 +113,7 @@ def masses(arrays: Arrays, config: Config, title: str) -> Figure:
 
 def significances(results: list[dict[str, Any]]) -> Figure:
     """The analyst's significance of every run, before and after the cut, beside the means."""
-    figure, axis = _new(1, 1, 7.5, 4.2)
+    figure, axis = new_figure(1, 1, 7.5, 4.2)
     labels = []
     for k, entry in enumerate(results):
         none = entry["signal"] == NO_SIGNAL
@@ -137,7 +134,7 @@ def significances(results: list[dict[str, Any]]) -> Figure:
 
 def training(history: list[dict[str, float]]) -> Figure:
     """Losses of the encoder training."""
-    figure, (left, right) = _new(2)
+    figure, (left, right) = new_figure(2)
     epochs = [record["epoch"] for record in history]
     for axis, name, title in ((left, "contrastive", "supervised contrastive loss"), (right, "kl", "KL term")):
         axis.plot(epochs, [record[f"train_{name}"] for record in history], label="training")
@@ -152,7 +149,10 @@ def make_all(
     history: list[dict[str, float]], results: list[dict[str, Any]], folder: Path,
 ) -> dict[str, Path]:  # fmt: skip
     """Write every figure of a scan as PNG into ``folder``; returns name -> path."""
-    quoted = {r["key"]: r for r in rows if r["status"] == "ok" and r["working_point"] == rows[0]["working_point"]}
+    point = config.selection.working_points[0]
+    good = [r for r in rows if r["status"] == "ok"]
+    main = [r for r in good if is_main(r)] or good
+    quoted = {r["key"]: r for r in main if r["working_point"] == point}
     finished = {key: trial for key, trial in trials.items() if key in quoted}
     figures: dict[str, Figure] = {"encoder_training": training(history)}
     if results:
@@ -176,6 +176,9 @@ def make_all(
         curves.setdefault((finished[key].signal, finished[key].strength), []).append(arrays_of(key))
     if curves:
         figures["sic"] = sic(curves, config.selection.working_points)
+    if len({(r["embedding"], r["method"], r["strength"]) for r in good if r["signal"] != NO_SIGNAL}) > 1:
+        figures["sic_by_strength"] = sic_by_strength(good, config.selection.working_points)
+        figures["required"] = required_injection(required_table(good, point, config.selection.target), config)
     paths = {}
     for name, figure in figures.items():
         paths[name] = folder / f"{name}.png"

@@ -17,6 +17,10 @@ CAPTIONS = {
     "pseudo-data sets, bars the mean with its standard error; the grey band is one sigma.",
     "sic": "Significance improvement against background efficiency; the band spans the instances, dashed lines mark "
     "the working points. Shown where at least 25 background events pass.",
+    "sic_by_strength": "SIC at the working points against the injected strength, for every embedding and method: mean "
+    "and standard error over instances (paper C, figures 4 to 6).",
+    "required": "Injection needed for the target significance after the cut, by linear interpolation between the "
+    "strengths of the scan; an arrow where the largest strength does not reach it (paper C, figure 7).",
     "closure": "A classifier trained to tell the template from the true background of the signal region finds nothing "
     "to hold on to if the AUC is 0.5.",
     "masses_signal": "Diphoton mass before and after the cut, with a signal; the grey band is the signal region.",
@@ -29,15 +33,17 @@ CAPTIONS = {
 
 def result_rows(entries: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """The table of significances: head and rows of text, for the page and the terminal."""
-    head = ["signal", "S/√B injected", "cut", "instances", "z before", "z after", "S/√B before", "S/√B after", "SIC"]
+    way = ["embedding", "method"] if len({(e["embedding"], e["method"]) for e in entries}) > 1 else []
+    head = ["signal", *way, "S/√B injected", "cut", "instances", "z before", "z after", "S/√B before", "S/√B after",
+            "SIC"]  # fmt: skip
     rows = []
     for e in entries:
         none = e["signal"] == NO_SIGNAL
         truth = ["-"] * 3 if none else [with_error(e[k]) for k in ("truth_before", "truth_after", "sic")]
         name, strength = ("no signal", "-") if none else (e["signal"], f"{e['strength']:g}")
         rows.append(
-            [name, strength, f"{e['working_point']:.1%}", str(e["instances"]), with_error(e["z_before"]),
-             with_error(e["z_after"]), *truth]
+            [name, *(e[k] for k in way), strength, f"{e['working_point']:.1%}", str(e["instances"]),
+             with_error(e["z_before"]), with_error(e["z_after"]), *truth]
         )  # fmt: skip
     return head, rows
 
@@ -107,7 +113,7 @@ def write_page(
             f"instances; instances share {summary['instance_overlap']:.0%} of their background events, because they "
             "are drawn from the same finite simulation.",
             [Table(*result_rows(summary["results_all_working_points"]))],
-            images("significances", "sic"),
+            images("significances", "sic", "sic_by_strength", "required"),
         ),
         Section("Background model", "", [], images("closure", "masses_signal", "masses_no_signal")),
         Section("Latent space", "", [], images("latents_signal", "latents_no_signal", "encoder_training")),
@@ -121,7 +127,7 @@ def write_page(
         sections.insert(1, Section("Failed trials", "", [Table(["signal", "strength", "instance", "error"], rows)]))
     write_html(
         path,
-        f"{config.search} search: {config.embedding.name.upper()} embedding",
+        f"{config.search} search",
         f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, signal region "
         f"{config.window.sr_low:g}-{config.window.sr_high:g} GeV, {summary['date']}",
         headlines(summary),

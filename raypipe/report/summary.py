@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from raypipe.search.result import NO_SIGNAL
@@ -12,6 +13,14 @@ QUANTITIES = (
     "z_before", "z_after", "sic", "truth_before", "truth_after", "auc", "n_after", "expected_after", "kappa",
     "background_efficiency", "signal_efficiency",
 )  # fmt: skip
+
+POINT = ("embedding", "method", "signal", "strength", "working_point")
+"""What makes rows of different instances comparable."""
+
+
+def is_main(entry: Mapping[str, Any]) -> bool:
+    """Whether a row or entry belongs to the search itself rather than to a comparison beside it."""
+    return entry["embedding"] == "id" and entry["method"] == "cathode"
 
 
 def quote(values: list[float]) -> dict[str, Any] | None:
@@ -24,24 +33,28 @@ def quote(values: list[float]) -> dict[str, Any] | None:
 
 
 def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One entry for each (signal, strength, working point), in the order of the rows; failed trials are left out."""
+    """One entry for each embedding, method, signal, strength and working point, in the order of the rows.
+
+    Failed trials are left out.
+    """
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
         if row["status"] == "ok":
-            groups.setdefault((row["signal"], row["strength"], row["working_point"]), []).append(row)
+            groups.setdefault(tuple(row[name] for name in POINT), []).append(row)
     return [
         {
-            "signal": signal, "strength": strength, "working_point": point,
+            **dict(zip(POINT, point, strict=True)),
             "instances": len({row["instance"] for row in members}),
             **{name: quote([row[name] for row in members]) for name in QUANTITIES},
         }
-        for (signal, strength, point), members in groups.items()
-    ]  # fmt: skip
+        for point, members in groups.items()
+    ]
 
 
 def closure(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Closure AUC over the runs without signal, one value an instance (over all runs if there are none)."""
     good = [row for row in rows if row["status"] == "ok"]
+    good = [row for row in good if is_main(row)] or good
     chosen = [row for row in good if row["signal"] == NO_SIGNAL] or good
     values = {(r["signal"], r["strength"], r["instance"]): r["closure_auc"] for r in chosen}
     return quote(list(values.values()))
@@ -53,13 +66,16 @@ def build_summary(
 ) -> dict[str, Any]:  # fmt: skip
     """The content of ``summary.json``: results at the quoted working point, and at all of them."""
     every = summarise(rows)
+    main = [entry for entry in every if is_main(entry)] or every
     total = sum(stages.values())
     return {
-        "results": [entry for entry in every if entry["working_point"] == working_point],
+        "results": [entry for entry in main if entry["working_point"] == working_point],
         "results_all_working_points": every,
         "closure_auc": closure(rows),
         "failed_trials": [
-            {k: row[k] for k in ("signal", "strength", "instance", "error")} for row in rows if row["status"] != "ok"
+            {k: row[k] for k in ("embedding", "method", "signal", "strength", "instance", "error")}
+            for row in rows
+            if row["status"] != "ok"
         ],
         "stage_seconds": stages,
         "stage_share": {name: seconds / total for name, seconds in stages.items()} if total else {},

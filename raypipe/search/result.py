@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,21 +26,36 @@ class Trial:
     signal: str
     strength: float
     instance: int
+    embedding: str = "id"
+    """Which representation the classifier sees: see `raypipe.search.embeddings`."""
+    method: str = "cathode"
+    """How the background is known: see `raypipe.search.methods`."""
 
     def key(self, inputs: dict[str, Any]) -> str:
         """Hash of the trial together with everything that determines its result."""
-        return digest({"signal": self.signal, "strength": self.strength, "instance": self.instance, **inputs})
+        return digest({**asdict(self), **inputs})
 
     def label(self) -> str:
         """Short name for people."""
         what = "no signal" if self.signal == NO_SIGNAL else f"{self.signal} at {self.strength:g}"
-        return f"{what}, instance {self.instance}"
+        how = [] if self.embedding == "id" and self.method == "cathode" else [self.embedding, self.method]
+        return ", ".join([what, *how, f"instance {self.instance}"])
 
 
-def trial_grid(signals: list[str], strengths: list[float], instances: int, background_instances: int) -> list[Trial]:
-    """All trials of a scan; runs without signal come first."""
-    none = [Trial(NO_SIGNAL, 0.0, i) for i in range(background_instances)]
-    return none + [Trial(s, x, i) for s in signals for x in strengths for i in range(instances)]
+def trial_grid(
+    signals: list[str], strengths: list[float], instances: int, background_instances: int,
+    embeddings: Sequence[str] = ("id",), methods: Sequence[str] = ("cathode",),
+) -> list[Trial]:  # fmt: skip
+    """All trials of a scan; runs without signal come first.
+
+    Without a signal there is nothing to hold out (`ip`, `ep`) and nothing to train a supervised classifier or a cut on.
+    """
+    ways = [(e, m) for e in embeddings for m in methods]
+    blind = [(e, m) for e, m in ways if e not in {"ip", "ep"} and m not in {"supervised", "cut"}]
+    none = [Trial(NO_SIGNAL, 0.0, i, e, m) for e, m in blind for i in range(background_instances)]
+    return none + [
+        Trial(s, x, i, e, m) for e, m in ways for s in signals for x in strengths for i in range(instances)
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,7 @@ class Result:
     """One finished search."""
 
     rows: list[dict[str, Any]]
-    """One row a working point; the columns are documented in `raypipe.search.contrastive.evaluate`."""
+    """One row a working point; the columns are documented in `raypipe.search.evaluate.evaluate`."""
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     """One-dimensional arrays for the figures."""
     flow_state: dict[str, Any] | None = None

@@ -41,7 +41,7 @@ def small_search() -> tuple[Function, Any, dict[str, Any]]:
     search = {"yy": events(6000, 360.0, 0, 0.0, False, 1), "ggf": higgs[0],
               "wn_150": events(1500, 1.0, 100_000, 3.0, True, 2)}  # fmt: skip
     tables = prepare_tables({"search": search, "embedding": {"ggf": higgs[1]}}, config)
-    return run_contrastive, (tables, config), plan_scan(config, {"digest": "made up for the tests"})
+    return run_contrastive, ({"id": [tables]}, config), plan_scan(config, {"id": ["made up for the tests"]})
 
 
 def work(kind: str, count: int) -> tuple[Function, Any, dict[str, Any]]:

@@ -16,7 +16,7 @@ from raypipe.search.result import Trial
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, events
 
-LATENTS = {"digest": "made up"}
+LATENTS = {"id": ["made up"]}
 SCAN = ["scan.strengths=[2.0, 500.0]", "scan.instances=1", "scan.background_instances=1", "flow.epochs=3"]
 
 
@@ -40,7 +40,7 @@ def test_failed_trials_are_recorded_and_only_missing_ones_run(ray_local, config,
 
     def run(which: Config = config) -> None:
         ended.clear()
-        run_scan(run_contrastive, (tables, which), plan_scan(which, LATENTS), book, which.resources,
+        run_scan(run_contrastive, ({"id": [tables]}, which), plan_scan(which, LATENTS), book, which.resources,
                  lambda key, trial, status: ended.append((trial.strength, status)))  # fmt: skip
 
     run()
@@ -80,7 +80,7 @@ def test_failed_trials_are_recorded_and_only_missing_ones_run(ray_local, config,
 def test_keys_follow_everything_that_changes_a_result(config):
     trial = Trial("wn_150", 1.0, 0)
 
-    def key(*overrides: str, latents=LATENTS) -> str:
+    def key(*overrides: str, latents=("made up",)) -> str:
         changed = load_config(ROOT / "configs/contrastive/laptop.yaml", [*OVERRIDES, *overrides])
         return trial.key(trial_inputs(changed, latents))
 
@@ -88,13 +88,14 @@ def test_keys_follow_everything_that_changes_a_result(config):
     same = key("scan.instances=9", "output=other", "resources.cpus=1", "tracking.enabled=false")
     assert same == base
     others = [key("flow.epochs=4"), key("seed=5"), key("window.high=145"), key("selection.working_points=[0.01]"),
-              key("pseudodata.luminosity=11"), key(latents={"digest": "other"})]  # fmt: skip
+              key("pseudodata.luminosity=11"), key(latents=("other",))]  # fmt: skip
     assert len({base, *others}) == 7
 
 
 def test_summary_means_and_errors():
     rows = [
-        {"status": "ok", "signal": "s", "strength": 1.0, "working_point": 0.1, "instance": i, "closure_auc": 0.5,
+        {"status": "ok", "embedding": "id", "method": "cathode", "signal": "s", "strength": 1.0, "instance": i,
+         "working_point": 0.1, "closure_auc": 0.5,
          **{q: float(v) for q in ("z_before", "z_after", "truth_before", "truth_after", "auc", "n_after",
                                   "expected_after", "kappa", "background_efficiency", "signal_efficiency")},
          "sic": math.nan if i == 2 else float(v)}

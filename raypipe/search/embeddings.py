@@ -1,0 +1,81 @@
+"""The four ways to train the encoder (paper C, section IV.1), and the nine raw features beside them.
+
+A representation is what a classifier sees: `id`, `background`, `raw`, `ip:<sample>` (an encoder that never saw this
+mass point) or `ep:<group>` (one that never saw this family). A trial with an injected signal names its representation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from raypipe import seeds
+from raypipe.config import Config
+from raypipe.errors import UserError
+from raypipe.events.continuous import continuous_features
+from raypipe.events.latents import Events
+from raypipe.search.result import NO_SIGNAL, Trial
+
+
+def representation(trial: Trial, groups: Mapping[str, int]) -> str:
+    """The representation that a trial uses.
+
+    Args:
+        groups: process group of every sample; negative groups are signal families.
+    """
+    if trial.embedding in {"id", "background", "raw"}:
+        return trial.embedding
+    if trial.signal == NO_SIGNAL:
+        raise UserError(f"embedding {trial.embedding!r} holds out the injected signal: it needs one")
+    return f"ip:{trial.signal}" if trial.embedding == "ip" else f"ep:{groups[trial.signal]}"
+
+
+def training_samples(name: str, samples: Sequence[str], groups: Mapping[str, int]) -> list[str]:
+    """Which of ``samples`` the encoder of representation ``name`` may see.
+
+    Raises:
+        UserError: a hold-out that takes nothing away, or leaves no signal to learn from.
+    """
+    kind, _, held = name.partition(":")
+    if kind == "id":
+        kept = list(samples)
+    elif kind == "background":
+        kept = [s for s in samples if groups[s] >= 0]
+    elif kind == "ip":
+        kept = [s for s in samples if s != held]
+    else:
+        kept = [s for s in samples if groups[s] != int(held)]
+    if ":" in name and len(kept) == len(samples):
+        raise UserError(f"hold-out {name!r}: no such sample or family in embedding.samples ({', '.join(samples)})")
+    return kept
+
+
+def encoder_config(config: Config, name: str, member: int, groups: Mapping[str, int]) -> Config:
+    """The configuration of one encoder of representation ``name``: its samples, and a seed of its own."""
+    samples = training_samples(name, config.embedding.samples, groups)
+    seed = config.seed if member == 0 else seeds.integer(config.seed, "encoder", member)
+    embedding = config.embedding.model_copy(update={"samples": samples})
+    return config.model_copy(update={"embedding": embedding, "seed": seed})
+
+
+def raw_representation(latents: Mapping[str, Mapping[str, Events]], seed: int) -> dict[str, dict[str, Events]]:
+    """The same events with the nine features, made continuous, in place of the latents.
+
+    Centre and width of each feature come from the SM events of the embedding split.
+    """
+
+    def smooth(events: Events) -> np.ndarray:
+        return continuous_features(events.features, events.event_id, seed)
+
+    pool = np.concatenate([smooth(e) for e in latents["embedding"].values()])
+    centre, width = pool.mean(0), pool.std(0) + 1e-9
+    return {
+        split: {
+            name: Events(
+                e.event_id, e.mass, e.weight, ((smooth(e) - centre) / width).astype(np.float32), e.features
+            )
+            for name, e in samples.items()
+        }
+        for split, samples in latents.items()
+    }  # fmt: skip

@@ -1,0 +1,93 @@
+"""What a cut on the classifier does: to the truth, which only a simulation knows, and to what an analyst sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from raypipe.config import Config
+from raypipe.fit.classifier import FoldScores
+from raypipe.search.counting import counting_row
+from raypipe.search.methods import Case
+from raypipe.search.template import Template
+from raypipe.stats.roc import sic, weighted_auc
+from raypipe.stats.sculpting import sculpting_test
+
+
+def true_background(case: Case, scores: FoldScores) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and weights of all simulated background of the signal region, drawn into the data or left over.
+
+    Weighted: what was drawn holds the samples at their yields, what is left over does not (the rare ones are
+    simulated far beyond theirs).
+    """
+    data, inside = case.data, case.inside
+    real = ~data.is_signal[inside]
+    values = np.r_[scores.data[real], scores.others["background"]]
+    return values, np.r_[data.events.weight[inside][real], case.left.weight]
+
+
+def evaluate(case: Case, scores: FoldScores, template: Template, point: float, config: Config) -> dict[str, Any]:
+    """Everything about one cut ``percentile <= point``.
+
+    Truth: ``s_before, b_before, s_after, b_after`` (events in the signal region), ``truth_before = S/sqrt(B)``,
+    ``truth_after``, ``signal_efficiency``, ``background_efficiency`` and ``sic`` (from events that were not injected or
+    drawn together with those that were), ``auc`` of signal against background.
+
+    Analyst: see `raypipe.search.counting.counting_row`.
+
+    ``sculpting_chi2, sculpting_ndf, sculpting_p``: whether the cut changes the mass spectrum of the true background.
+    """
+    data, inside = case.data, case.inside
+    truth = data.is_signal[inside]
+    passed = scores.data <= point
+    s0, b0 = int(truth.sum()), int((~truth).sum())
+    s1, b1 = int((passed & truth).sum()), int((passed & ~truth).sum())
+    background, weights = true_background(case, scores)
+    eff_b = float(weights[background <= point].sum() / weights.sum())
+    row: dict[str, Any] = {
+        "working_point": point, "s_before": s0, "b_before": b0, "s_after": s1, "b_after": b1,
+        "background_efficiency": eff_b, "truth_before": s0 / np.sqrt(b0) if b0 else float("nan"),
+        "truth_after": s1 / np.sqrt(b1) if b1 else float("nan"), "signal_efficiency": float("nan"),
+        "sic": float("nan"), "auc": float("nan"),
+    }  # fmt: skip
+    if "signal" in scores.others:
+        signal = np.r_[scores.data[truth], scores.others["signal"]]
+        eff_s = float((signal <= point).mean())
+        labels = np.r_[np.ones(len(signal), bool), np.zeros(len(background), bool)]
+        auc, _ = weighted_auc(-np.r_[signal, background], labels, np.r_[np.ones(len(signal)), weights])
+        row |= {"signal_efficiency": eff_s, "sic": sic(eff_s, eff_b), "auc": auc}
+
+    row |= counting_row(
+        scores, template, point, calibrate=config.selection.sideband_calibration and len(template.sideband_rows) > 0,
+        higgs_uncertainty=config.selection.higgs_uncertainty,
+    )  # fmt: skip
+    chi2, ndf, p = _sculpting(case, scores, point)
+    return row | {"sculpting_chi2": chi2, "sculpting_ndf": ndf, "sculpting_p": p}
+
+
+def _sculpting(case: Case, scores: FoldScores, point: float) -> tuple[float, int, float]:
+    """The sculpting test over the drawn background of the whole mass window, in bins of 5 GeV."""
+    passed = np.zeros(len(case.inside), dtype=bool)
+    passed[case.inside] = scores.data <= point
+    passed[case.side] = scores.others["sideband_data"] <= point
+    real = ~case.data.is_signal
+    mass = case.data.events.mass
+    low, high = mass.min(), mass.max()
+    edges = np.linspace(low, high, max(2, round((high - low) / 5)) + 1)
+    return sculpting_test(mass[real], passed[real], edges)
+
+
+def mean_and_spread(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row from those of several ensembles: means, and the standard deviation over ensembles of what is quoted.
+
+    The spread is the systematic uncertainty of encoder and classifier (paper C, section III.2).
+    """
+    if len(rows) == 1:
+        return rows[0] | {f"{name}_spread": 0.0 for name in SPREADS}
+    mean = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    return mean | {f"{name}_spread": float(np.std([row[name] for row in rows], ddof=1)) for name in SPREADS}
+
+
+SPREADS = ("sic", "z_after", "signal_efficiency")
+"""Quantities whose spread over ensembles is kept."""

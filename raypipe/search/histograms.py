@@ -1,0 +1,72 @@
+"""The arrays behind the figures of one search: closure, latent and mass histograms, SIC curve."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from raypipe.config import Config
+from raypipe.fit.classifier import FoldScores, out_of_fold_scores
+from raypipe.search.evaluate import true_background
+from raypipe.search.methods import Case
+from raypipe.search.template import Template
+from raypipe.stats.roc import sic_curve, weighted_auc
+
+
+def closure(
+    case: Case, template: Template, config: Config, seed: int, threads: int
+) -> tuple[float, float, np.ndarray, np.ndarray]:
+    """AUC of a classifier between the template and the true background of the signal region, with its null error.
+
+    Also the ROC curve, for the report. All simulated background is used, weighted to its yields: for a template that
+    is itself the left-over background, only what was drawn.
+    """
+    drawn = case.data.events.take(case.inside & ~case.data.is_signal)
+    truth, truth_weights = drawn.latent, drawn.weight
+    if len(template.sideband_rows):
+        truth, truth_weights = np.concatenate([truth, case.left.latent]), np.r_[truth_weights, case.left.weight]
+    scores = out_of_fold_scores(
+        truth, template.latent, template.weight, config.classifier, seed=seed, threads=threads,
+        data_weights=truth_weights,
+    )  # fmt: skip
+    values = -np.r_[scores.data, scores.template]
+    labels = np.r_[np.ones(len(truth), bool), np.zeros(len(template.latent), bool)]
+    weights = np.r_[truth_weights, template.weight]
+    auc, error = weighted_auc(values, labels, weights)
+    grid = np.linspace(0, 1, 201)
+    order = np.argsort(scores.data)
+    passing = np.r_[0.0, np.cumsum(truth_weights[order])] / truth_weights.sum()
+    return auc, error, grid, passing[np.searchsorted(scores.data[order], grid, side="right")]
+
+
+def figure_arrays(case: Case, scores: FoldScores, template: Template, config: Config) -> dict[str, np.ndarray]:
+    """Arrays for the report: latent and mass histograms, SIC curve."""
+    data, inside, side = case.data, case.inside, case.side
+    truth = data.is_signal[inside]
+    window = config.window
+    edges = np.linspace(window.low, window.high, round((window.high - window.low) / config.massfit.bin_width) + 1)
+    point = config.selection.working_points[0]
+    arrays: dict[str, np.ndarray] = {"mass_edges": edges}
+    mass = data.events.mass
+    cut = np.zeros(len(mass), dtype=bool)
+    cut[inside], cut[side] = scores.data <= point, scores.others["sideband_data"] <= point
+    for name, mask in (("background", ~data.is_signal), ("signal", data.is_signal)):
+        arrays[f"mass_before_{name}"] = np.histogram(mass[mask], edges)[0]
+        arrays[f"mass_after_{name}"] = np.histogram(mass[mask & cut], edges)[0]
+    centres = (edges[:-1] + edges[1:]) / 2
+    arrays["mass_fit"] = template.fit.density(centres) * np.diff(edges)
+    latent = data.events.latent[inside]
+    for k in range(latent.shape[1]):
+        low, high = np.quantile(template.latent[:, k], [0.0005, 0.9995])
+        bins = np.linspace(low - 0.1 * (high - low), high + 0.1 * (high - low), 41)
+        arrays[f"latent{k}_edges"] = bins
+        arrays[f"latent{k}_data"] = np.histogram(latent[:, k], bins)[0]
+        arrays[f"latent{k}_true"] = np.histogram(latent[~truth, k], bins)[0]
+        arrays[f"latent{k}_template"] = np.histogram(template.latent[:, k], bins, weights=template.weight)[0]
+        arrays[f"latent{k}_signal"] = np.histogram(latent[truth, k], bins)[0]
+    if "signal" in scores.others:
+        grid = np.geomspace(1e-4, 1, 81)
+        background, weights = true_background(case, scores)
+        signal = np.r_[scores.data[truth], scores.others["signal"]]
+        eff_s, curve = sic_curve(signal, background, weights, grid)
+        arrays |= {"sic_background_efficiency": grid, "sic_signal_efficiency": eff_s, "sic": curve}
+    return arrays

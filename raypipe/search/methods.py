@@ -1,0 +1,170 @@
+"""How a search knows its background: the sidebands (CATHODE), or a truth that no experiment has, for comparison.
+
+The comparisons bracket the search: `idealised` replaces the flow by a true background sample (what CATHODE would reach
+with a perfect flow), `supervised` also knows the signal (what no anomaly search can pass), `cut` is the best cut on one
+of the nine features (what needs no learning).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from raypipe import seeds
+from raypipe.config import Config
+from raypipe.errors import UserError
+from raypipe.events.latents import Events
+from raypipe.events.pseudodata import PseudoData
+from raypipe.fit.classifier import FoldScores, ensemble_scores
+from raypipe.fit.flows import fit_flows_once
+from raypipe.search.result import Stage
+from raypipe.search.template import Template, build_template
+from raypipe.stats.roc import background_percentile
+from raypipe.stats.sideband import SidebandFit
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pseudo-data set as one encoder sees it."""
+
+    data: PseudoData
+    inside: np.ndarray
+    """(n,) mask of the signal region over the data."""
+    side: np.ndarray
+    """(n,) mask of the sidebands."""
+    left: Events
+    """True background of the signal region that was not drawn."""
+    left_weight: np.ndarray
+    """Their weights per fb^-1 at the samples' full yields."""
+    signal: Events | None
+    """Signal of the signal region that was not injected."""
+    higgs: dict[str, Events]
+    fit: SidebandFit
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a search may use; it changes no number."""
+
+    threads: int = 1
+    device: str = "cpu"
+    stage: Stage | None = None
+    """Keeps the background model by the hash of its inputs, so that a trial that differs only in what comes after it
+    need not train it again."""
+
+
+@dataclass
+class Judged:
+    """Template and scores of one method; several ensembles of the same classifiers."""
+
+    template: Template
+    scores: list[FoldScores]
+    flow_state: dict[str, Any] | None = None
+    """The background model, unless a stage keeps it."""
+    flow_stage: str | None = None
+    """Its key, if a stage keeps it."""
+    clock: dict[str, float] = field(default_factory=dict)
+
+
+def cathode(case: Case, config: Config, seed: int, means: Means) -> Judged:
+    """Flow on the sidebands, interpolated to the signal region, plus simulated Higgs; classifiers out of fold."""
+    start = time.perf_counter()
+    latent, mass, window = case.data.events.latent, case.data.events.mass, config.window
+    flow, key = fit_flows_once(
+        latent[case.side], mass[case.side], (window.low, window.high), config.flow, seed=seeds.integer(seed, "flow"),
+        device=means.device, stage=means.stage,
+    )  # fmt: skip
+    fitted = time.perf_counter()
+    template = build_template(flow, case.fit, mass[case.side], case.higgs, config, seed)
+    sampled = time.perf_counter()
+    others = {
+        "sideband_data": latent[case.side], "sideband_template": template.sideband, "background": case.left.latent,
+    }  # fmt: skip
+    if case.signal is not None:
+        others["signal"] = case.signal.latent
+    scores = ensemble_scores(
+        latent[case.inside], template.latent, template.weight, config.classifier,
+        seed=seeds.integer(seed, "classifier"), threads=means.threads, others=others,
+    )  # fmt: skip
+    clock = {"flow": fitted - start, "sampling": sampled - fitted, "classifier": time.perf_counter() - sampled}
+    return Judged(template, scores, None if key else flow.state(), key, clock)
+
+
+def _true_template(case: Case, config: Config) -> Template:
+    """The left-over background at its true yields: what a perfect flow and a perfect Higgs simulation would give."""
+    if not len(case.left):
+        raise UserError("no background event is left over in the signal region: simulate more (simulate.samples)")
+    weight = case.left_weight * config.pseudodata.luminosity
+    nothing = np.empty(0, dtype=int)
+    total, error = float(weight.sum()), float(np.sqrt((weight**2).sum()))
+    none = case.left.latent[nothing]
+    return Template(case.left.latent, weight, np.zeros(len(weight), bool), none, nothing, case.fit, total, error)
+
+
+def idealised(case: Case, config: Config, seed: int, means: Means) -> Judged:
+    """A true, independent background sample in place of the flow's."""
+    template = _true_template(case, config)
+    latent = case.data.events.latent
+    others = {"sideband_data": latent[case.side]}
+    if case.signal is not None:
+        others["signal"] = case.signal.latent
+    every = ensemble_scores(
+        latent[case.inside], template.latent, template.weight, config.classifier,
+        seed=seeds.integer(seed, "classifier"), threads=means.threads, others=others,
+    )  # fmt: skip
+    # The template is the left-over background: its out-of-fold scores are the background's.
+    return Judged(template, [replace(s, others=s.others | {"background": s.template}) for s in every])
+
+
+def _signal(case: Case) -> Events:
+    if case.signal is None or not len(case.signal):
+        raise UserError("the methods supervised and cut need a signal, with events left over from the injection")
+    return case.signal
+
+
+def supervised(case: Case, config: Config, seed: int, means: Means) -> Judged:
+    """Trained on signal against background, with labels: the bound for the representation at hand."""
+    template, signal = _true_template(case, config), _signal(case)
+    latent = case.data.events.latent
+    every = ensemble_scores(
+        signal.latent, template.latent, template.weight, config.classifier, seed=seeds.integer(seed, "classifier"),
+        threads=means.threads, others={"data": latent[case.inside], "sideband_data": latent[case.side]},
+    )  # fmt: skip
+    scores = [
+        FoldScores(
+            s.others["data"], s.template,
+            {"sideband_data": s.others["sideband_data"], "background": s.template, "signal": s.data}, -s.others["data"],
+        )
+        for s in every
+    ]  # fmt: skip
+    return Judged(template, scores)
+
+
+def best_cut(case: Case, config: Config, seed: int, means: Means) -> Judged:
+    """The best one-sided cut on one of the nine features at the first working point, chosen knowing the signal."""
+    template, signal = _true_template(case, config), _signal(case)
+    features = case.data.events.features
+    sets = {
+        "data": features[case.inside], "sideband_data": features[case.side], "background": case.left.features,
+        "signal": signal.features,
+    }  # fmt: skip
+    best: dict[str, np.ndarray] = {}
+    for column in range(features.shape[1]):
+        for sign in (1, -1):
+            reference = sign * case.left.features[:, column]
+            score = {k: background_percentile(sign * v[:, column], reference, template.weight) for k, v in sets.items()}
+            passed = (score["signal"] <= config.selection.working_points[0]).mean()
+            if not best or passed > (best["signal"] <= config.selection.working_points[0]).mean():
+                best = score
+    others = {k: v for k, v in best.items() if k != "data"}
+    return Judged(template, [FoldScores(best["data"], best["background"], others, -best["data"])])
+
+
+METHODS: dict[str, Callable[[Case, Config, int, Means], Judged]] = {
+    "cathode": cathode, "idealised": idealised, "supervised": supervised, "cut": best_cut,
+}  # fmt: skip
+"""Name in `Trial.method` -> (case, configuration, seed, means) -> template and scores."""

@@ -1,0 +1,77 @@
+"""Hold-outs: which samples an encoder may see, and that no other event reaches its training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from raypipe.config import Config
+from raypipe.errors import UserError
+from raypipe.events.continuous import continuous_features
+from raypipe.events.schema import FEATURES
+from raypipe.search.embeddings import encoder_config, representation, training_samples
+from raypipe.search.result import NO_SIGNAL, Trial
+
+GROUPS = {"yy": 0, "ggf": 1, "wn_150": -1, "wn_300": -1, "xsh_500_100": -2}
+SAMPLES = list(GROUPS)
+
+
+def test_training_samples_of_the_four_configurations():
+    assert training_samples("id", SAMPLES, GROUPS) == SAMPLES
+    assert training_samples("background", SAMPLES, GROUPS) == ["yy", "ggf"]
+    assert training_samples("ip:wn_150", SAMPLES, GROUPS) == ["yy", "ggf", "wn_300", "xsh_500_100"]
+    assert training_samples("ep:-1", SAMPLES, GROUPS) == ["yy", "ggf", "xsh_500_100"]
+    for name in ("ip:zp_400", "ep:-7"):
+        with pytest.raises(UserError, match=f"hold-out '{name}': no such sample or family"):
+            training_samples(name, SAMPLES, GROUPS)
+
+
+def test_a_trial_names_its_representation():
+    assert representation(Trial("wn_150", 1.0, 0, "ip"), GROUPS) == "ip:wn_150"
+    assert representation(Trial("wn_150", 1.0, 0, "ep"), GROUPS) == "ep:-1"
+    assert representation(Trial("wn_150", 1.0, 0, "raw", "idealised"), GROUPS) == "raw"
+    with pytest.raises(UserError, match="holds out the injected signal"):
+        representation(Trial(NO_SIGNAL, 0.0, 0, "ep"), GROUPS)
+
+
+@pytest.mark.ray
+def test_no_held_out_event_reaches_the_training(ray_local, tmp_path):
+    from raypipe.cluster.inputs import read_inputs
+    from raypipe.events.table import write_table
+    from tests.events.helpers import event_table
+
+    ids = {}
+    for k, (name, group) in enumerate(GROUPS.items()):
+        table = event_table(50, sample=name, group=group, split="embedding", first=1000 * k)
+        ids[name] = set(table["event_id"].to_pylist())
+        write_table(table, tmp_path / "embedding" / f"{name}.parquet")
+    config = Config.model_validate(
+        {
+            "simulate": {"samples": {name: {} for name in SAMPLES}}, "embedding": {"samples": SAMPLES},
+            "pseudodata": {"background": ["yy", "ggf"]}, "selection": {"working_points": [0.01]},
+            "scan": {"signals": ["wn_150"], "strengths": [1.0]},
+        }
+    )  # fmt: skip
+    for name, held in (("id", []), ("background", SAMPLES[2:]), ("ip:wn_150", ["wn_150"]), ("ep:-1", SAMPLES[2:4])):
+        inputs = read_inputs(encoder_config(config, name, 0, GROUPS), tmp_path)
+        seen = set(inputs.event_id.tolist())
+        assert seen == set().union(*(ids[s] for s in SAMPLES if s not in held))
+        assert set(inputs.group.tolist()) == {GROUPS[s] for s in SAMPLES if s not in held}
+    assert encoder_config(config, "id", 1, GROUPS).seed != config.seed
+
+
+def test_raw_features_become_continuous_and_keep_their_order():
+    rng = np.random.default_rng(1)
+    features = np.abs(rng.normal(100, 50, (4000, 9))).astype(np.float32)
+    columns = {name: k for k, name in enumerate(FEATURES)}
+    features[:, columns["n_jet"]] = rng.integers(0, 5, 4000)
+    features[:1000, columns["m_jj"]] = 0
+    smooth = continuous_features(features, np.arange(4000), seed=3)
+    assert len(np.unique(smooth[:, columns["n_jet"]])) == 4000
+    np.testing.assert_array_equal(np.round(smooth[:, columns["n_jet"]]), features[:, columns["n_jet"]])
+    assert smooth[:1000, columns["m_jj"]].max() < 0 < smooth[1000:, columns["m_jj"]].min()
+    met = columns["met"]
+    np.testing.assert_allclose(10 * np.expm1(smooth[:, met]), features[:, met], rtol=1e-5)
+    shuffled = rng.permutation(4000)
+    again = continuous_features(features[shuffled], np.arange(4000)[shuffled], seed=3)
+    np.testing.assert_array_equal(again, smooth[shuffled])

@@ -1,0 +1,84 @@
+"""The comparisons beside the search, on made-up latents where the best possible answer is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from raypipe.config import load_config
+from raypipe.errors import UserError
+from raypipe.search.contrastive import Tables, prepare_tables, search
+from raypipe.search.result import NO_SIGNAL, Trial, trial_grid
+from tests.conftest import ROOT
+from tests.search.test_contrastive import OVERRIDES, best_sic, events
+
+MORE = ["classifier.members=4", "classifier.ensemble=2", "classifier.ensembles=3", "classifier.rounds=40"]
+
+
+@pytest.fixture(scope="module")
+def config():
+    return load_config(ROOT / "configs/contrastive/laptop.yaml", [*OVERRIDES, *MORE])
+
+
+@pytest.fixture(scope="module")
+def tables(config) -> Tables:
+    def with_feature(table):
+        # One of the nine features is the optimal variable, so that the best cut has a closed form.
+        features = np.zeros((len(table), 9), np.float32)
+        features[:, 6] = table.latent.sum(1)
+        return replace(table, features=features)
+
+    higgs = [with_feature(events(2000, 20.0, f, 1.5, True, f)) for f in (200_000, 300_000)]
+    search_split = {
+        "yy": with_feature(events(40_000, 900.0, 0, 0.0, False, 1)), "ggf": higgs[0],
+        "wn_150": with_feature(events(2000, 1.0, 100_000, 3.0, True, 2)),
+    }  # fmt: skip
+    return prepare_tables({"search": search_split, "embedding": {"ggf": higgs[1]}}, config)
+
+
+@pytest.mark.parametrize(("method", "least"), [("idealised", 0.8), ("supervised", 0.9), ("cut", 0.95)])
+def test_sic_against_the_closed_form(tables, config, method, least):
+    row = search(tables, config, Trial("wn_150", 2.0, 0, "id", method)).rows[0]
+    assert least < row["sic"] / best_sic(row["background_efficiency"], row["b_expected_sr"]) < 1.1
+    assert row["background_efficiency"] == pytest.approx(0.02, abs=0.003)
+    assert row["ensembles"] == (1 if method == "cut" else 3)
+    assert (row["sic_spread"] > 0) == (method != "cut")
+
+
+def test_idealised_background_leaves_no_false_signal(tables, config):
+    z = [search(tables, config, Trial(NO_SIGNAL, 0.0, i, "id", "idealised")).rows[0]["z_after"] for i in range(6)]
+    assert np.mean(z) == pytest.approx(0, abs=3.5 / np.sqrt(6))
+
+
+def test_two_encoders_are_pooled(tables, config):
+    """Two views of the same events: the rows are the mean over both, the pseudo-data the same."""
+    mirrored = Tables(
+        {k: replace(e, latent=-e.latent) for k, e in tables.search.items()},
+        {k: replace(e, latent=-e.latent) for k, e in tables.higgs.items()},
+    )
+    trial = Trial("wn_150", 2.0, 0, "id", "idealised")
+    one = search(tables, config, trial).rows[0]
+    both = search([tables, mirrored], config, trial).rows[0]
+    assert both["encoders"] == 2
+    assert both["ensembles"] == 6
+    assert (both["n_before"], both["s_before"]) == (one["n_before"], one["s_before"])
+    assert both["sic"] == pytest.approx(one["sic"], rel=0.1)
+
+
+def test_what_needs_a_signal_says_so(tables, config):
+    for method in ("supervised", "cut"):
+        with pytest.raises(UserError, match="need a signal"):
+            search(tables, config, Trial(NO_SIGNAL, 0.0, 0, "id", method))
+    grid = trial_grid(["a"], [1.0], 2, 3, ["id", "ip"], ["cathode", "cut"])
+    assert {(t.embedding, t.method) for t in grid if t.signal == NO_SIGNAL} == {("id", "cathode")}
+    assert len(grid) == 3 + 2 * 2 * 2
+
+
+def test_latents_that_are_not_finite_are_named(tables, config):
+    latent = tables.search["yy"].latent.copy()
+    latent[:, 0] = np.nan
+    broken = Tables(tables.search | {"yy": replace(tables.search["yy"], latent=latent)}, tables.higgs)
+    with pytest.raises(UserError, match=r"latent of event \d+ is not finite"):
+        search(broken, config, Trial(NO_SIGNAL, 0.0, 0))
