@@ -11,6 +11,7 @@ from raypipe.cli import fits, stages, tools
 from raypipe.cli.base import Commands
 from raypipe.cli.bench import bench
 from raypipe.cli.classify import classify
+from raypipe.cli.latent import latent
 from raypipe.cli.report import report
 from raypipe.cli.simulate import simulate
 
@@ -33,7 +34,7 @@ def main() -> None:
 
 
 for command in (
-    simulate, stages.embed, stages.search, stages.scan, report,
+    simulate, stages.embed, stages.search, stages.scan, report, latent,
     fits.fit,
     tools.doctor, tools.config,
     bench, classify,

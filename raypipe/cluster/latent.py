@@ -1,0 +1,100 @@
+"""The latent space itself: maps and confusion matrices of the encoders of a run, written beside its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe.cluster.inputs import read_inputs
+from raypipe.cluster.pipeline import Run
+from raypipe.cluster.scan import sample_groups
+from raypipe.config import Config
+from raypipe.events.schema import tensor_values
+from raypipe.files import atomic_path, write_json
+from raypipe.fit.batches import PARTS, parts_of
+from raypipe.progress import progress_bar
+from raypipe.report.latent_space import confusion_figure, tsne_figure, tsne_map
+from raypipe.search.confusion import Confusion, balanced, supervised_confusion, tree_confusion
+from raypipe.search.embeddings import encoder_config, representation
+from raypipe.search.result import Trial
+from raypipe.simulate.processes.base import GROUPS
+
+MAP_EVENTS = 250
+"""Events a group in a t-SNE map."""
+TREE_EVENTS = 4000
+"""Most events a group that the trees of the confusion matrices are trained on, and judged on."""
+
+
+def embedding_events(table: pa.Table, config: Config) -> tuple[pa.Table, np.ndarray]:
+    """The embedding split of a latent table, sorted by id, and the part (train, validation, test) of every event."""
+    kept = table.filter(pc.equal(table["split"].cast(pa.string()), "embedding"))
+    kept = kept.take(np.argsort(kept["event_id"].to_numpy(), kind="stable"))
+    e = config.embedding
+    return kept, parts_of(kept["event_id"].to_numpy(), config.seed, e.train_fraction, e.validation_fraction)
+
+
+def latent_pictures(run: Run, supervised: bool = True) -> dict[str, Any]:
+    """Make ``figures/tsne.png``, ``figures/confusion.png`` and ``latent.json``; returns the content of the last.
+
+    t-SNE maps of every embedding of the scan (those that hold something out, for its first signal); confusion matrices
+    of the first `id` encoder's latent space, of the nine features, and of a transformer trained with labels.
+    """
+    config, groups = run.config, sample_groups()
+    trials = [Trial(config.scan.signals[0], 1.0, 0, e) for e in config.scan.embeddings if e != "raw"]
+    maps = {}
+    for name in dict.fromkeys(["id", *(representation(t, groups) for t in trials)]):
+        table, _ = run.embed(name)
+        own = encoder_config(config, name, 0, groups)
+        events, parts = embedding_events(table, own)
+        labels = events["group"].to_numpy()
+        rows = balanced(labels, np.flatnonzero(parts == PARTS.index("test")), MAP_EVENTS, config.seed, "map")
+        maps[name] = tsne_map(tensor_values(events["latent"])[rows], config.seed), labels[rows]
+        if name == "id":
+            matrices = _trees(events, parts, config.seed)
+    if supervised:
+        matrices["transformer with labels"] = _transformer(run)
+    figures = {"tsne": tsne_figure(maps, GROUPS), "confusion": confusion_figure(matrices, GROUPS)}
+    paths = {}
+    for name, figure in figures.items():
+        paths[name] = run.folder / "figures" / f"{name}.png"
+        with atomic_path(paths[name]) as temporary:
+            figure.savefig(temporary, dpi=110)
+    record = {
+        "figures": {name: str(Path(path)) for name, path in paths.items()},
+        "confusion": {
+            name: {"groups": list(c.groups), "matrix": c.matrix.tolist(), "mean_diagonal": c.diagonal}
+            for name, c in matrices.items()
+        },
+    }
+    write_json(run.folder / "latent.json", record)
+    return record
+
+
+def _trees(events: pa.Table, parts: np.ndarray, seed: int) -> dict[str, Confusion]:
+    labels = events["group"].to_numpy()
+    train, test = (
+        balanced(labels, np.flatnonzero(parts == PARTS.index(part)), TREE_EVENTS, seed, part)
+        for part in ("train", "test")
+    )
+    return {
+        title: tree_confusion(tensor_values(events[column]), labels, train, test, seed=seed)
+        for title, column in (("trees on the latent space", "latent"), ("trees on nine features", "features"))
+    }
+
+
+def _transformer(run: Run) -> Confusion:
+    config = run.config
+    run.ray()
+    inputs = read_inputs(config, run.events)
+    parts = parts_of(
+        inputs.event_id, config.seed, config.embedding.train_fraction, config.embedding.validation_fraction
+    )
+    test = balanced(inputs.group, np.flatnonzero(parts == PARTS.index("test")), TREE_EVENTS, config.seed, "test")
+    with progress_bar("supervised transformer", config.embedding.epochs) as bar:
+        return supervised_confusion(
+            inputs, config.embedding, test, seed=config.seed, on_epoch=lambda v: bar(1, f"cross-entropy {v:.3f}")
+        )
