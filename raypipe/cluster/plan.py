@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from raypipe.cluster.calibrate import Calibration, window_events
+from raypipe.cluster.scan import grid_of, sample_groups
 from raypipe.cluster.watch import duration
 from raypipe.config import Config
-from raypipe.search.result import trial_grid
+from raypipe.search.embeddings import representation
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 START = 15.0
@@ -26,6 +27,7 @@ class ScanPlan:
 
     trials: int
     configurations: int
+    """Encoders, each with its own latent table."""
     events_per_trial: float
     seconds_per_trial: float
     """Core seconds."""
@@ -56,7 +58,8 @@ def trial_seconds(config: Config, measured: Calibration) -> dict[str, float]:
     """Core seconds of one trial by stage."""
     events = window_events(config, measured.yield_per_fb)
     stages = {name: line.at(events) for name, line in measured.trial.items()}
-    return {"flow": measured.flow_event * events * config.flow.epochs, **stages}
+    one = {"flow": measured.flow_event * events * config.flow.epochs, **stages}
+    return {name: seconds * config.embedding.encoders for name, seconds in one.items()}
 
 
 def plan(
@@ -66,14 +69,16 @@ def plan(
     """Estimate a scan from a calibration.
 
     Args:
-        configurations: embedding configurations, each with its own encoder, latent table and grid of trials.
+        configurations: how often the whole is done, each time with its own encoders and grid of trials.
         price: of a core hour; gpu_price: of a GPU hour.
         gpu_speedup: one GPU over one core of the calibrated machine, for networks.
     """
-    scan, embedding = config.scan, config.embedding
-    trials = configurations * len(
-        trial_grid(scan.signals, scan.strengths, scan.instances, scan.background_instances)
-    )  # fmt: skip
+    embedding = config.embedding
+    grid = grid_of(config)
+    trials = configurations * len(grid)
+    groups = sample_groups()
+    # The nine raw features need no encoder of their own.
+    configurations *= len({representation(trial, groups) for trial in grid} - {"raw"}) * embedding.encoders
     each = trial_seconds(config, measured)
     total = sum(each.values())
     samples = config.simulate.samples

@@ -95,7 +95,9 @@ def search(
     closures, clock, first = [], defaultdict(float), None
     for k, one in enumerate(encoders):
         own = seed if k == 0 else seeds.integer(seed, "encoder", k, bits=62)
-        case = _case(one, config, trial)
+        now = time.perf_counter()
+        case = draw_case(one, config, trial)
+        clock["seconds_data"] += time.perf_counter() - now
         judged = METHODS[trial.method](case, config, own, Means(threads, device, stage))
         now = time.perf_counter()
         closures.append(closure(case, judged.template, config, seeds.integer(own, "closure"), threads))
@@ -124,7 +126,7 @@ def search(
     return Result([common | mean_and_spread(rows) for rows in every], arrays, judged.flow_state)
 
 
-def _case(tables: Tables, config: Config, trial: Trial) -> Case:
+def draw_case(tables: Tables, config: Config, trial: Trial) -> Case:
     """Draw the pseudo-data of the trial and fit its sidebands."""
     window = config.window
     background = {name: tables.search[name] for name in config.pseudodata.background}

@@ -9,7 +9,7 @@ import pytest
 
 from raypipe.cluster.calibrate import Calibration, Line, calibrate, synthetic_tables, window_events
 from raypipe.cluster.plan import DISPATCH, START, plan, trial_seconds
-from raypipe.cluster.scan import plan_scan
+from raypipe.cluster.scan import grid_of, plan_scan
 from raypipe.config import load_config
 from raypipe.events.regions import in_sidebands
 from tests.conftest import ROOT
@@ -109,8 +109,8 @@ def test_the_estimate_holds_for_a_real_scan(ray_local, tmp_path):
     given = load_config(CONFIG, [*SMALL, f"output={tmp_path}"])
     estimate = plan(given, calibrate(given))
     with Run(given) as run:
-        tables, record = run.tables()
-        trials = plan_scan(given, record)
+        tables, digests = run.tables(grid_of(given))
+        trials = plan_scan(given, digests)
         book = run.run_trials(trials, tables)
     rows = {row["key"]: row for row in book.rows(trials)}
     assert len(rows) == estimate.trials == 4
