@@ -156,7 +156,7 @@ def fit_flows(
     train = np.stack([np.delete(order, np.s_[start : start + n_valid]) for start in starts])
     batch = min(config.batch_size, train.shape[1])
     steps = train.shape[1] // batch
-    optimiser = torch.optim.Adam(ensemble.parameters(), lr=config.learning_rate)
+    optimiser = torch.optim.Adam(ensemble.parameters(), lr=config.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=config.epochs * steps)
 
     best_loss = torch.full((members,), math.inf, device=device)

@@ -1,17 +1,23 @@
-"""Ensembles of conditional masked autoregressive flows, stacked along a leading axis.
+"""Ensembles of conditional masked autoregressive flows, stacked along a leading axis (law 3 of the design).
 
-The members are nflows MAFs (Papamakarios et al. 1705.07057). `torch.func` maps one of them over stacked parameters,
-so that M flows train in one set of kernels instead of a Python loop (law 3 of the design).
+The members are nflows MAFs (Papamakarios et al. 1705.07057) and keep nflows' parameter names. On CPUs the stacked
+members are computed by `raypipe.models.maf_stack`; the plain form, which serves GPUs and the tests, maps nflows' own
+modules over the stacked parameters with `torch.func`.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state
+
+from raypipe.models import maf_stack
+from raypipe.models.maf import Masks, Shape
+from raypipe.models.maf_stack import StackedFlow
 
 TAIL_BOUND = 5.0
 """Standard deviations within which a spline layer acts; beyond it is the identity."""
@@ -79,11 +85,15 @@ class FlowEnsemble(nn.Module):
     Args:
         features: dimensions; shape: layers, hidden, blocks, transform and bins (see `raypipe.config.Flow`).
         seeds: one initialisation seed a member; a member's start depends on its own seed alone.
+
+    Attributes:
+        plain: compute by nflows' own modules on CPUs too (slower; the same function).
     """
 
     def __init__(self, *, features: int, seeds: list[int], **shape: Any) -> None:
         super().__init__()
         self.features = features
+        self.plain = False
         built = []
         for seed in seeds:
             with torch.random.fork_rng(devices=[]):
@@ -95,6 +105,10 @@ class FlowEnsemble(nn.Module):
         self.__dict__["_log_prob"] = _LogProb(template)
         self.__dict__["_forward"] = _Forward(template)
         self.__dict__["_inverse"] = _Inverse(template)
+        self.__dict__["shape"] = Shape(
+            shape["layers"], shape["blocks"], features, shape.get("transform", "affine"), shape.get("bins", 8),
+            math.sqrt(shape["hidden"]), TAIL_BOUND,
+        )  # fmt: skip
         self._names = {name.replace(".", "/"): name for name in [*parameters, *buffers]}
         for name, value in parameters.items():
             self.register_parameter(name.replace(".", "/"), nn.Parameter(value.detach().clone()))
@@ -112,15 +126,35 @@ class FlowEnsemble(nn.Module):
 
     def log_prob(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Log-densities of member-wise batches: (M, n, d), (M, n, 1) -> (M, n)."""
-        return self._map(self._log_prob, x, context)
+        if not self._by_hand(x):
+            return self._map(self._log_prob, x, context)
+        noise, logs = self._stacked(x, context)
+        return logs - 0.5 * (noise.square().sum(-1) + self.features * math.log(2 * math.pi))
 
     def noise(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """The noise that each sample comes from, the inverse of `inverse`: (M, n, d), (M, n, 1) -> (M, n, d)."""
-        return self._map(self._forward, x, context)
+        return self._stacked(x, context)[0] if self._by_hand(x) else self._map(self._forward, x, context)
 
     def inverse(self, noise: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Samples from standard-normal noise: (M, n, d), (M, n, 1) -> (M, n, d)."""
-        return self._map(self._inverse, noise, context)
+        if not self._by_hand(noise) or torch.is_grad_enabled():
+            return self._map(self._inverse, noise, context)
+        return maf_stack.inverse(noise, context, self.shape, self._masks(), self._ordered())
+
+    def _by_hand(self, x: torch.Tensor) -> bool:
+        """On CPUs the hand-written form is the faster; a GPU's kernels are better served by the mapped one."""
+        return x.device.type == "cpu" and not self.plain
+
+    def _stacked(self, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        parameters = self._ordered()
+        return StackedFlow.apply(x, context, self.shape, self._masks(), torch.is_grad_enabled(), *parameters)
+
+    def _ordered(self) -> list[torch.Tensor]:
+        own = dict(self.named_parameters())
+        return [own[name.replace(".", "/")] for name in self.shape.names()]
+
+    def _masks(self) -> Masks:
+        return Masks.of({name: getattr(self, key) for key, name in self._names.items()})
 
     def _map(self, module: nn.Module, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         def one(state: dict[str, torch.Tensor], xs: torch.Tensor, cs: torch.Tensor) -> torch.Tensor:

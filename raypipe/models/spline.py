@@ -7,14 +7,19 @@ one computes every element and picks with `where`; the function is the same.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from nflows.transforms.autoregressive import MaskedPiecewiseRationalQuadraticAutoregressiveTransform
 from torch.nn import functional as F
 
+from raypipe.models import native
+
 MIN_BIN = 1e-3
 """Least width and height of a bin in units of the interval, as in nflows."""
 MIN_SLOPE = 1e-3
+_EDGE = math.log(math.expm1(1 - MIN_SLOPE))
+"""Unnormalised slope whose derivative is one."""
 
 
 def rational_quadratic(
@@ -33,8 +38,7 @@ def rational_quadratic(
     inside = (x > -bound) & (x < bound)
     clamped = x.clamp(-bound, bound)
     knots_x, knots_y = _knots(widths, bound), _knots(heights, bound)
-    edge = math.log(math.expm1(1 - MIN_SLOPE))
-    derivatives = MIN_SLOPE + F.softplus(F.pad(slopes, (1, 1), value=edge))
+    derivatives = MIN_SLOPE + F.softplus(F.pad(slopes, (1, 1), value=_EDGE))
 
     searched = knots_y if inverse else knots_x
     index = (clamped[..., None] >= searched[..., 1:-1]).sum(-1, keepdim=True)
@@ -86,3 +90,58 @@ class SplineAutoregressive(MaskedPiecewiseRationalQuadraticAutoregressiveTransfo
             inputs, widths / scale, heights / scale, slopes, bound=self.tail_bound, inverse=inverse
         )
         return out, logs.sum(-1)
+
+
+def apply_rows(
+    x: torch.Tensor, params: torch.Tensor, *, bins: int, bound: float, scale: float, inverse: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The spline on rows of events: compiled where possible, else `rational_quadratic`.
+
+    Args:
+        x: (m, d, n); params: (m, d * (3 bins - 1), n), for every dimension its widths, heights and slopes.
+        scale: divides widths and heights.
+
+    Returns:
+        Outputs (m, d, n) and log-derivatives summed over the dimensions (m, n).
+    """
+    kernels = _kernels(x, bins)
+    if kernels is None:
+        return _plain(x, params, bins, bound, scale, inverse)
+    x, params = x.contiguous(), params.contiguous()
+    y, logs = torch.empty_like(x), x.new_empty(x.shape[0], x.shape[2])
+    kernels.spline_apply(
+        x.data_ptr(), params.data_ptr(), y.data_ptr(), logs.data_ptr(), *_sizes(x, bins, bound, scale), inverse
+    )
+    return y, logs
+
+
+def gradient_rows(
+    x: torch.Tensor, params: torch.Tensor, gy: torch.Tensor, gl: torch.Tensor, *, bins: int, bound: float, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of x and params from those of both outputs of `apply_rows`: (m, d, n) and (m, n)."""
+    kernels = _kernels(x, bins)
+    if kernels is None:
+        with torch.enable_grad():
+            leaves = x.detach().requires_grad_(), params.detach().requires_grad_()
+            outputs = _plain(*leaves, bins, bound, scale, False)
+            return torch.autograd.grad(outputs, leaves, (gy, gl))
+    x, params, gy, gl = x.contiguous(), params.contiguous(), gy.contiguous(), gl.contiguous()
+    gx, gp = torch.empty_like(x), torch.empty_like(params)
+    pointers = [tensor.data_ptr() for tensor in (x, params, gy, gl, gx, gp)]
+    kernels.spline_gradient(*pointers, *_sizes(x, bins, bound, scale))
+    return gx, gp
+
+
+def _kernels(x: torch.Tensor, bins: int) -> Any:
+    return native.spline(x.dtype) if x.device.type == "cpu" and bins <= native.MAX_BINS else None
+
+
+def _sizes(x: torch.Tensor, bins: int, bound: float, scale: float) -> tuple:
+    m, d, n = x.shape
+    return m * d, d, n, bins, bound, scale, MIN_BIN, MIN_SLOPE, _EDGE
+
+
+def _plain(x: torch.Tensor, params: torch.Tensor, bins: int, bound: float, scale: float, inverse: bool) -> Any:
+    widths, heights, slopes = params.unflatten(1, (x.shape[1], -1)).movedim(2, -1).split([bins, bins, bins - 1], dim=-1)
+    y, logs = rational_quadratic(x, widths / scale, heights / scale, slopes, bound=bound, inverse=inverse)
+    return y, logs.sum(1)
