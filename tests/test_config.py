@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from raypipe.config import Config, Section, load_config
 from raypipe.errors import UserError
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -81,3 +82,8 @@ def test_every_number_says_where_it_comes_from():
     ]
     # Names and places of this run, not numbers of a paper.
     assert set(silent) <= {"search", "output", "seed"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "multilepton").glob("*.yaml")), ids=lambda p: p.stem)
+def test_multilepton_configurations_load(path):
+    assert load_config(path).search == "multilepton"

@@ -113,10 +113,10 @@ class MultileptonRun(Run):
     def _inputs_of_a_trial(self, key: str) -> dict[str, Any]:
         values = self.config.model_dump(mode="json")
         # Neither the number of bootstraps nor the grid changes a comparison: more of them reuse what is there.
-        null = {k: v for k, v in values["null"].items() if k != "bootstraps"}
+        uncertain = {k: v for k, v in values["bootstrap"].items() if k != "count"}
         pseudo = bool(self.config.scan.signals or self.config.scan.calibration)
         sections = {k: values[k] for k in ("seed", "features", "compare", "networks")}
-        return {"events": key, "code": code_digest(*CODE), "null": null, "pseudo": pseudo, **sections}
+        return {"events": key, "code": code_digest(*CODE), "bootstrap": uncertain, "pseudo": pseudo, **sections}
 
     def run(self, trials: dict[str, Trial], tables: Tables) -> Ledger:
         """Stage 2: the comparisons that the ledger does not hold yet."""
@@ -142,7 +142,7 @@ class MultileptonRun(Run):
         """One data set and the bootstraps it needs; its statistics with their p-values."""
         tables, _, key = self.inputs()
         inputs = self._inputs_of_a_trial(key)
-        bootstraps = {t.key(inputs): t for t in plan(self.config, False)[: self.config.null.bootstraps]}
+        bootstraps = {t.key(inputs): t for t in plan(self.config, False)[: self.config.bootstrap.count]}
         book = self.run({**bootstraps, trial.key(inputs): trial}, tables)
         return report.search_summary(book.rows([*bootstraps, trial.key(inputs)]), self.config, trial)
 

@@ -53,10 +53,10 @@ class Comparison(Section):
     same. Where it is fixed, an excess of events is seen without any background to it. [default]"""
 
 
-class Null(Section):
+class Bootstrap(Section):
     """The distribution of the statistics under the background-only hypothesis."""
 
-    bootstraps: int = Field(100, ge=20)
+    count: int = Field(100, ge=20)
     """Replicas; a 2 sigma band needs 20 at least, p is never below 1/(N+1). [default; the paper gives no number]"""
     electron_scale: float = Field(0.0, ge=0, lt=0.2)
     """Relative uncertainty of the electron momentum scale, drawn anew in every replica. [default; paper B: none]"""
@@ -124,7 +124,7 @@ class MultileptonConfig(Section):
     """Data and reference."""
     networks: Networks = Networks()
     """Classifiers."""
-    null: Null = Null()
+    bootstrap: Bootstrap = Bootstrap()
     """Bootstraps."""
     scan: Strengths = Strengths()
     """Injections."""

@@ -209,7 +209,7 @@ def search_summary(rows: list[dict[str, Any]], config: MultileptonConfig, trial:
     """One data set: its statistics, their p-values and the combined one, from ledger rows with the bootstraps."""
     values = Values(rows, config)
     failed = [r for r in rows if r["status"] != "ok"]
-    null = values.matrix(BOOTSTRAP, 0.0, config.null.bootstraps)
+    null = values.matrix(BOOTSTRAP, 0.0, config.bootstrap.count)
     null = null[np.isfinite(null).all(1)]
     own = np.array([sign(t) * values.of(trial.signal, trial.strength, t, trial.instance + 1)[-1] for t in values.tests])
     out: dict[str, Any] = {"trial": trial.label(), "bootstraps": len(null), "failed": failed, "tests": []}

@@ -37,7 +37,7 @@ class Values:
 
     def null(self, test: tuple[str, str]) -> np.ndarray:
         """(N,) bootstraps."""
-        return self.of(BOOTSTRAP, 0.0, test, self.config.null.bootstraps)
+        return self.of(BOOTSTRAP, 0.0, test, self.config.bootstrap.count)
 
     def injected(self, signal: str, test: tuple[str, str]) -> np.ndarray:
         """(strengths, instances)."""
@@ -70,7 +70,7 @@ def analyse(rows: Rows, config: MultileptonConfig, acceptance: Mapping[str, floa
         (``crossing`` and ``cls``, each ``events`` and ``fb``). ``combined``: p-values over all tests.
     """
     values = Values(rows, config)
-    null = finished(values.matrix(BOOTSTRAP, 0.0, config.null.bootstraps))
+    null = finished(values.matrix(BOOTSTRAP, 0.0, config.bootstrap.count))
     tests = []
     for column, test in enumerate(values.tests):
         own = null[:, column]

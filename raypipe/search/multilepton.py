@@ -89,12 +89,18 @@ def divide(
     if (spread == 0).any():
         name = config.features[int(np.argmax(spread == 0))]
         raise UserError(f"feature {name!r} is constant in the reference: it cannot be standardised; leave it out")
-    if (config.null.electron_scale or config.null.muon_scale) and set(config.features) - set(MASSES):
-        other = sorted(set(config.features) - set(MASSES))[0]
-        raise UserError(f"null.electron_scale and null.muon_scale act on {', '.join(MASSES)} only, not on {other!r}")
-    if (config.null.electron_scale or config.null.muon_scale) and set(MASSES) - set(config.features):
-        raise UserError(f"null.electron_scale and null.muon_scale need the features {', '.join(MASSES)}")
+    if config.bootstrap.electron_scale or config.bootstrap.muon_scale:
+        _check_masses(config.features)
     return Tables(reference, rest, nature, signals, data, expected)
+
+
+def _check_masses(features: Sequence[str]) -> None:
+    """Momentum scales need the three masses of `MASSES` and act on nothing else."""
+    keys = "bootstrap.electron_scale and bootstrap.muon_scale"
+    if other := sorted(set(features) - set(MASSES)):
+        raise UserError(f"{keys} act on {', '.join(MASSES)} only, not on {other[0]!r}")
+    if set(MASSES) - set(features):
+        raise UserError(f"{keys} need the features {', '.join(MASSES)}")
 
 
 def scale_masses(values: np.ndarray, features: Sequence[str], electron: float, muon: float) -> np.ndarray:
@@ -115,14 +121,14 @@ def scale_masses(values: np.ndarray, features: Sequence[str], electron: float, m
 
 
 def _bootstrap(tables: Tables, config: MultileptonConfig, instance: int) -> np.ndarray:
-    null = config.null
+    uncertain = config.bootstrap
     rng = seeds.generator(config.seed, "nuisance", instance)
-    electron, muon, rate = rng.normal(size=3) * (null.electron_scale, null.muon_scale, 1.0)
-    factor = float(np.exp(np.log1p(null.normalisation) * rate))
+    electron, muon, rate = rng.normal(size=3) * (uncertain.electron_scale, uncertain.muon_scale, 1.0)
+    factor = float(np.exp(np.log1p(uncertain.normalisation) * rate))
     rng = seeds.generator(config.seed, "bootstrap", instance)
-    rows = tables.null.draw(_count(tables.expected * factor, config, rng), rng, True, "null.bootstraps")
+    rows = tables.null.draw(_count(tables.expected * factor, config, rng), rng, True, "bootstrap.count")
     values = tables.null.values[rows]
-    if null.electron_scale or null.muon_scale:
+    if uncertain.electron_scale or uncertain.muon_scale:
         values = scale_masses(values, config.features, 1 + electron, 1 + muon)
     return values
 
@@ -223,7 +229,7 @@ def plan(config: MultileptonConfig, observed: bool) -> list[Trial]:
     """All comparisons of a scan: bootstraps first, then the recorded data, background-only data sets, injections."""
     scan = config.scan
     return [
-        *(Trial(BOOTSTRAP, 0.0, i) for i in range(config.null.bootstraps)),
+        *(Trial(BOOTSTRAP, 0.0, i) for i in range(config.bootstrap.count)),
         *([Trial(DATA, 0.0, 0)] if observed else []),
         *(Trial(NO_SIGNAL, 0.0, i) for i in range(scan.calibration)),
         *(Trial(s, x, i) for s in scan.signals for x in scan.strengths for i in range(scan.instances)),

@@ -34,7 +34,7 @@ def bands(null: np.ndarray) -> dict[str, float]:
     if len(null) < 20:
         raise UserError(
             f"a 2 sigma band needs 20 bootstraps or more, there are {len(null)}: its tails hold 2.3 % each, "
-            "which fewer cannot resolve (null.bootstraps)"
+            "which fewer cannot resolve (bootstrap.count)"
         )
     levels = (1 - TWO_SIGMA, 1 - ONE_SIGMA, 0.5, ONE_SIGMA, TWO_SIGMA)
     names = ("low_2", "low_1", "median", "high_1", "high_2")

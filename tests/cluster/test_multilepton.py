@@ -37,7 +37,7 @@ def tables(tmp_path):
         "search": "multilepton", "output": str(tmp_path / "run"), "features": ["x", "y"],
         "files": {"data": str(tmp_path / "data.csv"), "reference": str(tmp_path / "reference.parquet"), "weight": "w",
                   "signals": {"a_125": str(tmp_path / "bump.parquet")}, "acceptance": {"a_125": 0.2}},
-        "networks": {"hidden": [16, 16], "members": 2, "epochs": 6}, "null": {"bootstraps": 20},
+        "networks": {"hidden": [16, 16], "members": 2, "epochs": 6}, "bootstrap": {"count": 20},
         "scan": {"signals": ["a_125"], "strengths": [10, 60], "instances": 2, "calibration": 20},
         "resources": {"cpus": 2, "object_store_gib": 0.25},
     }  # fmt: skip
@@ -64,7 +64,7 @@ def test_scan_report_and_search_from_the_command_line(tables, ray_local):
     assert (folder / "tracking.json").exists()  # MLflow has it
     # Again: everything is there. More bootstraps: only those are new. `search` reads the same ledger.
     before = {p.name: p.stat().st_mtime_ns for p in (folder / "ledger" / "rows").iterdir()}
-    run = CliRunner().invoke(main, ["scan", "--config", str(tables), "null.bootstraps=23", "tracking.enabled=false"])
+    run = CliRunner().invoke(main, ["scan", "--config", str(tables), "bootstrap.count=23", "tracking.enabled=false"])
     assert run.exit_code == 0, run.output
     after = {p.name: p.stat().st_mtime_ns for p in (folder / "ledger" / "rows").iterdir()}
     assert len(after) == len(before) + 3
@@ -83,7 +83,7 @@ def test_scan_report_and_search_from_the_command_line(tables, ray_local):
         (["features=[x, other]"], "feature 'other' is constant"),
         (["files.weight=null"], "compare.expected: how many background events"),
         (["files.acceptance.a_125=0"], "never accepted"),
-        (["null.bootstraps=19"], "null.bootstraps = 19"),
+        (["bootstrap.count=19"], "bootstrap.count = 19"),
         (["files.data=absent.csv"], "absent.csv: no such file"),
     ],
 )

@@ -25,7 +25,7 @@ def config(**changes) -> MultileptonConfig:
     values = {
         "features": ["x", "y"], "files": {"data": "-", "reference": "-", "signals": {"bump": "-"}},
         "compare": {"expected": 150}, "networks": {"hidden": [16, 16], "members": 3, "epochs": 8},
-        "null": {"bootstraps": 40},
+        "bootstrap": {"count": 40},
         "scan": {"signals": ["bump"], "strengths": [20, 60], "instances": 3, "calibration": 40},
     }  # fmt: skip
     for key, value in changes.items():
@@ -137,7 +137,7 @@ def test_uncertainties_widen_the_null():
     background = Pool(masses, np.full(20_000, 1e-4), np.zeros(20_000, dtype=int), ("b",))
     counts, means = {}, {}
     for name, change in {"none": {}, "all": {"normalisation": 0.2, "electron_scale": 0.02, "muon_scale": 0.02}}.items():
-        given = config(features=["m_4l", "m_ee", "m_mumu"], null={"bootstraps": 60, **change}, scan={})
+        given = config(features=["m_4l", "m_ee", "m_mumu"], bootstrap={"count": 60, **change}, scan={})
         prepared = divide(background, None, {}, None, given)
         sets = [data_set(prepared, given, Trial(BOOTSTRAP, 0.0, i))[0] for i in range(60)]
         counts[name], means[name] = np.std([len(s) for s in sets]), np.std([s.mean(0) for s in sets], axis=0)
@@ -152,7 +152,7 @@ def test_uncertainties_widen_the_null():
     [
         ({"compare__expected": 8000}, 20_000, "at least twice as many"),
         ({"compare__expected": 150000}, 20_000, "needs 150000 events"),
-        ({"null__electron_scale": 0.01}, 20_000, "m_4l, m_ee, m_mumu only"),
+        ({"bootstrap__electron_scale": 0.01}, 20_000, "m_4l, m_ee, m_mumu only"),
     ],
 )
 def test_bad_divisions_are_one_line(changes, simulated, words):
@@ -181,7 +181,7 @@ def test_bad_events_are_one_line():
 @pytest.mark.slow
 def test_bootstraps_of_the_reference_itself_are_not_calibrated():
     """Why the bootstraps come from other events: drawn from the reference, null data look anomalous."""
-    given = config(scan__calibration=200, null__bootstraps=200, networks__epochs=20)
+    given = config(scan__calibration=200, bootstrap__count=200, networks__epochs=20)
     prepared = tables(given)
     trials = [t for t in plan(given, observed=False) if t.signal in (BOOTSTRAP, NO_SIGNAL)]
     values = Values(rows_of(compare(prepared, given, trials)), given)
