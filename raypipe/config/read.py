@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from raypipe.config.base import Section
+from raypipe.config.sections import Resources
 
 Column = Annotated[
     str | int, BeforeValidator(lambda v: int(v) if isinstance(v, str) and v.lstrip("-").isdigit() else v)
@@ -52,6 +53,29 @@ class Source(Section):
     """Events read at a time: bounds the memory, never changes a number. [default]"""
 
 
+class ObjectCuts(Section):
+    """What counts as an object, GeV; the numbers of our own detector cards."""
+
+    photon_pt: float = Field(10.0, ge=0)
+    """Photons. [default]"""
+    photon_eta: float = Field(2.5, gt=0)
+    """Photons. [default]"""
+    lepton_pt: float = Field(10.0, ge=0)
+    """Electrons and muons. [default]"""
+    lepton_eta: float = Field(2.5, gt=0)
+    """Electrons and muons. [default]"""
+    jet_pt: float = Field(25.0, ge=0)
+    """Jets. [default]"""
+    jet_eta: float = Field(4.5, gt=0)
+    """Jets. [default]"""
+    fatjet_pt: float = Field(200.0, ge=0)
+    """Large-radius jets. [code]"""
+    fatjet_eta: float = Field(2.0, gt=0)
+    """Large-radius jets. [default]"""
+    clean_dr: float = Field(0.4, ge=0)
+    """Jets nearer than this to a photon of the pair or an electron are that photon or electron. [default]"""
+
+
 class EventSource(Source):
     """Files of whole events (Delphes or NanoAOD) and what the event table should call them."""
 
@@ -63,5 +87,24 @@ class EventSource(Source):
     """Which half the events belong to. [default]"""
     luminosity: float | None = Field(None, gt=0)
     """fb^-1 that the files stand for: weights are divided by it. One where not given. [default]"""
+    weights: Literal["file", "one"] = "file"
+    """`file`: the weights of the file, of which none may be negative; `one`: every event counts one. [default]"""
+    objects: ObjectCuts = ObjectCuts()
+    """What counts as an object."""
     tree_columns: dict[str, str] = Field(default_factory=dict)
     """Branches by another name than the format's, such as `{Photon.PT: PhotonTight.PT}`. [default]"""
+
+
+class ReadConfig(Section):
+    """What `raypipe read` makes of a user's files."""
+
+    search: Literal["read"] = "read"
+    """Not a search: this file describes an import."""
+    output: str = "runs/read"
+    """Folder of the tables and the sidecar."""
+    source: EventSource = EventSource()
+    """The files."""
+    columns: Columns | None = None
+    """For feature tables: which column is what. Without it the files hold whole events (Delphes, NanoAOD). [default]"""
+    resources: Resources = Resources()
+    """Ray resources; they never change a number."""

@@ -11,7 +11,8 @@ from raypipe.events.readers.base import Reader, check_file
 
 READERS = {
     "numpy": "numpy_file.NumpyReader", "hdf5": "hdf5.Hdf5Reader", "parquet": "columnar.ParquetReader",
-    "csv": "columnar.CsvReader",
+    "csv": "columnar.CsvReader", "root": "root.RootReader", "delphes": "delphes.DelphesReader",
+    "nanoaod": "nanoaod.NanoAodReader", "lhco": "lhco.LhcoReader",
 }  # fmt: skip
 """Format -> class in this package; loaded when first needed, so that a CSV user needs no ROOT library."""
 

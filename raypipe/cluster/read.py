@@ -1,0 +1,212 @@
+"""A user's files as one Ray Data stream of event or feature tables, and as Parquet files (`raypipe read`).
+
+Pieces are fixed (file, row range) pairs, a function of the files and `Source.chunk_rows` alone, and the stream keeps
+their order: the result does not depend on how many workers there are, and no process ever holds more than a piece.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe.cluster.runtime import limit_threads
+from raypipe.config.read import Columns, EventSource, Source
+from raypipe.errors import UserError
+from raypipe.events.readers.base import pieces, resolve
+from raypipe.events.readers.features import feature_columns, needed
+from raypipe.events.readers.registry import file_format, reader_for
+from raypipe.events.schema import EVENT_SCHEMA, tensor_column
+from raypipe.simulate.imported import diphoton_table
+
+EVENT_FORMATS = ("delphes", "nanoaod")
+"""Formats of whole events; the others are feature tables."""
+
+MARKS = [pa.field("_file", pa.int32()), pa.field("_error", pa.string())]
+"""Columns of the raw stream: which file a row is of, and for a piece that could not be read, one row with the reason."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some consecutive events of one file."""
+
+    file: int
+    path: str
+    start: int
+    stop: int
+    first_id: int
+    """Id of the file's first event, where the file has no ids of its own."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All pieces, and the files that could not even be opened."""
+
+    paths: tuple[str, ...]
+    pieces: list[Piece]
+    rows: dict[int, int]
+    """Events by file number."""
+    failed: dict[int, str]
+    """Reason by file number."""
+
+
+def plan_read(paths: Sequence[str | Path], source: Source, *, skip: bool = False) -> Plan:
+    """Open every file once and cut it into pieces.
+
+    Raises:
+        UserError: a file that cannot be opened or is empty of events, unless ``skip``.
+    """
+    found: list[Piece] = []
+    rows: dict[int, int] = {}
+    failed: dict[int, str] = {}
+    first_id = 0
+    for number, path in enumerate(map(str, paths)):
+        try:
+            rows[number] = reader_for(path, source).rows(Path(path), source)
+            if not rows[number]:
+                raise UserError(f"{path}: the file holds no events")
+        except UserError as error:
+            if not skip:
+                raise
+            rows.pop(number, None)
+            failed[number] = str(error)
+            continue
+        ranges = pieces(rows[number], source.chunk_rows)
+        found += [Piece(number, path, start, stop, first_id) for start, stop in ranges]
+        first_id += rows[number]
+    return Plan(tuple(map(str, paths)), found, rows, failed)
+
+
+class ReadPiece:
+    """One piece as an Arrow table: event table for Delphes and NanoAOD, else the feature table of ``columns``."""
+
+    def __init__(self, source: Source, columns: Columns | None) -> None:
+        self.source, self.columns = source, columns
+
+    def __call__(self, piece: Piece) -> pa.Table:
+        path = Path(piece.path)
+        if file_format(path, self.source) in EVENT_FORMATS:
+            source = EventSource.model_validate(self.source.model_dump())
+            batch = reader_for(path, source).objects(path, source, piece.start, piece.stop)
+            return diphoton_table(batch, source, first=piece.first_id + piece.start)[0]
+        if self.columns is None:
+            raise UserError(f"{path}: say which column is what (columns.mass, columns.features)")
+        reader = reader_for(path, self.source)
+        names = reader.names(path, self.source)
+        table = reader.read(path, self.source, piece.start, piece.stop, needed(self.columns, names, path))
+        made = feature_columns(table, self.columns, names, path, piece.start)
+        if self.columns.event_id is None:
+            ids = pa.array(np.arange(piece.first_id + piece.start, piece.first_id + piece.stop))
+            made = made.set_column(made.schema.get_field_index("event_id"), "event_id", ids)
+        return made
+
+    def schema(self, plan: Plan) -> pa.Schema:
+        """What every piece of the plan looks like, from its first file."""
+        first = plan.pieces[0]
+        if file_format(first.path, self.source) in EVENT_FORMATS:
+            return EVENT_SCHEMA
+        if self.columns is None:
+            raise UserError(f"{first.path}: say which column is what (columns.mass, columns.features)")
+        names = reader_for(first.path, self.source).names(Path(first.path), self.source)
+        features = [resolve(f, names, first.path) for f in self.columns.features]
+        kinds = {"event_id": pa.int64(), "mass": pa.float64(), "weight": pa.float64()}
+        kinds |= dict.fromkeys(features, pa.float64())
+        return pa.schema(list((kinds | ({} if self.columns.label is None else {"label": pa.bool_()})).items()))
+
+
+def stream(plan: Plan, source: Source, columns: Columns | None = None) -> Any:
+    """A Ray Data dataset of all events of the plan, in order. Ray must be running.
+
+    Its rows have the columns of the table and `MARKS`: a piece that cannot be read is one row with the reason in
+    ``_error``, so that the reader of the stream, not a worker far away, decides what a bad file means.
+    """
+    import ray
+
+    read = ReadPiece(source, columns)
+    schema = read.schema(plan)
+    parts = plan.pieces
+
+    def load(batch: pa.Table) -> pa.Table:
+        limit_threads(1)
+        return pa.concat_tables([_marked(read, parts[i], schema) for i in batch["id"].to_pylist()])
+
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    numbers = ray.data.range(len(parts), override_num_blocks=len(parts))
+    return numbers.map_batches(load, batch_size=1, batch_format="pyarrow", num_cpus=1)
+
+
+def _marked(read: ReadPiece, piece: Piece, schema: pa.Schema) -> pa.Table:
+    try:
+        table, error = _cast(read(piece), schema, piece.path), None
+    except UserError as reason:
+        table, error = _blank(schema), str(reason)
+    marks = (pa.array([value] * table.num_rows, f.type) for f, value in zip(MARKS, (piece.file, error), strict=True))
+    for field, values in zip(MARKS, marks, strict=True):
+        table = table.append_column(field, values)
+    return table
+
+
+def _cast(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
+    if table.column_names != schema.names:
+        raise UserError(f"{path}: columns {', '.join(table.column_names)} differ from the first file's "
+                        f"{', '.join(schema.names)}")  # fmt: skip
+    return table.cast(schema)
+
+
+def _blank(schema: pa.Schema) -> pa.Table:
+    """One row of zeros."""
+    columns = []
+    for field in schema:
+        if isinstance(field.type, pa.FixedShapeTensorType):
+            columns.append(tensor_column(np.zeros((1, *field.type.shape), field.type.value_type.to_pandas_dtype())))
+        else:
+            kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+            zero = "" if pa.types.is_string(kind) else False if pa.types.is_boolean(kind) else 0
+            columns.append(pa.array([zero], kind).cast(field.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def batches(plan: Plan, source: Source, columns: Columns | None = None) -> Iterator[tuple[int, pa.Table, str | None]]:
+    """The stream as (file number, table, reason why a piece of it could not be read), in the order of the plan."""
+    schema = ReadPiece(source, columns).schema(plan)
+    for block in stream(plan, source, columns).iter_batches(batch_format="pyarrow", batch_size=None):
+        files = block["_file"].to_numpy()
+        edges = np.flatnonzero(np.r_[True, files[1:] != files[:-1], True]) if len(files) else [0]
+        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+            part = block.slice(start, stop - start)
+            reasons = [reason for reason in part["_error"].to_pylist() if reason is not None]
+            table = part.select(schema.names).cast(schema)
+            yield int(files[start]), table, reasons[0] if reasons else None
+
+
+class Writer:
+    """One Parquet file, appended batch by batch, there only when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.temporary = path, path.with_name(f".tmp-{path.name}")
+        self.handle: pq.ParquetWriter | None = None
+        self.rows, self.weight = 0, 0.0
+
+    def add(self, table: pa.Table) -> None:
+        """Append."""
+        if self.handle is None:
+            self.handle = pq.ParquetWriter(self.temporary, table.schema, compression="zstd")
+        self.handle.write_table(table.unify_dictionaries())
+        self.rows += table.num_rows
+        self.weight += float(np.sum(table["weight"].to_numpy()))
+
+    def close(self, keep: bool) -> None:
+        """Rename to the final name, or drop."""
+        if self.handle is not None:
+            self.handle.close()
+            if keep:
+                self.temporary.replace(self.path)
+        if not keep:
+            with contextlib.suppress(FileNotFoundError):
+                self.temporary.unlink()
