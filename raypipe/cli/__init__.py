@@ -12,6 +12,7 @@ from raypipe.cli.base import Commands
 from raypipe.cli.bench import bench
 from raypipe.cli.classify import classify
 from raypipe.cli.latent import latent
+from raypipe.cli.read import read
 from raypipe.cli.report import report
 from raypipe.cli.simulate import simulate
 
@@ -37,6 +38,6 @@ for command in (
     simulate, stages.embed, stages.search, stages.scan, report, latent,
     fits.fit,
     tools.doctor, tools.config,
-    bench, classify,
+    bench, classify, read,
 ):  # fmt: skip
     main.add_command(command)

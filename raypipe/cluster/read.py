@@ -6,21 +6,20 @@ their order: the result does not depend on how many workers there are, and no pr
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raypipe.cluster.runtime import limit_threads
 from raypipe.config.read import Columns, EventSource, Source
 from raypipe.errors import UserError
 from raypipe.events.readers.base import pieces, resolve
-from raypipe.events.readers.features import feature_columns, needed
+from raypipe.events.readers.features import FeatureTable, feature_columns, needed, to_arrays
 from raypipe.events.readers.registry import file_format, reader_for
 from raypipe.events.schema import EVENT_SCHEMA, tensor_column
 from raypipe.simulate.imported import diphoton_table
@@ -29,7 +28,7 @@ EVENT_FORMATS = ("delphes", "nanoaod")
 """Formats of whole events; the others are feature tables."""
 
 MARKS = [pa.field("_file", pa.int32()), pa.field("_error", pa.string())]
-"""Columns of the raw stream: which file a row is of, and for a piece that could not be read, one row with the reason."""
+"""Columns of the raw stream: the file of a row; for a piece that could not be read, one row with the reason."""
 
 
 @dataclass(frozen=True)
@@ -178,35 +177,22 @@ def batches(plan: Plan, source: Source, columns: Columns | None = None) -> Itera
     for block in stream(plan, source, columns).iter_batches(batch_format="pyarrow", batch_size=None):
         files = block["_file"].to_numpy()
         edges = np.flatnonzero(np.r_[True, files[1:] != files[:-1], True]) if len(files) else [0]
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        for start, stop in pairwise(edges):
             part = block.slice(start, stop - start)
             reasons = [reason for reason in part["_error"].to_pylist() if reason is not None]
             table = part.select(schema.names).cast(schema)
             yield int(files[start]), table, reasons[0] if reasons else None
 
 
-class Writer:
-    """One Parquet file, appended batch by batch, there only when it is whole."""
+def collect(paths: Sequence[str], source: Source, columns: Columns) -> FeatureTable:
+    """All events of feature files in memory. Ray must be running.
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.temporary = path, path.with_name(f".tmp-{path.name}")
-        self.handle: pq.ParquetWriter | None = None
-        self.rows, self.weight = 0, 0.0
-
-    def add(self, table: pa.Table) -> None:
-        """Append."""
-        if self.handle is None:
-            self.handle = pq.ParquetWriter(self.temporary, table.schema, compression="zstd")
-        self.handle.write_table(table.unify_dictionaries())
-        self.rows += table.num_rows
-        self.weight += float(np.sum(table["weight"].to_numpy()))
-
-    def close(self, keep: bool) -> None:
-        """Rename to the final name, or drop."""
-        if self.handle is not None:
-            self.handle.close()
-            if keep:
-                self.temporary.replace(self.path)
-        if not keep:
-            with contextlib.suppress(FileNotFoundError):
-                self.temporary.unlink()
+    Raises:
+        UserError: a file that cannot be read, a bad value, a duplicated event id.
+    """
+    parts = []
+    for _, table, reason in batches(plan_read(paths, source), source, columns):
+        if reason is not None:
+            raise UserError(reason)
+        parts.append(table)
+    return to_arrays(pa.concat_tables(parts), ", ".join(paths))

@@ -11,12 +11,13 @@ import pyarrow as pa
 
 from raypipe import __version__
 from raypipe.cluster.ledger import Ledger
+from raypipe.cluster.read import collect
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.tasks import ray_map
-from raypipe.config.read import Columns, Source
 from raypipe.config.table import TableConfig
 from raypipe.errors import UserError
-from raypipe.events.readers.features import FeatureTable, read_features
+from raypipe.events.readers.base import check_file
+from raypipe.events.readers.features import FeatureTable
 from raypipe.events.table import read_table, write_table
 from raypipe.files import check_writable, code_digest, file_digest, write_json
 from raypipe.progress import progress_bar
@@ -25,12 +26,6 @@ from raypipe.search.table import DATA, EventScores, search_table
 
 KEY = "raypipe.key"
 """Metadata of the score table: the ledger key of its search."""
-
-
-def read_all(paths: list[str], source: Source, columns: Columns) -> FeatureTable:
-    """Several files one after the other; where they give no ids, ids go on from file to file."""
-    tables = [read_features(path, source, columns) for path in paths]
-    return FeatureTable.concatenate(tables, renumber=columns.event_id is None, source=", ".join(paths))
 
 
 def run_table_search(config: TableConfig) -> dict[str, Any]:
@@ -43,9 +38,7 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
         UserError: unreadable files, missing columns, regions without events.
     """
     folder = check_writable(config.output)
-    data = read_all(config.data.paths, config.data, config.data.columns)
-    background = _background(config)
-    digests = {path: file_digest(path) for path in [*config.data.paths, *config.background.paths]}
+    digests = {path: file_digest(check_file(path)) for path in [*config.data.paths, *config.background.paths]}
     trial = Trial(DATA, 0.0, 0)
     values = config.model_dump(mode="json", exclude={"output", "resources"})
     values["data"].pop("path"), values["background"].pop("path")
@@ -57,15 +50,16 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
             ray_session(config.resources),
             progress_bar("search", config.classifier.folds * config.classifier.ensemble) as bar,
         ):
+            data = collect(config.data.paths, config.data, config.data.columns)
             result, found = search_table(
-                data, config, background=background, source=", ".join(config.data.paths),
+                data, config, background=_background(config), source=", ".join(config.data.paths),
                 mapper=lambda f, items: ray_map(f, items, on_item=lambda: bar(1)),
             )  # fmt: skip
         write_table(_score_table(found).replace_schema_metadata({KEY: key}), scores_path)
         book.record(key, trial, result)
     summary = {
         "search": "table", "rows": [_json(row) for row in book.rows([key])], "key": key,
-        "events": len(data), "files": digests, "config_hash": config.physics_hash(), "code": code,
+        "files": digests, "config_hash": config.physics_hash(), "code": code,
         "scores": str(scores_path), "raypipe": __version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
@@ -74,7 +68,7 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
 
 
 def _background(config: TableConfig) -> FeatureTable | None:
-    """The independent background sample, if there is one."""
+    """The independent background sample, if there is one. Ray must be running."""
     given = config.background
     if not given.paths:
         return None
@@ -82,7 +76,7 @@ def _background(config: TableConfig) -> FeatureTable | None:
     if given.only_label_zero and label is None:
         raise UserError("background.only_label_zero needs data.columns.label")
     columns = config.data.columns.model_copy(update={"label": label, "weight": given.weight, "event_id": None})
-    table = read_all(given.paths, given, columns)
+    table = collect(given.paths, given, columns)
     return table if table.label is None else table.take(~table.label)
 
 

@@ -70,7 +70,7 @@ class ObjectCuts(Section):
     """Jets. [default]"""
     fatjet_pt: float = Field(200.0, ge=0)
     """Large-radius jets. [code]"""
-    fatjet_eta: float = Field(2.0, gt=0)
+    fatjet_eta: float = Field(2.5, gt=0)
     """Large-radius jets. [default]"""
     clean_dr: float = Field(0.4, ge=0)
     """Jets nearer than this to a photon of the pair or an electron are that photon or electron. [default]"""

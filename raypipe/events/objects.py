@@ -52,6 +52,8 @@ class ObjectBatch:
 def flat_objects(counts: np.ndarray, **columns: np.ndarray) -> Objects:
     """Objects from flat ``columns`` (pt, eta, phi, ...) and the number of objects in every event."""
     n = int(counts.sum())
+    if "btag" in columns:  # bits in Delphes, -1 or -3000 for "not computed" in NanoAOD
+        columns["btag"] = np.clip(columns["btag"], 0.0, 1.0)
     given = {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
     given = {f.name: given.get(f.name, np.zeros(n)) for f in fields(Objects)}
     event = np.repeat(np.arange(len(counts)), counts)

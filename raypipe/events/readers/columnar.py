@@ -45,7 +45,9 @@ class CsvReader:
 
     def rows(self, path: Path, source: Source) -> int:
         """Events, by counting."""
-        with readable(check_file(path), "CSV"), self._open(path, None) as stream:
+        names = self.names(path, source)
+        text = dict.fromkeys(names, pa.string())  # counting needs no types, and must not stumble over them
+        with readable(check_file(path), "CSV"), self._open(path, names[:1], text) as stream:
             return sum(batch.num_rows for batch in stream)
 
     def names(self, path: Path, source: Source) -> list[str]:
@@ -54,9 +56,22 @@ class CsvReader:
             return stream.schema.names
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
-        """Batches are dropped up to the range and kept within it."""
+        """Batches are dropped up to the range and kept within it.
+
+        Arrow takes the types from the first megabyte; where that looked like integers and is not, all are floats.
+        """
+        with readable(check_file(path), "CSV"):
+            try:
+                return self._range(path, start, stop, columns, {})
+            except pa.ArrowInvalid:
+                names = self.names(path, source) if columns is None else columns
+                return self._range(path, start, stop, columns, dict.fromkeys(names, pa.float64()))
+
+    def _range(
+        self, path: Path, start: int, stop: int, columns: Sequence[str] | None, types: dict[str, pa.DataType]
+    ) -> pa.Table:
         kept, first = [], 0
-        with readable(check_file(path), "CSV"), self._open(path, columns) as stream:
+        with self._open(path, columns, types) as stream:
             for batch in stream:
                 low, high = max(start - first, 0), min(stop - first, batch.num_rows)
                 if low < high:
@@ -66,6 +81,9 @@ class CsvReader:
                     break
             return pa.Table.from_batches(kept, stream.schema)
 
-    def _open(self, path: Path, columns: Sequence[str] | None) -> pc.CSVStreamingReader:
-        convert = pc.ConvertOptions(include_columns=None if columns is None else list(columns))
+    def _open(
+        self, path: Path, columns: Sequence[str] | None, types: dict[str, pa.DataType] | None = None
+    ) -> pc.CSVStreamingReader:
+        wanted = None if columns is None else list(columns)
+        convert = pc.ConvertOptions(include_columns=wanted, column_types=types or {})
         return pc.open_csv(path, pc.ReadOptions(use_threads=False), convert_options=convert)

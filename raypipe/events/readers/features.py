@@ -40,24 +40,6 @@ class FeatureTable:
         parts = (self.event_id[rows], self.mass[rows], self.features[rows], self.weight[rows])
         return FeatureTable(*parts, label, self.names)
 
-    @staticmethod
-    def concatenate(tables: list[FeatureTable], *, renumber: bool, source: str) -> FeatureTable:
-        """All rows of several tables of the same features.
-
-        Args:
-            renumber: count the events on from table to table; else two of the same id are a `UserError`.
-        """
-        if len(tables) == 1:
-            return tables[0]
-        if len({t.names for t in tables}) > 1:
-            raise UserError(f"{source}: the files have different feature columns")
-        fields = ("mass", "features", "weight")
-        mass, features, weight = (np.concatenate([getattr(t, name) for t in tables]) for name in fields)
-        ids = np.arange(len(mass)) if renumber else np.concatenate([t.event_id for t in tables])
-        _check_unique(ids, source)
-        label = None if any(t.label is None for t in tables) else np.concatenate([t.label for t in tables])
-        return FeatureTable(ids, mass, features, weight, label, tables[0].names)
-
 
 def numbers(table: pa.Table, column: str, source: str | Path, first: int = 0) -> np.ndarray:
     """A column as float64; text, a missing value, NaN or infinity is a `UserError` naming column and row."""

@@ -1,0 +1,48 @@
+"""`raypipe read`: users' files into tables of raypipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from raypipe.cli.base import emit
+
+
+@click.command()
+@click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="YAML with search: read.")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder of the tables; wins over the configuration.")
+@click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
+              help="What to do with a file that cannot be read.")  # fmt: skip
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as source.sample=ggf.")
+@click.option("--json", "as_json", is_flag=True, help="Print the sidecar on standard output.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+def read(
+    path: Path, output: Path | None, on_error: str, overrides: tuple[str, ...], as_json: bool, files: tuple[str, ...]
+) -> None:
+    """Turn Delphes, NanoAOD, ROOT, HDF5, NumPy, CSV or Parquet files into tables of raypipe.
+
+    One Parquet file for each input and a sidecar read.json with counts; files larger than memory stream.
+
+    \b
+    Example:
+      raypipe read --config configs/read/delphes.yaml --on-error skip run1.root run2.root
+      raypipe read --config configs/read/lhco.yaml events_anomalydetection.h5
+    """
+    from raypipe.cli.base import load
+    from raypipe.cluster.importing import import_files
+    from raypipe.config.read import ReadConfig
+    from raypipe.errors import UserError
+
+    config = load(path, output, overrides)
+    if not isinstance(config, ReadConfig):
+        raise UserError(f"{path}: search = {config.search!r}: expected a file with search: read")
+    summary = import_files(config, files, skip=on_error == "skip")
+    for file in summary["files"]:
+        click.echo(
+            f"{file['path']}: {file['events']} events read, {file['written']} written: {file['table']}", err=True
+        )
+    for file in summary["skipped"]:
+        click.echo(f"skipped: {file['reason']}", err=True)
+    if as_json:
+        emit(summary)

@@ -1,0 +1,118 @@
+"""`raypipe read`: streams into tables, counts what it skips, and does not depend on the workers."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from raypipe.cli import main
+from raypipe.cluster.read import batches, collect, plan_read
+from raypipe.config.read import Columns, EventSource, Source
+from raypipe.errors import UserError
+from raypipe.events.readers.features import read_features
+from raypipe.events.schema import EVENT_SCHEMA
+from raypipe.events.table import read_events
+from tests.conftest import ROOT
+from tests.events.readers.test_tables import BY_PLACE, real
+from tests.events.readers.trees import known_events, write_delphes
+
+pytestmark = pytest.mark.ray
+NARROW = {**known_events()[0], "Photon": [(90.0, 0.0, 0.0), (60.0, 0.0, 2.0)]}
+"""m_yy = 123.7 GeV, inside the papers' window."""
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def test_delphes_files_with_a_bad_one_among_them(ray_local, tmp_path):
+    good = write_delphes(tmp_path / "good.root", [NARROW] * 5 + known_events())
+    other = write_delphes(tmp_path / "other.root", [NARROW] * 3)
+    bad = write_delphes(tmp_path / "bad.root", [NARROW] * 3 + [NARROW | {"weight": -1.0}])
+    (tmp_path / "cut.root").write_bytes(good.read_bytes()[:900])
+    empty = write_delphes(tmp_path / "none.root", known_events()[1:2])  # nothing passes
+    arguments = ["read", "--config", ROOT / "configs/read/delphes.yaml", "--output", tmp_path / "out",
+                 "--set", "source.sample=mine", "--set", "source.chunk_rows=2"]  # fmt: skip
+    files = [good, bad, tmp_path / "cut.root", empty, other]
+    stopped = invoke(*arguments, *files)
+    assert stopped.exit_code == 2
+    assert "cut.root: not a readable ROOT file" in stopped.output
+    stopped = invoke(*arguments, good, bad)
+    assert stopped.exit_code == 2
+    assert "bad.root: branch 'Event.Weight', event 3: the weight -1 is negative" in stopped.output
+    assert not list((tmp_path / "out").glob("*.parquet"))
+
+    done = invoke(*arguments, "--on-error", "skip", "--json", *files)
+    assert done.exit_code == 0, done.output
+    sidecar = json.loads((tmp_path / "out" / "read.json").read_text())
+    assert (sidecar["n_files"], sidecar["n_skipped"], sidecar["written"]) == (5, 2, 8)
+    assert [f["written"] for f in sidecar["files"]] == [5, 0, 3]
+    assert {s["path"] for s in sidecar["skipped"]} == {str(bad), str(tmp_path / "cut.root")}
+    table = read_events(tmp_path / "out" / "good.parquet")
+    assert table.num_rows == 5
+    assert table["m_yy"].to_numpy() == pytest.approx(np.sqrt(2 * 90 * 60 * (1 - np.cos(2.0))), rel=1e-6)
+    ids = table["event_id"].to_pylist() + read_events(tmp_path / "out" / "other.parquet")["event_id"].to_pylist()
+    assert len(set(ids)) == 8
+    assert not list((tmp_path / "out").glob(".tmp-*"))
+
+
+def test_stream_equals_the_plain_reader_whatever_the_pieces(ray_local, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", np.c_[rng.normal(size=(500, 3)), rng.integers(0, 2, 500)])
+    paths = [str(tmp_path / f"{name}.npy") for name in ("a", "b")]
+    found = [collect(paths, Source(chunk_rows=rows), BY_PLACE) for rows in (130, 10_000)]
+    plain = [read_features(path, Source(), BY_PLACE) for path in paths]
+    for one in found:
+        assert (one.event_id == np.arange(1000)).all()
+        assert (one.features == np.concatenate([p.features for p in plain])).all()
+        assert (one.label == np.concatenate([p.label for p in plain])).all()
+
+
+def test_a_bad_value_deep_in_a_file_is_told(ray_local, tmp_path):
+    table = np.ones((300, 4))
+    table[222, 1] = np.nan
+    np.save(tmp_path / "x.npy", table)
+    with pytest.raises(UserError, match=r"x\.npy: column '1', row 222: nan is not finite"):
+        collect([str(tmp_path / "x.npy")], Source(chunk_rows=100), BY_PLACE)
+
+
+def test_events_stream_in_the_event_schema(ray_local, tmp_path):
+    path = write_delphes(tmp_path / "e.root", [NARROW] * 7)
+    source = EventSource(chunk_rows=3)
+    parts = list(batches(plan_read([path], source), source))
+    assert all(table.schema.equals(EVENT_SCHEMA) for _, table, _ in parts)
+    assert np.concatenate([t["event_id"].to_numpy() for _, t, _ in parts]).tolist() == list(range(7))
+
+
+def test_refusals(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((3, 2)))
+    (tmp_path / "y").mkdir()
+    np.save(tmp_path / "y" / "x.npy", np.ones((3, 2)))
+    config = ["read", "--config", ROOT / "configs/read/delphes.yaml", "--output", tmp_path / "out"]
+    for arguments, words in (
+        ([*config, tmp_path / "x.npy"], "say which column is what"),
+        ([*config, tmp_path / "x.npy", tmp_path / "y" / "x.npy"], "two files are called 'x'"),
+        (["read", "--config", ROOT / "configs/lhco/laptop.yaml", "--set", "data.path=x", tmp_path / "x.npy"],
+         "expected a file with search: read"),
+        ([*config, "--on-error", "skip", tmp_path / "absent.npy"], "none of 1 files can be read"),
+    ):  # fmt: skip
+        done = invoke(*arguments)
+        assert done.exit_code == 2, done.output
+        assert words in done.output
+
+
+def test_raw_lhc_olympics_events_become_a_feature_table(ray_local, tmp_path):
+    path = real("readers", "events_anomalydetection_tiny.h5")
+    done = invoke("read", "--config", ROOT / "configs/read/lhco.yaml", "--output", tmp_path, "--json", path)
+    assert done.exit_code == 0, done.output
+    table = pq.read_table(tmp_path / "events_anomalydetection_tiny.parquet")
+    assert table.column_names == ["event_id", "mass", "weight", "m_j1", "delta_m", "tau21_1", "tau21_2", "label"]
+    assert (table.num_rows, sum(table["label"].to_pylist())) == (1000, 93)
+    again = read_features(tmp_path / "events_anomalydetection_tiny.parquet", Source(),
+                          Columns(mass="mass", features=["m_j1"], label="label", event_id="event_id"))  # fmt: skip
+    assert len(again) == 1000
