@@ -1,4 +1,4 @@
-"""The validation page of an event data set: is this the physics that it should be?
+"""The validation page of an event data set, simulated or imported: is this the physics that it should be?
 
 ``make_validation`` reads the manifest and, once, every table; it writes ``validation.html`` (self-contained),
 ``validation.json`` (all numbers, spectra included) and the figures as PNG.
@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.errors import UserError
-from raypipe.files import check_writable, write_json
+from raypipe.events.table import read_schema
+from raypipe.files import check_writable, read_json, write_json
 from raypipe.report import validation_figures as figures
 from raypipe.report.validation_data import SampleSums, collect
 from raypipe.report.validation_numbers import sample_numbers
 from raypipe.report.validation_page import write_validation_page
-from raypipe.simulate.dataset import read_manifest
+from raypipe.report.validation_quantities import Kind, kind_of
+from raypipe.simulate.dataset import MANIFEST, read_manifest
 from raypipe.simulate.processes import GROUPS
+
+IMPORTED = "read.json"
+"""Sidecar of the tables that `raypipe read` wrote."""
 
 MAX_IN_PANEL = 6
 """Samples that one panel shows before they cannot be told apart."""
@@ -47,20 +52,46 @@ def make_validation(events: str | Path, output: str | Path | None = None) -> dic
 def measure(events: str | Path) -> tuple[list[SampleSums], dict[str, Any]]:
     """The sums of every sample of the data set folder ``events``, and the numbers of ``validation.json``."""
     events = Path(events)
-    manifest = read_manifest(events)
+    manifest = describe(events)
     samples = collect_all(events, manifest)
     entries = manifest["samples"]
     return samples, {
         "events": str(events),
+        "skipped_files": manifest.pop("skipped", []),
         "manifest": {k: v for k, v in manifest.items() if k not in {"samples", "card"}},
         "card": (manifest.get("card") or {}).get("name"),
         "samples": {s.name: sample_numbers(s, entries[s.name]) for s in samples},
     }  # fmt: skip
 
 
+def describe(events: Path) -> dict[str, Any]:
+    """The manifest of a simulated data set; of an imported one (``read.json``), what stands in for it.
+
+    Every imported table is a sample of its own; files that were skipped stand under ``skipped``.
+    """
+    sidecar = events / IMPORTED
+    if (events / MANIFEST).is_file() or not sidecar.is_file():
+        return read_manifest(events)
+    summary = read_json(sidecar)
+    try:
+        group = (summary["config"].get("source") or {}).get("group", 0)
+        samples = {
+            Path(file["table"]).stem: {
+                "title": str(file["path"]), "group": group, "files": {Path(file["table"]).name: None},
+                "cut_flow": {"events_read": file["events"], "written": file["written"]},
+            }
+            for file in summary["files"]
+        }  # fmt: skip
+        skipped = [{"file": str(f["path"]), "reason": str(f["reason"])} for f in summary["skipped"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{sidecar}: not a sidecar of `raypipe read`: {error} is missing") from error
+    return {"imported": True, "raypipe": summary.get("raypipe"), "samples": samples, "skipped": skipped}
+
+
 def collect_all(events: Path, manifest: dict[str, Any]) -> list[SampleSums]:
     """One pass over every sample of the manifest, in its order."""
-    found = []
+    found: list[SampleSums] = []
+    kinds: dict[tuple[str, ...], Kind] = {}
     for name, entry in _samples(events, manifest).items():
         files: dict[str, list[Path]] = {}
         for file in entry.get("files", {}):
@@ -68,7 +99,10 @@ def collect_all(events: Path, manifest: dict[str, Any]) -> list[SampleSums]:
             files.setdefault(split, []).append(events / file)
         if not files:
             raise UserError(f"{events}: sample {name!r} has no files in the manifest")
-        found.append(collect(name, int(entry.get("group", 0)), files))
+        first = next(iter(files.values()))[0]
+        # One kind for all tables of the same columns, so that their axes agree.
+        kind = kinds.setdefault(tuple(read_schema(first).names), kind_of(first))
+        found.append(collect(name, int(entry.get("group", 0)), files, kind))
     return found
 
 
@@ -110,10 +144,9 @@ def draw_all(samples: list[SampleSums], numbers: dict[str, Any]) -> dict[str, An
     drawn = {}
     for k, members in enumerate(_by_kind(samples).values()):
         prefix = f"{k}_" if k else ""
-        continuum = [s for s in members if s.group == 0 and s.events]
-        reference = max(continuum, key=lambda s: s.yield_per_fb, default=None)
         first = members[0].kind.quantities[0]
         known = sorted((s for s in members if s.group >= 0 and s.events), key=lambda s: s.yield_per_fb)
+        reference = known[-1] if known else None  # the continuum
         if known and members[0].kind.name != "table":
             drawn[f"{prefix}expected"] = figures.stacked(first, known)
         for quantity in members[0].kind.quantities:

@@ -10,8 +10,18 @@ from scipy import stats
 from raypipe.report.validation_data import Mean, SampleSums, Spectrum
 from raypipe.report.validation_presence import SLOT_NAMES, references
 
-MEANS = ("n_jet", "n_btag", "n_fatjet", "n_lepton", "met", "n_photon", "pt_yy")
-"""Means of the diphoton table that the page shows."""
+MEANS = {
+    "n_jet": "<jets>", "n_btag": "<b-jets>", "n_fatjet": "<large-R jets>", "n_lepton": "<leptons>", "met": "<MET>",
+    "n_photon": "<photons>", "pt_yy": "<pT yy>", "z_to_4l": "Z → 4l, 85-97 GeV", "below_100": "m_4l < 100 GeV",
+    "two_z": "both pairs 66-116 GeV",
+}  # fmt: skip
+"""Means and shares that the page shows of every sample, with their headings."""
+
+GROUP_4L = 10
+"""Label of the four-lepton continuum (`raypipe.simulate.processes.GROUPS`)."""
+
+NEAR_Z = (80.0, 100.0)
+"""GeV, where the Z peak of a four-lepton background is looked for."""
 
 FROM_MANIFEST = (
     "n_generated", "efficiency", "efficiency_error", "reference_cross_section_fb", "pythia_cross_section_fb",
@@ -20,7 +30,13 @@ FROM_MANIFEST = (
 """What the page takes over from the manifest."""
 
 PEAK_REACH = 3.0
-"""GeV on either side of the highest point, from which a peak's position is taken."""
+"""GeV on either side of the highest point, from which a peak's position is taken; doubled while the peak is wider."""
+
+MAX_PEAK_REACH = 12.0
+"""GeV, where that ends: what is wider is no peak."""
+
+RESOLVED = 0.45
+"""Half the central 68 % over the reach, below which the peak fits into it (a flat density has 0.68)."""
 
 SPLIT_TOLERANCE = 1e-6
 """Relative difference between a split's sum of weights and the yield in the manifest that is rounding."""
@@ -29,9 +45,9 @@ SPLIT_TOLERANCE = 1e-6
 def peak(spectrum: Spectrum, low: float = -np.inf, high: float = np.inf) -> dict[str, float] | None:
     """Position of the highest peak between ``low`` and ``high``, and its width.
 
-    The position is the weighted median within `PEAK_REACH` of the highest GeV, a robust one for a peak on a slope; its
-    error that of a median, 1.2533 sigma / sqrt(n_eff). ``sigma68`` is half the central 68.27 % of everything between
-    ``low`` and ``high``.
+    The position is the weighted median of what lies around the highest GeV, within a reach that holds the peak, moved
+    with the median until it rests; its error that of a median, 1.2533 sigma / sqrt(n_eff). ``sigma68`` is half the
+    central 68.27 % of everything between ``low`` and ``high``.
     """
     centres = (spectrum.edges[:-1] + spectrum.edges[1:]) / 2
     inside = (centres > low) & (centres < high)
@@ -40,9 +56,17 @@ def peak(spectrum: Spectrum, low: float = -np.inf, high: float = np.inf) -> dict
         return None
     bins = max(1, round(1.0 / (spectrum.edges[1] - spectrum.edges[0])))
     smooth = np.convolve(counts, np.ones(bins) / bins, mode="same")
-    near = np.abs(centres - centres[np.argmax(smooth)]) < PEAK_REACH
-    core, whole = (_part(spectrum, mask & inside) for mask in (near, np.ones_like(near)))
-    position, (left, right) = core.quantiles([0.5])[0], core.quantiles([0.15865, 0.84135])
+    whole, reach = _part(spectrum, inside), PEAK_REACH
+    position = centres[np.argmax(smooth)]
+    while True:
+        for _ in range(10):
+            core = _part(spectrum, inside & (np.abs(centres - position) < reach))
+            if not core.counts.any():  # a few events with a gap between them
+                return None
+            left, position, right = core.quantiles([0.15865, 0.5, 0.84135])
+        if (right - left) / 2 < RESOLVED * reach or reach >= MAX_PEAK_REACH:
+            break
+        reach *= 2
     n_eff = core.counts.sum() ** 2 / core.squares[1:-1].sum()
     wide = whole.quantiles([0.15865, 0.84135])
     return {
@@ -147,22 +171,19 @@ def sample_numbers(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:
         entry: the sample's part of the manifest.
     """
     fine = {n.removesuffix("_fine"): s for n, s in sums.spectra.items() if n.endswith("_fine")}
+    # The diphoton continuum has no peak to be found.
+    peaks = {n: peak(s) for n, s in fine.items() if sums.group != 0}
+    if "m_4l" in fine and sums.group == GROUP_4L:
+        peaks |= {f"{n} near Z": peak(s, *NEAR_Z) for n, s in fine.items()}
     numbers = {
         "kind": sums.kind.name, "group": sums.group, "title": entry.get("title", ""),
         "yield": yields(sums, entry),
         "means": {n: m.as_dict() for n, m in sums.means.items() if "." not in n},
-        "peaks": {n: peak(s) for n, s in fine.items()},
+        "peaks": peaks, "others_widths": references()["widths"].get(sums.name, {}),
         "presence": presence_table(sums),
         "bytes": sums.size, "bytes_per_event": _ratio(sums.size, sums.events),
-        "skipped_files": skipped(entry),
         "spectra": {q.name: sums.spectra[q.name].as_dict() for q in sums.kind.quantities if q.shown},
     }  # fmt: skip
     if sums.group == 0 and "m_yy" in sums.spectra:
         numbers["smoothness"] = smoothness(sums.spectra["m_yy"])
     return numbers
-
-
-def skipped(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """Input files of an imported sample that could not be read, as its sidecar says: ``file`` and ``error`` each."""
-    found = entry.get("skipped_files") or entry.get("skipped") or []
-    return [s if isinstance(s, dict) else {"file": str(s), "error": ""} for s in found]

@@ -40,6 +40,10 @@ def headlines(numbers: Numbers) -> list[str]:
         worst = max(abs(r - 1) for r in ratios)
         verdict = "agree with" if worst < SPLIT_TOLERANCE else "DISAGREE with"
         lines.append(f"Sums of weights {verdict} reference × efficiency (largest difference {worst:.1e}).")
+    for name, s in samples.items():
+        found = [f"{m} {p['position']:.2f} ± {p['error']:.2f}" for m, p in s["peaks"].items() if m[:4] != "m_yy" and p]
+        if found:
+            lines.append(f"{name}, peaks [GeV]: {', '.join(found)}.")
     higgs = [s["peaks"]["m_yy"] for s in samples.values() if s["group"] != 0 and s["peaks"].get("m_yy")]
     if higgs:
         low, high = (f([p["position"] for p in higgs]) for f in (min, max))
@@ -52,9 +56,8 @@ def headlines(numbers: Numbers) -> list[str]:
                 f"{name}: χ²/ndf {fit['chi2']:.0f}/{fit['ndf']} to a smooth fall (p = {fit['p_value']:.2g}), "
                 f"largest pull {fit['largest_pull']:+.1f}σ at {fit['largest_at']:.1f} GeV."
             )
-    bad = sum(len(s["skipped_files"]) for s in samples.values())
-    if bad:
-        lines.append(f"{bad} input files could not be read and were skipped.")
+    if numbers["skipped_files"]:
+        lines.append(f"{len(numbers['skipped_files'])} input files could not be read and were skipped.")
     return lines
 
 
@@ -104,8 +107,8 @@ def mean_table(numbers: Numbers) -> Table:
             digits = 1 if m in {"met", "pt_yy"} else 3
             other = f" ({theirs[m]:g})" if m in theirs else ""
             cells.append(with_error(s["means"].get(m), digits) + other)
-        rows.append([name, *cells, number(s["bytes_per_event"]), str(len(s["skipped_files"]))])
-    return Table(["sample", *(f"<{m}>" for m in shown), "bytes / event", "skipped files"], rows)
+        rows.append([name, *cells, number(s["bytes_per_event"])])
+    return Table(["sample", *(MEANS.get(m, f"<{m}>") for m in shown), "bytes / event"], rows)
 
 
 def peak_table(numbers: Numbers) -> Table:
@@ -115,9 +118,10 @@ def peak_table(numbers: Numbers) -> Table:
     for name, s in numbers["samples"].items():
         cells = []
         for m in masses:
-            p = s["peaks"].get(m)
+            p, other = s["peaks"].get(m), s["others_widths"].get(m)
             cells += ["-"] * 3 if p is None else [
-                f"{p['position']:.2f} ± {p['error']:.2f}", f"{p['median']:.1f}", f"{p['sigma68']:.2f}"
+                f"{p['position']:.2f} ± {p['error']:.2f}", f"{p['median']:.2f}",
+                f"{p['sigma68']:.2f}" + (f" ({other:g})" if other else ""),
             ]  # fmt: skip
         rows.append([name, *cells])
     return Table(["sample", *(f"{m} {what}" for m in masses for what in ("peak", "median", "σ68"))], rows)
@@ -173,11 +177,7 @@ def write_validation_page(path: Path, numbers: Numbers, captions: dict[str, str]
     others = [
         f"{n}: {s['yield']['others']['source']}." for n, s in numbers["samples"].items() if s["yield"].get("others")
     ]
-    bad = [
-        [name, str(f.get("file", "")), str(f.get("error", ""))]
-        for name, s in numbers["samples"].items()
-        for f in s["skipped_files"]
-    ]
+    bad = [[f["file"], f["reason"]] for f in numbers["skipped_files"]]
     sections = [
         Section(
             "Yields",
@@ -193,14 +193,18 @@ def write_validation_page(path: Path, numbers: Numbers, captions: dict[str, str]
             "photon cuts, large-R jets from 100 GeV). b-tags among the four jets kept, at most two large-R jets.",
             [mean_table(numbers)],
         ),
-        Section("Peaks", "Highest peak of each mass: robust position, median and half the central 68 % of all events.",
-                [peak_table(numbers)]),
+        Section("Peaks", "Highest peak of each mass [GeV]: robust position, median and half the central 68 % of all "
+                "events (`near Z`: of those between 80 and 100 GeV); in brackets the prototype's.",
+                [peak_table(numbers)] if any(s["peaks"] for s in numbers["samples"].values()) else []),
         presence_section(numbers, figures),
         Section("Shapes", "All normalised to one, statistical errors as bars; grey: the continuum.", [], shape_figures),
-        Section("Skipped files", "", [Table(["sample", "file", "error"], bad)]) if bad else None,
+        Section("Skipped files", "", [Table(["file", "reason"], bad)]) if bad else None,
         Section("Data set", "", code=yaml.safe_dump(numbers["manifest"] | {"card": numbers["card"]}, sort_keys=False)),
     ]  # fmt: skip
     cells = [s for s in sections if s is not None and (s.tables or s.figures or s.code)]
-    profile = "multi-parton interactions on" if numbers["manifest"].get("mpi") else "multi-parton interactions off"
-    subtitle = f"{numbers['events']}; card {numbers['card'] or '-'}, {profile}"
+    mpi = numbers["manifest"].get("mpi")
+    profile = (
+        "imported" if mpi is None else f"card {numbers['card']}, multi-parton interactions {'on' if mpi else 'off'}"
+    )
+    subtitle = f"{numbers['events']}; {profile}"
     write_html(path, "Event data set", subtitle, headlines(numbers), cells)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import UserError
+from raypipe.events.fourlepton import LEPTONS, MASSES
 from raypipe.events.schema import FEATURES, PHOTON_COLUMNS
 from raypipe.events.table import read_schema, stream_table
 from raypipe.report.validation_presence import presence_means, slot
@@ -132,39 +133,60 @@ DIPHOTON = Kind(
 )  # fmt: skip
 
 
-_LEPTON_MASSES = ("m_4l", "m_ee", "m_mumu")
+MAX_ANY = 24
+"""Columns of a table of another kind that are looked at, in its order."""
+
+Z_WINDOW = (85.0, 97.0)
+"""GeV, m_4l of Z -> 4l (simulation.md 5)."""
+
+ON_SHELL = (66.0, 116.0)
+"""GeV, mass of a pair from a Z (issue 3)."""
 
 
 def _four_lepton_means(batch: Batch) -> Means:
-    mask = everywhere(batch)
-    return {name: (batch[name], mask) for name in _LEPTON_MASSES}
+    both = [(batch[m] > ON_SHELL[0]) & (batch[m] < ON_SHELL[1]) for m in ("m_ee", "m_mumu")]
+    shares = {
+        "z_to_4l": (batch["m_4l"] > Z_WINDOW[0]) & (batch["m_4l"] < Z_WINDOW[1]), "below_100": batch["m_4l"] < 100,
+        "two_z": both[0] & both[1],
+    }  # fmt: skip
+    return {name: (mask, everywhere(batch)) for name, mask in shares.items()}
 
 
-def _lepton_pt(path: Path) -> list[str]:
-    """The lepton pT columns of a four-lepton table, in its order."""
-    return [n for n in read_schema(path).names if n.endswith("_pt") and n != "pt_4l"]
+def _lepton(name: str) -> Quantity:
+    sign = "+" if name.endswith("plus") else "-"
+    label = (r"\mu" if name.startswith("mu") else "e") + f"^{sign}"
+    return Quantity(
+        f"{name}_pt", rf"${label}$ $p_T$ [GeV]", np.linspace(0, 200, 41), _column(f"{name}_pt"),
+        caption=f"Transverse momentum of the {name.replace('_', ' ')}.",
+    )  # fmt: skip
 
 
-def _four_lepton(path: Path) -> Kind:
-    pts = _lepton_pt(path)
-    mass = [
+FOUR_LEPTON = Kind(
+    "four-lepton",
+    ("weight", *MASSES, *(f"{name}_pt" for name in LEPTONS)),
+    (
         Quantity("m_4l", r"$m_{4\ell}$ [GeV]", np.linspace(50, 500, 91), _column("m_4l"),
-                 caption="Four-lepton mass: Z at 91 GeV, H at 125 GeV, the threshold of two Z at 182 GeV; the signals "
-                 "at their own masses."),
-        Quantity("m_ee", r"$m_{ee}$ [GeV]", np.linspace(0, 130, 66), _column("m_ee"), caption="Electron pair."),
-        Quantity("m_mumu", r"$m_{\mu\mu}$ [GeV]", np.linspace(0, 130, 66), _column("m_mumu"), caption="Muon pair."),
+                 caption="Four-lepton mass: Z at 91 GeV, H at 125 GeV, the threshold of two Z at 182 GeV; signals at "
+                 "their own masses."),
+        Quantity("m_4l_low", r"$m_{4\ell}$ [GeV]", np.linspace(70, 190, 61), _column("m_4l"), log=False,
+                 caption="The same around Z and H, linear."),
+        Quantity("m_ee", r"$m_{ee}$ [GeV]", np.linspace(0, 130, 66), _column("m_ee"),
+                 caption="Electron pair: Z at 91 GeV and the photon pole; signals at 25 GeV."),
+        Quantity("m_mumu", r"$m_{\mu\mu}$ [GeV]", np.linspace(0, 130, 66), _column("m_mumu"),
+                 caption="Muon pair: the same; signals at 15 GeV."),
         Quantity("m_4l_fine", "", np.linspace(50, 500, 1801), _column("m_4l"), shown=False),
         Quantity("m_ee_fine", "", np.linspace(0, 130, 1301), _column("m_ee"), shown=False),
         Quantity("m_mumu_fine", "", np.linspace(0, 130, 1301), _column("m_mumu"), shown=False),
-    ]  # fmt: skip
-    pt = [Quantity(n, f"{n[:-3]} $p_T$ [GeV]", np.linspace(0, 200, 41), _column(n), caption=f"{n}.") for n in pts]
-    return Kind("four-lepton", ("weight", *_LEPTON_MASSES, *pts), (*mass, *pt), _four_lepton_means)
+        *(_lepton(name) for name in LEPTONS),
+    ),
+    _four_lepton_means,
+)  # fmt: skip
 
 
 def _any_table(path: Path, schema: pa.Schema) -> Kind:
     """Every column of numbers, each over its own range."""
     numbers = [f.name for f in schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)]
-    names = [name for name in numbers if name not in {"event_id", "weight", "group"}]
+    names = [name for name in numbers if name not in {"event_id", "weight", "group"}][:MAX_ANY]
     if "weight" not in schema.names or not names:
         raise UserError(f"{path}: not an event table: columns {', '.join(schema.names)}, needed: weight and numbers")
     low, high = _ranges(path, names)
@@ -192,8 +214,7 @@ def _ranges(path: Path, names: list[str]) -> tuple[dict[str, float], dict[str, f
 def kind_of(path: Path) -> Kind:
     """Which quantities the table in ``path`` has, from its columns."""
     schema = read_schema(path)
-    if set(DIPHOTON.columns) <= set(schema.names):
-        return DIPHOTON
-    if {"weight", *_LEPTON_MASSES} <= set(schema.names):
-        return _four_lepton(path)
+    for kind in (DIPHOTON, FOUR_LEPTON):
+        if set(kind.columns) <= set(schema.names):
+            return kind
     return _any_table(path, schema)

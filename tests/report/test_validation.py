@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from raypipe.cli import main
 from raypipe.errors import UserError
+from raypipe.events.fourlepton import FOUR_LEPTON_SCHEMA, LEPTON_COLUMNS
 from raypipe.events.schema import FEATURES, tensor_column, tensor_values
 from raypipe.events.table import ROW_GROUP, stream_table, write_table
 from raypipe.files import write_json
@@ -21,7 +22,7 @@ from raypipe.report.validation_data import Mean, Spectrum, collect
 from raypipe.report.validation_numbers import peak, presence_table, smoothness
 from raypipe.report.validation_page import headlines
 from raypipe.report.validation_presence import SLOT_NAMES, presence, with_photons
-from raypipe.report.validation_quantities import DIPHOTON, kind_of
+from raypipe.report.validation_quantities import DIPHOTON
 from tests.events.helpers import event_table, replace
 
 
@@ -217,18 +218,64 @@ def test_many_signals_share_panels_by_family(tmp_path):
     ]  # fmt: skip
 
 
-def test_any_table_of_numbers_is_described(tmp_path):
+def test_imported_tables_and_their_skipped_files(tmp_path):
     rng = np.random.default_rng(7)
-    table = pa.table({"event_id": np.arange(900), "weight": np.ones(900), "m_jj": rng.normal(3500, 100, 900)})
-    write_table(table, tmp_path / "data" / "lhco.parquet")
-    assert kind_of(tmp_path / "data" / "lhco.parquet").name == "table"
-    write_json(tmp_path / "dataset.json", {"samples": {"lhco": {
-        "files": {"data/lhco.parquet": 1}, "skipped_files": [{"file": "bad.root", "error": "truncated"}]
-    }}})  # fmt: skip
-    found = make_validation(tmp_path)["samples"]["lhco"]
-    assert sum(found["spectra"]["m_jj"]["counts"]) == 900
-    assert found["means"]["m_jj"]["value"] == pytest.approx(3500, abs=15)
-    assert "bad.root" in (tmp_path / "validation" / "validation.html").read_text()
+    for name, shift in (("a", 0.0), ("b", 50.0)):
+        masses = rng.normal(3500 + shift, 100, 900)
+        table = pa.table({"event_id": np.arange(900), "weight": np.ones(900), "m_jj": masses, "label": masses > 3500})
+        write_table(table, tmp_path / f"{name}.parquet")
+    files = [
+        {"path": f"x/{n}.h5", "events": 1000, "written": 900, "table": str(tmp_path / f"{n}.parquet")} for n in "ab"
+    ]
+    skipped = [{"path": "x/bad.root", "reason": "x/bad.root: not a readable ROOT file"}]
+    write_json(tmp_path / "read.json", {"files": files, "skipped": skipped, "config": {"source": {"group": 0}}})
+    numbers = make_validation(tmp_path)
+    assert numbers["samples"]["a"]["kind"] == "table"
+    assert numbers["samples"]["a"]["means"]["m_jj"]["value"] == pytest.approx(3500, abs=15)
+    edges = [numbers["samples"][n]["spectra"]["m_jj"]["edges"] for n in "ab"]
+    assert edges[0] == edges[1]  # overlaid shapes need one axis
+    assert "1 input files could not be read and were skipped." in headlines(numbers)
+    page = (tmp_path / "validation" / "validation.html").read_text()
+    assert "not a readable ROOT file" in page
+    assert "90.00%" in page
+    write_json(tmp_path / "read.json", {"files": files})
+    with pytest.raises(UserError, match=r"read.json: not a sidecar of `raypipe read`"):
+        measure(tmp_path)
+
+
+def four_leptons(n: int, masses: dict[str, np.ndarray], sample: str, group: int) -> pa.Table:
+    """A four-lepton table with given masses."""
+    values = {
+        "event_id": pa.array(np.arange(n)), "sample": pa.array([sample] * n).dictionary_encode(),
+        "group": pa.array(np.full(n, group, np.int8)), "split": pa.array(["search"] * n).dictionary_encode(),
+        "weight": pa.array(np.full(n, 0.01)),
+    }  # fmt: skip
+    floats = {name: np.full(n, 20.0) for name in LEPTON_COLUMNS} | masses
+    values |= {name: pa.array(column.astype(np.float32)) for name, column in floats.items()}
+    return pa.table([values[f.name] for f in FOUR_LEPTON_SCHEMA], schema=FOUR_LEPTON_SCHEMA)
+
+
+def test_four_lepton_peaks_and_shares(tmp_path):
+    rng = np.random.default_rng(8)
+    n = 4000
+    z = rng.normal(91.2, 2.5, (3, n))
+    continuum = {"m_4l": np.where(np.arange(n) < n // 8, z[0], rng.uniform(185, 400, n)), "m_ee": z[1], "m_mumu": z[2]}
+    signal = {"m_4l": rng.normal(250, 3.6, n), "m_ee": rng.normal(25, 0.5, n), "m_mumu": rng.normal(15, 0.2, n)}
+    tables = {
+        "qq4l": {"search": four_leptons(n, continuum, "qq4l", 10)},
+        "abc_250": {"search": four_leptons(n, signal, "abc_250", -10)},
+    }
+    samples, numbers = measure(data_set(tmp_path, tables))
+    assert {s.kind.name for s in samples} == {"four-lepton"}
+    background, found = (numbers["samples"][name] for name in ("qq4l", "abc_250"))
+    near = background["peaks"]["m_4l near Z"]
+    assert abs(near["position"] - 91.2) < 4 * near["error"]
+    share = np.mean((continuum["m_4l"] > 85) & (continuum["m_4l"] < 97))
+    assert background["means"]["z_to_4l"]["value"] == pytest.approx(share, abs=1e-3)
+    assert background["means"]["two_z"]["value"] == pytest.approx(1.0)
+    for mass, position, width in (("m_4l", 250, 3.6), ("m_ee", 25, 0.5), ("m_mumu", 15, 0.2)):
+        assert abs(found["peaks"][mass]["position"] - position) < 4 * found["peaks"][mass]["error"]
+        assert found["peaks"][mass]["sigma68"] == pytest.approx(width, rel=0.06)
 
 
 def test_bad_values_are_named(tmp_path):
