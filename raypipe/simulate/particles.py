@@ -50,14 +50,18 @@ def flatten(batch: ak.Array) -> Particles:
     stable = np.flatnonzero(status > 0)
     pt, eta, phi = _polar(px[stable], py[stable], pz[stable])
 
-    bottom = has_quark(pdg, 5)
-    heavy = np.flatnonzero(bottom | has_quark(pdg, 4))
+    # Digits are costly to take apart: only of the few ids that a heavy hadron may have.
+    size = np.abs(pdg)
+    maybe = np.flatnonzero((size > 400) & (size < 1_000_000))
+    bottom = has_quark(pdg[maybe], 5)
+    either = bottom | has_quark(pdg[maybe], 4)
+    heavy, bottom = maybe[either], bottom[either]
     heavy_pt, heavy_eta, heavy_phi = _polar(px[heavy], py[heavy], pz[heavy])
     hard = heavy_pt > HADRON_MIN_PT
     return Particles(
         n_events=n_events, event=event[stable], pdg=pdg[stable], pt=pt, eta=eta, phi=phi, energy=energy[stable],
         hadron_event=event[heavy[hard]], hadron_eta=heavy_eta[hard], hadron_phi=heavy_phi[hard],
-        hadron_bottom=bottom[heavy[hard]],
+        hadron_bottom=bottom[hard],
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Jets turned into photons: momentum, place, and what is left of the event."""
+"""Changes to particles before the detector: jets turned into photons; and the search for heavy hadrons."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from raypipe.simulate import processes
 from raypipe.simulate.fakes import CONE, MEAN, WIDTH, hard_partons, jets_as_photons
 from raypipe.simulate.generator import Generator
-from raypipe.simulate.particles import flatten
+from raypipe.simulate.particles import HADRON_MIN_PT, flatten, has_quark
 from raypipe.simulate.ragged import delta_r
 
 from .toys import particles
@@ -57,3 +57,16 @@ def test_pythia_jets_balance_the_photon():
     # Pythia's pTHat is that of the hard process; recoils against the initial-state shower are small for most.
     scale = ak.to_numpy(batch.prt.p.px[:, 5]) ** 2 + ak.to_numpy(batch.prt.p.py[:, 5]) ** 2
     assert np.median(after.pt[fakes] / np.sqrt(scale)[after.event[fakes]]) == pytest.approx(MEAN, abs=0.1)
+
+
+def test_heavy_hadrons_are_those_of_the_plain_search():
+    """`flatten` looks at few ids only; here at all of them."""
+    batch = next(Generator(processes.get("tth"), 2).batches(20))
+    found = flatten(batch)
+    p = batch.prt
+    pdg, pt = np.abs(ak.flatten(p.id).to_numpy()), np.hypot(*(ak.flatten(p.p[n]).to_numpy() for n in ("px", "py")))
+    event = np.repeat(np.arange(20), ak.num(p.id).to_numpy())
+    for flavour, wanted in ((5, found.hadron_bottom), (4, ~found.hadron_bottom)):
+        heavy = has_quark(pdg, flavour) & (pt > HADRON_MIN_PT)
+        assert heavy.sum() > 5
+        assert event[heavy].tolist() == found.hadron_event[wanted].tolist()
