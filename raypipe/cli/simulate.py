@@ -78,6 +78,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
     lines += [
         "",
         "yield/fb: expected selected events per fb^-1; signals have a nominal cross section of 1 fb",
+        "profiles: simulate.mpi=true (multi-parton interactions, 3 to 12 times slower),",
+        "          simulate.met_smearing=10 (GeV a component, to mimic pile-up)",
         "notes:",
     ]
     return "\n".join([*lines, *(f"  {number} {note}" for number, note in enumerate(notes, 1))])

@@ -13,6 +13,7 @@ from raypipe.cluster.runtime import limit_threads, total_cpus
 from raypipe.cluster.train import load_encoder
 from raypipe.config import Config, Embedding
 from raypipe.errors import UserError
+from raypipe.events.diphoton import event_inputs, opening_columns
 from raypipe.events.latents import latent_schema
 from raypipe.events.schema import SPLITS, tensor_column, tensor_values
 from raypipe.events.table import count_rows, read_rows, read_table, sample_path, write_table
@@ -52,15 +53,16 @@ class Embedder:
             self.encoder.to("cuda")
         self.config, self.seed = Embedding.model_validate(record["embedding"]), seed
         self.schema = latent_schema(self.config.encoder.latent)
+        self.columns = list(dict.fromkeys([*COLUMNS, *opening_columns(self.config.opening)]))
 
     def __call__(self, chunks: pa.Table) -> pa.Table:
         return pa.concat_tables(
-            self.chunk(read_rows(row["path"], COLUMNS, row["start"], row["stop"])) for row in chunks.to_pylist()
+            self.chunk(read_rows(row["path"], self.columns, row["start"], row["stop"])) for row in chunks.to_pylist()
         )
 
     def chunk(self, batch: pa.Table) -> pa.Table:
         """The latent table of one chunk of events."""
-        event = np.stack([batch["pt_yy"].to_numpy(), batch["dr_yy"].to_numpy()], axis=1)
+        event = event_inputs(batch, self.config.opening)
         noise = None
         if self.config.sample_latents:
             noise = latent_noise(batch["event_id"].to_numpy(), self.config.encoder.latent, self.seed)

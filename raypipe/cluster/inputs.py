@@ -18,13 +18,15 @@ import pyarrow as pa
 import torch
 
 from raypipe.config import Config, Embedding
+from raypipe.events.diphoton import event_inputs, opening_columns
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import count_rows, read_table, sample_path
 from raypipe.files import digest
 from raypipe.fit.batches import BatchPlan
 from raypipe.fit.encoder import EncoderInputs, rank_batch
 
-COLUMNS = ["event_id", "group", "pt_yy", "dr_yy", "objects"]
+COLUMNS = ["event_id", "group", "objects"]
+"""Columns that every encoder reads; `opening_columns` adds those of the photon pair."""
 BYTES_PER_EVENT = 8 + 8 + 2 * 4 + 11 * 12 * 4
 RESIDENT_SHARE = 0.25
 """Share of a machine's memory that resident events may take."""
@@ -86,11 +88,13 @@ def _stream(config: Config, events: Path) -> Iterator[dict[str, np.ndarray]]:
     paths = _paths(config, events)
     for path in paths:  # a corrupt file should fail here by name, not inside a Ray task
         read_table(path, ["event_id"])
-    for block in ray.data.read_parquet(paths, columns=COLUMNS).iter_batches(batch_format="pyarrow", batch_size=None):
+    opening = config.embedding.opening
+    columns = [*COLUMNS, *opening_columns(opening)]
+    for block in ray.data.read_parquet(paths, columns=columns).iter_batches(batch_format="pyarrow", batch_size=None):
         yield {
             "event_id": block["event_id"].to_numpy(),
             "objects": tensor_values(block["objects"]),
-            "event": np.stack([block["pt_yy"].to_numpy(), block["dr_yy"].to_numpy()], axis=1),
+            "event": event_inputs(block, opening),
             "group": block["group"].to_numpy().astype(np.int64),
         }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import awkward as ak
 import pythia8mc
 
+from raypipe.errors import UserError
 from raypipe.simulate.matrix_elements import MATRIX_ELEMENTS
 from raypipe.simulate.processes import Process
 
@@ -26,7 +27,7 @@ FB_PER_MB = 1e12
 _COMMON = ("Print:quiet=on", "Beams:eCM=13000.", "Random:setSeed=on")
 
 
-class GenerationError(RuntimeError):
+class GenerationError(UserError):
     """Pythia cannot make the events asked for; the message names the sample."""
 
 

@@ -85,6 +85,7 @@ def test_process_without_open_channel_is_an_error():
     closed = replace(processes.get("ggf"), settings=("HiggsSM:gg2H=on", "25:onMode=off"))
     with pytest.raises(GenerationError, match="sample ggf"):
         list(Generator(closed, 1).batches(20))
+    assert issubclass(GenerationError, UserError)  # one line on the command line, also from a Ray task
 
 
 def test_misspelt_setting_is_an_error():

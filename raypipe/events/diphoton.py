@@ -1,0 +1,70 @@
+"""The two event-level numbers that the encoder sees of the photon pair, and how much they tell of its mass.
+
+pt_yy tells nothing of m_yy, but together with dr_yy it does: a boosted pair has dr_yy of about 2 m / pT. On the
+continuum boosted trees find 14 % of the variance of m_yy in (objects, pt_yy, dr_yy), and 0.2 % if the opening angle is
+the one that the same decay would have at a fixed mass.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.events.schema import PHOTON_COLUMNS
+
+Opening = Literal["measured", "at_125"]
+"""The opening angle as measured (paper C), or as it would be at m_yy = 125 GeV."""
+
+H_MASS = 125.0
+
+
+def opening_columns(opening: Opening) -> list[str]:
+    """Columns of the event table that `event_inputs` needs."""
+    return ["pt_yy", "dr_yy", *(PHOTON_COLUMNS if opening == "at_125" else ())]
+
+
+def event_inputs(table: pa.Table, opening: Opening) -> np.ndarray:
+    """(n, 2) float32 of pt_yy [GeV] and the opening angle."""
+    angle = table["dr_yy"].to_numpy() if opening == "measured" else opening_at_mass(table).astype(np.float32)
+    return np.stack([table["pt_yy"].to_numpy(), angle], axis=1)
+
+
+def opening_at_mass(table: pa.Table, mass: float = H_MASS) -> np.ndarray:
+    """(n,) dR of the photons if the pair had this ``mass`` [GeV], with its pT, rapidity and decay angles unchanged.
+
+    The pair is taken to its rest frame (along the beam, then across), both photons get half of ``mass``, and back with
+    the boost across that the new mass has. At its own mass an event keeps its dR.
+    """
+    first, second = (
+        _massless(*(table[f"y{i}_{name}"].to_numpy().astype(np.float64) for name in ("pt", "eta", "phi")))
+        for i in (1, 2)
+    )
+    pair = first + second
+    pt = np.hypot(pair[1], pair[2])
+    transverse = np.sqrt(pair[0] ** 2 - pair[3] ** 2)  # E_T = sqrt(m^2 + pT^2)
+    own = np.sqrt(np.maximum(transverse**2 - pt**2, 0.0))
+    along = np.array([0 * pt, 0 * pt, pair[3] / pair[0]])
+    across = np.array([pair[1], pair[2], 0 * pt])
+    places = []
+    for photon in (first, second):
+        rest = _boost(_boost(photon, -along), -across / transverse)
+        moved = _boost(rest * mass / own, across / np.hypot(mass, pt))  # dR does not feel the boost along the beam
+        places.append((np.arcsinh(moved[3] / np.hypot(moved[1], moved[2])), np.arctan2(moved[2], moved[1])))
+    (eta1, phi1), (eta2, phi2) = places
+    return np.hypot(eta1 - eta2, (phi1 - phi2 + np.pi) % (2 * np.pi) - np.pi)
+
+
+def _massless(pt: np.ndarray, eta: np.ndarray, phi: np.ndarray) -> np.ndarray:
+    """(4, n): E, px, py, pz."""
+    return np.stack([pt * np.cosh(eta), pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)])
+
+
+def _boost(p: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    """Momenta (4, n) seen from a frame in which theirs moves with ``beta`` (3, n)."""
+    squared = np.sum(beta**2, axis=0)
+    gamma = 1 / np.sqrt(1 - squared)
+    parallel = np.sum(beta * p[1:], axis=0)
+    factor = gamma**2 / (gamma + 1) * parallel + gamma * p[0]
+    return np.concatenate([(gamma * (p[0] + parallel))[None], p[1:] + factor * beta])
