@@ -36,7 +36,7 @@ def main() -> None:
 
 for command in (
     simulate, stages.embed, stages.search, stages.scan, report, latent,
-    fits.fit,
+    fits.fit, fits.hunt,
     tools.doctor, tools.config,
     bench, classify, read,
 ):  # fmt: skip

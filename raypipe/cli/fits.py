@@ -109,3 +109,96 @@ def describe(row: dict[str, Any]) -> list[str]:
         lines.append(f"region      {count['window'][0]:g}-{count['window'][1]:g}: {count['n']:g} counted, "
                      f"{count['b']:.5g} ± {count['b_err']:.3g} expected{z}")  # fmt: skip
     return lines + [f"note        {note}" for note in row["notes"]]
+
+
+@click.command()
+@spectrum_options
+@click.option("--window", **PAIR, required=True, help="Fitted range.")
+@click.option("--widths", default="", metavar="W[,W...]", help="Widths of the peak; 2% is relative to its mass.")
+@click.option("--background", default="exp", show_default=True,
+              help="exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N (N parameters), flat.")  # fmt: skip
+@click.option("--scan", "scan_range", **PAIR, help="Masses of the peak; default: the window less one width.")
+@click.option("--points", type=int, help="Scanned masses; default: half a width apart.")
+@click.option("--tails", default="", metavar="AL:NL:AH:NH", help="Crystal Ball tails of the peak.")
+@click.option("--signal-region", "region", **PAIR, help="Count this blinded region over its sidebands instead.")
+@click.option("--mask", "masks", multiple=True, **PAIR, help="Leave out a range, such as a known resonance.")
+@click.option("--reference", type=click.Path(path_type=Path), metavar="FILE",
+              help="Simulated background instead of a family: shape and errors, free normalisation.")  # fmt: skip
+@click.option("--reference-column", help="Column or histogram of the reference (A+B adds).")
+@click.option("--reference-weight", help="Weight column of the reference.")
+@click.option("--reference-order", type=int, default=0, show_default=True,
+              help="Degree of a polynomial in the exponent that may correct the reference.")  # fmt: skip
+@click.option("--toys", type=click.IntRange(0), default=1000, show_default=True, help="For the global p-value.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the toys.")
+@click.option("--level", type=click.FloatRange(0.5, 0.9999), default=0.95, show_default=True, help="Of the CLs limit.")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder for hunt.json and hunt.png.")
+def hunt(
+    path: Path, window: tuple[float, float], widths: str, background: str, scan_range: tuple[float, float] | None,
+    points: int | None, tails: str, region: tuple[float, float] | None, masks: tuple[tuple[float, float], ...],
+    reference: Path | None, reference_column: str | None, reference_weight: str | None, reference_order: int,
+    toys: int, seed: int, level: float, output: Path | None, bins: int | None, likelihood: str, sqrt_s: float,
+    as_json: bool, **reading: Any,
+) -> None:  # fmt: skip
+    """Scan a peak over any mass spectrum: local and global significance.
+
+    The global p-value counts background-only toys whose largest excess anywhere in the scan (masses and widths)
+    reaches the observed one; beside it stands the asymptotic estimate from upcrossings. Leaves with status 1 if a fit
+    did not converge.
+
+    \b
+    Example:
+      raypipe hunt --masses spectrum.csv --window 100 160 --background poly:4 --widths 1.5,2.5 --toys 2000 --output out
+      raypipe hunt --masses m.npy --window 5 16 --signal-region 9 10.6 --background poly:5 --json
+    """
+    from raypipe.errors import UserError
+    from raypipe.events.masses import load_masses
+    from raypipe.files import write_json
+    from raypipe.stats import hunt as hunting
+
+    data = load_masses(path, **{name: reading[name] for name in READING})
+    simulated = load_masses(reference, column=reference_column, weight=reference_weight) if reference else None
+    try:
+        shape = [float(part) for part in tails.split(":")] if tails else []
+    except ValueError:
+        shape = [0.0]
+    if len(shape) not in (0, 4):
+        raise UserError(f"--tails {tails!r}: write A_LOW:N_LOW:A_HIGH:N_HIGH")
+    result = hunting.hunt(
+        data, window, background, [hunting.width(part) for part in widths.split(",") if part.strip()], scan_range,
+        points, shape, toys, seed, bins, likelihood, region, masks, (), simulated, reference_order, sqrt_s, level,
+    )  # fmt: skip
+    if output is not None:
+        from raypipe.report.hunt import write_figure
+
+        write_json(output / "hunt.json", result.row)
+        write_figure(result, output / "hunt.png", path.name)
+    if as_json:
+        emit(result.row)
+    else:
+        click.echo("\n".join(describe_hunt(result.row)))
+    if not result.row["valid"]:
+        click.echo("raypipe: a fit did not converge: do not use these numbers; try another background", err=True)
+        sys.exit(1)
+
+
+def describe_hunt(row: dict[str, Any]) -> list[str]:
+    """The result in a few lines."""
+    best = row["best"]
+    lines = [
+        f"status      {row['status']} ({row['likelihood']}, {row['n_events']:g} events in "
+        f"{row['window'][0]:g}-{row['window'][1]:g}, {row['bins']} bins, {len(row['scan']['mass'])} masses x "
+        f"{len(row['scan']['widths'])} widths)",
+        f"background  {row['background']}: chi2/ndf {row['chi2_background_only']:.2f}/{row['ndf']} without a peak",
+        f"best        mass {best['mass']:.6g}, width {best['width']}: s {best['s']:.5g} ± {best['s_err']:.3g}, "
+        f"local Z {best['z']:.3f}, p {best['p_local']:.3g}",
+    ]
+    for name in ("toys", "asymptotic"):
+        found = row["global"][name]
+        if found:
+            source = f"{row['global']['number_of_toys']} toys" if name == "toys" else (
+                f"{found['method']} in {row['global']['asymptotic_from']}")  # fmt: skip
+            z = "" if found["z"] is None else f", Z {found['z']:.2f}"
+            lines.append(f"global      p {'<' if found['is_upper_bound'] else '='} {found['p']:.3g} ± "
+                         f"{found['p_err']:.2g}{z} ({source})")  # fmt: skip
+    lines += [f"peak        {p['mass']:.6g} (width {p['width']}): {p['z']:.2f} sigma local" for p in row["peaks"]]
+    return lines + [f"note        {note}" for note in row["notes"]]

@@ -89,7 +89,7 @@ def family(spec: str, low: float, high: float, sqrt_s: float = 13000.0) -> Famil
                             f"masses: the window is {low:g}-{high:g} (--sqrt-s)")  # fmt: skip
         labels = ("ln_p0", *(f"p{k}" for k in range(1, order)))
         return Family(full, True, labels, lambda m: _dijet(m / sqrt_s, order))
-    grid = np.linspace(low, high, 2 * order + 33)
+    grid = np.linspace(low, high, 201)  # finer than bins: between two points a touching parabola dips below nought
     labels = tuple(f"c{k}" for k in range(order + 1))
     if name == "poly":
         basis: Basis = lambda m: np.polynomial.chebyshev.chebvander(scaled(m), order)  # noqa: E731

@@ -12,6 +12,21 @@ BARRIER = 1e-5
 """Weight of the logarithmic barriers that keep densities positive; moves -2 ln L by far less than 1e-3."""
 
 
+def to_the_wall(here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Share (R,) of the way from expectations ``here`` to ``there`` (R, B) after which nine tenths of one are gone."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(there < 0.1 * here, 0.9 * here / (here - there), 1.0)
+    return np.nanmin(share, 1)
+
+
+def positive_share(shape: Shape, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Share (R,) of a step that keeps a linear family's positivity conditions away from nought."""
+    if shape.positive is None:
+        return np.ones(len(theta))
+    here = theta[:, : shape.size] @ shape.positive.T
+    return to_the_wall(here, here + step[:, : shape.size] @ shape.positive.T)
+
+
 @dataclass(frozen=True)
 class Component:
     """A further contribution of known shape, such as the simulated SM Higgs.
@@ -70,6 +85,22 @@ class Binned:
             offset=self.offset[rows] if np.ndim(self.offset) == 2 else self.offset,
         )  # fmt: skip
 
+    def longest(self, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """Share (R,) of a step that takes no expectation more than nine tenths of the way to nought.
+
+        Only a linear family or a negative yield can do that; without this rule a first step ends on the wall, where
+        Newton crawls.
+        """
+        share = positive_share(self.shape, theta, step)
+        if self.signals is None or self.errors is not None:
+            return share
+        low = np.flatnonzero(theta[:, -1] + step[:, -1] < 0)
+        if len(low):
+            part = self.take(low)
+            wall = to_the_wall(part.expected(theta[low]), part.expected(theta[low] + step[low]))
+            share[low] = np.minimum(share[low], wall)
+        return share
+
     def expected(self, theta: np.ndarray) -> np.ndarray:
         """Total expectation (R, B), template factors at their best values included."""
         background, rest = self._parts(theta)
@@ -98,6 +129,8 @@ class Binned:
         # The root without cancellation, whichever sign ``linear`` has.
         with np.errstate(divide="ignore", invalid="ignore"):
             beta = np.where(linear > 0, -2 * constant / (linear + root), (root - linear) / (2 * b))
+        # An empty bin's factor does not make room for a negative yield: there the expectation must stay positive.
+        beta = np.where(n == 0, centre - v * b / self.scale, beta)
         return np.where(b > 0, np.maximum(beta, 1e-12), 1.0)
 
     def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -194,11 +227,15 @@ class Binned:
         negative = (theta[:, -1] < 0).nonzero()[0]
         if not len(negative):
             return value
-        ratio = 1 + (rest / np.where(b > 0, b, np.nan))[negative]
+        ratio = (mu / np.where(b > 0, b, np.nan))[negative]
         empty = (n[negative] == 0) & (self.signals[self.which[negative]] > 0)
         signal = self.signals[self.which[negative]]
         logs = np.where(empty, np.log(np.where(ratio > 0, ratio, np.nan)), 0.0)
-        across = np.where(empty, 1 / mu[negative] - 1 / b[negative], 0.0) * (1.0 if linear else b[negative])
+        lever: np.ndarray | float = 1.0  # d(mu)/d(b) of an empty bin, whose template factor falls linearly with b
+        if self.template_error is not None:
+            centre = 1.0 if self.auxiliary is None else self.auxiliary[self.data[negative]]
+            lever = centre - 2 * self.template_error**2 * b[negative] / self.scale
+        across = np.where(empty, lever / mu[negative] - 1 / b[negative], 0.0) * (1.0 if linear else b[negative])
         slopes = np.concatenate(
             [across[:, :, None] * mean, np.where(empty, signal / mu[negative], 0.0)[:, :, None]], -1
         )

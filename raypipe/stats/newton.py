@@ -18,6 +18,8 @@ class Problem(Protocol):
 
     def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
 
+    def longest(self, theta: np.ndarray, step: np.ndarray) -> np.ndarray: ...
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -59,7 +61,7 @@ def minimise(problem: Problem, start: np.ndarray, tolerance: float = 1e-7, most:
             g[held, -1] = 0.0
             matrix = matrix.copy()
             matrix[held, -1, :-1] = matrix[held, :-1, -1] = 0.0
-        step = _solve(matrix, g)
+        step = -0.5 * solve(matrix, g[:, :, None])[:, :, 0]
         if floor is not None:
             step[:, -1] = np.maximum(step[:, -1], floor - at[:, -1])
         gain = -0.5 * (g * step).sum(1)
@@ -74,20 +76,23 @@ def minimise(problem: Problem, start: np.ndarray, tolerance: float = 1e-7, most:
     return Solution(theta, value, information, converged, iteration)
 
 
-def _solve(matrix: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    """-matrix^-1 gradient / 2 of every row, regularised where the matrix is nearly singular."""
+def solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """matrix^-1 right of every row, (R, D, D) and (R, D, K), regularised where a matrix is nearly singular."""
     scale = 1 / np.sqrt(np.maximum(np.einsum("rdd->rd", matrix), 1e-300))
     balanced = matrix * scale[:, :, None] * scale[:, None, :] + 1e-12 * np.eye(matrix.shape[1])
+    balanced = np.where(np.isfinite(balanced), balanced, 0.0)
     try:
-        step = np.linalg.solve(balanced, (gradient * scale)[:, :, None])[:, :, 0]
+        found = np.linalg.solve(balanced, right * scale[:, :, None])
     except np.linalg.LinAlgError:
-        step = np.linalg.solve(balanced + 1e-6 * np.eye(matrix.shape[1]), (gradient * scale)[:, :, None])[:, :, 0]
-    return -0.5 * step * scale
+        found = np.linalg.solve(balanced + 1e-6 * np.eye(matrix.shape[1]), right * scale[:, :, None])
+    return found * scale[:, :, None]
 
 
 def _advance(problem, active, step, gain, theta, value, gradient, information) -> np.ndarray:  # type: ignore[no-untyped-def]
     """Take the step of every active row, halved until -2 ln L falls; returns which rows found no descent."""
     pending = np.arange(len(active))
+    if len(active):
+        step = step * problem.take(active).longest(theta[active], step)[:, None]
     length = 1.0
     for _ in range(40):
         if not len(pending):

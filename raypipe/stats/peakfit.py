@@ -13,10 +13,12 @@ from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
-from raypipe.stats.backgrounds import family, template_family
+from raypipe.stats.backgrounds import Family, family, template_family
 from raypipe.stats.likelihood import Binned, Component
 from raypipe.stats.peakresult import Fitted, PeakFit, write_up
 from raypipe.stats.peaks import Peak
+from raypipe.stats.reference import Reference
+from raypipe.stats.region import split_region
 from raypipe.stats.shape import make_shape
 from raypipe.stats.significance import asimov_significance, counting_significance
 from raypipe.stats.spectrum import Bins, bin_masses, bin_spectrum, check_window, in_window, regular_edges
@@ -38,20 +40,6 @@ class FixedPeak:
     expected: float
     error: float = 0.0
     name: str = "higgs"
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A simulated background over the same bins.
-
-    Attributes:
-        expected: (B,) simulated yields. errors: (B,) their statistical errors. order: degree of a polynomial in the
-            exponent that may correct its shape.
-    """
-
-    expected: np.ndarray
-    errors: np.ndarray
-    order: int = 0
 
 
 def fit_peak(
@@ -80,7 +68,7 @@ def fit_peak(
     if peak is not None and not window[0] <= peak.mass <= window[1]:
         raise UserError(f"peak at {peak.mass:g} lies outside the window {window[0]:g}-{window[1]:g}")
     full, values, weights = binned_data(data, window, bins, likelihood, peak.width if peak else None, region, unbinned)
-    _check_filled(full, values)
+    check_filled(full, values)
     kind = family(background, *window, sqrt_s) if reference is None else template_family(reference.order, *window)
     region_row, chosen = None, None
     if region is not None:
@@ -89,7 +77,7 @@ def fit_peak(
         region_row, chosen = _count_region(full, region, background, sqrt_s, fixed, level)
     if peak is None and region is not None:
         return write_up(data, chosen, region_row, None, region, background, level, full)
-    problem = _problem(full, kind, fixed, reference)
+    problem = binned_problem(full, kind, fixed, reference)
     counted = problem
     if values is not None:
         problem = _unbinned(problem, values, weights, peak, fixed)
@@ -139,14 +127,16 @@ def binned_data(
     return (full, values, weights) if unbinned else (full, None, None)
 
 
-def _check_filled(bins: Bins, values: np.ndarray | None) -> None:
+def check_filled(bins: Bins, values: np.ndarray | None = None) -> None:
+    """Raise a `UserError` if all events are in one bin (or are one mass)."""
     filled = len(np.unique(values)) if values is not None else int((bins.counts != 0).sum())
     if filled == 1:
         k = int(np.argmax(bins.counts != 0))
         raise UserError(f"all events are in one bin, {bins.low[k]:g}-{bins.high[k]:g}: no shape can be fitted")
 
 
-def _problem(bins: Bins, kind: Any, fixed: Sequence[FixedPeak], reference: Reference | None) -> Binned:
+def binned_problem(bins: Bins, kind: Family, fixed: Sequence[FixedPeak], reference: Reference | None) -> Binned:
+    """Background-only likelihood of one binned spectrum."""
     filled = int((bins.counts != 0).sum())
     if filled < kind.size:
         raise UserError(
@@ -181,55 +171,33 @@ def _count_region(
     level: float | None,
 ) -> tuple[dict[str, Any], Fitted]:  # fmt: skip
     """Fit the sidebands, count the region over them."""
-    low, high = region
-    slack = 1e-6 * (full.high - full.low)
-    inside = (full.low >= low - slack) & (full.high <= high + slack)
-    outside = (full.high <= low + slack) | (full.low >= high - slack)
-    notes = full.notes
-    if not inside.any():
-        raise UserError(f"no whole bin of the histogram lies in the signal region {low:g}-{high:g}")
-    if (~inside & ~outside).any():
-        notes += (f"{(~inside & ~outside).sum()} bins across an edge of the signal region left out of both",)
-    low, high = float(full.low[inside].min()), float(full.high[inside].max())
-    sidebands = full.select(outside)
-    if not (sidebands.counts != 0).any():
-        raise UserError(f"the sidebands of the signal region {low:g}-{high:g} are empty: no background to learn")
+    split = split_region(full, region)
+    n = split.count
     kind = family(background, *full.window, sqrt_s)
-    problem = _problem(sidebands, kind, fixed, None)
+    problem = binned_problem(split.sidebands, kind, fixed, None)
     best = massfit.fit(problem, np.r_[problem.shape.start, [f.expected for f in fixed]], "sideband fit")
-    b, b_err = massfit.predict(problem.shape, best, low, high)
+    b, b_err = massfit.predict(problem.shape, best, split.low, split.high)
     for k, f in enumerate(fixed):
-        share = float(f.peak.integral(np.array([low]), np.array([high]))[0])
+        share = float(f.peak.integral(np.array([split.low]), np.array([split.high]))[0])
         b += share * float(best.theta[problem.shape.size + k])
         b_err = math.hypot(b_err, share * float(best.errors[problem.shape.size + k]))
-    n = float(full.counts[inside].sum())
-    variance = float(full.variance[inside].sum())
+    chi2, ndf = massfit.goodness(split.sidebands, problem.expected(best.theta[None])[0], problem.size)
     row: dict[str, Any] = {
-        "window": [low, high], "n": n, "b": b, "b_err": b_err, "excess": n - b,
-        "sideband_status": best.status, "sideband_events": float(sidebands.counts.sum()),
+        "window": [split.low, split.high], "n": n, "b": b, "b_err": b_err, "excess": n - b,
+        "z": None, "z_without_uncertainty": None, "z_asimov": None, "sideband_status": best.status,
+        "sideband_events": float(split.sidebands.counts.sum()), "sideband_chi2": chi2, "sideband_ndf": ndf,
     }  # fmt: skip
-    chi2, ndf = massfit.goodness(sidebands, problem.expected(best.theta[None])[0], problem.size)
-    row |= {"sideband_chi2": chi2, "sideband_ndf": ndf, "z": None, "z_without_uncertainty": None, "z_asimov": None}
-    signal = None
-    if b > 0 and full.errors is None:
-        c = float(full.scale[inside].mean())
+    if full.errors is not None:
+        row["z"] = (n - b) / math.sqrt(split.variance + b_err**2)
+        row["z_without_uncertainty"] = (n - b) / math.sqrt(split.variance)
+    elif b > 0:
+        c = split.scale
         row["z"] = counting_significance(n / c, b / c, b_err / c)
         row["z_without_uncertainty"] = counting_significance(n / c, b / c)
-    elif full.errors is not None:
-        row["z"] = (n - b) / math.sqrt(variance + b_err**2)
-        row["z_without_uncertainty"] = (n - b) / math.sqrt(variance)
-    if b > 0 and n > b:
-        row["z_asimov"] = asimov_significance(n - b, b, b_err)
+        if n > b:
+            row["z_asimov"] = asimov_significance((n - b) / c, b / c, b_err / c)
     # The region as one bin of the fit: profile likelihood of sidebands and count together.
-    order = np.argsort(np.r_[sidebands.low, low])
-    joined = replace(
-        sidebands, low=np.r_[sidebands.low, low][order], high=np.r_[sidebands.high, high][order],
-        counts=np.r_[sidebands.counts, n][order],
-        scale=np.r_[sidebands.scale, float(full.scale[inside].mean())][order],
-        errors=None if full.errors is None else np.r_[sidebands.errors, math.sqrt(variance)][order], notes=notes,
-    )  # fmt: skip
-    template = (np.arange(len(joined)) == int(np.flatnonzero(order == len(order) - 1)[0])).astype(float)
-    together = _problem(joined, kind, fixed, None)
-    signal = massfit.fit_signal(together, template, together, level)
-    total = massfit.with_signal(together, template).expected(signal.best.theta[None])[0]
-    return row, Fitted(together.shape, signal.best, signal, joined, total, False, together.components)
+    together = binned_problem(split.joined, kind, fixed, None)
+    signal = massfit.fit_signal(together, split.template, together, level)
+    total = massfit.with_signal(together, split.template).expected(signal.best.theta[None])[0]
+    return row, Fitted(together.shape, signal.best, signal, split.joined, total, False, together.components)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raypipe.stats.likelihood import BARRIER, Component
+from raypipe.stats.likelihood import BARRIER, Component, positive_share, to_the_wall
 from raypipe.stats.shape import Shape
 
 
@@ -45,6 +45,15 @@ class Unbinned:
     def take(self, rows: np.ndarray) -> Unbinned:
         """There is only one row."""
         return self
+
+    def longest(self, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """As `Binned.longest`, over the cells."""
+        share = positive_share(self.shape, theta, step)
+        if self.signal_cells is None or self.fixed is not None or theta[0, -1] + step[0, -1] >= 0:
+            return share
+        size = self.shape.size
+        here, there = (self.shape.expected(t[:, :size]) + t[0, -1] * self.signal_cells for t in (theta, theta + step))
+        return np.minimum(share, to_the_wall(here, there))
 
     def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """-2 ln L (1,), gradient (1, D) and observed information (1, D, D)."""

@@ -55,6 +55,35 @@ def test_bad_input_leaves_with_status_2_and_one_line(masses):
         assert len(error.strip().splitlines()) == 1
 
 
+def test_hunt_writes_json_and_figure(masses, tmp_path):
+    out_folder = tmp_path / "out"
+    status, out, _ = run("hunt", "--masses", masses, "--window", 0, 10, "--background", "poly:1", "--widths", "0.2,0.4",
+                         "--toys", 200, "--output", out_folder, "--json")  # fmt: skip
+    row = json.loads(out)
+    assert status == 0
+    assert row["best"]["mass"] == pytest.approx(5, abs=0.2)
+    assert row["best"]["z"] > 5
+    assert row["global"]["toys"]["is_upper_bound"]
+    assert row["global"]["asymptotic"]["z"] > 4
+    assert json.loads((out_folder / "hunt.json").read_text())["best"] == row["best"]
+    assert (out_folder / "hunt.png").read_bytes().startswith(b"\x89PNG")
+    status, _, error = run("hunt", "--masses", masses, "--window", 0, 10)
+    assert status == 2
+    assert "--widths" in error
+
+
+@pytest.mark.skipif(not (DATA / "cms_4lepton").is_dir(), reason="the shared real data are not beside the checkout")
+def test_hunt_over_the_simulated_background_of_cms():
+    """Four leptons against the simulated ZZ, tt and DY histograms: the largest excess is the Higgs, at 125 GeV."""
+    path = DATA / "cms_4lepton" / "m4l_70_181_normalised.json"
+    _, out, _ = run("hunt", "--masses", path, "--column", "data", "--window", 70, 181, "--reference", path,
+                    "--reference-column", "ZZ+TTbar+DY", "--widths", 2, "--toys", 200, "--json")  # fmt: skip
+    row = json.loads(out)
+    assert row["valid"]
+    assert row["best"]["mass"] == pytest.approx(125, abs=2)
+    assert row["best"]["z"] == pytest.approx(2.75, abs=0.1)
+
+
 @pytest.mark.skipif(not (DATA / "readers").is_dir(), reason="the shared real data are not beside the checkout")
 def test_z_to_muons_of_cms():
     """2304 CMS muon pairs: the Z stands at 91 GeV over little background."""

@@ -1,0 +1,186 @@
+"""Local significance of many peaks in many spectra: the batched core of the bump hunt and of its toys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from raypipe import seeds
+from raypipe.stats.likelihood import Binned
+from raypipe.stats.newton import Solution, minimise, solve
+
+ELEMENTS = 60_000
+"""Numbers in one working array (rows times nodes): what stays in a core's cache."""
+TOY_BLOCK = 500
+"""Toys drawn from one random stream; toy k is the same however many are asked for."""
+
+
+@dataclass(frozen=True)
+class LocalScan:
+    """Tests of G signals in T spectra.
+
+    Attributes:
+        q0: (T, G) 1007.1727, equation 12; zero for a deficit. s, s_err: (T, G) fitted yields and errors; where the
+            scan is one-sided, s is zero and s_err undefined for deficits. r: (T, G) signed root of the two-sided
+            statistic (two-sided scans only). failed: (T,) spectra in which some fit did not converge.
+        null: background-only minima, (T, D).
+    """
+
+    q0: np.ndarray
+    s: np.ndarray
+    s_err: np.ndarray
+    r: np.ndarray
+    failed: np.ndarray
+    null: np.ndarray
+
+
+def scan(
+    problem: Binned, counts: np.ndarray, templates: np.ndarray, start: np.ndarray, auxiliary: np.ndarray | None = None,
+    one_sided: bool = True, tolerance: float = 1e-5,
+) -> LocalScan:  # fmt: skip
+    """q0 of every signal template in every spectrum, the background profiled.
+
+    The background is fitted once a spectrum. Its score against every signal is one matrix product; where that already
+    says deficit, q0 = 0 and a one-sided scan is done. All other (spectrum, signal) pairs are minimised together by
+    Fisher scoring from the one-step estimate, in blocks that fit the cache.
+
+    Args:
+        problem: background only, one row. counts: (T, B). templates: (G, B) share of each signal in every bin.
+        start: (D,) internal parameters to begin with, the observed null fit for toys. auxiliary: (T, B) toy template
+            factors. one_sided: q0 only (toys), else yields and signed roots of deficits too. tolerance: on -2 ln L.
+    """
+    spectra, signals = len(counts), len(templates)
+    q0, s, s_err, r = (np.zeros((spectra, signals)) for _ in range(4))
+    s_err[:] = np.nan
+    failed = np.zeros(spectra, bool)
+    null_theta = np.empty((spectra, len(start)))
+    nodes = max(len(problem.shape.weight), 1)
+    base = replace(problem, counts=counts, auxiliary=auxiliary, signals=None, which=None)
+    both = replace(base, signals=templates)
+    for block in _blocks(spectra, max(1, ELEMENTS // nodes)):
+        background = replace(base, data=block)
+        fitted = _minimise(background, np.tile(start, (len(block), 1)), tolerance / 10)
+        null_theta[block] = fitted.theta
+        failed[block[~fitted.converged]] = True
+        row, column, first = _starting_points(replace(both, data=block), fitted, one_sided)
+        value = fitted.value
+        for part in _blocks(len(row), max(1, ELEMENTS // nodes)):
+            rows, columns = row[part], column[part]
+            pairs = replace(both, data=block[rows], which=columns)
+            best = minimise(pairs, first[part], tolerance, floor=0.0 if one_sided else None)
+            redo = ~best.converged
+            if redo.any():  # from the null fit itself, with a longer leash
+                nought = np.c_[fitted.theta[rows[redo]], np.zeros(redo.sum())]
+                again = minimise(pairs.take(np.flatnonzero(redo)), nought, tolerance, 300, 0.0 if one_sided else None)
+                for name in ("theta", "value", "information", "converged"):
+                    getattr(best, name)[redo] = getattr(again, name)
+            failed[block[rows[~best.converged]]] = True
+            difference = np.maximum(value[rows] - best.value, 0.0)
+            yields = best.theta[:, -1]
+            where = block[rows], columns
+            q0[where] = np.where(yields > 0, difference, 0.0)
+            r[where] = np.sign(yields) * np.sqrt(difference)
+            s[where] = yields
+            s_err[where] = _last_error(best.information)
+    return LocalScan(q0, s, s_err, r, failed, null_theta)
+
+
+def _minimise(problem: Binned, start: np.ndarray, tolerance: float) -> Solution:
+    """From the given start and, where that fails, once more from the least-squares start of the observed data."""
+    solution = minimise(problem, start, tolerance)
+    lost = np.flatnonzero(~solution.converged)
+    if len(lost):
+        extra = [c.expected for c in problem.components]
+        again = minimise(problem.take(lost), np.tile(np.r_[problem.shape.start, extra], (len(lost), 1)), tolerance, 300)
+        for name in ("theta", "value", "information", "converged"):
+            getattr(solution, name)[lost] = getattr(again, name)
+    return solution
+
+
+def _starting_points(both: Binned, fitted: Solution, one_sided: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs (spectrum, signal) to minimise and their one-step estimates from the score at the null fit."""
+    gradient, cross, curvature = _scores(both, fitted.theta)
+    back = solve(fitted.information, cross)  # (R, D, G)
+    curvature = np.maximum(curvature - np.einsum("rdg,rdg->rg", cross, back), 1e-300)
+    step = -0.5 * gradient / curvature
+    row, column = np.nonzero(gradient < 0) if one_sided else np.nonzero(np.ones_like(gradient))
+    yields = step[row, column]
+    if not one_sided:
+        # A negative yield starts half way to where the expectation would vanish, at the most.
+        b = both.shape.expected(fitted.theta[:, : both.shape.size])
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            room = np.array([np.nanmin(np.where(t > 0, b / np.where(t > 0, t, 1), np.inf), 1)
+                             for t in both.signals]).T  # fmt: skip
+        yields = np.maximum(yields, -0.5 * room[row, column])
+    theta = fitted.theta[row] - back[row, :, column] * yields[:, None]
+    return row, column, np.c_[theta, yields]
+
+
+def _scores(both: Binned, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Score (R, G), cross information (R, D, G) and information (R, G) of every signal at zero yield."""
+    slope, info, block, mean = _weights(replace(both, signals=None, which=None), theta)
+    gradient = slope @ both.signals.T
+    curvature = info @ (both.signals**2).T
+    cross = [(block * mean[:, k]) @ both.signals.T for k in range(mean.shape[1])]
+    cross += [(info * c.template) @ both.signals.T for c in both.components]
+    return gradient, np.stack(cross, 1), curvature
+
+
+def _weights(problem: Binned, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """d(-2 ln L)/d(mu), information per bin, that times the background's size, and mean derivatives of the basis."""
+    background, rest = problem._parts(theta)
+    beta = problem._beta(background, rest)
+    mu = background * (1.0 if beta is None else beta) + rest
+    n = problem.counts[problem.data]
+    if problem.errors is not None:
+        variance = problem.errors**2
+        if problem.template_error is not None:
+            variance = variance + (problem.template_error * problem.shape.expected(problem.shape.start[None])) ** 2
+        slope, info = 2 * (mu - n) / variance, np.broadcast_to(1 / variance, mu.shape)
+    else:
+        slope, info = 2 * (1 - n / mu) / problem.scale, 1 / (mu * problem.scale)
+        if beta is not None:
+            info = 1 / (mu * problem.scale + (problem.template_error * background) ** 2)
+    size = (1.0 if beta is None else beta) * (1.0 if problem.shape.matrix is not None else background)
+    return slope, info, info * size, problem.shape.mean_phi
+
+
+def _last_error(information: np.ndarray) -> np.ndarray:
+    """Error of the last parameter from every information matrix (R, D, D)."""
+    unit = np.zeros((*information.shape[:2], 1))
+    unit[:, -1] = 1.0
+    return np.sqrt(np.maximum(solve(information, unit)[:, -1, 0], 0.0))
+
+
+def draw_toys(
+    problem: Binned, theta: np.ndarray, toys: int, root: int
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Background-only toy spectra, block by block: counts (t, B) and, for a template, its re-measured factors.
+
+    Poisson (times the scale of weighted events) or Gaussian around the fitted expectation. The template's factors are
+    nuisance parameters with auxiliary measurements, so these fluctuate too.
+    """
+    background, rest = problem._parts(theta[None])
+    beta = problem._beta(background, rest)
+    mu = (background * (1.0 if beta is None else beta) + rest)[0]
+    for first in range(0, toys, TOY_BLOCK):
+        rng = seeds.generator(root, "hunt", "toys", first // TOY_BLOCK)
+        shape = (min(TOY_BLOCK, toys - first), len(mu))
+        auxiliary = None
+        if beta is not None:
+            auxiliary = np.maximum(rng.normal(beta[0], problem.template_error, (TOY_BLOCK, len(mu))), 1e-3)[: shape[0]]
+        if problem.errors is not None:
+            spread = problem.errors
+            if problem.template_error is not None:
+                spread = np.hypot(spread, problem.template_error * background[0])
+            counts = rng.normal(mu, spread, (TOY_BLOCK, len(mu)))
+        else:
+            counts = rng.poisson(mu / problem.scale, (TOY_BLOCK, len(mu))) * problem.scale
+        yield counts[: shape[0]], auxiliary
+
+
+def _blocks(total: int, size: int) -> Iterator[np.ndarray]:
+    for first in range(0, total, size):
+        yield np.arange(first, min(first + size, total))
