@@ -74,7 +74,8 @@ class MultileptonRun(Run):
                 raise UserError(f"signal {name!r}: its acceptance is zero, no cross section can be quoted")
         data, key = self._recorded(), manifest["key"]
         if data is not None:
-            key = digest({"events": key, "data": [file_digest(path) for path in self._data_paths()]})
+            made_of = [self.config.files.lepton_pt, *(file_digest(path) for path in self._data_paths())]
+            key = digest({"events": key, "data": made_of})
         return divide(background["embedding"], background["search"], signals, data, self.config), acceptance, key
 
     def _data_paths(self) -> list[str]:
@@ -86,7 +87,8 @@ class MultileptonRun(Run):
         paths, features = self._data_paths(), self.config.features
         if not paths:
             return None
-        data = np.concatenate([np.column_stack(list(read_columns(path, features).values())) for path in paths])
+        cut = self.config.files.lepton_pt if self.config.files else 0.0
+        data = np.concatenate([np.column_stack(list(read_columns(path, features, cut).values())) for path in paths])
         if not len(data):
             raise UserError(f"{', '.join(paths)}: no events")
         return data

@@ -94,6 +94,9 @@ class Files(Section):
 
     data: str | list[str]
     """Recorded events, one file or several. [default]"""
+    lepton_pt: float = Field(0.0, ge=0)
+    """GeV, smallest pT of all four leptons of CMS open-data candidates that are used, so that recorded and simulated
+    events pass the same cut. [default]"""
     reference: str | None = None
     """Simulated background; what the reference does not use is the pool of the bootstraps. Not needed with `simulate`.
     [default]"""

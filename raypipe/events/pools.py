@@ -85,8 +85,12 @@ class Pool:
         return np.argsort(times, kind="stable")[: int((self.weight > 0).sum())]
 
 
-def read_columns(path: str | Path, columns: Sequence[str]) -> dict[str, np.ndarray]:
-    """Columns of a Parquet or CSV file as float64; a missing or non-numeric one, or NaN, is a one-line `UserError`."""
+def read_columns(path: str | Path, columns: Sequence[str], lepton_pt: float = 0.0) -> dict[str, np.ndarray]:
+    """Columns of a Parquet or CSV file as float64; a missing or non-numeric one, or NaN, is a one-line `UserError`.
+
+    Args:
+        lepton_pt: GeV, smallest pT of the leptons of CMS open-data candidates (`raypipe.events.cms_open_data`).
+    """
     path = Path(path)
     if path.suffix == ".csv":
         if not path.is_file():
@@ -96,7 +100,7 @@ def read_columns(path: str | Path, columns: Sequence[str]) -> dict[str, np.ndarr
         except pa.ArrowException as error:
             raise UserError(f"{path}: not readable as CSV: {str(error).splitlines()[0]}") from error
         if is_cms_open_data(table):
-            table = four_lepton_masses(table, str(path))
+            table = four_lepton_masses(table, str(path), lepton_pt)
         missing = [name for name in columns if name not in table.column_names]
         if missing:
             raise UserError(f"{path}: column {missing[0]!r} is missing (present: {', '.join(table.column_names)})")

@@ -51,5 +51,7 @@ def test_cms_candidates_by_flavour():
     # The first candidate: its own M, and the masses of its pairs in the order ee, mumu.
     assert found[0]["m_4l"][0] == pytest.approx(185.693, abs=0.01)
     assert sorted((found[0]["m_ee"][0], found[0]["m_mumu"][0])) == pytest.approx([90.3889, 92.539], abs=0.01)
+    hard = read_columns(CMS / "2e2mu_2012.csv", ["m_4l"], lepton_pt=10.0)
+    assert 60 < len(hard["m_4l"]) < 104
     with pytest.raises(UserError, match=r"is e\+e-mu\+mu-"):
         read_columns(CMS / "4mu_2011.csv", ["m_ee"])

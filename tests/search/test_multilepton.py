@@ -195,3 +195,19 @@ def test_bootstraps_of_the_reference_itself_are_not_calibrated():
         print(test, good, bad)
         assert abs(good["type_i"] - 0.05) < 3 * good["error"]
         assert bad["type_i"] > 0.15
+
+
+@pytest.mark.slow
+def test_type_one_errors_of_every_statistic_and_loss():
+    """200 null data sets against 400 bootstraps: 5 % of them have p <= 5 %, whatever the statistic."""
+    given = config(scan__calibration=200, bootstrap__count=400, networks__epochs=20)
+    prepared = tables(given)
+    trials = [t for t in plan(given, observed=False) if t.signal in (BOOTSTRAP, NO_SIGNAL)]
+    found = analyse(rows_of(compare(prepared, given, trials)), given, {})
+    for test in found["tests"]:
+        check = test["calibration"]
+        print(test["loss"], test["statistic"], check)
+        assert abs(check["type_i"] - 0.05) < 3 * check["error"]
+        assert check["ks_p"] > 0.001
+    combined = found["combined"]["calibration"]
+    assert abs(combined["type_i"] - 0.05) < 3 * combined["error"]
