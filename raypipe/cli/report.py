@@ -36,14 +36,14 @@ def report(
         return _validate(events, output, as_json)
     if path is None:
         raise UserError("report: --config is missing (or give an event data set with --events DIR)")
-    from raypipe.cluster.pipeline import Run, print_summary
+    from raypipe.cluster.runs import run_of, tell
 
     config = load(path, output, overrides)
     if config.search == "multilepton":
         return multilepton.report(config, as_json)
-    with Run(config) as run:
+    with run_of(config) as run:
         summary = run.report()
-        print_summary(summary, run.folder)
+        tell(config, summary, run.folder)
         if as_json:
             emit(summary)
 

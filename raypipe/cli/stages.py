@@ -21,12 +21,12 @@ def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, 
     Example:
       raypipe embed --config configs/contrastive/laptop.yaml resources.train_workers=2
     """
-    from raypipe.cluster.pipeline import Run
+    from raypipe.cluster.runs import run_of
 
     config = load(path, output, overrides)
     if config.search == "multilepton":
         raise UserError("a multilepton search has no embedding: its networks see the features themselves")
-    with Run(config) as run:
+    with run_of(config) as run:
         _, record = run.embed()
         where = run.folder / "encoder" / "latents.parquet"
         click.echo(f"{record['rows']} events embedded: {where}", err=True)
@@ -71,8 +71,7 @@ def search(
       raypipe search --config configs/multilepton/laptop.yaml --signal a_250 --strength 60
       raypipe search --config configs/lhco/laptop.yaml data.path=events.h5
     """
-    from raypipe.cluster.pipeline import Run
-    from raypipe.cluster.scan import plan_scan
+    from raypipe.cluster.runs import run_of
     from raypipe.search.result import NO_SIGNAL, Trial
 
     config = load(path, output, overrides)
@@ -84,10 +83,10 @@ def search(
         raise UserError(f"--signal {signal!r} is not in scan.signals ({', '.join(config.scan.signals)})")
     if (signal == NO_SIGNAL) != (strength == 0) or strength < 0:
         raise UserError(f"--strength {strength:g} does not fit --signal {signal}: a signal needs a positive strength")
-    with Run(config) as run:
+    with run_of(config) as run:
         trial = Trial(signal, strength, instance, embedding, method)
         tables, digests = run.tables([trial])
-        trials = plan_scan(config, digests, [trial])
+        trials = run.plan([trial], digests)
         rows = run.run_trials(trials, tables, name="search").rows(trials)
     if rows[0]["status"] != "ok":
         raise UserError(f"the search failed: {rows[0]['error'].strip().splitlines()[-1]}")
@@ -97,6 +96,11 @@ def search(
             f"{row['expected_after_error']:.1f} expected, z {row['z_before']:.2f} -> {row['z_after']:.2f}, "
             f"SIC {row['sic']:.2f}", err=True,
         )  # fmt: skip
+        if row.get("fit_z_after") is not None:
+            click.echo(
+                f"  bump hunt ({row['family']}): {row['fit_s_after']:.1f} ± {row['fit_s_err_after']:.1f} events, "
+                f"z {row['fit_z_before']:.2f} -> {row['fit_z_after']:.2f} ({row['fit_status_after']})", err=True,
+            )  # fmt: skip
     if as_json:
         emit([{k: None if v != v else v for k, v in row.items()} for row in rows])
 
@@ -153,14 +157,14 @@ def scan(
     if status:
         _status(load(path, output, overrides), as_json)
         return
-    from raypipe.cluster.pipeline import Run, print_summary
+    from raypipe.cluster.runs import run_of, tell
 
     config = load(path, output, overrides)
     if config.search == "multilepton":
         return multilepton.scan(config, as_json)
-    with Run(config) as run:
+    with run_of(config) as run:
         summary = run.scan()
-        print_summary(summary, run.folder)
+        tell(config, summary, run.folder)
         if as_json:
             emit(summary)
     if summary["failed_trials"]:

@@ -156,6 +156,10 @@ class Run:
                 digests[name].append(record["digest"])
         return tables, digests
 
+    def plan(self, trials: Sequence[Trial], digests: dict[str, list[str]]) -> dict[str, Trial]:
+        """Trials by their ledger key."""
+        return plan_scan(self.config, digests, trials)
+
     def ledger(self) -> Ledger:
         """The ledger of this run: `resources.storage`, else a folder of the run."""
         return Ledger(self.config.resources.storage or self.folder / "ledger")

@@ -12,16 +12,16 @@ from pydantic import BaseModel, ValidationError
 
 from raypipe.config.base import Section
 from raypipe.config.contrastive import Config
+from raypipe.config.haxad import HaxadConfig
 from raypipe.config.multilepton import MultileptonConfig
-from raypipe.config.read import ReadConfig
 from raypipe.config.sections import SampleSize
 from raypipe.config.simulation import Simulation
 from raypipe.config.table import TableConfig
 from raypipe.errors import UserError
 
 SEARCHES: dict[str, type[Section]] = {
-    "contrastive": Config, "multilepton": MultileptonConfig, "table": TableConfig,
-    "read": ReadConfig, "none": Simulation,
+    "contrastive": Config, "haxad": HaxadConfig, "multilepton": MultileptonConfig, "table": TableConfig,
+    "none": Simulation,
 }  # fmt: skip
 """The model of every value that the key `search` may have; `contrastive` when a file does not say."""
 

@@ -1,0 +1,158 @@
+"""The HAXAD search (paper A) on Ray: the autoencoder in the driver, the trials in the scan engine, its own report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raypipe.cluster.attempt import Context
+from raypipe.cluster.embed import load_latents
+from raypipe.cluster.ledger import Ledger
+from raypipe.cluster.live import run_with_progress
+from raypipe.cluster.pipeline import Run
+from raypipe.cluster.scan import grid_of, trial_inputs
+from raypipe.config.haxad import HaxadConfig
+from raypipe.errors import UserError
+from raypipe.events.continuous import continuous_features
+from raypipe.events.latents import latent_schema, split_latents
+from raypipe.events.schema import SPLITS, tensor_column, tensor_values
+from raypipe.events.table import read_table, sample_path, write_table
+from raypipe.files import atomic_path, code_digest, digest, file_digest, read_json, write_json
+from raypipe.fit.batches import PARTS, parts_of
+from raypipe.fit.encoder import latent_noise
+from raypipe.fit.vae import embed_features, fit_vae
+from raypipe.models.vae import FeatureVae
+from raypipe.progress import console, progress_bar
+from raypipe.report import haxad as pages
+from raypipe.search.contrastive import Tables, prepare_tables
+from raypipe.search.haxad import search
+from raypipe.search.result import Result, Trial
+
+COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "features"]
+
+
+def run_haxad(inputs: tuple[Tables, HaxadConfig], trial: Trial, context: Context) -> Result:
+    """One search of `raypipe.search.haxad` as the scan engine calls it."""
+    tables, config = inputs
+    return search(tables, config, trial, threads=context.threads, device=context.device, stage=context.stage)
+
+
+class HaxadRun(Run):
+    """One run folder of a HAXAD search; simulation and ledger are those of `Run`."""
+
+    config: HaxadConfig
+
+    def _continuous(self, table: pa.Table) -> np.ndarray:
+        return continuous_features(tensor_values(table["features"]), table["event_id"].to_numpy(), self.config.seed)
+
+    def embed(self, name: str = "id", member: int = 0) -> tuple[pa.Table, dict[str, Any]]:
+        """The autoencoder and the latent table of all events; read when they are there already."""
+        manifest = self.simulate()
+        vae, folder = self.config.embedding, self.folder / "encoder"
+        key = digest(
+            {"events": manifest["key"], "embedding": vae.model_dump(mode="json"), "seed": self.config.seed,
+             "code": code_digest("events", "models", "fit")}
+        )  # fmt: skip
+        if (done := load_latents(folder, key)) is not None:
+            return done
+        with self.timed("train_encoder"), progress_bar("train autoencoder", vae.epochs) as bar:
+            model, history = self._train(lambda r: bar(1, f"error {r['error']:.2f}, KL {r['kl']:.2f}"))
+        with atomic_path(folder / "vae.pt") as temporary:
+            torch.save(model.state_dict(), temporary)
+        write_json(folder / "encoder.json", {"key": key, "embedding": vae.model_dump(mode="json"), "history": history})
+        with self.timed("embed"):
+            parts = [
+                self._embed_sample(model, read_table(sample_path(self.events, split, sample), COLUMNS))
+                for split in SPLITS
+                for sample in self.config.simulate.samples
+            ]
+        table = pa.concat_tables(parts).unify_dictionaries()
+        table = table.take(np.argsort(table["event_id"].to_numpy(), kind="stable")).combine_chunks()
+        write_table(table, folder / "latents.parquet")
+        record = {"key": key, "rows": table.num_rows, "digest": file_digest(folder / "latents.parquet")}
+        write_json(folder / "latents.json", record)
+        return table, record
+
+    def _train(self, on_epoch: Any) -> tuple[FeatureVae, list[dict[str, float]]]:
+        """Train on as many events of every background sample as the rarest has: each process counts the same."""
+        vae = self.config.embedding
+        sets: list[list[np.ndarray]] = [[], []]
+        for sample in vae.samples:
+            table = read_table(sample_path(self.events, "embedding", sample), COLUMNS)
+            parts = parts_of(
+                table["event_id"].to_numpy(), self.config.seed, vae.train_fraction, vae.validation_fraction
+            )
+            values = self._continuous(table)
+            for k, part in enumerate(("train", "validation")):
+                sets[k].append(values[parts == PARTS.index(part)])
+        train, validation = (np.concatenate([v[: min(map(len, s))] for v in s]) for s in sets)
+        return fit_vae(train, validation, vae, self.config.seed, on_epoch)
+
+    def _embed_sample(self, model: FeatureVae, table: pa.Table) -> pa.Table:
+        """The latent table of one file of events."""
+        latent = self.config.embedding.latent
+        noise = latent_noise(table["event_id"].to_numpy(), latent, self.config.seed)
+        values = embed_features(model, self._continuous(table), noise)
+        if not np.isfinite(values).all():
+            raise UserError("the autoencoder gives latents that are not finite: make embedding.learning_rate smaller")
+        schema = latent_schema(latent)
+        return table.append_column("latent", tensor_column(values)).select(schema.names).cast(schema)
+
+    def tables(self, trials: Sequence[Trial]) -> tuple[Tables, dict[str, list[str]]]:  # type: ignore[override]
+        """The inputs of the trials, and the digest of the latent table."""
+        table, record = self.embed()
+        latents = split_latents(table, str(self.folder / "encoder" / "latents.parquet"))
+        return prepare_tables(latents, self.config), {"id": [record["digest"]]}  # type: ignore[arg-type]
+
+    def plan(self, trials: Sequence[Trial], digests: dict[str, list[str]]) -> dict[str, Trial]:
+        """Trials by their ledger key."""
+        hunt = {"hunt": self.config.hunt.model_dump(mode="json")}
+        return {t.key(trial_inputs(self.config, digests["id"]) | hunt): t for t in trials}  # type: ignore[arg-type]
+
+    def run_trials(self, trials: dict[str, Trial], tables: Any, name: str = "scan") -> Ledger:
+        """The trials that the ledger does not hold yet."""
+        book = self.ledger()
+        if set(trials) - book.done(trials):
+            self.ray()
+            with self.timed("scan", add=True):
+                run_with_progress(run_haxad, (tables, self.config), trials, book, self.config.resources, name)
+        return book
+
+    def scan(self) -> dict[str, Any]:
+        """All stages; returns the summary."""
+        grid = grid_of(self.config)  # type: ignore[arg-type]
+        tables, digests = self.tables(grid)
+        trials = self.plan(grid, digests)
+        self.run_trials(trials, tables)
+        return self.report(trials)
+
+    def report(self, trials: dict[str, Trial] | None = None) -> dict[str, Any]:
+        """Figures, page and ``summary.json`` from what is on disk."""
+        if trials is None:
+            trials = self.plan(grid_of(self.config), self.tables([])[1])  # type: ignore[arg-type]
+        book = self.ledger()
+        rows = book.rows(trials)
+        good = [row for row in rows if row["status"] == "ok"]
+        if not good:
+            raise UserError(f"{book}: no trial of this configuration is finished (run `raypipe scan` first)")
+        with self.timed("report"):
+            summary = pages.summarise(rows, self.config) | {
+                "config_hash": self.config.physics_hash(), "stage_seconds": self.times(), "peak_rss_gib": self.peak(),
+            }  # fmt: skip
+            figures = pages.make_figures(good, self.config, book.arrays, self.folder / "figures")
+            write_json(self.folder / "summary.json", summary)
+            history = read_json(self.folder / "encoder" / "encoder.json")["history"]
+            pages.write_page(self.folder / "report.html", summary, self.config, history, figures)
+        return summary
+
+
+def print_summary(summary: dict[str, Any], folder: Path) -> None:
+    """The terminal's version of the report, on standard error."""
+    for line in pages.headlines(summary):
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)

@@ -1,0 +1,129 @@
+"""The YAML of a HAXAD search (paper A, 2508.13566), whole.
+
+Only the abstract of the paper is at hand: what it does not say is a default of raypipe.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from raypipe.config.base import Section
+from raypipe.config.sections import (
+    Classifier,
+    Flow,
+    MassFit,
+    MassWindow,
+    PseudoData,
+    Resources,
+    Scan,
+    Selection,
+    Simulate,
+    Tracking,
+)  # fmt: skip
+from raypipe.files import digest
+
+
+class Vae(Section):
+    """Variational autoencoder of the nine event features, trained on simulated background alone."""
+
+    samples: list[str] = Field(min_length=1)
+    """Samples trained on, the same number of events of each. [paper A: signal-agnostic, so SM only]"""
+    latent: int = Field(6, ge=1)
+    """Latent dimension. [default]"""
+    hidden: list[int] = Field([64, 64], min_length=1)
+    """Widths of the hidden layers of encoder and decoder. [default]"""
+    beta: float = Field(0.05, ge=0)
+    """Weight of the KL term against the reconstruction error in units of the features' variances. [default]"""
+    epochs: int = Field(30, ge=1)
+    """Passes over the events. [default]"""
+    batch_size: int = Field(512, ge=2)
+    """Events a step. [default]"""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Of Adam. [default]"""
+    train_fraction: float = Field(0.6, gt=0, lt=1)
+    """Share of the embedding split used for training. [default: as in paper C]"""
+    validation_fraction: float = Field(0.2, gt=0, lt=1)
+    """Share that selects the best epoch; the rest is the test part, which gives the simulated Higgs. [default]"""
+
+    @model_validator(mode="after")
+    def _test_part_left(self) -> Vae:
+        if self.train_fraction + self.validation_fraction >= 1:
+            raise ValueError("train_fraction + validation_fraction must leave a test part (sum below 1)")
+        return self
+
+
+class BumpHunt(Section):
+    """The fit of the mass spectrum after the cut: continuum, simulated Higgs peak, signal peak on top of it."""
+
+    families: list[str] = Field(["exp", "exppoly:2", "exppoly:3"], min_length=1)
+    """Continuum families in rising flexibility, as in `raypipe fit --background`. [default]"""
+    choice: Literal["f-test", "first"] = "f-test"
+    """How the family is chosen on the simulated continuum: the first that the next does not improve by an F-test, or
+    simply the first. [default]"""
+    significance: float = Field(0.05, gt=0, lt=1)
+    """p-value below which the F-test takes the more flexible family. [default]"""
+    bin_width: float = Field(1.0, gt=0)
+    """GeV, of the binned likelihood. [default]"""
+
+    @field_validator("families")
+    @classmethod
+    def _known(cls, values: list[str]) -> list[str]:
+        if len(set(values)) < len(values):
+            raise ValueError("a family is named twice")
+        return values
+
+
+class HaxadConfig(Section):
+    """One search, whole."""
+
+    search: Literal["haxad"] = "haxad"
+    """Which of the published searches this is."""
+    output: str = "runs/haxad"
+    """Folder of everything this run writes."""
+    seed: int = Field(1, ge=0)
+    """Root of every random stream."""
+    simulate: Simulate
+    """Event samples."""
+    window: MassWindow = MassWindow()
+    """Signal region and sidebands."""
+    embedding: Vae
+    """The autoencoder."""
+    pseudodata: PseudoData
+    """Pseudo-data."""
+    massfit: MassFit = MassFit()
+    """Sideband mass fit that normalises the continuum."""
+    flow: Flow = Flow()
+    """Continuum model."""
+    classifier: Classifier = Classifier()
+    """Data against hybrid background."""
+    selection: Selection
+    """Working points."""
+    hunt: BumpHunt = BumpHunt()
+    """Fit of the mass spectrum."""
+    scan: Scan
+    """Grid; `embeddings` and others than `id` do not apply."""
+    resources: Resources = Resources()
+    """Ray resources; they never change a number."""
+    tracking: Tracking = Tracking()
+    """MLflow."""
+
+    @model_validator(mode="after")
+    def _samples_exist(self) -> HaxadConfig:
+        known = set(self.simulate.samples)
+        for key, names in (
+            ("embedding.samples", self.embedding.samples),
+            ("pseudodata.background", self.pseudodata.background),
+            ("scan.signals", self.scan.signals),
+        ):
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{key}: sample {name!r} is not in simulate.samples ({', '.join(sorted(known))})")
+        if self.scan.embeddings != ["id"]:
+            raise ValueError("scan.embeddings: a haxad search has one embedding, `id`")
+        return self
+
+    def physics_hash(self) -> str:
+        """Hash of everything that can change a number: not the output folder, the resources or the tracking."""
+        return digest(self.model_dump(mode="json", exclude={"output", "resources", "tracking"}))

@@ -1,0 +1,220 @@
+"""Summary, figures and page of a HAXAD scan (paper A)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from matplotlib.figure import Figure
+from scipy.stats import chi2, norm
+
+from raypipe.config.haxad import HaxadConfig
+from raypipe.files import atomic_path
+from raypipe.report.figures import masses
+from raypipe.report.html import Section, Table, image, write_html
+from raypipe.report.style import COLOURS, new_figure
+from raypipe.report.summary import quote, with_error
+from raypipe.search.result import NO_SIGNAL
+
+Rows = Sequence[Mapping[str, Any]]
+QUANTITIES = (
+    "fit_z_before", "fit_z_after", "fit_s_before", "fit_s_after", "asimov_before", "asimov_after", "sic",
+    "s_before", "s_after", "higgs_after", "z_after", "sculpting_p",
+)  # fmt: skip
+POINT = ("method", "signal", "strength", "working_point")
+CAPTIONS = {
+    "spectrum": "Diphoton mass before and after the cut, with a signal.",
+    "spectrum_no_signal": "The same without a signal: the cut must not make a bump.",
+    "null": "Fits after the cut where nothing was injected: the pull of the fitted yield against a unit Gaussian, and "
+    "the distribution of Z = sqrt(q0) against a half-normal with half of the runs at zero.",
+    "linearity": "Fitted against injected signal events after the cut, one point a run; dashed: equality.",
+}
+
+
+def _value(row: Mapping[str, Any], name: str) -> float:
+    value = row.get(name)
+    return math.nan if value is None else float(value)
+
+
+def summarise(rows: Rows, config: HaxadConfig) -> dict[str, Any]:
+    """Means with standard errors over instances by method, signal, strength and cut; null and linearity studies."""
+    groups: dict[tuple, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["status"] == "ok":
+            groups.setdefault(tuple(row[name] for name in POINT), []).append(row)
+    results = [
+        dict(zip(POINT, point, strict=True))
+        | {"instances": len(members), "family": members[0]["family"]}
+        | {name: quote([_value(row, name) for row in members]) for name in QUANTITIES}
+        for point, members in groups.items()
+    ]
+    good = [row for row in rows if row["status"] == "ok"]
+    return {
+        "results": results,
+        "null": [null_study(good, point) for point in config.selection.working_points],
+        "linearity": [linearity(good, point) for point in config.selection.working_points],
+        "failed_trials": [{k: row[k] for k in ("signal", "strength", "instance", "error")}
+                          for row in rows if row["status"] != "ok"],
+    }  # fmt: skip
+
+
+def _fits(rows: Rows, point: float, null: bool) -> list[Mapping[str, Any]]:
+    return [r for r in rows if r["method"] == "cathode" and r["working_point"] == point and r.get("fit_valid_after")
+            and (r["signal"] == NO_SIGNAL) == null]  # fmt: skip
+
+
+def null_study(rows: Rows, point: float) -> dict[str, Any] | None:
+    """Runs without signal: pulls of the fitted yield, how often Z is zero, above one and above two sigma, coverage."""
+    chosen = _fits(rows, point, null=True)
+    if not chosen:
+        return None
+    pull = np.array([r["fit_s_after"] / r["fit_s_err_after"] for r in chosen])
+    z = np.array([r["fit_z_after"] for r in chosen])
+    n = len(z)
+    return {
+        "working_point": point, "instances": n, "pull_mean": float(pull.mean()),
+        "pull_mean_error": float(pull.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
+        "pull_width": float(pull.std(ddof=1)) if n > 1 else None,
+        "share_zero": float((z <= 1e-6).mean()), "share_above_1": float((z > 1).mean()),
+        "share_above_2": float((z > 2).mean()), "expected_shares": [0.5, float(norm.sf(1)), float(norm.sf(2))],
+        "coverage_68": float((np.abs(pull) < 1).mean()), "z": z.tolist(), "pulls": pull.tolist(),
+    }  # fmt: skip
+
+
+def linearity(rows: Rows, point: float) -> dict[str, Any] | None:
+    """Straight line through fitted against injected events after the cut, weighted with the fits' errors."""
+    chosen = _fits(rows, point, null=False)
+    if len({r["strength"] for r in chosen}) < 2:
+        return None
+    x = np.array([r["s_after"] for r in chosen], float)
+    y, e = (np.array([r[f"fit_{name}_after"] for r in chosen]) for name in ("s", "s_err"))
+    design = np.stack([np.ones_like(x), x], 1) / e[:, None]
+    covariance = np.linalg.inv(design.T @ design)
+    offset, slope = covariance @ design.T @ (y / e)
+    value = float((((y - offset - slope * x) / e) ** 2).sum())
+    return {
+        "working_point": point, "runs": len(x), "slope": float(slope), "slope_error": float(covariance[1, 1] ** 0.5),
+        "offset": float(offset), "offset_error": float(covariance[0, 0] ** 0.5), "chi2": value, "ndf": len(x) - 2,
+        "p": float(chi2.sf(value, len(x) - 2)),
+    }  # fmt: skip
+
+
+def headlines(summary: Mapping[str, Any]) -> list[str]:
+    """The few sentences that a reader should take away."""
+    lines = []
+    for e in summary["results"]:
+        if e["method"] != "cathode":
+            continue
+        cut = f"cut at {e['working_point']:.1%}"
+        if e["signal"] == NO_SIGNAL:
+            lines.append(f"Without a signal, {cut}: Z = {with_error(e['fit_z_after'])} over {e['instances']} runs.")
+        else:
+            lines.append(
+                f"{e['signal']} at S/√B = {e['strength']:g}, {cut}: bump hunt {with_error(e['fit_z_before'], 1)} → "
+                f"{with_error(e['fit_z_after'], 1)} sigma; SIC {with_error(e['sic'], 1)}."
+            )
+    return lines
+
+
+def null_figure(study: Mapping[str, Any]) -> Figure:
+    """Pulls and significances of the runs without signal."""
+    figure, (left, right) = new_figure(2)
+    grid = np.linspace(-4, 4, 81)
+    bins = np.linspace(-4, 4, 17)
+    left.hist(study["pulls"], bins, color=COLOURS["template"], alpha=0.5)
+    left.plot(grid, norm.pdf(grid) * study["instances"] * np.diff(bins)[0], color=COLOURS["true"])
+    left.set(xlabel="fitted signal / its error", ylabel="runs", title=f"{study['instances']} runs without signal")
+    z = np.sort(study["z"])
+    right.step(z, 1 - np.arange(len(z)) / len(z), where="pre", color=COLOURS["template"], label="runs")
+    right.plot(grid[grid > 0], norm.sf(grid[grid > 0]), color=COLOURS["true"], label="expected")
+    right.set(xlabel="Z", ylabel="share of runs with a larger Z", yscale="log", xlim=(-0.1, 4))
+    right.legend(fontsize=8)
+    return figure
+
+
+def linearity_figure(rows: Rows, point: float) -> Figure:
+    """Fitted against injected events after the cut."""
+    figure, axis = new_figure()
+    for colour, signal in zip(COLOURS.values(), sorted({r["signal"] for r in _fits(rows, point, False)}), strict=False):
+        mine = [r for r in _fits(rows, point, False) if r["signal"] == signal]
+        axis.errorbar([r["s_after"] for r in mine], [r["fit_s_after"] for r in mine],
+                      [r["fit_s_err_after"] for r in mine],
+                      fmt="o", ms=3, lw=0.8, color=colour, label=signal)  # fmt: skip
+    top = axis.get_xlim()[1]
+    axis.plot([0, top], [0, top], "k--", lw=0.8)
+    axis.set(xlabel="injected events after the cut", ylabel="fitted signal events")
+    axis.legend(fontsize=8)
+    return figure
+
+
+def make_figures(
+    rows: Rows, config: HaxadConfig, arrays_of: Callable[[str], Mapping[str, np.ndarray]], folder: Path
+) -> dict[str, Path]:
+    """Write the figures as PNG into ``folder``; returns name -> path."""
+    point = config.selection.working_points[0]
+    figures: dict[str, Figure] = {}
+    main = [r for r in rows if r["method"] == "cathode" and r["working_point"] == point]
+    loud = sorted((r for r in main if r["signal"] != NO_SIGNAL), key=lambda r: -r["strength"])
+    quiet = [r for r in main if r["signal"] == NO_SIGNAL]
+    for name, chosen in (("spectrum", loud[:1]), ("spectrum_no_signal", quiet[:1])):
+        for row in chosen:
+            title = "no signal" if row["signal"] == NO_SIGNAL else f"{row['signal']} at {row['strength']:g}"
+            figures[name] = masses(arrays_of(row["key"]), config, title)  # type: ignore[arg-type]
+    if study := null_study(rows, point):
+        figures["null"] = null_figure(study)
+    if _fits(rows, point, null=False):
+        figures["linearity"] = linearity_figure(rows, point)
+    paths = {}
+    for name, figure in figures.items():
+        paths[name] = folder / f"{name}.png"
+        with atomic_path(paths[name]) as temporary:
+            figure.savefig(temporary, dpi=110)
+    return paths
+
+
+def write_page(
+    path: Path, summary: Mapping[str, Any], config: HaxadConfig, history: list[dict[str, float]],
+    figures: Mapping[str, Path],
+) -> None:  # fmt: skip
+    """Write the self-contained page."""
+    head = ["method", "signal", "S/√B", "cut", "runs", "Z before", "Z after", "fitted S after", "injected after",
+            "expected Z before", "expected Z after", "SIC"]  # fmt: skip
+    cells = [
+        [e["method"], e["signal"], f"{e['strength']:g}", f"{e['working_point']:.1%}", str(e["instances"]),
+         *(with_error(e[k]) for k in ("fit_z_before", "fit_z_after", "fit_s_after", "s_after", "asimov_before",
+                                      "asimov_after", "sic"))]
+        for e in summary["results"]
+    ]  # fmt: skip
+    studies = []
+    for name in ("null", "linearity"):
+        for study in filter(None, summary[name]):
+            shown = {k: v for k, v in study.items() if k not in {"z", "pulls", "expected_shares"}}
+            studies.append(Table([name, "value"], [[k, f"{v:.4g}" if isinstance(v, float) else str(v)]
+                                                   for k, v in shown.items()]))  # fmt: skip
+    last = history[-1]
+
+    def images(*names: str) -> list[dict[str, str]]:
+        return [image(figures[name], CAPTIONS[name]) for name in names if name in figures]
+
+    sections = [
+        Section(
+            "Bump hunt",
+            "Z is the square root of q0 of a signal peak above the continuum and the simulated Higgs peak; expected Z "
+            "is the Asimov formula on the true events of the signal region.",
+            [Table(head, cells)], images("spectrum", "spectrum_no_signal"),
+        ),
+        Section("False positives and linearity", "", studies, images("null", "linearity")),
+        Section(
+            "Autoencoder",
+            f"{len(history)} epochs; reconstruction error {last['error']:.3f} of 9, KL {last['kl']:.2f} nats.",
+        ),
+        Section("Configuration", "", code=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)),
+    ]  # fmt: skip
+    write_html(
+        path, "haxad search", f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, window "
+        f"{config.window.low:g}-{config.window.high:g} GeV", headlines(summary), sections,
+    )  # fmt: skip

@@ -1,0 +1,158 @@
+"""Paper A's search: hybrid background in the latent space of an autoencoder, then a bump hunt above the Higgs peak.
+
+One function, `search`: tables, configuration and trial in, `Result` out. Up to the cut it is CATHODE with the simulated
+Higgs in the background class (`raypipe.search.methods`); after it, the mass spectrum from the lower to the upper edge
+of the window is fitted with a smooth continuum, the Higgs peak that the simulation predicts after the same cut, and a
+signal peak of the same shape.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy.stats import f as f_distribution
+
+from raypipe import seeds
+from raypipe.config.haxad import HaxadConfig
+from raypipe.errors import UserError
+from raypipe.events.masses import Masses
+from raypipe.events.pseudodata import expected_background, expected_overlap
+from raypipe.fit.classifier import FoldScores
+from raypipe.search.contrastive import CONTINUUM, Tables, draw_case
+from raypipe.search.evaluate import evaluate
+from raypipe.search.histograms import closure, figure_arrays
+from raypipe.search.methods import METHODS, Case, Means
+from raypipe.search.result import Result, Stage, Trial
+from raypipe.search.template import Template
+from raypipe.stats.peakfit import FixedPeak, fit_peak
+from raypipe.stats.peaks import CrystalBall
+from raypipe.stats.peakshape import fit_shape
+from raypipe.stats.significance import asimov_significance
+
+FITTED = ("s", "s_err", "q0", "z", "z_signed", "p0", "upper_limit", "chi2", "ndf", "status", "valid")
+"""Numbers of the bump-hunt fit that a row keeps, each as ``fit_<name>_before`` and ``fit_<name>_after``."""
+
+
+def search(
+    tables: Tables, config: HaxadConfig, trial: Trial, *, threads: int = 1, device: str = "cpu",
+    stage: Stage | None = None,
+) -> Result:  # fmt: skip
+    """Run the whole search once; deterministic in (tables, config, trial).
+
+    A row is that of `raypipe.search.evaluate.evaluate` with the fits of the mass spectrum before and after the cut:
+    ``fit_s_after`` events of signal, ``fit_z_after = sqrt(q0)`` and so on, ``higgs_before, higgs_after`` the Higgs
+    events that the simulation predicts, ``family`` the continuum, ``asimov_before, asimov_after`` the expected
+    significance from the truth.
+    """
+    started = time.perf_counter()
+    case = draw_case(tables, config, trial)
+    seed = seeds.integer(config.seed, "search", trial.signal, repr(trial.strength), trial.instance, bits=62)
+    judged = METHODS[trial.method](case, config, seed, Means(threads, device, stage))
+    now = time.perf_counter()
+    auc, auc_error, labels, curve = closure(case, judged.template, config, seeds.integer(seed, "closure"), threads)
+    clock = {f"seconds_{name}": seconds for name, seconds in judged.clock.items()}
+    clock["seconds_closure"] = time.perf_counter() - now
+    now = time.perf_counter()
+    family = choose_family(tables, config)
+    peak = higgs_shape(case)
+    rows = []
+    for point in config.selection.working_points:
+        row = evaluate(case, judged.scores[0], judged.template, point, config)
+        row |= {"family": family, "peak_mass": peak.mass, "peak_width": peak.width}
+        # Only the template of the search itself scores the simulated Higgs, which the fit after a cut needs.
+        fits = [("before", None)] + [("after", point)] * bool(judged.template.is_higgs.any())
+        for when, cut in fits:
+            row |= _hunt(case, judged.scores[0], judged.template, cut, when, family, peak, config)
+        for when in ("before", "after"):
+            s, b = row[f"s_{when}"], row[f"b_{when}"]
+            row[f"asimov_{when}"] = asimov_significance(s, b) if b else float("nan")
+        rows.append(row)
+    clock["seconds_fits"] = time.perf_counter() - now
+    background = {name: tables.search[name] for name in config.pseudodata.background}
+    luminosity = config.pseudodata.luminosity
+    common: dict[str, Any] = {
+        **asdict(trial), "luminosity": luminosity, "seed": config.seed,
+        "b_expected_sr": expected_background(background, luminosity, config.window),
+        "closure_auc": auc, "closure_auc_error": auc_error, "massfit_chi2": case.fit.chi2, "massfit_ndf": case.fit.ndf,
+        "instance_overlap": expected_overlap(background, luminosity),
+        **({"flow_stage": judged.flow_stage} if judged.flow_stage else {}), **clock,
+        "seconds": time.perf_counter() - started,
+    }  # fmt: skip
+    arrays = figure_arrays(case, judged.scores[0], judged.template, config)
+    arrays |= {"closure_labels": labels, "closure_scores": curve}
+    return Result([common | row for row in rows], arrays, judged.flow_state)
+
+
+def choose_family(tables: Tables, config: HaxadConfig) -> str:
+    """The continuum family, from the simulated continuum: the first that the next one does not improve (F-test).
+
+    Data never enter, so the choice costs no trials.
+    """
+    families = config.hunt.families
+    if config.hunt.choice == "first" or len(families) == 1:
+        return families[0]
+    masses = Masses(tables.search[CONTINUUM].mass, None, f"simulated {CONTINUUM}")
+    fits = [_fit(masses, family, config).row for family in families]
+    for k, (simple, flexible) in enumerate(pairwise(fits)):
+        extra = simple["ndf"] - flexible["ndf"]
+        if extra <= 0:
+            raise UserError(f"hunt.families: {families[k + 1]} is not more flexible than {families[k]}")
+        ratio = (simple["chi2"] - flexible["chi2"]) / extra / (flexible["chi2"] / flexible["ndf"])
+        if f_distribution.sf(max(ratio, 0.0), extra, flexible["ndf"]) > config.hunt.significance:
+            return families[k]
+    return families[-1]
+
+
+def higgs_shape(case: Case) -> CrystalBall:
+    """The Higgs peak of the simulation, all processes together; a signal with a Higgs has the same shape."""
+    if not case.higgs:
+        raise UserError("selection.include_higgs = false: the bump hunt needs the simulated Higgs peak")
+    masses = np.concatenate([events.mass for events in case.higgs.values()])
+    return fit_shape(masses, np.concatenate([events.weight for events in case.higgs.values()]))
+
+
+def _fit(masses: Masses, family: str, config: HaxadConfig, peak: CrystalBall | None = None, fixed: tuple = ()) -> Any:
+    window = (config.window.low, config.window.high)
+    bins = round((window[1] - window[0]) / config.hunt.bin_width)
+    return fit_peak(masses, window, family, peak=peak, bins=bins, fixed=fixed)
+
+
+def _hunt(
+    case: Case, scores: FoldScores, template: Template, cut: float | None, when: str, family: str, peak: CrystalBall,
+    config: HaxadConfig,
+) -> dict[str, Any]:  # fmt: skip
+    """The fit of the spectrum before (``cut`` None) or after a cut."""
+    mass = case.data.events.mass
+    passed = np.ones(len(mass), dtype=bool)
+    if cut is not None:
+        passed[case.inside] = scores.data <= cut
+        passed[case.side] = scores.others["sideband_data"] <= cut
+    expected, error = higgs_yield(case, scores, template, cut, config)
+    higgs = FixedPeak(peak, expected, error)
+    row = _fit(Masses(mass[passed], None, f"data {when} the cut"), family, config, peak, (higgs,)).row
+    fitted = {f"fit_{name}_{when}": row.get(name) for name in FITTED}
+    return fitted | {f"higgs_{when}": expected, f"higgs_{when}_error": error, f"n_window_{when}": int(passed.sum())}
+
+
+def higgs_yield(
+    case: Case, scores: FoldScores, template: Template, cut: float | None, config: HaxadConfig
+) -> tuple[float, float]:
+    """Higgs events expected in the window before or after a cut, and the error of that number.
+
+    Yield uncertainty and statistics of the simulation, in quadrature. The passing share is that of the simulated Higgs
+    in the template.
+    """
+    weight = np.concatenate([events.weight for events in case.higgs.values()]) * config.pseudodata.luminosity
+    total, squares = float(weight.sum()), float((weight**2).sum())
+    if cut is not None:
+        is_higgs = template.is_higgs
+        w, ok = template.weight[is_higgs], scores.template[is_higgs] <= cut
+        share = float(w[ok].sum() / w.sum())
+        # One event more: an empty tail is not known to be empty.
+        squares = (total / float(w.sum())) ** 2 * (float((w[ok] ** 2).sum()) + float(w.max()) ** 2)
+        total *= share
+    return total, float(np.hypot(config.selection.higgs_uncertainty * total, np.sqrt(squares)))

@@ -1,0 +1,85 @@
+"""Paper A's search on made-up latents: the bump hunt finds what was injected, and nothing where nothing was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from raypipe.config.haxad import HaxadConfig
+from raypipe.report import haxad as pages
+from raypipe.search.contrastive import Tables, prepare_tables
+from raypipe.search.haxad import choose_family, search
+from raypipe.search.result import NO_SIGNAL, Trial
+from tests.search.test_contrastive import events
+
+SIZES = {name: {"events": 1000} for name in ("yy", "ggf", "wn_150")}
+
+
+@pytest.fixture(scope="module")
+def config() -> HaxadConfig:
+    return HaxadConfig.model_validate(
+        {
+            "simulate": {"samples": SIZES}, "embedding": {"samples": ["yy", "ggf"]},
+            "pseudodata": {"luminosity": 10.0, "background": ["yy", "ggf"]},
+            "flow": {"members": 2, "layers": 2, "hidden": 16, "blocks": 1, "epochs": 8, "batch_size": 256,
+                     "learning_rate": 0.005},
+            "classifier": {"folds": 3, "ensemble": 1, "rounds": 40}, "selection": {"working_points": [0.05]},
+            "scan": {"signals": ["wn_150"], "strengths": [2.0]},
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tables(config) -> Tables:
+    higgs = [events(3000, 20.0, f, 1.5, True, f) for f in (200_000, 300_000)]
+    return prepare_tables(
+        {
+            "search": {
+                "yy": events(20_000, 900.0, 0, 0.0, False, 1), "ggf": higgs[0],
+                "wn_150": events(2000, 1.0, 100_000, 3.0, True, 2),
+            },
+            "embedding": {"ggf": higgs[1]},
+        },
+        config,
+    )  # fmt: skip
+
+
+def test_an_injected_signal_is_fitted_above_the_higgs(tables, config):
+    row = search(tables, config, Trial("wn_150", 2.0, 0)).rows[0]
+    assert row["fit_valid_after"]
+    # Mass and width of the made-up peak; expected Higgs from the weights: 20 per fb^-1 at 10 fb^-1.
+    assert row["peak_mass"] == pytest.approx(125, abs=0.15)
+    assert row["peak_width"] == pytest.approx(1.6, rel=0.1)
+    assert row["higgs_before"] == pytest.approx(200, rel=1e-6)
+    assert 0 < row["higgs_after"] < row["higgs_before"]
+    assert abs(row["fit_s_after"] - row["s_after"]) < 3 * row["fit_s_err_after"]
+    assert row["fit_z_after"] > max(4, row["fit_z_before"])
+    assert row["asimov_after"] > row["asimov_before"]
+
+
+def test_without_a_signal_the_yield_is_compatible_with_none(tables, config):
+    rows = [search(tables, config, Trial(NO_SIGNAL, 0.0, i)).rows[0] for i in range(2)]
+    study = pages.null_study([r | {"status": "ok"} for r in rows], 0.05)
+    assert study["instances"] == 2
+    assert abs(study["pull_mean"]) < 3.5 / 2**0.5
+    assert max(r["fit_z_after"] for r in rows) < 3.5
+
+
+def test_the_simplest_sufficient_family_is_chosen(tables, config):
+    # The made-up continuum is exactly an exponential.
+    assert choose_family(tables, config) == "exp"
+    u = np.random.default_rng(3).random(60_000)
+    curved = tables.search["yy"].take(np.zeros(60_000, dtype=int))
+    bent = type(curved)(np.arange(60_000), 105 + 55 * u**2, curved.weight, curved.latent, curved.features)
+    assert choose_family(Tables(tables.search | {"yy": bent}, tables.higgs), config) != "exp"
+
+
+def test_linearity_of_a_constructed_line():
+    made = [
+        {"method": "cathode", "working_point": 0.05, "fit_valid_after": True, "signal": "s", "strength": x,
+         "s_after": x, "fit_s_after": 3 + 1.5 * x, "fit_s_err_after": 1.0 + x}
+        for x in (1.0, 2.0, 5.0)
+    ]  # fmt: skip
+    line = pages.linearity(made, 0.05)
+    assert (line["slope"], line["offset"]) == pytest.approx((1.5, 3.0))
+    assert line["chi2"] == pytest.approx(0, abs=1e-9)
