@@ -14,6 +14,7 @@ from raypipe.config.base import Section
 from raypipe.config.contrastive import Config
 from raypipe.config.haxad import HaxadConfig
 from raypipe.config.multilepton import MultileptonConfig
+from raypipe.config.read import ReadConfig
 from raypipe.config.sections import SampleSize
 from raypipe.config.simulation import Simulation
 from raypipe.config.table import TableConfig
@@ -21,7 +22,7 @@ from raypipe.errors import UserError
 
 SEARCHES: dict[str, type[Section]] = {
     "contrastive": Config, "haxad": HaxadConfig, "multilepton": MultileptonConfig, "table": TableConfig,
-    "none": Simulation,
+    "read": ReadConfig, "none": Simulation,
 }  # fmt: skip
 """The model of every value that the key `search` may have; `contrastive` when a file does not say."""
 
