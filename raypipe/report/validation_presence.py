@@ -141,19 +141,17 @@ def presence_means(batch: Batch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 NOTES = (
-    "Multi-parton interactions and pile-up are off here unless the manifest says otherwise; the authors' Pythia runs "
-    "had interactions on: fewer soft jets here.",
-    "The authors' continuum is an unmatched sum of matrix elements with 0 to 3 further jets, which counts jets twice; "
-    "here all jets come from the parton shower.",
-    "Large-R jets: the authors cluster the pair's photons too and do not remove the overlap, so that a boosted pair or "
-    "one hard photon is itself a large-R jet (their note: 36 % of leading large-R jets are the pair). Here the photons "
-    "are taken out before clustering, because such a jet tells m_yy. The rows `photons clustered too` put them back, "
-    "with cones in place of anti-kT.",
-    "The threshold of both is pT > 200 GeV, ungroomed; a trimmed pT is lower, so the rows with higher thresholds "
-    "bound what grooming could change.",
-    "The reference table may come from the authors' later skim with |eta| < 2.0 and 40 < m < 600 GeV for large-R jets, "
-    "and looser photon cuts (0.35/0.25 in place of 0.4/0.3).",
-    "Jets: threshold 25 GeV after the energy scale here; 20 GeV before a scale of about 1.2 in the authors' card.",
-    "Leptons: same efficiencies and isolation; without interactions and pile-up more of them are isolated here.",
-)  # fmt: skip
+    "Higgs samples come from Pythia in both simulations. The continuum and WN are MadGraph there, the continuum with "
+    "up to three further jets, unmatched, so that some jets count twice; here all further jets come from the shower.",
+    "Multi-parton interactions are on in their Pythia by default, off here unless the manifest says otherwise: more "
+    "soft jets, fewer isolated leptons and photons (see: one change at a time).",
+    "Large-R jets there contain the pair's photons, and their overlap is not removed: a boosted pair or one hard "
+    "photon is itself a large-R jet (their note: 36 % of leading large-R jets are the pair). Here the photons are "
+    "taken out before clustering, because such a jet tells m_yy. `Photons clustered too` puts them back, with cones "
+    "in place of anti-kT.",
+    "The threshold of both is pT > 200 GeV, ungroomed; a trimmed pT is lower, and the rows with higher thresholds "
+    "bound what grooming could change. The reference may also carry the cuts of the authors' later skim, |eta| < 2.0 "
+    "and 40 < m < 600 GeV, and its looser photon cuts, 0.35/0.25.",
+    "Jets: from 25 GeV after the energy scale here, from 20 GeV before a scale of up to 1.2 there.",
+)
 """What differs between the two simulations, for people."""

@@ -99,7 +99,7 @@ def _leading(kind: str, what: str) -> Callable[[Batch], np.ndarray]:
     return lambda batch: slot(batch, kind, what)[:, 0]
 
 
-_COUNT = np.arange(-0.5, 13.5)
+_COUNT = np.arange(-0.5, 16.5)
 
 DIPHOTON = Kind(
     "diphoton",
@@ -111,18 +111,18 @@ DIPHOTON = Kind(
         Quantity("m_yy_peak", r"$m_{\gamma\gamma}$ [GeV]", np.linspace(117, 133, 33), _column("m_yy"), log=False,
                  caption="The same around the Higgs boson, linear."),
         Quantity("m_yy_fine", "", np.linspace(105, 160, 1101), _column("m_yy"), shown=False),
-        Quantity("pt_yy", r"$p_T^{\gamma\gamma}$ [GeV]", np.linspace(0, 600, 41), _column("pt_yy"),
+        Quantity("pt_yy", r"$p_T^{\gamma\gamma}$ [GeV]", np.linspace(0, 1000, 51), _column("pt_yy"),
                  caption="Transverse momentum of the pair: what it recoils against."),
         Quantity("n_jet", "jets", _COUNT, _feature("n_jet"), caption="Number of small-radius jets (all, not only the "
                  "four in the table)."),
-        Quantity("y1_pt", r"leading photon $p_T$ [GeV]", np.linspace(30, 430, 41), _column("y1_pt"),
+        Quantity("y1_pt", r"leading photon $p_T$ [GeV]", np.linspace(30, 830, 51), _column("y1_pt"),
                  caption="Leading photon; the cut at 0.4 m_yy leaves nothing below 42 GeV."),
-        Quantity("y2_pt", r"second photon $p_T$ [GeV]", np.linspace(20, 220, 41), _column("y2_pt"),
+        Quantity("y2_pt", r"second photon $p_T$ [GeV]", np.linspace(20, 420, 51), _column("y2_pt"),
                  caption="Second photon; the cut at 0.3 m_yy leaves nothing below 31.5 GeV."),
-        Quantity("met", r"$p_T^{miss}$ [GeV]", np.linspace(0, 500, 41), _feature("met"),
+        Quantity("met", r"$p_T^{miss}$ [GeV]", np.linspace(0, 800, 51), _feature("met"),
                  caption="Missing transverse momentum: without pile-up and multi-parton interactions, narrow where no "
                  "particle escapes."),
-        Quantity("jet1_pt", r"leading jet $p_T$ [GeV]", np.linspace(20, 620, 41), _leading("jet", "pt"),
+        Quantity("jet1_pt", r"leading jet $p_T$ [GeV]", np.linspace(20, 1020, 51), _leading("jet", "pt"),
                  present=_has("jet"), caption="Leading jet, of the events that have one."),
         Quantity("fat1_mass", "leading large-R jet mass [GeV]", np.linspace(0, 300, 31), _leading("fatjet", "mass"),
                  present=_has("fatjet"), log=False, caption="Mass of the leading ungroomed large-R jet, of the events "

@@ -21,8 +21,9 @@ from raypipe.report.validation import make_validation, measure, panels
 from raypipe.report.validation_data import Mean, Spectrum, collect
 from raypipe.report.validation_numbers import peak, presence_table, smoothness
 from raypipe.report.validation_page import headlines
-from raypipe.report.validation_presence import SLOT_NAMES, presence, with_photons
+from raypipe.report.validation_presence import SLOT_NAMES, presence, references, with_photons
 from raypipe.report.validation_quantities import DIPHOTON
+from raypipe.simulate.processes import PROCESSES
 from tests.events.helpers import event_table, replace
 
 
@@ -182,6 +183,21 @@ def test_presence_of_constructed_events():
         "jet4": [False, True, False, False], "fat1": [True, False, False, False], "e1": [True, False, False, False],
         "mu1": [False, True, False, False],
     }  # fmt: skip
+
+
+def test_references_name_samples_that_exist():
+    found = references()
+    rows = [*found["presence"]["samples"].values(), *found["presence"]["studies"]]
+    assert all(
+        len(row["shares"]) == len(SLOT_NAMES) and 0 <= min(row["shares"]) <= max(row["shares"]) <= 1 for row in rows
+    )
+    # Slots are filled in order: a second object never more often than a first.
+    assert all(row["shares"][:4] == sorted(row["shares"][:4], reverse=True) for row in rows)
+    studied = {study["sample"] for study in found["presence"]["studies"]}
+    named = {*found["presence"]["samples"], *studied, *found["yields"], *found["means"], *found["widths"]}
+    assert named <= PROCESSES.keys()
+    numbers = [entry["per_fb"] for entry in found["yields"].values()]
+    assert all(isinstance(value, float) for value in numbers)  # YAML reads 2.1e3 as text
 
 
 def test_presence_is_compared_in_the_window_only(tmp_path):
