@@ -15,7 +15,11 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-BENCHES: dict[str, str] = {"ensemble": "raypipe.bench.ensemble", "simulate": "raypipe.bench.simulate"}
+BENCHES: dict[str, str] = {
+    "ensemble": "raypipe.bench.ensemble",
+    "simulate": "raypipe.bench.simulate",
+    "stats": "raypipe.bench.stats",
+}
 """Name on the command line -> module with ``run``."""
 
 _PACKAGES = ("raypipe", "numpy", "torch", "ray", "xgboost", "nflows", "pyarrow", "pythia8mc", "iminuit", "scikit-learn")

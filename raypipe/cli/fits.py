@@ -47,7 +47,7 @@ READING = ("column", "tree", "branch", "weight", "x", "y", "error", "density", "
 @click.option("--window", **PAIR, required=True, help="Fitted range.")
 @click.option("--signal-region", "region", **PAIR, help="Blinded region, counted over the background of its sidebands.")
 @click.option("--background", default="exp", show_default=True,
-              help="exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N (N parameters), flat.")  # fmt: skip
+              help="exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N, flat; NAME:auto by F-test.")  # fmt: skip
 @click.option("--peak", "peak_spec", metavar="MASS:WIDTH[:AL:NL:AH:NH]", help="Gaussian, or Crystal Ball with tails.")
 @click.option("--unbinned/--binned", default=None, help="For event masses; default: unbinned up to 20,000 events.")
 @click.option("--level", type=click.FloatRange(0.5, 0.9999), default=0.95, show_default=True, help="Of the CLs limit.")
@@ -116,7 +116,7 @@ def describe(row: dict[str, Any]) -> list[str]:
 @click.option("--window", **PAIR, required=True, help="Fitted range.")
 @click.option("--widths", default="", metavar="W[,W...]", help="Widths of the peak; 2% is relative to its mass.")
 @click.option("--background", default="exp", show_default=True,
-              help="exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N (N parameters), flat.")  # fmt: skip
+              help="exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N, flat; NAME:auto by F-test.")  # fmt: skip
 @click.option("--scan", "scan_range", **PAIR, help="Masses of the peak; default: the window less one width.")
 @click.option("--points", type=int, help="Scanned masses; default: half a width apart.")
 @click.option("--tails", default="", metavar="AL:NL:AH:NH", help="Crystal Ball tails of the peak.")

@@ -15,8 +15,9 @@ from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import family, template_family
+from raypipe.stats.choice import choose_order
 from raypipe.stats.lookelsewhere import GlobalP, asymptotic, from_toys
-from raypipe.stats.peakfit import FixedPeak, binned_data, binned_problem, check_filled
+from raypipe.stats.peakdata import FixedPeak, binned_data, binned_problem, check_filled
 from raypipe.stats.peaks import make_peak
 from raypipe.stats.reference import Reference, match_reference
 from raypipe.stats.region import split_region
@@ -125,6 +126,10 @@ def hunt(
         raise UserError(f"{toys} toys: must not be negative")
     narrowest = min(widths, key=lambda w: w.at(window[0])) if widths else None
     full = _prepare(data, window, narrowest, bins, likelihood, region, masks)
+    chosen_by: list[dict[str, Any]] | None = None
+    if background.endswith(":auto") and reference is None:
+        seen = full if region is None else split_region(full, region).sidebands
+        background, chosen_by = choose_order(seen, background.removesuffix(":auto"), fixed, sqrt_s)
     kind = family(background, *window, sqrt_s) if reference is None else template_family(reference_order, *window)
     simulated: Reference | None = None
     if reference is not None:
@@ -161,6 +166,7 @@ def hunt(
     best = massfit.with_signal(problem, chosen).expected(signal.best.theta[None])[0]
     row = _row(data, full, kind.name, labels, points_at, q0, s, s_err, r, top, signal, null, problem, maxima, fields,
                lost, region, toys, bool(local.failed.any()))  # fmt: skip
+    row["background_chosen_by_f_test"] = chosen_by
     return Hunt(points_at, labels, q0, s, s_err, r, full, problem.expected(null.theta[None])[0], best, maxima, row)
 
 

@@ -26,7 +26,7 @@ class Limit:
 def cls(q: float, q_asimov: float) -> tuple[float, float, float]:
     """CLs, CL(s+b) and CL(b) of an observed q-mu-tilde and its value on the background-only Asimov data.
 
-    1007.1727, equations 64-66 with sigma = mu / sqrt(q_asimov); CLs = CL(s+b) / CL(b) (Read 2002).
+    1007.1727, section 3.7, with sigma = mu / sqrt(q_asimov); CLs = CL(s+b) / CL(b) (Read 2002).
     """
     root, asimov = math.sqrt(max(q, 0.0)), math.sqrt(max(q_asimov, 1e-300))
     t = root - asimov if q <= q_asimov else (q - q_asimov) / (2 * asimov)

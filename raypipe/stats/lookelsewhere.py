@@ -61,9 +61,9 @@ def euler_characteristic(q0: np.ndarray, level: float) -> np.ndarray:
 def asymptotic(observed: float, q0: np.ndarray) -> GlobalP:
     """Extrapolate from frequent low crossings in background-only scans (T, W, M) to the observed maximum.
 
-    One width: p = p_local + <N(c0)> exp(-(c - c0)/2) (Gross and Vitells, 1005.1891, equation 3). Several widths: the
+    One width: p = p_local + <N(c0)> exp(-(c - c0)/2) (Gross and Vitells, 1005.1891). Several widths: the
     Euler characteristic of a chi-square field in two dimensions, <phi(c)> = p_local + (N1 + sqrt(c) N2) exp(-c/2), N1
-    and N2 from two levels (Vitells and Gross, 1105.4355, equation 11). With T = 1 the observed scan itself is used,
+    and N2 from two levels (Vitells and Gross, 1105.4355). With T = 1 the observed scan itself is used,
     with the Poisson error of its crossings.
     """
     local = float(stats.norm.sf(math.sqrt(observed)))

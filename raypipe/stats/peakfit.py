@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,33 +12,17 @@ from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
-from raypipe.stats.backgrounds import Family, family, template_family
-from raypipe.stats.likelihood import Binned, Component
+from raypipe.stats.backgrounds import family, template_family
+from raypipe.stats.choice import choose_order
+from raypipe.stats.likelihood import Binned
+from raypipe.stats.peakdata import FixedPeak, binned_data, binned_problem, check_filled
 from raypipe.stats.peakresult import Fitted, PeakFit, write_up
 from raypipe.stats.peaks import Peak
 from raypipe.stats.reference import Reference
 from raypipe.stats.region import split_region
-from raypipe.stats.shape import make_shape
 from raypipe.stats.significance import asimov_significance, counting_significance
-from raypipe.stats.spectrum import Bins, bin_masses, bin_spectrum, check_window, in_window, regular_edges
+from raypipe.stats.spectrum import Bins, check_window
 from raypipe.stats.unbinned import Unbinned
-
-UNBINNED_LIMIT = 20_000
-"""Events up to which masses are fitted unbinned unless bins are asked for; above, narrow bins lose nothing."""
-
-
-@dataclass(frozen=True)
-class FixedPeak:
-    """A second, known resonance such as the SM Higgs.
-
-    Attributes:
-        peak: its shape. expected, error: its yield and Gaussian uncertainty; error 0 fixes it, infinity frees it.
-    """
-
-    peak: Peak
-    expected: float
-    error: float = 0.0
-    name: str = "higgs"
 
 
 def fit_peak(
@@ -56,7 +39,8 @@ def fit_peak(
     numbers are those of the peak and the counting of the blinded region stands beside them.
 
     Args:
-        data: masses or histogram. window: fitted range. background: family, see `backgrounds.family`. bins: number of
+        data: masses or histogram. window: fitted range. background: family, see
+            `backgrounds.family`, or ``NAME:auto`` for an order chosen by F-test. bins: number of
             equal bins for masses. unbinned: force one or the other; by default unbinned up to 20,000 events without
             ``bins``. likelihood: of a histogram. fixed: known peaks. reference: simulated shape instead of a family.
         sqrt_s: for dijet functions. level: of the upper limit, None for none.
@@ -69,6 +53,10 @@ def fit_peak(
         raise UserError(f"peak at {peak.mass:g} lies outside the window {window[0]:g}-{window[1]:g}")
     full, values, weights = binned_data(data, window, bins, likelihood, peak.width if peak else None, region, unbinned)
     check_filled(full, values)
+    chosen_by: list[dict[str, Any]] | None = None
+    if background.endswith(":auto") and reference is None:
+        sidebands = full if region is None else split_region(full, region).sidebands
+        background, chosen_by = choose_order(sidebands, background.removesuffix(":auto"), fixed, sqrt_s)
     kind = family(background, *window, sqrt_s) if reference is None else template_family(reference.order, *window)
     region_row, chosen = None, None
     if region is not None:
@@ -76,7 +64,7 @@ def fit_peak(
             raise UserError("a reference histogram and a blinded signal region cannot be combined")
         region_row, chosen = _count_region(full, region, background, sqrt_s, fixed, level)
     if peak is None and region is not None:
-        return write_up(data, chosen, region_row, None, region, background, level, full)
+        return write_up(data, chosen, region_row, None, region, chosen_by, level, full)
     problem = binned_problem(full, kind, fixed, reference)
     counted = problem
     if values is not None:
@@ -94,65 +82,7 @@ def fit_peak(
         best = signal.best
         total = massfit.with_signal(counted, template).expected(best.theta[None])[0]
     fitted = Fitted(problem.shape, best, signal, full, total, values is not None, tuple(problem.components))
-    return write_up(data, fitted, region_row, peak, region, kind.name, level, full)
-
-
-def binned_data(
-    data: Masses | Spectrum, window: tuple[float, float], bins: int | None, likelihood: str, width: float | None,
-    region: tuple[float, float] | None = None, unbinned: bool | None = None,
-) -> tuple[Bins, np.ndarray | None, np.ndarray | None]:  # fmt: skip
-    """Bins of the data, and the masses and weights themselves where the fit is unbinned.
-
-    Without a number of bins they are narrow: a sixth of the peak's width, 100 to 1000 in all. Edges of the signal
-    region are made bin edges.
-    """
-    if isinstance(data, Spectrum):
-        if bins is not None or unbinned:
-            raise UserError("a histogram keeps its own bins: --bins and unbinned fits are for event masses")
-        return bin_spectrum(data, window, likelihood), None, None
-    values, weights = in_window(data, window)
-    if unbinned is None:
-        unbinned = bins is None and len(values) <= UNBINNED_LIMIT and (weights is None or (weights > 0).all())
-    if unbinned and weights is not None and (weights <= 0).any():
-        raise UserError(f"{data.source}: weights that are not positive cannot be fitted unbinned; give --bins")
-    number = bins
-    if number is None:
-        span = window[1] - window[0]
-        number = int(np.clip(math.ceil(6 * span / width), 100, 1000)) if width else 200
-    edges = regular_edges(*window, number)
-    if region is not None:
-        keep = np.abs(edges[:, None] - np.array(region)).min(1) > 1e-9 * (window[1] - window[0])
-        edges = np.unique(np.r_[edges[keep], region])
-    full = bin_masses(data, window, edges)
-    return (full, values, weights) if unbinned else (full, None, None)
-
-
-def check_filled(bins: Bins, values: np.ndarray | None = None) -> None:
-    """Raise a `UserError` if all events are in one bin (or are one mass)."""
-    filled = len(np.unique(values)) if values is not None else int((bins.counts != 0).sum())
-    if filled == 1:
-        k = int(np.argmax(bins.counts != 0))
-        raise UserError(f"all events are in one bin, {bins.low[k]:g}-{bins.high[k]:g}: no shape can be fitted")
-
-
-def binned_problem(bins: Bins, kind: Family, fixed: Sequence[FixedPeak], reference: Reference | None) -> Binned:
-    """Background-only likelihood of one binned spectrum."""
-    filled = int((bins.counts != 0).sum())
-    if filled < kind.size:
-        raise UserError(
-            f"background {kind.name}: {kind.size} parameters for {filled} bins with events; use a simpler background"
-        )
-    components = tuple(Component(f.name, f.peak.integral(bins.low, bins.high), f.expected, f.error) for f in fixed)
-    template_error = None
-    if reference is None:
-        shape = make_shape(kind, bins)
-    else:
-        shape = make_shape(kind, bins, reference.expected)
-        template_error = reference.errors / reference.expected
-    if bins.errors is not None and (bins.counts < 0).any() and shape.positive is not None:
-        shape = replace(shape, positive=None)  # a subtracted spectrum: a negative expectation is meant
-    return Binned(shape, bins.counts[None], np.zeros(1, int), bins.scale, bins.errors, components=components,
-                  template_error=template_error)  # fmt: skip
+    return write_up(data, fitted, region_row, peak, region, chosen_by, level, full)
 
 
 def _unbinned(

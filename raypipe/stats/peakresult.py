@@ -50,7 +50,8 @@ class Fitted:
 
 def write_up(
     data: Masses | Spectrum, fitted: Fitted, region_row: dict[str, Any] | None, peak: Peak | None,
-    region: tuple[float, float] | None, background: str, level: float | None, full: Bins,
+    region: tuple[float, float] | None, chosen_by: list[dict[str, Any]] | None, level: float | None,
+    full: Bins,
 ) -> PeakFit:  # fmt: skip
     """Write up the result as one JSON-ready row."""
     shape, best, signal, bins = fitted.shape, fitted.best, fitted.signal, fitted.bins
@@ -96,7 +97,7 @@ def write_up(
         "gof_p": float(stats.chi2.sf(merged, merged_ndf)) if merged_ndf > 0 else None,
         "likelihood": "unbinned" if fitted.unbinned else bins.likelihood, "window": list(bins.window),
         "bins": len(bins), "n_events": float(full.counts.sum()), "background_in_window": b,
-        "background": {"family": shape.family.name if peak or region is None else background, "parameters": {
+        "background": {"family": shape.family.name, "parameters": {
             name: [float(v), float(e)] for name, v, e in zip(shape.family.labels, physical, errors, strict=True)}},
         "components": {c.name: [float(best.theta[size + k]), float(best.errors[size + k])]
                        for k, c in enumerate(fitted.components)},
@@ -107,6 +108,8 @@ def write_up(
             peak.integral(bins.low, bins.high).sum())}, "counting": _window_count(fitted, peak, yields)}  # fmt: skip
     if region_row is not None:
         row["signal_region"] = region_row
+    if chosen_by is not None:
+        row["background"]["chosen_by_f_test"] = chosen_by
     row["data"] = data.source
     row["notes"] = notes
     return PeakFit(signal, best, shape, bins, fitted.total, peak, region, row)

@@ -12,7 +12,8 @@ from scipy import integrate, stats
 from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
-from raypipe.stats.peakfit import FixedPeak, fit_peak
+from raypipe.stats.peakdata import FixedPeak
+from raypipe.stats.peakfit import fit_peak
 from raypipe.stats.peaks import CrystalBall, Gaussian
 from raypipe.stats.significance import counting_significance
 

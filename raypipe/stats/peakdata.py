@@ -1,0 +1,94 @@
+"""Data and background of a peak fit: bins, likelihood, known peaks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from raypipe.errors import UserError
+from raypipe.events.masses import Masses
+from raypipe.events.spectra import Spectrum
+from raypipe.stats.backgrounds import Family
+from raypipe.stats.likelihood import Binned, Component
+from raypipe.stats.peaks import Peak
+from raypipe.stats.reference import Reference
+from raypipe.stats.shape import make_shape
+from raypipe.stats.spectrum import Bins, bin_masses, bin_spectrum, in_window, regular_edges
+
+UNBINNED_LIMIT = 20_000
+"""Events up to which masses are fitted unbinned unless bins are asked for; above, narrow bins lose nothing."""
+
+
+@dataclass(frozen=True)
+class FixedPeak:
+    """A second, known resonance such as the SM Higgs.
+
+    Attributes:
+        peak: its shape. expected, error: its yield and Gaussian uncertainty; error 0 fixes it, infinity frees it.
+    """
+
+    peak: Peak
+    expected: float
+    error: float = 0.0
+    name: str = "higgs"
+
+
+def binned_data(
+    data: Masses | Spectrum, window: tuple[float, float], bins: int | None, likelihood: str, width: float | None,
+    region: tuple[float, float] | None = None, unbinned: bool | None = None,
+) -> tuple[Bins, np.ndarray | None, np.ndarray | None]:  # fmt: skip
+    """Bins of the data, and the masses and weights themselves where the fit is unbinned.
+
+    Without a number of bins they are narrow: a sixth of the peak's width, 100 to 1000 in all. Edges of the signal
+    region are made bin edges.
+    """
+    if isinstance(data, Spectrum):
+        if bins is not None or unbinned:
+            raise UserError("a histogram keeps its own bins: --bins and unbinned fits are for event masses")
+        return bin_spectrum(data, window, likelihood), None, None
+    values, weights = in_window(data, window)
+    if unbinned is None:
+        unbinned = bins is None and len(values) <= UNBINNED_LIMIT and (weights is None or (weights > 0).all())
+    if unbinned and weights is not None and (weights <= 0).any():
+        raise UserError(f"{data.source}: weights that are not positive cannot be fitted unbinned; give --bins")
+    number = bins
+    if number is None:
+        span = window[1] - window[0]
+        number = int(np.clip(math.ceil(6 * span / width), 100, 1000)) if width else 200
+    edges = regular_edges(*window, number)
+    if region is not None:
+        keep = np.abs(edges[:, None] - np.array(region)).min(1) > 1e-9 * (window[1] - window[0])
+        edges = np.unique(np.r_[edges[keep], region])
+    full = bin_masses(data, window, edges)
+    return (full, values, weights) if unbinned else (full, None, None)
+
+
+def check_filled(bins: Bins, values: np.ndarray | None = None) -> None:
+    """Raise a `UserError` if all events are in one bin (or are one mass)."""
+    filled = len(np.unique(values)) if values is not None else int((bins.counts != 0).sum())
+    if filled == 1:
+        k = int(np.argmax(bins.counts != 0))
+        raise UserError(f"all events are in one bin, {bins.low[k]:g}-{bins.high[k]:g}: no shape can be fitted")
+
+
+def binned_problem(bins: Bins, kind: Family, fixed: Sequence[FixedPeak], reference: Reference | None) -> Binned:
+    """Background-only likelihood of one binned spectrum."""
+    filled = int((bins.counts != 0).sum())
+    if filled < kind.size:
+        raise UserError(
+            f"background {kind.name}: {kind.size} parameters for {filled} bins with events; use a simpler background"
+        )
+    components = tuple(Component(f.name, f.peak.integral(bins.low, bins.high), f.expected, f.error) for f in fixed)
+    template_error = None
+    if reference is None:
+        shape = make_shape(kind, bins)
+    else:
+        shape = make_shape(kind, bins, reference.expected)
+        template_error = reference.errors / reference.expected
+    if bins.errors is not None and (bins.counts < 0).any() and shape.positive is not None:
+        shape = replace(shape, positive=None)  # a subtracted spectrum: a negative expectation is meant
+    return Binned(shape, bins.counts[None], np.zeros(1, int), bins.scale, bins.errors, components=components,
+                  template_error=template_error)  # fmt: skip
