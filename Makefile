@@ -7,7 +7,7 @@ CONFIG ?= configs/contrastive/laptop.yaml
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo smoke test test-slow lint format doctor clean study-multilepton
+.PHONY: help install demo smoke test test-slow chaos lint format doctor clean study-multilepton
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ test-slow: install ## Run the long statistical studies
 study-multilepton: install ## Paper B's figures, limits and calibration (half an hour; resumes), and their record
 	$(BIN)/raypipe scan --config configs/multilepton/laptop.yaml
 	$(BIN)/python -m tests.search.record runs/multilepton
+
+chaos: install ## A scan under random SIGKILLs of workers, a node and the driver, against an undisturbed one
+	@$(BIN)/python -m tests.cluster.chaos
 
 lint: install ## Check style
 	$(BIN)/ruff check .

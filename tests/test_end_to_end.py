@@ -140,6 +140,9 @@ def test_mlflow_holds_parameters_metrics_and_models_that_load(finished):
     assert recorded.data.params["flow.epochs"] == "4"
     assert recorded.data.metrics["closure_auc"] == pytest.approx(summary["closure_auc"]["mean"])
     assert len(client.get_metric_history(run_id, "encoder.loss")) == 3
+    children = client.search_runs([recorded.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    assert {run.info.run_name for run in children} == {"none/id", "xsh_500_100/id", "wn_150/id"}
+    assert {m.name for m in client.search_registered_models()} == {"raypipe-encoder", "raypipe-flow"}
     previous = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     try:
