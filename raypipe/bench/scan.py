@@ -1,0 +1,124 @@
+"""A scan on the engine against the same trials in a process pool, and what the engine adds to their own time.
+
+The trials are real searches on made-up tables. Starting Ray, and importing in the workers of both ways, is measured
+apart: a scan pays it once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from raypipe.bench.base import Measurement
+from raypipe.config import Config
+
+TRIALS, WORKERS = 8, 2
+SIZES = {True: (1500.0, 2), False: (12_000.0, 40)}
+"""Events in the mass window and flow epochs of a trial: tiny, and about twenty seconds."""
+YIELDS = {"yy": 990.0, "ggf": 10.0}
+"""Made up, per fb^-1."""
+_SHARED: dict[str, Any] = {}
+"""Inputs of the pool's processes, inherited from their parent."""
+
+
+def _config(epochs: int, events: float) -> Config:
+    background = list(YIELDS)
+    names = [*background, "wn_150"]
+    return Config.model_validate(
+        {
+            "seed": 5,
+            "simulate": {"samples": {name: {"events": int(2 * events)} for name in names}},
+            "embedding": {"samples": names},
+            "pseudodata": {"background": background, "luminosity": events / sum(YIELDS.values())},
+            "flow": {"members": 2, "layers": 2, "hidden": 32, "epochs": epochs, "patience": epochs, "batch_size": 512},
+            "selection": {"working_points": [0.01]},
+            "scan": {"signals": ["wn_150"], "strengths": [2.0], "instances": TRIALS, "background_instances": 0},
+            "resources": {"cpus": WORKERS, "object_store_gib": 0.25},
+        }
+    )
+
+
+def _warm(_: int) -> None:
+    from raypipe.cluster.runtime import limit_threads
+
+    limit_threads(1)
+    time.sleep(0.5)  # so that every process of the pool takes one
+
+
+def _pooled(trial: Any) -> float:
+    """A trial as a plain pool runs it: search and nothing else; returns its core seconds."""
+    from raypipe.search.contrastive import search
+
+    began = time.process_time()
+    search(_SHARED["tables"], _SHARED["config"], trial)
+    return time.process_time() - began
+
+
+def _pool(pool: Any, trials: dict[str, Any]) -> tuple[float, float]:
+    """Wall and core seconds of the trials in a pool whose processes have started and imported everything."""
+    began = time.perf_counter()
+    spent = pool.map(_pooled, trials.values(), chunksize=1)
+    return time.perf_counter() - began, sum(spent)
+
+
+def _engine(config: Config, tables: Any, trials: dict[str, Any], folder: Path) -> tuple[float, float, float]:
+    """Wall seconds from the first trial's start to the last one's end, core seconds of the trials, and wall seconds
+    before the first trial."""
+    from raypipe.cluster.engine import run_scan
+    from raypipe.cluster.ledger import Ledger
+    from raypipe.cluster.scan import run_contrastive
+
+    book, ends = Ledger(folder), []
+    began = time.time()
+    run_scan(run_contrastive, (tables, config), trials, book, config.resources, lambda *_: ends.append(time.time()))
+    rows = book.rows(trials)
+    # The first trial began its own length before its part was written.
+    stamps = {name.removesuffix(".parquet"): stamp.modified for name, stamp in book.store.listing("rows").items()}
+    first = min(stamps[row["key"]] - row["seconds"] for row in rows)
+    return max(ends) - first, sum(row["seconds_cpu"] for row in rows), first - began
+
+
+def run(smoke: bool) -> list[Measurement]:
+    """Eight trials on two workers, both ways in turn."""
+    from raypipe.cluster.calibrate import synthetic_tables
+    from raypipe.cluster.runtime import ray_session
+    from raypipe.cluster.scan import plan_scan
+
+    events, epochs = SIZES[smoke]
+    config = _config(epochs, events)
+    tables = synthetic_tables(config, YIELDS, 1.0)
+    trials = plan_scan(config, {"digest": "bench"})
+    ours, theirs, over, starts = [], [], [], []
+    _SHARED.update(config=config, tables=tables)
+    # Forked before Ray starts (a process that runs Ray must not be forked), with everything imported.
+    with multiprocessing.get_context("fork").Pool(WORKERS) as pool, tempfile.TemporaryDirectory() as folder:
+        pool.map(_warm, range(WORKERS), chunksize=1)
+        began = time.perf_counter()
+        with ray_session(config.resources):
+            ray_start = time.perf_counter() - began
+            for repeat in range(1 if smoke else 2):
+                wall, spent, before = _engine(config, tables, trials, Path(folder) / str(repeat))
+                ours.append((wall, spent))
+                starts.append(before)
+                over.append(wall / (spent / WORKERS))
+                theirs.append(_pool(pool, trials))
+    detail = {
+        "trials": TRIALS, "workers": WORKERS, "core_seconds_a_trial": ours[0][1] / TRIALS,
+        "ray_start_seconds": ray_start, "worker_start_seconds": starts,
+    }  # fmt: skip
+    return [
+        Measurement(
+            "scan: 8 trials on Ray, with ledger, against a process pool without", statistics.median(w for w, _ in ours),
+            statistics.median(w for w, _ in theirs), "s", [b[0] / a[0] for a, b in zip(ours, theirs, strict=True)],
+            "speed against the pool", 0.95, detail=detail,
+        ),
+        Measurement(
+            "scan: wall time over the trials' core time by workers", statistics.median(w for w, _ in ours),
+            statistics.median(s / WORKERS for _, s in ours), "s", over, "wall / (core seconds / workers)", 1.10,
+            at_most=True, detail=detail,
+        ),
+    ]  # fmt: skip
