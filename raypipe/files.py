@@ -61,9 +61,20 @@ def make_directory(path: str | Path) -> Path:
     return path
 
 
+def inside_output_root(path: str | Path) -> Path:
+    """``path``, unless RAYPIPE_OUTPUT_ROOT is set and it leads outside that folder (``..``, a link): a `UserError`.
+
+    On a shared cluster the configuration comes from whoever submits a job; what it may write is decided here.
+    """
+    root = os.environ.get("RAYPIPE_OUTPUT_ROOT")
+    if root and not Path(path).resolve().is_relative_to(Path(root).resolve()):
+        raise UserError(f"{path}: outside RAYPIPE_OUTPUT_ROOT = {root}")
+    return Path(path)
+
+
 def check_writable(path: str | Path) -> Path:
-    """Create ``path`` if needed and prove that a file can be written there; else a `UserError`."""
-    path = make_directory(path)
+    """Create ``path`` if needed and prove that a file can be written there; else, or outside the root, `UserError`."""
+    path = make_directory(inside_output_root(path))
     try:
         with tempfile.NamedTemporaryFile(dir=path, prefix=".tmp-write-test-"):
             return path

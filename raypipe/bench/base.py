@@ -17,6 +17,7 @@ from typing import Any
 
 BENCHES: dict[str, str] = {
     "ensemble": "raypipe.bench.ensemble",
+    "scan": "raypipe.bench.scan",
     "simulate": "raypipe.bench.simulate",
     "stats": "raypipe.bench.stats",
 }

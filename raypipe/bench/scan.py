@@ -54,7 +54,7 @@ def _pooled(trial: Any) -> float:
     from raypipe.search.contrastive import search
 
     began = time.process_time()
-    search(_SHARED["tables"], _SHARED["config"], trial)
+    search([_SHARED["tables"]], _SHARED["config"], trial)
     return time.process_time() - began
 
 
@@ -74,7 +74,9 @@ def _engine(config: Config, tables: Any, trials: dict[str, Any], folder: Path) -
 
     book, ends = Ledger(folder), []
     began = time.time()
-    run_scan(run_contrastive, (tables, config), trials, book, config.resources, lambda *_: ends.append(time.time()))
+    run_scan(
+        run_contrastive, ({"id": [tables]}, config), trials, book, config.resources, lambda *_: ends.append(time.time())
+    )
     rows = book.rows(trials)
     # The first trial began its own length before its part was written.
     stamps = {name.removesuffix(".parquet"): stamp.modified for name, stamp in book.store.listing("rows").items()}
@@ -91,7 +93,7 @@ def run(smoke: bool) -> list[Measurement]:
     events, epochs = SIZES[smoke]
     config = _config(epochs, events)
     tables = synthetic_tables(config, YIELDS, 1.0)
-    trials = plan_scan(config, {"digest": "bench"})
+    trials = plan_scan(config, {"id": ["bench"]})
     ours, theirs, over, starts = [], [], [], []
     _SHARED.update(config=config, tables=tables)
     # Forked before Ray starts (a process that runs Ray must not be forked), with everything imported.

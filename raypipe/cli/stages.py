@@ -173,10 +173,10 @@ def scan(
 
 def _status(config: Any, as_json: bool) -> None:
     from raypipe.cluster import watch
-    from raypipe.cluster.ledger import Ledger
+    from raypipe.cluster.ledger import open_ledger
     from raypipe.cluster.live import tell
 
-    found = watch.status(Ledger(config.resources.storage or Path(config.output) / "ledger"))
+    found = watch.status(open_ledger(config))
     tell(found)
     if as_json:
         emit(found.as_dict())

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from raypipe.cluster.storage import Store
 from raypipe.errors import UserError
+from raypipe.files import inside_output_root
 from raypipe.search.result import Result
 
 OK, FAILED = "ok", "failed"
@@ -196,6 +197,18 @@ class Ledger:
         path = folder / "flow.pt"
         path.write_bytes(data)
         return path
+
+
+def open_ledger(config: Any) -> Ledger:
+    """The ledger of a run: ``resources.storage`` if that is set, else a folder of its output.
+
+    Raises:
+        UserError: a local folder outside RAYPIPE_OUTPUT_ROOT.
+    """
+    store = Store(config.resources.storage or Path(config.output) / "ledger")
+    if store.local is not None:
+        inside_output_root(store.local)
+    return Ledger(store)
 
 
 def plain_fields(trial: Any) -> dict[str, Any]:

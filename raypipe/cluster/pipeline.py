@@ -17,7 +17,7 @@ import pyarrow as pa
 from raypipe import __version__
 from raypipe.cluster import embed as embedding
 from raypipe.cluster import simulate as simulation
-from raypipe.cluster.ledger import Ledger
+from raypipe.cluster.ledger import Ledger, open_ledger
 from raypipe.cluster.live import run_with_progress
 from raypipe.cluster.memory import MemoryWatch
 from raypipe.cluster.registry import model_examples
@@ -162,7 +162,7 @@ class Run:
 
     def ledger(self) -> Ledger:
         """The ledger of this run: `resources.storage`, else a folder of the run."""
-        return Ledger(self.config.resources.storage or self.folder / "ledger")
+        return open_ledger(self.config)
 
     def run_trials(self, trials: dict[str, Trial], tables: dict[str, list[Tables]], name: str = "scan") -> Ledger:
         """Stage 3: the trials that the ledger does not hold yet."""

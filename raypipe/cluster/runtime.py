@@ -7,8 +7,12 @@ import logging
 import os
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 from raypipe.config import Resources
+
+STARTS = 3
+"""Tries to start an embedded Ray."""
 
 
 @contextlib.contextmanager
@@ -26,7 +30,10 @@ def ray_session(resources: Resources) -> Iterator[None]:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # Tune would turn an interrupt into an early, silent end; ours says what to do next.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    if not os.environ.get("RAY_ADDRESS"):
+    if os.environ.get("RAY_ADDRESS"):
+        # Whether a cluster asks for a token must never depend on a file that an earlier run left in the home folder.
+        os.environ.setdefault("RAY_AUTH_MODE", "token" if _has_token() else "disabled")
+    else:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
@@ -37,15 +44,7 @@ def ray_session(resources: Resources) -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.WARNING)
     else:
-        ray.init(
-            address="local",
-            num_cpus=resources.cpus,
-            object_store_memory=int(resources.object_store_gib * 2**30),
-            include_dashboard=True,  # without it Ray Train V2 floods standard error
-            dashboard_host="127.0.0.1",
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
+        _start_embedded(ray, resources)
     try:
         from ray.data import DataContext
 
@@ -56,6 +55,30 @@ def ray_session(resources: Resources) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _has_token() -> bool:
+    return bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"))
+
+
+def _start_embedded(ray: Any, resources: Resources) -> None:
+    """Start Ray in this process; it gives its own parts 30 s, which a busy machine may not keep the first time."""
+    for attempt in range(STARTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=resources.cpus,
+                object_store_memory=int(resources.object_store_gib * 2**30),
+                include_dashboard=True,  # without it Ray Train V2 floods standard error
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+            return
+        except Exception as error:  # Ray raises a bare Exception here
+            if "timed out during startup" not in str(error) or attempt == STARTS - 1:
+                raise
+            ray.shutdown()
 
 
 def total_cpus() -> float:
