@@ -52,6 +52,7 @@ def ray_session(resources: Resources) -> Iterator[None]:
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # else it says that its bars are off
         logging.getLogger("ray.train").setLevel(logging.WARNING)
         logging.getLogger("ray.tune").setLevel(logging.WARNING)
+        logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # it misses files that nobody asked it to write
         yield
     finally:
         ray.shutdown()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from raypipe.cluster.watch import Heartbeat, Price, status
 from raypipe.config import Resources
 from raypipe.errors import UserError
 from tests.cluster.trials import Probe, probes, run_probe
+from tests.conftest import ROOT
 
 TABLE = np.arange(1000.0)
 ONCE = Resources(cpus=2, max_failures=1, trial_timeout=2.0)
@@ -133,3 +137,28 @@ def test_impossible_requests_are_one_line(ray_local, tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(UserError, match=r"resources.trial_cpus = 64: this machine gives Ray 2"):
         run_scan(run_probe, {}, probes(1), Ledger(tmp_path), Resources(trial_cpus=64))
+
+
+@pytest.mark.slow
+def test_the_driver_does_not_grow_with_the_trials(tmp_path):
+    """Ten times the trials, each a Tune trial of its own: at most 1.2 times the driver's peak memory."""
+    peaks = {}
+    for count in (60, 600):
+        code = (
+            "import resource, sys; import numpy as np\n"
+            "from raypipe.cluster.engine import run_scan; from raypipe.cluster.ledger import Ledger\n"
+            "from raypipe.cluster.runtime import ray_session; from raypipe.config import Resources\n"
+            "from tests.cluster.trials import probes, run_probe\n"
+            "resources = Resources(cpus=2, pack_seconds=0, object_store_gib=0.25)\n"
+            f"trials, book = probes({count}), Ledger({str(tmp_path / str(count))!r})\n"
+            "with ray_session(resources): run_scan(run_probe, {'table': np.ones(3)}, trials, book, resources)\n"
+            f"assert len(book.done(trials)) == {count}\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+        )
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True,
+                              timeout=900, check=False)  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        peaks[count] = float(done.stdout.split()[-1])
+    print(f"\npeak memory of the driver, MiB: {peaks}")
+    assert peaks[600] <= 1.2 * peaks[60]
