@@ -94,7 +94,7 @@ SMALL = [
     *(f"simulate.samples.{name}.events=1500" for name in ("ggf", "vbf", "vh", "tth", "wn_150", "xsh_500_100")),
     *(f"simulate.samples.{name}.events=300" for name in ("wn_300", "zp_400")),
     "simulate.samples.yy.events=24000", "simulate.shard_events=3000", "pseudodata.luminosity=2.5",
-    "embedding.epochs=3", "embedding.steps_per_epoch=30", "embedding.batch_size=512", "embedding.warmup_epochs=1",
+    "embedding.epochs=3", "embedding.steps_per_epoch=30", "embedding.batch_size=256", "embedding.warmup_epochs=1",
     "scan.signals=[wn_150]", "scan.strengths=[3.0]", "scan.instances=3", "scan.background_instances=1",
     "resources.cpus=2", "tracking.enabled=false",
 ]  # fmt: skip
