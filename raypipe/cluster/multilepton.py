@@ -42,16 +42,23 @@ class MultileptonRun(Run):
 
     config: MultileptonConfig
 
+    @property
+    def events(self) -> Path:
+        """Folder of the event data set."""
+        return Path(self.config.events) if self.config.events else simulation.events_folder(self.folder)
+
     def simulate(self) -> dict[str, Any]:
         """Stage 1: the event tables; returns their manifest.
 
         Raises:
             UserError: the configuration has `files` instead.
         """
+        if self.config.events is not None:
+            return dataset.read_manifest(self.events)
         if self.config.simulate is None:
             raise UserError("this configuration reads your own tables (files); there is nothing to simulate")
         if simulation.is_complete(self.config, self.folder):
-            return dataset.read_manifest(simulation.events_folder(self.folder))
+            return dataset.read_manifest(self.events)
         self.ray()
         with self.timed("simulate", add=True):
             return simulation.simulate(self.config, self.folder)
@@ -61,7 +68,11 @@ class MultileptonRun(Run):
         if self.config.files is not None and self.config.files.reference is not None:
             return self._own_files(self.config.files)
         manifest = self.simulate()
-        events, compare_ = simulation.events_folder(self.folder), self.config.compare
+        events, compare_ = self.events, self.config.compare
+        for name in [*compare_.background, *self.config.scan.signals]:
+            if name not in manifest["samples"]:
+                there = ", ".join(sorted(manifest["samples"]))
+                raise UserError(f"{events}: sample {name!r} was not simulated (present: {there})")
 
         def pools(split: str, names: list[str]) -> list[Pool]:
             return [read_pool(sample_path(events, split, name), name, self.config.features) for name in names]

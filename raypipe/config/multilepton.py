@@ -120,7 +120,9 @@ class MultileptonConfig(Section):
     features: list[str] = Field(["m_4l", "m_ee", "m_mumu"], min_length=1)
     """Columns that the networks see, standardised with mean and deviation of the reference. [paper B]"""
     simulate: Simulate | None = None
-    """Event samples of background and signals; or `files.reference`."""
+    """Event samples of background and signals; or `events`, or `files.reference`."""
+    events: str | None = None
+    """Folder of a data set that `raypipe simulate` has made already (the one with dataset.json). [default]"""
     files: Files | None = None
     """The user's own tables: recorded data, and the background unless `simulate` makes it."""
     compare: Comparison = Comparison()
@@ -141,23 +143,21 @@ class MultileptonConfig(Section):
     @model_validator(mode="after")
     def _sources(self) -> MultileptonConfig:
         own = self.files is not None and self.files.reference is not None
-        if (self.simulate is None) != own:
-            raise ValueError("the background comes either from `simulate` (event samples) or from `files.reference`")
-        known = set(self.files.signals) if own else set(self.simulate.samples)
-        where = "files.signals" if own else "simulate.samples"
-        wanted = [("scan.signals", self.scan.signals)]
-        if not own:
-            if not self.compare.background:
-                raise ValueError("compare.background: name the samples that make the background")
-            wanted.append(("compare.background", self.compare.background))
-        for key, names in wanted:
-            for name in names:
-                if name not in known:
-                    raise ValueError(f"{key}: {name!r} is not in {where} ({', '.join(sorted(known))})")
+        if sum((self.simulate is not None, self.events is not None, own)) != 1:
+            raise ValueError("the background comes from one of `simulate`, `events` and `files.reference`")
+        if not own and not self.compare.background:
+            raise ValueError("compare.background: name the samples that make the background")
+        if self.events is None:
+            known = set(self.files.signals) if own else set(self.simulate.samples)
+            where = "files.signals" if own else "simulate.samples"
+            for key, names in (("scan.signals", self.scan.signals), ("compare.background", self.compare.background)):
+                for name in names if not own or key == "scan.signals" else []:
+                    if name not in known:
+                        raise ValueError(f"{key}: {name!r} is not in {where} ({', '.join(sorted(known))})")
         if len(set(self.features)) < len(self.features):
             raise ValueError("features: a column is named twice")
         return self
 
     def physics_hash(self) -> str:
         """Hash of everything that can change a number."""
-        return digest(self.model_dump(mode="json", exclude={"output", "chunk", "resources", "tracking"}))
+        return digest(self.model_dump(mode="json", exclude={"output", "events", "chunk", "resources", "tracking"}))

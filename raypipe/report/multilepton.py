@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib as mpl
 import numpy as np
 import yaml
@@ -15,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raypipe.config.multilepton import MultileptonConfig
-from raypipe.files import atomic_path, write_text
+from raypipe.files import atomic_path
+from raypipe.report.html import Section, Table, image, write_html
 from raypipe.search.exclusion import Values, sign
 from raypipe.search.multilepton import BOOTSTRAP, Tables
 from raypipe.search.result import NO_SIGNAL, Trial
@@ -245,19 +243,15 @@ def write_page(path: Path, summary: dict[str, Any], config: MultileptonConfig, f
         "Calibration without signal": "The error holds the binomial error of the data sets and of the threshold.",
     }
     sections = [
-        {"title": title, "text": texts.get(title, ""), "tables": [{"head": head, "rows": rows}], "figures": [],
-         "code": ""}
+        Section(title, texts.get(title, ""), tables=[Table(head, rows)])
         for title, (head, rows) in tables(summary).items()
-    ]  # fmt: skip
-    images = [{"caption": CAPTIONS[n], "data": base64.b64encode(p.read_bytes()).decode()} for n, p in figures.items()]
-    sections.append({"title": "Figures", "text": "", "tables": [], "figures": images, "code": ""})
+    ]
+    sections.append(Section("Figures", figures=[image(path, CAPTIONS[name]) for name, path in figures.items()]))
     if summary["failed_trials"]:
         rows = [[r["signal"], f"{r['strength']:g}", str(r["instance"]), r["error"]] for r in summary["failed_trials"]]
-        head = ["signal", "strength", "instance", "error"]
-        sections.append({"title": "Failed", "text": "", "tables": [{"head": head, "rows": rows}], "figures": [],
-                         "code": ""})  # fmt: skip
+        sections.append(Section("Failed", tables=[Table(["signal", "strength", "instance", "error"], rows)]))
     dumped = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    sections.append({"title": "Configuration", "text": "", "tables": [], "figures": [], "code": dumped})
+    sections.append(Section("Configuration", code=dumped))
     headlines = [
         f"{summary['finished']} of {summary['planned']} comparisons finished; {summary['bootstraps']} bootstraps; "
         f"{summary['expected']:.0f} expected background events, reference of {summary['reference']}."
@@ -265,10 +259,5 @@ def write_page(path: Path, summary: dict[str, Any], config: MultileptonConfig, f
     if "data_p" in summary["combined"]:
         count = summary["combined"]["tests"]
         headlines.append(f"The data: p = {summary['combined']['data_p']:.3f} of {count} statistics combined.")
-    source = resources.files("raypipe.report").joinpath("page.html").read_text(encoding="utf-8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
     subtitle = f"{config.compare.luminosity:g} fb⁻¹, features {', '.join(config.features)}, {summary['date']}"
-    title = "multilepton search"
-    write_text(
-        path, template.render(title=title, subtitle=subtitle, headlines=headlines, sections=sections)
-    )  # fmt: skip
+    write_html(path, "multilepton search", subtitle, headlines, sections)
