@@ -7,7 +7,7 @@ CONFIG ?= configs/contrastive/laptop.yaml
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo smoke test test-slow chaos lint format doctor clean study-multilepton
+.PHONY: help install demo smoke test test-slow chaos lint format doctor clean study-multilepton study-contrastive study-haxad
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +32,14 @@ test: install ## Run the tests (under 10 minutes)
 
 test-slow: install ## Run the long statistical studies
 	$(BIN)/python -m pytest -m slow
+
+study-contrastive: install ## Paper C beside its comparisons (an hour; resumes), and its record
+	$(BIN)/raypipe scan --config configs/contrastive/study.yaml
+	$(BIN)/python -m tests.search.record_contrastive runs/study-contrastive
+
+study-haxad: install ## Paper A: false positives, linearity, benchmarks (an hour; resumes), and its record
+	$(BIN)/raypipe scan --config configs/haxad/laptop.yaml
+	$(BIN)/python -m tests.search.record_haxad runs/haxad
 
 study-multilepton: install ## Paper B's figures, limits and calibration (half an hour; resumes), and their record
 	$(BIN)/raypipe scan --config configs/multilepton/laptop.yaml

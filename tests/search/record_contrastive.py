@@ -1,0 +1,72 @@
+"""Write tests/records/contrastive.json from a finished study: ``python -m tests.search.record_contrastive RUN``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from raypipe.cluster.ledger import Ledger
+from raypipe.files import read_json, write_json
+from raypipe.report.summary import with_error
+from raypipe.search.result import NO_SIGNAL
+from tests.conftest import ROOT
+
+PAPER = {
+    ("wn_150", "loose"): 7.0, ("wn_150", "tight"): 9.8, ("xsh_500_100", "loose"): 9.0, ("xsh_500_100", "tight"): 17.8,
+}  # fmt: skip
+"""SIC of paper C (section IV.3) at the working point of paper A and at its own tight one, whose values are lost."""
+
+
+def null_of(rows: list[dict[str, Any]], point: float) -> dict[str, Any] | None:
+    """Significances of the runs without signal: mean, spread, share above two sigma and its p-value for 2.3 %."""
+    z = [r["z_after"] for r in rows if r["signal"] == NO_SIGNAL and r["working_point"] == point
+         and (r["embedding"], r["method"]) == ("id", "cathode")]  # fmt: skip
+    if not z:
+        return None
+    above = int(np.sum(np.array(z) > 2))
+    return {
+        "working_point": point, "instances": len(z), "mean": float(np.mean(z)),
+        "error": float(np.std(z, ddof=1) / len(z) ** 0.5) if len(z) > 1 else None, "above_two_sigma": above,
+        "p_for_2.3_percent": float(binomtest(above, len(z), 0.0228).pvalue), "z": z,
+    }  # fmt: skip
+
+
+def main(folder: Path) -> None:
+    """Read summary and ledger of ``folder``; write the record and print its table."""
+    summary = read_json(folder / "summary.json")
+    book = Ledger(folder / "ledger")
+    rows = [r for r in book.rows(summary["keys"]) if r["status"] == "ok"]
+    points = sorted({r["working_point"] for r in rows}, reverse=True)
+    entries = []
+    for e in summary["results_all_working_points"]:
+        if e["signal"] == NO_SIGNAL:
+            continue
+        entry = {k: e[k] for k in ("embedding", "method", "signal", "strength", "working_point", "instances")}
+        entry |= {k: {"mean": e[k]["mean"], "error": e[k]["standard_error"]} if e[k] else None
+                  for k in ("sic", "z_before", "z_after", "truth_after")}  # fmt: skip
+        where = "loose" if e["working_point"] == points[0] else "tight"
+        entry["paper_sic"] = PAPER.get((e["signal"], where))
+        entries.append(entry)
+        print(f"| {e['embedding']} {e['method']} | `{e['signal']}` | {e['strength']:g} | {e['working_point']:.1%} | "
+              f"{e['instances']} | {with_error(e['sic'], 1)} | {with_error(e['z_after'], 1)} | "
+              f"{entry['paper_sic'] or '–'} |")  # fmt: skip
+    sculpting = [r["sculpting_p"] for r in rows if (r["embedding"], r["method"]) == ("id", "cathode")
+                 and r["signal"] == NO_SIGNAL and r["working_point"] == points[0]]  # fmt: skip
+    record = {
+        "date": summary["date"], "versions": summary["versions"], "config_hash": summary["config_hash"],
+        "code": summary["code"], "closure_auc": summary["closure_auc"], "instance_overlap": summary["instance_overlap"],
+        "null": [null_of(rows, p) for p in points], "sculpting_p_values": sculpting, "results": entries,
+        "stage_seconds": summary["stage_seconds"],
+    }  # fmt: skip
+    for null in filter(None, record["null"]):
+        print({k: v for k, v in null.items() if k != "z"})
+    print("closure", with_error(summary["closure_auc"], 4), "sculpting p", np.round(sculpting, 2))
+    write_json(ROOT / "tests" / "records" / "contrastive.json", record)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
