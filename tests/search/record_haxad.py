@@ -28,7 +28,8 @@ def main(folder: Path) -> None:
     ]
     versions = {name: importlib.metadata.version(name) for name in ("raypipe", "torch", "xgboost", "iminuit", "numpy")}
     record = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions | {"python": platform.python_version()},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions | {"python": platform.python_version()},
         "config_hash": summary["config_hash"], "null": summary["null"], "linearity": summary["linearity"],
         "results": results, "stage_seconds": summary["stage_seconds"],
     }  # fmt: skip
