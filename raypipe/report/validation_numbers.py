@@ -115,7 +115,8 @@ def yields(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:
     """Yield of one sample beside its reference.
 
     ``of_reference``: sum of weights over reference cross section x efficiency; one if the weights are right.
-    ``of_others``: over the yield that another simulation found (``references.yaml``).
+    ``others``: what another simulation found (``references.yaml``), ours in its mass window and at its order, and the
+    ratio of the two.
     """
     found = {"per_fb": sums.yield_per_fb, "events": sums.rows, "sum_of_weights": sums.weight}
     found |= {key: entry[key] for key in FROM_MANIFEST if key in entry}

@@ -41,7 +41,8 @@ def headlines(numbers: Numbers) -> list[str]:
         verdict = "agree with" if worst < SPLIT_TOLERANCE else "DISAGREE with"
         lines.append(f"Sums of weights {verdict} reference × efficiency (largest difference {worst:.1e}).")
     for name, s in samples.items():
-        found = [f"{m} {p['position']:.2f} ± {p['error']:.2f}" for m, p in s["peaks"].items() if m[:4] != "m_yy" and p]
+        shown = {m: p for m, p in s["peaks"].items() if p and m != "m_yy" and f"{m} near Z" not in s["peaks"]}
+        found = [f"{m} {p['position']:.2f} ± {p['error']:.2f}" for m, p in shown.items()]
         if found:
             lines.append(f"{name}, peaks [GeV]: {', '.join(found)}.")
     higgs = [s["peaks"]["m_yy"] for s in samples.values() if s["group"] != 0 and s["peaks"].get("m_yy")]
