@@ -45,5 +45,13 @@ def load(path: Path, output: Path | None, overrides: tuple[str, ...]) -> Config:
     return load_config(path, [*overrides, *extra])
 
 
+def load_search(path: Path, output: Path | None, overrides: tuple[str, ...]) -> Config:
+    """As `load`, but a configuration that only simulates is refused."""
+    config = load(path, output, overrides)
+    if config.search == "none":
+        raise UserError(f"{path}: search = none: this configuration only simulates (raypipe simulate)")
+    return config
+
+
 def emit(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, allow_nan=False))

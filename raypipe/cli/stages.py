@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from raypipe.cli import multilepton, table
-from raypipe.cli.base import emit, load, options
+from raypipe.cli.base import emit, load_search, options
 from raypipe.errors import UserError
 
 
@@ -23,7 +23,7 @@ def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, 
     """
     from raypipe.cluster.runs import run_of
 
-    config = load(path, output, overrides)
+    config = load_search(path, output, overrides)
     if config.search == "multilepton":
         raise UserError("a multilepton search has no embedding: its networks see the features themselves")
     with run_of(config) as run:
@@ -74,7 +74,7 @@ def search(
     from raypipe.cluster.runs import run_of
     from raypipe.search.result import NO_SIGNAL, Trial
 
-    config = load(path, output, overrides)
+    config = load_search(path, output, overrides)
     if config.search == "multilepton":
         return multilepton.search(config, as_json, signal, strength, instance)
     if config.search == "table":
@@ -145,7 +145,7 @@ def scan(
     if plan:
         from raypipe.cluster.live import tell_plan
 
-        config = load(path, output, overrides)
+        config = load_search(path, output, overrides)
         estimate = tell_plan(
             config, calibration, configurations=configurations, gpu_speedup=gpu_speedup,
             price=config.resources.price_cpu_hour if price is None else price,
@@ -155,11 +155,11 @@ def scan(
             emit(estimate)
         return
     if status:
-        _status(load(path, output, overrides), as_json)
+        _status(load_search(path, output, overrides), as_json)
         return
     from raypipe.cluster.runs import run_of, tell
 
-    config = load(path, output, overrides)
+    config = load_search(path, output, overrides)
     if config.search == "multilepton":
         return multilepton.scan(config, as_json)
     with run_of(config) as run:

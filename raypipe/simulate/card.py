@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -174,14 +175,26 @@ def load_card(name: str) -> Card:
 
 
 def parse_card(text: str, source: str) -> Card:
-    """A card from YAML ``text``; errors name ``source``, the key and what is wrong."""
+    """A card from YAML ``text``; errors name ``source``, the key and what is wrong.
+
+    A card with ``extends: other`` is the card ``other`` with the keys given here in place of its own.
+    """
     try:
-        return Card.model_validate(yaml.safe_load(text))
+        values = yaml.safe_load(text)
+        if isinstance(values, dict) and "extends" in values:
+            base = load_card(str(values.pop("extends"))).model_dump()
+            values = {key: _merged(base.get(key), value) for key, value in {**base, **values}.items()}
+        return Card.model_validate(values)
     except yaml.YAMLError as error:
         raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _merged(base: Any, value: Any) -> Any:
+    """``value`` over ``base``: sections key by key, everything else whole."""
+    return {**base, **value} if isinstance(base, dict) and isinstance(value, dict) else value
 
 
 def by_region(regions: list, abs_eta: np.ndarray, *names: str) -> tuple[np.ndarray, ...]:

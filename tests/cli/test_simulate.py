@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from raypipe.cli import main
 from raypipe.cli.simulate import _resized
 from raypipe.config import load_config
+from tests.conftest import ROOT
 
 
 def _run(*arguments: str):
@@ -44,3 +45,19 @@ def test_target_replaces_every_size(laptop_yaml):
     config = _resized(load_config(laptop_yaml), 77)
     assert {size.events for size in config.simulate.samples.values()} == {77}
     assert config.simulate.samples["yy"].embedding_fraction == 0.2
+
+
+def test_a_configuration_without_a_search_only_simulates():
+    path = str(ROOT / "configs" / "fourlepton" / "laptop.yaml")
+    for command in ("search", "scan", "embed"):
+        result = CliRunner().invoke(main, [command, "--config", path])
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+        assert "search = none: this configuration only simulates" in result.stderr
+
+
+def test_four_lepton_samples_are_listed():
+    rows = {row["sample"]: row for row in json.loads(_run("--list", "--json").stdout)}
+    assert rows["abc_150"]["masses"] == {"A": 150.0, "B": 25.0, "C": 15.0}
+    assert rows["qq4l"]["family"] == "4l continuum"
+    # 55.13 pb (YR4) x 5.93e-5
+    assert rows["h4l"]["expected_yield_per_fb"] == 55.13e3 * 5.93e-5 * rows["h4l"]["efficiency"]

@@ -19,6 +19,7 @@ from raypipe.events.schema import OBJECT_FEATURES, SLOTS, tensor_values
 from raypipe.events.table import write_table
 from raypipe.simulate.card import load_card
 from raypipe.simulate.processes import PROCESSES
+from raypipe.simulate.processes.base import DIPHOTON
 from raypipe.simulate.shard import simulate_shard, versions
 
 RECORD = Path(__file__).parents[1] / "records" / "simulate.json"
@@ -61,7 +62,7 @@ def main(names: list[str]) -> None:
     """Measure ``names`` (all without), keeping what the record says of the others."""
     record = json.loads(RECORD.read_text()) if RECORD.is_file() else {"samples": {}}
     with tempfile.TemporaryDirectory() as folder:
-        for name in names or PROCESSES:
+        for name in names or [name for name, process in PROCESSES.items() if process.final_state == DIPHOTON]:
             row = record["samples"][name] = measure(name, Path(folder), N_GENERATE)
             print(
                 f"{name:16s} eff {row['efficiency']:.4f} rate {row['selected_per_cpu_second']:5.0f}/s "

@@ -108,7 +108,7 @@ def test_heavy_hadrons():
 
 
 def test_card_refuses_nonsense():
-    with pytest.raises(UserError, match=r"unknown detector card 'cmss' \(known: atlas, cms\)"):
+    with pytest.raises(UserError, match=r"unknown detector card 'cmss' \(known: atlas, cms, cms_run1\)"):
         load_card("cmss")
     text = (CARDS / "atlas.yaml").read_text()
     with pytest.raises(UserError, match=r"x\.yaml: isolation_con: Extra inputs are not permitted|isolation_cone"):

@@ -28,9 +28,12 @@ class FourLeptonSettings:
     @property
     def parton_cuts(self) -> PartonCuts:
         """Cuts of the background's hard process."""
+        windows = [window[0] for window in (self.cuts.z1_window, self.cuts.z2_window) if window is not None]
+        # Each pair lies in one of the two windows.
+        min_pair = max(self.cuts.min_pair, min(windows)) if len(windows) == 2 else self.cuts.min_pair
         return PartonCuts(
             beam_energy=self.beam_energy, min_pt=PARTON_PT * min(self.cuts.electron_pt, self.cuts.muon_pt),
-            max_eta=PARTON_ETA, min_pair=PARTON_PAIR * self.cuts.min_pair,
+            max_eta=PARTON_ETA, min_pair=PARTON_PAIR * min_pair,
         )  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:

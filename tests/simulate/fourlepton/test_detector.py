@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from raypipe.errors import UserError
 from raypipe.simulate.calorimeter import energy_sigma
-from raypipe.simulate.card import load_card
+from raypipe.simulate.card import load_card, parse_card
 from raypipe.simulate.detector import momentum_sigma
 from raypipe.simulate.fourlepton.detector import collect_photons, reconstruct_leptons
 from raypipe.simulate.particles import Particles
@@ -40,6 +41,18 @@ def test_card_numbers(cms):
         assert energy_sigma(cms.ecal, energy, np.full(3, eta)) == pytest.approx(factor * base, rel=1e-12)
     forward = np.sqrt((0.107 * energy) ** 2 + 2.08**2 * energy)
     assert energy_sigma(cms.ecal, energy, np.full(3, 3.0)) == pytest.approx(forward, rel=1e-12)
+
+
+def test_a_card_may_extend_another(cms):
+    run1 = load_card("cms_run1")
+    assert (run1.electron.min_pt, run1.muon.min_pt) == (7.0, 5.0)
+    assert run1.electron.efficiency == cms.electron.efficiency
+    same = run1.model_copy(update={"name": "cms", "electron": cms.electron, "muon": cms.muon})
+    assert same == cms
+    with pytest.raises(UserError, match="unknown detector card 'cmss'"):
+        parse_card("extends: cmss", "x.yaml")
+    with pytest.raises(UserError, match=r"x\.yaml: electron\.min_pt"):
+        parse_card("extends: cms\nname: x\nelectron: {min_pt: -1}", "x.yaml")
 
 
 def test_atlas_card_has_no_eta_shape():

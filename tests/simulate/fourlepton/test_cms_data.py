@@ -1,0 +1,62 @@
+"""Against CMS: recorded e+e-mu+mu- candidates, and the published simulated m_4l spectrum of the same analysis."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from raypipe.config import load_config
+from raypipe.simulate import dataset
+from raypipe.simulate.fourlepton.selection import mass
+from raypipe.simulate.fourlepton.shard import simulate_shard
+from tests.conftest import ROOT
+
+DATA = ROOT.parent / "shared" / "data" / "cms_4lepton"
+
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no CMS four-lepton data at {DATA}")
+
+
+@pytest.mark.parametrize(("name", "n"), [("2e2mu_2011.csv", 13), ("2e2mu_2012.csv", 104)])
+def test_masses_of_recorded_candidates(name, n):
+    """Our masses from (pt, eta, phi) equal those that CMS wrote beside the momenta."""
+    with (DATA / name).open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == n
+    get = lambda key: np.array([float(row[key]) for row in rows])  # noqa: E731
+    pt, eta, phi = (np.stack([get(f"{q}{i}") for i in range(1, 5)], axis=1) for q in ("pt", "eta", "phi"))
+    assert mass(pt, eta, phi) == pytest.approx(get("M"), rel=2e-3)
+    pairs = np.stack([mass(pt[:, use], eta[:, use], phi[:, use]) for use in (slice(0, 2), slice(2, 4))])
+    assert np.sort(pairs, axis=0) == pytest.approx(np.sort([get("mZ1"), get("mZ2")], axis=0), rel=2e-3)
+
+
+@pytest.mark.slow
+def test_shape_of_the_published_zz_spectrum():
+    """m_4l in 70-181 GeV at 8 TeV with the cuts of the analysis: the shape of CMS's simulated ZZ (all flavours).
+
+    Normalisations are not compared: the published one holds 4e, 4mu and 7 TeV, next-to-leading order and efficiencies.
+    """
+    plan = dataset.plan(load_config(ROOT / "configs" / "fourlepton" / "cms_run1.yaml"))
+    shard = plan.samples["qq4l"].shard(0)
+    table, _ = simulate_shard(
+        shard.process, shard.card, seed=1, shard=0, n_generate=16_000, settings=shard.four_leptons
+    )  # fmt: skip
+    published = json.loads((DATA / "m4l_70_181_normalised.json").read_text())
+    edges = np.array(published["edges"])
+    bins = np.searchsorted(edges, [70, 82, 88, 91, 94, 100, 121, 133, 145, 157, 169, 181])
+    found = np.add.reduceat(np.histogram(table["m_4l"].to_numpy(), edges)[0], bins[:-1])
+    wanted, variance = (
+        np.add.reduceat(np.array(published["ZZ"][key]), bins[:-1]) for key in ("values", "stat_variance")
+    )
+    expected = found.sum() * wanted / wanted.sum()
+    error2 = expected + variance * (found.sum() / wanted.sum()) ** 2
+    chi2 = np.sum((found - expected) ** 2 / error2)
+    print(f"chi2 = {chi2:.1f} / {len(found) - 1}, found {found.tolist()}, published {expected.round(1).tolist()}")
+    # 5 % in quadrature: leading order against NLO, two runs against one.
+    systematic = np.sum((found - expected) ** 2 / (error2 + (0.05 * expected) ** 2))
+    assert stats.chi2.sf(systematic, len(found) - 1) > 1e-3
+    # Half of it is Z -> 4l.
+    assert found[1:5].sum() / found.sum() == pytest.approx(wanted[1:5].sum() / wanted.sum(), abs=0.06)
