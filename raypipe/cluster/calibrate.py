@@ -155,9 +155,8 @@ def _simulation(config: Config) -> tuple[dict[str, Line], dict[str, float], dict
             # Weighted as if its shard were the whole sample: the weights add up to the yield.
             yields[name] = float(np.sum(tables[-1]["weight"].to_numpy()))
     for name in background:
-        process = processes.get(name)
         if name not in yields:
-            yields[name] = process.reference.value(float("nan")) * process.efficiency
+            yields[name] = processes.get(name).expected_yield_per_fb
     with tempfile.TemporaryDirectory(prefix="raypipe-") as folder:
         table = tables[len(GENERATED) - 1]
         write_table(table, Path(folder) / "events.parquet")

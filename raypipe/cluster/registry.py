@@ -12,6 +12,7 @@ import numpy as np
 
 from raypipe import __version__
 from raypipe.config import Config
+from raypipe.events.diphoton import event_inputs, opening_columns
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table
 
@@ -22,12 +23,13 @@ EXAMPLE = 4
 def model_examples(config: Config, events: Path, latents: Any) -> dict[str, dict[str, np.ndarray]]:
     """Inputs of both models from real events: the first of the first background sample and of the latent table."""
     name = config.pseudodata.background[0]
-    table = read_table(events / "search" / f"{name}.parquet", ["pt_yy", "dr_yy", "objects"]).slice(0, EXAMPLE)
+    opening = config.embedding.opening
+    table = read_table(events / "search" / f"{name}.parquet", ["objects", *opening_columns(opening)]).slice(0, EXAMPLE)
     first = latents.slice(0, EXAMPLE)
     return {
         "encoder": {
             "objects": tensor_values(table["objects"]).astype(np.float32),
-            "event": np.stack([table["pt_yy"].to_numpy(), table["dr_yy"].to_numpy()], 1).astype(np.float32),
+            "event": event_inputs(table, opening),
         },
         "flow": {
             "latent": tensor_values(first["latent"]).astype(np.float32),
