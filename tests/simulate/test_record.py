@@ -44,7 +44,7 @@ AUTHORS = {
     "wn_150": {"jet1": 0.87, "jet2": 0.63, "jet3": 0.35, "jet4": 0.17, "electron1": 0.08, "muon1": 0.09},
     "wn_600": {"jet1": 0.95, "jet2": 0.80, "jet3": 0.57, "jet4": 0.35, "electron1": 0.09, "muon1": 0.10},
 }
-"""Share of events in 105-145 GeV with an object, as noted in the public repository Patchouligoo/particle_transformer_ae (2026)."""
+"""Share of events in 105-145 GeV with an object; source: Patchouligoo/particle_transformer_ae (public notes, 2026)."""
 
 
 @pytest.mark.parametrize("name", AUTHORS)
