@@ -103,8 +103,14 @@ def shared_features(tables: dict[str, Columnar], label: str | None, but: Sequenc
     """The columns that all tables have, in the order of the data, without ``label`` and those in ``but``.
 
     Raises:
-        UserError: no such column.
+        UserError: no such column, or tables without names whose places cannot mean the same.
     """
+    widths = [len(t.columns) - (label in t.columns) for t in tables.values()]
+    if len(set(widths)) > 1 and all(name.isdigit() for t in tables.values() for name in t.columns):
+        raise UserError(
+            f"the tables have {', '.join(map(str, widths))} columns without names: say which with --features, or save "
+            "them alike"
+        )
     names = [name for name in tables["data"].columns if all(name in t.columns for t in tables.values())]
     data = tables["data"]
     excluded = {resolve(name, list(data.columns), data.name) for name in but if name is not None} | {label}

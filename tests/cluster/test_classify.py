@@ -32,6 +32,7 @@ def files(tmp_path_factory):
     tables = {"data": toy_table(3000, 60, 1), "background": toy_table(3000, 30, 2), "score": toy_table(1500, 300, 3)}
     for name, table in tables.items():
         np.save(folder / f"{name}.npy", table)
+    np.save(folder / "narrow.npy", tables["score"][:, 1:3])
     names = ("mass", "a", "b", "label")
     pq.write_table(pa.table(dict(zip(names, tables["data"].T, strict=True))), folder / "data.parquet")
     with open(folder / "background.csv", "w") as handle:
@@ -81,6 +82,7 @@ def test_formats_mix_where_the_names_agree(ray_local, files, tmp_path):
     ("change", "words"),
     [
         ({"--background": "background.csv"}, "share no feature column"),
+        ({"--score": "narrow.npy"}, "the tables have 3, 3, 2 columns without names"),
         ({"--features": "1,9"}, "column 9 is missing (the file has 4 columns)"),
         ({"--label": "truth"}, "'truth' (--label) is in none of the tables"),
         ({"--score": "absent.npy"}, "absent.npy: no such file"),
