@@ -166,7 +166,8 @@ def _simulation(config: Config) -> tuple[dict[str, Line], dict[str, float], dict
 
 def _encoder(config: Config, table: Any) -> tuple[float, float, float]:
     """Core seconds an event, a pair and an embedded event, on real events of the continuum."""
-    embedding = config.embedding
+    # Half precision and the compiler are for GPUs: a core is measured as it works best.
+    embedding = config.embedding.model_copy(update={"precision": "fp32", "compile": False})
     objects = tensor_values(table["objects"]).astype(np.float32)
     event = np.stack([table["pt_yy"].to_numpy(), table["dr_yy"].to_numpy()], 1).astype(np.float32)
     scales = Scales.measure(torch.from_numpy(objects), torch.from_numpy(event))

@@ -45,7 +45,7 @@ class ScanPlan:
     storage_gib: dict[str, float]
     cost: float
     wall_seconds: dict[int, float]
-    """By number of one-core workers."""
+    """By number of workers: one core each, with the GPU share that the configuration gives them."""
     assumptions: list[str]
     calibration: dict[str, Any]
 
@@ -103,6 +103,12 @@ def plan(
     if config.resources.trial_gpus:
         on_gpu += trials * each["flow"] / 3600
     cpu_hours, gpu_hours = sum(hours.values()) - on_gpu, on_gpu / gpu_speedup
+    # What a worker waits for: a share of a GPU does its share of the speed-up.
+    waits, trial = dict(hours), total
+    if config.resources.gpu:
+        waits |= {name: hours[name] / gpu_speedup for name in ("encoder", "embed")}
+    if config.resources.trial_gpus:
+        trial += each["flow"] * (1 / (gpu_speedup * config.resources.trial_gpus) - 1)
     # A trial on a share of a GPU holds that share all the time, not only while its flow trains.
     held = trials * (total - each["flow"]) / 3600 * config.resources.trial_gpus
     gpu_hours += held
@@ -129,7 +135,7 @@ def plan(
         {"events": 2 * events * measured.event_bytes / 2**30,  # shards and tables
          "latents": configurations * latent_bytes / 2**30, "ledger": trials * measured.trial_bytes / 2**30},
         cpu_hours * price + gpu_hours * gpu_price,
-        {workers: wall_seconds(hours, parallel, trials, total, workers) for workers in WORKERS}, assumptions,
+        {workers: wall_seconds(waits, parallel, trials, trial, workers) for workers in WORKERS}, assumptions,
         measured.as_dict(),
     )  # fmt: skip
 

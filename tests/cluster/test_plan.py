@@ -67,6 +67,8 @@ def test_networks_move_to_gpus():
     quarter = plan(config("flow.epochs=10", "resources.trial_gpus=0.25"), MADE_UP, gpu_speedup=100)
     assert quarter.gpu_hours == pytest.approx(100 * (1.0 / 100 + 0.25 * 4.5) / 3600)
     assert any("assumed" in text for text in quarter.assumptions)
+    # Its flow runs at a quarter of the GPU's speed; the trees at that of a core.
+    assert cores.wall_seconds[1] - quarter.wall_seconds[1] == pytest.approx(100 * (1.0 - 1.0 / 25))
 
 
 def test_a_calibration_is_kept_as_json():
