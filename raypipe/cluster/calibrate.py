@@ -25,7 +25,7 @@ from raypipe.events.table import write_table
 from raypipe.fit.encoder import EncoderTraining, build_encoder, embed
 from raypipe.models.encoder import Scales
 from raypipe.search.contrastive import CONTINUUM, Tables, search
-from raypipe.search.result import Trial
+from raypipe.search.result import Stage, Trial
 from raypipe.simulate import processes
 from raypipe.simulate.card import load_card
 from raypipe.simulate.shard import simulate_shard
@@ -35,8 +35,9 @@ GENERATED = (20, 100, 700)
 rate, the rest the start of the generator."""
 BATCHES = (128, 512)
 """Events a training step: the loss grows with the square of the batch, the network linearly."""
-EVENTS = (6000, 24_000)
-"""Events in the mass window of the two trials from which every stage's time is extrapolated linearly."""
+EVENTS = (1500, 6000, 24_000)
+"""Events in the mass window of three trials: the first loads and allocates, through the others every stage's time is
+extrapolated linearly."""
 EPOCHS = 2
 """Epochs of the flow in those trials; an epoch costs the same every time."""
 
@@ -236,7 +237,7 @@ def window_events(config: Config, yields: dict[str, float]) -> float:
 
 
 def _trial(config: Config, yields: dict[str, float]) -> tuple[float, dict[str, Line], float]:
-    """Two real trials at two sizes: the flow's seconds an event and epoch, lines of the other stages, bytes.
+    """Real trials at two sizes: the flow's seconds an event and epoch, lines of the other stages, bytes.
 
     With a signal of middling strength, as most trials have one: without any, classifiers stop early.
     """
@@ -248,17 +249,29 @@ def _trial(config: Config, yields: dict[str, float]) -> tuple[float, dict[str, L
     flows = []
     for events in EVENTS:
         tables = synthetic_tables(short, yields, events / whole)
-        wall = time.perf_counter()
-        spent, result = _seconds(lambda t=tables: search(t, short, trial))
-        # The laps are wall time; on a busy machine processor time is less.
-        busy = spent / (time.perf_counter() - wall)
-        for name, value in result.rows[0].items():
-            if name == "seconds_flow":
-                flows.append((events, value * busy / EPOCHS))
-            elif name.startswith("seconds_"):
-                stages.setdefault(name.removeprefix("seconds_"), []).append((events, value * busy))
-    with tempfile.TemporaryDirectory(prefix="raypipe-") as folder:
-        Ledger(folder).record("x", None, result)
-        size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-    flow = Line.through(*flows)
-    return flow.each, {name: Line.through(*points) for name, points in stages.items()}, float(size)
+        with tempfile.TemporaryDirectory(prefix="raypipe-") as folder:
+            book, training = Ledger(folder), []
+            stage = _timed_stage(book, training)
+            spent, result = _seconds(lambda t=tables, s=stage: search(t, short, trial, stage=s))
+            book.record("x", None, result)
+            size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+        flows.append((events, sum(training) / EPOCHS))
+        # The laps of the other stages are wall time: they share what processor time is left.
+        laps = {k.removeprefix("seconds_"): v for k, v in result.rows[0].items() if k.startswith("seconds_")}
+        laps.pop("flow")
+        scale = (spent - sum(training)) / sum(laps.values())
+        for name, value in laps.items():
+            stages.setdefault(name, []).append((events, value * scale))
+    flow = Line.through(*flows[1:])
+    return flow.each, {name: Line.through(*points[1:]) for name, points in stages.items()}, float(size)
+
+
+def _timed_stage(book: Ledger, training: list[float]) -> Stage:
+    """The ledger's stage, which appends the core seconds of what had to be made to ``training``."""
+
+    def stage(kind: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        spent, state = _seconds(make)
+        training.append(spent)
+        return book.stage(kind, key, lambda: state)
+
+    return stage
