@@ -159,6 +159,8 @@ def _quoted(limit: dict[str, Any] | None, unit: str) -> str:
         return "-"
     digits = 2 if unit == "fb" else 0
     low, high = (f"{found[k]:.{digits}f}" if found[k] is not None else "?" for k in ("low", "high"))
+    if found["bound"]:  # below the smallest strength nothing is known
+        return f"≤ {found['value']:.{digits}f}"
     return f"{found['value']:.{digits}f} ({low}-{high})"
 
 

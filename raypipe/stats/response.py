@@ -16,15 +16,21 @@ from raypipe.stats.empirical import bands
 
 @dataclass(frozen=True)
 class Limit:
-    """A 95 % limit in units of strength; None where the scanned range does not hold it."""
+    """A 95 % limit in units of strength; None where the scanned range does not reach it.
+
+    ``bound`` says that the smallest scanned strength is excluded already: the limit lies at or below ``value``. Below
+    it a straight line from strength 0 would be wrong, because the response to a few events is anything but straight.
+    """
 
     value: float | None
     low: float | None
     high: float | None
+    bound: bool = False
 
     def scaled(self, factor: float) -> Limit:
         """In other units."""
-        return Limit(*(None if v is None else v * factor for v in (self.value, self.low, self.high)))
+        scaled = (None if v is None else v * factor for v in (self.value, self.low, self.high))
+        return Limit(*scaled, bound=self.bound)
 
 
 def crossing(strengths: np.ndarray, values: np.ndarray, level: float) -> float | None:
@@ -51,9 +57,10 @@ def crossing_limit(null: np.ndarray, strengths: np.ndarray, injected: np.ndarray
         null: (N,) replicas. strengths: (s,), rising. injected: (s, instances).
     """
     level = bands(null)["high_2"]
-    x, mean = np.r_[0.0, strengths], np.r_[np.median(null), injected.mean(1)]
-    spread = np.r_[null.std(ddof=1), injected.std(1, ddof=1)]
-    return Limit(crossing(x, mean, level), crossing(x, mean + spread, level), crossing(x, mean - spread, level))
+    mean, spread = injected.mean(1), injected.std(1, ddof=1)
+    value = crossing(strengths, mean, level)
+    bound = value is not None and value <= strengths[0]
+    return Limit(value, crossing(strengths, mean + spread, level), crossing(strengths, mean - spread, level), bound)
 
 
 def cls(observed: float, null: np.ndarray, strengths: np.ndarray, injected: np.ndarray) -> np.ndarray:
@@ -72,12 +79,16 @@ def cls_limit(
     observed: float, null: np.ndarray, strengths: np.ndarray, injected: np.ndarray, confidence: float = 0.95
 ) -> float | None:
     """Strength above which CLs stays at or below ``1 - confidence``; CLs is interpolated in its logarithm."""
-    values = cls(observed, null, strengths, injected)
-    return crossing(np.r_[0.0, strengths], -np.log(np.maximum(values, 1e-12)), -math.log(1 - confidence))
+    values = cls(observed, null, strengths, injected)[1:]
+    return crossing(strengths, -np.log(np.maximum(values, 1e-12)), -math.log(1 - confidence))
 
 
 def expected_cls_limit(null: np.ndarray, strengths: np.ndarray, injected: np.ndarray) -> Limit:
-    """CLs limit for a background-only observation: at the median of the replicas, with the 1 sigma interval."""
+    """CLs limit for a background-only observation: at the median of the replicas; the interval holds the limits at
+    their 1 sigma quantiles. It need not be ordered as the observation is: signal also widens a statistic."""
     found = bands(null)
-    value, low, high = (cls_limit(found[k], null, strengths, injected) for k in ("median", "low_1", "high_1"))
-    return Limit(value, low, high)
+    value, *others = (cls_limit(found[k], null, strengths, injected) for k in ("median", "low_1", "high_1"))
+    known = [v for v in (value, *others) if v is not None]
+    low, high = (min(known), max(known)) if known else (None, None)
+    bound = value is not None and value <= strengths[0]
+    return Limit(value, low, None if None in others else high, bound)

@@ -33,6 +33,13 @@ def test_crossing_limit_of_a_straight_line():
     assert crossing_limit(NULL, STRENGTHS, line(0.001)) == Limit(None, None, None)
 
 
+def test_a_limit_below_the_smallest_strength_is_a_bound():
+    # Mean 10 at 10 events: certainly excluded, but nobody knows from where on.
+    found = crossing_limit(NULL, STRENGTHS, line(1.0))
+    assert (found.value, found.bound) == (10, True)
+    assert not crossing_limit(NULL, STRENGTHS, line(0.05)).bound
+
+
 def test_cls_of_a_normal_statistic_with_known_answer():
     # For T ~ N(0.05 s, 1) observed at 0: CLs = Phi(-0.05 s) / Phi(0) = 0.05 at 0.05 s = 1.95996.
     values = cls(0.0, NULL, STRENGTHS, line(0.05))
