@@ -7,7 +7,7 @@ CONFIG ?= configs/contrastive/laptop.yaml
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo smoke test test-slow chaos lint format doctor clean study-multilepton study-contrastive study-haxad
+.PHONY: help install demo smoke test test-slow chaos lint format doctor clean study-multilepton study-contrastive study-haxad study-stats
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ study-contrastive: install ## Paper C beside its comparisons (an hour; resumes),
 study-haxad: install ## Paper A: false positives, linearity, benchmarks (an hour; resumes), and its record
 	$(BIN)/raypipe scan --config configs/haxad/laptop.yaml
 	$(BIN)/python -m tests.search.record_haxad runs/haxad
+
+study-stats: install ## Pulls, coverage, local and global p of fits and hunts (minutes), and their record
+	$(BIN)/python -m tests.stats.record
 
 study-multilepton: install ## Paper B's figures, limits and calibration (half an hour; resumes), and their record
 	$(BIN)/raypipe scan --config configs/multilepton/laptop.yaml

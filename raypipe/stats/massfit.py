@@ -12,7 +12,7 @@ from scipy import optimize, stats
 from raypipe.errors import UserError
 from raypipe.stats.likelihood import Binned, Component
 from raypipe.stats.limits import Limit, upper_limit
-from raypipe.stats.newton import Problem, minimise
+from raypipe.stats.newton import Problem, follow, minimise
 from raypipe.stats.shape import Shape
 from raypipe.stats.spectrum import Bins
 from raypipe.stats.unbinned import Unbinned
@@ -42,7 +42,9 @@ def fit(problem: Problem, start: np.ndarray, what: str) -> Minimum:
     """Minimise one row by Fisher scoring, then let MIGRAD and HESSE confirm it and give the covariance."""
     from iminuit import Minuit
 
-    solution = minimise(problem, start[None])
+    solution = minimise(problem, start[None], most=60)
+    if not solution.converged[0] and np.isfinite(solution.value[0]):
+        solution = min((solution, follow(problem, start[None], 1e-7)), key=lambda s: (not s.converged[0], s.value[0]))
     if not np.isfinite(solution.value[0]):
         raise UserError(f"{what}: no starting point with a finite likelihood; the background cannot describe the data")
     size = len(start)

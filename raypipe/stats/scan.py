@@ -9,7 +9,7 @@ import numpy as np
 
 from raypipe import seeds
 from raypipe.stats.likelihood import Binned
-from raypipe.stats.newton import Solution, minimise, solve
+from raypipe.stats.newton import Solution, follow, minimise, solve
 
 ELEMENTS = 60_000
 """Numbers in one working array (rows times nodes): what stays in a core's cache."""
@@ -69,11 +69,11 @@ def scan(
         for part in _blocks(len(row), max(1, ELEMENTS // nodes)):
             rows, columns = row[part], column[part]
             pairs = replace(both, data=block[rows], which=columns)
-            best = minimise(pairs, first[part], tolerance, floor=0.0 if one_sided else None)
+            best = minimise(pairs, first[part], tolerance, 40, floor=0.0 if one_sided else None)
             redo = ~best.converged
             if redo.any():  # from the null fit itself, with a longer leash
                 nought = np.c_[fitted.theta[rows[redo]], np.zeros(redo.sum())]
-                again = minimise(pairs.take(np.flatnonzero(redo)), nought, tolerance, 300, 0.0 if one_sided else None)
+                again = follow(pairs.take(np.flatnonzero(redo)), nought, tolerance, 0.0 if one_sided else None)
                 for name in ("theta", "value", "information", "converged"):
                     getattr(best, name)[redo] = getattr(again, name)
             failed[block[rows[~best.converged]]] = True
@@ -89,11 +89,11 @@ def scan(
 
 def _minimise(problem: Binned, start: np.ndarray, tolerance: float) -> Solution:
     """From the given start and, where that fails, once more from the least-squares start of the observed data."""
-    solution = minimise(problem, start, tolerance)
+    solution = minimise(problem, start, tolerance, 40)
     lost = np.flatnonzero(~solution.converged)
     if len(lost):
         extra = [c.expected for c in problem.components]
-        again = minimise(problem.take(lost), np.tile(np.r_[problem.shape.start, extra], (len(lost), 1)), tolerance, 300)
+        again = follow(problem.take(lost), np.tile(np.r_[problem.shape.start, extra], (len(lost), 1)), tolerance)
         for name in ("theta", "value", "information", "converged"):
             getattr(solution, name)[lost] = getattr(again, name)
     return solution

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,6 +33,7 @@ class Unbinned:
     components: tuple[Component, ...] = ()
     densities: tuple[np.ndarray, ...] = ()
     fixed: float | None = None
+    barrier: float = BARRIER
 
     @property
     def rows(self) -> int:
@@ -45,6 +46,10 @@ class Unbinned:
     def take(self, rows: np.ndarray) -> Unbinned:
         """There is only one row."""
         return self
+
+    def softened(self, barrier: float) -> Unbinned:
+        """The same with another weight of the barriers."""
+        return replace(self, barrier=barrier)
 
     def longest(self, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
         """As `Binned.longest`, over the cells."""
@@ -108,15 +113,15 @@ class Unbinned:
                 information[k, k] += 1 / error**2
         if shape.positive is not None:
             rows = shape.positive @ a
-            value -= 2 * BARRIER * np.log(np.where(rows > 0, rows, np.nan)).sum()
-            gradient[:size] -= 2 * BARRIER * (1 / rows) @ shape.positive
-            information[:size, :size] += BARRIER * (shape.positive / rows[:, None] ** 2).T @ shape.positive
+            value -= 2 * self.barrier * np.log(np.where(rows > 0, rows, np.nan)).sum()
+            gradient[:size] -= 2 * self.barrier * (1 / rows) @ shape.positive
+            information[:size, :size] += self.barrier * (shape.positive / rows[:, None] ** 2).T @ shape.positive
         if self.signal is not None and self.fixed is None and theta[-1] < 0 and self.signal_cells is not None:
             ratio_cells = 1 + theta[-1] * self.signal_cells / cells
-            value -= 2 * BARRIER * np.log(np.where(ratio_cells > 0, ratio_cells, np.nan)).sum()
+            value -= 2 * self.barrier * np.log(np.where(ratio_cells > 0, ratio_cells, np.nan)).sum()
             bend = -(theta[-1] * self.signal_cells / (cells**2 * ratio_cells))[:, None] * jacobian
             slopes = np.column_stack([bend, self.signal_cells / (cells * ratio_cells)])
             among = np.r_[np.arange(size), len(theta) - 1]
-            gradient[among] -= 2 * BARRIER * slopes.sum(0)
-            information[np.ix_(among, among)] += BARRIER * slopes.T @ slopes
+            gradient[among] -= 2 * self.barrier * slopes.sum(0)
+            information[np.ix_(among, among)] += self.barrier * slopes.T @ slopes
         return float(value), gradient, information
