@@ -124,8 +124,28 @@ def drivers(book: Ledger) -> dict[str, dict[str, Any]]:
         # The file system's clock against its own: a driver's machine may be off by minutes.
         if now - stamp.modified < ALIVE and (data := book.store.read(f"drivers/{name}")):
             with contextlib.suppress(json.JSONDecodeError):
-                found[name.removesuffix(".json")] = json.loads(data)
+                driver = json.loads(data)
+                if driver["place"] != _place() or _lives(driver["pid"]):
+                    found[name.removesuffix(".json")] = driver
     return found
+
+
+def _place() -> str:
+    """Where process ids mean the same as here: this host, and this container of it."""
+    with contextlib.suppress(OSError):
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    return f"{socket.gethostname()} {os.getpid()}"  # no way to know: nobody else is here
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process of this place is there; a killed driver is known to be dead at once, not after `ALIVE`."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def status(book: Ledger, scan: Mapping[str, Any] | None = None) -> Status:
@@ -172,7 +192,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def _write(self) -> None:
-        value = {"host": socket.gethostname(), "pid": os.getpid(), "running": sorted(tuple(self.running))}
+        value = {"place": _place(), "pid": os.getpid(), "running": sorted(tuple(self.running))}
         self.book.store.write(f"drivers/{self.id}.json", json.dumps(value).encode())
 
     def _beat(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from raypipe.cluster.engine import pack_size, run_scan
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.live import Meter, run_with_progress
-from raypipe.cluster.watch import Heartbeat, Price, status
+from raypipe.cluster.watch import Heartbeat, Price, drivers, status
 from raypipe.config import Resources
 from raypipe.errors import UserError
 from tests.cluster.trials import Probe, probes, run_probe
@@ -108,6 +110,24 @@ def test_what_another_living_driver_runs_is_left_to_it(tmp_path):
         assert mine.elsewhere(keys) == {keys[1]}
         assert other.elsewhere(keys) == set()
     assert not list((tmp_path / "drivers").iterdir())
+
+
+def test_a_killed_driver_is_known_to_be_dead_at_once(tmp_path):
+    book, gone = Ledger(tmp_path), subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    heart = Heartbeat(book)
+    heart._write()
+    (path,) = (tmp_path / "drivers").iterdir()
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps(value | {"pid": gone.pid}))
+    assert len(drivers(book)) == 1
+    gone.kill()
+    gone.wait()
+    assert drivers(book) == {}
+    # Of another machine's processes nothing is known but their silence.
+    path.write_text(json.dumps(value | {"pid": gone.pid, "place": "elsewhere"}))
+    assert len(drivers(book)) == 1
+    os.utime(path, (time.time() - 60, time.time() - 60))
+    assert drivers(book) == {}
 
 
 def test_pack_size():
