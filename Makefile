@@ -7,7 +7,7 @@ CONFIG ?= configs/contrastive/laptop.yaml
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo smoke test test-slow chaos lint format doctor clean study-multilepton study-contrastive study-haxad study-stats
+.PHONY: help install bench demo smoke test test-slow chaos lint format doctor clean study-multilepton study-contrastive study-haxad study-stats
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,10 @@ study-multilepton: install ## Paper B's figures, limits and calibration (half an
 
 chaos: install ## A scan under random SIGKILLs of workers, a node and the driver, against an undisturbed one
 	@$(BIN)/python -m tests.cluster.chaos
+
+bench: install ## Measure every stage against its plain counterpart (under 15 minutes): runs/bench/bench.json
+	$(BIN)/raypipe bench
+	$(BIN)/raypipe bench --table
 
 lint: install ## Check style
 	$(BIN)/ruff check .

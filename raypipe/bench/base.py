@@ -16,10 +16,17 @@ from importlib.metadata import version
 from typing import Any
 
 BENCHES: dict[str, str] = {
-    "ensemble": "raypipe.bench.ensemble",
-    "scan": "raypipe.bench.scan",
     "simulate": "raypipe.bench.simulate",
+    "events": "raypipe.bench.events",
+    "encoder": "raypipe.bench.encoder",
+    "embed": "raypipe.bench.embed",
+    "flow": "raypipe.bench.flow",
+    "flow-sampling": "raypipe.bench.flow_sampling",
+    "bdt": "raypipe.bench.bdt",
+    "ensemble": "raypipe.bench.ensemble",
     "stats": "raypipe.bench.stats",
+    "scan": "raypipe.bench.scan",
+    "growth": "raypipe.bench.growth",
 }
 """Name on the command line -> module with ``run``."""
 
@@ -72,6 +79,13 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def cpu_seconds(work: Callable[[], Any]) -> float:
+    """CPU seconds of this process in one call: what a machine that others use does not stretch."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
 def alternate(ours: Callable[[], Any], reference: Callable[[], Any], repeats: int) -> tuple[list[float], list[float]]:
     """Wall seconds of both ways, run in turn ``repeats`` times."""
     pairs = [(seconds(ours), seconds(reference)) for _ in range(repeats)]
@@ -79,12 +93,13 @@ def alternate(ours: Callable[[], Any], reference: Callable[[], Any], repeats: in
 
 
 def speed_up(
-    name: str, ours: Sequence[float], reference: Sequence[float], target: float | None = None, **detail: Any
-) -> Measurement:
-    """A measurement whose ratio is time of the reference over time of ours, from paired wall times in seconds."""
+    name: str, ours: Sequence[float], reference: Sequence[float], target: float | None = None, unit: str = "s",
+    **detail: Any,
+) -> Measurement:  # fmt: skip
+    """A measurement whose ratio is time of the reference over time of ours, from paired times in seconds."""
     ratios = [b / a for a, b in zip(ours, reference, strict=True)]
     medians = statistics.median(ours), statistics.median(reference)
-    return Measurement(name, *medians, "s", ratios, "speed-up", target, detail=detail)
+    return Measurement(name, *medians, unit, ratios, "speed-up", target, detail=detail)
 
 
 def versions() -> dict[str, str]:

@@ -16,8 +16,9 @@ from raypipe.files import read_json, write_json
 @click.option("--smoke", is_flag=True, help="Tiny sizes: shows that every bench runs; its ratios mean nothing.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("runs/bench"), show_default=True)
 @click.option("--list", "list_only", is_flag=True, help="Print the names and leave.")
+@click.option("--table", is_flag=True, help="Print the table of the record in --output (measures nothing) and leave.")
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON on standard output.")
-def bench(names: tuple[str, ...], smoke: bool, output: Path, list_only: bool, as_json: bool) -> None:
+def bench(names: tuple[str, ...], smoke: bool, output: Path, list_only: bool, table: bool, as_json: bool) -> None:
     """Measure stages against their plain counterparts, in one run; writes bench.json into --output.
 
     \b
@@ -25,14 +26,20 @@ def bench(names: tuple[str, ...], smoke: bool, output: Path, list_only: bool, as
       raypipe bench ensemble simulate --json
     """
     from raypipe.bench.base import BENCHES, run_bench, versions
+    from raypipe.bench.table import markdown_table
 
     if list_only:
         click.echo("\n".join(BENCHES))
         return
+    path = output / "bench.json"
+    if table:
+        if not path.is_file():
+            raise UserError(f"{path}: no record yet; run `raypipe bench` first")
+        click.echo(markdown_table(read_json(path)))
+        return
     unknown = [name for name in names if name not in BENCHES]
     if unknown:
         raise UserError(f"no bench {unknown[0]!r}: there are {', '.join(BENCHES)}")
-    path = output / "bench.json"
     record = read_json(path) if path.is_file() else {"benches": {}}
     for name in names or BENCHES:
         rows = [measurement.row() for measurement in run_bench(name, smoke)]

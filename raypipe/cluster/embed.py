@@ -70,6 +70,17 @@ class Embedder:
         return batch.append_column("latent", tensor_column(latent)).select(self.schema.names)
 
 
+def embed_stream(paths: list[str], folder: Path, seed: int, *, gpu: bool = False) -> Any:
+    """The Ray dataset of latent tables of event files, by the encoder in ``folder``: an actor a core."""
+    import ray
+
+    resources = {"num_gpus": 1} if gpu else {}
+    return ray.data.from_arrow(plan_chunks(paths)).map_batches(
+        Embedder, fn_constructor_args=(str(folder.resolve()), seed), batch_size=1, batch_format="pyarrow",
+        num_cpus=0.5, compute=ray.data.ActorPoolStrategy(size=max(1, int(total_cpus()))), **resources,
+    )  # fmt: skip
+
+
 def latents_key(manifest: dict[str, Any], encoder_record: dict[str, Any]) -> str:
     """Hash of what determines the latent table."""
     return digest(
@@ -105,18 +116,11 @@ def embed_events(
     Raises:
         UserError: a sample that was not simulated, or latents that are not finite.
     """
-    import ray
-
     key = latents_key(manifest, record)
     if (done := load_latents(folder, key)) is not None:
         return done
     paths = [str(sample_path(events, split, name)) for split in SPLITS for name in config.simulate.samples]
-    cores = max(1, int(total_cpus()))
-    gpu = {"num_gpus": 1} if config.resources.gpu else {}
-    dataset = ray.data.from_arrow(plan_chunks(paths)).map_batches(
-        Embedder, fn_constructor_args=(str(folder.resolve()), config.seed),
-        batch_size=1, batch_format="pyarrow", num_cpus=0.5, compute=ray.data.ActorPoolStrategy(size=cores), **gpu,
-    )  # fmt: skip
+    dataset = embed_stream(paths, folder, config.seed, gpu=config.resources.gpu)
     schema = latent_schema(config.embedding.encoder.latent)
     parts = []
     for batch in dataset.iter_batches(batch_format="pyarrow", batch_size=None):

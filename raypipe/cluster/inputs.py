@@ -54,7 +54,7 @@ class EventSource:
 
 def read_inputs(config: Config, events: Path) -> EncoderInputs:
     """All embedding-split events of the configured samples in memory, read by Ray Data, sorted by id."""
-    parts = list(_stream(config, events))
+    parts = list(stream_events(_paths(config, events), config.embedding.opening))
     joined = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
     order = np.argsort(joined["event_id"], kind="stable")
     return EncoderInputs(**{k: v[order] for k, v in joined.items()})
@@ -81,14 +81,15 @@ def _paths(config: Config, events: Path) -> list[str]:
     return [str(sample_path(events, "embedding", name)) for name in config.embedding.samples]
 
 
-def _stream(config: Config, events: Path) -> Iterator[dict[str, np.ndarray]]:
-    """The events as blocks of arrays, by Ray Data."""
+def stream_events(paths: list[str], opening: str = "measured") -> Iterator[dict[str, np.ndarray]]:
+    """The events of Parquet files as blocks of arrays, by Ray Data, which must be running.
+
+    ``opening``: which opening of the photon pair the encoder sees (`raypipe.config.Embedding`).
+    """
     import ray
 
-    paths = _paths(config, events)
     for path in paths:  # a corrupt file should fail here by name, not inside a Ray task
         read_table(path, ["event_id"])
-    opening = config.embedding.opening
     columns = [*COLUMNS, *opening_columns(opening)]
     for block in ray.data.read_parquet(paths, columns=columns).iter_batches(batch_format="pyarrow", batch_size=None):
         yield {
@@ -114,7 +115,7 @@ def _map_to_files(config: Config, events: Path, scratch: Path, rows: int) -> Pat
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
         for name, (shape, dtype) in shapes.items()
     }
-    for block in _stream(config, events):
+    for block in stream_events(_paths(config, events), config.embedding.opening):
         place = np.searchsorted(ids, block["event_id"])
         for name, file in files.items():
             file[place] = block[name]

@@ -176,6 +176,7 @@ def fit_flows(
             optimiser.step()
             schedule.step()
             total += losses.detach()
+            del losses  # with it goes what the step kept for its gradient, before the next one keeps its own
         valid_loss = _evaluate(ensemble, x, c, valid)
         better = valid_loss < best_loss
         best_loss = torch.where(better, valid_loss, best_loss)

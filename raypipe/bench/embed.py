@@ -1,0 +1,78 @@
+"""Embedding events through Ray Data, against the bare model in a loop on all cores.
+
+Ours is the dataset of `raypipe.cluster.embed`: Parquet in, latent tables out, an actor a core, one thread each. The
+clock starts when every actor has delivered its first chunk; the start before that is in the detail. The reference
+embeds the same events from memory with as many torch threads as cores. Wall seconds.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from raypipe.bench.base import Measurement, seconds
+from raypipe.bench.samples import arrays, write_events
+from raypipe.cluster.embed import BATCH, embed_stream
+from raypipe.cluster.runtime import ray_session, total_cpus
+from raypipe.config import Embedding, Resources
+from raypipe.files import write_json
+from raypipe.fit.encoder import EncoderPlan, build_encoder, embed
+
+SEED = 20_260
+
+
+def _save_encoder(folder: Path, config: Embedding, events: int) -> None:
+    """An untrained encoder as a run folder holds it."""
+    config = config.model_copy(update={"batch_size": 40})
+    encoder = build_encoder(config, EncoderPlan.of(arrays(events), config, SEED).scales, SEED)
+    torch.save(encoder.state_dict(), folder / "encoder.pt")
+    write_json(folder / "encoder.json", {"key": "bench", "embedding": config.model_dump(mode="json")})
+
+
+def streamed(paths: list[str], folder: Path, cores: int) -> tuple[float, int, float]:
+    """Seconds and events after every actor's first chunk, and seconds until then."""
+    start, warm, rows = time.perf_counter(), 0.0, 0
+    batches = embed_stream(paths, folder, SEED).iter_batches(batch_format="pyarrow", batch_size=None)
+    for chunk, batch in enumerate(batches):
+        if chunk >= cores:
+            rows += batch.num_rows
+        else:
+            warm = time.perf_counter()
+    return time.perf_counter() - warm, rows, warm - start
+
+
+def run(smoke: bool) -> list[Measurement]:
+    """The demo's encoder size, as most events are embedded."""
+    size = {"width": 64, "heads": 4, "particle_blocks": 2, "class_blocks": 1, "pair_width": 32, "feedforward": 2}
+    if smoke:
+        size |= {"width": 16, "heads": 2, "pair_width": 8}
+    config = Embedding(samples=["yy"], encoder=size)
+    chunks, repeats = (4, 1) if smoke else (16, 3)
+    total = chunks * BATCH if not smoke else 3 * BATCH + 50
+    rates: list[tuple[float, float]] = []
+    starts = []
+    resources = Resources(cpus=2, object_store_gib=0.5)
+    with tempfile.TemporaryDirectory() as name, ray_session(resources):
+        folder, cores = Path(name), int(total_cpus())
+        _save_encoder(folder, config, 400)
+        paths = [write_events(folder / "events.parquet", total)]
+        inputs = arrays(total)
+        encoder = build_encoder(config, None, SEED)
+        before = torch.get_num_threads()
+        for _ in range(repeats):
+            took, rows, start = streamed(paths, folder, cores)
+            starts.append(start)
+            torch.set_num_threads(cores)
+            bare = seconds(lambda: embed(encoder, inputs.objects, inputs.event))
+            torch.set_num_threads(before)
+            rates.append((rows / took, total / bare))
+    ours, theirs = zip(*rates, strict=True)
+    return [
+        Measurement("embed: Ray Data against the bare model on all cores", float(np.median(ours)),
+                    float(np.median(theirs)), "events/s", [a / b for a, b in rates], "rate ours / rate reference", 0.85,
+                    detail={"events": total, "cores": cores, "seconds_until_first_chunks": starts, "encoder": size}),
+    ]  # fmt: skip

@@ -1,0 +1,173 @@
+"""Stacked flow ensemble: `fit_flows`, against the same nflows models trained one after another.
+
+Both sides do a whole fit: the same 20 initial weights, batches, Adam, clipping, cosine schedule, validation after every
+epoch and best weights kept. The reference is nflows as it comes (`MaskedAffineAutoregressiveTransform` and
+`MaskedPiecewiseRationalQuadraticAutoregressiveTransform`), in its own loop. Losses of both sides are in the detail.
+
+Times are CPU seconds on one thread each: every core of a machine does the same, and a machine that others use stretches
+wall time. A further row gives wall seconds of ours on two threads; the reference takes one or two, whichever is faster.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import torch
+from nflows.distributions.normal import StandardNormal
+from nflows.flows.base import Flow
+from nflows.transforms.autoregressive import (
+    MaskedAffineAutoregressiveTransform,
+    MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
+)
+from nflows.transforms.base import CompositeTransform
+from nflows.transforms.permutations import ReversePermutation
+
+from raypipe import seeds
+from raypipe.bench.base import Measurement, cpu_seconds, seconds, speed_up
+from raypipe.config import Flow as FlowConfig
+from raypipe.fit.flows import ConditionalFlow, fit_flows
+from raypipe.models.flow import TAIL_BOUND
+
+WINDOW = (105.0, 160.0)
+SEED = 20_260
+MEMBERS = 20
+
+
+def latents(n: int, features: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Two clusters whose means move with the mass, and masses in GeV: as clustered as an encoder's latents."""
+    rng = seeds.generator(SEED, "bench-flow")
+    mass = rng.uniform(*WINDOW, n)
+    centre = np.where(rng.random(n) < 0.4, 1.5, -1.0)[:, None] + 0.02 * (mass[:, None] - 130)
+    x = centre * np.linspace(0.3, 1.0, features) + rng.normal(size=(n, features)) * np.linspace(0.5, 1.0, features)
+    return x.astype(np.float32), mass
+
+
+def reference_flow(config: FlowConfig, features: int, seed: int) -> Flow:
+    """nflows' own modules with the weights that `FlowEnsemble` draws from ``seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _build(config, features)
+
+
+def _build(config: FlowConfig, features: int) -> Flow:
+    layers: list[torch.nn.Module] = []
+    sizes = {"features": features, "hidden_features": config.hidden, "context_features": 1, "num_blocks": config.blocks}
+    for layer in range(config.layers):
+        if layer:
+            layers.append(ReversePermutation(features))
+        if config.transform == "affine":
+            layers.append(MaskedAffineAutoregressiveTransform(**sizes))
+            continue
+        spline = MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
+            **sizes, num_bins=config.bins, tails="linear", tail_bound=TAIL_BOUND
+        )
+        spline.autoregressive_net.hidden_features = config.hidden  # as ours: nflows reads it, its MADE never sets it
+        layers.append(spline)
+    return Flow(CompositeTransform(layers), StandardNormal([features]))
+
+
+def train_one(x: torch.Tensor, c: torch.Tensor, config: FlowConfig, member: int) -> list[float]:
+    """Train one nflows flow as one would by hand, on the events of ``member``; its validation losses by epoch."""
+    flow = reference_flow(config, x.shape[1], seeds.integer(SEED, "flow-init", member))
+    stream = seeds.generator(SEED, "flow-batches", member)
+    order = seeds.generator(SEED, "flow-blocks").permutation(len(x))
+    n_valid = max(1, int(config.validation_fraction * len(x)))
+    start = member % int(1 / config.validation_fraction) * n_valid
+    valid, train = order[start : start + n_valid], np.delete(order, np.s_[start : start + n_valid])
+    batch = min(config.batch_size, len(train))
+    steps = len(train) // batch
+    optimiser = torch.optim.Adam(flow.parameters(), lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=config.epochs * steps)
+    losses, best = [], math.inf
+    for _ in range(config.epochs):
+        stream.shuffle(train)
+        for step in range(steps):
+            rows = torch.from_numpy(train[step * batch : (step + 1) * batch])
+            loss = -flow.log_prob(x[rows], context=c[rows]).mean()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
+            optimiser.step()
+            schedule.step()
+        with torch.no_grad():
+            losses.append(float(-flow.log_prob(x[valid], context=c[valid]).mean()))
+        if losses[-1] < best:
+            best = losses[-1]
+            {name: value.clone() for name, value in flow.state_dict().items()}  # kept, as ours keeps its best
+    return losses
+
+
+def measure(
+    config: FlowConfig, events: int, *, members: int, share: int, repeats: int, threads: int, target: float | None
+) -> Measurement:
+    """One row: whole fits of ``members`` flows; the reference trains ``share`` of them a repetition, and is scaled."""
+    values, mass = latents(events)
+    x = torch.as_tensor((values - values.mean(0, dtype=np.float64)) / (values.std(0, dtype=np.float64) + 1e-9))
+    c = torch.as_tensor(2 * (mass - WINDOW[0]) / (WINDOW[1] - WINDOW[0]) - 1, dtype=torch.float32)[:, None]
+    config = config.model_copy(update={"members": members})
+    clock = cpu_seconds if threads == 1 else seconds
+    fits, alone = [], {}
+
+    def reference(part: list[int]) -> None:
+        for member in part:
+            alone[member] = train_one(x.float(), c, config, member)
+
+    warm = config.model_copy(update={"members": 1, "epochs": 1})
+    fit_flows(values[:300], mass[:300], WINDOW, warm, seed=SEED)  # imports, and the compiled spline
+    train_one(x[:300].float(), c[:300], warm, 0)
+    before = torch.get_num_threads()
+    ours, theirs = [], []
+    queue = itertools.cycle(range(members))
+    for _ in range(repeats):
+        torch.set_num_threads(threads)
+        ours.append(clock(lambda: fits.append(fit_flows(values, mass, WINDOW, config, seed=SEED))))
+        part, tries = [next(queue) for _ in range(share)], []
+        for alternative in range(1, threads + 1):  # small operations may be faster on one thread than on two
+            torch.set_num_threads(alternative)
+            tries.append(clock(lambda part=part: reference(part)) * members / share)
+        theirs.append(min(tries))
+    torch.set_num_threads(before)
+    stacked = _best_losses(fits[0], x.float(), c)
+    pairs = [(stacked[member], min(losses)) for member, losses in alone.items()]
+    shape = f"{config.layers}x{config.hidden}x{config.blocks}"
+    name = f"flow: {members} {config.transform} flows {shape}, batch {config.batch_size}, {threads} thread" + "s" * (
+        threads > 1
+    )
+    return speed_up(
+        name, ours, theirs, target, unit="CPU s" if threads == 1 else "s", events=events,
+        config=config.model_dump(mode="json"), nll_stacked=float(np.mean([p[0] for p in pairs])),
+        nll_nflows=float(np.mean([p[1] for p in pairs])), nflows_members_trained=len(alone),
+        largest_nll_difference=max(abs(a - b) for a, b in pairs),
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def _best_losses(fitted: ConditionalFlow, x: torch.Tensor, c: torch.Tensor) -> list[float]:
+    """Validation loss of every member at its best epoch, nats."""
+    losses = []
+    for member, rows in enumerate(fitted.held_out):
+        one = fitted.member(member).ensemble
+        losses.append(float(-one.log_prob(x[rows][None], c[rows][None]).mean()))
+    return losses
+
+
+def run(smoke: bool) -> list[Measurement]:
+    """20 flows of 6 layers x 64 x 2 blocks and 8 bins (the defaults), and of the demo's shape."""
+    if smoke:
+        tiny = FlowConfig(layers=2, hidden=8, blocks=1, bins=4, epochs=1, batch_size=64)
+        return [measure(tiny, 300, members=2, share=1, repeats=1, threads=1, target=None)]
+    full = {"layers": 6, "hidden": 64, "blocks": 2, "bins": 8, "epochs": 6, "learning_rate": 1e-3}
+    rows = []
+    for transform, batch, threads, target in (
+        ("spline", 320, 1, 5.0), ("spline", 320, 2, 5.0), ("spline", 2048, 1, None), ("affine", 320, 1, None),
+        ("affine", 2048, 1, None),
+    ):  # fmt: skip
+        config = FlowConfig(**full, transform=transform, batch_size=batch)
+        config = config if batch < 1000 else config.model_copy(update={"epochs": 2})
+        events = 4 * batch * (2 if batch < 1000 else 1)
+        rows.append(measure(config, events, members=MEMBERS, share=2, repeats=3, threads=threads, target=target))
+    demo = FlowConfig(layers=3, hidden=32, blocks=1, bins=6, epochs=4, batch_size=320, learning_rate=2e-3)
+    rows.append(measure(demo, 4000, members=MEMBERS, share=4, repeats=3, threads=1, target=None))
+    return rows

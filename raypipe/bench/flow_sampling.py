@@ -1,0 +1,73 @@
+"""Sampling a flow ensemble: `ConditionalFlow.sample`, against nflows' `sample` of each member in turn.
+
+Ours draws in float64 and checks that every draw maps back to its noise, which costs a forward pass; nflows inverts
+without a check. Both in double precision, one latent for each of the given masses, CPU seconds on one thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from raypipe import seeds
+from raypipe.bench.base import Measurement, cpu_seconds, speed_up
+from raypipe.bench.flow import MEMBERS, SEED, WINDOW, latents, reference_flow
+from raypipe.config import Flow as FlowConfig
+from raypipe.fit.flows import ConditionalFlow, fit_flows
+
+CHUNK = 8192
+
+
+def _members(flow: ConditionalFlow, config: FlowConfig) -> list[Any]:
+    """nflows flows with the fitted weights, in double precision."""
+    made, state = [], flow.ensemble.state_dict()
+    for member in range(config.members):
+        one = reference_flow(config, flow.ensemble.features, 0).double()
+        one.load_state_dict({name.replace("/", "."): value[member] for name, value in state.items()}, strict=False)
+        made.append(one)
+    return made
+
+
+def measure(config: FlowConfig, samples: int, repeats: int, target: float | None) -> Measurement:
+    """One row."""
+    values, mass = latents(2000)
+    flow = fit_flows(values, mass, WINDOW, config, seed=SEED)
+    flow.ensemble.double()
+    members = _members(flow, config)
+    masses = seeds.generator(SEED, "bench-sampling").uniform(*WINDOW, samples)
+    drawn: dict[str, np.ndarray] = {}
+
+    def ours() -> None:
+        drawn["ours"] = flow.sample(masses, np.random.default_rng(seeds.integer(SEED, "bench-noise")))
+
+    @torch.no_grad()
+    def theirs() -> None:
+        torch.set_default_dtype(torch.float64)  # nflows draws its noise in the default precision
+        parts = []
+        for member, part in zip(members, np.array_split(flow._context(masses), len(members)), strict=True):
+            for context in torch.from_numpy(part).split(CHUNK):
+                parts.append(member.sample(1, context=context)[:, 0])
+        drawn["nflows"] = (torch.cat(parts).numpy() * flow.std + flow.mean).astype(np.float32)
+        torch.set_default_dtype(torch.float32)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pairs = [(cpu_seconds(ours), cpu_seconds(theirs)) for _ in range(repeats)]
+    torch.set_num_threads(before)
+    shift = np.abs(drawn["ours"].mean(0) - drawn["nflows"].mean(0)) / drawn["nflows"].std(0)
+    return speed_up(
+        f"flow sampling: {samples} {config.transform} samples of {config.members} members", *zip(*pairs, strict=True),
+        target, unit="CPU s", largest_shift_of_a_mean_in_std=float(shift.max()), config=config.model_dump(mode="json"),
+        samples_per_second=samples / float(np.median([p[0] for p in pairs])),
+    )  # fmt: skip
+
+
+def run(smoke: bool) -> list[Measurement]:
+    """20 members at full shape, both transforms; 20k samples stand for a million, since cost is linear in them."""
+    if smoke:
+        tiny = FlowConfig(members=2, layers=2, hidden=8, blocks=1, bins=4, epochs=1, batch_size=64)
+        return [measure(tiny, 500, 1, None)]
+    full = {"members": MEMBERS, "layers": 6, "hidden": 64, "blocks": 2, "bins": 8, "epochs": 1, "batch_size": 320}
+    return [measure(FlowConfig(**full, transform=t), 20_000, 3, 3.0) for t in ("spline", "affine")]

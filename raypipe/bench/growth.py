@@ -1,0 +1,76 @@
+"""How cost grows: each stage at 1x, 4x and 16x of its events or trials; slope of a log-log fit, and memory.
+
+A slope of one is cost in proportion; below one, a fixed part still shows. There is no reference: ``ours`` is the time
+at the largest size, ``reference`` at the smallest, and the ratio is the slope, once a repetition. CPU seconds on one
+thread, so that scan and pool overheads are not in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from raypipe.bench import bdt, flow
+from raypipe.bench.base import Measurement, cpu_seconds
+from raypipe.bench.events import PeakMemory
+from raypipe.bench.samples import arrays
+from raypipe.config import Classifier, Embedding
+from raypipe.config import Flow as FlowConfig
+from raypipe.fit.encoder import build_encoder, embed
+from raypipe.fit.flows import fit_flows
+
+FACTORS = (1, 4, 16)
+
+
+def grow(name: str, unit: str, smallest: int, work: Callable[[int], Any], repeats: int) -> Measurement:
+    """Measure ``work(size)`` at every factor."""
+    sizes = [smallest * factor for factor in FACTORS]
+    work(sizes[0])  # imports and kernels
+    times, memory = np.empty((repeats, len(sizes))), []
+    for repeat in range(repeats):
+        for column, size in enumerate(sizes):
+            with PeakMemory() as peak:
+                times[repeat, column] = cpu_seconds(lambda size=size: work(size))
+            memory.append(peak.peak / 2**20)
+    slopes = [float(np.polyfit(np.log(sizes), np.log(row), 1)[0]) for row in times]
+    detail = {
+        "sizes": sizes, "of": unit, "seconds": np.median(times, 0).tolist(),
+        "peak_mib": np.array(memory).reshape(repeats, -1).max(0).tolist(),
+    }  # fmt: skip
+    medians = np.median(times, 0)
+    return Measurement(f"growth: {name}", float(medians[-1]), float(medians[0]), "CPU s", slopes,
+                       f"log-log slope over {unit}", 1.1, at_most=True, detail=detail)  # fmt: skip
+
+
+def run(smoke: bool) -> list[Measurement]:
+    """Embedding and flow training over events, boosted trees over events and over fits."""
+    scale, repeats = (1, 1) if smoke else (8, 3)
+    encoder = build_encoder(Embedding(samples=["yy"], encoder={"width": 16, "heads": 2, "pair_width": 8}), None, 1)
+    shape = FlowConfig(members=2, layers=2, hidden=16, blocks=1, bins=4, epochs=1, batch_size=64)
+    trees = Classifier(rounds=4 * scale, depth=3, early_stopping=None, folds=2, members=1, ensemble=1, ensembles=1)
+
+    def embedding(n: int) -> None:
+        inputs = arrays(n)
+        embed(encoder, inputs.objects, inputs.event)
+
+    def flows(n: int) -> None:
+        fit_flows(*flow.latents(n), flow.WINDOW, shape, seed=1)
+
+    def boosted(n: int) -> None:
+        given = bdt.contest(n, n, trees)
+        list(map(given, given.parts()))
+
+    few = bdt.contest(200 * scale, 200 * scale, trees)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rows = [
+        grow("embedding", "events", 100 * scale, embedding, repeats),
+        grow("flow training", "events", 300 * scale, flows, repeats),
+        grow("boosted trees", "events", 200 * scale, boosted, repeats),
+        grow("boosted trees", "fits", 1 * scale, lambda n: [few((0, m)) for m in range(n)], repeats),
+    ]
+    torch.set_num_threads(before)
+    return rows

@@ -1,0 +1,50 @@
+"""Every bench runs, tiny, and where both sides must agree they do; ratios of such sizes mean nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from raypipe.bench.base import BENCHES, Measurement, run_bench, speed_up
+from raypipe.bench.table import markdown_table
+
+RAY = {"events", "embed", "scan"}
+"""Benches that need Ray: here they share the session of all tests."""
+
+
+def check(name: str) -> list[Measurement]:
+    rows = run_bench(name, True)
+    assert rows
+    for row in rows:
+        assert all(math.isfinite(r) for r in row.ratios)
+        assert min(row.ours, row.reference) > 0
+        json.dumps(row.row())
+    return rows
+
+
+@pytest.mark.parametrize("name", sorted(set(BENCHES) - RAY))
+def test_smoke(name):
+    for row in check(name):
+        if name == "flow":  # the same losses as nflows, trained alone
+            assert row.detail["largest_nll_difference"] < 1e-3
+        if name == "encoder":  # present objects only, or all slots with a mask: the same loss
+            assert row.detail["losses"]["ours"] == pytest.approx(row.detail["losses"]["plain"], rel=1e-5)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("name", sorted(set(BENCHES) & RAY))
+def test_smoke_with_ray(name, ray_local):
+    check(name)
+
+
+def test_ratio_is_the_reference_over_ours_and_a_row_of_the_table():
+    row = speed_up("work", [1.0, 2.0, 4.0], [10.0, 10.0, 10.0], 4.0)
+    assert row.ratios == [10.0, 5.0, 2.5]
+    assert row.median == 5.0
+    assert row.reached
+    assert not speed_up("work", [5.0], [10.0], 4.0).reached
+    entry = {"rows": [row.row()], "smoke": False, "versions": {}}
+    table = markdown_table({"benches": {"some": entry, "tiny": entry | {"smoke": True}}})
+    assert table.splitlines()[2:] == ["| `some` work | 5.00 (2.50-10.0) speed-up | >= 4: yes | 2 s | 10 s |"]
