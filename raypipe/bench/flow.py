@@ -158,7 +158,7 @@ def run(smoke: bool) -> list[Measurement]:
     if smoke:
         tiny = FlowConfig(layers=2, hidden=8, blocks=1, bins=4, epochs=1, batch_size=64)
         return [measure(tiny, 300, members=2, share=1, repeats=1, threads=1, target=None)]
-    full = {"layers": 6, "hidden": 64, "blocks": 2, "bins": 8, "epochs": 6, "learning_rate": 1e-3}
+    full = {"layers": 6, "hidden": 64, "blocks": 2, "bins": 8, "epochs": 4, "learning_rate": 1e-3}
     rows = []
     for transform, batch, threads, target in (
         ("spline", 320, 1, 5.0), ("spline", 320, 2, 5.0), ("spline", 2048, 1, None), ("affine", 320, 1, None),
