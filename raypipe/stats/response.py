@@ -59,7 +59,7 @@ def crossing_limit(null: np.ndarray, strengths: np.ndarray, injected: np.ndarray
     level = bands(null)["high_2"]
     mean, spread = injected.mean(1), injected.std(1, ddof=1)
     value = crossing(strengths, mean, level)
-    bound = value is not None and value <= strengths[0]
+    bound = value is not None and bool(value <= strengths[0])
     return Limit(value, crossing(strengths, mean + spread, level), crossing(strengths, mean - spread, level), bound)
 
 
@@ -90,5 +90,5 @@ def expected_cls_limit(null: np.ndarray, strengths: np.ndarray, injected: np.nda
     value, *others = (cls_limit(found[k], null, strengths, injected) for k in ("median", "low_1", "high_1"))
     known = [v for v in (value, *others) if v is not None]
     low, high = (min(known), max(known)) if known else (None, None)
-    bound = value is not None and value <= strengths[0]
+    bound = value is not None and bool(value <= strengths[0])
     return Limit(value, low, None if None in others else high, bound)

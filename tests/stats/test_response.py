@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -37,6 +40,7 @@ def test_a_limit_below_the_smallest_strength_is_a_bound():
     # Mean 10 at 10 events: certainly excluded, but nobody knows from where on.
     found = crossing_limit(NULL, STRENGTHS, line(1.0))
     assert (found.value, found.bound) == (10, True)
+    json.dumps(asdict(found))  # plain numbers: the summary is JSON
     assert not crossing_limit(NULL, STRENGTHS, line(0.05)).bound
 
 
