@@ -18,6 +18,8 @@ Opening = Literal["measured", "at_125"]
 """The opening angle as measured (paper C), or as it would be at m_yy = 125 GeV."""
 
 H_MASS = 125.0
+TINY = 1e-6
+"""GeV; a pair of collinear photons has no rest frame, and this keeps its numbers finite."""
 
 
 def opening_columns(opening: Opening) -> list[str]:
@@ -43,8 +45,8 @@ def opening_at_mass(table: pa.Table, mass: float = H_MASS) -> np.ndarray:
     )
     pair = first + second
     pt = np.hypot(pair[1], pair[2])
-    transverse = np.sqrt(pair[0] ** 2 - pair[3] ** 2)  # E_T = sqrt(m^2 + pT^2)
-    own = np.sqrt(np.maximum(transverse**2 - pt**2, 0.0))
+    transverse = np.sqrt(np.maximum(pair[0] ** 2 - pair[3] ** 2, TINY**2))  # E_T = sqrt(m^2 + pT^2)
+    own = np.sqrt(np.maximum(transverse**2 - pt**2, TINY**2))
     along = np.array([0 * pt, 0 * pt, pair[3] / pair[0]])
     across = np.array([pair[1], pair[2], 0 * pt])
     places = []

@@ -28,7 +28,7 @@ def rows_of_a_scan() -> list[dict]:
               "background_efficiency", "signal_efficiency")  # fmt: skip
     return [
         {"status": "ok", "key": f"{signal}{strength}{i}", "signal": signal, "strength": strength, "instance": i,
-         "working_point": 0.01, "z_after": 10 * strength + i, "closure_auc": 0.5, **dict.fromkeys(values, 1.0)}
+         "embedding": "id", "method": "cathode", "working_point": 0.01, "z_after": 10 * strength + i, "closure_auc": 0.5, **dict.fromkeys(values, 1.0)}
         for signal in ("wn_150", "zp_400") for strength in (0.5, 1.0, 2.0) for i in (0, 1)
     ]  # fmt: skip
 
@@ -41,7 +41,7 @@ def summary_of(rows: list[dict]) -> dict:
 
 
 def test_curves_have_the_strength_as_step():
-    groups = group_curves(summary_of(rows_of_a_scan())["results_all_working_points"], "id")
+    groups = group_curves(summary_of(rows_of_a_scan())["results_all_working_points"])
     assert set(groups) == {"wn_150/id", "zp_400/id"}
     curve = {step: value for name, value, step in groups["zp_400/id"] if name == "z_after.wp0.01"}
     assert curve == {500: 5.5, 1000: 10.5, 2000: 20.5}

@@ -23,6 +23,13 @@ def event_table(n: int, *, sample: str = "yy", group: int = 0, split: str = "sea
     objects *= present[..., None]
     if mass is None:
         mass = 105 + 55 * rng.beta(1, 1.8, n) if group == 0 else rng.normal(125, 1.6, n)
+    apart = np.random.default_rng([seed, first, 1])
+    photons = {
+        f"y{i}_{q}": values
+        for i in (1, 2)
+        for q, values in (("pt", apart.uniform(30, 90, n)), ("eta", apart.uniform(-2, 2, n)),
+                          ("phi", apart.uniform(-np.pi, np.pi, n)))
+    }  # fmt: skip
     columns = {
         "event_id": np.arange(first, first + n),
         "sample": pa.array([sample] * n).dictionary_encode(),
@@ -32,7 +39,7 @@ def event_table(n: int, *, sample: str = "yy", group: int = 0, split: str = "sea
         "m_yy": mass,
         "pt_yy": rng.exponential(30 + 20 * abs(group), n),
         "dr_yy": rng.uniform(1, 4, n),
-        **{f"y{i}_{q}": np.full(n, 50.0) for i in (1, 2) for q in ("pt", "eta", "phi")},
+        **photons,
         "objects": tensor_column(objects),
         "features": tensor_column(rng.normal(size=(n, 9)).astype(np.float32)),
     }
