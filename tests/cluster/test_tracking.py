@@ -28,7 +28,8 @@ def rows_of_a_scan() -> list[dict]:
               "background_efficiency", "signal_efficiency")  # fmt: skip
     return [
         {"status": "ok", "key": f"{signal}{strength}{i}", "signal": signal, "strength": strength, "instance": i,
-         "embedding": "id", "method": "cathode", "working_point": 0.01, "z_after": 10 * strength + i, "closure_auc": 0.5, **dict.fromkeys(values, 1.0)}
+         "embedding": "id", "method": "cathode",
+         "working_point": 0.01, "z_after": 10 * strength + i, "closure_auc": 0.5, **dict.fromkeys(values, 1.0)}
         for signal in ("wn_150", "zp_400") for strength in (0.5, 1.0, 2.0) for i in (0, 1)
     ]  # fmt: skip
 
