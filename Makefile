@@ -27,7 +27,7 @@ demo: install ## Run the main search on this machine: runs/demo/report.html (abo
 smoke: install ## The demo, tiny: every stage through the real command line in a few minutes
 	$(BIN)/python -m pytest tests/test_end_to_end.py
 
-test: install ## Run the tests (under 10 minutes)
+test: install ## Run the tests (about 12 minutes)
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: install ## Run the long statistical studies
