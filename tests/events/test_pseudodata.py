@@ -60,6 +60,15 @@ def test_nothing_is_drawn_twice_and_the_rest_is_left_over():
     assert set(data.signal_left_over.event_id) == set(SIGNAL.event_id) - set(ids)
 
 
+def test_what_is_left_over_can_stand_for_the_full_yield_of_every_sample():
+    data = draw(BACKGROUND, 5.0, WINDOW, seed=1, instance=0)
+    restored = data.left_over.weight * data.left_over_scale
+    for name, events in BACKGROUND.items():
+        mine = np.isin(data.left_over.event_id, events.event_id)
+        assert 0 < mine.sum() < len(events), name
+        assert restored[mine].sum() == pytest.approx(events.weight.sum())
+
+
 def test_overlap_of_two_instances():
     sets = [set(draw(BACKGROUND, 5.0, WINDOW, seed=1, instance=i).events.event_id) for i in range(12)]
     shared = [len(a & b) / len(a) for i, a in enumerate(sets) for b in sets[:i]]
