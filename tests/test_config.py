@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
+from raypipe.cluster.scan import grid_of
 from raypipe.config import Config, Section, load_config
 from raypipe.errors import UserError
 from tests.conftest import ROOT
@@ -87,3 +89,17 @@ def test_every_number_says_where_it_comes_from():
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "multilepton").glob("*.yaml")), ids=lambda p: p.stem)
 def test_multilepton_configurations_load(path):
     assert load_config(path).search == "multilepton"
+
+
+def test_a_scan_in_parts_is_the_union_of_its_grids(laptop_yaml):
+    parts = [{"embeddings": ["ip", "raw"], "strengths": [1.0]}, {"instances": 3, "background_instances": 2}]
+    more = yaml.safe_dump(parts, default_flow_style=True, width=1000).strip()
+    grid = "scan.signals=[wn_150]", "scan.strengths=[1.0, 2.0]", "scan.instances=2", "scan.background_instances=4"
+    config = load_config(laptop_yaml, [*grid, f"scan.more={more}"])
+    trials = grid_of(config)
+    assert len(trials) == len(set(trials)) == 4 + 2 * 2 + 2 * 2 + 2 * 1  # the last part adds one instance a strength
+    assert sum(t.embedding == "ip" for t in trials) == 2
+    with pytest.raises(UserError, match=r"more\[0\].signals: 'zp' is not in scan.signals"):
+        load_config(laptop_yaml, [*grid, "scan.more=[{signals: [zp]}]"])
+    with pytest.raises(UserError, match=r"strength -1\.0 is not positive"):
+        load_config(laptop_yaml, [*grid, "scan.more=[{strengths: [-1]}]"])

@@ -41,10 +41,7 @@ def trial_inputs(config: Config, latents: Sequence[str]) -> dict[str, Any]:
 
 def grid_of(config: Config) -> list[Trial]:
     """All trials of the configured scan."""
-    scan = config.scan
-    return trial_grid(
-        scan.signals, scan.strengths, scan.instances, scan.background_instances, scan.embeddings, scan.methods
-    )
+    return list(dict.fromkeys(trial for grid in config.scan.grids() for trial in trial_grid(**grid)))
 
 
 def plan_scan(

@@ -7,9 +7,9 @@ quoted as the paper's value.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from raypipe.config.base import Section
 from raypipe.config.fourlepton import FourLeptons
@@ -268,31 +268,66 @@ class Selection(Section):
         return values
 
 
+EMBEDDINGS = Literal["id", "ip", "ep", "background", "raw"]
+METHODS = Literal["cathode", "idealised", "supervised", "cut"]
+
+
+def _positive(values: list[float]) -> list[float]:
+    if any(v <= 0 for v in values):
+        raise ValueError(f"strength {min(values)} is not positive (runs without signal: background_instances)")
+    return values
+
+
+class Grid(Section):
+    """A further part of the scan; what it leaves out is as in the first part."""
+
+    signals: list[str] | None = Field(None, min_length=1)
+    """Some of `scan.signals`. [default: all]"""
+    strengths: Annotated[list[float], AfterValidator(_positive)] | None = Field(None, min_length=1)
+    """Injected S/sqrt(B). [default: as the first part]"""
+    instances: int | None = Field(None, ge=1)
+    """Pseudo-data sets a signal and strength. [default: as the first part]"""
+    background_instances: int = Field(0, ge=0)
+    """Pseudo-data sets without any signal. [default]"""
+    embeddings: list[EMBEDDINGS] | None = Field(None, min_length=1)
+    """What the classifier sees. [default: as the first part]"""
+    methods: list[METHODS] | None = Field(None, min_length=1)
+    """How the background is known. [default: as the first part]"""
+
+
 class Scan(Section):
     """The grid over which the search is repeated."""
 
     signals: list[str] = Field(min_length=1)
     """Signal samples injected one at a time."""
-    strengths: list[float] = Field(min_length=1)
+    strengths: Annotated[list[float], AfterValidator(_positive)] = Field(min_length=1)
     """Injected S/sqrt(B) in the signal region before any cut. [paper C: the axis of figures 4-7]"""
     instances: int = Field(10, ge=1)
     """Independent pseudo-data sets a signal and strength. [paper C]"""
     background_instances: int = Field(10, ge=0)
     """Pseudo-data sets without any signal. [default]"""
-    embeddings: list[Literal["id", "ip", "ep", "background", "raw"]] = Field(["id"], min_length=1)
+    embeddings: list[EMBEDDINGS] = Field(["id"], min_length=1)
     """What the classifier sees: the latent space of an encoder trained on everything (`id`), on all but the injected
     mass point (`ip`), on all but its family (`ep`), on the SM alone (`background`), or the nine features (`raw`).
     [paper C, section IV.1]"""
-    methods: list[Literal["cathode", "idealised", "supervised", "cut"]] = Field(["cathode"], min_length=1)
+    methods: list[METHODS] = Field(["cathode"], min_length=1)
     """How the background is known: from the sidebands (`cathode`), from an independent true sample (`idealised`);
     beside them the `supervised` bound and the best `cut` on one feature. [paper C; the last: default]"""
+    more: list[Grid] = Field([])
+    """Further parts, joined to this one: comparisons that need not be made everywhere. [default]"""
 
-    @field_validator("strengths")
-    @classmethod
-    def _positive(cls, values: list[float]) -> list[float]:
-        if any(v <= 0 for v in values):
-            raise ValueError(f"strength {min(values)} is not positive (runs without signal: background_instances)")
-        return values
+    @model_validator(mode="after")
+    def _known(self) -> Scan:
+        for number, grid in enumerate(self.more):
+            for name in grid.signals or []:
+                if name not in self.signals:
+                    raise ValueError(f"more[{number}].signals: {name!r} is not in scan.signals")
+        return self
+
+    def grids(self) -> list[dict[str, Any]]:
+        """All parts as the arguments of `raypipe.search.result.trial_grid`."""
+        first = self.model_dump(exclude={"more"})
+        return [first, *(first | grid.model_dump(exclude_none=True) for grid in self.more)]
 
 
 class Resources(Section):
