@@ -6,12 +6,14 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from raypipe.config import Config, load_config
 from raypipe.errors import UserError
+
+if TYPE_CHECKING:  # every command starts here: what only some of them need is imported where it is used
+    from raypipe.config import Config
 
 
 class Commands(click.Group):
@@ -41,6 +43,8 @@ def options(command: Callable) -> Callable:
 
 
 def load(path: Path, output: Path | None, overrides: tuple[str, ...]) -> Config:
+    from raypipe.config import load_config
+
     extra = [f"output={json.dumps(str(output))}"] if output else []
     return load_config(path, [*overrides, *extra])
 

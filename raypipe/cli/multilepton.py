@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from raypipe.cli.base import emit
-from raypipe.config.multilepton import MultileptonConfig
 from raypipe.errors import UserError
+
+if TYPE_CHECKING:
+    from raypipe.config.multilepton import MultileptonConfig
 
 
 def search(config: MultileptonConfig, as_json: bool, signal: str, strength: float, instance: int) -> None:

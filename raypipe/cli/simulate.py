@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from raypipe.cli.base import emit, load
-from raypipe.config import Config
 from raypipe.errors import UserError
+
+if TYPE_CHECKING:
+    from raypipe.config import Config
 
 
 @click.command()

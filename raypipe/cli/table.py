@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from raypipe.cli.base import emit
-from raypipe.config.table import TableConfig
 from raypipe.errors import UserError
+
+if TYPE_CHECKING:
+    from raypipe.config.table import TableConfig
 
 
 def search(config: TableConfig, as_json: bool, signal: str) -> None:

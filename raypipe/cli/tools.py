@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from raypipe.cli.base import emit
-from raypipe.config import Config, Section, load_config
 
 
 @click.command()
@@ -22,6 +21,7 @@ def doctor(path: Path | None, as_json: bool) -> None:
       raypipe doctor --config configs/contrastive/laptop.yaml
     """
     from raypipe.cluster.doctor import examine
+    from raypipe.config import load_config
 
     checks = examine(load_config(path) if path else None)
     for check in checks:
@@ -42,6 +42,8 @@ def config() -> None:
     Example:
       raypipe config | grep flow
     """
+
+    from raypipe.config import Config, Section
 
     def show(section: type[Section], prefix: str) -> None:
         for name, info in section.model_fields.items():

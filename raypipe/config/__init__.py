@@ -3,6 +3,7 @@
 from raypipe.config.base import Section
 from raypipe.config.contrastive import Config
 from raypipe.config.load import SEARCHES, load_config
+from raypipe.config.resources import Resources, Tracking
 from raypipe.config.sections import (
     Classifier,
     Embedding,
@@ -11,12 +12,10 @@ from raypipe.config.sections import (
     MassFit,
     MassWindow,
     PseudoData,
-    Resources,
     SampleSize,
     Scan,
     Selection,
     Simulate,
-    Tracking,
 )  # fmt: skip
 
 __all__ = [

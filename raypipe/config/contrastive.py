@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from raypipe.config.base import Section
+from raypipe.config.resources import Resources, Tracking
 from raypipe.config.sections import (
     Classifier,
     Embedding,
@@ -14,11 +15,9 @@ from raypipe.config.sections import (
     MassFit,
     MassWindow,
     PseudoData,
-    Resources,
     Scan,
     Selection,
     Simulate,
-    Tracking,
 )  # fmt: skip
 from raypipe.files import digest
 

@@ -10,17 +10,16 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from raypipe.config.base import Section
+from raypipe.config.resources import Resources, Tracking
 from raypipe.config.sections import (
     Classifier,
     Flow,
     MassFit,
     MassWindow,
     PseudoData,
-    Resources,
     Scan,
     Selection,
     Simulate,
-    Tracking,
 )  # fmt: skip
 from raypipe.files import digest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,21 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from raypipe.config.base import Section
-from raypipe.config.contrastive import Config
-from raypipe.config.haxad import HaxadConfig
-from raypipe.config.multilepton import MultileptonConfig
-from raypipe.config.read import ReadConfig
 from raypipe.config.sections import SampleSize
-from raypipe.config.simulation import Simulation
-from raypipe.config.table import TableConfig
 from raypipe.errors import UserError
 
-SEARCHES: dict[str, type[Section]] = {
-    "contrastive": Config, "haxad": HaxadConfig, "multilepton": MultileptonConfig, "table": TableConfig,
-    "read": ReadConfig, "none": Simulation,
+SEARCHES = {
+    "contrastive": "contrastive.Config", "haxad": "haxad.HaxadConfig", "multilepton": "multilepton.MultileptonConfig",
+    "table": "table.TableConfig", "read": "read.ReadConfig", "none": "simulation.Simulation",
 }  # fmt: skip
-"""The model of every value that the key `search` may have; `contrastive` when a file does not say."""
+"""Module and model of every value that the key `search` may have; `contrastive` when a file does not say. By name,
+since building all models takes longer than many a command."""
+
+
+def model_of(search: str) -> type[Section]:
+    """The configuration model of a search."""
+    module, name = SEARCHES[search].split(".")
+    return getattr(importlib.import_module(f"raypipe.config.{module}"), name)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
@@ -49,10 +51,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
     search = values.get("search", "contrastive")
     if search not in SEARCHES:
         raise UserError(f"{source}: search = {search!r}: known searches: {', '.join(SEARCHES)}")
+    model = model_of(search)
     try:
-        return SEARCHES[search].model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(_one_line(source, error, SEARCHES[search])) from error
+        raise UserError(_one_line(source, error, model)) from error
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

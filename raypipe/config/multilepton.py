@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from raypipe.config.base import Section
-from raypipe.config.sections import Resources, Simulate, Tracking
+from raypipe.config.resources import Resources, Tracking
+from raypipe.config.sections import Simulate
 from raypipe.files import digest
 
 LOSSES = ("mlc", "bce")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from raypipe.config.base import Section
-from raypipe.config.sections import Resources
+from raypipe.config.resources import Resources
 
 Column = Annotated[
     str | int, BeforeValidator(lambda v: int(v) if isinstance(v, str) and v.lstrip("-").isdigit() else v)

@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from raypipe.config.base import Section
-from raypipe.config.sections import Resources, Simulate
+from raypipe.config.resources import Resources
+from raypipe.config.sections import Simulate
 
 
 class Simulation(Section):

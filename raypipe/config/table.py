@@ -9,7 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from raypipe.config.base import Section
 from raypipe.config.classify import WEAK_SIGNAL
 from raypipe.config.read import Column, Columns, Source
-from raypipe.config.sections import Classifier, Flow, MassFit, MassWindow, Resources
+from raypipe.config.resources import Resources
+from raypipe.config.sections import Classifier, Flow, MassFit, MassWindow
 from raypipe.files import digest
 
 

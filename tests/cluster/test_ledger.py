@@ -7,6 +7,9 @@ import ctypes
 import math
 import multiprocessing
 import os
+import resource
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -19,6 +22,7 @@ from raypipe.cluster.storage import DiskFull, Store
 from raypipe.cluster.watch import Price, announce, newest_scan, status
 from raypipe.errors import UserError
 from raypipe.search.result import Result, Trial
+from tests.conftest import ROOT
 
 MANY = 10_000
 
@@ -156,13 +160,16 @@ def test_ten_thousand_rows(tmp_path):
     book.compact()
 
     def least(work) -> float:
-        """The machine is shared: the best of three is the code's own time."""
-        times = []
-        for _ in range(3):
+        """The machine is shared: the best of a few tries is the code's own time."""
+        best = math.inf
+        for _ in range(8):
             began = time.perf_counter()
             work()
-            times.append(time.perf_counter() - began)
-        return min(times)
+            best = min(best, time.perf_counter() - began)
+            if best < 1:
+                break
+            time.sleep(1)
+        return best
 
     assert least(lambda: Ledger(tmp_path).record(keys[-1], trials[keys[-1]], Result(rows_of(MANY)))) < 1
     assert least(lambda: status(Ledger(tmp_path))) < 1
@@ -172,6 +179,34 @@ def test_ten_thousand_rows(tmp_path):
     assert now.cpu_hours == pytest.approx(MANY * 36 / 3600)
     assert now.cost == pytest.approx(50.0)
     assert len(Ledger(tmp_path).rows(keys)) == MANY + 1
+
+    # The whole command, imports and all: processor time, which a busy machine does not stretch.
+    command = [sys.executable, "-m", "raypipe.cli", "scan", "--config", str(ROOT / "configs/contrastive/laptop.yaml"),
+               "--status", f"resources.storage={tmp_path}", f"output={tmp_path}"]  # fmt: skip
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert f"{MANY} of {MANY} done" in " ".join(done.stderr.split())
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+@pytest.mark.parametrize("command", [["--help"], ["scan", "--help"], ["config"], ["scan", "--status"]])
+def test_light_commands_import_nothing_heavy(tmp_path, command):
+    if command[-1] == "--status":
+        announce(Ledger(tmp_path / "ledger"), {"a" * 20: Trial("s", 1.0, 0)}, Price(), "scan")
+        command = [*command, "--config", str(ROOT / "configs/contrastive/laptop.yaml"), "--output", str(tmp_path)]
+    code = (
+        "import sys; from raypipe.cli import main\n"
+        f"main({command!r}, standalone_mode=False)\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules} & {'ray', 'torch', 'mlflow', 'scipy', 'xgboost'}))\n"
+        "print('raypipe.config.sections' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    heavy, config = done.stdout.splitlines()[-2:]
+    assert heavy == "[]"
+    assert config == str("--help" not in command)
 
 
 def test_status_of_an_empty_ledger_is_one_line(tmp_path):
