@@ -67,8 +67,9 @@ def ledger(output: Path) -> dict[str, list[dict]]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Path, dict]:
     """A whole run, and the summary it printed."""
-    output = tmp_path_factory.mktemp("run") / "demo"
-    done = run("scan", output, "--json")
+    folder = tmp_path_factory.mktemp("run")
+    output = folder / "demo"
+    done = run("scan", output, "--json", f"resources.artefacts={folder / 'shared'}")
     assert done.returncode == 0, done.stderr[-3000:]
     return output, json.loads(done.stdout)
 
@@ -176,6 +177,25 @@ def test_second_run_reuses_everything(finished):
     summary = json.loads(again.stdout)
     assert summary["results"] == first["results"]
     assert summary["stage_seconds"]["simulate"] == first["stage_seconds"]["simulate"]
+
+
+def test_another_output_folder_trains_nothing_and_has_the_same_rows(finished, tmp_path):
+    output, first = finished
+    shared = output.parent / "shared"
+    kinds = {path.name: len(list(path.iterdir())) for path in shared.iterdir()}
+    assert kinds == {"shards": kinds["shards"], "encoders": 1, "stages": 1}
+    assert kinds["shards"] >= len(SAMPLES)
+    stamps = {f: f.stat().st_mtime_ns for f in shared.rglob("*.*")}
+    done = run("scan", tmp_path / "other", "--json", f"resources.artefacts={shared}", "tracking.enabled=false")
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = json.loads(done.stdout)
+    assert {"train_encoder", "embed"}.isdisjoint(summary["stage_seconds"])
+    assert summary["results"] == first["results"]
+    assert ledger(tmp_path / "other") == ledger(output)
+    assert {f: f.stat().st_mtime_ns for f in shared.rglob("*.*")} == stamps
+    assert len(list((shared / "stages" / "flow").iterdir())) == 4  # one a trial
+    for name in ("encoder.pt", "latents.parquet"):
+        assert (tmp_path / "other" / "encoder" / name).samefile(output / "encoder" / name)
 
 
 def test_killed_scan_goes_on_and_one_worker_gives_the_bits_of_two(finished, tmp_path):

@@ -42,6 +42,8 @@ class Rules:
 
     store: Store
     """Where the ledger is."""
+    shared: Store
+    """Where the stages of its trials are."""
     driver: str
     """Id of the driver; trials that another living driver is running are left to it."""
     threads: int = 1

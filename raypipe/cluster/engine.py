@@ -64,7 +64,7 @@ def run_scan(
     _sweep(book)
     threads = max(1, math.floor(resources.trial_cpus))
     with Heartbeat(book) as beat:
-        rules = Rules(book.store, beat.id, threads, resources.trial_timeout, resources.max_failures)
+        rules = Rules(book.store, book.shared, beat.id, threads, resources.trial_timeout, resources.max_failures)
         trainable = tune.with_resources(
             # Once a scan, not once a window: each call puts the inputs into the object store anew.
             tune.with_parameters(_trainable, function=function, inputs=inputs, rules=rules),
@@ -166,7 +166,7 @@ def _trainable(given: dict[str, Any], function: Function, inputs: Any, rules: Ru
     from ray import tune
 
     limit_threads(rules.threads)
-    book = Ledger(rules.store)
+    book = Ledger(rules.store, rules.shared)
     device = "cuda" if ray.get_gpu_ids() else "cpu"
     pack = given["pack"]
     for key, trial in zip(pack["keys"], pack["trials"], strict=True):

@@ -33,6 +33,8 @@ from raypipe.search.contrastive import Tables, prepare_tables
 from raypipe.search.haxad import search
 from raypipe.search.result import Result, Trial
 
+EMBEDDING = ("vae.pt", "latents.parquet", "encoder.json", "latents.json")
+"""Files of the autoencoder's folder that runs share; records last."""
 COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "features"]
 
 
@@ -58,7 +60,11 @@ class HaxadRun(Run):
             {"events": manifest["key"], "embedding": vae.model_dump(mode="json"), "seed": self.config.seed,
              "code": code_digest("events", "models", "fit")}
         )  # fmt: skip
+        files = {name: folder / name for name in EMBEDDING}
         if (done := load_latents(folder, key)) is not None:
+            self.artefacts.give("encoders", key, files)
+            return done
+        if self.artefacts.take("encoders", key, files) and (done := load_latents(folder, key)) is not None:
             return done
         with self.timed("train_encoder"), progress_bar("train autoencoder", vae.epochs) as bar:
             model, history = self._train(lambda r: bar(1, f"error {r['error']:.2f}, KL {r['kl']:.2f}"))
@@ -76,6 +82,9 @@ class HaxadRun(Run):
         write_table(table, folder / "latents.parquet")
         record = {"key": key, "rows": table.num_rows, "digest": file_digest(folder / "latents.parquet")}
         write_json(folder / "latents.json", record)
+        if not self.artefacts.give("encoders", key, files):  # another run was first: all go on with the same bits
+            self.artefacts.take("encoders", key, files)
+            return load_latents(folder, key) or (table, record)
         return table, record
 
     def _train(self, on_epoch: Any) -> tuple[FeatureVae, list[dict[str, float]]]:

@@ -35,10 +35,12 @@ class Ledger:
 
     Args:
         where: path or URL, or an open `Store`.
+        shared: where ``stages/`` is instead, so that several ledgers share them.
     """
 
-    def __init__(self, where: str | Path | Store) -> None:
+    def __init__(self, where: str | Path | Store, shared: Store | None = None) -> None:
         self.store = where if isinstance(where, Store) else Store(where)
+        self.shared = shared or self.store
         self._pieces: dict[str, dict[str, tuple[float | None, str]]] = {}
 
     def __str__(self) -> str:
@@ -178,20 +180,20 @@ class Ledger:
         import torch
 
         name = f"stages/{kind}/{key}.pt"
-        data = self.store.read(name)
+        data = self.shared.read(name)
         if data is not None:
             try:
                 return torch.load(io.BytesIO(data), weights_only=True)
             except (RuntimeError, EOFError, ValueError):  # damaged: make it again
-                self.store.delete(name)
+                self.shared.delete(name)
         state = make()
-        self.store.write(name, _torch_bytes(state))
+        self.shared.write(name, _torch_bytes(state))
         return state
 
     def flow_file(self, key: str, row: dict[str, Any], folder: Path) -> Path | None:
         """The background model of a finished trial as a file in ``folder``, or None if it has none."""
         stage = row.get("flow_stage")
-        data = self.store.read(f"stages/flow/{stage}.pt" if stage else f"flows/{key}.pt")
+        data = self.shared.read(f"stages/flow/{stage}.pt") if stage else self.store.read(f"flows/{key}.pt")
         if data is None:
             return None
         path = folder / "flow.pt"
@@ -200,15 +202,18 @@ class Ledger:
 
 
 def open_ledger(config: Any) -> Ledger:
-    """The ledger of a run: ``resources.storage`` if that is set, else a folder of its output.
+    """The ledger of a run: ``resources.storage`` if that is set, else a folder of its output; the stages of its trials
+    are in ``resources.artefacts`` if that is set.
 
     Raises:
         UserError: a local folder outside RAYPIPE_OUTPUT_ROOT.
     """
     store = Store(config.resources.storage or Path(config.output) / "ledger")
-    if store.local is not None:
-        inside_output_root(store.local)
-    return Ledger(store)
+    shared = Store(config.resources.artefacts) if config.resources.artefacts else None
+    for where in (store, shared):
+        if where is not None and where.local is not None:
+            inside_output_root(where.local)
+    return Ledger(store, shared)
 
 
 def plain_fields(trial: Any) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class MultileptonRun(Run):
             return dataset.read_manifest(self.events)
         self.ray()
         with self.timed("simulate", add=True):
-            return simulation.simulate(self.config, self.folder)
+            return simulation.simulate(self.config, self.folder, artefacts=self.artefacts)
 
     def inputs(self) -> tuple[Tables, dict[str, float], str]:
         """Pools, acceptance of each signal, and the hash of what the pools are made of."""

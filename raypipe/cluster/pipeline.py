@@ -17,6 +17,7 @@ import pyarrow as pa
 from raypipe import __version__
 from raypipe.cluster import embed as embedding
 from raypipe.cluster import simulate as simulation
+from raypipe.cluster.artefacts import open_artefacts
 from raypipe.cluster.ledger import Ledger, open_ledger
 from raypipe.cluster.live import run_with_progress
 from raypipe.cluster.memory import MemoryWatch
@@ -38,6 +39,8 @@ from raypipe.search.embeddings import encoder_config, raw_representation, repres
 from raypipe.search.result import NO_SIGNAL, Trial
 from raypipe.simulate import dataset
 
+EMBEDDING = ("encoder.pt", "latents.parquet", "encoder.json", "latents.json")
+"""Files of an encoder's folder that runs share; records last."""
 PACKAGES = ("ray", "torch", "nflows", "xgboost", "numpy", "pyarrow", "mlflow", "pythia8mc", "fastjet", "iminuit")
 
 
@@ -51,6 +54,7 @@ class Run:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.folder = check_writable(config.output)
+        self.artefacts = open_artefacts(config)
         self._stack = contextlib.ExitStack()
         self._ray = False
         self._times_path = self.folder / "stages.json"
@@ -101,7 +105,7 @@ class Run:
             return dataset.read_manifest(self.events)
         self.ray()
         with self.timed("simulate", add=True):
-            return simulation.simulate(self.config, self.folder)
+            return simulation.simulate(self.config, self.folder, artefacts=self.artefacts)
 
     def encoder_folder(self, name: str, member: int) -> Path:
         """Where an encoder and its latents are; the first of `id` is the one that reports show."""
@@ -115,7 +119,10 @@ class Run:
         folder = self.encoder_folder(name, member)
         config = encoder_config(self.config, name, member, sample_groups())
         title = "" if (name, member) == ("id", 0) else f" {name} {member}"
-        found = load_encoder(folder, encoder_key(config, manifest))
+        key, files = encoder_key(config, manifest), {name: folder / name for name in EMBEDDING}
+        found = load_encoder(folder, key)
+        if found is None and self.artefacts.take("encoders", key, files):
+            found = load_encoder(folder, key)
         if found is None:
             self.ray()
             with (
@@ -127,12 +134,17 @@ class Run:
                     on_epoch=lambda r: bar(1, f"contrastive {r['contrastive']:.3f}, KL {r['kl']:.2f}"),
                 )  # fmt: skip
         record = found[1]
-        done = embedding.load_latents(folder, embedding.latents_key(manifest, record))
+        latents = embedding.latents_key(manifest, record)
+        there = done = embedding.load_latents(folder, latents)
         if done is None:
             self.ray()
             rows = sum(sample["n"] for sample in manifest["samples"].values())
             with self.timed("embed", add=True), progress_bar(f"embed events{title}", rows) as bar:
                 done = embedding.embed_events(config, self.events, folder, manifest, record, on_rows=bar)
+        if not self.artefacts.give("encoders", key, files) and there is None:
+            # Another run was first. Sums round differently there; from here on both have the same bits.
+            self.artefacts.take("encoders", key, files)
+            done = embedding.load_latents(folder, latents) or done
         return done
 
     def tables(self, trials: Sequence[Trial]) -> tuple[dict[str, list[Tables]], dict[str, list[str]]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raypipe.cluster.artefacts import Artefacts
 from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.files import check_writable
@@ -33,7 +35,9 @@ def is_complete(config: Config, folder: str | Path) -> bool:
     return dataset.is_complete(dataset.plan(config), events_folder(folder))
 
 
-def simulate(config: Config, folder: str | Path, *, concurrency: int | None = None) -> dict[str, Any]:
+def simulate(
+    config: Config, folder: str | Path, *, concurrency: int | None = None, artefacts: Artefacts | None = None
+) -> dict[str, Any]:
     """Make the data set of ``config`` in ``<folder>/events`` and return its manifest (`raypipe.simulate.dataset`).
 
     What is finished is kept: a killed run loses only the shards that were running. A complete data set returns at
@@ -42,6 +46,7 @@ def simulate(config: Config, folder: str | Path, *, concurrency: int | None = No
     Args:
         folder: output folder of the run.
         concurrency: most shards at the same time; as many as Ray has cores when not given. Never changes a number.
+        artefacts: where shards that another run has made are looked for, and new ones are left.
 
     Raises:
         UserError: an unknown sample or card, or a folder that cannot be written.
@@ -51,20 +56,46 @@ def simulate(config: Config, folder: str | Path, *, concurrency: int | None = No
     events = events_folder(folder)
     if dataset.is_complete(wanted, events):
         return dataset.read_manifest(events)
-    check_writable(events)
+    shared = Shared(artefacts or Artefacts(None), check_writable(events).resolve())
     done = {
         name: {
             number: sidecar
             for number in range(sample.expected)
-            if (sidecar := sample.shard(number).finished(events)) is not None
+            if (sidecar := shared.finished(sample.shard(number))) is not None
         }
         for name, sample in wanted.samples.items()
     }
-    _make_missing(wanted, events.resolve(), done, concurrency)
+    _make_missing(wanted, shared, done, concurrency)
     return dataset.assemble(wanted, events, {name: [found[i] for i in sorted(found)] for name, found in done.items()})
 
 
-def _needed(wanted: Plan, name: str, done: dict[int, dict[str, Any]], events: Path) -> list[Shard]:
+@dataclass(frozen=True)
+class Shared:
+    """The shards of a data set folder and of other runs."""
+
+    artefacts: Artefacts
+    events: Path
+    """Folder of the data set."""
+
+    def _files(self, shard: Shard) -> dict[str, Path]:
+        path = shard.path(self.events)
+        return {"events.parquet": path, "events.json": path.with_suffix(".json")}
+
+    def finished(self, shard: Shard) -> dict[str, Any] | None:
+        """The sidecar of a shard that is here, or that another run has made and is here from now on."""
+        if (sidecar := shard.finished(self.events)) is not None:
+            self.give(shard)
+            return sidecar
+        if self.artefacts.take("shards", shard.key, self._files(shard)):
+            return shard.finished(self.events)
+        return None
+
+    def give(self, shard: Shard) -> None:
+        """Leave a shard for other runs."""
+        self.artefacts.give("shards", shard.key, self._files(shard))
+
+
+def _needed(wanted: Plan, name: str, done: dict[int, dict[str, Any]], shared: Shared) -> list[Shard]:
     """The shards that one sample still lacks, none as long as earlier ones decide how many; adds those found."""
     sample = wanted.samples[name]
     lacking = [number for number in range(sample.expected) if number not in done]
@@ -72,7 +103,7 @@ def _needed(wanted: Plan, name: str, done: dict[int, dict[str, Any]], events: Pa
         return [sample.shard(number) for number in lacking]
     while more := sample.missing([done[number] for number in range(len(done))]):
         extra = [sample.shard(number) for number in range(len(done), len(done) + more)]
-        found = {shard.number: sidecar for shard in extra if (sidecar := shard.finished(events)) is not None}
+        found = {shard.number: sidecar for shard in extra if (sidecar := shared.finished(shard)) is not None}
         if len(found) < len(extra):
             lacking = [shard for shard in extra if shard.number not in found]
             done |= found
@@ -81,9 +112,9 @@ def _needed(wanted: Plan, name: str, done: dict[int, dict[str, Any]], events: Pa
     return []
 
 
-def _make_missing(wanted: Plan, events: Path, done: Sidecars, concurrency: int | None) -> None:
+def _make_missing(wanted: Plan, shared: Shared, done: Sidecars, concurrency: int | None) -> None:
     """Run shards until every sample has enough events, adding their sidecars to ``done``."""
-    waiting = deque(shard for name in wanted.samples for shard in _needed(wanted, name, done[name], events))
+    waiting = deque(shard for name in wanted.samples for shard in _needed(wanted, name, done[name], shared))
     if not waiting:
         return
     import ray
@@ -92,6 +123,17 @@ def _make_missing(wanted: Plan, events: Path, done: Sidecars, concurrency: int |
     limit = concurrency or max(1, 2 * int(ray.cluster_resources().get("CPU", 1)))
     running: dict[Any, Shard] = {}
     open_shards = {name: sum(shard.process.name == name for shard in waiting) for name in wanted.samples}
+
+    def ended(shard: Shard, sidecar: dict[str, Any]) -> None:
+        name = shard.process.name
+        done[name][shard.number] = sidecar
+        table.add(name, sidecar["n_selected"])
+        open_shards[name] -= 1
+        if open_shards[name] == 0:
+            more = _needed(wanted, name, done[name], shared)
+            open_shards[name] = len(more)
+            waiting.extend(more)
+
     with SampleTable({name: sample.events for name, sample in wanted.samples.items()}) as table:
         for name, found in done.items():
             table.found(name, sum(sidecar["n_selected"] for sidecar in found.values()))
@@ -99,19 +141,16 @@ def _make_missing(wanted: Plan, events: Path, done: Sidecars, concurrency: int |
             while waiting or running:
                 while waiting and len(running) < limit:
                     shard = waiting.popleft()
-                    running[task.remote(shard, str(events))] = shard
                     table.begin(shard.process.name)
-                for reference in ray.wait(list(running), num_returns=1)[0]:
+                    if (sidecar := shared.finished(shard)) is not None:  # another run has made it meanwhile
+                        ended(shard, sidecar)
+                    else:
+                        running[task.remote(shard, str(shared.events))] = shard
+                for reference in ray.wait(list(running), num_returns=1)[0] if running else ():
                     shard = running.pop(reference)
-                    name = shard.process.name
-                    sidecar = _result(ray, reference, shard, events)
-                    done[name][shard.number] = sidecar
-                    table.add(name, sidecar["n_selected"])
-                    open_shards[name] -= 1
-                    if open_shards[name] == 0:
-                        more = _needed(wanted, name, done[name], events)
-                        open_shards[name] = len(more)
-                        waiting.extend(more)
+                    sidecar = _result(ray, reference, shard, shared.events)
+                    shared.give(shard)
+                    ended(shard, sidecar)
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)

@@ -35,6 +35,10 @@ class Resources(Section):
     storage: str | None = None
     """Where the ledger is: a path or a URL (file, s3, gs, ...); `ledger` in the output folder when not given.
     [default]"""
+    artefacts: str | None = None
+    """Folder that runs share: simulated events, encoders with their latents, and flows are looked up there by the hash
+    of all that determines them, and left there for others; each run keeps to its output folder when not given.
+    [default]"""
     price_cpu_hour: float = Field(0.0, ge=0)
     """Price of one core for one hour, for the cost of a scan. [default: free]"""
     price_gpu_hour: float = Field(0.0, ge=0)

@@ -1,0 +1,135 @@
+"""What runs share: finished work by the hash of all that determines it, in one folder that no run owns.
+
+Layout of ``resources.artefacts``::
+
+    shards/<key>/       simulated events of one shard and their sidecar (key: `raypipe.simulate.dataset.Shard.key`)
+    encoders/<key>/     encoder, its record, the latents of all events and their record (key: of the encoder)
+    stages/flow/        background models (`raypipe.cluster.ledger.Ledger.stage`)
+
+A run takes what it needs into its output folder, by a link where the file system has links, and leaves there what it
+has made. Nothing is ever changed in place, so that a link can be shared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raypipe.cluster.storage import DiskFull, is_full
+from raypipe.errors import UserError
+from raypipe.files import check_writable, file_digest, make_directory, read_json, write_json
+
+DIGESTS = "digests.json"
+"""File of an artefact with the hashes of the others."""
+
+
+class Artefacts:
+    """A folder of artefacts, each a folder of files that appears whole or not at all: by one rename.
+
+    No locks: of two runs that finish the same artefact one is first, and the other's is dropped.
+
+    Args:
+        root: the folder; None shares nothing.
+
+    Raises:
+        UserError: a URL (links and folders need a file system), or a folder that cannot be written.
+    """
+
+    def __init__(self, root: str | Path | None) -> None:
+        if root is not None and "://" in str(root):
+            raise UserError(f"resources.artefacts = {root}: expected a folder that all machines see, not a URL")
+        self.root = None if root is None else check_writable(root)
+
+    def _place(self, kind: str, key: str) -> Path:
+        assert self.root is not None
+        return self.root / kind / key
+
+    def take(self, kind: str, key: str, files: Mapping[str, Path]) -> bool:
+        """Put the files of an artefact where ``files`` says (name -> path), in that order; False if it is not there.
+
+        A damaged artefact is removed and counts as absent.
+        """
+        if self.root is None:
+            return False
+        place = self._place(kind, key)
+        try:
+            digests = read_json(place / DIGESTS)
+            whole = all(file_digest(place / name) == digests[name] for name in files)
+        except FileNotFoundError:
+            if not place.exists():
+                return False
+            whole = False
+        except (UserError, KeyError, TypeError, OSError):
+            whole = False
+        if not whole:
+            _remove(place)
+            return False
+        for name, path in files.items():
+            make_directory(path.parent)
+            _put(place / name, path)
+        return True
+
+    def give(self, kind: str, key: str, files: Mapping[str, Path]) -> bool:
+        """Leave finished files for others; False if somebody else was first (theirs stays).
+
+        Raises:
+            UserError: the files cannot be written there.
+        """
+        if self.root is None:
+            return True
+        place = self._place(kind, key)
+        if place.exists():
+            return False
+        make_directory(place.parent)
+        temporary = place.parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{key}"
+        try:
+            temporary.mkdir()
+            for name, path in files.items():
+                _put(path, temporary / name)
+            write_json(temporary / DIGESTS, {name: file_digest(temporary / name) for name in files})
+            os.rename(temporary, place)  # refuses a folder that is not empty
+            return True
+        except OSError as error:
+            if place.exists():
+                return False
+            if is_full(error):
+                raise DiskFull(f"{place}: no space left on this disk; free some, run the same again") from error
+            raise UserError(f"{place}: cannot be written: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def open_artefacts(config: Any) -> Artefacts:
+    """The artefacts of a configuration: those of ``resources.artefacts``."""
+    return Artefacts(config.resources.artefacts)
+
+
+def _put(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source``, or a copy where there are no links; whole or not at all."""
+    temporary = target.parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{target.name}"
+    try:
+        try:
+            os.link(source, temporary)
+        except FileNotFoundError:
+            raise
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, temporary)
+            with open(temporary, "rb") as handle:
+                os.fsync(handle.fileno())
+        os.replace(temporary, target)
+    finally:
+        # A rename onto another link of the same file does nothing and leaves both names.
+        temporary.unlink(missing_ok=True)
+
+
+def _remove(place: Path) -> None:
+    """Move a damaged artefact out of sight, then delete it: nobody sees half of it."""
+    gone = place.parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}-damaged"
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(place, gone)
+    shutil.rmtree(gone, ignore_errors=True)
