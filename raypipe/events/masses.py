@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from raypipe.errors import UserError
-from raypipe.events.spectra import Spectrum, find_columns, spectrum_from_columns, spectrum_from_mapping
+from raypipe.events.columns import find_columns
+from raypipe.events.spectra import Spectrum, spectrum_from_columns, spectrum_from_mapping
 from raypipe.events.tables1d import read_columns, read_root
 
 
@@ -36,7 +37,7 @@ def load_masses(
     """Event masses or a published histogram, whichever the file holds.
 
     Args:
-        path: .root, .parquet, .csv/.tsv/.txt/.dat, .json, .npy or .npz.
+        path: .root, .parquet, .csv/.tsv/.txt/.dat (also .gz), .json, .yaml (HEPData), .h5, .npy or .npz.
         column, branch: the mass column of an event table, the branch of a ROOT tree, or the name of a histogram
             (``a+b`` adds histograms of one file). tree: path of the tree inside the ROOT file.
         weight: column of event weights.
@@ -55,6 +56,7 @@ def load_masses(
         if path.suffix == ".root":
             found: Any = read_root(path, tree, name, weight)
             if isinstance(found, Spectrum):
+                _no_weight(weight, path)
                 return found.scaled(scale, density)
             columns = found
         else:
@@ -75,14 +77,17 @@ def interpret(
     if y is None and x is None:
         spectrum = spectrum_from_mapping(columns, name, str(path))
         if spectrum is not None:
+            _no_weight(weight, path)
             return spectrum.scaled(scale, density)
-    if name is None or y is not None:
-        wanted = find_columns(columns, x, y, error, str(path))
-        if wanted is not None:
-            return spectrum_from_columns(columns, wanted, str(path)).scaled(scale, density)
+    wanted = _roles(columns, name, x, y, error, str(path)) if weight is None or y is not None else None
+    if wanted is not None:
+        _no_weight(weight, path)
+        return spectrum_from_columns(columns, wanted, str(path)).scaled(scale, density)
     arrays = {key: np.asarray(value) for key, value in columns.items() if np.ndim(value) == 1}
     if name is None:
         numeric = [key for key, value in arrays.items() if np.issubdtype(value.dtype, np.number)]
+        if len(numeric) != 1 and len(arrays) == 1:
+            numeric = list(arrays)
         if len(numeric) != 1:
             raise UserError(f"{path}: say which column is the mass (--column): there are {_names(columns)}")
         name = numeric[0]
@@ -96,11 +101,38 @@ def interpret(
     return Masses(values[good], None if weights is None else weights[good], f"{path}:{name}", int((~good).sum()))
 
 
+def _roles(
+    columns: dict[str, Any], name: str | None, x: str | None, y: str | None, error: str | None, source: str
+) -> dict[str, str] | None:
+    """Columns of a histogram, or None where they are an event table.
+
+    ``--column`` names the masses of events; beside columns of bin edges, which no event table has, it names contents.
+    """
+    if name is None or y is not None or x is not None:
+        return find_columns(columns, x, y, error, source)
+    if name not in columns:
+        return None
+    found = find_columns(columns, None, name, error, source) if _has_edges(columns, error, source) else None
+    return found if found and "low" in found and name not in (found["low"], found["high"]) else None
+
+
+def _has_edges(columns: dict[str, Any], error: str | None, source: str) -> bool:
+    found = find_columns(columns, None, None, error, source)
+    return found is not None and "low" in found
+
+
+def _no_weight(weight: str | None, path: str | Path) -> None:
+    if weight is not None:
+        raise UserError(f"{path}: it holds a histogram: --weight {weight} is for event masses")
+
+
 def numbers(arrays: dict[str, np.ndarray], name: str, path: str | Path) -> np.ndarray:
     """One column as float64, or a `UserError` that names what is there."""
     if name not in arrays:
         raise UserError(f"{path}: no column {name!r}: there are {_names(arrays)}")
     try:
+        if np.asarray(arrays[name]).dtype.kind in "bc":
+            raise TypeError("not a real number")
         return np.asarray(arrays[name], float)
     except (TypeError, ValueError) as problem:
         raise UserError(f"{path}: column {name!r} is not numeric") from problem

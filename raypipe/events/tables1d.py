@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
@@ -14,11 +15,16 @@ from raypipe.errors import UserError
 from raypipe.events.spectra import Spectrum
 
 TEXT = {".csv", ".tsv", ".txt", ".dat"}
+MOST_COLUMNS = 20
+"""Columns of an array above which it is taken for something else than a table."""
 
 
 def read_columns(path: Path) -> dict[str, Any]:
-    """Columns of a Parquet, text, JSON, YAML (HEPData) or NumPy file."""
+    """Columns of a Parquet, text (also gzipped), JSON, YAML (HEPData), HDF5 or NumPy file."""
     suffix = path.suffix.lower()
+    if suffix == ".gz" and Path(path.stem).suffix.lower() in TEXT:
+        with gzip.open(path, "rt", encoding="utf-8-sig") as file:
+            return read_text(file.read())
     if suffix in {".parquet", ".pq"}:
         import pyarrow.parquet as pq
 
@@ -26,12 +32,14 @@ def read_columns(path: Path) -> dict[str, Any]:
         return {name: table.column(name).to_numpy() for name in table.column_names}
     if suffix == ".npz":
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return _histogram_pair({name: archive[name] for name in archive.files})
     if suffix == ".npy":
         array = np.load(path, allow_pickle=False)
         if array.dtype.names:
             return {name: array[name] for name in array.dtype.names}
         return _numbered(array)
+    if suffix in {".h5", ".hdf5"}:
+        return _read_hdf5(path)
     if suffix == ".json":
         return _mapping(json.loads(path.read_text(encoding="utf-8")))
     if suffix in {".yaml", ".yml"}:
@@ -40,7 +48,8 @@ def read_columns(path: Path) -> dict[str, Any]:
         return _hepdata(yaml.safe_load(path.read_text(encoding="utf-8")))
     if suffix in TEXT:
         return read_text(path.read_text(encoding="utf-8-sig"))
-    raise UserError(f"{path}: unknown kind of file {suffix!r}: use .root, .parquet, .csv, .txt, .json, .npy or .npz")
+    raise UserError(f"{path}: unknown kind of file {suffix!r}: use .root, .parquet, .csv, .txt, .json, .yaml, .h5, "
+                    ".npy or .npz")  # fmt: skip
 
 
 def read_text(text: str) -> dict[str, np.ndarray]:
@@ -65,17 +74,22 @@ def read_text(text: str) -> dict[str, np.ndarray]:
         names = above if len(above) == width else []
     frame = pd.read_csv(io.StringIO("\n".join(lines)), sep=separator, header=None, comment="#", skipinitialspace=True)
     names = names if len(names) == frame.shape[1] else [str(k) for k in range(frame.shape[1])]
+    seen: dict[str, int] = {}
+    for k, name in enumerate(names):  # HEPData repeats "stat +" after every column
+        seen[name] = seen.get(name, 0) + 1
+        names[k] = name if seen[name] == 1 else f"{name} ({seen[name]})"
     return {name: frame.iloc[:, k].to_numpy() for k, name in enumerate(names)}
 
 
 def read_root(path: Path, tree: str | None, name: str | None, weight: str | None) -> Spectrum | dict[str, np.ndarray]:
-    """A histogram (TH1) or branches of a tree, from a ROOT file."""
+    """A histogram (TH1), the points of a graph, or branches of a tree, from a ROOT file."""
     import uproot
 
     with uproot.open(path) as file:
         kinds = file.classnames()
         bare = {key.split(";")[0]: kind for key, kind in kinds.items()}
         histograms = [key for key, kind in bare.items() if kind.startswith(("TH1", "TProfile"))]
+        graphs = [key for key, kind in bare.items() if kind.startswith("TGraph") and "2D" not in kind]
         trees = [key for key, kind in bare.items() if kind in ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")]
         if tree is None and (name in histograms or (name is None and len(histograms) == 1 and not trees)):
             histogram = file[name or histograms[0]]
@@ -83,6 +97,8 @@ def read_root(path: Path, tree: str | None, name: str | None, weight: str | None
             variances = histogram.variances(flow=False)
             errors = None if variances is None else np.sqrt(variances)
             return Spectrum(edges[:-1], edges[1:], np.asarray(values, float), errors, f"{path}:{name or histograms[0]}")
+        if tree is None and (name in graphs or (name is None and len(graphs) == 1 and not trees and not histograms)):
+            return _graph(file[name or graphs[0]])
         if tree is None:
             if len(trees) != 1:
                 raise UserError(f"{path}: say which tree or histogram (--tree, --branch): there are {', '.join(bare)}")
@@ -102,6 +118,51 @@ def read_root(path: Path, tree: str | None, name: str | None, weight: str | None
             columns[weight] = np.repeat(columns[weight], counts)
         columns[name] = np.concatenate([np.asarray(row, float) for row in columns[name]])
     return columns
+
+
+def _graph(graph: Any) -> dict[str, np.ndarray]:
+    """Points of a TGraph, TGraphErrors or TGraphAsymmErrors; errors along x are taken as half bin widths."""
+    member = lambda *names: next((np.asarray(graph.member(n), float) for n in names if graph.has_member(n)), None)  # noqa: E731
+    x, left, right = member("fX"), member("fEXlow", "fEX"), member("fEXhigh", "fEX")
+    columns = {"x": x, "y": member("fY")}
+    if x is not None and left is not None and right is not None and (left + right > 0).all():
+        columns = {"low": x - left, "high": x + right, "y": columns["y"]}
+    down, up = member("fEYlow", "fEY"), member("fEYhigh", "fEY")
+    if up is not None and down is not None and (up + down > 0).any():
+        columns |= {"err_up": up, "err_down": down}
+    return {name: values for name, values in columns.items() if values is not None}
+
+
+def _read_hdf5(path: Path) -> dict[str, Any]:
+    """All one-dimensional data sets of an HDF5 file, by their path; tables (n, k) and records by column."""
+    import h5py
+
+    columns: dict[str, Any] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if not isinstance(item, h5py.Dataset):
+            return
+        if item.dtype.names:
+            columns.update({n: item[n] for n in item.dtype.names})
+        elif item.ndim == 1:
+            columns[name] = item[()]
+        elif item.ndim == 2 and item.shape[1] <= MOST_COLUMNS:
+            columns.update({f"{name}/{k}": item[:, k] for k in range(item.shape[1])})
+
+    with h5py.File(path) as file:
+        file.visititems(visit)
+    if not columns:
+        raise UserError(f"{path}: no column of numbers in it (pandas tables: write Parquet instead)")
+    return columns
+
+
+def _histogram_pair(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """``np.savez(file, *np.histogram(...))``: contents and edges without names."""
+    if set(arrays) == {"arr_0", "arr_1"}:
+        counts, edges = arrays["arr_0"], arrays["arr_1"]
+        if counts.ndim == edges.ndim == 1 and len(edges) == len(counts) + 1 and (np.diff(edges) > 0).all():
+            return {"edges": edges, "counts": counts}
+    return arrays
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -148,6 +209,8 @@ def _numbered(array: np.ndarray) -> dict[str, np.ndarray]:
         return {"0": array}
     if array.ndim != 2:
         raise UserError(f"an array of shape {array.shape}: need masses (n,) or columns (n, k)")
+    if array.shape[0] <= MOST_COLUMNS < array.shape[1] and (np.diff(array[0]) > 0).all():
+        array = array.T  # x, y, errors as rows
     return {str(k): array[:, k] for k in range(array.shape[1])}
 
 

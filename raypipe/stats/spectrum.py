@@ -10,7 +10,9 @@ import numpy as np
 from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
+from raypipe.stats.poisson_errors import counting_errors, rate_scale
 
+MOST_BINS = 100_000
 LIKELIHOODS = ("auto", "poisson", "gaussian")
 
 
@@ -116,7 +118,8 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
     """The bins of a published histogram that lie inside the window.
 
     ``auto`` is Poisson for whole numbers whose errors, if any, are those of counts; scaled Poisson for fractions whose
-    (content/error)^2 are counts (a rate or cross section); a Gaussian chi-square for other published errors.
+    errors are those of counts times a factor (a rate or cross section, see `raypipe.stats.poisson_errors`); a Gaussian
+    chi-square for other published errors.
 
     Raises:
         UserError: no bin inside, contents or errors that the likelihood cannot take.
@@ -140,8 +143,13 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
     y = bins.counts
     if not (y != 0).any():
         raise UserError(f"{spectrum.source}: every bin between {low:g} and {high:g} is empty")
-    whole = bool((y >= 0).all() and np.allclose(y, np.round(y), rtol=0, atol=1e-6 * max(1.0, 1e-3 * y.max())))
-    if likelihood == "poisson" or (likelihood == "auto" and whole and (errors is None or _counting_errors(y, errors))):
+    whole = bool((y >= 0).all() and (np.abs(y - np.round(y)) < np.minimum(0.02, 1e-6 + 6e-5 * y)).all())
+    if whole:  # a density of five digits times its bin width
+        y = np.round(y)
+        bins = replace(bins, counts=y)
+    if likelihood == "gaussian" and errors is None:
+        raise UserError(f"{spectrum.source}: a Gaussian chi-square needs errors: name their column (--error)")
+    if likelihood == "poisson" or (likelihood == "auto" and whole and (errors is None or counting_errors(y, errors))):
         if (y < 0).any():
             raise UserError(f"{spectrum.source}: bin {_first(bins, y < 0)} is negative: no Poisson likelihood for it")
         return bins
@@ -152,9 +160,11 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
             "given: name their column (--error), or --likelihood poisson"
         )
     if likelihood == "auto" and (y >= 0).all():
-        scale = _rate_scale(y, errors)
-        if scale is not None:
-            note = "contents are counts times a factor (content/error)^2: scaled Poisson likelihood"
+        upper = None if spectrum.upper is None else spectrum.upper[inside]
+        found = rate_scale(y, errors, upper)
+        if found is not None:
+            scale, convention = found
+            note = f"contents are counts times a factor ({convention} errors): scaled Poisson likelihood"
             return replace(bins, scale=scale, notes=(*notes, note))
     if (errors[y != 0] <= 0).any():
         bad = (errors <= 0) & (y != 0)
@@ -170,33 +180,8 @@ def _first(bins: Bins, mask: np.ndarray) -> str:
     return f"{bins.low[k]:g}-{bins.high[k]:g}"
 
 
-def _counting_errors(y: np.ndarray, errors: np.ndarray) -> bool:
-    """Whether published errors are those of counts: sqrt(n), or the usual intervals around it, in 95 % of the bins."""
-    filled = y > 0
-    n, e = y[filled], errors[filled]
-    near = (e >= 0.9 * np.sqrt(n) - 0.01) & (e <= 1.1 * (np.sqrt(n + 0.75) + np.where(n < 100, 0.6, 0.0)))
-    return bool(near.mean() >= 0.95)
-
-
-def _rate_scale(y: np.ndarray, errors: np.ndarray) -> np.ndarray | None:
-    """error^2/content where (content/error)^2 looks like counts: whole numbers wherever rounding lets one tell."""
-    filled = (y > 0) & (errors > 0)
-    if filled.sum() < 3 or (filled != (y > 0)).any():
-        return None
-    n = (y[filled] / errors[filled]) ** 2
-    small = n < 100
-    if small.sum() < 3 or np.abs(n[small] - np.round(n[small])).max() > 0.05:
-        return None
-    scale = np.empty(len(y))
-    scale[filled] = errors[filled] ** 2 / y[filled]
-    if (~filled).any():  # empty bins: the factor of the nearest filled ones
-        index = np.flatnonzero(filled)
-        scale[~filled] = np.interp(np.flatnonzero(~filled), index, scale[filled])
-    return scale
-
-
 def regular_edges(low: float, high: float, bins: int) -> np.ndarray:
-    """``bins`` equal bins; at least one."""
-    if bins < 1:
-        raise UserError(f"{bins} bins: need at least one")
+    """``bins`` equal bins; at least one, at most `MOST_BINS`."""
+    if not 1 <= bins <= MOST_BINS:
+        raise UserError(f"{bins} bins: need between one and {MOST_BINS}")
     return np.linspace(low, high, bins + 1)

@@ -1,0 +1,63 @@
+"""Counts behind published rates, recovered from their errors alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from raypipe.events.spectra import Spectrum
+from raypipe.stats.peakfit import fit_peak
+from raypipe.stats.poisson_errors import garwood, rate_scale
+from raypipe.stats.spectrum import bin_spectrum
+
+# The upper end of the dijet spectrum of CMS (1911.03947, figure 5; HEPData ins1764471): edges in GeV, pb/TeV.
+EDGES = np.array([4337, 4509, 4686, 4869, 5058, 5253, 5455, 5663, 5877, 6099, 6328, 6564, 6808, 7060, 7320, 7589, 7866,
+                  8152, 8752.0])  # fmt: skip
+RATE = np.array([0.061311, 0.044992, 0.031793, 0.021356, 0.01365, 0.0091449, 0.0054545, 0.0038403, 0.0025553, 0.0015562,
+                 0.0010169, 0.00053651, 0.00023088, 0.00022378, 0.00021629, 0.0, 7.6287e-05, 1.2121e-05])  # fmt: skip
+UP = np.array([0.0016528, 0.0014012, 0.0011643, 0.00094558, 0.00075148, 0.00061057, 0.00047262, 0.00039632, 0.00032333,
+               0.00025559, 0.00020964, 0.0001586, 0.00011386, 0.00011036, 0.00010666, 4.726e-05, 7.4208e-05,
+               2.7874e-05])  # fmt: skip
+DOWN = np.array([0.0016099, 0.0013595, 0.0011239, 0.00090628, 0.0007132, 0.00057344, 0.00043625, 0.00036073, 0.00028871,
+                 0.00022155, 0.00017613, 0.00012527, 7.9897e-05, 7.7439e-05, 7.4848e-05, 0.0, 4.1519e-05,
+                 1.0027e-05])  # fmt: skip
+EVENTS = np.array([366, 254, 156, 113, 78, 49, 33, 18, 8, 8, 8, 0, 3, 1.0])
+"""Their product with the bin widths and 137.5 fb^-1, from 5058 GeV on."""
+
+
+def test_garwood_intervals_are_those_of_root():
+    """TH1's kPoisson errors, as on the CMS points below: +1.84, +2.30 -0.83, +2.64 -1.29."""
+    low, high = garwood(np.array([0, 1, 2, 10]))
+    np.testing.assert_allclose(low, [0, 0.8272, 1.2918, 3.1087], atol=1e-4)
+    np.testing.assert_allclose(high, [1.8410, 2.2995, 2.6379, 4.2669], atol=1e-4)
+
+
+def test_published_cross_sections_become_the_events_counted():
+    both = Spectrum(EDGES[:-1], EDGES[1:], RATE, (UP + DOWN) / 2, "cms", UP).scaled(1.0, density=True)
+    bins = bin_spectrum(both, (4337, 8752))
+    assert bins.likelihood == "scaled poisson"
+    counts = bins.counts / bins.scale
+    assert (np.abs(counts[4:] - EVENTS) < 2e-3 * EVENTS + 0.02).all()
+    np.testing.assert_allclose(1 / bins.scale[[8, 12, 16]], 137.5, rtol=1e-3)  # the luminosity
+    # The fit of the rates is that of the counts.
+    rates = fit_peak(both, (4337, 8752), "dijet:3").row
+    events = fit_peak(Spectrum(EDGES[:-1], EDGES[1:], np.round(counts), None, "n"), (4337, 8752), "dijet:3").row
+    assert rates["chi2"] == pytest.approx(events["chi2"], abs=0.02)
+    assert rates["b"] * 137.5 == pytest.approx(events["b"], rel=1e-3)
+
+
+def test_errors_drawn_as_the_upper_one_on_both_sides():
+    """CMS's diphotons (2405.09320, figure 2): dN/dm and the upper error, or the content, below."""
+    n = np.array([7, 6, 10, 4, 4, 7, 3, 4, 7, 1, 2, 3, 0, 4, 3, 1, 1, 2, 0, 1.0])
+    width = np.repeat([17.0, 18, 19], [5, 8, 7])
+    up = garwood(n)[1] / width
+    found = rate_scale(n / width, (up + np.minimum(up, n / width)) / 2, up)
+    assert found is not None
+    np.testing.assert_allclose(1 / found[0][n > 0], width[n > 0], rtol=1e-6)
+
+
+def test_errors_of_another_size_stay_gaussian():
+    rng = np.random.default_rng(1)
+    y = rng.uniform(1, 10, 40)
+    for error in (np.full(40, 1.3), 0.1 * y, rng.uniform(0.3, 1.5, 40) * y):
+        assert rate_scale(y, error) is None
