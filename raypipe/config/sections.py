@@ -103,10 +103,10 @@ class Embedding(Section):
     """Encoders trained from different seeds and pooled in every search. [default; paper C: five]"""
     samples: list[str] = Field(min_length=1)
     """Samples trained on; events of one `group` share a label. [paper C: all for ID]"""
-    opening: Literal["measured", "at_125"] = "at_125"
-    """Opening angle of the photon pair that the encoder sees: measured, or what the same decay would have at 125 GeV.
-    With the measured one, pt_yy and the objects the encoder can guess 14 % of the variance of m_yy, with the other
-    0.2 %. [default; paper C: as measured]"""
+    opening: Literal["measured", "at_125", "none"] = "at_125"
+    """Opening angle of the photon pair that the encoder sees: measured, at 125 GeV (what the same decay would have) or
+    none. With the measured one, pt_yy and the objects the encoder can guess 14 % of the variance of m_yy, with the one
+    at 125 GeV 0.2 %. [default; paper C: as measured]"""
     encoder: Encoder = Encoder()
     """The network."""
     temperature: float = Field(0.1, gt=0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.events.diphoton import event_inputs, opening_at_mass, opening_columns
+from raypipe.events.diphoton import Opening, event_inputs, opening_at_mass, opening_columns
 
 
 def pairs(mass, boost, cosine, azimuth, rapidity=0.7):
@@ -50,7 +52,8 @@ def test_pair_at_rest_is_back_to_back():
 
 def test_inputs_have_the_columns_they_ask_for():
     table = pairs(110.0, 1.5, **ANGLES)
-    measured, fixed = (event_inputs(table.select(opening_columns(o)), o) for o in ("measured", "at_125"))
+    measured, fixed, none = (event_inputs(table.select(opening_columns(o)), o) for o in get_args(Opening))
     assert measured.shape == fixed.shape == (7, 2)
     assert (measured[:, 0] == fixed[:, 0]).all()
     assert (measured[:, 1] < fixed[:, 1]).all()  # a heavier pair of the same pT opens wider
+    assert (none == np.c_[measured[:, 0], np.zeros(7)]).all()
