@@ -11,6 +11,8 @@ import click
 
 from raypipe.cli.base import emit
 
+BACKGROUND = """exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N, diphoton:N, flat. To be chosen by F-test:
+the order of one family (NAME:auto), the first sufficient one of a list (A,B,C), the best of several families (auto)."""
 PAIR = {"nargs": 2, "type": float, "metavar": "LO HI"}
 
 
@@ -18,13 +20,16 @@ def spectrum_options(command: Callable) -> Callable:
     """Where the masses or the histogram are and how to read them; common to fit and hunt."""
     for decorate in (
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
+        click.option("--known", "known", multiple=True, metavar="MASS:WIDTH[=YIELD[+-ERROR]]",
+                     help="A resonance that belongs to the background; without a yield it is fitted."),
+        click.option("--background", default="exp", show_default=True, help=BACKGROUND),
         click.option("--sqrt-s", type=float, default=13000.0, show_default=True,
-                     help="Collision energy of dijet functions, in the unit of the masses."),
+                     help="Collision energy of dijet and diphoton functions, in the unit of the masses."),
         click.option("--likelihood", type=click.Choice(["auto", "poisson", "gaussian"]), default="auto",
                      show_default=True, help="Of a histogram; auto looks at contents and errors."),
         click.option("--bins", type=int, help="Equal bins for event masses."),
         click.option("--scale", type=float, default=1.0, show_default=True, help="Factor on y and errors."),
-        click.option("--density", is_flag=True, help="y is per unit of x: multiply by the bin widths."),
+        click.option("--density", is_flag=True, help="y (of a reference too) is per unit of x: times bin width."),
         click.option("--error", help="Error column of a histogram."),
         click.option("--y", help="Content column of a histogram."),
         click.option("--x", help="Bin-centre column of a histogram."),
@@ -33,7 +38,7 @@ def spectrum_options(command: Callable) -> Callable:
         click.option("--tree", help="ROOT tree."),
         click.option("--column", help="Column of the masses; for {edges, NAME: ...} files the histogram (A+B adds)."),
         click.option("--masses", "path", type=click.Path(path_type=Path), required=True, metavar="FILE",
-                     help="Masses or histogram: .root .parquet .csv .txt .json .yaml (HEPData) .npy .npz"),
+                     help="Masses or histogram: .root .parquet .csv .txt .json .yaml (HEPData) .h5 .npy .npz"),
     ):  # fmt: skip
         command = decorate(command)
     return command
@@ -46,35 +51,53 @@ READING = ("column", "tree", "branch", "weight", "x", "y", "error", "density", "
 @spectrum_options
 @click.option("--window", **PAIR, required=True, help="Fitted range.")
 @click.option("--signal-region", "region", **PAIR, help="Blinded region, counted over the background of its sidebands.")
-@click.option("--background", default="exp", show_default=True,
-              help="exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N, flat; NAME:auto by F-test.")  # fmt: skip
 @click.option("--peak", "peak_spec", metavar="MASS:WIDTH[:AL:NL:AH:NH]", help="Gaussian, or Crystal Ball with tails.")
+@click.option("--float-mass", **PAIR, help="Fit the mass of the peak too, in this range.")
+@click.option("--float-width", **PAIR, help="Fit the width of the peak too, in this range.")
+@click.option("--toys", type=click.IntRange(0), default=500, show_default=True,
+              help="For the global p-value of a floating peak.")  # fmt: skip
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the toys.")
+@click.option("--simulation", type=click.Path(path_type=Path), metavar="FILE",
+              help="Simulated background, for the choice of --background by spurious signal.")  # fmt: skip
+@click.option("--simulation-column", help="Column or histogram of the simulation (A+B adds).")
+@click.option("--simulation-weight", help="Weight column of the simulation.")
 @click.option("--unbinned/--binned", default=None, help="For event masses; default: unbinned up to 20,000 events.")
 @click.option("--level", type=click.FloatRange(0.5, 0.9999), default=0.95, show_default=True, help="Of the CLs limit.")
 def fit(
     path: Path, region: tuple[float, float] | None, window: tuple[float, float], background: str,
-    peak_spec: str | None, unbinned: bool | None, level: float, bins: int | None, likelihood: str, sqrt_s: float,
+    peak_spec: str | None, float_mass: tuple[float, float] | None, float_width: tuple[float, float] | None,
+    toys: int, seed: int, simulation: Path | None, simulation_column: str | None, simulation_weight: str | None,
+    unbinned: bool | None, level: float, bins: int | None, likelihood: str, sqrt_s: float, known: tuple[str, ...],
     as_json: bool, **reading: Any,
 ) -> None:  # fmt: skip
     """Fit a peak, or count a signal region, over a smooth background of any mass spectrum.
 
     Prints the signal yield s (unconstrained: it may be negative) and its error, the background b (in the signal region
     if one is given, else in the window), q0 and Z = sqrt(q0) for s >= 0, the CLs limit, chi2/ndf and the fit's status.
-    Leaves with status 1 if the fit did not converge.
+    With --float-mass or --float-width these are fitted with the yield; q0 and Z then are the local ones at the best
+    mass, and a global p-value from toys stands beside them. Leaves with status 1 if the fit did not converge.
 
     \b
     Example:
       raypipe fit --masses events.root --tree Events --branch m_yy --window 105 160 --background exp --peak 125:1.5
+      raypipe fit --masses m.npy --window 60 120 --background auto --peak 91:2.5 --float-mass 85 97 --float-width 1 5
+      raypipe fit --masses h.csv --window 70 180 --background poly:2 --peak 125:2 --known 91.2:2.5
       raypipe fit --masses m.npy --window 5 16 --signal-region 9 10.6 --background poly:5 --json
     """
     from raypipe.events.masses import load_masses
+    from raypipe.stats.floating import Ranges
+    from raypipe.stats.peakdata import known_peak
     from raypipe.stats.peakfit import fit_peak
     from raypipe.stats.peaks import peak
 
+    ranges = Ranges(float_mass, float_width, toys, seed)
     data = load_masses(path, **{name: reading[name] for name in READING})
+    simulated = None
+    if simulation is not None:
+        simulated = load_masses(simulation, simulation_column, weight=simulation_weight, density=reading["density"])
     result = fit_peak(
         data, window, background, peak(peak_spec) if peak_spec else None, region, bins, unbinned, likelihood,
-        sqrt_s=sqrt_s, level=level,
+        [known_peak(spec) for spec in known], sqrt_s=sqrt_s, level=level, ranges=ranges, simulation=simulated,
     )  # fmt: skip
     if as_json:
         emit(result.row)
@@ -92,8 +115,17 @@ def describe(row: dict[str, Any]) -> list[str]:
     if row["s"] is not None:
         lines.append(f"s           {row['s']:.5g} ± {row['s_err']:.3g}  ({row['yield']})")
     lines.append(f"b           {row['b']:.6g} ± {row['b_err']:.3g}")
+    found = row.get("peak", {})
+    if found.get("mass_err") is not None or found.get("width_err") is not None:
+        side = lambda name: f"{found[name]:.6g}" + (  # noqa: E731
+            "" if found[f"{name}_err"] is None else f" ± {found[f'{name}_err']:.2g}")  # fmt: skip
+        lines.append(f"peak        mass {side('mass')}, width {side('width')}")
     if row["s"] is not None:
         lines.append(f"q0, Z, p0   {row['q0']:.4g}, {row['z']:.3f}, {row['p0']:.3g}")
+    if row.get("global"):
+        p = row["global"]
+        lines.append(f"global      p {'<' if p['is_upper_bound'] else '='} {p['p']:.3g} ± {p['p_err']:.2g}, "
+                     f"Z {p['z']:.2f} (toys)")  # fmt: skip
     if row.get("upper_limit") is not None:
         lines.append(f"limit       s < {row['upper_limit']:.4g} at {row['limit_level']:.0%} CLs "
                      f"(expected {row['expected_limit']:.4g})")  # fmt: skip
@@ -102,6 +134,7 @@ def describe(row: dict[str, Any]) -> list[str]:
         lines.append(f"chi2/ndf    {row['chi2']:.2f}/{row['ndf']}{tail}")
     parameters = ", ".join(f"{k} = {v:.5g} ± {e:.2g}" for k, (v, e) in row["background"]["parameters"].items())
     lines.append(f"background  {row['background']['family']}: {parameters}")
+    lines += describe_choice(row["background"].get("chosen_by"), row["background"].get("compared"))
     lines += [f"component   {name}: {v:.4g} ± {e:.3g}" for name, (v, e) in row["components"].items()]
     count = row.get("signal_region")
     if count:
@@ -111,12 +144,21 @@ def describe(row: dict[str, Any]) -> list[str]:
     return lines + [f"note        {note}" for note in row["notes"]]
 
 
+def describe_choice(by: str | None, compared: list[dict[str, Any]] | None) -> list[str]:
+    """How the background was chosen, in one line."""
+    if by is None or compared is None:
+        return []
+    if by == "spurious signal":
+        told = [f"{c['family']} {c['largest']:.2f}" for c in compared]
+        return [f"chosen      by spurious signal (largest share of the error): {', '.join(told)}"]
+    told = [c["family"] + ("" if c["p"] is None else f" (p {c['p']:.2g})") for c in compared]
+    return [f"chosen      by {by}: {', '.join(told)}"]
+
+
 @click.command()
 @spectrum_options
 @click.option("--window", **PAIR, required=True, help="Fitted range.")
 @click.option("--widths", default="", metavar="W[,W...]", help="Widths of the peak; 2% is relative to its mass.")
-@click.option("--background", default="exp", show_default=True,
-              help="exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N, flat; NAME:auto by F-test.")  # fmt: skip
 @click.option("--scan", "scan_range", **PAIR, help="Masses of the peak; default: the window less one width.")
 @click.option("--points", type=int, help="Scanned masses; default: half a width apart.")
 @click.option("--tails", default="", metavar="AL:NL:AH:NH", help="Crystal Ball tails of the peak.")
@@ -137,7 +179,7 @@ def hunt(
     points: int | None, tails: str, region: tuple[float, float] | None, masks: tuple[tuple[float, float], ...],
     reference: Path | None, reference_column: str | None, reference_weight: str | None, reference_order: int,
     toys: int, seed: int, level: float, output: Path | None, bins: int | None, likelihood: str, sqrt_s: float,
-    as_json: bool, **reading: Any,
+    known: tuple[str, ...], as_json: bool, **reading: Any,
 ) -> None:  # fmt: skip
     """Scan a peak over any mass spectrum: local and global significance.
 
@@ -154,18 +196,22 @@ def hunt(
     from raypipe.events.masses import load_masses
     from raypipe.files import write_json
     from raypipe.stats import hunt as hunting
+    from raypipe.stats.peakdata import known_peak
 
     data = load_masses(path, **{name: reading[name] for name in READING})
-    simulated = load_masses(reference, column=reference_column, weight=reference_weight) if reference else None
+    simulated = None
+    if reference is not None:
+        simulated = load_masses(reference, reference_column, weight=reference_weight, density=reading["density"])
     try:
         shape = [float(part) for part in tails.split(":")] if tails else []
     except ValueError:
         shape = [0.0]
     if len(shape) not in (0, 4):
         raise UserError(f"--tails {tails!r}: write A_LOW:N_LOW:A_HIGH:N_HIGH")
+    peaks = [known_peak(spec) for spec in known]
     result = hunting.hunt(
         data, window, background, [hunting.width(part) for part in widths.split(",") if part.strip()], scan_range,
-        points, shape, toys, seed, bins, likelihood, region, masks, (), simulated, reference_order, sqrt_s, level,
+        points, shape, toys, seed, bins, likelihood, region, masks, peaks, simulated, reference_order, sqrt_s, level,
     )  # fmt: skip
     if output is not None:
         from raypipe.report.hunt import write_figure
@@ -200,5 +246,6 @@ def describe_hunt(row: dict[str, Any]) -> list[str]:
             z = "" if found["z"] is None else f", Z {found['z']:.2f}"
             lines.append(f"global      p {'<' if found['is_upper_bound'] else '='} {found['p']:.3g} ± "
                          f"{found['p_err']:.2g}{z} ({source})")  # fmt: skip
+    lines += describe_choice(row["background_chosen_by"], row["backgrounds_compared"])
     lines += [f"peak        {p['mass']:.6g} (width {p['width']}): {p['z']:.2f} sigma local" for p in row["peaks"]]
     return lines + [f"note        {note}" for note in row["notes"]]

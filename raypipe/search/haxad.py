@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy.stats import f as f_distribution
 
 from raypipe import seeds
 from raypipe.config.haxad import HaxadConfig
@@ -28,6 +26,8 @@ from raypipe.search.histograms import closure, figure_arrays
 from raypipe.search.methods import METHODS, Case, Means
 from raypipe.search.result import Result, Stage, Trial
 from raypipe.search.template import Template
+from raypipe.stats.choice import choose_listed
+from raypipe.stats.peakdata import binned_data
 from raypipe.stats.peakfit import FixedPeak, fit_peak
 from raypipe.stats.peaks import CrystalBall
 from raypipe.stats.peakshape import fit_shape
@@ -96,15 +96,8 @@ def choose_family(tables: Tables, config: HaxadConfig) -> str:
     if config.hunt.choice == "first" or len(families) == 1:
         return families[0]
     masses = Masses(tables.search[CONTINUUM].mass, None, f"simulated {CONTINUUM}")
-    fits = [_fit(masses, family, config).row for family in families]
-    for k, (simple, flexible) in enumerate(pairwise(fits)):
-        extra = simple["ndf"] - flexible["ndf"]
-        if extra <= 0:
-            raise UserError(f"hunt.families: {families[k + 1]} is not more flexible than {families[k]}")
-        ratio = (simple["chi2"] - flexible["chi2"]) / extra / (flexible["chi2"] / flexible["ndf"])
-        if f_distribution.sf(max(ratio, 0.0), extra, flexible["ndf"]) > config.hunt.significance:
-            return families[k]
-    return families[-1]
+    bins, _, _ = binned_data(masses, (config.window.low, config.window.high), _bins(config), "auto", None)
+    return choose_listed(bins, families, threshold=config.hunt.significance)[0]
 
 
 def higgs_shape(case: Case) -> CrystalBall:
@@ -117,8 +110,11 @@ def higgs_shape(case: Case) -> CrystalBall:
 
 def _fit(masses: Masses, family: str, config: HaxadConfig, peak: CrystalBall | None = None, fixed: tuple = ()) -> Any:
     window = (config.window.low, config.window.high)
-    bins = round((window[1] - window[0]) / config.hunt.bin_width)
-    return fit_peak(masses, window, family, peak=peak, bins=bins, fixed=fixed)
+    return fit_peak(masses, window, family, peak=peak, bins=_bins(config), fixed=fixed)
+
+
+def _bins(config: HaxadConfig) -> int:
+    return round((config.window.high - config.window.low) / config.hunt.bin_width)
 
 
 def _hunt(

@@ -43,6 +43,7 @@ FAMILIES = {
     "bernstein": "Bernstein polynomial of degree N with positive coefficients",
     "power": "power law m^p; power:N exponential of a polynomial of degree N in ln m",
     "dijet": "p0 (1-x)^p1 x^(p2 + p3 ln x + ...) with N parameters, x = m / sqrt(s)",
+    "diphoton": "p0 (1-x^(1/3))^p1 x^(p2 + p3 ln x + ...) with N parameters, x = m / sqrt(s)",
     "flat": "a constant",
 }
 
@@ -51,7 +52,8 @@ def family(spec: str, low: float, high: float, sqrt_s: float = 13000.0) -> Famil
     """The family named ``NAME`` or ``NAME:N`` for masses from ``low`` to ``high``.
 
     The dijet function is that of the CDF, ATLAS and CMS dijet searches (0812.4036, equation 1; N counts p0, so
-    ``dijet:4`` is the usual four-parameter form); ``sqrt_s`` is in the unit of the masses.
+    ``dijet:4`` is the usual four-parameter form), the diphoton function that of ATLAS (1606.03833, equation 1; N counts
+    p0 again); ``sqrt_s`` is in the unit of the masses.
 
     Raises:
         UserError: an unknown name, an order out of range, or masses where the function does not exist.
@@ -60,12 +62,12 @@ def family(spec: str, low: float, high: float, sqrt_s: float = 13000.0) -> Famil
     name = {"exponential": "exppoly", "chebyshev": "poly", "powerlaw": "power", "exp": "exppoly"}.get(name, name)
     if name not in FAMILIES:
         raise UserError(f"background {spec!r}: there are {', '.join(f'{k} ({v})' for k, v in FAMILIES.items())}")
-    default = {"exppoly": 1, "power": 1, "dijet": 4, "flat": 0, "poly": 2, "bernstein": 3}[name]
+    default = {"exppoly": 1, "power": 1, "dijet": 4, "diphoton": 3, "flat": 0, "poly": 2, "bernstein": 3}[name]
     try:
         order = int(text) if text else default
     except ValueError as problem:
         raise UserError(f"background {spec!r}: the part after the colon must be a whole number") from problem
-    least = {"dijet": 2, "exppoly": 1, "power": 1, "flat": 0}.get(name, 0)
+    least = {"dijet": 2, "diphoton": 2, "exppoly": 1, "power": 1, "flat": 0}.get(name, 0)
     if not least <= order <= HIGHEST_ORDER:
         raise UserError(f"background {spec!r}: the order must be between {least} and {HIGHEST_ORDER}")
     full = f"{name}:{order}" if name != "flat" else "flat"
@@ -83,12 +85,13 @@ def family(spec: str, low: float, high: float, sqrt_s: float = 13000.0) -> Famil
             raise UserError(f"background {spec!r} needs positive masses: the window begins at {low:g}")
         labels = ("ln_rate", "power", *(f"p{k}" for k in range(2, order + 1)))
         return Family(full, True, labels, lambda m: np.polynomial.polynomial.polyvander(np.log(m / middle), order))
-    if name == "dijet":
+    if name in ("dijet", "diphoton"):
         if low <= 0 or high >= sqrt_s:
             raise UserError(f"background {spec!r} needs masses between 0 and sqrt(s) = {sqrt_s:g}, in the unit of the "
                             f"masses: the window is {low:g}-{high:g} (--sqrt-s)")  # fmt: skip
         labels = ("ln_p0", *(f"p{k}" for k in range(1, order)))
-        return Family(full, True, labels, lambda m: _dijet(m / sqrt_s, order))
+        root = 1.0 if name == "dijet" else 1 / 3
+        return Family(full, True, labels, lambda m: _dijet(m / sqrt_s, order, root))
     grid = np.linspace(low, high, 201)  # finer than bins: between two points a touching parabola dips below nought
     labels = tuple(f"c{k}" for k in range(order + 1))
     if name == "poly":
@@ -109,8 +112,8 @@ def _scaled(m: np.ndarray, middle: float, half: float) -> np.ndarray:
     return (m - middle) / half
 
 
-def _dijet(x: np.ndarray, size: int) -> np.ndarray:
-    columns = [np.ones_like(x), np.log1p(-x), *(np.log(x) ** k for k in range(1, size - 1))]
+def _dijet(x: np.ndarray, size: int, root: float = 1.0) -> np.ndarray:
+    columns = [np.ones_like(x), np.log1p(-(x**root)), *(np.log(x) ** k for k in range(1, size - 1))]
     return np.stack(columns[:size], -1)
 
 

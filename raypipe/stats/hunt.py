@@ -15,9 +15,9 @@ from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import family, template_family
-from raypipe.stats.choice import choose_order
+from raypipe.stats.choice import Choice, choose, is_choice
 from raypipe.stats.lookelsewhere import GlobalP, asymptotic, from_toys
-from raypipe.stats.peakdata import FixedPeak, binned_data, binned_problem, check_filled
+from raypipe.stats.peakdata import FixedPeak, binned_data, binned_problem, check_determined, check_filled
 from raypipe.stats.peaks import make_peak
 from raypipe.stats.reference import Reference, match_reference
 from raypipe.stats.region import split_region
@@ -126,10 +126,11 @@ def hunt(
         raise UserError(f"{toys} toys: must not be negative")
     narrowest = min(widths, key=lambda w: w.at(window[0])) if widths else None
     full = _prepare(data, window, narrowest, bins, likelihood, region, masks)
-    chosen_by: list[dict[str, Any]] | None = None
-    if background.endswith(":auto") and reference is None:
+    choice: Choice | None = None
+    if is_choice(background) and reference is None:
         seen = full if region is None else split_region(full, region).sidebands
-        background, chosen_by = choose_order(seen, background.removesuffix(":auto"), fixed, sqrt_s)
+        choice = choose(seen, background, fixed, sqrt_s)
+        background = choice.family
     kind = family(background, *window, sqrt_s) if reference is None else template_family(reference_order, *window)
     simulated: Reference | None = None
     if reference is not None:
@@ -155,6 +156,7 @@ def hunt(
             raise UserError("a scanned peak has no share in the fitted bins; narrow the scan or the masks")
     check_filled(full)
     problem = binned_problem(full, kind, fixed, simulated)
+    check_determined(full, problem.size + 1)
     null = massfit.fit(problem, np.r_[problem.shape.start, [f.expected for f in fixed]], "background-only fit")
     local = scan(problem, full.counts[None], templates, null.theta, one_sided=False, tolerance=1e-7)
     shape = (len(labels), len(points_at))
@@ -166,7 +168,8 @@ def hunt(
     best = massfit.with_signal(problem, chosen).expected(signal.best.theta[None])[0]
     row = _row(data, full, kind.name, labels, points_at, q0, s, s_err, r, top, signal, null, problem, maxima, fields,
                lost, region, toys, bool(local.failed.any()))  # fmt: skip
-    row["background_chosen_by_f_test"] = chosen_by
+    row["background_chosen_by"] = None if choice is None else choice.by
+    row["backgrounds_compared"] = None if choice is None else choice.record
     return Hunt(points_at, labels, q0, s, s_err, r, full, problem.expected(null.theta[None])[0], best, maxima, row)
 
 
@@ -266,7 +269,8 @@ def local_maxima(
 
 def _global(value: GlobalP) -> dict[str, Any]:
     z = value.z if value.p < 1 else None
-    return {"p": value.p, "p_err": value.error, "z": z, "trials_factor": value.trials, "method": value.method,
+    trials = None if value.is_bound or not math.isfinite(value.trials) else value.trials
+    return {"p": value.p, "p_err": value.error, "z": z, "trials_factor": trials, "method": value.method,
             "is_upper_bound": value.is_bound}  # fmt: skip
 
 

@@ -39,9 +39,14 @@ def from_toys(observed: float, maxima: np.ndarray) -> GlobalP:
     """Share of toys whose largest q0 reaches the observed one, (k + 1)/(n + 1), with its binomial error."""
     n, k = len(maxima), int((maxima >= observed).sum())
     p = (k + 1) / (n + 1)
-    local = stats.norm.sf(math.sqrt(observed))
     error = math.sqrt(max(k, 1) * max(n - k, 1) / n) / n
-    return GlobalP(p, error, p / max(local, 1e-300), "toys", k == 0)
+    return GlobalP(p, error, _trials(math.log(p), observed), "toys", k == 0)
+
+
+def _trials(log_p: float, observed: float) -> float:
+    """p / p_local through logarithms; infinite where it overflows."""
+    difference = log_p - float(stats.norm.logsf(math.sqrt(observed)))
+    return math.exp(difference) if difference < 700 else math.inf
 
 
 def upcrossings(q0: np.ndarray, level: float) -> np.ndarray:
@@ -87,4 +92,5 @@ def asymptotic(observed: float, q0: np.ndarray) -> GlobalP:
         p, error, method = local + float(each.mean()), spread, "euler characteristic"
         log_p = math.log(max(p, 1e-300)) if p > 1e-290 else log_local
     p = min(max(p, local), 1.0)
-    return GlobalP(p, error, p / max(local, 1e-300), method, log_p=float(max(log_p, log_local)))
+    log_p = float(min(max(log_p, log_local), 0.0))
+    return GlobalP(p, error, _trials(log_p, observed), method, log_p=log_p)

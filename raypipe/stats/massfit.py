@@ -17,6 +17,9 @@ from raypipe.stats.shape import Shape
 from raypipe.stats.spectrum import Bins
 from raypipe.stats.unbinned import Unbinned
 
+MOST_INFLATION = 300.0
+"""Growth of the yield's error by the free background at which signal and background are the same thing."""
+
 
 @dataclass(frozen=True)
 class Minimum:
@@ -121,6 +124,8 @@ class SignalFit:
         q0: 2 ln [L(s) / L(0)], zero for a yield below zero (1007.1727, equation 12). r: signed root of the same
             without the zero. z, p0: sqrt(q0) and its one-sided probability. limit: CLs, or None.
         at_boundary: the yield stopped where it would make the expectation negative.
+        inflation: error of the yield over what it were if the background were known; large where the background can
+            take the shape of the signal.
     """
 
     null: Minimum
@@ -132,6 +137,7 @@ class SignalFit:
     r: float
     limit: Limit | None
     at_boundary: bool
+    inflation: float
 
     @property
     def z(self) -> float:
@@ -177,6 +183,11 @@ def fit_signal(
     _, gradient, information = both.evaluate(first[None])
     covariance = np.linalg.pinv(information[0], hermitian=True)
     guess = -0.5 * covariance[-1] @ gradient[0]
+    if not 0 < _inflation(information[0]) < MOST_INFLATION:
+        raise UserError(
+            "degenerate: the background can take the shape of the signal; use a narrower peak, a wider window or a "
+            "simpler background"
+        )
     for share in (1.0, 0.5, 0.1, 0.0):  # a one-step estimate, where it is possible at all
         trial = np.r_[null.theta, share * guess]
         if np.isfinite(both.evaluate(trial[None])[0][0]):
@@ -184,6 +195,7 @@ def fit_signal(
     best = fit(both, trial, "signal-plus-background fit")
     if best.value > null.value + 1e-6:
         best = min((best, fit(both, first, "signal-plus-background fit")), key=lambda m: m.value)
+    inflation = _inflation(both.evaluate(best.theta[None])[2][0])
     s, error = float(best.theta[-1]), float(best.errors[-1])
     difference = max(0.0, null.value - best.value)
     curve = Profile(with_signal(problem, template, signal_at), template, 0.0, null.theta)
@@ -202,7 +214,12 @@ def fit_signal(
     if level is not None and best.valid and null.valid:
         limit = upper_limit(curve, s, best.value, error, _asimov(counted, template, null), level)
     return SignalFit(null, best, s, error, interval, difference if s > 0 else 0.0,
-                     math.copysign(math.sqrt(difference), s), limit, boundary)  # fmt: skip
+                     math.copysign(math.sqrt(difference), s), limit, boundary, inflation)  # fmt: skip
+
+
+def _inflation(information: np.ndarray) -> float:
+    """Error of the last parameter over its error with all others known."""
+    return math.sqrt(max(0.0, np.linalg.pinv(information, hermitian=True)[-1, -1] * information[-1, -1]))
 
 
 def _room(problem: Binned | Unbinned, template: np.ndarray, theta: np.ndarray) -> float:

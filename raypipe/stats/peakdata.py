@@ -13,7 +13,7 @@ from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats.backgrounds import Family
 from raypipe.stats.likelihood import Binned, Component
-from raypipe.stats.peaks import Peak
+from raypipe.stats.peaks import Peak, peak
 from raypipe.stats.reference import Reference
 from raypipe.stats.shape import make_shape
 from raypipe.stats.spectrum import Bins, bin_masses, bin_spectrum, in_window, regular_edges
@@ -34,6 +34,26 @@ class FixedPeak:
     expected: float
     error: float = 0.0
     name: str = "higgs"
+
+
+def known_peak(spec: str) -> FixedPeak:
+    """``MASS:WIDTH[:tails][=YIELD[+-ERROR]]``: a free yield, a fixed one, or one with a Gaussian constraint.
+
+    Raises:
+        UserError: anything else.
+    """
+    shape_text, _, amount = spec.partition("=")
+    shape = peak(shape_text)
+    expected, _, error = amount.replace("±", "+-").partition("+-")
+    try:
+        value = float(expected) if amount else 0.0
+        spread = (float(error) if error else 0.0) if amount else math.inf
+    except ValueError:
+        value = math.nan
+        spread = math.nan
+    if not (math.isfinite(value) and spread >= 0):
+        raise UserError(f"known peak {spec!r}: write MASS:WIDTH, MASS:WIDTH=YIELD or MASS:WIDTH=YIELD+-ERROR")
+    return FixedPeak(shape, value, spread, f"known {shape.mass:g}")
 
 
 def binned_data(
@@ -72,6 +92,17 @@ def check_filled(bins: Bins, values: np.ndarray | None = None) -> None:
     if filled == 1:
         k = int(np.argmax(bins.counts != 0))
         raise UserError(f"all events are in one bin, {bins.low[k]:g}-{bins.high[k]:g}: no shape can be fitted")
+
+
+def check_determined(bins: Bins, parameters: int, values: np.ndarray | None = None) -> None:
+    """Raise a `UserError` where there are more parameters than bins (or, unbinned, than different masses)."""
+    known = len(bins) if values is None else len(np.unique(values))
+    if parameters > known:
+        what = "bins" if values is None else "different masses"
+        raise UserError(
+            f"{parameters} parameters (signal included) for {known} {what} between {bins.window[0]:g} and "
+            f"{bins.window[1]:g}: use a simpler background, a wider window or more bins"
+        )
 
 
 def binned_problem(bins: Bins, kind: Family, fixed: Sequence[FixedPeak], reference: Reference | None) -> Binned:

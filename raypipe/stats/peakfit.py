@@ -13,11 +13,12 @@ from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import family, template_family
-from raypipe.stats.choice import choose_order
+from raypipe.stats.choice import Choice, choose, choose_by_simulation, is_choice, spurious_masses
+from raypipe.stats.floating import Ranges, float_peak
 from raypipe.stats.likelihood import Binned
-from raypipe.stats.peakdata import FixedPeak, binned_data, binned_problem, check_filled
+from raypipe.stats.peakdata import FixedPeak, binned_data, binned_problem, check_determined, check_filled
 from raypipe.stats.peakresult import Fitted, PeakFit, write_up
-from raypipe.stats.peaks import Peak
+from raypipe.stats.peaks import CrystalBall, Peak
 from raypipe.stats.reference import Reference
 from raypipe.stats.region import split_region
 from raypipe.stats.significance import asimov_significance, counting_significance
@@ -29,7 +30,8 @@ def fit_peak(
     data: Masses | Spectrum, window: tuple[float, float], background: str = "exp", peak: Peak | None = None,
     region: tuple[float, float] | None = None, bins: int | None = None, unbinned: bool | None = None,
     likelihood: str = "auto", fixed: Sequence[FixedPeak] = (), reference: Reference | None = None,
-    sqrt_s: float = 13000.0, level: float | None = 0.95,
+    sqrt_s: float = 13000.0, level: float | None = 0.95, ranges: Ranges | None = None,
+    simulation: Masses | Spectrum | None = None,
 ) -> PeakFit:  # fmt: skip
     """Fit a peak over a smooth background, and count a signal region over the background of its sidebands.
 
@@ -39,11 +41,13 @@ def fit_peak(
     numbers are those of the peak and the counting of the blinded region stands beside them.
 
     Args:
-        data: masses or histogram. window: fitted range. background: family, see
-            `backgrounds.family`, or ``NAME:auto`` for an order chosen by F-test. bins: number of
+        data: masses or histogram. window: fitted range. background: family, see `backgrounds.family`, or several
+            to choose from, see `choice.choose`; a tested peak has a free yield there. bins: number of
             equal bins for masses. unbinned: force one or the other; by default unbinned up to 20,000 events without
             ``bins``. likelihood: of a histogram. fixed: known peaks. reference: simulated shape instead of a family.
-        sqrt_s: for dijet functions. level: of the upper limit, None for none.
+        sqrt_s: for dijet functions. level: of the upper limit, None for none. ranges: in which the mass and width of
+            the peak are fitted too. simulation: background-only spectrum on which the background is chosen by its
+            spurious signal.
 
     Raises:
         UserError: input that cannot be fitted. A fit that did not converge is told by ``row["status"]``.
@@ -53,10 +57,9 @@ def fit_peak(
         raise UserError(f"peak at {peak.mass:g} lies outside the window {window[0]:g}-{window[1]:g}")
     full, values, weights = binned_data(data, window, bins, likelihood, peak.width if peak else None, region, unbinned)
     check_filled(full, values)
-    chosen_by: list[dict[str, Any]] | None = None
-    if background.endswith(":auto") and reference is None:
-        sidebands = full if region is None else split_region(full, region).sidebands
-        background, chosen_by = choose_order(sidebands, background.removesuffix(":auto"), fixed, sqrt_s)
+    choice = _chosen(full, background, peak, region, fixed, sqrt_s, simulation) if reference is None else None
+    if choice is not None:
+        background = choice.family
     kind = family(background, *window, sqrt_s) if reference is None else template_family(reference.order, *window)
     region_row, chosen = None, None
     if region is not None:
@@ -64,16 +67,23 @@ def fit_peak(
             raise UserError("a reference histogram and a blinded signal region cannot be combined")
         region_row, chosen = _count_region(full, region, background, sqrt_s, fixed, level)
     if peak is None and region is not None:
-        return write_up(data, chosen, region_row, None, region, chosen_by, level, full)
+        return write_up(data, chosen, region_row, None, region, choice, level, full)
     problem = binned_problem(full, kind, fixed, reference)
     counted = problem
     if values is not None:
         problem = _unbinned(problem, values, weights, peak, fixed)
-    signal = None
+    signal, floated = None, None
+    if ranges is not None and ranges.free and peak is None:
+        raise UserError("a mass or width that floats needs a peak to begin with (--peak MASS:WIDTH)")
     if peak is None:
+        check_determined(full, problem.size, values)
         best = massfit.fit(problem, np.r_[problem.shape.start, [f.expected for f in fixed]], "background-only fit")
         total = counted.expected(best.theta[None])[0]
     else:
+        check_determined(full, problem.size + 1 + (ranges.free if ranges else 0), values)
+        if ranges is not None and ranges.free:
+            floated = float_peak(problem, counted, peak, ranges, full.low, full.high, values)
+            peak = floated.peak
         template = peak.integral(full.low, full.high)
         if template.sum() < 0.01:
             raise UserError(f"only {template.sum():.1%} of the peak at {peak.mass:g} lies in the fitted bins")
@@ -81,8 +91,31 @@ def fit_peak(
         signal = massfit.fit_signal(problem, template, counted, level, density)
         best = signal.best
         total = massfit.with_signal(counted, template).expected(best.theta[None])[0]
-    fitted = Fitted(problem.shape, best, signal, full, total, values is not None, tuple(problem.components))
-    return write_up(data, fitted, region_row, peak, region, chosen_by, level, full)
+    fitted = Fitted(problem.shape, best, signal, full, total, values is not None, tuple(problem.components), floated)
+    return write_up(data, fitted, region_row, peak, region, choice, level, full)
+
+
+def _chosen(
+    full: Bins, background: str, peak: Peak | None, region: tuple[float, float] | None, fixed: Sequence[FixedPeak],
+    sqrt_s: float, simulation: Masses | Spectrum | None,
+) -> Choice | None:  # fmt: skip
+    """The background chosen by data or simulation, or None where it is given."""
+    if not is_choice(background):
+        if simulation is not None:
+            raise UserError(
+                f"--simulation chooses a background, but it is given: {background} (auto, NAME:auto or A,B,C)"
+            )
+        return None
+    if simulation is not None:
+        if peak is None:
+            raise UserError("the spurious signal is that of a peak: give --peak MASS:WIDTH with --simulation")
+        tails = (peak.a_low, peak.n_low, peak.a_high, peak.n_high) if isinstance(peak, CrystalBall) else ()
+        masses = spurious_masses(full.window, peak.width)
+        return choose_by_simulation(full, background, simulation, masses, peak.width, tails, sqrt_s)
+    seen = full if region is None else split_region(full, region).sidebands
+    if peak is not None and region is None:  # or a strong signal would be taken for a bend of the background
+        fixed = [*fixed, FixedPeak(peak, 0.0, math.inf, "signal")]
+    return choose(seen, background, fixed, sqrt_s)
 
 
 def _unbinned(
@@ -128,6 +161,7 @@ def _count_region(
             row["z_asimov"] = asimov_significance((n - b) / c, b / c, b_err / c)
     # The region as one bin of the fit: profile likelihood of sidebands and count together.
     together = binned_problem(split.joined, kind, fixed, None)
+    check_determined(split.joined, together.size + 1)
     signal = massfit.fit_signal(together, split.template, together, level)
     total = massfit.with_signal(together, split.template).expected(signal.best.theta[None])[0]
     return row, Fitted(together.shape, signal.best, signal, split.joined, total, False, together.components)

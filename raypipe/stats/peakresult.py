@@ -12,6 +12,8 @@ from scipy import stats
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
+from raypipe.stats.choice import Choice
+from raypipe.stats.floating import Floated
 from raypipe.stats.likelihood import Component
 from raypipe.stats.peaks import Peak
 from raypipe.stats.shape import Shape
@@ -46,11 +48,12 @@ class Fitted:
     total: np.ndarray
     unbinned: bool
     components: tuple[Component, ...]
+    floated: Floated | None = None
 
 
 def write_up(
     data: Masses | Spectrum, fitted: Fitted, region_row: dict[str, Any] | None, peak: Peak | None,
-    region: tuple[float, float] | None, chosen_by: list[dict[str, Any]] | None, level: float | None,
+    region: tuple[float, float] | None, choice: Choice | None, level: float | None,
     full: Bins,
 ) -> PeakFit:  # fmt: skip
     """Write up the result as one JSON-ready row."""
@@ -62,12 +65,15 @@ def write_up(
     jacobian = shape.jacobian(best.theta[:size]).sum(0)
     b, b_err = float(yields.sum()), math.sqrt(max(0.0, jacobian @ best.covariance[:size, :size] @ jacobian))
     free = size + sum(c.error > 0 for c in fitted.components) + (signal is not None)
+    if fitted.floated is not None:
+        free += sum(e is not None for e in (fitted.floated.mass_err, fitted.floated.width_err))
     chi2, ndf = massfit.goodness(bins, fitted.total, free, merge=10.0 if fitted.unbinned else 0.0)
     merged, merged_ndf = massfit.goodness(bins, fitted.total, free, merge=5.0)
     spread = bins.errors if bins.errors is not None else np.sqrt(np.maximum(fitted.total * bins.scale, 1e-300))
     pulls = (bins.counts - fitted.total) / spread
     minima = [m for m in (best, signal.null if signal else None) if m is not None]
     valid = all(m.valid for m in minima)
+    valid = valid and (fitted.floated is None or fitted.floated.valid)
     status = "converged" if valid else "not converged"
     notes = list(bins.notes)
     if any(m.valid and m.status != "converged" for m in minima):
@@ -92,9 +98,17 @@ def write_up(
         row |= {"b": region_row["b"], "b_err": region_row["b_err"]}
     else:
         row |= {"b": b, "b_err": b_err}
+    gof_p = float(stats.chi2.sf(merged, merged_ndf)) if merged_ndf > 0 else None
+    if ndf == 0:
+        notes.append("as many parameters as bins: nothing is left to test the fit with")
+    if gof_p is not None and gof_p < 1e-3:
+        notes.append(f"the model describes the data badly (goodness of fit p = {gof_p:.2g}): mistrust yield and error")
+    if signal is not None and signal.inflation > 10:
+        notes.append(f"the background can nearly take the shape of the signal: it makes the yield's error "
+                     f"{signal.inflation:.0f} times larger than over a known background")  # fmt: skip
     row |= {
         "chi2": chi2 if ndf > 0 else None, "ndf": ndf, "chi2_ndf": chi2 / ndf if ndf > 0 else None,
-        "gof_p": float(stats.chi2.sf(merged, merged_ndf)) if merged_ndf > 0 else None,
+        "gof_p": gof_p,
         "likelihood": "unbinned" if fitted.unbinned else bins.likelihood, "window": list(bins.window),
         "bins": len(bins), "n_events": float(full.counts.sum()), "background_in_window": b,
         "background": {"family": shape.family.name, "parameters": {
@@ -108,8 +122,14 @@ def write_up(
             peak.integral(bins.low, bins.high).sum())}, "counting": _window_count(fitted, peak, yields)}  # fmt: skip
     if region_row is not None:
         row["signal_region"] = region_row
-    if chosen_by is not None:
-        row["background"]["chosen_by_f_test"] = chosen_by
+    if choice is not None:
+        row["background"] |= {"chosen_by": choice.by, "compared": choice.record}
+        if choice.by == "spurious signal" and not any(step["passed"] for step in choice.record):
+            notes.append(
+                "no background keeps its spurious signal below 20 % of the error: the least biased one was taken"
+            )
+    if fitted.floated is not None:
+        notes += _floating(row, fitted.floated)
     row["data"] = data.source
     row["notes"] = notes
     return PeakFit(signal, best, shape, bins, fitted.total, peak, region, row)
@@ -133,6 +153,20 @@ def _window_count(fitted: Fitted, peak: Peak, background: np.ndarray) -> dict[st
         row |= {"z": counting_significance(n / c, b / c),
                 "z_asimov": asimov_significance(s / c, b / c) if s > 0 else None}  # fmt: skip
     return row
+
+
+def _floating(row: dict[str, Any], floated: Floated) -> list[str]:
+    """Mass, width and global p-value of a peak that floats, written into the row; what to say about them."""
+    row["peak"] |= {"mass_err": floated.mass_err, "width_err": floated.width_err}
+    row["s_err_fixed_peak"], row["s_err"] = row["s_err"], floated.s_err
+    notes = ["z and p0 are local, at the best mass: judge a discovery by the global p-value"]
+    if floated.at_limit:
+        notes.append("the mass or width stopped at an end of its range")
+    row["global"] = None
+    if floated.global_p is not None:
+        p = floated.global_p
+        row["global"] = {"p": p.p, "p_err": p.error, "z": p.z, "is_upper_bound": p.is_bound}
+    return notes
 
 
 def _largest(bins: Bins, pulls: np.ndarray, number: int = 3) -> list[dict[str, float]]:

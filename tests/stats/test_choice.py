@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from raypipe.errors import UserError
 from raypipe.events.masses import Masses
-from raypipe.stats.choice import choose_order, spurious_signal
+from raypipe.events.spectra import Spectrum
+from raypipe.stats.choice import choose, choose_listed, choose_order, spurious_signal
 from raypipe.stats.peakfit import fit_peak
 from raypipe.stats.peaks import Gaussian
 from raypipe.stats.spectrum import Bins
@@ -50,6 +52,53 @@ def test_the_fit_records_its_choice():
     data = Masses(105 + rng.exponential(25, 5000), None, "m")
     row = fit_peak(data, (105, 160), "exp:auto", Gaussian(125, 1.5), level=None).row
     assert row["background"]["family"] in {"exp", "exppoly:2"}
-    assert row["background"]["chosen_by_f_test"][0]["family"] == "exp"
+    assert row["background"]["chosen_by"] == "F-test"
+    assert row["background"]["compared"][0]["family"] == "exp"
     with pytest.raises(UserError, match="orders are chosen for"):
         fit_peak(data, (105, 160), "spline:auto", Gaussian(125, 1.5))
+
+
+def test_listed_families_follow_fishers_formula():
+    """F = (gain / extra parameters) / (chi2 / ndf) against scipy's tail; the first sufficient family is taken."""
+    rng = np.random.default_rng(7)
+    bent = np.exp(-CENTRES / 30 + 0.8 * ((CENTRES - 132) / 27) ** 2)
+    data = bins(rng.poisson(30_000 * bent / bent.sum()).astype(float))
+    name, record = choose_listed(data, ["exp", "exppoly:2", "exppoly:4"])
+    assert name == "exppoly:2"
+    one, two = record[0], record[1]
+    expected = stats.f.sf((one["chi2"] - two["chi2"]) / (two["chi2"] / two["ndf"]), 1, two["ndf"])
+    assert one["p"] == pytest.approx(expected, rel=1e-6)
+    assert two["p"] > 0.05
+    with pytest.raises(UserError, match="exp is not more flexible than exppoly:2"):
+        choose_listed(data, ["exppoly:2", "exp"])
+
+
+def test_auto_finds_the_family_of_the_truth():
+    """A power law that no exponential follows with few parameters; a signal does not bend the choice."""
+    rng = np.random.default_rng(8)
+    edges = np.linspace(200, 2000, 91)
+    truth = 2e5 * -np.diff(edges**-3.0) / (200**-3.0 - 2000**-3.0)
+    data = Bins(edges[:-1], edges[1:], rng.poisson(truth).astype(float), np.ones(90), None, (200.0, 2000.0))
+    found = choose(data, "auto")
+    assert found.family == "power:1"
+    assert {step["family"].split(":")[0] for step in found.record} >= {"power", "bernstein"}
+    peak = Gaussian(800, 40)
+    counts = rng.poisson(truth + 3000 * peak.integral(edges[:-1], edges[1:])).astype(float)
+    row = fit_peak(Spectrum(edges[:-1], edges[1:], counts, None, "h"), (200, 2000), "auto", peak, level=None).row
+    assert row["background"]["family"] == "power:1"
+    assert row["s"] == pytest.approx(3000, abs=3 * row["s_err"])
+
+
+def test_simulation_chooses_through_the_fit():
+    bent = np.exp(-CENTRES / 30 + 0.6 * ((CENTRES - 132) / 27) ** 3)
+    rng = np.random.default_rng(9)
+    data = Spectrum(EDGES[:-1], EDGES[1:], rng.poisson(50_000 * bent / bent.sum()).astype(float), None, "data")
+    simulated = Spectrum(EDGES[:-1], EDGES[1:], 1e6 * bent / bent.sum(), None, "simulation")
+    options = {"peak": Gaussian(125, 1.5), "level": None, "simulation": simulated}
+    row = fit_peak(data, (105, 160), "exp,exppoly:2,exppoly:3,exppoly:4", **options).row
+    assert row["background"]["family"] == "exppoly:3"
+    assert row["background"]["chosen_by"] == "spurious signal"
+    row = fit_peak(data, (105, 160), "exp,exppoly:2", **options).row
+    assert any("least biased" in note for note in row["notes"])
+    with pytest.raises(UserError, match="it is given: exp"):
+        fit_peak(data, (105, 160), "exp", **options)
