@@ -197,6 +197,7 @@ def hunt(
     from raypipe.files import write_json
     from raypipe.stats import hunt as hunting
     from raypipe.stats.peakdata import known_peak
+    from raypipe.stats.widths import width
 
     data = load_masses(path, **{name: reading[name] for name in READING})
     simulated = None
@@ -210,7 +211,7 @@ def hunt(
         raise UserError(f"--tails {tails!r}: write A_LOW:N_LOW:A_HIGH:N_HIGH")
     peaks = [known_peak(spec) for spec in known]
     result = hunting.hunt(
-        data, window, background, [hunting.width(part) for part in widths.split(",") if part.strip()], scan_range,
+        data, window, background, [width(part) for part in widths.split(",") if part.strip()], scan_range,
         points, shape, toys, seed, bins, likelihood, region, masks, peaks, simulated, reference_order, sqrt_s, level,
     )  # fmt: skip
     if output is not None:

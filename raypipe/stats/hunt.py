@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,47 +16,15 @@ from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import family, template_family
 from raypipe.stats.choice import Choice, choose, is_choice
+from raypipe.stats.likelihood import Binned
 from raypipe.stats.lookelsewhere import GlobalP, asymptotic, from_toys
 from raypipe.stats.peakdata import FixedPeak, binned_data, binned_problem, check_determined, check_filled
 from raypipe.stats.peaks import make_peak
 from raypipe.stats.reference import Reference, match_reference
 from raypipe.stats.region import split_region
-from raypipe.stats.scan import draw_toys, scan
+from raypipe.stats.scan import LocalScan, draw_toys, scan
 from raypipe.stats.spectrum import Bins, check_window
-
-MOST_POINTS = 1000
-
-
-@dataclass(frozen=True)
-class Width:
-    """Width of the hunted peak, absolute or relative to its mass.
-
-    Attributes:
-        value: in the unit of the masses, or a share of the mass if ``relative``.
-    """
-
-    value: float
-    relative: bool = False
-
-    def at(self, mass: float | np.ndarray) -> Any:
-        """One standard deviation at a mass."""
-        return self.value * mass if self.relative else self.value + 0.0 * np.asarray(mass)
-
-    @property
-    def label(self) -> str:
-        return f"{100 * self.value:g}%" if self.relative else f"{self.value:g}"
-
-
-def width(text: str) -> Width:
-    """``1.5`` or ``2%`` of the mass."""
-    relative = text.strip().endswith("%")
-    try:
-        value = float(text.strip().rstrip("%")) / (100 if relative else 1)
-    except ValueError as problem:
-        raise UserError(f"width {text!r}: write a number, or a share of the mass such as 2%") from problem
-    if not (math.isfinite(value) and value > 0):
-        raise UserError(f"width {text!r} is not positive")
-    return Width(value, relative)
+from raypipe.stats.widths import Width, default_widths, grid
 
 
 @dataclass(frozen=True)
@@ -81,21 +49,6 @@ class Hunt:
     row: dict[str, Any] = field(repr=False)
 
 
-def grid(low: float, high: float, narrowest: Width, points: int | None) -> np.ndarray:
-    """Scan masses: half a width apart unless a number is given; equal ratios for a relative width."""
-    if points is not None:
-        if points < 1:
-            raise UserError(f"{points} scan points: need at least one")
-        number = points
-    elif narrowest.relative:
-        number = math.ceil(math.log(high / low) / math.log1p(narrowest.value / 2)) + 1
-    else:
-        number = math.ceil((high - low) / (narrowest.value / 2)) + 1
-    if number > MOST_POINTS:
-        raise UserError(f"{number} scan points (half a width apart): give fewer with --points, or a wider peak")
-    return np.geomspace(low, high, number) if narrowest.relative else np.linspace(low, high, number)
-
-
 def hunt(
     data: Masses | Spectrum, window: tuple[float, float], background: str = "exp", widths: Sequence[Width] = (),
     scan_range: tuple[float, float] | None = None, points: int | None = None, tails: Sequence[float] = (),
@@ -109,7 +62,8 @@ def hunt(
     Args:
         data, window, background, bins, likelihood, fixed, sqrt_s, level: as `raypipe.stats.peakfit.fit_peak`; masses
             are always binned here, a quarter of the narrowest width each unless ``bins`` is given.
-        widths: of the peak. scan_range: masses at which it may sit; by default the window less one (narrowest) width
+        widths: of the peak; without any, see `default_widths`. scan_range: masses at which it may sit; by default the
+            window less one (narrowest) width
             on either side. points: number of masses. tails: of a Crystal Ball.
         toys, seed: background-only spectra for the global p-value.
         region: count this blinded region over its sidebands instead of scanning a peak.
@@ -120,12 +74,15 @@ def hunt(
         UserError: input that cannot be used. Fits that did not converge are told in ``row["status"]``.
     """
     check_window(window, region)
+    told: tuple[str, ...] = ()
     if region is None and not widths:
-        raise UserError("which widths shall the peak have (--widths)?")
+        widths = default_widths(window, data)
+        told = (f"widths not given: {', '.join(w.label for w in widths)}, from the window (--widths)",)
     if toys < 0:
         raise UserError(f"{toys} toys: must not be negative")
     narrowest = min(widths, key=lambda w: w.at(window[0])) if widths else None
     full = _prepare(data, window, narrowest, bins, likelihood, region, masks)
+    full = replace(full, notes=(*full.notes, *told))
     choice: Choice | None = None
     if is_choice(background) and reference is None:
         seen = full if region is None else split_region(full, region).sidebands
@@ -158,7 +115,7 @@ def hunt(
     problem = binned_problem(full, kind, fixed, simulated)
     check_determined(full, problem.size + 1)
     null = massfit.fit(problem, np.r_[problem.shape.start, [f.expected for f in fixed]], "background-only fit")
-    local = scan(problem, full.counts[None], templates, null.theta, one_sided=False, tolerance=1e-7)
+    local, unsure = _observed(problem, full, templates, null.theta)
     shape = (len(labels), len(points_at))
     q0, s, s_err, r = (a.reshape(shape) for a in (local.q0, local.s, local.s_err, local.r))
     top = np.unravel_index(np.argmax(r), shape)
@@ -167,7 +124,7 @@ def hunt(
     maxima, fields, lost = _throw(problem, null.theta, templates, toys, seed, shape)
     best = massfit.with_signal(problem, chosen).expected(signal.best.theta[None])[0]
     row = _row(data, full, kind.name, labels, points_at, q0, s, s_err, r, top, signal, null, problem, maxima, fields,
-               lost, region, toys, bool(local.failed.any()))  # fmt: skip
+               lost, region, toys, unsure)  # fmt: skip
     row["background_chosen_by"] = None if choice is None else choice.by
     row["backgrounds_compared"] = None if choice is None else choice.record
     return Hunt(points_at, labels, q0, s, s_err, r, full, problem.expected(null.theta[None])[0], best, maxima, row)
@@ -199,6 +156,17 @@ def _unmasked(masses: np.ndarray, masks: Sequence[tuple[float, float]]) -> np.nd
     return masses[keep]
 
 
+def _observed(problem: Binned, full: Bins, templates: np.ndarray, theta: np.ndarray) -> tuple[LocalScan, bool]:
+    """The scan of the data; what the batch gave up is fitted one by one. Also whether some fit did not converge."""
+    local = scan(problem, full.counts[None], templates, theta, one_sided=False, tolerance=1e-7)
+    unsure = bool(local.failed.any()) and not local.lost.any()  # the background-only fit itself
+    for g in np.flatnonzero(local.lost[0]):  # mostly deficits over empty bins, at the edge of what is possible
+        alone = massfit.fit_signal(problem, templates[g], problem, level=None)
+        local.q0[0, g], local.s[0, g], local.s_err[0, g], local.r[0, g] = alone.q0, alone.s, alone.s_err, alone.r
+        unsure = unsure or not alone.best.valid
+    return local, unsure
+
+
 def _throw(
     problem: Any, theta: np.ndarray, templates: np.ndarray, toys: int, seed: int, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, int]:
@@ -225,6 +193,10 @@ def _row(
     valid = null.valid and signal.best.valid and not unsure and lost <= 0.01 * max(toys, 1)
     limit = signal.limit
     notes = list(full.notes)
+    merged, merged_ndf = massfit.goodness(full, problem.expected(null.theta[None])[0], problem.size, merge=5.0)
+    if merged_ndf > 0 and stats.chi2.sf(merged, merged_ndf) < 1e-3:
+        notes.append(f"background alone: goodness of fit p = {stats.chi2.sf(merged, merged_ndf):.2g}: a peak, or a "
+                     "background that cannot follow the data")  # fmt: skip
     if unsure:
         notes.append("some fits of the scan did not converge")
     if lost:
@@ -237,7 +209,8 @@ def _row(
     row: dict[str, Any] = {"status": "converged" if valid else "not converged", "valid": valid, "best": best}
     row["global"] = {
         "toys": _global(from_toys(observed, maxima)) if len(maxima) else None,
-        "asymptotic": _global(asymptotic(observed, fields if len(maxima) > 1 else q0[None])) if q0.size > 1 else None,
+        "asymptotic": _global(asymptotic(observed, fields if len(maxima) > 1 else q0[None])) if q0.size > 1
+        else _global(GlobalP(best["p_local"], 0.0, 1.0, "a single test")),
         "asymptotic_from": f"{len(maxima)} toys" if len(maxima) > 1 else "the observed scan",
         "number_of_toys": len(maxima),
     }  # fmt: skip

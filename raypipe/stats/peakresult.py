@@ -103,11 +103,11 @@ def write_up(
         notes.append("as many parameters as bins: nothing is left to test the fit with")
     if gof_p is not None and gof_p < 1e-3:
         notes.append(f"the model describes the data badly (goodness of fit p = {gof_p:.2g}): mistrust yield and error")
-    if signal is not None and signal.inflation > 10:
+    if peak is not None and signal is not None and signal.inflation > 10:
         notes.append(f"the background can nearly take the shape of the signal: it makes the yield's error "
                      f"{signal.inflation:.0f} times larger than over a known background")  # fmt: skip
     row |= {
-        "chi2": chi2 if ndf > 0 else None, "ndf": ndf, "chi2_ndf": chi2 / ndf if ndf > 0 else None,
+        "chi2": chi2 if ndf > 0 else None, "ndf": max(ndf, 0), "chi2_ndf": chi2 / ndf if ndf > 0 else None,
         "gof_p": gof_p,
         "likelihood": "unbinned" if fitted.unbinned else bins.likelihood, "window": list(bins.window),
         "bins": len(bins), "n_events": float(full.counts.sum()), "background_in_window": b,

@@ -25,7 +25,7 @@ class LocalScan:
         q0: (T, G) 1007.1727, equation 12; zero for a deficit. s, s_err: (T, G) fitted yields and errors; where the
             scan is one-sided, s is zero and s_err undefined for deficits. r: (T, G) signed root of the two-sided
             statistic (two-sided scans only). failed: (T,) spectra in which some fit did not converge.
-        null: background-only minima, (T, D).
+        null: background-only minima, (T, D). lost: (T, G) which signal fits those were.
     """
 
     q0: np.ndarray
@@ -34,6 +34,7 @@ class LocalScan:
     r: np.ndarray
     failed: np.ndarray
     null: np.ndarray
+    lost: np.ndarray
 
 
 def scan(
@@ -54,7 +55,7 @@ def scan(
     spectra, signals = len(counts), len(templates)
     q0, s, s_err, r = (np.zeros((spectra, signals)) for _ in range(4))
     s_err[:] = np.nan
-    failed = np.zeros(spectra, bool)
+    failed, lost = np.zeros(spectra, bool), np.zeros((spectra, signals), bool)
     null_theta = np.empty((spectra, len(start)))
     nodes = max(len(problem.shape.weight), 1)
     base = replace(problem, counts=counts, auxiliary=auxiliary, signals=None, which=None)
@@ -77,6 +78,7 @@ def scan(
                 for name in ("theta", "value", "information", "converged"):
                     getattr(best, name)[redo] = getattr(again, name)
             failed[block[rows[~best.converged]]] = True
+            lost[block[rows], columns] = ~best.converged
             difference = np.maximum(value[rows] - best.value, 0.0)
             yields = best.theta[:, -1]
             where = block[rows], columns
@@ -84,7 +86,7 @@ def scan(
             r[where] = np.sign(yields) * np.sqrt(difference)
             s[where] = yields
             s_err[where] = _last_error(best.information)
-    return LocalScan(q0, s, s_err, r, failed, null_theta)
+    return LocalScan(q0, s, s_err, r, failed, null_theta, lost)
 
 
 def _minimise(problem: Binned, start: np.ndarray, tolerance: float) -> Solution:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -67,9 +68,13 @@ def test_hunt_writes_json_and_figure(masses, tmp_path):
     assert row["global"]["asymptotic"]["z"] > 4
     assert json.loads((out_folder / "hunt.json").read_text())["best"] == row["best"]
     assert (out_folder / "hunt.png").read_bytes().startswith(b"\x89PNG")
-    status, _, error = run("hunt", "--masses", masses, "--window", 0, 10)
-    assert status == 2
-    assert "--widths" in error
+    status, out, _ = run(
+        "hunt", "--masses", masses, "--window", 0, 10, "--background", "poly:1", "--toys", 50, "--json"
+    )
+    row = json.loads(out)
+    assert [scan["width"] for scan in row["scan"]["widths"]] == ["0.167", "0.333", "0.667"]
+    assert row["best"]["width"] == "0.167"  # the peak has 0.2
+    assert any("widths not given" in note for note in row["notes"])
 
 
 @pytest.mark.skipif(not (DATA / "cms_4lepton").is_dir(), reason="the shared real data are not beside the checkout")
@@ -93,6 +98,20 @@ def test_z_to_muons_of_cms():
     assert row["valid"]
     assert row["z"] > 40
     assert 1400 < row["s"] < 1900
+
+
+def test_floating_peak_and_chosen_background_are_told(masses, tmp_path):
+    _, out, error = run("fit", "--masses", masses, "--window", 0, 10, "--background", "poly:auto", "--peak", "4:0.3",
+                        "--float-mass", 3, 7, "--float-width", 0.1, 0.6, "--toys", 100,
+                        "--known", "8:0.2=5+-3")  # fmt: skip
+    assert not error
+    found = re.search(r"peak +mass ([\d.]+) ± ([\d.]+), width ([\d.]+) ± ([\d.]+)", out)
+    mass, mass_err, width, width_err = (float(x) for x in found.groups())
+    assert abs(mass - 5) < 3 * mass_err < 0.3
+    assert abs(width - 0.2) < 3 * width_err < 0.3
+    assert "global      p <" in out
+    assert re.search(r"chosen +by F-test: poly:1 \(p", out)
+    assert re.search(r"component +known 8: [\d.]+ ± ", out)
 
 
 @pytest.mark.skipif(not (DATA / "cms_4lepton").is_dir(), reason="the shared real data are not beside the checkout")

@@ -11,13 +11,14 @@ from scipy import stats
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats.backgrounds import family
-from raypipe.stats.hunt import Width, hunt
+from raypipe.stats.hunt import hunt
 from raypipe.stats.likelihood import Binned
 from raypipe.stats.peakfit import fit_peak
 from raypipe.stats.peaks import Gaussian
 from raypipe.stats.scan import scan
 from raypipe.stats.shape import make_shape
 from raypipe.stats.spectrum import Bins
+from raypipe.stats.widths import Width
 
 LOW, HIGH, SLOPE = 105.0, 160.0, 25.0
 PEAK = Gaussian(125.0, 1.5)

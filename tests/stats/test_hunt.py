@@ -13,7 +13,7 @@ from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import family, template_family
-from raypipe.stats.hunt import Width, hunt, width
+from raypipe.stats.hunt import hunt
 from raypipe.stats.likelihood import Binned, Component
 from raypipe.stats.lookelsewhere import LEVELS, asymptotic, euler_characteristic, from_toys, upcrossings
 from raypipe.stats.peakfit import fit_peak
@@ -22,6 +22,7 @@ from raypipe.stats.reference import match_reference
 from raypipe.stats.scan import draw_toys, scan
 from raypipe.stats.shape import make_shape
 from raypipe.stats.spectrum import Bins
+from raypipe.stats.widths import Width, width
 
 LOW, HIGH, SLOPE = 100.0, 160.0, 30.0
 EDGES = np.linspace(LOW, HIGH, 61)

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from raypipe.events.spectra import Spectrum
+from raypipe.stats.hunt import hunt
 from raypipe.stats.peakfit import fit_peak
+from raypipe.stats.peaks import Gaussian
 from raypipe.stats.poisson_errors import garwood, rate_scale
 from raypipe.stats.spectrum import bin_spectrum
+from raypipe.stats.widths import Width
 
 # The upper end of the dijet spectrum of CMS (1911.03947, figure 5; HEPData ins1764471): edges in GeV, pb/TeV.
 EDGES = np.array([4337, 4509, 4686, 4869, 5058, 5253, 5455, 5663, 5877, 6099, 6328, 6564, 6808, 7060, 7320, 7589, 7866,
@@ -61,3 +64,15 @@ def test_errors_of_another_size_stay_gaussian():
     y = rng.uniform(1, 10, 40)
     for error in (np.full(40, 1.3), 0.1 * y, rng.uniform(0.3, 1.5, 40) * y):
         assert rate_scale(y, error) is None
+
+
+def test_a_hunt_over_an_empty_bin_of_published_data_converges():
+    """Deficits at the edge of what is possible, which the batch of Newton fits gives up, are fitted one by one."""
+    data = Spectrum(EDGES[:-1], EDGES[1:], RATE, (UP + DOWN) / 2, "cms", UP).scaled(137.5, density=True)
+    found = hunt(data, (4337, 8752), "exp", [Width(153.0)], (4500, 8600), 120, level=None)
+    assert found.row["valid"]
+    k = int(np.argmin(np.abs(found.masses - 7669.7)))
+    alone = fit_peak(data, (4337, 8752), "exp", Gaussian(float(found.masses[k]), 153.0), level=None).row
+    assert found.s[0, k] == pytest.approx(alone["s"], abs=1e-3)
+    assert found.r[0, k] == pytest.approx(alone["z_signed"], abs=1e-3)
+    assert found.r[0, k] < 0
