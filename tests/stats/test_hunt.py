@@ -177,7 +177,6 @@ def test_a_million_events_in_unequal_bins_with_a_relative_width():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"widths": []}, "which widths"),
         ({"scan_range": (90, 120)}, "must lie inside the window"),
         ({"points": 0}, "at least one"),
         ({"widths": [Width(0.01)]}, "scan points"),
