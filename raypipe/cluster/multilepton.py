@@ -17,9 +17,9 @@ from raypipe.cluster import simulate as simulation
 from raypipe.cluster.engine import price_of
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.pipeline import Run
-from raypipe.cluster.record import record_values
 from raypipe.cluster.runtime import limit_threads, total_cpus
 from raypipe.cluster.storage import Store
+from raypipe.cluster.tracking import Recorder, record
 from raypipe.cluster.watch import announce
 from raypipe.config.multilepton import Files, MultileptonConfig
 from raypipe.errors import UserError
@@ -183,11 +183,14 @@ class MultileptonRun(Run):
             figures = report.make_all(self.config, tables, rows, self.folder / "figures")
             report.write_page(self.folder / "report.html", summary, self.config, figures)
         with self.timed("mlflow"):
-            files = [self.folder / "summary.json", self.folder / "rows.parquet"]
-            artifacts = {"figures": list(figures.values()), "": files}
+
+            def fill(run: Recorder) -> None:
+                run.metrics((name, value, 0) for name, value in report.metrics(summary).items())
+                run.files(figures.values(), "figures")
+                run.files([self.folder / "summary.json", self.folder / "rows.parquet"])
+
             made_of = {"code": summary["code"], "rows": sorted(trials), "finished": summary["finished"]}
-            name = f"multilepton-{summary['config_hash']}"
-            record_values(self.config, name, report.metrics(summary), artifacts, made_of)
+            record(self.config, f"multilepton-{summary['config_hash']}", made_of, fill)
         return summary
 
 

@@ -21,10 +21,10 @@ from raypipe.cluster.artefacts import open_artefacts
 from raypipe.cluster.ledger import Ledger, open_ledger
 from raypipe.cluster.live import run_with_progress
 from raypipe.cluster.memory import MemoryWatch
+from raypipe.cluster.record import record_run
 from raypipe.cluster.registry import model_examples
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.scan import grid_of, plan_scan, run_contrastive, sample_groups
-from raypipe.cluster.tracking import record_run
 from raypipe.cluster.train import encoder_key, load_encoder, train_encoder
 from raypipe.config import Config
 from raypipe.errors import UserError

@@ -1,82 +1,93 @@
-"""MLflow record of a scan that has no trained model to register: parameters, metrics and files."""
+"""What of a contrastive scan goes to MLflow: one parent run, a child for every (signal, configuration), the models."""
 
 from __future__ import annotations
 
-import logging
-import time
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from raypipe.cluster.tracking import tracking_uri
-from raypipe.files import digest, read_json, write_json
-from raypipe.progress import console
+import pyarrow as pa
+
+from raypipe.cluster.registry import register_models
+from raypipe.cluster.tracking import Recorder, record
+from raypipe.config import Config
+from raypipe.events.table import write_table
+from raypipe.report.summary import is_main
+
+CURVES = ("z_before", "z_after", "sic", "truth_before", "truth_after", "auc")
+"""What the child runs draw over the strength."""
 
 
-def record_values(
-    config: Any, name: str, metrics: dict[str, float], artifacts: dict[str, list[Path]], made_of: dict[str, Any]
-) -> str | None:
-    """Record one run, once: the same ``made_of`` and configuration are not recorded twice (``tracking.json``).
+def record_run(
+    config: Config, summary: dict[str, Any], history: list[dict[str, float]], figures: dict[str, Path],
+    rows: list[dict[str, Any]], flow: Path | None, examples: dict[str, Any] | None = None,
+) -> str | None:  # fmt: skip
+    """Record one finished scan: a parent run with parameters, metrics, models, figures and ledger rows, and one child
+    run for each (signal, configuration) with its curves over the strength.
 
-    A tracking server that cannot be reached costs a warning, never the results, which are on disk by now.
+    Not one run a trial: an MLflow run costs a third of a second, and ten thousand of them are not readable.
 
     Args:
-        artifacts: folder in the run -> files or folders. made_of: what the results were made of, JSON-ready.
+        rows: of the ledger.
+        flow: a background model to register, if there is one.
+        examples: inputs of the models by model name (`raypipe.cluster.registry`).
 
     Returns:
-        The MLflow run id, or None if tracking is off or failed.
+        The MLflow run id of the parent, or None if tracking is off or failed.
     """
-    if not config.tracking.enabled:
-        return None
-    uri = tracking_uri(config)
-    marker = Path(config.output) / "tracking.json"
-    key = digest({"uri": uri, "config": config.physics_hash(), **made_of})
-    if marker.exists() and read_json(marker).get("key") == key:
-        return read_json(marker)["run_id"]
-    try:
-        run_id = _record(config, uri, name, metrics, artifacts)
-    except Exception as error:  # whatever a client library raises: the physics is done and must be reported
-        console.print(f"[yellow]MLflow at {uri} did not record this run: {error}[/yellow]", highlight=False)
-        return None
-    write_json(marker, {"key": key, "run_id": run_id, "uri": uri})
-    return run_id
+
+    def fill(run: Recorder) -> None:
+        run.metrics((name, value, 0) for name, value in _result_metrics(summary).items())
+        run.metrics(
+            (f"encoder.{k}", value, int(epoch["epoch"]))
+            for epoch in history
+            for k, value in epoch.items()
+            if k != "epoch"
+        )
+        for group, curves in group_curves(summary["results_all_working_points"]).items():
+            signal, configuration = group.split("/")
+            run.child(group, {"signal": signal, "configuration": configuration}, curves)
+        run.files(figures.values(), "figures")
+        run.files([Path(config.output) / "summary.json"])
+        if rows:
+            with tempfile.TemporaryDirectory(prefix="raypipe-") as scratch:
+                write_table(pa.Table.from_pylist(rows), Path(scratch) / "ledger.parquet")
+                run.files([Path(scratch) / "ledger.parquet"])
+        register_models(config, run, flow, examples or {})
+
+    made_of = {"code": summary["code"], "rows": sorted(summary["keys"])}
+    tags = {f"raypipe.{name}": summary[name] for name in ("config_hash", "code")}
+    return record(config, f"{config.search}-{summary['config_hash']}", made_of, fill, tags)
 
 
-def _record(config: Any, uri: str, name: str, metrics: dict[str, float], artifacts: dict[str, list[Path]]) -> str:
-    for logger in ("mlflow", "alembic"):
-        logging.getLogger(logger).setLevel(logging.WARNING)
-    from mlflow.entities import Metric, Param
-    from mlflow.tracking import MlflowClient
+def group_curves(entries: list[dict[str, Any]]) -> dict[str, list[tuple[str, float, int]]]:
+    """Metrics of the child runs: for every ``signal/configuration`` triples (name, value, step).
 
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(config.tracking.experiment)
-    if experiment is None:
-        local = uri.startswith("sqlite:")
-        place = (Path(config.output) / "mlartifacts").resolve().as_uri() if local else None
-        experiment_id = client.create_experiment(config.tracking.experiment, artifact_location=place)
-    else:
-        experiment_id = experiment.experiment_id
-    run_id = client.create_run(experiment_id, run_name=name).info.run_id
-    try:
-        parameters = [Param(k, str(v)[:500]) for k, v in flat(config.model_dump(mode="json")).items()]
-        for start in range(0, len(parameters), 100):
-            client.log_batch(run_id, params=parameters[start : start + 100])
-        now = int(time.time() * 1000)
-        values = [Metric(k, float(v), now, 0) for k, v in metrics.items()]
-        for start in range(0, len(values), 1000):
-            client.log_batch(run_id, metrics=values[start : start + 1000])
-        for folder, paths in artifacts.items():
-            for path in paths:
-                client.log_artifact(run_id, str(path), folder or None)
-    except BaseException:
-        client.set_terminated(run_id, "FAILED")
-        raise
-    client.set_terminated(run_id, "FINISHED")
-    return run_id
+    A step is the injected S/sqrt(B) in thousandths, since MLflow's are integers; the name holds the working point.
+    """
+    groups: dict[str, list[tuple[str, float, int]]] = {}
+    for entry in entries:
+        way = entry["embedding"] if entry["method"] == "cathode" else f"{entry['embedding']}-{entry['method']}"
+        curves = groups.setdefault(f"{entry['signal']}/{way}", [])
+        step = round(1000 * entry["strength"])
+        for name in CURVES:
+            if entry[name]:
+                where = f"{name}.wp{entry['working_point']:g}"
+                curves.append((where, float(entry[name]["mean"]), step))
+                if entry[name]["standard_error"] is not None:
+                    curves.append((f"{where}.error", float(entry[name]["standard_error"]), step))
+    return groups
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as dotted keys."""
-    out: dict[str, Any] = {}
-    for name, value in values.items():
-        out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return out
+def _result_metrics(summary: dict[str, Any]) -> dict[str, float]:
+    metrics = {f"seconds.{stage}": seconds for stage, seconds in summary["stage_seconds"].items()}
+    metrics["peak_rss_gib"] = summary["peak_rss_gib"]
+    if summary["closure_auc"]:
+        metrics["closure_auc"] = summary["closure_auc"]["mean"]
+    for entry in summary["results_all_working_points"]:
+        way = "" if is_main(entry) else f"{entry['embedding']}.{entry['method']}."
+        where = f"{way}{entry['signal']}.{entry['strength']:g}.wp{entry['working_point']:g}"
+        for name in ("z_before", "z_after", "sic"):
+            if entry[name]:
+                metrics[f"{name}.{where}"] = entry[name]["mean"]
+    return metrics

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from raypipe import __version__
+from raypipe.cluster.tracking import Recorder
 from raypipe.config import Config
 from raypipe.events.diphoton import event_inputs, opening_columns
 from raypipe.events.schema import tensor_values
@@ -38,8 +39,8 @@ def model_examples(config: Config, events: Path, latents: Any) -> dict[str, dict
     }
 
 
-def register_models(config: Config, run_id: str, flow: Path | None, examples: dict[str, Any]) -> None:
-    """Log the run folder's encoder and a background model under ``run_id`` and register them as ``raypipe-<name>``."""
+def register_models(config: Config, run: Recorder, flow: Path | None, examples: dict[str, Any]) -> None:
+    """Log the run folder's encoder and a background model in ``run`` and register them as ``raypipe-<name>``."""
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
@@ -65,7 +66,9 @@ def register_models(config: Config, run_id: str, flow: Path | None, examples: di
                 Schema([TensorSpec(f64, (-1,))]),
             ),
         )
-    with _active_run(run_id):
+    # Never mlflow.set_experiment: it exports a variable that Ray's own MLflow code prefers to its arguments.
+    mlflow.set_tracking_uri(run.uri)
+    with _active_run(run.run_id):
         for name, (artifact, signature) in models.items():
             mlflow.pyfunc.log_model(
                 name=name, python_model=str(served.joinpath(f"{name}.py")), artifacts={name: artifact},

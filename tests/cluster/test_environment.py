@@ -12,7 +12,8 @@ import pytest
 
 from raypipe.cluster import doctor
 from raypipe.cluster.memory import MemoryWatch
-from raypipe.cluster.tracking import record_run, tracking_uri
+from raypipe.cluster.record import record_run
+from raypipe.cluster.tracking import tracking_uri
 from raypipe.config import load_config
 
 

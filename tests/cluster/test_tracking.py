@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from raypipe.cluster.tracking import group_curves, record_run
+from raypipe.cluster.record import group_curves, record_run
 from raypipe.config import load_config
 from raypipe.fit.flows import fit_flows
 from raypipe.report.summary import build_summary
