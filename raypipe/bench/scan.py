@@ -86,7 +86,7 @@ def _engine(config: Config, tables: Any, trials: dict[str, Any], folder: Path) -
 
 def run(smoke: bool) -> list[Measurement]:
     """Eight trials on two workers, both ways in turn."""
-    from raypipe.cluster.calibrate import synthetic_tables
+    from raypipe.cluster.calibrate_cathode import synthetic_tables
     from raypipe.cluster.runtime import ray_session
     from raypipe.cluster.scan import plan_scan
 

@@ -11,7 +11,7 @@ from raypipe.cluster.attempt import Function
 from raypipe.cluster.engine import price_of, run_scan
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.watch import RECENT, Price, Status, missing
-from raypipe.config import Config, Resources
+from raypipe.config import Resources
 from raypipe.files import read_json, write_json
 from raypipe.progress import console, progress_bar
 
@@ -110,9 +110,10 @@ def tell(status: Status) -> None:
         show_missing(status.missing)
 
 
-def tell_plan(config: Config, calibration: Path | None, **given: float) -> dict[str, Any]:
+def tell_plan(config: Any, calibration: Path | None, **given: float) -> dict[str, Any]:
     """Measure this machine (or read ``calibration``), print the plan of a scan and return it."""
-    from raypipe.cluster.calibrate import Calibration, calibrate
+    from raypipe.cluster.calibrate import calibrate
+    from raypipe.cluster.calibration import Calibration
     from raypipe.cluster.plan import lines, plan
 
     if calibration is not None and calibration.exists():

@@ -6,17 +6,17 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from raypipe.cluster.calibrate import Calibration, window_events
-from raypipe.cluster.scan import grid_of, sample_groups
+from raypipe.cluster.calibration import Calibration, Line
 from raypipe.cluster.watch import duration
-from raypipe.config import Config
-from raypipe.search.embeddings import representation
+from raypipe.cluster.work import Work, shards_of, work_of
+from raypipe.errors import UserError
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 START = 15.0
 """Seconds until Ray and the first workers have started and imported everything."""
 DISPATCH = 0.03
 """Driver seconds a trial: Tune's bookkeeping with kept workers (measured: 34-40 no-op trials a second)."""
+KEPT = "kept flows, when only what follows them changes"
 WORK_COPIES = 8
 """Times a trial's events are held by its process at the peak: data, template, folds, scores."""
 
@@ -27,7 +27,7 @@ class ScanPlan:
 
     trials: int
     configurations: int
-    """Encoders, each with its own latent table."""
+    """Encoders, each with its own latent table; none where a search has no encoder."""
     events_per_trial: float
     seconds_per_trial: float
     """Core seconds."""
@@ -38,15 +38,20 @@ class ScanPlan:
     cpu_hours: float
     """Core hours of what runs on cores."""
     gpu_hours: float
-    """Hours of what runs on GPUs (encoder, and flows where trials have a GPU share)."""
+    """Hours of what runs on GPUs (encoder, and what trials train where they have a GPU share)."""
     saved: dict[str, float]
     """Core hours that each reuse saves: what it would cost to do the stage again for every trial."""
+    saved_gpu: dict[str, float]
+    """The same in GPU hours, of what runs on GPUs."""
     memory_gib: dict[str, float]
     storage_gib: dict[str, float]
     cost: float
     wall_seconds: dict[int, float]
     """By number of workers: one core each, with the GPU share that the configuration gives them."""
+    measured: list[str]
+    """What was run on this machine."""
     assumptions: list[str]
+    """What is extrapolated from it or assumed."""
     calibration: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
@@ -54,16 +59,8 @@ class ScanPlan:
         return asdict(self) | {"wall_seconds": {str(k): v for k, v in self.wall_seconds.items()}}
 
 
-def trial_seconds(config: Config, measured: Calibration) -> dict[str, float]:
-    """Core seconds of one trial by stage."""
-    events = window_events(config, measured.yield_per_fb)
-    stages = {name: line.at(events) for name, line in measured.trial.items()}
-    one = {"flow": measured.flow_event * events * config.flow.epochs, **stages}
-    return {name: seconds * config.embedding.encoders for name, seconds in one.items()}
-
-
 def plan(
-    config: Config, measured: Calibration, *, configurations: int = 1, price: float = 0.0, gpu_price: float = 0.0,
+    config: Any, measured: Calibration, *, configurations: int = 1, price: float = 0.0, gpu_price: float = 0.0,
     gpu_speedup: float = 50.0,
 ) -> ScanPlan:  # fmt: skip
     """Estimate a scan from a calibration.
@@ -72,72 +69,80 @@ def plan(
         configurations: how often the whole is done, each time with its own encoders and grid of trials.
         price: of a core hour; gpu_price: of a GPU hour.
         gpu_speedup: one GPU over one core of the calibrated machine, for networks.
+
+    Raises:
+        UserError: a calibration of another search.
     """
-    embedding = config.embedding
-    grid = grid_of(config)
-    trials = configurations * len(grid)
-    groups = sample_groups()
-    # The nine raw features need no encoder of their own.
-    configurations *= len({representation(trial, groups) for trial in grid} - {"raw"}) * embedding.encoders
-    each = trial_seconds(config, measured)
-    total = sum(each.values())
-    samples = config.simulate.samples
-    mean = sum(line.each for line in measured.simulate.values()) / len(measured.simulate)
-    start = sum(line.start for line in measured.simulate.values()) / len(measured.simulate)
-    shards = {name: math.ceil(size.events / config.simulate.shard_events) for name, size in samples.items()}
-    simulate = 0.0
-    for name, size in samples.items():
-        line = measured.simulate.get(name)
-        simulate += shards[name] * (line.start if line else start) + size.events * (line.each if line else mean)
-    batch, steps = embedding.batch_size, embedding.steps_per_epoch * embedding.epochs
-    # Validation is at most eight batches an epoch, forward only: a third of a step.
-    validation = min(8, embedding.steps_per_epoch) * embedding.epochs / 3
-    encoder = (steps + validation) * (measured.train_event * batch + measured.train_pair * batch**2)
-    events = sum(size.events for size in samples.values())
-    embed = measured.embed_event * events
+    if measured.search != config.search:
+        raise UserError(f"calibration: of a {measured.search} search, not of search = {config.search!r}")
+    work, shards = work_of(config, measured, configurations), shards_of(config)
+    simulate = _simulate_seconds(config, measured, shards)
     hours = {
-        "simulate": simulate / 3600, "encoder": configurations * encoder / 3600,
-        "embed": configurations * embed / 3600, "trials": trials * total / 3600,
+        "simulate": simulate / 3600, "encoder": work.encoders * work.encoder / 3600,
+        "embed": work.encoders * work.embed / 3600, "trials": work.trials_seconds / 3600,
     }  # fmt: skip
-    on_gpu = (hours["encoder"] + hours["embed"]) if config.resources.gpu else 0.0
-    if config.resources.trial_gpus:
-        on_gpu += trials * each["flow"] / 3600
-    cpu_hours, gpu_hours = sum(hours.values()) - on_gpu, on_gpu / gpu_speedup
+    networks = {name: hours[name] for name in ("encoder", "embed")} if work.encoders_on_gpu else {}
+    if work.gpu_share:
+        networks["trials"] = work.trained_seconds / 3600
+    on_gpu = sum(networks.values())
     # What a worker waits for: a share of a GPU does its share of the speed-up.
-    waits, trial = dict(hours), total
-    if config.resources.gpu:
-        waits |= {name: hours[name] / gpu_speedup for name in ("encoder", "embed")}
-    if config.resources.trial_gpus:
-        trial += each["flow"] * (1 / (gpu_speedup * config.resources.trial_gpus) - 1)
-    # A trial on a share of a GPU holds that share all the time, not only while its flow trains.
-    held = trials * (total - each["flow"]) / 3600 * config.resources.trial_gpus
-    gpu_hours += held
-    latent_bytes = events * (8 + 8 + 8 + 4 * (embedding.encoder.latent + 9))
-    busy_bytes = window_events(config, measured.yield_per_fb) * (8 + 8 + 4 * (embedding.encoder.latent + 9))
-    saved = {
-        "one encoder a configuration": (trials - configurations) * encoder / 3600,
-        "one latent table a configuration": (trials - configurations) * embed / 3600,
-        "one simulation": (trials - 1) * simulate / 3600,
-        "kept flows, when only what follows them changes": trials * each["flow"] / 3600,
-    }
-    assumptions = ["every flow trains all its epochs; early stopping makes it shorter"]
-    if config.resources.gpu or config.resources.trial_gpus:
+    waits = hours | {name: value / gpu_speedup for name, value in networks.items() if name != "trials"}
+    trial = work.trials_seconds / work.trials
+    if work.gpu_share:
+        trial += work.trained_seconds / work.trials * (1 / (gpu_speedup * work.gpu_share) - 1)
+    # A trial on a share of a GPU holds that share all the time, not only while its networks train.
+    held = (work.trials_seconds - work.trained_seconds) / 3600 * work.gpu_share
+    cpu_hours, gpu_hours = sum(hours.values()) - on_gpu, on_gpu / gpu_speedup + held
+    saved = _saved(work, simulate)
+    faster = {"one encoder a configuration": "encoder", "one latent table a configuration": "embed", KEPT: "trials"}
+    events = sum(size.events for size in config.simulate.samples.values()) if config.simulate else 0
+    assumptions = list(work.extrapolated)
+    if work.trained == "flow":
+        assumptions.append("every flow trains all its epochs; early stopping makes it shorter")
+    if on_gpu:
         assumptions.append(f"one GPU does the networks of {gpu_speedup:g} such cores (assumed, not measured here)")
     parallel = {
-        "simulate": sum(shards.values()),
-        "encoder": configurations * config.resources.train_workers, "embed": max(1, events // 4096), "trials": trials,
+        "simulate": max(1, sum(shards.values())), "encoder": max(1, work.encoders * work.encoder_workers),
+        "embed": work.embed_pieces,
     }  # fmt: skip
+    packs = math.ceil(work.trials / work.pack)
     return ScanPlan(
-        trials, configurations, window_events(config, measured.yield_per_fb), total, each, hours, cpu_hours, gpu_hours,
-        saved,
-        {"object store": latent_bytes / 2**30,
-         "worker": (measured.worker_bytes + WORK_COPIES * busy_bytes) / 2**30},
+        work.trials, work.encoders, work.events, work.trial, work.seconds, hours, cpu_hours, gpu_hours, saved,
+        {name: value / gpu_speedup for name, value in saved.items() if faster.get(name) in networks},
+        {"object store": max(1, work.encoders) * work.table_bytes / 2**30,  # every trial may need any of them
+         "worker": (measured.worker_bytes + WORK_COPIES * work.trial_bytes) / 2**30},
         {"events": 2 * events * measured.event_bytes / 2**30,  # shards and tables
-         "latents": configurations * latent_bytes / 2**30, "ledger": trials * measured.trial_bytes / 2**30},
+         "latents": work.encoders * work.table_bytes / 2**30, "ledger": work.trials * measured.trial_bytes / 2**30},
         cpu_hours * price + gpu_hours * gpu_price,
-        {workers: wall_seconds(waits, parallel, trials, trial, workers) for workers in WORKERS}, assumptions,
-        measured.as_dict(),
+        {workers: wall_seconds(waits, parallel, packs, work.pack * trial, workers) for workers in WORKERS},
+        measured.measured, assumptions, measured.as_dict(),
     )  # fmt: skip
+
+
+def _simulate_seconds(config: Any, measured: Calibration, shards: dict[str, int]) -> float:
+    """Core seconds of all shards."""
+    if not shards or not measured.simulate:
+        return 0.0
+    known = measured.simulate.values()
+    mean = Line(sum(line.start for line in known) / len(known), sum(line.each for line in known) / len(known))
+    total = 0.0
+    for name, size in config.simulate.samples.items():
+        line = measured.simulate.get(name, mean)
+        total += shards[name] * line.start + size.events * line.each
+    return total
+
+
+def _saved(work: Work, simulate: float) -> dict[str, float]:
+    """Core hours that each reuse saves."""
+    saved = {"one simulation": (work.trials - 1) * simulate / 3600}
+    if work.encoders:
+        more = work.trials * work.encoders_a_trial - work.encoders
+        saved |= {
+            "one encoder a configuration": more * work.encoder / 3600,
+            "one latent table a configuration": more * work.embed / 3600,
+            KEPT: work.trained_seconds / 3600,
+        }
+    return saved
 
 
 def wall_seconds(
@@ -154,16 +159,23 @@ def wall_seconds(
 
 def lines(estimate: ScanPlan) -> list[str]:
     """The plan for people."""
-    stages = ", ".join(f"{name} {value:.1f} s" for name, value in estimate.trial_seconds.items())
+
+    def joined(values: dict[str, float], form: str) -> str:
+        return ", ".join(f"{name} {format(value, form)}" for name, value in values.items())
+
     out = [
-        f"{estimate.trials} trials of about {estimate.seconds_per_trial:.1f} core seconds ({stages}), "
-        f"{estimate.events_per_trial:.0f} events each, {estimate.configurations} configuration(s)",
-        "core hours: " + ", ".join(f"{name} {value:.3g}" for name, value in estimate.hours.items()),
+        f"{estimate.trials} trials of about {estimate.seconds_per_trial:.1f} core seconds "
+        f"({', '.join(f'{name} {value:.1f} s' for name, value in estimate.trial_seconds.items())}), "
+        f"{estimate.events_per_trial:.0f} events each"
+        + (f", {estimate.configurations} encoder(s) with their latent tables" if estimate.configurations else ""),
+        f"core hours: {joined(estimate.hours, '.3g')}",
         f"on cores {estimate.cpu_hours:.4g} h, on GPUs {estimate.gpu_hours:.4g} h"
         + (f", cost {estimate.cost:.2f}" if estimate.cost else ""),
-        "saved by reuse, core hours: " + ", ".join(f"{name} {value:.3g}" for name, value in estimate.saved.items()),
-        "memory: " + ", ".join(f"{name} {value:.2f} GiB" for name, value in estimate.memory_gib.items()),
-        "storage: " + ", ".join(f"{name} {value:.2f} GiB" for name, value in estimate.storage_gib.items()),
+        f"saved by reuse, core hours: {joined(estimate.saved, '.3g')}",
+        *([f"saved by reuse, GPU hours: {joined(estimate.saved_gpu, '.3g')}"] if estimate.saved_gpu else []),
+        f"memory, GiB: {joined(estimate.memory_gib, '.2f')}",
+        f"storage, GiB: {joined(estimate.storage_gib, '.2f')}",
         "wall time: " + ", ".join(f"{n} workers {duration(s)}" for n, s in estimate.wall_seconds.items()),
     ]
-    return out + [f"assumed: {text}" for text in estimate.assumptions]
+    out += [f"measured here: {text}" for text in estimate.measured]
+    return out + [f"extrapolated or assumed: {text}" for text in estimate.assumptions]

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 
 import pytest
 
-from raypipe.cluster.calibrate import Calibration, Line, calibrate, synthetic_tables, window_events
-from raypipe.cluster.plan import DISPATCH, START, plan, trial_seconds
+from raypipe.cluster import calibrate_networks
+from raypipe.cluster.calibrate import calibrate
+from raypipe.cluster.calibrate_cathode import synthetic_tables, window_events
+from raypipe.cluster.calibration import Calibration, Line, timed
+from raypipe.cluster.plan import DISPATCH, START, plan
 from raypipe.cluster.scan import grid_of, plan_scan
+from raypipe.cluster.work import trial_seconds
 from raypipe.config import load_config
+from raypipe.errors import UserError
 from raypipe.events.regions import in_sidebands
+from raypipe.search import haxad
+from raypipe.search.multilepton import BOOTSTRAP, compare, divide
+from raypipe.search.result import Trial
 from tests.conftest import ROOT
 
 CONFIG = ROOT / "configs" / "contrastive" / "laptop.yaml"
 MADE_UP = Calibration(
-    machine="paper", simulate={"yy": Line(2.0, 0.001), "ggf": Line(4.0, 0.003)}, efficiency={"yy": 0.5},
-    yield_per_fb={"yy": 990.0, "ggf": 10.0, "vbf": 0.0, "vh": 0.0, "tth": 0.0}, train_event=1e-4, train_pair=1e-8,
-    embed_event=1e-5, flow_event=1e-5, trial={"classifier": Line(1.0, 1e-4), "closure": Line(0.5, 2e-4)},
-    event_bytes=100.0, trial_bytes=1e6, worker_bytes=2.0**29, measured_seconds=1.0,
+    search="contrastive", machine="paper", simulate={"yy": Line(2.0, 0.001), "ggf": Line(4.0, 0.003)},
+    efficiency={"yy": 0.5}, yield_per_fb={"yy": 990.0, "ggf": 10.0, "vbf": 0.0, "vh": 0.0, "tth": 0.0},
+    train_event=1e-4, train_pair=1e-8, embed_event=1e-5, epoch_event=1e-5,
+    trial={"classifier": Line(1.0, 1e-4), "closure": Line(0.5, 2e-4)}, event_bytes=100.0, trial_bytes=1e6,
+    worker_bytes=2.0**29, measured_seconds=1.0, largest=4000.0, measured=["by hand"],
 )  # fmt: skip
 """Round numbers."""
 
@@ -54,6 +64,97 @@ def test_hours_cost_and_wall_time_by_hand():
     assert found.storage_gib["ledger"] == pytest.approx(400e6 / 2**30)
     many = plan(config("scan.instances=1000", "flow.epochs=10"), MADE_UP, configurations=4)
     assert many.wall_seconds[1000] > DISPATCH * many.trials
+
+
+def test_only_trials_that_train_a_flow_pay_for_it():
+    given = config("flow.epochs=10", "scan.methods=[cathode, idealised, cut]", "scan.embeddings=[id, raw]")
+    found = plan(given, MADE_UP)
+    trained, light = 2 * (60 + 40), 2 * (2 * 60 + 40)  # no cut without a signal
+    assert found.trials == trained + light
+    assert found.hours["trials"] * 3600 == pytest.approx(trained * 5.5 + light * 4.5)
+    assert found.configurations == 1  # raw features need no encoder
+    assert found.saved["kept flows, when only what follows them changes"] * 3600 == pytest.approx(trained * 1.0)
+
+
+def test_every_trial_would_need_all_its_encoders():
+    one = plan(config("flow.epochs=10"), MADE_UP)
+    five = plan(config("flow.epochs=10", "embedding.encoders=5"), MADE_UP)
+    assert five.configurations == 5
+    assert five.seconds_per_trial == pytest.approx(5 * one.seconds_per_trial)
+    assert five.hours["encoder"] == pytest.approx(5 * one.hours["encoder"])
+    reuse = "one encoder a configuration"
+    assert five.saved[reuse] == pytest.approx(5 * one.saved[reuse])
+    assert five.memory_gib["object store"] == pytest.approx(5 * one.memory_gib["object store"])
+
+
+def test_haxad_by_hand():
+    given = load_config(ROOT / "configs/haxad/laptop.yaml", ["pseudodata.luminosity=10", "resources.train_workers=2"])
+    measured = dataclasses.replace(MADE_UP, search="haxad", trial={"fits": Line(0.5, 0.0)})
+    found = plan(given, measured)
+    assert found.trials == 2 * 3 * 3 + 12
+    assert found.trial_seconds == pytest.approx({"flow": 1e-5 * 10_000 * 9, "fits": 0.5})
+    # Thirty epochs over the training part (0.6) of the rarest sample's embedding half, five times.
+    assert found.hours["encoder"] * 3600 == pytest.approx(30 * 5 * 0.6 * 4000 * 1e-4)
+    assert found.hours["embed"] * 3600 == pytest.approx(252_000 * 1e-5)
+    assert any("9 epochs of the flow" in text for text in found.assumptions)
+    assert found.measured == ["by hand"]
+    # More workers cannot train one autoencoder: the driver does.
+    both = 3600 * (found.hours["encoder"] + found.hours["embed"])
+    assert found.wall_seconds[1000] > START + both
+    with pytest.raises(UserError, match="calibration: of a contrastive search, not of search = 'haxad'"):
+        plan(given, MADE_UP)
+
+
+MULTILEPTON = dataclasses.replace(
+    MADE_UP, search="multilepton", simulate={"qq4l": Line(2.0, 0.001), "h4l": Line(4.0, 0.003)}, train_event=0.0,
+    yield_per_fb={"qq4l": 7.0, "h4l": 1.0}, trial={"statistics": Line(0.1, 1e-5)}, train_pair=0.0, embed_event=0.0,
+)  # fmt: skip
+
+
+def test_multilepton_by_hand():
+    path = ROOT / "configs/multilepton/laptop.yaml"
+    given = load_config(path, ["scan.strengths=[10, 20]", "scan.calibration=40"])
+    found = plan(given, MULTILEPTON, price=0.05)
+    assert found.trials == 100 + 40 + 3 * 2 * 10
+    assert found.events_per_trial == pytest.approx(150 * 8)
+    assert found.trial_seconds == pytest.approx({"networks": 1e-5 * 1200 * 20, "statistics": 0.1 + 0.012})
+    # 40k qq4l in 16 shards, 4k h4l in 2, three signals of 3k in 2 with the mean of both lines
+    assert found.hours["simulate"] * 3600 == pytest.approx(16 * 2 + 40 + 2 * 4 + 12 + 3 * (2 * 3 + 3000 * 0.002))
+    assert (found.configurations, found.hours["encoder"], found.hours["embed"]) == (0, 0, 0)
+    assert set(found.saved) == {"one simulation"}
+    assert found.cost == pytest.approx(0.05 * found.cpu_hours)
+    # Chunks of three: 67 of them on 64 workers take two rounds.
+    assert found.wall_seconds[64] == pytest.approx(
+        START + found.hours["simulate"] * 3600 / 24 + 2 * 3 * found.seconds_per_trial
+    )
+    # On a GPU a trial holds it all the time, also while the statistics are computed.
+    fast = plan(load_config(path, ["scan.strengths=[10, 20]", "scan.calibration=40", "resources.gpu=true"]),
+                MULTILEPTON, gpu_speedup=100)  # fmt: skip
+    assert fast.gpu_hours * 3600 == pytest.approx(200 * (0.24 / 100 + 0.112))
+
+
+def test_what_cannot_be_planned_is_one_line(tmp_path):
+    own = load_config(ROOT / "configs/lhco/laptop.yaml", ["data.path=events.h5"])
+    with pytest.raises(UserError, match="search = 'table': it has no scan to plan"):
+        calibrate(own)
+    cms = ["files.data=x.csv", "files.reference=y.csv", "simulate=null", "compare.expected=null"]
+    tables = load_config(ROOT / "configs/multilepton/cms_open_data.yaml", cms)
+    with pytest.raises(UserError, match=r"compare\.expected: how many background events"):
+        plan(tables, MULTILEPTON)
+    with pytest.raises(UserError, match="written by another version of raypipe"):
+        Calibration.of({"machine": "x"})
+
+
+def test_comparisons_cost_what_their_calibration_says():
+    """Between the sizes and beyond the epochs that were measured: core seconds of the real component within 30 %."""
+    small = ["compare.expected=700", "compare.counts=fixed", "networks.members=4", "networks.epochs=4",
+             "scan.signals=[]", "scan.calibration=0"]  # fmt: skip
+    given = load_config(ROOT / "configs/multilepton/laptop.yaml", small)
+    measured = dataclasses.replace(MULTILEPTON, **calibrate_networks.trials(given))
+    tables = divide(calibrate_networks._pool(given, 9000, "other"), None, {}, None, given)
+    spent, results = timed(lambda: compare(tables, given, [Trial(BOOTSTRAP, 0.0, k) for k in range(given.chunk)]))
+    assert results[0].rows[0]["n_data"] == 700
+    assert sum(trial_seconds(given, measured).values()) == pytest.approx(spent / given.chunk, rel=0.3)
 
 
 def test_networks_move_to_gpus():
@@ -128,3 +229,17 @@ def test_the_estimate_holds_for_a_real_scan(ray_local, tmp_path):
     assert estimate.seconds_per_trial == pytest.approx(spent, rel=0.3)
     assert 3600 * estimate.hours["simulate"] == pytest.approx(simulated, rel=0.3)
     assert estimate.storage_gib["ledger"] * 2**30 == pytest.approx(size, rel=0.3)
+
+
+@pytest.mark.slow
+def test_the_estimate_holds_for_a_haxad_trial():
+    """At a size and with epochs that were not measured: core seconds of the real search within 30 %."""
+    given = load_config(ROOT / "configs/haxad/laptop.yaml", ["flow.epochs=5", "flow.patience=5"])
+    measured = calibrate(given)
+    given = given.model_copy(update={"pseudodata": given.pseudodata.model_copy(
+        update={"luminosity": 15.0 * 12_000 / window_events(given, measured.yield_per_fb)})})  # fmt: skip
+    tables = synthetic_tables(given, measured.yield_per_fb, 1.0)
+    spent, _ = timed(lambda: haxad.search(tables, given, Trial("wn_150", 2.0, 1)))
+    planned = trial_seconds(given, measured)
+    print(f"\na trial: planned {sum(planned.values()):.2f} ({planned}), took {spent:.2f} core seconds")
+    assert sum(planned.values()) == pytest.approx(spent, rel=0.3)
