@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,10 @@ VAE_EVENTS = 4096
 EVENTS = (1500, 6000, 24_000)
 """Events in the mass window of three trials: the first loads and allocates, through the others every stage's time is
 extrapolated linearly."""
+REPEATS, SHORT = 3, 10.0
+"""A trial is run so many times if it takes less than so many core seconds; the median counts."""
 EPOCHS = 2
-"""Epochs of the flow in those trials; an epoch costs the same every time."""
+"""Least epochs of the flow in those trials; an epoch costs the same every time."""
 
 
 def encoder(config: Config, table: pa.Table) -> tuple[dict[str, float], str]:
@@ -135,31 +138,42 @@ def trials(config: Any, yields: dict[str, float]) -> dict[str, Any]:
 
     With a signal of middling strength, as most trials have one: without any, classifiers stop early.
     """
-    search = haxad.search if config.search == "haxad" else contrastive.search
     strengths = sorted(config.scan.strengths)
-    trial = Trial(config.scan.signals[0], strengths[len(strengths) // 2], 0)
     whole = window_events(config, yields)
-    short = config.model_copy(update={"flow": config.flow.model_copy(update={"epochs": EPOCHS, "patience": EPOCHS})})
-    stages: dict[str, list[tuple[float, float]]] = {}
-    flows = []
+    epochs, points = EPOCHS, defaultdict(list)
     for events in EVENTS:
+        flow = config.flow.model_copy(update={"epochs": epochs, "patience": epochs})
+        short = config.model_copy(update={"flow": flow})
         tables = synthetic_tables(short, yields, events / whole)
-        with tempfile.TemporaryDirectory(prefix="raypipe-") as folder:
-            book, training = Ledger(folder), []
-            stage = _timed_stage(book, training)
-            spent, result = timed(lambda t=tables, s=stage: search(t, short, trial, stage=s))
-            book.record("x", None, result)
-            size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-        flows.append((events, sum(training) / EPOCHS))
-        # The laps of the other stages are wall time: they share what processor time is left.
-        laps = {k.removeprefix("seconds_"): v for k, v in result.rows[0].items() if k.startswith("seconds_")}
-        laps.pop("flow")
-        scale = (spent - sum(training)) / sum(laps.values())
-        for name, value in laps.items():
-            stages.setdefault(name, []).append((events, value * scale))
-    flow = Line.through(*flows[1:])
-    others = {name: Line.through(*points[1:]) for name, points in stages.items()}
-    return {"epoch_event": flow.each, "trial": others, "trial_bytes": float(size)}
+        runs: list[dict[str, float]] = []
+        # Short trials several times over: how long trees grow differs from data set to data set.
+        while len(runs) < REPEATS and (not runs or sum(runs[0].values()) < SHORT):
+            trial = Trial(config.scan.signals[0], strengths[len(strengths) // 2], len(runs))
+            laps, size = _laps(tables, short, trial)
+            runs.append(laps)
+        runs = [run | {"flow": run["flow"] / epochs} for run in runs]
+        for name in runs[0]:
+            points[name].append((events, statistics.median(run[name] for run in runs)))
+        # Trees grow longer against a flow that has learnt little: as many epochs as there is time for.
+        affordable = 2 * SHORT / (runs[-1]["flow"] * EVENTS[-1] / events)
+        epochs = max(EPOCHS, min(config.flow.epochs, int(affordable)))
+    lines = {name: Line.through(*found[1:]) for name, found in points.items()}
+    return {"epoch_event": lines.pop("flow").each, "trial": lines, "trial_bytes": float(size)}
+
+
+def _laps(tables: Tables, config: Any, trial: Trial) -> tuple[dict[str, float], int]:
+    """Core seconds of one trial by stage, the training of the flow alone under ``flow``; bytes of its results."""
+    search = haxad.search if config.search == "haxad" else contrastive.search
+    with tempfile.TemporaryDirectory(prefix="raypipe-") as folder:
+        book, training = Ledger(folder), []
+        spent, result = timed(lambda: search(tables, config, trial, stage=_timed_stage(book, training)))
+        book.record("x", None, result)
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    # The laps of the other stages are wall time: they share what processor time is left.
+    laps = {k.removeprefix("seconds_"): v for k, v in result.rows[0].items() if k.startswith("seconds_")}
+    laps.pop("flow")
+    scale = (spent - sum(training)) / sum(laps.values())
+    return {name: value * scale for name, value in laps.items()} | {"flow": sum(training)}, size
 
 
 def _timed_stage(book: Ledger, training: list[float]) -> Stage:

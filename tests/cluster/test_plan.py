@@ -147,14 +147,16 @@ def test_what_cannot_be_planned_is_one_line(tmp_path):
 
 def test_comparisons_cost_what_their_calibration_says():
     """Between the sizes and beyond the epochs that were measured: core seconds of the real component within 30 %."""
-    small = ["compare.expected=700", "compare.counts=fixed", "networks.members=4", "networks.epochs=4",
+    small = ["compare.expected=700", "compare.counts=fixed", "networks.members=5", "networks.epochs=6",
              "scan.signals=[]", "scan.calibration=0"]  # fmt: skip
     given = load_config(ROOT / "configs/multilepton/laptop.yaml", small)
     measured = dataclasses.replace(MULTILEPTON, **calibrate_networks.trials(given))
     tables = divide(calibrate_networks._pool(given, 9000, "other"), None, {}, None, given)
-    spent, results = timed(lambda: compare(tables, given, [Trial(BOOTSTRAP, 0.0, k) for k in range(given.chunk)]))
-    assert results[0].rows[0]["n_data"] == 700
-    assert sum(trial_seconds(given, measured).values()) == pytest.approx(spent / given.chunk, rel=0.3)
+    chunk = [Trial(BOOTSTRAP, 0.0, k) for k in range(given.chunk)]
+    runs = [timed(lambda: compare(tables, given, chunk)) for _ in range(3)]
+    assert runs[0][1][0].rows[0]["n_data"] == 700
+    spent = statistics.median(run[0] for run in runs) / given.chunk
+    assert sum(trial_seconds(given, measured).values()) == pytest.approx(spent, rel=0.3)
 
 
 def test_networks_move_to_gpus():
@@ -236,10 +238,11 @@ def test_the_estimate_holds_for_a_haxad_trial():
     """At a size and with epochs that were not measured: core seconds of the real search within 30 %."""
     given = load_config(ROOT / "configs/haxad/laptop.yaml", ["flow.epochs=5", "flow.patience=5"])
     measured = calibrate(given)
-    given = given.model_copy(update={"pseudodata": given.pseudodata.model_copy(
-        update={"luminosity": 15.0 * 12_000 / window_events(given, measured.yield_per_fb)})})  # fmt: skip
-    tables = synthetic_tables(given, measured.yield_per_fb, 1.0)
-    spent, _ = timed(lambda: haxad.search(tables, given, Trial("wn_150", 2.0, 1)))
-    planned = trial_seconds(given, measured)
+    whole = window_events(given, measured.yield_per_fb)
+    tables = synthetic_tables(given, measured.yield_per_fb, 12_000 / whole)
+    runs = [timed(lambda k=k: haxad.search(tables, given, Trial("wn_150", 2.0, k)))[0] for k in range(5)]
+    spent = statistics.median(runs)
+    at_that_size = {name: value * 12_000 / whole for name, value in measured.yield_per_fb.items()}
+    planned = trial_seconds(given, dataclasses.replace(measured, yield_per_fb=at_that_size))
     print(f"\na trial: planned {sum(planned.values()):.2f} ({planned}), took {spent:.2f} core seconds")
     assert sum(planned.values()) == pytest.approx(spent, rel=0.3)
