@@ -88,7 +88,15 @@ def test_every_trial_would_need_all_its_encoders():
 
 
 def test_haxad_by_hand():
-    given = load_config(ROOT / "configs/haxad/laptop.yaml", ["pseudodata.luminosity=10", "resources.train_workers=2"])
+    sizes = {"yy": (200_000, 0.2), "ggf": (12_000, 0.5), "wn_150": (8000, 0.5), "xsh_500_100": (8000, 0.5)}
+    sizes |= dict.fromkeys(("vbf", "vh", "tth"), (8000, 0.5))
+    samples = [f"simulate.samples.{k}={{events: {n}, embedding_fraction: {f}}}" for k, (n, f) in sizes.items()]
+    given = load_config(ROOT / "configs/haxad/laptop.yaml",
+                        [*samples, "pseudodata.luminosity=10", "resources.train_workers=2", "flow.epochs=9",
+                         "scan.signals=[wn_150, xsh_500_100]", "scan.strengths=[1, 2, 3]", "scan.instances=3",
+                         "scan.background_instances=12", "scan.methods=[cathode]", "scan.more=[]",
+                         "embedding.epochs=30", "embedding.train_fraction=0.6",
+                         "embedding.samples=[yy, ggf, vbf, vh, tth]"])  # fmt: skip
     measured = dataclasses.replace(MADE_UP, search="haxad", trial={"fits": Line(0.5, 0.0)})
     found = plan(given, measured)
     assert found.trials == 2 * 3 * 3 + 12
@@ -113,7 +121,11 @@ MULTILEPTON = dataclasses.replace(
 
 def test_multilepton_by_hand():
     path = ROOT / "configs/multilepton/laptop.yaml"
-    given = load_config(path, ["scan.strengths=[10, 20]", "scan.calibration=40"])
+    sizes = {"qq4l": 40_000, "h4l": 4000, "abc_125": 3000, "abc_150": 3000, "abc_250": 3000}
+    small = [*(f"simulate.samples.{name}.events={n}" for name, n in sizes.items()), "simulate.shard_events=2500",
+             "scan.strengths=[10, 20]", "scan.calibration=40", "scan.instances=10", "bootstrap.count=100",
+             "networks.epochs=20", "chunk=3", "compare.luminosity=150"]  # fmt: skip
+    given = load_config(path, small)
     found = plan(given, MULTILEPTON, price=0.05)
     assert found.trials == 100 + 40 + 3 * 2 * 10
     assert found.events_per_trial == pytest.approx(150 * 8)
@@ -128,8 +140,7 @@ def test_multilepton_by_hand():
         START + found.hours["simulate"] * 3600 / 24 + 2 * 3 * found.seconds_per_trial
     )
     # On a GPU a trial holds it all the time, also while the statistics are computed.
-    fast = plan(load_config(path, ["scan.strengths=[10, 20]", "scan.calibration=40", "resources.gpu=true"]),
-                MULTILEPTON, gpu_speedup=100)  # fmt: skip
+    fast = plan(load_config(path, [*small, "resources.gpu=true"]), MULTILEPTON, gpu_speedup=100)
     assert fast.gpu_hours * 3600 == pytest.approx(200 * (0.24 / 100 + 0.112))
 
 
