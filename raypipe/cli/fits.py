@@ -135,7 +135,8 @@ def describe(row: dict[str, Any]) -> list[str]:
     parameters = ", ".join(f"{k} = {v:.5g} ± {e:.2g}" for k, (v, e) in row["background"]["parameters"].items())
     lines.append(f"background  {row['background']['family']}: {parameters}")
     lines += describe_choice(row["background"].get("chosen_by"), row["background"].get("compared"))
-    lines += [f"component   {name}: {v:.4g} ± {e:.3g}" for name, (v, e) in row["components"].items()]
+    lines += [f"component   {name}: {v:.4g}" + ("" if e < 1e-5 * abs(v) else f" ± {e:.3g}")
+              for name, (v, e) in row["components"].items()]  # fmt: skip
     count = row.get("signal_region")
     if count:
         z = "" if count["z"] is None else f", Z {count['z']:.3f}"

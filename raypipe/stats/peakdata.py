@@ -112,6 +112,12 @@ def binned_problem(bins: Bins, kind: Family, fixed: Sequence[FixedPeak], referen
         raise UserError(
             f"background {kind.name}: {kind.size} parameters for {filled} bins with events; use a simpler background"
         )
+    for f in fixed:
+        if math.isinf(f.error) and f.peak.integral(bins.low, bins.high).sum() < 0.01:
+            raise UserError(
+                f"{f.name}: the peak has no share in the bins that are fitted (sidebands, if a region is blinded): "
+                "give its yield, MASS:WIDTH=YIELD or MASS:WIDTH=YIELD+-ERROR"
+            )
     components = tuple(Component(f.name, f.peak.integral(bins.low, bins.high), f.expected, f.error) for f in fixed)
     template_error = None
     if reference is None:

@@ -132,6 +132,19 @@ def test_known_peaks_as_written():
             known_peak(bad)
 
 
+def test_a_known_peak_inside_the_blinded_region_needs_its_yield():
+    rng = np.random.default_rng(7)
+    data = spectrum(rng.poisson(expected(8000, 300)).astype(float))
+    with pytest.raises(UserError, match="known 128: the peak has no share"):
+        fit_peak(data, (LOW, HIGH), "exp", None, (120, 136), fixed=[known_peak("128:1")], level=None)
+    alone = fit_peak(data, (LOW, HIGH), "exp", None, (120, 136), level=None).row["signal_region"]
+    known = fit_peak(data, (LOW, HIGH), "exp", None, (120, 136), fixed=[known_peak("128:1=300+-40")], level=None).row
+    region = known["signal_region"]
+    assert region["b"] == pytest.approx(alone["b"] + 300, rel=1e-3)
+    assert region["b_err"] == pytest.approx(np.hypot(alone["b_err"], 40), rel=1e-2)
+    assert known["z"] < 4 < alone["z"]
+
+
 def test_diphoton_function_of_atlas():
     """1606.03833, equation 1, term by term."""
     x = np.array([300.0, 700, 1500]) / 13000
