@@ -22,10 +22,10 @@ def garwood(n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def counting_errors(y: np.ndarray, errors: np.ndarray) -> bool:
-    """Whether published errors are those of counts: sqrt(n), or the usual intervals around it, in 95 % of the bins."""
+    """Whether published errors are those of counts: from sqrt(n) to the upper one of Garwood, in 95 % of the bins."""
     filled = y > 0
     n, e = y[filled], errors[filled]
-    near = (e >= 0.9 * np.sqrt(n) - 0.01) & (e <= 1.1 * (np.sqrt(n + 0.75) + np.where(n < 100, 0.6, 0.0)))
+    near = (e >= 0.9 * np.sqrt(n) - 0.01) & (e <= 1.05 * garwood(n)[1] + 0.01)
     return bool(near.mean() >= 0.95)
 
 
