@@ -149,7 +149,10 @@ def _side(columns: dict[str, Any], taken: set[str], y: str, sign: str, pattern: 
     found = []
     for key in order:
         text = re.sub(r"\s*\(\d+\)$", "", str(key).strip())
-        if key in taken or _NOT_STATISTICAL.search(text.lower()):
+        if key in taken or _NOT_STATISTICAL.search(text.removeprefix(f"{y} ").lower()):
+            continue
+        owner = next((c for c in order if c != y and text.startswith(f"{c} ")), None)
+        if owner is not None:  # "Background +" beside the data
             continue
         if text.endswith(sign) or text.startswith(sign) or pattern.match(_short(key)):
             found.append(key)

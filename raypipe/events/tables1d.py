@@ -176,32 +176,47 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _hepdata(value: Any) -> dict[str, Any]:
-    """Columns of a HEPData YAML table: low, high (or x), y, error."""
+    """Columns of a HEPData YAML table: low, high (or x), y and its errors; then every variable under its own name."""
     if not isinstance(value, dict) or "dependent_variables" not in value:
         raise UserError("not a HEPData table (no dependent_variables)")
-    axis, rows = value["independent_variables"][0]["values"], value["dependent_variables"][0]["values"]
-    columns: dict[str, Any] = {"y": np.array([float(r["value"]) for r in rows])}
+    axis, variables = value["independent_variables"][0]["values"], value["dependent_variables"]
+    columns: dict[str, Any] = {}
     if "low" in axis[0]:
-        columns |= {
-            "low": np.array([float(a["low"]) for a in axis]),
-            "high": np.array([float(a["high"]) for a in axis]),
-        }
+        columns = {"low": [a["low"] for a in axis], "high": [a["high"] for a in axis]}
     else:
-        columns["x"] = np.array([float(a["value"]) for a in axis])
-    errors = [_total_error(row.get("errors", [])) for row in rows]
-    return columns | ({"error": np.array(errors)} if any(errors) else {})
+        columns = {"x": [a["value"] for a in axis]}
+    for k, variable in enumerate([variables[0], *variables]):
+        name = "y" if k == 0 else str(variable["header"]["name"])
+        if name in columns or (k > 0 and len(variables) == 1):
+            continue
+        rows = variable["values"]
+        columns[name] = [np.nan if row["value"] == "-" else row["value"] for row in rows]
+        sides = [_sides(row.get("errors", []), row["value"]) for row in rows]
+        if any(up or down for up, down in sides):
+            columns |= {f"{name} +": [up for up, _ in sides], f"{name} -": [down for _, down in sides]}
+    arrays = {name: np.array(values, float) for name, values in columns.items()}
+    given = np.isfinite(arrays["y"])  # "-": nothing published in this bin
+    return {name: values[given] for name, values in arrays.items()} if given.any() else arrays
 
 
-def _total_error(errors: list[dict[str, Any]]) -> float:
-    """Quadratic sum; two-sided errors count with the mean of their sides."""
-    total = 0.0
-    for error in errors:
-        sides = error.get("asymerror")
-        size = (
-            float(error["symerror"]) if sides is None else (abs(float(sides["plus"])) + abs(float(sides["minus"]))) / 2
-        )
-        total += size**2
-    return total**0.5
+def _sides(errors: list[dict[str, Any]], value: Any) -> tuple[float, float]:
+    """Upper and lower error: quadratic sums of the statistical ones if any are called so, else of all."""
+    statistical = [error for error in errors if "stat" in str(error.get("label", "")).lower()]
+    up = down = 0.0
+    for error in statistical or errors:
+        if "asymerror" in error:
+            sizes = error["asymerror"]["plus"], error["asymerror"]["minus"]
+        else:
+            sizes = error["symerror"], error["symerror"]
+        up, down = (np.hypot(s, _size(size, value)) for s, size in zip((up, down), sizes, strict=True))
+    return float(up), float(down)
+
+
+def _size(text: Any, value: Any) -> float:
+    """An error, also in percent of the value."""
+    if isinstance(text, str) and text.strip().endswith("%"):
+        return abs(float(text.strip().rstrip("%")) / 100 * float(value))
+    return abs(float(text))
 
 
 def _numbered(array: np.ndarray) -> dict[str, np.ndarray]:

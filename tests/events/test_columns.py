@@ -69,6 +69,33 @@ def test_second_column_of_a_hepdata_table_has_its_own_errors(tmp_path):
     np.testing.assert_array_equal(load_masses(path).counts, WRONG)
 
 
+def test_hepdata_yaml_with_several_variables(tmp_path):
+    """Statistical errors alone, percents, two-sided ones, missing bins; other variables by their names."""
+    values = [f"  - {{value: {n}, errors: [{{symerror: {e}, label: stat}}, {{symerror: 9, label: sys}}]}}"
+              for n, e in zip(N, E, strict=True)]  # fmt: skip
+    model = ["  - {value: 10, errors: [{asymerror: {plus: 3, minus: -1}}, {symerror: '40%'}]}"] * 5
+    axis = [f"  - {{low: {a}, high: {b}}}" for a, b in zip(LOW, HIGH, strict=True)]
+    bare = ["  - {value: 7}"] * 5
+
+    def table(first):
+        lines = ["independent_variables:", "- header: {name: M}", "  values:", *axis, "dependent_variables:"]
+        for name, rows_of in (("Data", first), ("Model", model), ("Bare", bare)):
+            lines += [f"- header: {{name: {name}}}", "  values:", *rows_of]
+        path = tmp_path / "table.yaml"
+        path.write_text("\n".join(lines))
+        return path
+
+    path = table(values)
+    check(load_masses(path))
+    check(load_masses(path, column="Data"))
+    other = load_masses(path, y="Model")
+    np.testing.assert_allclose(other.errors, (np.hypot(3, 4) + np.hypot(1, 4)) / 2)
+    np.testing.assert_allclose(other.upper, 5)
+    assert load_masses(path, y="Bare").errors is None
+    missing = load_masses(table(["  - {value: '-'}", *values[1:]]))
+    np.testing.assert_array_equal(missing.low, LOW[1:])
+
+
 def test_arrays_and_compressed_text(tmp_path):
     np.savez(tmp_path / "numpy.npz", *np.histogram(np.repeat(MID, N.astype(int)), np.r_[LOW, 110]))
     data = load_masses(tmp_path / "numpy.npz")
