@@ -51,7 +51,12 @@ READING = ("column", "tree", "branch", "weight", "x", "y", "error", "density", "
 @spectrum_options
 @click.option("--window", **PAIR, required=True, help="Fitted range.")
 @click.option("--signal-region", "region", **PAIR, help="Blinded region, counted over the background of its sidebands.")
-@click.option("--peak", "peak_spec", metavar="MASS:WIDTH[:AL:NL:AH:NH]", help="Gaussian, or Crystal Ball with tails.")
+@click.option(
+    "--peak",
+    "peak_spec",
+    metavar="MASS:WIDTH[:AL:NL:AH:NH]",
+    help="Gaussian of standard deviation WIDTH, or Crystal Ball with tails.",
+)
 @click.option("--float-mass", **PAIR, help="Fit the mass of the peak too, in this range.")
 @click.option("--float-width", **PAIR, help="Fit the width of the peak too, in this range.")
 @click.option("--toys", type=click.IntRange(0), default=500, show_default=True,
@@ -159,7 +164,12 @@ def describe_choice(by: str | None, compared: list[dict[str, Any]] | None) -> li
 @click.command()
 @spectrum_options
 @click.option("--window", **PAIR, required=True, help="Fitted range.")
-@click.option("--widths", default="", metavar="W[,W...]", help="Widths of the peak; 2% is relative to its mass.")
+@click.option(
+    "--widths",
+    default="",
+    metavar="W[,W...]",
+    help="Standard deviations of the peak; 2% is relative to its mass; default: from the window.",
+)
 @click.option("--scan", "scan_range", **PAIR, help="Masses of the peak; default: the window less one width.")
 @click.option("--points", type=int, help="Scanned masses; default: half a width apart.")
 @click.option("--tails", default="", metavar="AL:NL:AH:NH", help="Crystal Ball tails of the peak.")
