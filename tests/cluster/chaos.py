@@ -7,6 +7,7 @@ driver is gone. The last line says how it ended.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -16,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 from raypipe.cluster.ledger import Ledger
 from tests.cluster.drivers import work
 from tests.cluster.nodes import Nodes, nodes, parts
@@ -23,6 +26,8 @@ from tests.conftest import ROOT
 
 RUNS = 8
 """The same command at most so often."""
+LIMIT = 1800.0
+"""Seconds after which a scan counts as hanging."""
 
 
 def say(text: str) -> None:
@@ -44,18 +49,23 @@ def disturbed(cluster: Nodes, ledger: Path, count: int, rng: random.Random, kill
     began, next_kill = time.monotonic(), 0.0
     while len(parts(ledger)) < count:
         killed["runs"] += 1
+        log = ledger.parent / f"driver-{killed['runs']}.log"
         if killed["runs"] > RUNS:
             raise SystemExit("chaos: the scan did not end")
-        driver = cluster.start("tests.cluster.drivers", "search", ledger, count)
+        driver = cluster.start("tests.cluster.drivers", "search", ledger, count, log=log)
         while driver.poll() is None:
             time.sleep(0.1)
+            if time.monotonic() - began > LIMIT:
+                driver.kill()
+                raise SystemExit(f"chaos: the driver hangs\n{log.read_text()[-3000:]}")
             done = len(parts(ledger))
             if killed["workers"] < kills and done and time.monotonic() > next_kill and (busy := cluster.busy()):
                 victim = rng.choice(busy)
-                victim.kill()
-                killed["workers"] += 1
-                next_kill = time.monotonic() + rng.uniform(2, 6)
-                say(f"{time.monotonic() - began:.0f} s, {done} done: killed worker {victim.pid}")
+                with contextlib.suppress(psutil.NoSuchProcess):  # it may just have ended by itself
+                    victim.kill()
+                    killed["workers"] += 1
+                    next_kill = time.monotonic() + rng.uniform(2, 6)
+                    say(f"{time.monotonic() - began:.0f} s, {done} done: killed worker {victim.pid}")
             if not killed["nodes"] and done >= count // 3:
                 cluster.kill_node(rng.choice(cluster.workers))
                 killed["nodes"] += 1
@@ -64,7 +74,7 @@ def disturbed(cluster: Nodes, ledger: Path, count: int, rng: random.Random, kill
                 driver.kill()
                 killed["drivers"] += 1
                 say(f"{time.monotonic() - began:.0f} s, {done} done: killed the driver")
-        driver.communicate()
+        driver.wait()
     return killed
 
 
@@ -107,6 +117,9 @@ def main() -> int:
         rows, identical, lost, duplicate = compare(folder / "chaos", folder / "calm", keys)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    if spared := [name for name, times in killed.items() if not times]:
+        say(f"no {spared[0]} killed: the scan was over too soon to show anything")
+        return 1
     say(f"rows {rows} identical {identical} lost {lost} duplicate {duplicate}")
     return 0 if (rows, identical, lost, duplicate) == (given.trials, given.trials, 0, 0) else 1
 

@@ -33,9 +33,11 @@ class Nodes:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
         secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
         self.environment = kept | secret | {"PYTHONPATH": str(ROOT), "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+        self._before = {name: os.environ.get(name) for name in secret}
         os.environ.update(secret)
         from ray.cluster_utils import Cluster
 
+        self.workers = []
         self.cluster = Cluster(
             initialize_head=True,
             head_node_args={
@@ -45,16 +47,26 @@ class Nodes:
                 "_system_config": dict(HEALTH),
             },
         )
-        self.workers = [self.cluster.add_node(num_cpus=1, wait=False) for _ in range(workers)]
-        self.environment["RAY_ADDRESS"] = self.cluster.address
-        self.cluster.wait_for_nodes(120)
+        try:
+            for _ in range(workers):
+                self.workers.append(self.cluster.add_node(num_cpus=1, wait=False))
+            self.environment["RAY_ADDRESS"] = self.cluster.address
+            self.cluster.wait_for_nodes(120)
+        except BaseException:
+            self.close()
+            raise
 
-    def start(self, module: str, *arguments: Any) -> subprocess.Popen:
-        """A driver: ``python -m module arguments`` that joins this cluster."""
-        return subprocess.Popen(
-            [sys.executable, "-m", module, *map(str, arguments)], env=self.environment, cwd=ROOT, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+    def start(self, module: str, *arguments: Any, log: Path | None = None) -> subprocess.Popen:
+        """A driver: ``python -m module arguments`` that joins this cluster.
+
+        Args:
+            log: file for what it prints; else a pipe, which somebody must read or the driver will wait for it.
+        """
+        with open(log, "a") if log else contextlib.nullcontext(subprocess.PIPE) as out:
+            return subprocess.Popen(
+                [sys.executable, "-m", module, *map(str, arguments)], env=self.environment, cwd=ROOT, text=True,
+                stdout=out, stderr=subprocess.STDOUT,
+            )  # fmt: skip
 
     def busy(self) -> list[psutil.Process]:
         """Worker processes that have work."""
@@ -97,8 +109,10 @@ class Nodes:
                         process = psutil.Process(info.process.pid)
                         processes += [*process.children(recursive=True), process]
         _kill(processes)
-        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        for name, value in self._before.items():  # another Ray of this process may still need its own
             os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _kill(processes: list[psutil.Process]) -> None:
