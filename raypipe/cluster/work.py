@@ -8,7 +8,7 @@ from typing import Any
 
 from raypipe.cluster.calibrate_cathode import window_events
 from raypipe.cluster.calibrate_networks import expected_events
-from raypipe.cluster.calibration import Calibration
+from raypipe.cluster.calibration import Calibration, Line
 from raypipe.cluster.embed import BATCH
 from raypipe.cluster.scan import grid_of, sample_groups
 from raypipe.search import multilepton
@@ -92,9 +92,18 @@ def trial_seconds(config: Any, measured: Calibration) -> dict[str, float]:
     else:
         events = window_events(config, measured.yield_per_fb)
         trained, epochs, times = "flow", config.flow.epochs, getattr(config.embedding, "encoders", 1)
-    stages = {name: line.at(events) for name, line in measured.trial.items()}
+    stages = {name: _stretched(line, events, measured.largest) for name, line in measured.trial.items()}
     one = {trained: measured.epoch_event * events * epochs, **stages}
     return {name: seconds * times for name, seconds in one.items()}
+
+
+def _stretched(line: Line, events: float, largest: float) -> float:
+    """Seconds of a stage: by its line among the sizes measured, in proportion to the events beyond them.
+
+    Trees stop the earlier the better the background model is, and it is better with more events: the slope of two
+    sizes may be nothing but that, and must not be drawn out to thirty times the larger one.
+    """
+    return line.at(events) if events <= largest else line.at(largest) * events / largest
 
 
 def _cathode(config: Any, measured: Calibration, configurations: int) -> Work:
@@ -151,7 +160,7 @@ def _extrapolated(events: float, measured: Calibration, epochs: int, what: str) 
     """What of a trial was not run."""
     beyond = events / measured.largest
     size = f"{beyond:.1f} times the largest measured" if beyond > 1 else "within the sizes measured"
-    found = [f"trials of {events:.0f} events ({size}) and {epochs} epochs of the {what}, linear in both"]
+    found = [f"trials of {events:.0f} events ({size}) and {epochs} epochs of the {what}, in proportion to both"]
     if measured.simulate:
         found.append("samples that were not generated: the mean of those that were")
     return found

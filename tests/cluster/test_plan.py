@@ -29,7 +29,7 @@ MADE_UP = Calibration(
     efficiency={"yy": 0.5}, yield_per_fb={"yy": 990.0, "ggf": 10.0, "vbf": 0.0, "vh": 0.0, "tth": 0.0},
     train_event=1e-4, train_pair=1e-8, embed_event=1e-5, epoch_event=1e-5,
     trial={"classifier": Line(1.0, 1e-4), "closure": Line(0.5, 2e-4)}, event_bytes=100.0, trial_bytes=1e6,
-    worker_bytes=2.0**29, measured_seconds=1.0, largest=4000.0, measured=["by hand"],
+    worker_bytes=2.0**29, measured_seconds=1.0, largest=10_000.0, measured=["by hand"],
 )  # fmt: skip
 """Round numbers."""
 
@@ -74,6 +74,12 @@ def test_only_trials_that_train_a_flow_pay_for_it():
     assert found.hours["trials"] * 3600 == pytest.approx(trained * 5.5 + light * 4.5)
     assert found.configurations == 1  # raw features need no encoder
     assert found.saved["kept flows, when only what follows them changes"] * 3600 == pytest.approx(trained * 1.0)
+
+
+def test_beyond_the_sizes_measured_costs_grow_with_the_events():
+    given = config("flow.epochs=10", "pseudodata.luminosity=30")
+    assert trial_seconds(given, MADE_UP) == pytest.approx({"flow": 3.0, "classifier": 3 * 2.0, "closure": 3 * 2.5})
+    assert any("3.0 times the largest measured" in text for text in plan(given, MADE_UP).assumptions)
 
 
 def test_every_trial_would_need_all_its_encoders():
