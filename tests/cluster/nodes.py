@@ -29,11 +29,11 @@ class Nodes:
     """
 
     def __init__(self, workers: int = 3) -> None:
-        self.token = secrets.token_hex(16)
+        # Ray reads the token once in a process: a second cluster, or an embedded Ray beside it, must have the same.
+        self.token = os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
         secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
         self.environment = kept | secret | {"PYTHONPATH": str(ROOT), "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
-        self._before = {name: os.environ.get(name) for name in secret}
         os.environ.update(secret)
         from ray.cluster_utils import Cluster
 
@@ -109,10 +109,6 @@ class Nodes:
                         process = psutil.Process(info.process.pid)
                         processes += [*process.children(recursive=True), process]
         _kill(processes)
-        for name, value in self._before.items():  # another Ray of this process may still need its own
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _kill(processes: list[psutil.Process]) -> None:
