@@ -1,8 +1,9 @@
 """Parquet events to torch tensors: streamed by Ray Data, and resident, against plain pyarrow.
 
 Both sides make the same tensors of the same columns. Streamed: one pass over the files, after a first one (workers up,
-pages cached). Resident: read once by Ray Data, then epochs of shuffled batches from memory, against reading the files
-by pyarrow in every epoch. Memory is that of this process and all its children (Ray's), what they share left out.
+pages cached), at two sizes: a line through them parts the start of a Ray Data execution from its rate. Resident: read
+once, then epochs of shuffled batches from memory, as many as the shipped study trains, against reading the files by
+pyarrow in every epoch. Memory is that of this process and all its children (Ray's), what they share left out.
 """
 
 from __future__ import annotations
@@ -20,16 +21,24 @@ import pyarrow.parquet as pq
 import torch
 
 from raypipe import seeds
-from raypipe.bench.base import Measurement, alternate, speed_up
+from raypipe.bench.base import Measurement, alternate, seconds, speed_up
 from raypipe.bench.samples import write_events
-from raypipe.cluster.inputs import COLUMNS, stream_events
+from raypipe.cluster.inputs import read_resident
 from raypipe.cluster.runtime import ray_session
+from raypipe.cluster.stream import COLUMNS, stream_events
 from raypipe.config import Resources
 from raypipe.events.schema import tensor_values
-from raypipe.fit.encoder import EncoderInputs
 
 BATCH = 1024
-EPOCHS = 10
+EACH = 125_000
+"""Events of a file."""
+FILES = {"small": 4, "large": 16}
+"""Half a million and two million events: a search streams its events because there are millions of them."""
+RESIDENT_FILES = 4
+EPOCHS = 36
+"""As configs/contrastive/study.yaml trains."""
+REREAD = 6
+"""Epochs that are re-read from the files and timed; each costs the same, and the rest are counted like them."""
 
 
 def private_memory() -> int:
@@ -88,8 +97,7 @@ def plain_blocks(paths: list[str]) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _resident_epochs(paths: list[str], epochs: int) -> int:
-    parts = list(stream_events(paths))
-    inputs = EncoderInputs(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    inputs = read_resident(paths)
     rows = 0
     for epoch in range(epochs):
         order = seeds.generator(1, "bench-epoch", epoch).permutation(len(inputs.group))
@@ -102,34 +110,60 @@ def _resident_epochs(paths: list[str], epochs: int) -> int:
     return rows
 
 
+def _files(folder: Path, count: int, each: int) -> list[str]:
+    """``count`` event files; only the first four are made, the others are links: Ray reads a path only once."""
+    made = [write_events(folder / f"{k}.parquet", each, k * each) for k in range(min(4, count))]
+    paths = [folder / f"link-{k}.parquet" for k in range(count)]
+    for k, path in enumerate(paths):
+        os.link(made[k % len(made)], path)
+    return [str(path) for path in paths]
+
+
+def _line(sizes: list[int], times: list[list[float]]) -> dict[str, float]:
+    """Start [s] and rate [events/s] of the line through median times at two sizes."""
+    slope, start = np.polyfit(sizes, [float(np.median(t)) for t in times], 1)
+    return {"start_seconds": float(start), "events_per_second_beyond_the_start": 1 / float(slope)}
+
+
 def run(smoke: bool) -> list[Measurement]:
-    """Four files, and sixteen for the memory."""
-    count, each, repeats, epochs = (1, 500, 1, 2) if smoke else (4, 25_000, 5, EPOCHS)
-    rows = count * each
+    """Two million events streamed and their memory against half a million; half a million resident."""
+    few, many, each, repeats, epochs = (1, 4, 500, 1, 2) if smoke else (*FILES.values(), EACH, 3, EPOCHS)
     with tempfile.TemporaryDirectory() as folder, ray_session(Resources(cpus=2, object_store_gib=0.5)):
-        paths = [write_events(Path(folder) / f"{k}.parquet", each, k * each) for k in range(count)]
-        more = [f"{path}.{k}.parquet" for path in paths for k in range(4)]
-        for name in more:
-            os.link(name.rsplit(".", 2)[0], name)  # Ray reads a path once only, however often it is given
-        if not smoke:
-            _consume(stream_events(paths))  # warm: workers are up, pages are cached
-        with PeakMemory() as small:
-            _consume(stream_events(paths))
-        large_rows = 0
-        with PeakMemory() as large:
-            large_rows = _consume(stream_events(more))
-        assert large_rows == 4 * rows
-        streamed = alternate(lambda: _consume(stream_events(paths)), lambda: _consume(plain_blocks(paths)), repeats)
+        paths = _files(Path(folder), many, each)
+        small, large = paths[:few], paths
+        _consume(stream_events(small))  # warm: workers are up, pages are cached
+        peaks = {}
+        for name, given in (("small", small), ("large", large)):
+            with PeakMemory() as peak:
+                assert _consume(stream_events(given)) == len(given) * each
+            peaks[name] = peak.peak / 2**20
+        times = {
+            len(given) * each: alternate(
+                lambda given=given: _consume(stream_events(given)), lambda given=given: _consume(plain_blocks(given)),
+                repeats,
+            )
+            for given in (small, large)
+        }  # fmt: skip
+        kept = paths[: min(RESIDENT_FILES, few)]
+        reread = min(REREAD, epochs)
         resident = alternate(
-            lambda: _resident_epochs(paths, epochs), lambda: [_consume(plain_blocks(paths)) for _ in range(epochs)],
-            max(1, repeats // 2),
+            lambda: _resident_epochs(kept, epochs), lambda: [_consume(plain_blocks(kept)) for _ in range(reread)],
+            1 if smoke else 2,
         )  # fmt: skip
-    detail = {"events": rows, "batch": BATCH, "time": time.strftime("%Y-%m-%d")}
+        once = [seconds(lambda: read_resident(kept)) for _ in range(repeats)]
+    sizes = list(times)
+    streamed = times[sizes[-1]]
+    lines = {side: _line(sizes, [times[n][k] for n in sizes]) for k, side in enumerate(("ours", "pyarrow"))}
+    detail = {"events": sizes[-1], "batch": BATCH, "time": time.strftime("%Y-%m-%d")}
+    at_small = float(np.median([b / a for a, b in zip(*times[sizes[0]], strict=True)]))
     return [
-        speed_up("events streamed: Ray Data against pyarrow", *streamed, 0.5, **detail,
-                 events_per_second=rows / float(np.median(streamed[0]))),
-        Measurement("events streamed: memory of a 4x larger input", large.peak / 2**20, small.peak / 2**20, "MiB",
-                    [large.peak / small.peak], "memory 4x / memory 1x", 1.2, at_most=True, detail=detail),
-        speed_up("events resident: epochs from memory against pyarrow re-reading", *resident, 3.0, **detail,
-                 epochs=epochs),
+        speed_up("events streamed: Ray Data against pyarrow", *streamed, 0.5, **detail, lines=lines,
+                 smaller={"events": sizes[0], "ratio": at_small},
+                 events_per_second=sizes[-1] / float(np.median(streamed[0]))),
+        Measurement("events streamed: memory of a 4x larger input", peaks["large"], peaks["small"], "MiB",
+                    [peaks["large"] / peaks["small"]], "memory 4x / memory 1x", 1.2, at_most=True,
+                    detail=detail | {"smaller": sizes[0]}),
+        speed_up("events resident: epochs from memory, reading included, against pyarrow re-reading", resident[0],
+                 [t * epochs / reread for t in resident[1]], 3.0, **detail | {"events": len(kept) * each},
+                 epochs=epochs, epochs_reread=reread, seconds_to_read_once=float(np.median(once))),
     ]  # fmt: skip

@@ -6,8 +6,10 @@ events need no pipeline beside the training, which on two cores would cost it on
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +19,14 @@ import psutil
 import pyarrow as pa
 import torch
 
+from raypipe.cluster.stream import BLOCK, BYTES_PER_EVENT, pieces, read_piece, stream_events
 from raypipe.config import Config, Embedding
-from raypipe.events.diphoton import event_inputs, opening_columns
-from raypipe.events.schema import tensor_values
+from raypipe.events.diphoton import Opening
 from raypipe.events.table import count_rows, read_table, sample_path
 from raypipe.files import digest
 from raypipe.fit.batches import BatchPlan
 from raypipe.fit.encoder import EncoderInputs, rank_batch
 
-COLUMNS = ["event_id", "group", "objects"]
-"""Columns that every encoder reads; `opening_columns` adds those of the photon pair."""
-BYTES_PER_EVENT = 8 + 8 + 2 * 4 + 11 * 12 * 4
 RESIDENT_SHARE = 0.25
 """Share of a machine's memory that resident events may take."""
 
@@ -53,11 +52,41 @@ class EventSource:
 
 
 def read_inputs(config: Config, events: Path) -> EncoderInputs:
-    """All embedding-split events of the configured samples in memory, read by Ray Data, sorted by id."""
-    parts = list(stream_events(_paths(config, events), config.embedding.opening))
-    joined = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-    order = np.argsort(joined["event_id"], kind="stable")
-    return EncoderInputs(**{k: v[order] for k, v in joined.items()})
+    """All embedding-split events of the configured samples in memory, sorted by id."""
+    return read_resident(_paths(config, events), config.embedding.opening, config.resources.cpus)
+
+
+def read_resident(paths: list[str], opening: Opening = "measured", threads: int | None = None) -> EncoderInputs:
+    """The events of Parquet files in memory, sorted by id: the same arrays as from `stream_events`.
+
+    Threads (one a core when not given) decode pieces of the files straight into the finished arrays. No Ray: what fits
+    into one process is read there in less time than tasks take to start.
+    """
+    ids = np.concatenate([read_table(path, ["event_id"])["event_id"].to_numpy() for path in paths])
+    place = np.empty(len(ids), np.int64)
+    place[np.argsort(ids, kind="stable")] = np.arange(len(ids))
+    parts = pieces(paths, BLOCK)
+    starts = np.cumsum([0, *(stop - start for _, start, stop in parts)])
+    arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in _shapes(len(ids)).items()}
+
+    def put(number: int) -> None:
+        rows = place[starts[number] : starts[number + 1]]
+        if (np.diff(rows) == 1).all():  # already in order: one plain copy
+            rows = slice(rows[0], rows[-1] + 1)
+        for name, values in read_piece(parts[number], opening).items():
+            arrays[name][rows] = values
+
+    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(put, range(len(parts))))
+    return EncoderInputs(**arrays)
+
+
+def _shapes(rows: int) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Shape and type of every array of `EncoderInputs`."""
+    return {
+        "event_id": ((rows,), np.int64), "objects": ((rows, 11, 12), np.float32), "event": ((rows, 2), np.float32),
+        "group": ((rows,), np.int64),
+    }  # fmt: skip
 
 
 def event_source(config: Config, events: Path, scratch: Path) -> tuple[EventSource, EncoderInputs]:
@@ -81,25 +110,6 @@ def _paths(config: Config, events: Path) -> list[str]:
     return [str(sample_path(events, "embedding", name)) for name in config.embedding.samples]
 
 
-def stream_events(paths: list[str], opening: str = "measured") -> Iterator[dict[str, np.ndarray]]:
-    """The events of Parquet files as blocks of arrays, by Ray Data, which must be running.
-
-    ``opening``: which opening of the photon pair the encoder sees (`raypipe.config.Embedding`).
-    """
-    import ray
-
-    for path in paths:  # a corrupt file should fail here by name, not inside a Ray task
-        read_table(path, ["event_id"])
-    columns = [*COLUMNS, *opening_columns(opening)]
-    for block in ray.data.read_parquet(paths, columns=columns).iter_batches(batch_format="pyarrow", batch_size=None):
-        yield {
-            "event_id": block["event_id"].to_numpy(),
-            "objects": tensor_values(block["objects"]),
-            "event": event_inputs(block, opening),
-            "group": block["group"].to_numpy().astype(np.int64),
-        }
-
-
 def _map_to_files(config: Config, events: Path, scratch: Path, rows: int) -> Path:
     """Write the events as .npy files sorted by id, one block in memory at a time."""
     folder = scratch / f"mapped-{digest([config.embedding.samples, rows])}"
@@ -107,13 +117,9 @@ def _map_to_files(config: Config, events: Path, scratch: Path, rows: int) -> Pat
     folder.mkdir(parents=True)
     ids = pa.concat_tables([read_table(path, ["event_id"]) for path in _paths(config, events)])["event_id"].to_numpy()
     ids = np.sort(ids, kind="stable")
-    np.save(folder / "event_id.npy", ids)
-    shapes: dict[str, tuple[tuple[int, ...], type]] = {
-        "objects": ((rows, 11, 12), np.float32), "event": ((rows, 2), np.float32), "group": ((rows,), np.int64),
-    }  # fmt: skip
     files = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
-        for name, (shape, dtype) in shapes.items()
+        for name, (shape, dtype) in _shapes(rows).items()
     }
     for block in stream_events(_paths(config, events), config.embedding.opening):
         place = np.searchsorted(ids, block["event_id"])

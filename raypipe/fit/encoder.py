@@ -44,7 +44,8 @@ class EncoderInputs:
         ``reflections`` (n, 2): signs for eta and phi of all objects of each event. Neither the beams nor the azimuth,
         measured from the diphoton, know a preferred side, so a reflected event is as probable as the event.
         """
-        objects = self.objects[rows]
+        # take copies whole rows, which indexing by an array does not: two thirds of the time.
+        objects = self.objects[rows] if torch.is_tensor(self.objects) else np.take(self.objects, rows, axis=0)
         if reflections is not None:
             signs = np.ones((len(rows), 1, objects.shape[2]), np.float32)
             signs[:, 0, ETA], signs[:, 0, PHI] = reflections.T

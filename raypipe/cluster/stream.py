@@ -1,0 +1,116 @@
+"""Event files as blocks of arrays for the encoder: streamed by Ray Data, or read in this process.
+
+Both cut the files into the same pieces of `BLOCK` rows and give the same arrays. Ray Data gets read tasks of its public
+`Datasource` interface, each of which yields finished blocks: its own `read_parquet` first lists and samples the files
+in a task of its own, reads 128 MiB at once and leaves the conversion to the consumer. Workers import this module, so it
+needs neither torch nor the configuration.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.errors import UserError
+from raypipe.events.diphoton import Opening, event_inputs, opening_columns
+from raypipe.events.schema import tensor_column, tensor_values
+from raypipe.events.table import ROW_GROUP, count_rows, read_rows
+
+COLUMNS = ["event_id", "group", "objects"]
+"""Columns that every encoder reads; `opening_columns` adds those of the photon pair."""
+BYTES_PER_EVENT = 8 + 8 + 2 * 4 + 11 * 12 * 4
+BLOCK = 2 * ROW_GROUP
+"""Rows of a block, 18 MB: whole row groups; a worker and the consumer hold one or two."""
+SPAN = 4 * BLOCK
+"""Rows of a read task: a tenth of a second of work, so that scheduling costs little."""
+
+Piece = tuple[str, int, int]
+"""(path, first row, end row)."""
+
+
+def pieces(paths: list[str], rows: int) -> list[Piece]:
+    """The files cut into pieces of at most ``rows`` rows."""
+    totals = [(path, count_rows(path)) for path in paths]
+    return [(path, at, min(at + rows, total)) for path, total in totals for at in range(0, total, rows)]
+
+
+def read_piece(piece: Piece, opening: Opening = "measured") -> dict[str, np.ndarray]:
+    """The arrays of one piece, views of Arrow's memory where they are stored as the encoder takes them.
+
+    ``opening``: which opening of the photon pair the encoder sees (`raypipe.config.Embedding`).
+    """
+    table = read_rows(piece[0], [*COLUMNS, *opening_columns(opening)], *piece[1:])
+    return {
+        "event_id": table["event_id"].to_numpy(),
+        "objects": tensor_values(table["objects"]),
+        "event": event_inputs(table, opening),
+        "group": table["group"].to_numpy().astype(np.int64),
+    }
+
+
+def stream_events(paths: list[str], opening: Opening = "measured") -> Iterator[dict[str, np.ndarray]]:
+    """The events of Parquet files as blocks of arrays in any order, by Ray Data, which must be running.
+
+    Memory does not grow with the files: workers wait for the consumer.
+
+    Raises:
+        UserError: a file that cannot be read, by its name.
+    """
+    import ray
+
+    spans = pieces(paths, SPAN)
+    if not spans:
+        return
+    source = _datasource(spans, opening)
+    dataset = ray.data.read_datasource(source, override_num_blocks=len(spans))
+    # A little less than a block: then each block that a task yields is handed on as it is, not merged and cut again.
+    dataset.context.target_max_block_size = int(0.8 * BLOCK * BYTES_PER_EVENT)
+    try:
+        for block in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
+            yield {
+                name: tensor_values(block[name]) if name in ("objects", "event") else block[name].to_numpy()
+                for name in block.column_names
+            }
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):  # its first line; Ray Data adds how to have it retried
+            raise UserError(str(error.cause).splitlines()[0]) from None
+        raise
+
+
+def _datasource(spans: list[Piece], opening: Opening) -> Any:
+    """A Ray Data source with a task a span; a function, since Ray must not be imported before it is configured."""
+    from ray.data import Datasource, ReadTask
+    from ray.data.block import BlockMetadata
+
+    class Events(Datasource):
+        def get_name(self) -> str:
+            return "Events"
+
+        def estimate_inmemory_data_size(self) -> int:
+            return sum(stop - start for _, start, stop in spans) * BYTES_PER_EVENT
+
+        def get_read_tasks(
+            self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+        ) -> list[ReadTask]:
+            return [ReadTask(functools.partial(_read_span, span, opening), self._metadata(span)) for span in spans]
+
+        def _metadata(self, span: Piece) -> BlockMetadata:
+            path, start, stop = span
+            rows = stop - start
+            return BlockMetadata(
+                num_rows=rows, size_bytes=rows * BYTES_PER_EVENT, input_files=[path], exec_stats=None
+            )  # fmt: skip
+
+    return Events()
+
+
+def _read_span(span: Piece, opening: Opening) -> Iterator[pa.Table]:
+    """What a read task runs: the blocks of one span as Arrow tables, which Ray shares without copies."""
+    path, start, stop = span
+    for at in range(start, stop, BLOCK):
+        block = read_piece((path, at, min(at + BLOCK, stop)), opening)
+        yield pa.table({k: tensor_column(v) if v.ndim > 1 else pa.array(v) for k, v in block.items()})
