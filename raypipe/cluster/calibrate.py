@@ -8,7 +8,6 @@ import os
 import platform
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 from raypipe import seeds
 from raypipe.cluster import calibrate_cathode as cathode
 from raypipe.cluster import calibrate_networks as networks
+from raypipe.cluster import calibrate_worker as worker
 from raypipe.cluster.calibration import Calibration, Line, timed
 from raypipe.errors import UserError
 from raypipe.events.table import write_table
@@ -43,17 +43,26 @@ def calibrate(config: Any, say: Callable[[str], None] = lambda text: None) -> Ca
     """
     if config.search not in ("contrastive", "haxad", "multilepton"):
         raise UserError(f"search = {config.search!r}: it has no scan to plan")
-    began, threads = time.process_time(), torch.get_num_threads()
+    began, threads = _processor_seconds(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         say("generator")
         found = (_networks if config.search == "multilepton" else _cathode)(config, say)
     finally:
         torch.set_num_threads(threads)
+    say("worker")
+    start, first = worker.fresh(config, found["yield_per_fb"])
+    found["measured"].append("a fresh worker process: its imports, and its first trial against the same one again")
     return Calibration(
-        search=config.search, machine=platform.node() + " " + platform.machine(),
-        worker_bytes=float(psutil.Process().memory_info().rss), measured_seconds=time.process_time() - began, **found,
+        search=config.search, machine=platform.node() + " " + platform.machine(), worker_start=start, first_trial=first,
+        worker_bytes=float(psutil.Process().memory_info().rss), measured_seconds=_processor_seconds() - began, **found,
     )  # fmt: skip
+
+
+def _processor_seconds() -> float:
+    """Of this process and of those it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _cathode(config: Any, say: Callable[[str], None]) -> dict[str, Any]:

@@ -161,6 +161,21 @@ def trials(config: Any, yields: dict[str, float]) -> dict[str, Any]:
     return {"epoch_event": lines.pop("flow").each, "trial": lines, "trial_bytes": float(size)}
 
 
+def smallest(config: Any, yields: dict[str, float]) -> Callable[[], Any]:
+    """The smallest of those trials, all of it, ready to be run any number of times."""
+    flow = config.flow.model_copy(update={"epochs": EPOCHS, "patience": EPOCHS})
+    short = config.model_copy(update={"flow": flow})
+    tables = synthetic_tables(short, yields, EVENTS[0] / window_events(config, yields))
+    trial = Trial(config.scan.signals[0], sorted(config.scan.strengths)[len(config.scan.strengths) // 2], 0)
+    search = haxad.search if config.search == "haxad" else contrastive.search
+
+    def run() -> Any:
+        with tempfile.TemporaryDirectory(prefix="raypipe-") as folder:
+            return search(tables, short, trial, stage=Ledger(folder).stage)
+
+    return run
+
+
 def _laps(tables: Tables, config: Any, trial: Trial) -> tuple[dict[str, float], int]:
     """Core seconds of one trial by stage, the training of the flow alone under ``flow``; bytes of its results."""
     search = haxad.search if config.search == "haxad" else contrastive.search

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from raypipe.cluster.ledger import Ledger
 from raypipe.config.multilepton import MultileptonConfig
 from raypipe.errors import UserError
 from raypipe.events.pools import Pool
-from raypipe.search.multilepton import BOOTSTRAP, compare, divide
+from raypipe.search.multilepton import BOOTSTRAP, Tables, compare, divide
 from raypipe.search.result import Trial
 
 EVENTS = (300, 1200)
@@ -52,6 +53,25 @@ def _pool(config: MultileptonConfig, count: int, name: str) -> Pool:
     return Pool(values, np.ones(count), np.zeros(count, dtype=int), (name,))
 
 
+def _prepared(config: MultileptonConfig, events: int, epochs: int) -> tuple[MultileptonConfig, Tables]:
+    """The configuration with so many expected events and epochs, and made-up tables for it."""
+    given = config.model_copy(
+        update={
+            "compare": config.compare.model_copy(update={"expected": float(events), "counts": "fixed"}),
+            "networks": config.networks.model_copy(update={"epochs": epochs}),
+            "scan": config.scan.model_copy(update={"signals": [], "calibration": 0}),
+        }
+    )
+    count = round(events * (config.compare.reference_ratio + 10))
+    return given, divide(_pool(config, count, "background"), None, {}, None, given)
+
+
+def smallest(config: MultileptonConfig) -> Callable[[], Any]:
+    """The smallest chunk of comparisons that is measured, ready to be run any number of times."""
+    given, tables = _prepared(config, EVENTS[0], 1)
+    return lambda: compare(tables, given, [Trial(BOOTSTRAP, 0.0, k) for k in range(config.chunk)])
+
+
 def trials(config: MultileptonConfig) -> dict[str, Any]:
     """One chunk of comparisons at two sizes and with one and two epochs: what networks and statistics cost.
 
@@ -61,15 +81,7 @@ def trials(config: MultileptonConfig) -> dict[str, Any]:
     chunk = [Trial(BOOTSTRAP, 0.0, k) for k in range(config.chunk)]
     spent: dict[tuple[int, int], float] = {}
     for events, epochs in ((EVENTS[0], 1), *((n, e) for n in EVENTS for e in (1, 2))):  # the first one allocates
-        given = config.model_copy(
-            update={
-                "compare": config.compare.model_copy(update={"expected": float(events), "counts": "fixed"}),
-                "networks": config.networks.model_copy(update={"epochs": epochs}),
-                "scan": config.scan.model_copy(update={"signals": [], "calibration": 0}),
-            }
-        )
-        count = round(events * (config.compare.reference_ratio + 10))
-        tables = divide(_pool(config, count, "background"), None, {}, None, given)
+        given, tables = _prepared(config, events, epochs)
         runs = [timed(lambda t=tables, g=given: compare(t, g, chunk)) for _ in range(REPEATS)]
         spent[events, epochs], results = statistics.median(run[0] for run in runs) / len(chunk), runs[0][1]
     epoch = max(0.0, spent[EVENTS[1], 2] - spent[EVENTS[1], 1]) / EVENTS[1]

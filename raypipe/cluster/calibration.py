@@ -54,6 +54,10 @@ class Calibration:
     """Bytes of an event on disk."""
     trial_bytes: float
     """Bytes of a trial in the ledger."""
+    worker_start: float
+    """Core seconds of a fresh worker process before its first trial: the interpreter and its imports."""
+    first_trial: float
+    """Core seconds that the first trial of a process takes more than the same trial later: what is loaded on use."""
     worker_bytes: float
     """Resident memory of a process that has run the largest of these trials."""
     measured_seconds: float

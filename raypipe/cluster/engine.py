@@ -113,13 +113,29 @@ def _window(
     mine = [key for key in left if key not in elsewhere]
     times = sorted(s for s in book.seconds().values() if s is not None)
     typical = times[len(times) // 2] if times else None
-    if typical is None and len(mine) > UNKNOWN:
-        return [[key] for key in mine[: 2 * slots]]
-    size = pack_size(typical, len(mine), slots, resources.pack_seconds)
+    size, most = packing(typical, len(mine), slots, resources.pack_seconds)
     alone = [[key] for key in mine if key in suspects]
     rest = [key for key in mine if key not in suspects]
     packs = alone + [rest[i : i + size] for i in range(0, len(rest), size)]
-    return packs[: max(WINDOW, ROUNDS * slots)]
+    return packs[:most]
+
+
+def packing(typical: float | None, left: int, slots: int, pack_seconds: float) -> tuple[int, int]:
+    """Trials a pack, and packs that the next window may have."""
+    if typical is None and left > UNKNOWN:
+        return 1, 2 * slots
+    return pack_size(typical, left, slots, pack_seconds), max(WINDOW, ROUNDS * slots)
+
+
+def worker_starts(trials: int, seconds: float, slots: int, pack_seconds: float) -> list[int]:
+    """Fresh worker processes of each window of a scan of trials of so many seconds: Tune keeps them for one window."""
+    started: list[int] = []
+    while trials > 0:
+        size, most = packing(seconds if started else None, trials, slots, pack_seconds)
+        packs = min(most, math.ceil(trials / size))
+        started.append(min(slots, packs))
+        trials -= packs * size
+    return started
 
 
 def pack_size(typical: float | None, left: int, slots: int, pack_seconds: float) -> int:

@@ -12,8 +12,8 @@ from raypipe.cluster.work import Work, shards_of, work_of
 from raypipe.errors import UserError
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
-START = 15.0
-"""Seconds until Ray and the first workers have started and imported everything."""
+START = 10.0
+"""Seconds until the driver has imported everything and Ray has started (measured: 4, and 6 to 8)."""
 DISPATCH = 0.03
 """Driver seconds a trial: Tune's bookkeeping with kept workers (measured: 34-40 no-op trials a second)."""
 KEPT = "kept flows, when only what follows them changes"
@@ -30,11 +30,14 @@ class ScanPlan:
     """Encoders, each with its own latent table; none where a search has no encoder."""
     events_per_trial: float
     seconds_per_trial: float
-    """Core seconds."""
+    """Core seconds of a trial that trains, as the ledger will have them on average: `trial_seconds`, and its share of
+    what the first trial of every worker process takes more."""
     trial_seconds: dict[str, float]
-    """By stage."""
+    """By stage, in a process that is warm."""
+    processes: int
+    """Worker processes that this machine starts for the trials: Tune keeps one for many trials, not for all."""
     hours: dict[str, float]
-    """Core hours by stage of the whole scan."""
+    """Core hours by stage of the whole scan; ``workers`` is what those processes take before their first trial."""
     cpu_hours: float
     """Core hours of what runs on cores."""
     gpu_hours: float
@@ -77,9 +80,13 @@ def plan(
         raise UserError(f"calibration: of a {measured.search} search, not of search = {config.search!r}")
     work, shards = work_of(config, measured, configurations), shards_of(config)
     simulate = _simulate_seconds(config, measured, shards)
+    warm = work.trials_seconds / work.trials
+    processes = sum(work.starts(work.slots, warm))
+    first = processes * measured.first_trial
     hours = {
         "simulate": simulate / 3600, "encoder": work.encoders * work.encoder / 3600,
-        "embed": work.encoders * work.embed / 3600, "trials": work.trials_seconds / 3600,
+        "embed": work.encoders * work.embed / 3600, "workers": processes * measured.worker_start / 3600,
+        "trials": (work.trials_seconds + first) / 3600,
     }  # fmt: skip
     networks = {name: hours[name] for name in ("encoder", "embed")} if work.encoders_on_gpu else {}
     if work.gpu_share:
@@ -87,11 +94,11 @@ def plan(
     on_gpu = sum(networks.values())
     # What a worker waits for: a share of a GPU does its share of the speed-up.
     waits = hours | {name: value / gpu_speedup for name, value in networks.items() if name != "trials"}
-    trial = work.trials_seconds / work.trials
+    trial = warm
     if work.gpu_share:
         trial += work.trained_seconds / work.trials * (1 / (gpu_speedup * work.gpu_share) - 1)
     # A trial on a share of a GPU holds that share all the time, not only while its networks train.
-    held = (work.trials_seconds - work.trained_seconds) / 3600 * work.gpu_share
+    held = ((work.trials_seconds - work.trained_seconds + first) / 3600 + hours["workers"]) * work.gpu_share
     cpu_hours, gpu_hours = sum(hours.values()) - on_gpu, on_gpu / gpu_speedup + held
     saved = _saved(work, simulate)
     faster = {"one encoder a configuration": "encoder", "one latent table a configuration": "embed", KEPT: "trials"}
@@ -106,15 +113,22 @@ def plan(
         "embed": work.embed_pieces,
     }  # fmt: skip
     packs = math.ceil(work.trials / work.pack)
+    fresh = measured.worker_start + measured.first_trial
+    assumptions.append(
+        f"{processes} worker processes on this machine's {work.slots} slot(s), each {measured.worker_start:.1f} core "
+        f"seconds until its first trial and {measured.first_trial:.1f} more in it"
+    )
     return ScanPlan(
-        work.trials, work.encoders, work.events, work.trial, work.seconds, hours, cpu_hours, gpu_hours, saved,
+        work.trials, work.encoders, work.events, work.trial + first / work.trials, work.seconds, processes, hours,
+        cpu_hours, gpu_hours, saved,
         {name: value / gpu_speedup for name, value in saved.items() if faster.get(name) in networks},
         {"object store": max(1, work.encoders) * work.table_bytes / 2**30,  # every trial may need any of them
          "worker": (measured.worker_bytes + WORK_COPIES * work.trial_bytes) / 2**30},
         {"events": 2 * events * measured.event_bytes / 2**30,  # shards and tables
          "latents": work.encoders * work.table_bytes / 2**30, "ledger": work.trials * measured.trial_bytes / 2**30},
         cpu_hours * price + gpu_hours * gpu_price,
-        {workers: wall_seconds(waits, parallel, packs, work.pack * trial, workers) for workers in WORKERS},
+        {n: wall_seconds(waits, parallel, packs, work.pack * trial, n) + len(work.starts(n, trial)) * fresh
+         for n in WORKERS},
         measured.measured, assumptions, measured.as_dict(),
     )  # fmt: skip
 
@@ -148,7 +162,7 @@ def _saved(work: Work, simulate: float) -> dict[str, float]:
 def wall_seconds(
     hours: dict[str, float], parallel: dict[str, int], trials: int, trial: float, workers: int
 ) -> float:  # fmt: skip
-    """Wall time with so many one-core workers: stages one after another, trials in whole rounds.
+    """Wall time with so many one-core workers, once started: stages one after another, trials in whole rounds.
 
     No stage uses more workers than it has pieces, and the driver hands out trials one at a time.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,9 @@ from raypipe.cluster.calibrate_cathode import window_events
 from raypipe.cluster.calibrate_networks import expected_events
 from raypipe.cluster.calibration import Calibration, Line
 from raypipe.cluster.embed import BATCH
+from raypipe.cluster.engine import worker_starts
 from raypipe.cluster.scan import grid_of, sample_groups
+from raypipe.config import Resources
 from raypipe.search import multilepton
 from raypipe.search.embeddings import representation
 
@@ -35,6 +38,12 @@ class Work:
     """Of such a trial."""
     pack: int = 1
     """Trials that one task runs together."""
+    pack_seconds: float | None = None
+    """Work that the scan engine gives a worker at once; none where chunks go to workers without windows."""
+    scans: int = 1
+    """Scans that these trials are."""
+    slots: int = 1
+    """Workers of this machine."""
     gpu_share: float = 0.0
     """GPUs that a trial holds."""
     encoders: int = 0
@@ -71,6 +80,18 @@ class Work:
     def trials_seconds(self) -> float:
         """Of all trials."""
         return (self.trials - self.light) * self.trial + self.light * self.light_seconds
+
+    def starts(self, slots: int, trial: float) -> list[int]:
+        """Fresh worker processes, window after window of all scans, with so many workers and seconds a trial."""
+        trials = math.ceil(self.trials / self.scans)
+        if self.pack_seconds is None:
+            return [min(slots, math.ceil(trials / self.pack))] * self.scans
+        return worker_starts(trials, trial, slots, self.pack_seconds) * self.scans
+
+
+def slots_of(resources: Resources) -> int:
+    """Workers that this machine has for trials."""
+    return max(1, math.floor((resources.cpus or os.cpu_count() or 1) / resources.trial_cpus))
 
 
 def work_of(config: Any, measured: Calibration, configurations: int = 1) -> Work:
@@ -131,6 +152,7 @@ def _cathode(config: Any, measured: Calibration, configurations: int) -> Work:
     return Work(
         trials=configurations * len(grid), events=drawn, trained="flow", seconds=each, light=configurations * light,
         light_seconds=sum(seconds for name, seconds in each.items() if name not in known),
+        pack_seconds=config.resources.pack_seconds, scans=configurations, slots=slots_of(config.resources),
         gpu_share=config.resources.trial_gpus, encoders=configurations * spaces * members, encoders_a_trial=members,
         # The autoencoder is trained, and its events embedded, by the driver alone.
         encoder=encoder, encoder_workers=1 if haxad else config.resources.train_workers,
@@ -149,7 +171,9 @@ def _multilepton(config: Any, measured: Calibration, configurations: int) -> Wor
     columns = 8 * (len(config.features) + 2)
     return Work(
         trials=configurations * len(multilepton.plan(config, observed)), events=events, trained="networks",
-        seconds=trial_seconds(config, measured), pack=config.chunk, gpu_share=float(config.resources.gpu),
+        seconds=trial_seconds(config, measured), pack=config.chunk, scans=configurations,
+        slots=slots_of(config.resources.model_copy(update={"trial_cpus": 1.0})),  # a chunk takes one core
+        gpu_share=float(config.resources.gpu),
         table_bytes=columns * sum(size.events for size in sizes),
         trial_bytes=config.chunk * columns * events * (1 + config.compare.reference_ratio),
         extrapolated=_extrapolated(events, measured, config.networks.epochs, "networks"),

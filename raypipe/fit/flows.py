@@ -19,6 +19,7 @@ from raypipe import seeds
 from raypipe.config import Flow as FlowConfig
 from raypipe.errors import UserError
 from raypipe.files import code_digest, digest
+from raypipe.fit.adam import CosineAdam
 from raypipe.models.flow import FlowEnsemble
 
 MIN_EVENTS = 200
@@ -156,8 +157,7 @@ def fit_flows(
     train = np.stack([np.delete(order, np.s_[start : start + n_valid]) for start in starts])
     batch = min(config.batch_size, train.shape[1])
     steps = train.shape[1] // batch
-    optimiser = torch.optim.Adam(ensemble.parameters(), lr=config.learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=config.epochs * steps)
+    optimiser = CosineAdam(ensemble.parameters(), config.learning_rate, config.epochs * steps)
 
     best_loss = torch.full((members,), math.inf, device=device)
     best = {name: value.detach().clone() for name, value in ensemble.named_parameters()}
@@ -170,11 +170,10 @@ def fit_flows(
         for step in range(steps):
             rows = plan[:, step]
             losses = -ensemble.log_prob(x[rows], c[rows]).mean(1)
-            optimiser.zero_grad(set_to_none=True)
+            optimiser.forget_gradients()
             losses.sum().backward()
             _clip_each_member(ensemble, 5.0)
             optimiser.step()
-            schedule.step()
             total += losses.detach()
             del losses  # with it goes what the step kept for its gradient, before the next one keeps its own
         valid_loss = _evaluate(ensemble, x, c, valid)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import statistics
+import subprocess
+import sys
 
 import pytest
 
-from raypipe.cluster import calibrate_networks
+from raypipe.cluster import calibrate_networks, calibrate_worker
 from raypipe.cluster.calibrate import calibrate
 from raypipe.cluster.calibrate_cathode import synthetic_tables, window_events
 from raypipe.cluster.calibration import Calibration, Line, timed
+from raypipe.cluster.engine import worker_starts
 from raypipe.cluster.plan import DISPATCH, START, plan
 from raypipe.cluster.scan import grid_of, plan_scan
 from raypipe.cluster.work import trial_seconds
@@ -29,14 +33,16 @@ MADE_UP = Calibration(
     efficiency={"yy": 0.5}, yield_per_fb={"yy": 990.0, "ggf": 10.0, "vbf": 0.0, "vh": 0.0, "tth": 0.0},
     train_event=1e-4, train_pair=1e-8, embed_event=1e-5, epoch_event=1e-5,
     trial={"classifier": Line(1.0, 1e-4), "closure": Line(0.5, 2e-4)}, event_bytes=100.0, trial_bytes=1e6,
-    worker_bytes=2.0**29, measured_seconds=1.0, largest=10_000.0, measured=["by hand"],
+    worker_start=3.0, first_trial=1.0, worker_bytes=2.0**29,
+    measured_seconds=1.0, largest=10_000.0, measured=["by hand"],
 )  # fmt: skip
 """Round numbers."""
 
 
 def config(*overrides: str):
     return load_config(CONFIG, ["pseudodata.luminosity=10", "scan.signals=[wn_150, zp_400]", "scan.strengths=[1, 2, 3]",
-                                "scan.instances=10", "scan.background_instances=40", *overrides])  # fmt: skip
+                                "scan.instances=10", "scan.background_instances=40", "resources.cpus=2",
+                                *overrides])  # fmt: skip
 
 
 def test_hours_cost_and_wall_time_by_hand():
@@ -46,7 +52,11 @@ def test_hours_cost_and_wall_time_by_hand():
     assert found.events_per_trial == pytest.approx(10_000)
     # flow 1e-5 x 10000 x 10, classifier 1 + 1, closure 0.5 + 2
     assert trial_seconds(given, MADE_UP) == pytest.approx({"flow": 1.0, "classifier": 2.0, "closure": 2.5})
-    assert found.hours["trials"] == pytest.approx(400 * 5.5 / 3600)
+    # Each of four scans of 100 trials: two processes for the first four trials, two for the other 96 in packs of 10.
+    assert found.processes == 4 * (2 + 2)
+    assert found.hours["trials"] == pytest.approx((400 * 5.5 + 16 * 1.0) / 3600)
+    assert found.hours["workers"] == pytest.approx(16 * 3.0 / 3600)
+    assert found.seconds_per_trial == pytest.approx(5.5 + 16 * 1.0 / 400)
     # 200k yy in 50 shards, 12k ggf in 3, six samples of 8000 (two shards) and one of 8000 with the mean of both lines
     others = 7 * (2 * 3.0 + 8000 * 0.002)
     assert found.hours["simulate"] * 3600 == pytest.approx(50 * 2 + 200 + 3 * 4 + 36 + others)
@@ -57,7 +67,7 @@ def test_hours_cost_and_wall_time_by_hand():
     assert found.gpu_hours == 0
     assert found.saved["one encoder a configuration"] == pytest.approx(found.hours["encoder"] / 4 * (400 - 4))
     before = 3600 * (found.hours["simulate"] + found.hours["encoder"] + found.hours["embed"])
-    assert found.wall_seconds[1] == pytest.approx(START + before + 400 * 5.5)
+    assert found.wall_seconds[1] == pytest.approx(START + before + 400 * 5.5 + 4 * 2 * (3.0 + 1.0))
     assert found.wall_seconds[1000] > START + 5.5  # no number of workers beats one encoder, one trial and the driver
     assert found.wall_seconds[1000] - START < found.wall_seconds[1] / 10
     assert list(found.wall_seconds.values()) == sorted(found.wall_seconds.values(), reverse=True)
@@ -71,7 +81,7 @@ def test_only_trials_that_train_a_flow_pay_for_it():
     found = plan(given, MADE_UP)
     trained, light = 2 * (60 + 40), 2 * (2 * 60 + 40)  # no cut without a signal
     assert found.trials == trained + light
-    assert found.hours["trials"] * 3600 == pytest.approx(trained * 5.5 + light * 4.5)
+    assert found.hours["trials"] * 3600 == pytest.approx(trained * 5.5 + light * 4.5 + 4 * 1.0)
     assert found.configurations == 1  # raw features need no encoder
     assert found.saved["kept flows, when only what follows them changes"] * 3600 == pytest.approx(trained * 1.0)
 
@@ -86,7 +96,8 @@ def test_every_trial_would_need_all_its_encoders():
     one = plan(config("flow.epochs=10"), MADE_UP)
     five = plan(config("flow.epochs=10", "embedding.encoders=5"), MADE_UP)
     assert five.configurations == 5
-    assert five.seconds_per_trial == pytest.approx(5 * one.seconds_per_trial)
+    first = 4 * 1.0 / 100  # of four processes in a hundred trials
+    assert five.seconds_per_trial - first == pytest.approx(5 * (one.seconds_per_trial - first))
     assert five.hours["encoder"] == pytest.approx(5 * one.hours["encoder"])
     reuse = "one encoder a configuration"
     assert five.saved[reuse] == pytest.approx(5 * one.saved[reuse])
@@ -100,7 +111,7 @@ def test_haxad_by_hand():
     given = load_config(ROOT / "configs/haxad/laptop.yaml",
                         [*samples, "pseudodata.luminosity=10", "resources.train_workers=2", "flow.epochs=9",
                          "scan.signals=[wn_150, xsh_500_100]", "scan.strengths=[1, 2, 3]", "scan.instances=3",
-                         "scan.background_instances=12", "scan.methods=[cathode]", "scan.more=[]",
+                         "scan.background_instances=12", "resources.cpus=2", "scan.methods=[cathode]", "scan.more=[]",
                          "embedding.epochs=30", "embedding.train_fraction=0.6",
                          "embedding.samples=[yy, ggf, vbf, vh, tth]"])  # fmt: skip
     measured = dataclasses.replace(MADE_UP, search="haxad", trial={"fits": Line(0.5, 0.0)})
@@ -130,7 +141,7 @@ def test_multilepton_by_hand():
     sizes = {"qq4l": 40_000, "h4l": 4000, "abc_125": 3000, "abc_150": 3000, "abc_250": 3000}
     small = [*(f"simulate.samples.{name}.events={n}" for name, n in sizes.items()), "simulate.shard_events=2500",
              "scan.strengths=[10, 20]", "scan.calibration=40", "scan.instances=10", "bootstrap.count=100",
-             "networks.epochs=20", "chunk=3", "compare.luminosity=150"]  # fmt: skip
+             "networks.epochs=20", "chunk=3", "compare.luminosity=150", "resources.cpus=2"]  # fmt: skip
     given = load_config(path, small)
     found = plan(given, MULTILEPTON, price=0.05)
     assert found.trials == 100 + 40 + 3 * 2 * 10
@@ -143,11 +154,14 @@ def test_multilepton_by_hand():
     assert found.cost == pytest.approx(0.05 * found.cpu_hours)
     # Chunks of three: 67 of them on 64 workers take two rounds.
     assert found.wall_seconds[64] == pytest.approx(
-        START + found.hours["simulate"] * 3600 / 24 + 2 * 3 * found.seconds_per_trial
+        START + found.hours["simulate"] * 3600 / 24 + 2 * 3 * (0.24 + 0.112) + (3.0 + 1.0)
     )
+    # Ray keeps the processes of its tasks: two cores, two of them.
+    assert found.hours["trials"] * 3600 == pytest.approx(200 * (0.24 + 0.112) + 2 * 1.0)
+    assert found.hours["workers"] * 3600 == pytest.approx(2 * 3.0)
     # On a GPU a trial holds it all the time, also while the statistics are computed.
     fast = plan(load_config(path, [*small, "resources.gpu=true"]), MULTILEPTON, gpu_speedup=100)
-    assert fast.gpu_hours * 3600 == pytest.approx(200 * (0.24 / 100 + 0.112))
+    assert fast.gpu_hours * 3600 == pytest.approx(200 * (0.24 / 100 + 0.112) + 2 * (3.0 + 1.0))
 
 
 def test_what_cannot_be_planned_is_one_line(tmp_path):
@@ -176,6 +190,29 @@ def test_comparisons_cost_what_their_calibration_says():
     assert sum(trial_seconds(given, measured).values()) == pytest.approx(spent, rel=0.3)
 
 
+def test_fresh_processes_by_window():
+    assert worker_starts(4, 2.0, 2, 60) == [2]
+    assert worker_starts(1, 2.0, 8, 60) == [1]
+    # Four alone to learn how long they take, then (596 / 8) = 74 in packs of 30.
+    assert worker_starts(600, 2.0, 2, 60) == [2, 2]
+    # Long trials go one by one, 256 a window.
+    assert worker_starts(600, 200.0, 2, 60) == [2, 2, 2, 2]
+    assert worker_starts(600, 200.0, 100, 60) == [100, 100]
+
+
+def test_a_fresh_process_starts_in_the_time_that_its_imports_take():
+    """Against the same imports in a process of our own, which the kernel's accounting times."""
+    given = load_config(ROOT / "configs/multilepton/laptop.yaml", [])
+    start, first = calibrate_worker.fresh(given, {})
+    before = os.times()
+    modules = ", ".join(calibrate_worker.IMPORTS["multilepton"])
+    subprocess.run([sys.executable, "-c", f"import {modules}"], check=True)
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    assert start == pytest.approx(spent, rel=0.4)
+    assert 0 <= first < start
+
+
 def test_networks_move_to_gpus():
     cores = plan(config("flow.epochs=10"), MADE_UP)
     whole = plan(config("flow.epochs=10", "resources.gpu=true"), MADE_UP, gpu_price=2.0, gpu_speedup=100)
@@ -185,7 +222,7 @@ def test_networks_move_to_gpus():
     assert whole.cost == pytest.approx(2.0 * whole.gpu_hours)
     # A quarter of a GPU is held while the trees grow, too.
     quarter = plan(config("flow.epochs=10", "resources.trial_gpus=0.25"), MADE_UP, gpu_speedup=100)
-    assert quarter.gpu_hours == pytest.approx(100 * (1.0 / 100 + 0.25 * 4.5) / 3600)
+    assert quarter.gpu_hours == pytest.approx((100 * (1.0 / 100 + 0.25 * 4.5) + 0.25 * 4 * (3.0 + 1.0)) / 3600)
     assert any("assumed" in text for text in quarter.assumptions)
     # Its flow runs at a quarter of the GPU's speed; the trees at that of a core.
     assert cores.wall_seconds[1] - quarter.wall_seconds[1] == pytest.approx(100 * (1.0 - 1.0 / 25))
