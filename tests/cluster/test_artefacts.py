@@ -10,10 +10,12 @@ import pytest
 
 from raypipe.cluster import simulate as shell
 from raypipe.cluster.artefacts import Artefacts
+from raypipe.cluster.haxad import HaxadRun
 from raypipe.cluster.ledger import Ledger, open_ledger
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from tests.cluster.test_simulate import _config, _files
+from tests.conftest import ROOT
 
 NAMES = ("model", "record")
 
@@ -143,3 +145,27 @@ def test_shards_of_another_run_are_not_simulated_again(ray_local, tmp_path, monk
     assert not list(tmp_path.glob("made-*"))
     assert again == first
     assert _files(tmp_path / "three") == _files(tmp_path / "two")
+
+
+@pytest.mark.ray
+def test_haxad_runs_share_one_autoencoder(ray_local, tmp_path, monkeypatch):
+    def run(name: str, *overrides: str) -> HaxadRun:
+        samples = "{yy: {events: 60}, ggf: {events: 60}, wn_150: {events: 20}}"
+        return HaxadRun(load_config(ROOT / "configs/haxad/laptop.yaml",
+                                    [f"simulate.samples={samples}", "embedding.samples=[yy, ggf]", "embedding.epochs=1",
+                                     "embedding.batch_size=8", "pseudodata.background=[yy, ggf]",
+                                     "scan.signals=[wn_150]", f"output={tmp_path / name}",
+                                     f"resources.artefacts={tmp_path / 'shared'}", *overrides]))  # fmt: skip
+
+    with run("one") as one:
+        table, record = one.embed()
+    monkeypatch.setattr(HaxadRun, "_train", lambda *_: pytest.fail("trained twice"))
+    with run("two") as two:
+        again, same = two.embed()
+        assert "train_encoder" not in two.times()
+    assert same == record
+    assert again.equals(table)
+    assert (two.folder / "encoder/vae.pt").samefile(one.folder / "encoder/vae.pt")
+    # What makes another autoencoder is not given the same one.
+    with run("three", "embedding.epochs=2") as three, pytest.raises(pytest.fail.Exception, match="trained twice"):
+        three.embed()
