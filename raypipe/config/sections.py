@@ -194,8 +194,16 @@ class Flow(Section):
     """Highest learning rate of Adam; cosine to zero. [default]"""
     validation_fraction: float = Field(0.25, gt=0, le=0.5)
     """Share of the sidebands that a member is not trained on: selects its best epoch and calibrates it. [default]"""
+    mass_scale: float = Field(1.0, ge=0)
+    """Range of the mass as the flows see it: 1 maps the mass window to [-1, 1], less lets the density change less
+    with mass. In a latent space that hardly knows the mass, flows interpolate better so. [default]"""
     oversampling: float = Field(4.0, gt=0)
     """Generated continuum events in the signal region per expected one. [default]"""
+
+    def mass_range(self, low: float, high: float) -> tuple[float, float]:
+        """Masses (GeV) that the flows see as -1 and 1, for the mass window from ``low`` to ``high``."""
+        centre, half = (low + high) / 2, (high - low) / 2 / max(self.mass_scale, 1e-6)
+        return centre - half, centre + half
 
 
 class Classifier(Section):

@@ -75,8 +75,8 @@ def cathode(case: Case, config: Config, seed: int, means: Means) -> Judged:
     start = time.perf_counter()
     latent, mass, window = case.data.events.latent, case.data.events.mass, config.window
     flow, key = fit_flows_once(
-        latent[case.side], mass[case.side], (window.low, window.high), config.flow, seed=seeds.integer(seed, "flow"),
-        device=means.device, stage=means.stage,
+        latent[case.side], mass[case.side], config.flow.mass_range(window.low, window.high), config.flow,
+        seed=seeds.integer(seed, "flow"), device=means.device, stage=means.stage,
     )  # fmt: skip
     fitted = time.perf_counter()
     template = build_template(flow, case.fit, mass[case.side], case.higgs, config, seed)

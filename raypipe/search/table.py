@@ -137,7 +137,8 @@ def _interpolated(data: FeatureTable, side: np.ndarray, config: TableConfig, see
     scaler = fit_scaler(data.features[side], data.names, config.preprocess)
     latent = scaler.forward(data.features[side]).astype(np.float32)
     flow = fit_flows(
-        latent, data.mass[side], (window.low, window.high), config.flow, seed=seeds.integer(seed, "flow")
+        latent, data.mass[side], config.flow.mass_range(window.low, window.high), config.flow,
+        seed=seeds.integer(seed, "flow"),
     )  # fmt: skip
     trained = time.perf_counter()
     template = build_template(flow, fit, data.mass[side], {}, config, seed)

@@ -71,3 +71,15 @@ def test_bad_input():
     x[17, 1] = np.nan
     with pytest.raises(UserError, match="latents, row 17, dimension 1: nan is not finite"):
         fit_flows(x, mass, WINDOW, CONFIG, seed=1)
+
+
+def test_mass_scale_bounds_what_the_mass_can_do():
+    """Its range is the window stretched about its middle; at zero the density is the same at every mass."""
+    assert Flow(mass_scale=0.25).mass_range(*WINDOW) == (132.5 - 110, 132.5 + 110)
+    assert Flow().mass_range(*WINDOW) == WINDOW
+    x, mass = toy(2000)
+    short = CONFIG.model_copy(update={"epochs": 4})
+    blind = fit_flows(x, mass, Flow(mass_scale=0).mass_range(*WINDOW), short, seed=2)
+    seeing = fit_flows(x, mass, WINDOW, short, seed=2)
+    change = [np.abs(f.log_prob(x, mass) - f.log_prob(x, mass[::-1])).max() for f in (blind, seeing)]
+    assert change[0] < 1e-4 < 0.1 < change[1]
