@@ -31,7 +31,10 @@ DIGESTS = "digests.json"
 class Artefacts:
     """A folder of artefacts, each a folder of files that appears whole or not at all: by one rename.
 
-    No locks: of two runs that finish the same artefact one is first, and the other's is dropped.
+    No locks: of two runs that finish the same artefact one is first, and the other's is dropped. Two that start at the
+    same time on an empty folder may so train the same encoder twice, which costs time and never a number; start the
+    second when the first has left its encoder there. (A claim would need a heartbeat and a take-over for runs that
+    died, on file systems that do not agree about the time: more that can go wrong than one training is worth.)
 
     Args:
         root: the folder; None shares nothing.
