@@ -133,7 +133,11 @@ class FlowEnsemble(nn.Module):
 
     def noise(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """The noise that each sample comes from, the inverse of `inverse`: (M, n, d), (M, n, 1) -> (M, n, d)."""
-        return self._stacked(x, context)[0] if self._by_hand(x) else self._map(self._forward, x, context)
+        if not self._by_hand(x):
+            return self._map(self._forward, x, context)
+        if torch.is_grad_enabled():
+            return self._stacked(x, context)[0]
+        return maf_stack.noise_of(x, context, self.shape, self._masks(), self._ordered())
 
     def inverse(self, noise: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Samples from standard-normal noise: (M, n, d), (M, n, 1) -> (M, n, d)."""

@@ -37,9 +37,10 @@ def events(flows: FlowEnsemble, n: int = 150) -> tuple[torch.Tensor, torch.Tenso
 
 @pytest.fixture(params=["compiled", "torch"])
 def kernels(request, monkeypatch):
-    """With the compiled spline and without it."""
+    """With the compiled layers and without them."""
     if request.param == "torch":
         monkeypatch.setattr(native, "spline", lambda dtype: None)
+        monkeypatch.setattr(native, "maf", lambda dtype: None)
     elif native.spline(torch.float64) is None:
         pytest.skip("no C compiler on this machine")
 
@@ -96,9 +97,40 @@ def test_inverse_in_one_sweep_equals_a_pass_for_each_dimension(kernels, name, fe
     torch.testing.assert_close(ours, flows.inverse(noise, c), rtol=1e-8, atol=1e-8)
 
 
-def test_threads_change_no_bit(monkeypatch):
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("features", [1, 2, 4])
+@torch.no_grad()
+def test_noise_without_gradient_is_that_with_it_and_what_the_inverse_takes_back(kernels, name, features):
+    flows = ensemble(SHAPES[name], features)
+    x, c = events(flows, 2 * 32 + 5)  # tiles of the compiled kernel, the last one short
+    noise = flows.noise(x, c)
+    with torch.enable_grad():
+        torch.testing.assert_close(noise, flows.noise(x, c).detach(), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(flows.inverse(noise, c), x, rtol=1e-6, atol=1e-6)
+    single = flows.float()
+    torch.testing.assert_close(single.noise(x.float(), c.float()).double(), noise, rtol=1e-4, atol=1e-4)
+
+
+def test_paper_size_affine_layers_equal_those_of_nflows():
+    flows = ensemble({"layers": 6, "hidden": 64, "blocks": 2, "transform": "affine", "bins": 8}, 6, 2)
+    flow = build_maf(6, layers=6, hidden=64, blocks=2).double()
+    x, c = events(flows, 100)
+    state = flows.state_dict()
+    with torch.no_grad():
+        drawn, noise = flows.inverse(x / 5, c), flows.noise(x, c)
+        for m in range(flows.members):
+            flow.load_state_dict({name.replace("/", "."): value[m] for name, value in state.items()}, strict=False)
+            theirs = flow._transform.inverse(x[m] / 5, context=c[m])[0]
+            torch.testing.assert_close(drawn[m], theirs, rtol=1e-6, atol=1e-6)
+            theirs = flow._transform(x[m], context=c[m])[0]
+            torch.testing.assert_close(noise[m], theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["affine", "spline"])
+def test_threads_change_no_bit(monkeypatch, name):
     monkeypatch.setattr(maf_stack, "GROUP", 1)  # a group a member
-    flows = ensemble(SHAPES["spline"])
+    monkeypatch.setattr(maf_stack, "SHARE", 64)
+    flows = ensemble(SHAPES[name])
     x, c = events(flows)
     before, found = torch.get_num_threads(), []
     try:
@@ -107,7 +139,8 @@ def test_threads_change_no_bit(monkeypatch):
             logs = flows.log_prob(x, c)
             with torch.no_grad():
                 drawn = flows.inverse(x, c)
-            found.append((logs, drawn, *torch.autograd.grad(logs.mean(), list(flows.parameters()))))
+                noise = flows.noise(x, c)
+            found.append((logs, drawn, noise, *torch.autograd.grad(logs.mean(), list(flows.parameters()))))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -115,17 +148,24 @@ def test_threads_change_no_bit(monkeypatch):
         assert torch.equal(one, two)
 
 
-def test_kernels_keep_what_is_not_a_number():
-    flows = ensemble(SHAPES["spline"])
+@pytest.mark.parametrize("name", ["affine", "spline"])
+def test_kernels_keep_what_is_not_a_number(name):
+    flows = ensemble(SHAPES[name])
     x, c = events(flows, 70)
     x[1, 3, 2] = torch.nan
+    with torch.no_grad():
+        for lost in (~torch.isfinite(way(x, c)).all(-1) for way in (flows.noise, flows.inverse)):
+            assert lost.sum() == 1
+            assert lost[1, 3]
     lost = ~torch.isfinite(flows.log_prob(x, c))
     assert lost.sum() == 1
     assert lost[1, 3]
 
 
 def test_a_machine_without_compiler_is_served(monkeypatch):
-    native.spline.cache_clear()
-    monkeypatch.setattr(native.shutil, "which", lambda name: None)
-    assert native.spline(torch.float32) is None
-    native.spline.cache_clear()
+    for kernel in (native.spline, native.maf):
+        kernel.cache_clear()
+        with monkeypatch.context() as context:
+            context.setattr(native.shutil, "which", lambda name: None)
+            assert kernel(torch.float32) is None
+        kernel.cache_clear()
