@@ -101,7 +101,7 @@ def code_digest(*rooms: str, length: int = 12) -> str:
     """
     root = Path(__file__).parent
     total = hashlib.sha256()
-    sources = [p for room in rooms for p in (root / room).rglob("*") if p.suffix in {".py", ".yaml"}]
+    sources = [p for room in rooms for p in (root / room).rglob("*") if p.suffix in {".py", ".c", ".yaml"}]
     for source in sorted([*sources, root / "seeds.py"]):
         total.update(str(source.relative_to(root)).encode())
         total.update(source.read_bytes())

@@ -234,6 +234,9 @@ class Classifier(Section):
     """Most leaves of a tree, grown best first; null: grown level by level to `depth`. [default]"""
     min_child_weight: float = Field(1.0, ge=0)
     """Smallest sum of second derivatives (at most a quarter of an event each) in a leaf. [default]"""
+    engine: Literal["xgboost", "compiled"] = "xgboost"
+    """Who grows the trees: XGBoost, or the same algorithm compiled for one thread, which needs a C compiler, half the
+    time and other random numbers. [default]"""
 
     @model_validator(mode="after")
     def _trees_are_bounded(self) -> Classifier:

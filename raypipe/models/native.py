@@ -54,6 +54,23 @@ def maf(dtype: torch.dtype) -> ctypes.CDLL | None:
     return library
 
 
+@functools.cache
+def trees() -> ctypes.CDLL | None:
+    """The boosted trees of trees.c; None as for `spline`."""
+    library = _library("trees", torch.float32)
+    if library is None:
+        return None
+    library.trees_train.argtypes = [
+        *[_POINTER] * 3, _LONG, *[_POINTER] * 3, _LONG, _POINTER, *[_INT] * 5, *[_DOUBLE] * 5, ctypes.c_uint64,
+        *[_POINTER] * 4,
+    ]  # fmt: skip
+    library.trees_train.restype = _INT
+    library.trees_bin.argtypes = [_POINTER, _LONG, _INT, *[_POINTER] * 3]
+    library.trees_predict.argtypes = [_POINTER, _LONG, _INT, *[_POINTER] * 4, _INT, _INT, _DOUBLE, _POINTER]
+    library.trees_bin.restype = library.trees_predict.restype = None
+    return library
+
+
 def _library(name: str, dtype: torch.dtype) -> ctypes.CDLL | None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or dtype not in REALS or os.environ.get("RAYPIPE_NATIVE") == "0":
