@@ -44,6 +44,7 @@ class ConditionalFlow:
     members hold out disjoint rows, later ones the same again."""
 
     def _context(self, masses: np.ndarray) -> np.ndarray:
+        masses = np.asarray(masses, dtype=np.float64)
         return (2 * (masses - self.mass_low) / (self.mass_high - self.mass_low) - 1)[:, None]
 
     def log_prob(self, latents: np.ndarray, masses: np.ndarray) -> np.ndarray:

@@ -46,6 +46,7 @@ def test_samples_interpolate_a_gap_in_mass(fitted):
     assert np.corrcoef(x.T)[0, 1] == pytest.approx(np.sqrt(0.5), abs=0.03)
     same = [fitted.sample(masses[:100], np.random.default_rng(3)) for _ in range(2)]
     assert (same[0] == same[1]).all()
+    assert (fitted.sample(masses[:100].astype(np.float32), np.random.default_rng(3)) == same[0]).all()
 
 
 def test_a_member_does_not_depend_on_the_others():
