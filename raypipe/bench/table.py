@@ -10,7 +10,8 @@ def _value(number: float) -> str:
 
 
 def markdown_table(record: dict[str, Any]) -> str:
-    """Markdown of a record of ``raypipe bench``: a line a measurement, medians with their range; no smoke runs."""
+    """Markdown of a record of ``raypipe bench``: a line a measurement, medians with their range; no smoke runs. Below
+    it, how long they took together."""
     lines = ["| bench | ratio: median (range) | asked | ours | reference |", "|---|---|---|---|---|"]
     for bench, entry in record["benches"].items():
         if entry["smoke"]:
@@ -23,4 +24,5 @@ def markdown_table(record: dict[str, Any]) -> str:
                 f"| `{bench}` {row['name']} | {_value(row['ratio'])} ({spread}) {row['meaning']} | {asked} "
                 f"| {row['ours']:.3g} {row['unit']} | {row['reference']:.3g} {row['unit']} |"
             )
-    return "\n".join(lines)
+    seconds = [entry.get("seconds", 0.0) for entry in record["benches"].values() if not entry["smoke"]]
+    return "\n".join([*lines, "", f"{len(seconds)} benches in {sum(seconds) / 60:.1f} minutes."])

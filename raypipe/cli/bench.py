@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
@@ -42,8 +43,10 @@ def bench(names: tuple[str, ...], smoke: bool, output: Path, list_only: bool, ta
         raise UserError(f"no bench {unknown[0]!r}: there are {', '.join(BENCHES)}")
     record = read_json(path) if path.is_file() else {"benches": {}}
     for name in names or BENCHES:
+        began = time.perf_counter()
         rows = [measurement.row() for measurement in run_bench(name, smoke)]
-        record["benches"][name] = {"rows": rows, "smoke": smoke, "versions": versions()}
+        took = time.perf_counter() - began
+        record["benches"][name] = {"rows": rows, "smoke": smoke, "versions": versions(), "seconds": took}
         write_json(path, record)  # after every bench, so that an interrupted run keeps what it has
         for row in rows:
             bound = f"  asked {'<=' if row['at_most'] else '>='} {row['target']:g}" if row["target"] is not None else ""

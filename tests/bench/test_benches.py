@@ -45,6 +45,13 @@ def test_ratio_is_the_reference_over_ours_and_a_row_of_the_table():
     assert row.median == 5.0
     assert row.reached
     assert not speed_up("work", [5.0], [10.0], 4.0).reached
-    entry = {"rows": [row.row()], "smoke": False, "versions": {}}
+    entry = {"rows": [row.row()], "smoke": False, "versions": {}, "seconds": 90.0}
     table = markdown_table({"benches": {"some": entry, "tiny": entry | {"smoke": True}}})
-    assert table.splitlines()[2:] == ["| `some` work | 5.00 (2.50-10.0) speed-up | >= 4: yes | 2 s | 10 s |"]
+    work, _, total = table.splitlines()[2:]
+    assert work == "| `some` work | 5.00 (2.50-10.0) speed-up | >= 4: yes | 2 s | 10 s |"
+    assert total == "1 benches in 1.5 minutes."
+
+
+def test_every_bench_of_the_issue_is_there():
+    asked = {"simulate", "events", "encoder", "embed", "flow", "flow-sampling", "bdt", "ensemble", "stats", "scan"}
+    assert set(BENCHES) == asked | {"growth"}
