@@ -51,7 +51,7 @@ def run(smoke: bool) -> list[Measurement]:
     if smoke:
         size |= {"width": 16, "heads": 2, "pair_width": 8}
     config = Embedding(samples=["yy"], encoder=size)
-    chunks, repeats = (4, 1) if smoke else (16, 3)
+    chunks, repeats = (4, 1) if smoke else (12, 3)
     total = chunks * BATCH if not smoke else 3 * BATCH + 50
     rates: list[tuple[float, float]] = []
     starts = []

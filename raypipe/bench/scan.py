@@ -17,8 +17,8 @@ from raypipe.bench.base import Measurement
 from raypipe.config import Config
 
 TRIALS, WORKERS = 8, 2
-SIZES = {True: (1500.0, 2), False: (12_000.0, 40)}
-"""Events in the mass window and flow epochs of a trial: tiny, and about twenty seconds."""
+SIZES = {True: (1500.0, 2), False: (12_000.0, 24)}
+"""Events in the mass window and flow epochs of a trial: tiny, and about twelve seconds."""
 YIELDS = {"yy": 990.0, "ggf": 10.0}
 """Made up, per fb^-1."""
 _SHARED: dict[str, Any] = {}
