@@ -159,5 +159,5 @@ def run(smoke: bool) -> list[Measurement]:
         return [_measure(Networks(epochs=1), "mlc", events=200, many=64, few=2, repeats=1)]
     return [
         _measure(Networks(), "mlc", events=2500, many=1000, few=2, repeats=3),
-        _measure(Networks(), "bce", events=2500, many=200, few=2, repeats=3),
+        _measure(Networks(), "bce", events=2500, many=200, few=2, repeats=2),
     ]
