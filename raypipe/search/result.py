@@ -33,7 +33,7 @@ class Trial:
 
     def key(self, inputs: dict[str, Any]) -> str:
         """Hash of the trial together with everything that determines its result."""
-        return digest({**asdict(self), **inputs})
+        return digest({"trial": asdict(self), "inputs": inputs})  # side by side: their names may coincide
 
     def label(self) -> str:
         """Short name for people."""

@@ -8,7 +8,7 @@ import pytest
 
 from raypipe.cluster.engine import run_scan
 from raypipe.cluster.ledger import Ledger
-from raypipe.cluster.scan import plan_scan, run_contrastive, trial_inputs
+from raypipe.cluster.scan import grid_of, plan_scan, run_contrastive, trial_inputs
 from raypipe.config import Config, load_config
 from raypipe.report.summary import build_summary, summarise
 from raypipe.search.contrastive import prepare_tables, search
@@ -31,6 +31,14 @@ def tables(config):
     search = {"yy": events(10_000, 600.0, 0, 0.0, False, 1), "ggf": higgs[0],
               "wn_150": events(1500, 1.0, 100_000, 3.0, True, 2)}  # fmt: skip
     return prepare_tables({"search": search, "embedding": {"ggf": higgs[1]}}, config)
+
+
+def test_every_trial_has_a_key_of_its_own():
+    """The raw features come from the latent table of `id`: equal digests, different trials."""
+    both = load_config(ROOT / "configs/contrastive/laptop.yaml", [*OVERRIDES, *SCAN, "scan.embeddings=[id, raw]"])
+    trials = plan_scan(both, {"id": ["made up"], "raw": ["made up"]})
+    assert set(trials.values()) == set(grid_of(both))
+    assert len(trials) == 2 * 3
 
 
 @pytest.mark.ray

@@ -130,3 +130,5 @@ def test_grid_and_keys():
     assert len(keys) == len(grid)
     assert Trial("a", 1.0, 0).key({"x": 1}) == Trial("a", 1.0, 0).key({"x": 1})
     assert Trial("a", 1.0, 0).key({"x": 2}) not in keys
+    # An input that is called as a part of the trial is (the section `embedding`) must not hide it.
+    assert Trial("a", 1.0, 0, "id").key({"embedding": 1}) != Trial("a", 1.0, 0, "raw").key({"embedding": 1})
