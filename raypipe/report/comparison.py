@@ -84,12 +84,12 @@ def required_injection(table: list[dict[str, Any]], config: Config) -> Figure:
     """The table of `required_table` as points; arrows are lower bounds."""
     signals = list(dict.fromkeys(entry["signal"] for entry in table))
     ways = list(dict.fromkeys((entry["embedding"], entry["method"]) for entry in table))
-    figure, axis = new_figure(1, 1, max(5.0, 1.4 * len(signals) + 2), 4.2)
+    figure, axis = new_figure(1, 1, max(6.0, 1.4 * len(signals) + 3), 4.2)
     colours = dict(zip(ways, _colours(len(ways)), strict=True))
     seen = set()
     for entry in table:
         way = entry["embedding"], entry["method"]
-        x = signals.index(entry["signal"]) + 0.12 * (ways.index(way) - (len(ways) - 1) / 2)
+        x = signals.index(entry["signal"]) + 0.7 / len(ways) * (ways.index(way) - (len(ways) - 1) / 2)
         label = None if way in seen else " ".join(way)
         seen.add(way)
         if np.isfinite(entry["required"]):
@@ -99,8 +99,10 @@ def required_injection(table: list[dict[str, Any]], config: Config) -> Figure:
             axis.annotate("", (x, entry["largest"] * 1.15), (x, entry["largest"]),
                           arrowprops={"arrowstyle": "->", "color": colours[way]})  # fmt: skip
     axis.set_xticks(range(len(signals)), signals, rotation=30, ha="right", fontsize=8)
-    axis.set(ylabel=rf"$S/\sqrt{{B}}$ for {config.selection.target:g} sigma after the cut", ylim=(0, None))
-    axis.legend(fontsize=7)
+    largest = max(e["required"] if np.isfinite(e["required"]) else 1.15 * e["largest"] for e in table)
+    label = rf"$S/\sqrt{{B}}$ for {config.selection.target:g} sigma after the cut"
+    axis.set(ylabel=label, ylim=(0, 1.1 * largest), xlim=(-0.5, len(signals) - 0.5))
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
