@@ -33,7 +33,7 @@ test: install ## Run the tests (about 12 minutes)
 test-slow: install ## Run the long statistical studies
 	$(BIN)/python -m pytest -m slow
 
-study-contrastive: install ## Paper C beside its comparisons (an hour; resumes), and its record
+study-contrastive: install ## Paper C beside its comparisons (over an hour; resumes), and its record
 	$(BIN)/raypipe scan --config configs/contrastive/study.yaml
 	$(BIN)/python -m tests.search.record_contrastive runs/study-contrastive
 

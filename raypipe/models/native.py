@@ -1,6 +1,7 @@
 """Compiled kernels: built once from the C sources beside this module, where the machine has a C compiler.
 
-Nothing needs them: every caller has a plain torch form of the same function, which the tests compare them with.
+Flows do not need them: they have a plain torch form of the same function, which the tests compare them with. The
+compiled trees have none, since falling back to XGBoost would draw other random numbers: they refuse.
 """
 
 from __future__ import annotations
