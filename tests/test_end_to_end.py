@@ -29,7 +29,7 @@ TINY = [
     "simulate.samples.yy.embedding_fraction=0.2", "simulate.shard_events=1400", "pseudodata.luminosity=0.25",
     "embedding.batch_size=32", "embedding.steps_per_epoch=6", "embedding.epochs=3", "embedding.warmup_epochs=1",
     "embedding.encoder.width=16", "embedding.encoder.heads=2", "embedding.encoder.pair_width=8",
-    "flow.members=2", "flow.layers=2", "flow.hidden=12", "flow.epochs=4", "flow.batch_size=128",
+    "flow.members=3", "flow.leave_out=1", "flow.layers=2", "flow.hidden=12", "flow.epochs=4", "flow.batch_size=128",
     "classifier.folds=3", "classifier.rounds=20", "selection.working_points=[0.05, 0.02]",
     "scan.strengths=[3.0]", "scan.instances=1", "scan.background_instances=2",
 ]  # fmt: skip

@@ -33,6 +33,8 @@ from raypipe.models.flow import TAIL_BOUND
 WINDOW = (105.0, 160.0)
 SEED = 20_260
 MEMBERS = 20
+FOLDS = 4
+"""A quarter of the events of each member is held out."""
 
 
 def latents(n: int, features: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -72,10 +74,9 @@ def train_one(x: torch.Tensor, c: torch.Tensor, config: FlowConfig, member: int)
     """Train one nflows flow as one would by hand, on the events of ``member``; its validation losses by epoch."""
     flow = reference_flow(config, x.shape[1], seeds.integer(SEED, "flow-init", member))
     stream = seeds.generator(SEED, "flow-batches", member)
-    order = seeds.generator(SEED, "flow-blocks").permutation(len(x))
-    n_valid = max(1, int(config.validation_fraction * len(x)))
-    start = member % int(1 / config.validation_fraction) * n_valid
-    valid, train = order[start : start + n_valid], np.delete(order, np.s_[start : start + n_valid])
+    part = seeds.generator(SEED, "flow-parts").permutation(np.arange(len(x)) % FOLDS)
+    outside = np.isin(part, config.left_out(FOLDS)[member])
+    valid, train = np.flatnonzero(outside), np.flatnonzero(~outside)
     batch = min(config.batch_size, len(train))
     steps = len(train) // batch
     optimiser = torch.optim.Adam(flow.parameters(), lr=config.learning_rate)
@@ -106,7 +107,7 @@ def measure(
     values, mass = latents(events)
     x = torch.as_tensor((values - values.mean(0, dtype=np.float64)) / (values.std(0, dtype=np.float64) + 1e-9))
     c = torch.as_tensor(2 * (mass - WINDOW[0]) / (WINDOW[1] - WINDOW[0]) - 1, dtype=torch.float32)[:, None]
-    config = config.model_copy(update={"members": members})
+    config = config.model_copy(update={"members": members, "leave_out": 1})
     clock = cpu_seconds if threads == 1 else seconds
     fits, alone = [], {}
 
@@ -114,15 +115,15 @@ def measure(
         for member in part:
             alone[member] = train_one(x.float(), c, config, member)
 
-    warm = config.model_copy(update={"members": 1, "epochs": 1})
-    fit_flows(values[:300], mass[:300], WINDOW, warm, seed=SEED)  # imports, and the compiled spline
+    warm = config.model_copy(update={"members": FOLDS, "epochs": 1})
+    fit_flows(values[:300], mass[:300], WINDOW, warm, seed=SEED, folds=FOLDS)  # imports, and the compiled spline
     train_one(x[:300].float(), c[:300], warm, 0)
     before = torch.get_num_threads()
     ours, theirs = [], []
     queue = itertools.cycle(range(members))
     for _ in range(repeats):
         torch.set_num_threads(threads)
-        ours.append(clock(lambda: fits.append(fit_flows(values, mass, WINDOW, config, seed=SEED))))
+        ours.append(clock(lambda: fits.append(fit_flows(values, mass, WINDOW, config, seed=SEED, folds=FOLDS))))
         part, tries = [next(queue) for _ in range(share)], []
         for alternative in range(1, threads + 1):  # small operations may be faster on one thread than on two
             torch.set_num_threads(alternative)
@@ -147,8 +148,8 @@ def measure(
 def _best_losses(fitted: ConditionalFlow, x: torch.Tensor, c: torch.Tensor) -> list[float]:
     """Validation loss of every member at its best epoch, nats."""
     losses = []
-    for member, rows in enumerate(fitted.held_out):
-        one = fitted.member(member).ensemble
+    for member, parts in enumerate(fitted.left_out):
+        rows, one = np.flatnonzero(np.isin(fitted.part, parts)), fitted.pool([member]).ensemble
         losses.append(float(-one.log_prob(x[rows][None], c[rows][None]).mean()))
     return losses
 
@@ -157,7 +158,7 @@ def run(smoke: bool) -> list[Measurement]:
     """20 flows of 6 layers x 64 x 2 blocks and 8 bins (the defaults), and of the demo's shape."""
     if smoke:
         tiny = FlowConfig(layers=2, hidden=8, blocks=1, bins=4, epochs=1, batch_size=64)
-        return [measure(tiny, 300, members=2, share=1, repeats=1, threads=1, target=None)]
+        return [measure(tiny, 300, members=FOLDS, share=1, repeats=1, threads=1, target=None)]
     full = {"layers": 6, "hidden": 64, "blocks": 2, "bins": 8, "epochs": 4, "learning_rate": 1e-3}
     rows = []
     for transform, batch, threads, target in (

@@ -72,7 +72,7 @@ def run(smoke: bool) -> list[Measurement]:
     """20 members at full shape, both transforms; 20k or 60k samples stand for a million, since cost is linear in them
     but for a fixed part of ours that counts against us."""
     if smoke:
-        tiny = FlowConfig(members=2, layers=2, hidden=8, blocks=1, bins=4, epochs=1, batch_size=64)
+        tiny = FlowConfig(members=5, layers=2, hidden=8, blocks=1, bins=4, epochs=1, batch_size=64)
         return [measure(tiny, 500, 1, None)]
     full = {"members": MEMBERS, "layers": 6, "hidden": 64, "blocks": 2, "bins": 8, "epochs": 1, "batch_size": 320}
     sizes = {"spline": 20_000, "affine": 60_000}

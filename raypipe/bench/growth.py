@@ -49,7 +49,7 @@ def run(smoke: bool) -> list[Measurement]:
     """Embedding and flow training over events, boosted trees over events and over fits."""
     scale, repeats = (1, 1) if smoke else (8, 3)
     encoder = build_encoder(Embedding(samples=["yy"], encoder={"width": 16, "heads": 2, "pair_width": 8}), None, 1)
-    shape = FlowConfig(members=2, layers=2, hidden=16, blocks=1, bins=4, epochs=1, batch_size=64)
+    shape = FlowConfig(members=2, leave_out=1, layers=2, hidden=16, blocks=1, bins=4, epochs=1, batch_size=64)
     trees = Classifier(rounds=4 * scale, depth=3, early_stopping=None, folds=2, members=1, ensemble=1, ensembles=1)
 
     def embedding(n: int) -> None:
@@ -57,7 +57,7 @@ def run(smoke: bool) -> list[Measurement]:
         embed(encoder, inputs.objects, inputs.event)
 
     def flows(n: int) -> None:
-        fit_flows(*flow.latents(n), flow.WINDOW, shape, seed=1)
+        fit_flows(*flow.latents(n), flow.WINDOW, shape, seed=1, folds=2)
 
     def boosted(n: int) -> None:
         given = bdt.contest(n, n, trees)

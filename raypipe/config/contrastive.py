@@ -67,6 +67,11 @@ class Config(Section):
                     raise ValueError(f"{key}: sample {name!r} is not in simulate.samples ({', '.join(sorted(known))})")
         return self
 
+    @model_validator(mode="after")
+    def _flows_serve_the_folds(self) -> Config:
+        self.flow.left_out(self.classifier.folds)
+        return self
+
     def physics_hash(self) -> str:
         """Hash of everything that can change a number: not the output folder, the resources or the tracking."""
         return digest(self.model_dump(mode="json", exclude={"output", "resources", "tracking"}))

@@ -123,6 +123,11 @@ class HaxadConfig(Section):
             raise ValueError("scan.embeddings: a haxad search has one embedding, `id`")
         return self
 
+    @model_validator(mode="after")
+    def _flows_serve_the_folds(self) -> HaxadConfig:
+        self.flow.left_out(self.classifier.folds)
+        return self
+
     def physics_hash(self) -> str:
         """Hash of everything that can change a number: not the output folder, the resources or the tracking."""
         return digest(self.model_dump(mode="json", exclude={"output", "resources", "tracking"}))

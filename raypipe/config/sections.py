@@ -172,8 +172,12 @@ class MassFit(Section):
 class Flow(Section):
     """Ensemble of conditional masked autoregressive flows on sideband latents given m_yy."""
 
-    members: int = Field(4, ge=1)
-    """Flows trained together and pooled. [paper C: four a encoder]"""
+    members: int = Field(10, ge=1)
+    """Flows trained together. Those that never saw the sideband events of a fold are pooled into the template of that
+    fold: ``members x leave_out / classifier.folds`` of them. [default: four a fold; paper C: four an encoder]"""
+    leave_out: int = Field(2, ge=1)
+    """Parts of the sidebands, of as many as `classifier.folds`, on which a flow is not trained: they select its best
+    epoch, and calibrate what is found with its template. [default]"""
     transform: Literal["affine", "spline"] = "spline"
     """What a layer does to one dimension: an affine map or a rational-quadratic spline. [default]"""
     bins: int = Field(8, ge=2)
@@ -192,8 +196,6 @@ class Flow(Section):
     """Events a step of each member. [default]"""
     learning_rate: float = Field(1e-3, gt=0)
     """Highest learning rate of Adam; cosine to zero. [default]"""
-    validation_fraction: float = Field(0.25, gt=0, le=0.5)
-    """Share of the sidebands that a member is not trained on: selects its best epoch and calibrates it. [default]"""
     mass_scale: float = Field(1.0, ge=0)
     """Range of the mass as the flows see it: 1 maps the mass window to [-1, 1], less lets the density change less
     with mass. In a latent space that hardly knows the mass, flows interpolate better so. [default]"""
@@ -204,6 +206,26 @@ class Flow(Section):
         """Masses (GeV) that the flows see as -1 and 1, for the mass window from ``low`` to ``high``."""
         centre, half = (low + high) / 2, (high - low) / 2 / max(self.mass_scale, 1e-6)
         return centre - half, centre + half
+
+    def left_out(self, folds: int) -> list[tuple[int, ...]]:
+        """For each member, the parts (0 to ``folds - 1``) of the sidebands on which it is not trained.
+
+        Raises:
+            ValueError: numbers with which not every part is left out by as many members.
+        """
+        # Neighbouring parts first, then those two apart, ...: ten pairs of five parts are all there are.
+        plan = [
+            tuple(sorted((m + i * (1 + m // folds)) % folds for i in range(self.leave_out)))
+            for m in range(self.members)
+        ]
+        counts = [sum(part in parts for parts in plan) for part in range(folds)]
+        if self.leave_out >= folds or len(set(counts)) > 1 or any(len(set(p)) < self.leave_out for p in plan):
+            raise ValueError(
+                f"flow.members = {self.members} flows that leave out {self.leave_out} (flow.leave_out) of the "
+                f"{folds} parts (classifier.folds) of the sidebands: every part must be left out by as many flows; "
+                f"{folds} flows always do"
+            )
+        return plan
 
 
 class Classifier(Section):

@@ -107,6 +107,11 @@ class TableConfig(Section):
                 raise ValueError(f"data.columns.features holds the {name} column {value!r}")
         return self
 
+    @model_validator(mode="after")
+    def _flows_serve_the_folds(self) -> TableConfig:
+        self.flow.left_out(self.classifier.folds)
+        return self
+
     def physics_hash(self) -> str:
         """Hash of everything that can change a number, but for the contents of the files."""
         return digest(self.model_dump(mode="json", exclude={"output", "resources"}))

@@ -5,7 +5,7 @@ Source: paper C, section III.2: boosted trees, 5-fold cross-validation, averaged
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,9 @@ class Contest:
     config: Classifier
     seed: int
     threads: int = 1
+    background: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+    """For each fold, (features, weights) of the background that it trains against, where every fold has its own; ``x``
+    then holds the data alone."""
 
     def rows(self, name: str, fold: int) -> np.ndarray:
         """Rows of a set that the models of ``fold`` score."""
@@ -60,23 +63,28 @@ class Contest:
         With early stopping a member holds out its own fifth of the training events for it.
         """
         fold, member = part
-        training = np.flatnonzero(self.fold != fold)
-        stop = None
+        training, stop = self.training(fold), None
         if self.config.early_stopping is not None:
-            held_out = seeds.generator(self.seed, "early-stopping", fold, member).random(len(training)) < 0.2
-            training, stop = training[~held_out], training[held_out]
+            held_out = seeds.generator(self.seed, "early-stopping", fold, member).random(len(training[0])) < 0.2
+            training, stop = tuple(a[~held_out] for a in training), tuple(a[held_out] for a in training)
         booster = train_bdt(
-            self._events(training), None if stop is None else self._events(stop), self.config,
-            seed=seeds.integer(self.seed, "bdt", fold, member), threads=self.threads,
-        )  # fmt: skip
+            training, stop, self.config, seed=seeds.integer(self.seed, "bdt", fold, member), threads=self.threads
+        )
         margins = {}
         for name, values in self.sets.items():
             here = values[self.rows(name, fold)].astype(np.float32)
             margins[name] = predict_bdt(booster, here, self.threads) if len(here) else np.empty(0)
         return margins
 
-    def _events(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.x[rows], self.y[rows], self.w[rows]
+    def training(self, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Features, labels and weights that ``fold`` trains on."""
+        rows = np.flatnonzero(self.fold != fold)
+        x, y, w = self.x[rows], self.y[rows], self.w[rows]
+        if not self.background:
+            return x, y, w
+        values, weights = self.background[fold]
+        scaled = (weights * (w.sum(dtype=np.float64) / weights.sum())).astype(np.float32)
+        return np.concatenate([x, values.astype(np.float32)]), np.r_[y, np.zeros_like(scaled)], np.r_[w, scaled]
 
 
 def balanced(
@@ -127,21 +135,18 @@ class FoldScores:
 
 def out_of_fold_scores(
     data: np.ndarray, template: np.ndarray, template_weights: np.ndarray, config: Classifier, *, seed: int,
-    threads: int = 1, others: dict[str, np.ndarray] | None = None, data_weights: np.ndarray | None = None,
-    mapper: Mapper = map,
+    **options: Any,
 ) -> FoldScores:  # fmt: skip
     """The scores of one ensemble of ``config.ensemble`` classifiers: see `ensemble_scores`."""
     one = config.model_copy(update={"members": config.ensemble, "ensembles": 1})
-    return ensemble_scores(
-        data, template, template_weights, one, seed=seed, threads=threads, others=others, data_weights=data_weights,
-        mapper=mapper,
-    )[0]  # fmt: skip
+    return ensemble_scores(data, template, template_weights, one, seed=seed, **options)[0]
 
 
 def ensemble_scores(
     data: np.ndarray, template: np.ndarray, template_weights: np.ndarray, config: Classifier, *, seed: int,
     threads: int = 1, others: dict[str, np.ndarray] | None = None, data_weights: np.ndarray | None = None,
-    mapper: Mapper = map,
+    homes: dict[str, np.ndarray] | None = None,
+    background: Sequence[tuple[np.ndarray, np.ndarray]] | None = None, mapper: Mapper = map,
 ) -> list[FoldScores]:  # fmt: skip
     """Train ``folds x members`` classifiers of ``data`` (n, d) against ``template`` (m, d); score everything.
 
@@ -149,16 +154,28 @@ def ensemble_scores(
     of the members (paper C: 10 ensembles of 2; their spread is the systematic uncertainty of the classifier).
 
     The classes are balanced: both are scaled to the number of data events (recorded data have weight one).
+
+    Args:
+        homes: the fold that scores each event, by the name of the set (``data``, ``template`` or that of ``others``);
+            random where not given.
+        background: for each fold, (features, weights) of the background that it trains against, in place of the
+            template events of the other folds.
     """
     sets = {"data": data, "template": template, **{f"other/{k}": v for k, v in (others or {}).items()}}
+    given = {name if name in sets else f"other/{name}": home for name, home in (homes or {}).items()}
     fold_of = {
-        name: seeds.generator(seed, "folds", name).permutation(np.arange(len(x)) % config.folds)
+        name: given.get(name, seeds.generator(seed, "folds", name).permutation(np.arange(len(x)) % config.folds))
         for name, x in sets.items()
     }
     data_weights = np.ones(len(data)) if data_weights is None else data_weights
-    x, y, w = balanced(data, template, data_weights, template_weights)
-    fold = np.r_[fold_of["data"], fold_of["template"]]
-    margins = member_margins(Contest(x, y, w, fold, sets, fold_of, config, seed, threads), mapper)
+    if background is None:
+        x, y, w = balanced(data, template, data_weights, template_weights)
+        fold, own = np.r_[fold_of["data"], fold_of["template"]], ()
+    else:
+        x, y = data.astype(np.float32), np.ones(len(data), np.float32)
+        w = (data_weights * (len(data) / data_weights.sum())).astype(np.float32)
+        fold, own = fold_of["data"], tuple(background)
+    margins = member_margins(Contest(x, y, w, fold, sets, fold_of, config, seed, threads, own), mapper)
     pick = seeds.generator(seed, "ensembles")
     chosen = [np.sort(pick.choice(config.trained, config.ensemble, replace=False)) for _ in range(config.ensembles)]
     return [

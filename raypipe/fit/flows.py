@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,9 +39,10 @@ class ConditionalFlow:
     mass_high: float
     history: list[dict[str, float]] = field(default_factory=list)
     """Per epoch: mean training and validation negative log-likelihood in nats."""
-    held_out: list[np.ndarray] = field(default_factory=list)
-    """For each member, the rows of the fitted data on which it was not trained. The first ``1/validation_fraction``
-    members hold out disjoint rows, later ones the same again."""
+    part: np.ndarray = field(default_factory=lambda: np.empty(0, np.int8))
+    """(n,) part of the fitted data that each row belongs to."""
+    left_out: list[tuple[int, ...]] = field(default_factory=list)
+    """For each member, the parts on which it was not trained."""
 
     def _context(self, masses: np.ndarray) -> np.ndarray:
         masses = np.asarray(masses, dtype=np.float64)
@@ -56,11 +57,15 @@ class ConditionalFlow:
             logs = self.ensemble.double().log_prob(x.expand(members, -1, -1), c.expand(members, -1, -1))
         return (torch.logsumexp(logs, 0) - math.log(members)).numpy() - np.log(self.std).sum()
 
-    def member(self, index: int) -> ConditionalFlow:
-        """One member as an ensemble of its own."""
-        state = self.state()
-        one = {name: value[index : index + 1] for name, value in self.ensemble.state_dict().items()}
-        return ConditionalFlow.from_state(state | {"members": 1, "model": one})
+    def pool(self, members: Sequence[int]) -> ConditionalFlow:
+        """Some of the members as an ensemble of their own."""
+        index = torch.as_tensor(list(members))
+        some = {name: value[index] for name, value in self.ensemble.state_dict().items()}
+        return ConditionalFlow.from_state(self.state() | {"members": len(index), "model": some})
+
+    def without(self, part: int) -> ConditionalFlow:
+        """The members that were not trained on ``part`` of the data."""
+        return self.pool([m for m, parts in enumerate(self.left_out) if part in parts])
 
     def sample(self, masses: np.ndarray, rng: np.random.Generator, chunk: int = 8192) -> np.ndarray:
         """One latent for each mass, the members taking turns: (n,) -> (n, d), float32.
@@ -98,7 +103,8 @@ class ConditionalFlow:
         return {
             "model": self.ensemble.state_dict(), "shape": self.shape, "members": self.ensemble.members,
             "mean": torch.from_numpy(self.mean), "std": torch.from_numpy(self.std),
-            "mass": [self.mass_low, self.mass_high],
+            "mass": [self.mass_low, self.mass_high], "part": torch.from_numpy(self.part.copy()),
+            "left_out": [list(parts) for parts in self.left_out],
         }  # fmt: skip
 
     @staticmethod
@@ -108,7 +114,10 @@ class ConditionalFlow:
         ensemble = FlowEnsemble(features=len(mean), seeds=list(range(state["members"])), **state["shape"])
         dtype = next(v for v in state["model"].values() if v.is_floating_point()).dtype
         ensemble.to(dtype).load_state_dict(state["model"])
-        return ConditionalFlow(ensemble, state["shape"], mean, std, *state["mass"])
+        left_out = [tuple(parts) for parts in state["left_out"]]
+        return ConditionalFlow(
+            ensemble, state["shape"], mean, std, *state["mass"], part=state["part"].numpy(), left_out=left_out
+        )
 
 
 def fit_flows(
@@ -118,17 +127,20 @@ def fit_flows(
     config: FlowConfig,
     *,
     seed: int,
+    folds: int = 5,
     device: str = "cpu",
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> ConditionalFlow:
     """Train ``config.members`` flows together on (latents, masses) of the sidebands.
 
-    Each member has its own initialisation and shuffling, keyed by (seed, member), so that adding a member changes none
-    of the others, and holds out its own block of the data. Each keeps the weights of its best epoch on that block.
-    One Adam updates all: its update is element-wise, so members do not touch each other.
+    The data fall into ``folds`` parts, of which each member leaves out ``config.leave_out`` (see `Flow.left_out`): for
+    every part there are members that know nothing of it. Each has its own initialisation and shuffling, keyed by
+    (seed, member), and keeps the weights of its best epoch on the parts that it leaves out. One Adam updates all: its
+    update is element-wise, so members do not touch each other.
 
     Args:
         latents: (n, d); masses: (n,) GeV; window: mass range mapped to [-1, 1].
+        folds: parts of the data; a search takes as many as its classifier has folds.
 
     Raises:
         UserError: too few sideband events, or NaN or infinite latents.
@@ -150,12 +162,11 @@ def fit_flows(
     c = torch.as_tensor(flow._context(masses), dtype=torch.float32, device=device)
 
     streams = [seeds.generator(seed, "flow-batches", m) for m in range(members)]
-    order = seeds.generator(seed, "flow-blocks").permutation(n)
-    n_valid = max(1, int(config.validation_fraction * n))
-    starts = [m % int(1 / config.validation_fraction) * n_valid for m in range(members)]
-    flow.held_out = [order[start : start + n_valid] for start in starts]
-    valid = torch.from_numpy(np.stack(flow.held_out)).to(device)
-    train = np.stack([np.delete(order, np.s_[start : start + n_valid]) for start in starts])
+    flow.part = seeds.generator(seed, "flow-parts").permutation((np.arange(n) % folds).astype(np.int8))
+    flow.left_out = config.left_out(folds)
+    outside = [np.isin(flow.part, parts) for parts in flow.left_out]
+    train, held_out = _even([np.flatnonzero(~mask) for mask in outside]), _even([np.flatnonzero(m) for m in outside])
+    valid = torch.from_numpy(held_out).to(device)
     batch = min(config.batch_size, train.shape[1])
     steps = train.shape[1] // batch
     optimiser = CosineAdam(ensemble.parameters(), config.learning_rate, config.epochs * steps)
@@ -202,7 +213,8 @@ def fit_flows(
 
 def fit_flows_once(
     latents: np.ndarray, masses: np.ndarray, window: tuple[float, float], config: FlowConfig, *, seed: int,
-    device: str = "cpu", stage: Callable[[str, str, Callable[[], dict[str, Any]]], dict[str, Any]] | None = None,
+    folds: int = 5, device: str = "cpu",
+    stage: Callable[[str, str, Callable[[], dict[str, Any]]], dict[str, Any]] | None = None,
 ) -> tuple[ConditionalFlow, str | None]:  # fmt: skip
     """`fit_flows`, or the same flow as trained before on the same sidebands; also its key if ``stage`` keeps it.
 
@@ -210,21 +222,23 @@ def fit_flows_once(
     what was trained, but no history.
     """
     if stage is None:
-        return fit_flows(latents, masses, window, config, seed=seed, device=device), None
+        return fit_flows(latents, masses, window, config, seed=seed, folds=folds, device=device), None
     arrays = hashlib.sha256(np.ascontiguousarray(latents).tobytes() + np.ascontiguousarray(masses).tobytes())
     key = digest(
         {"events": arrays.hexdigest(), "window": list(window), "flow": config.model_dump(mode="json"), "seed": seed,
-         "device": device, "torch": torch.__version__, "code": code_digest("models", "fit")}
+         "folds": folds, "device": device, "torch": torch.__version__, "code": code_digest("models", "fit")}
     )  # fmt: skip
 
     def make() -> dict[str, Any]:
-        flow = fit_flows(latents, masses, window, config, seed=seed, device=device)
-        return flow.state() | {"held_out": [torch.from_numpy(rows.copy()) for rows in flow.held_out]}
+        return fit_flows(latents, masses, window, config, seed=seed, folds=folds, device=device).state()
 
-    state = stage("flow", key, make)
-    flow = ConditionalFlow.from_state(state)
-    flow.held_out = [rows.numpy() for rows in state["held_out"]]
-    return flow, key
+    return ConditionalFlow.from_state(stage("flow", key, make)), key
+
+
+def _even(rows: list[np.ndarray]) -> np.ndarray:
+    """(members, n) rows, as many of each as the shortest has: parts may differ by one event."""
+    length = min(map(len, rows))
+    return np.stack([r[:length] for r in rows])
 
 
 def _clip_each_member(ensemble: FlowEnsemble, largest: float) -> None:

@@ -22,10 +22,8 @@ def counting_row(
     before, before_error = template.expected_total(higgs_uncertainty)
     kappa, kappa_error = 1.0, 0.0
     if calibrate:
-        kappa, kappa_error = sideband_calibration(
-            scores.others["sideband_data"][template.sideband_rows] <= point,
-            scores.others["sideband_template"] <= point,
-        )
+        passing = (scores.others[name] <= point for name in ("sideband_data", "sideband_template"))
+        kappa, kappa_error = sideband_calibration(*passing)
     after, after_error = template.expected_after(scores.template <= point, kappa, kappa_error, higgs_uncertainty)
     n0, n1 = len(scores.data), int((scores.data <= point).sum())
     return {
@@ -41,8 +39,10 @@ def sideband_calibration(data: np.ndarray, template: np.ndarray) -> tuple[float,
     """Ratio of passing shares, sideband data over sideband template, with its binomial error.
 
     The flow is a fit: where the classifier selects, it may be off by some per cent, and there a classifier that looks
-    for differences selects most eagerly. The sidebands hold real data that neither the classifier nor, block by
-    block, the flow member was trained on; the same cut there measures the mismodelling. One count is added to each
+    for differences selects most eagerly. The sidebands hold real data that neither flow nor classifier of their fold
+    was trained on; the same cut there measures the mismodelling without bias. (Data that the flow was trained on agree
+    with it too well: over 40 toys the true background passed 1.08 +- 0.02 times as often as calibrated with them,
+    1.00 +- 0.02 with data of which the fold knows nothing.) One count is added to each
     side so that an empty tail has a finite error.
     """
     k, n, j, m = data.sum() + 1, len(data) + 1, template.sum() + 1, len(template) + 1

@@ -59,7 +59,7 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
         row |= {"signal_efficiency": eff_s, "sic": sic(eff_s, eff_b), "auc": auc}
 
     row |= counting_row(
-        scores, template, point, calibrate=config.selection.sideband_calibration and len(template.sideband_rows) > 0,
+        scores, template, point, calibrate=config.selection.sideband_calibration and template.sideband is not None,
         higgs_uncertainty=config.selection.higgs_uncertainty,
     )  # fmt: skip
     chi2, ndf, p = _sculpting(case, scores, point)

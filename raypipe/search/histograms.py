@@ -22,7 +22,7 @@ def closure(
     """
     drawn = case.data.events.take(case.inside & ~case.data.is_signal)
     truth, truth_weights = drawn.latent, drawn.weight
-    if len(template.sideband_rows):
+    if template.sideband is not None:
         truth, truth_weights = np.concatenate([truth, case.left.latent]), np.r_[truth_weights, case.left.weight]
     scores = out_of_fold_scores(
         truth, template.latent, template.weight, config.classifier, seed=seed, threads=threads,

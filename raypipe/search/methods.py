@@ -76,7 +76,7 @@ def cathode(case: Case, config: Config, seed: int, means: Means) -> Judged:
     latent, mass, window = case.data.events.latent, case.data.events.mass, config.window
     flow, key = fit_flows_once(
         latent[case.side], mass[case.side], config.flow.mass_range(window.low, window.high), config.flow,
-        seed=seeds.integer(seed, "flow"), device=means.device, stage=means.stage,
+        seed=seeds.integer(seed, "flow"), folds=config.classifier.folds, device=means.device, stage=means.stage,
     )  # fmt: skip
     fitted = time.perf_counter()
     template = build_template(flow, case.fit, mass[case.side], case.higgs, config, seed)
@@ -88,7 +88,8 @@ def cathode(case: Case, config: Config, seed: int, means: Means) -> Judged:
         others["signal"] = case.signal.latent
     scores = ensemble_scores(
         latent[case.inside], template.latent, template.weight, config.classifier,
-        seed=seeds.integer(seed, "classifier"), threads=means.threads, others=others,
+        seed=seeds.integer(seed, "classifier"), threads=means.threads, others=others, homes=template.homes,
+        background=template.training,
     )  # fmt: skip
     clock = {"flow": fitted - start, "sampling": sampled - fitted, "classifier": time.perf_counter() - sampled}
     return Judged(template, scores, None if key else flow.state(), key, clock)
@@ -99,10 +100,8 @@ def _true_template(case: Case, config: Config) -> Template:
     if not len(case.left):
         raise UserError("no background event is left over in the signal region: simulate more (simulate.samples)")
     weight = case.left_weight * config.pseudodata.luminosity
-    nothing = np.empty(0, dtype=int)
     total, error = float(weight.sum()), float(np.sqrt((weight**2).sum()))
-    none = case.left.latent[nothing]
-    return Template(case.left.latent, weight, np.zeros(len(weight), bool), none, nothing, case.fit, total, error)
+    return Template(case.left.latent, weight, np.zeros(len(weight), bool), case.fit, total, error)
 
 
 def idealised(case: Case, config: Config, seed: int, means: Means) -> Judged:

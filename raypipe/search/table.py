@@ -67,7 +67,8 @@ def search_table(
     now = time.perf_counter()
     scores = out_of_fold_scores(
         made.bounded(data.features[inside]), template.latent, template.weight, config.classifier,
-        seed=seeds.integer(seed, "classifier"), others={k: made.bounded(v) for k, v in others.items()}, mapper=mapper,
+        seed=seeds.integer(seed, "classifier"), others={k: made.bounded(v) for k, v in others.items()},
+        homes=template.homes, background=template.training or None, mapper=mapper,
     )  # fmt: skip
     clock = made.clock | {"seconds_classifier": time.perf_counter() - now}
     labels = np.r_[np.ones(int(inside.sum()), bool), np.zeros(len(template.latent), bool)]
@@ -138,11 +139,14 @@ def _interpolated(data: FeatureTable, side: np.ndarray, config: TableConfig, see
     latent = scaler.forward(data.features[side]).astype(np.float32)
     flow = fit_flows(
         latent, data.mass[side], config.flow.mass_range(window.low, window.high), config.flow,
-        seed=seeds.integer(seed, "flow"),
+        seed=seeds.integer(seed, "flow"), folds=config.classifier.folds,
     )  # fmt: skip
     trained = time.perf_counter()
     template = build_template(flow, fit, data.mass[side], {}, config, seed)
-    template = replace(template, latent=scaler.inverse(template.latent), sideband=scaler.inverse(template.sideband))
+    template = replace(
+        template, latent=scaler.inverse(template.latent), sideband=scaler.inverse(template.sideband),
+        training=tuple((scaler.inverse(values), weights) for values, weights in template.training),
+    )  # fmt: skip
     others = {"sideband_data": data.features[side], "sideband_template": template.sideband}
     clock = {"seconds_flow": trained - started, "seconds_sampling": time.perf_counter() - trained}
     return _Background(template, others, scaler, clock, flow.state())
@@ -162,11 +166,7 @@ def _given(
     here = background.take(in_sidebands(background.mass, window))
     others = {"sideband_data": data.features[side], "sideband_template": here.features} if fit and len(here) else {}
     weight = chosen.weight * expected[0] / chosen.weight.sum()
-    every = np.arange(int(side.sum()))
-    template = Template(
-        chosen.features, weight, np.zeros(len(chosen), bool), here.features, every, fit, *expected
-    )  # fmt: skip
-    return _Background(template, others)
+    return _Background(Template(chosen.features, weight, np.zeros(len(chosen), bool), fit, *expected), others)
 
 
 def _row(

@@ -17,22 +17,38 @@ from raypipe.stats.sideband import SidebandFit
 
 @dataclass(frozen=True)
 class Template:
-    """Weighted background events of the signal region; the weights sum to the expected number of events."""
+    """Weighted background events of the signal region; the weights sum to the expected number of events.
+
+    With a flow, every fold has a background of its own, from members that know nothing of the part of the sidebands
+    that belongs to the fold. What chance left out of the data that a flow has learned is missing in its samples too,
+    and a classifier selects just there: neither those data nor samples of that flow can tell what should be there.
+    Events that had no part in flow, classifier and cut can: each fold's own part of the sidebands.
+    """
 
     latent: np.ndarray
-    """(n, d): continuum first, then Higgs."""
+    """(n, d) what is judged: continuum first, then Higgs."""
     weight: np.ndarray
     """(n,) expected events."""
     is_higgs: np.ndarray
-    sideband: np.ndarray
-    """(m, d) generated continuum at the masses of ``sideband_rows``, each by the member that did not see that event."""
-    sideband_rows: np.ndarray
-    """(m,) rows of the sideband data that at least one flow member was not trained on."""
     fit: SidebandFit | None
     """None where there are no sidebands."""
     continuum: float
     """Expected continuum events in the signal region, from the sideband fit."""
     continuum_error: float
+    home: np.ndarray | None = None
+    """(n,) fold that judges each event; None where any may."""
+    training: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+    """For each fold, (latents, weights) of what its classifiers train against; nothing: the events of other folds."""
+    sideband: np.ndarray | None = None
+    """(m, d) generated continuum of the sidebands: at the mass of each event there, by members that do not know it."""
+    sideband_home: np.ndarray | None = None
+    """(m,) fold of each sideband event, recorded or generated."""
+
+    @property
+    def homes(self) -> dict[str, np.ndarray]:
+        """Folds by the names that `raypipe.fit.classifier.ensemble_scores` takes."""
+        sides = {"sideband_data": self.sideband_home, "sideband_template": self.sideband_home}
+        return {name: home for name, home in ({"template": self.home} | sides).items() if home is not None}
 
     def expected_total(self, higgs_uncertainty: float) -> tuple[float, float]:
         """Expected events before any cut, and their error (sideband fit, Higgs yield)."""
@@ -73,23 +89,33 @@ def build_template(
 
     The flow interpolates the sidebands and cannot know a resonance: without its simulation the Higgs itself would be
     the anomaly. Only SM processes enter, so the search stays signal-agnostic (paper A).
+
+    Args:
+        sideband_masses: those of the data that the flow was fitted to, in the same order.
     """
-    window = config.window
+    window, folds = config.window, config.classifier.folds
     continuum, error = fit.integral(window.sr_low, window.sr_high)
     rng = seeds.generator(seed, "template")
-    n = max(1, round(continuum * config.flow.oversampling))
-    latents = [flow.sample(fit.sample(n, window.sr_low, window.sr_high, rng), rng)]
-    weights = [np.full(n, continuum / n)]
-    for name in sorted(higgs):
-        inside = higgs[name].take(in_signal_region(higgs[name].mass, window))
-        latents.append(inside.latent)
-        weights.append(inside.weight * config.pseudodata.luminosity)
-    # A member agrees too well with the events it was trained on: only those it never saw can calibrate it.
-    blocks = {tuple(rows[:1]): (m, rows) for m, rows in reversed(list(enumerate(flow.held_out)))}
-    held_out = sorted(blocks.values(), key=lambda pair: pair[0])
-    sideband = np.concatenate([flow.member(m).sample(sideband_masses[rows], rng) for m, rows in held_out])
-    sideband_rows = np.concatenate([rows for _, rows in held_out])
-    weight = np.concatenate(weights)
+    share = max(1, round(continuum * config.flow.oversampling / folds))
+    each = continuum / (share * folds)
+    luminosity = 0.0 if not higgs else config.pseudodata.luminosity
+    inside = [higgs[name].take(in_signal_region(higgs[name].mass, window)) for name in sorted(higgs)]
+    resonant = [(events.latent, events.weight * luminosity, rng.integers(0, folds, len(events))) for events in inside]
+    judged, training = [], []
+    sideband = np.empty((len(sideband_masses), flow.ensemble.features), np.float32)
+    for fold in range(folds):
+        one = flow.without(fold)
+        drawn = one.sample(fit.sample(share * folds, window.sr_low, window.sr_high, rng), rng)
+        judged.append(drawn[:share])
+        others = [(latent[home != fold], weight[home != fold]) for latent, weight, home in resonant]
+        parts = [(drawn[share:], np.full(share * (folds - 1), each)), *others]
+        training.append((np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])))
+        rows = flow.part == fold
+        sideband[rows] = one.sample(sideband_masses[rows], rng)
+    latent = np.concatenate([*judged, *(r[0] for r in resonant)])
+    weight = np.concatenate([np.full(share * folds, each), *(r[1] for r in resonant)])
+    home = np.concatenate([np.repeat(np.arange(folds), share), *(r[2] for r in resonant)])
     return Template(
-        np.concatenate(latents), weight, np.arange(len(weight)) >= n, sideband, sideband_rows, fit, continuum, error
+        latent, weight, np.arange(len(latent)) >= share * folds, fit, continuum, error, home, tuple(training),
+        sideband, flow.part.astype(np.int64),
     )  # fmt: skip

@@ -36,7 +36,7 @@ def test_a_fit_does_not_load_the_compiler():
     fit = (
         "import sys, numpy as np; from raypipe.config import Flow; from raypipe.fit.flows import fit_flows; "
         "r = np.random.default_rng(1); x = r.standard_normal((400, 2)).astype(np.float32); "
-        "fit_flows(x, r.uniform(105, 160, 400), (105.0, 160.0), Flow(epochs=1, members=2), seed=1); "
+        "fit_flows(x, r.uniform(105, 160, 400), (105.0, 160.0), Flow(epochs=1, members=5), seed=1); "
         "assert 'torch._dynamo' not in sys.modules and 'sympy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", fit], check=True)

@@ -51,6 +51,26 @@ def test_percentile_is_the_template_share_and_other_sets_are_exchangeable():
     assert (scores.data[3800:] <= 0.02).mean() > 0.9
 
 
+def test_every_fold_may_have_a_background_of_its_own():
+    """Fold 1 trains against a background that lies elsewhere, and its models alone are the worse for it."""
+    rng = np.random.default_rng(5)
+    data, reference = np.r_[rng.normal(size=(2700, 2)), rng.normal(2, 0.3, (300, 2))], rng.normal(size=(6000, 2))
+    home = np.arange(6000) % 3
+    background = [(reference[home != k] + (6 if k == 1 else 0), np.full(4000, 0.25)) for k in range(3)]
+    folds = {"data": np.arange(3000) % 3, "template": home, "more": np.zeros(500, int)}
+    more = rng.normal(2, 0.3, (500, 2))
+    config = CONFIG.model_copy(update={"folds": 3})
+    scores = out_of_fold_scores(
+        data, reference, np.ones(6000), config, seed=1, others={"more": more}, homes=folds, background=background
+    )
+    signal = np.arange(3000) >= 2700
+    found = [(scores.data[signal & (folds["data"] == k)] <= 0.02).mean() for k in range(3)]
+    assert found[0] > 0.8
+    assert found[2] > 0.8
+    assert found[1] < 0.3
+    assert (scores.others["more"] <= 0.02).mean() > 0.8  # scored by fold 0
+
+
 def test_same_seed_same_scores():
     rng = np.random.default_rng(4)
     data, template = rng.normal(size=(500, 2)), rng.normal(size=(500, 2))

@@ -11,7 +11,7 @@ from raypipe.errors import UserError
 from raypipe.fit.flows import ConditionalFlow, fit_flows
 
 WINDOW = (105.0, 160.0)
-CONFIG = Flow(members=2, layers=2, hidden=16, blocks=1, epochs=15, batch_size=256, learning_rate=5e-3)
+CONFIG = Flow(members=5, leave_out=1, layers=2, hidden=16, blocks=1, epochs=15, batch_size=256, learning_rate=5e-3)
 
 
 def toy(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -52,10 +52,36 @@ def test_samples_interpolate_a_gap_in_mass(fitted):
 def test_a_member_does_not_depend_on_the_others():
     x, mass = toy(1000)
     short = CONFIG.model_copy(update={"epochs": 2, "transform": "spline"})
-    one = fit_flows(x, mass, WINDOW, short.model_copy(update={"members": 1}), seed=5)
-    three = fit_flows(x, mass, WINDOW, short.model_copy(update={"members": 3}), seed=5)
-    for name, value in one.ensemble.named_parameters():
-        torch.testing.assert_close(dict(three.ensemble.named_parameters())[name][0], value[0], rtol=1e-4, atol=1e-5)
+    five = fit_flows(x, mass, WINDOW, short.model_copy(update={"members": 5}), seed=5)
+    ten = fit_flows(x, mass, WINDOW, short.model_copy(update={"members": 10}), seed=5)
+    for name, value in five.ensemble.named_parameters():
+        torch.testing.assert_close(dict(ten.ensemble.named_parameters())[name][0], value[0], rtol=1e-4, atol=1e-5)
+
+
+def test_every_part_is_left_out_by_as_many_members():
+    assert Flow(members=5, leave_out=1).left_out(5) == [(0,), (1,), (2,), (3,), (4,)]
+    pairs = Flow(members=10, leave_out=2).left_out(5)
+    assert len(set(pairs)) == 10 == len(pairs)  # all there are
+    assert all(sum(part in pair for pair in pairs) == 4 for part in range(5))  # paper C pools four
+    for members, leave_out, folds in ((4, 1, 5), (5, 5, 5), (18, 3, 6)):
+        with pytest.raises(ValueError, match="every part must be left out by as many flows"):
+            Flow(members=members, leave_out=leave_out).left_out(folds)
+
+
+def test_members_know_nothing_of_the_parts_they_leave_out():
+    """Latents of one part are dealt out anew among its masses: only members trained on that part may change."""
+    x, mass = toy(1500)
+    config = CONFIG.model_copy(update={"epochs": 1, "leave_out": 2, "transform": "spline"})
+    first = fit_flows(x, mass, WINDOW, config, seed=6)
+    rows = np.flatnonzero(first.part == 3)
+    other = x.copy()
+    other[rows] = x[np.random.default_rng(1).permutation(rows)]
+    second = fit_flows(other, mass, WINDOW, config, seed=6)
+    assert (second.part == first.part).all()
+    at, masses = x[:200], mass[:200]
+    for part in range(5):
+        change = np.abs(first.without(part).log_prob(at, masses) - second.without(part).log_prob(at, masses)).max()
+        assert (change < 1e-3) == (part == 3), (part, change)
 
 
 def test_state_is_plain_and_complete(fitted, tmp_path):
@@ -63,6 +89,8 @@ def test_state_is_plain_and_complete(fitted, tmp_path):
     again = ConditionalFlow.from_state(torch.load(tmp_path / "flow.pt", weights_only=True))
     x, mass = toy(50, 2)
     assert again.log_prob(x, mass) == pytest.approx(fitted.log_prob(x, mass), abs=1e-9)
+    assert (again.part == fitted.part).all()
+    assert again.left_out == fitted.left_out
 
 
 def test_bad_input():

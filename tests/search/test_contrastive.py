@@ -16,7 +16,8 @@ from raypipe.search.result import NO_SIGNAL, Trial, trial_grid
 
 OVERRIDES = [
     "pseudodata.luminosity=10", "pseudodata.background=[yy, ggf]", "scan.signals=[wn_150]",
-    "flow.members=2", "flow.layers=2", "flow.hidden=16", "flow.blocks=1", "flow.epochs=10", "flow.batch_size=256",
+    "flow.members=3", "flow.leave_out=1", "flow.layers=2", "flow.hidden=16", "flow.blocks=1", "flow.epochs=10",
+    "flow.batch_size=256",
     "flow.learning_rate=0.005", "classifier.folds=3", "classifier.ensemble=1", "classifier.rounds=60",
     "selection.working_points=[0.02, 0.1]",
 ]  # fmt: skip

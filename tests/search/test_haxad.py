@@ -21,8 +21,8 @@ def config() -> HaxadConfig:
         {
             "simulate": {"samples": SIZES}, "embedding": {"samples": ["yy", "ggf"]},
             "pseudodata": {"luminosity": 10.0, "background": ["yy", "ggf"]},
-            "flow": {"members": 2, "layers": 2, "hidden": 16, "blocks": 1, "epochs": 8, "batch_size": 256,
-                     "learning_rate": 0.005},
+            "flow": {"members": 3, "leave_out": 1, "layers": 2, "hidden": 16, "blocks": 1, "epochs": 8,
+                     "batch_size": 256, "learning_rate": 0.005},
             "classifier": {"folds": 3, "ensemble": 1, "rounds": 40}, "selection": {"working_points": [0.05]},
             "scan": {"signals": ["wn_150"], "strengths": [2.0]},
         }

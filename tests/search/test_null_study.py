@@ -11,7 +11,7 @@ from raypipe.search.result import NO_SIGNAL, Trial
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, events
 
-INSTANCES = 60
+INSTANCES = 120
 
 
 @pytest.mark.slow
@@ -35,5 +35,5 @@ def test_no_signal_is_standard_normal_after_the_cut():
     print(f"\nz after the 2 % cut, the 10 % cut, and before: mean {mean.round(2)}, width {width.round(2)}")
     assert mean == pytest.approx([0, 0, 0], abs=3.5 / np.sqrt(INSTANCES))
     assert width == pytest.approx([1, 1, 1], abs=3.5 / np.sqrt(2 * INSTANCES))
-    # 2.3 % beyond two sigma: at most 5 of 60 at 99 %.
-    assert (np.array(z)[:, 0] > 2).sum() <= 5
+    # 2.3 % beyond two sigma: at most 8 of 120 at 99 %.
+    assert (np.array(z)[:, 0] > 2).sum() <= 8
