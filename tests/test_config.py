@@ -56,6 +56,26 @@ def test_bad_files(tmp_path):
         load_config(broken)
 
 
+def test_a_file_may_extend_another(tmp_path, laptop_yaml):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "base.yaml").write_text(laptop_yaml.read_text(encoding="utf-8"), encoding="utf-8")
+    small = tmp_path / "deep" / "small.yaml"
+    small.write_text("extends: ../base.yaml\nflow: { epochs: 3 }\nscan: { strengths: [2.0] }\n", encoding="utf-8")
+    first, second = load_config(laptop_yaml), load_config(small, ["flow.batch_size=64"])
+    assert (second.flow.epochs, second.flow.batch_size, second.flow.layers) == (3, 64, first.flow.layers)
+    assert (second.scan.strengths, second.scan.instances) == ([2.0], first.scan.instances)
+    assert second.simulate == first.simulate
+    small.write_text("extends: nowhere.yaml\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"nowhere.yaml: no such configuration file \(extended by .*small.yaml\)"):
+        load_config(small)
+    small.write_text("extends: small.yaml\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"small\.yaml: extends itself"):
+        load_config(small)
+    small.write_text("extends: [a, b]\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"extends = \['a', 'b'\]: expected the name"):
+        load_config(small)
+
+
 def test_overrides_apply_in_order_and_resources_do_not_change_the_hash(laptop_yaml):
     config = load_config(laptop_yaml, ["flow.epochs=7", "flow.epochs=11", "output=elsewhere", "resources.cpus=1"])
     assert config.flow.epochs == 11

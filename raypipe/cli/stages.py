@@ -54,7 +54,7 @@ def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, 
 )
 @click.option(
     "--method",
-    type=click.Choice(["cathode", "idealised", "supervised", "cut"]),
+    type=click.Choice(["cathode", "no_higgs", "idealised", "supervised", "cut"]),
     default="cathode",
     show_default=True,
     help="How the background is known (scan.methods).",

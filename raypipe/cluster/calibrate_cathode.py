@@ -26,7 +26,7 @@ from raypipe.fit.vae import embed_features, fit_vae
 from raypipe.models.encoder import Scales
 from raypipe.search import contrastive, haxad
 from raypipe.search.contrastive import CONTINUUM, Tables
-from raypipe.search.result import Stage, Trial
+from raypipe.search.result import NO_SIGNAL, Stage, Trial
 from raypipe.simulate import processes
 
 BATCHES = (128, 512)
@@ -136,13 +136,14 @@ def window_events(config: Any, yields: dict[str, float]) -> float:
 def trials(config: Any, yields: dict[str, float]) -> dict[str, Any]:
     """Real trials at two sizes: the flow's seconds an event and epoch, lines of the other stages, bytes.
 
-    With a signal of middling strength, as most trials have one: without any, classifiers stop early.
+    With a signal of middling strength, as most trials have one: without any, classifiers stop early. Closure is tested
+    in those that have none.
     """
     strengths = sorted(config.scan.strengths)
     whole = window_events(config, yields)
     epochs, points = EPOCHS, defaultdict(list)
     for events in EVENTS:
-        flow = config.flow.model_copy(update={"epochs": epochs, "patience": epochs})
+        flow = config.flow.model_copy(update={"epochs": epochs, "patience": epochs, "share": True})
         short = config.model_copy(update={"flow": flow})
         tables = synthetic_tables(short, yields, events / whole)
         runs: list[dict[str, float]] = []
@@ -177,17 +178,22 @@ def smallest(config: Any, yields: dict[str, float]) -> Callable[[], Any]:
 
 
 def _laps(tables: Tables, config: Any, trial: Trial) -> tuple[dict[str, float], int]:
-    """Core seconds of one trial by stage, the training of the flow alone under ``flow``; bytes of its results."""
+    """Core seconds of one trial by stage, the training of the flow alone under ``flow``; bytes of its results.
+
+    ``closure`` is what the same trial without a signal does more; it takes the flow of the first.
+    """
     search = haxad.search if config.search == "haxad" else contrastive.search
     with tempfile.TemporaryDirectory(prefix="raypipe-") as folder:
         book, training = Ledger(folder), []
         spent, result = timed(lambda: search(tables, config, trial, stage=_timed_stage(book, training)))
         book.record("x", None, result)
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+        none = search(tables, config, Trial(NO_SIGNAL, 0.0, trial.instance), stage=book.stage).rows[0]
     # The laps of the other stages are wall time: they share what processor time is left.
     laps = {k.removeprefix("seconds_"): v for k, v in result.rows[0].items() if k.startswith("seconds_")}
     laps.pop("flow")
     scale = (spent - sum(training)) / sum(laps.values())
+    laps["closure"] = none["seconds_closure"]
     return {name: value * scale for name, value in laps.items()} | {"flow": sum(training)}, size
 
 

@@ -16,6 +16,7 @@ from raypipe.cluster.scan import grid_of, sample_groups
 from raypipe.config import Resources
 from raypipe.search import multilepton
 from raypipe.search.embeddings import representation
+from raypipe.search.result import NO_SIGNAL, TRAINS_FLOWS
 
 FEATURES = 9
 """Event features beside the latents in a latent table."""
@@ -32,6 +33,12 @@ class Work:
     """Name of the stage of a trial that trains networks and moves to a GPU: ``flow`` or ``networks``."""
     seconds: dict[str, float]
     """Of a trial, by stage."""
+    trainings: int = 0
+    """How often the stage ``trained`` is done: trials that share it do it once."""
+    null_trials: int = 0
+    """Trials without a signal, which also test closure."""
+    closure: float = 0.0
+    """Seconds of that test."""
     light: int = 0
     """Trials that train nothing: they know the background, or need none."""
     light_seconds: float = 0.0
@@ -74,12 +81,13 @@ class Work:
     @property
     def trained_seconds(self) -> float:
         """Of all trials, in the stage that trains."""
-        return (self.trials - self.light) * self.seconds[self.trained]
+        return self.trainings * self.seconds[self.trained]
 
     @property
     def trials_seconds(self) -> float:
         """Of all trials."""
-        return (self.trials - self.light) * self.trial + self.light * self.light_seconds
+        after = (self.trials - self.light) * (self.trial - self.seconds[self.trained])
+        return self.trained_seconds + after + self.light * self.light_seconds + self.null_trials * self.closure
 
     def starts(self, slots: int, trial: float) -> list[int]:
         """Fresh worker processes, window after window of all scans, with so many workers and seconds a trial."""
@@ -106,14 +114,15 @@ def work_of(config: Any, measured: Calibration, configurations: int = 1) -> Work
 
 
 def trial_seconds(config: Any, measured: Calibration) -> dict[str, float]:
-    """Core seconds of one trial by stage, the training first."""
+    """Core seconds of one trial with a signal by stage, the training first."""
     if config.search == "multilepton":
         events = expected_events(config, measured.yield_per_fb)
         trained, epochs, times = "networks", config.networks.epochs, 1
     else:
         events = window_events(config, measured.yield_per_fb)
         trained, epochs, times = "flow", config.flow.epochs, getattr(config.embedding, "encoders", 1)
-    stages = {name: _stretched(line, events, measured.largest) for name, line in measured.trial.items()}
+    lines = {name: line for name, line in measured.trial.items() if name != "closure"}
+    stages = {name: _stretched(line, events, measured.largest) for name, line in lines.items()}
     one = {trained: measured.epoch_event * events * epochs, **stages}
     return {name: seconds * times for name, seconds in one.items()}
 
@@ -147,10 +156,16 @@ def _cathode(config: Any, measured: Calibration, configurations: int) -> Work:
         encoder = (steps + validation) * (measured.train_event * batch + measured.train_pair * batch**2)
         latent = embedding.encoder.latent
     drawn = window_events(config, measured.yield_per_fb)
-    light = sum(trial.method != "cathode" for trial in grid)
+    light = sum(trial.method not in TRAINS_FLOWS for trial in grid)
     known = {"flow", "sampling"}
+    flows = [trial for trial in grid if trial.method in TRAINS_FLOWS]
+    shared = {(representation(trial, groups), trial.instance) for trial in flows}
+    closure = _stretched(measured.trial.get("closure", Line(0.0, 0.0)), drawn, measured.largest) * members
     return Work(
-        trials=configurations * len(grid), events=drawn, trained="flow", seconds=each, light=configurations * light,
+        trials=configurations * len(grid), events=drawn, trained="flow", seconds=each,
+        trainings=configurations * len(shared if config.flow.share else flows),
+        null_trials=configurations * sum(trial.signal == NO_SIGNAL for trial in grid), closure=closure,
+        light=configurations * light,
         light_seconds=sum(seconds for name, seconds in each.items() if name not in known),
         pack_seconds=config.resources.pack_seconds, scans=configurations, slots=slots_of(config.resources),
         gpu_share=config.resources.trial_gpus, encoders=configurations * spaces * members, encoders_a_trial=members,
@@ -169,9 +184,10 @@ def _multilepton(config: Any, measured: Calibration, configurations: int) -> Wor
     events = expected_events(config, measured.yield_per_fb)
     sizes = config.simulate.samples.values() if config.simulate is not None else ()
     columns = 8 * (len(config.features) + 2)
+    trials = configurations * len(multilepton.plan(config, observed))
     return Work(
-        trials=configurations * len(multilepton.plan(config, observed)), events=events, trained="networks",
-        seconds=trial_seconds(config, measured), pack=config.chunk, scans=configurations,
+        trials=trials, events=events, trained="networks", trainings=trials, seconds=trial_seconds(config, measured),
+        pack=config.chunk, scans=configurations,
         slots=slots_of(config.resources.model_copy(update={"trial_cpus": 1.0})),  # a chunk takes one core
         gpu_share=float(config.resources.gpu),
         table_bytes=columns * sum(size.events for size in sizes),

@@ -32,18 +32,14 @@ def model_of(search: str) -> type[Section]:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
     """Read a YAML configuration, apply dotted ``overrides`` such as ``flow.epochs=50``, and validate it.
 
+    A file may begin with ``extends: OTHER.yaml``, relative to itself: it then holds only what differs. Sections are
+    joined key by key, lists and values replaced.
+
     Raises:
         UserError: one line naming the file, the key, the value and what is allowed.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such configuration file")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected a mapping of keys at the top level, found {type(values).__name__}")
+    values = _read(path)
     source = str(path)
     for override in overrides:
         _apply(values, override)
@@ -56,6 +52,35 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
         return model.model_validate(values)
     except ValidationError as error:
         raise UserError(_one_line(source, error, model)) from error
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The values of a file, joined to those of the file that it extends."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such configuration file" + (f" (extended by {seen[-1]})" if seen else ""))
+    if path.resolve() in [p.resolve() for p in seen]:
+        raise UserError(f"{path}: extends itself ({' -> '.join(map(str, [*seen, path]))})")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a mapping of keys at the top level, found {type(values).__name__}")
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise UserError(f"{path}: extends = {base!r}: expected the name of a configuration file")
+    return _joined(_read(path.parent / base, (*seen, path)), values)
+
+
+def _joined(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` on top of ``base``, section by section."""
+    out = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = _joined(out[key], value) if both else value
+    return out
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -199,6 +199,10 @@ class Flow(Section):
     mass_scale: float = Field(1.0, ge=0)
     """Range of the mass as the flows see it: 1 maps the mass window to [-1, 1], less lets the density change less
     with mass. In a latent space that hardly knows the mass, flows interpolate better so. [default]"""
+    share: bool = False
+    """Train on the sidebands as they are without the injected signal, so that all signals and strengths in one
+    pseudo-data set share their flows. The signal's tail in the sidebands, a per cent or two of it, is then part of the
+    data and of the calibration, and only unknown to the flows. [default]"""
     oversampling: float = Field(4.0, gt=0)
     """Generated continuum events in the signal region per expected one. [default]"""
 
@@ -256,6 +260,10 @@ class Classifier(Section):
     """Most leaves of a tree, grown best first; null: grown level by level to `depth`. [default]"""
     min_child_weight: float = Field(1.0, ge=0)
     """Smallest sum of second derivatives (at most a quarter of an event each) in a leaf. [default]"""
+    rotate: bool = False
+    """Every model sees the features, scaled to unit width, in a random rotation of its own. Trees cut along axes, and
+    those of a latent space mean nothing: averaged over rotations the cuts are smooth. Raw features keep their axes.
+    [default]"""
     engine: Literal["xgboost", "compiled"] = "xgboost"
     """Who grows the trees: XGBoost, or the same algorithm compiled for one thread, which needs a C compiler, half the
     time and other random numbers. [default]"""
@@ -302,7 +310,7 @@ class Selection(Section):
 
 
 EMBEDDINGS = Literal["id", "ip", "ep", "background", "raw"]
-METHODS = Literal["cathode", "idealised", "supervised", "cut"]
+METHODS = Literal["cathode", "no_higgs", "idealised", "supervised", "cut"]
 
 
 def _positive(values: list[float]) -> list[float]:
@@ -344,8 +352,9 @@ class Scan(Section):
     mass point (`ip`), on all but its family (`ep`), on the SM alone (`background`), or the nine features (`raw`).
     [paper C, section IV.1]"""
     methods: list[METHODS] = Field(["cathode"], min_length=1)
-    """How the background is known: from the sidebands (`cathode`), from an independent true sample (`idealised`);
-    beside them the `supervised` bound and the best `cut` on one feature. [paper C; the last: default]"""
+    """How the background is known: from the sidebands (`cathode`; without the simulated Higgs: `no_higgs`), from an
+    independent true sample (`idealised`); beside them the `supervised` bound and the best `cut` on one feature.
+    [paper C; `no_higgs` and `cut`: default]"""
     more: list[Grid] = Field([])
     """Further parts, joined to this one: comparisons that need not be made everywhere. [default]"""
 

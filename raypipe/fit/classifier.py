@@ -64,6 +64,9 @@ class Contest:
         """
         fold, member = part
         training, stop = self.training(fold), None
+        turn = self._rotation(training[0], fold, member) if self.config.rotate else None
+        if turn is not None:
+            training = training[0] @ turn, *training[1:]
         if self.config.early_stopping is not None:
             held_out = seeds.generator(self.seed, "early-stopping", fold, member).random(len(training[0])) < 0.2
             training, stop = tuple(a[~held_out] for a in training), tuple(a[held_out] for a in training)
@@ -73,8 +76,16 @@ class Contest:
         margins = {}
         for name, values in self.sets.items():
             here = values[self.rows(name, fold)].astype(np.float32)
+            here = here if turn is None else here @ turn
             margins[name] = predict_bdt(booster, here, self.threads) if len(here) else np.empty(0)
         return margins
+
+    def _rotation(self, x: np.ndarray, fold: int, member: int) -> np.ndarray:
+        """(d, d) float32: scales every feature to unit width over ``x``, then turns the axes at random."""
+        directions = seeds.generator(self.seed, "rotation", fold, member).standard_normal((x.shape[1], x.shape[1]))
+        q, r = np.linalg.qr(directions)
+        width = np.maximum(x.std(0, dtype=np.float64), 1e-12)
+        return (q * np.sign(np.diag(r)) / width[:, None]).astype(np.float32)  # the signs make it uniform (Haar)
 
     def training(self, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features, labels and weights that ``fold`` trains on."""

@@ -57,7 +57,7 @@ def closure_roc(curves: list[tuple[str, Arrays, float, float]]) -> Figure:
     """Template against true background in the signal region (paper C, figure 3a): efficiencies and their difference."""
     figure, (left, right) = new_figure(2)
     for label, arrays, auc, error in curves:
-        x, y = arrays["closure_labels"], arrays["closure_scores"]
+        x, y = arrays["closure_efficiency"], arrays["closure_true"]
         left.plot(x, y, lw=1.2, label=f"{label}: AUC {auc:.4f} ± {error:.4f}")
         right.plot(x, y - x, lw=1.2)
     left.plot([0, 1], [0, 1], "k:", lw=0.8)
@@ -166,8 +166,7 @@ def make_all(
             figures[f"latents_{name}"] = latents(arrays, finished[key].label())
             figures[f"masses_{name}"] = masses(arrays, config, finished[key].label())
     closures = [
-        (finished[k].label(), arrays_of(k), quoted[k]["closure_auc"], quoted[k]["closure_auc_error"])
-        for k in (none or strongest)[:4]
+        (finished[k].label(), arrays_of(k), quoted[k]["closure_auc"], quoted[k]["closure_auc_error"]) for k in none[:4]
     ]
     if closures:
         figures["closure"] = closure_roc(closures)

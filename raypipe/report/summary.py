@@ -52,12 +52,10 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def closure(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Closure AUC over the runs without signal, one value an instance (over all runs if there are none)."""
-    good = [row for row in rows if row["status"] == "ok"]
+    """Closure AUC over the runs without signal, one value an instance; None if there are none."""
+    good = [row for row in rows if row["status"] == "ok" and row["signal"] == NO_SIGNAL]
     good = [row for row in good if is_main(row)] or good
-    chosen = [row for row in good if row["signal"] == NO_SIGNAL] or good
-    values = {(r["signal"], r["strength"], r["instance"]): r["closure_auc"] for r in chosen}
-    return quote(list(values.values()))
+    return quote(list({row["instance"]: row["closure_auc"] for row in good}.values()))
 
 
 def build_summary(

@@ -88,6 +88,8 @@ def search(
         threads, device, stage: see `raypipe.search.methods.Means`.
     """
     started = time.perf_counter()
+    if trial.embedding == "raw":  # their axes mean something
+        config = config.model_copy(update={"classifier": config.classifier.model_copy(update={"rotate": False})})
     encoders = [tables] if isinstance(tables, Tables) else list(tables)
     here = ("search", trial.signal, repr(trial.strength), trial.instance)
     seed = seeds.integer(config.seed, *here, bits=62)
@@ -96,12 +98,13 @@ def search(
     for k, one in enumerate(encoders):
         own = seed if k == 0 else seeds.integer(seed, "encoder", k, bits=62)
         now = time.perf_counter()
-        case = draw_case(one, config, trial)
+        case = draw_case(one, config, trial, k)
         clock["seconds_data"] += time.perf_counter() - now
         judged = METHODS[trial.method](case, config, own, Means(threads, device, stage))
-        now = time.perf_counter()
-        closures.append(closure(case, judged.template, config, seeds.integer(own, "closure"), threads))
-        clock["seconds_closure"] += time.perf_counter() - now
+        if trial.signal == NO_SIGNAL:  # the template is then the same as with one, and as costly to judge
+            now = time.perf_counter()
+            closures.append(closure(case, judged.template, config, seeds.integer(own, "closure"), threads))
+            clock["seconds_closure"] += time.perf_counter() - now
         for name, seconds in judged.clock.items():
             clock[f"seconds_{name}"] += seconds
         for rows, point in zip(every, config.selection.working_points, strict=True):
@@ -115,19 +118,21 @@ def search(
     common = {
         **asdict(trial), "encoders": len(encoders), "ensembles": len(every[0]), "luminosity": luminosity,
         "seed": config.seed, "b_expected_sr": expected_background(background, luminosity, config.window),
-        "closure_auc": float(np.mean([c[0] for c in closures])), "closure_auc_error": closures[0][1],
+        "closure_auc": float(np.mean([c.auc for c in closures])) if closures else float("nan"),
+        "closure_auc_error": closures[0].error if closures else float("nan"),
         "massfit_chi2": case.fit.chi2, "massfit_ndf": case.fit.ndf,
         "instance_overlap": expected_overlap(background, luminosity),
         **({"flow_stage": judged.flow_stage} if judged.flow_stage else {}), **clock,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
     arrays = figure_arrays(case, judged.scores[0], judged.template, config)
-    arrays |= {"closure_labels": closures[0][2], "closure_scores": closures[0][3]}
+    if closures:
+        arrays |= {"closure_efficiency": closures[0].efficiency, "closure_true": closures[0].true_efficiency}
     return Result([common | mean_and_spread(rows) for rows in every], arrays, judged.flow_state)
 
 
-def draw_case(tables: Tables, config: Config, trial: Trial) -> Case:
-    """Draw the pseudo-data of the trial and fit its sidebands."""
+def draw_case(tables: Tables, config: Config, trial: Trial, encoder: int = 0) -> Case:
+    """Draw the pseudo-data of the trial, as that ``encoder`` sees them, and fit the sidebands."""
     window = config.window
     background = {name: tables.search[name] for name in config.pseudodata.background}
     signal = None if trial.signal == NO_SIGNAL else (trial.signal, tables.search[trial.signal])
@@ -147,4 +152,5 @@ def draw_case(tables: Tables, config: Config, trial: Trial) -> Case:
         left.weight * data.left_over_scale[left_inside],
         None if rest is None else rest.take(in_signal_region(rest.mass, window)),
         tables.higgs, fit_sidebands(data.events.mass, window, config.massfit),
+        seeds.integer(config.seed, "shared", trial.instance, encoder, bits=62),
     )  # fmt: skip

@@ -24,7 +24,7 @@ from raypipe.search.contrastive import CONTINUUM, Tables, draw_case
 from raypipe.search.evaluate import evaluate
 from raypipe.search.histograms import closure, figure_arrays
 from raypipe.search.methods import METHODS, Case, Means
-from raypipe.search.result import Result, Stage, Trial
+from raypipe.search.result import NO_SIGNAL, Result, Stage, Trial
 from raypipe.search.template import Template
 from raypipe.stats.choice import choose_listed
 from raypipe.stats.peakdata import binned_data
@@ -52,10 +52,15 @@ def search(
     case = draw_case(tables, config, trial)
     seed = seeds.integer(config.seed, "search", trial.signal, repr(trial.strength), trial.instance, bits=62)
     judged = METHODS[trial.method](case, config, seed, Means(threads, device, stage))
-    now = time.perf_counter()
-    auc, auc_error, labels, curve = closure(case, judged.template, config, seeds.integer(seed, "closure"), threads)
     clock = {f"seconds_{name}": seconds for name, seconds in judged.clock.items()}
-    clock["seconds_closure"] = time.perf_counter() - now
+    arrays = figure_arrays(case, judged.scores[0], judged.template, config)
+    auc = auc_error = float("nan")
+    if trial.signal == NO_SIGNAL:  # the template is then the same as with one, and as costly to judge
+        now = time.perf_counter()
+        found = closure(case, judged.template, config, seeds.integer(seed, "closure"), threads)
+        clock["seconds_closure"] = time.perf_counter() - now
+        auc, auc_error = found.auc, found.error
+        arrays |= {"closure_efficiency": found.efficiency, "closure_true": found.true_efficiency}
     now = time.perf_counter()
     family = choose_family(tables, config)
     peak = higgs_shape(case)
@@ -82,8 +87,6 @@ def search(
         **({"flow_stage": judged.flow_stage} if judged.flow_stage else {}), **clock,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
-    arrays = figure_arrays(case, judged.scores[0], judged.template, config)
-    arrays |= {"closure_labels": labels, "closure_scores": curve}
     return Result([common | row for row in rows], arrays, judged.flow_state)
 
 

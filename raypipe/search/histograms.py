@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from raypipe.config import Config
@@ -12,13 +14,25 @@ from raypipe.search.template import Template
 from raypipe.stats.roc import sic_curve, weighted_auc
 
 
-def closure(
-    case: Case, template: Template, config: Config, seed: int, threads: int
-) -> tuple[float, float, np.ndarray, np.ndarray]:
-    """AUC of a classifier between the template and the true background of the signal region, with its null error.
+@dataclass(frozen=True)
+class Closure:
+    """How well the template agrees with the true background of the signal region."""
 
-    Also the ROC curve, for the report. All simulated background is used, weighted to its yields: for a template that
-    is itself the left-over background, only what was drawn.
+    auc: float
+    """Of a classifier between the two, out of fold."""
+    error: float
+    """Of the AUC, if both were alike."""
+    efficiency: np.ndarray
+    """Efficiencies of the template, and"""
+    true_efficiency: np.ndarray
+    """those of the true background at the same cuts."""
+
+
+def closure(case: Case, template: Template, config: Config, seed: int, threads: int) -> Closure:
+    """Train a classifier between the template and the true background of the signal region (paper C, figure 3a).
+
+    All simulated background is used, weighted to its yields: for a template that is itself the left-over background,
+    only what was drawn.
     """
     drawn = case.data.events.take(case.inside & ~case.data.is_signal)
     truth, truth_weights = drawn.latent, drawn.weight
@@ -31,11 +45,11 @@ def closure(
     values = -np.r_[scores.data, scores.template]
     labels = np.r_[np.ones(len(truth), bool), np.zeros(len(template.latent), bool)]
     weights = np.r_[truth_weights, template.weight]
-    auc, error = weighted_auc(values, labels, weights)
     grid = np.linspace(0, 1, 201)
     order = np.argsort(scores.data)
     passing = np.r_[0.0, np.cumsum(truth_weights[order])] / truth_weights.sum()
-    return auc, error, grid, passing[np.searchsorted(scores.data[order], grid, side="right")]
+    true = passing[np.searchsorted(scores.data[order], grid, side="right")]
+    return Closure(*weighted_auc(values, labels, weights), grid, true)
 
 
 def figure_arrays(case: Case, scores: FoldScores, template: Template, config: Config) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ from raypipe.errors import UserError
 from raypipe.events.latents import Events
 from raypipe.events.pseudodata import PseudoData
 from raypipe.fit.classifier import FoldScores, ensemble_scores
-from raypipe.fit.flows import fit_flows_once
+from raypipe.fit.flows import ConditionalFlow, fit_flows_once
 from raypipe.search.result import Stage
 from raypipe.search.template import Template, build_template
 from raypipe.stats.roc import background_percentile
@@ -44,6 +44,8 @@ class Case:
     """Signal of the signal region that was not injected."""
     higgs: dict[str, Events]
     fit: SidebandFit
+    shared_seed: int
+    """Of what all injections into this pseudo-data set may share."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +72,36 @@ class Judged:
     clock: dict[str, float] = field(default_factory=dict)
 
 
+def background_flow(
+    case: Case, config: Config, seed: int, means: Means
+) -> tuple[ConditionalFlow, np.ndarray, str | None]:
+    """Train the flows on the sidebands; also the fold of every sideband event, and the key if a stage keeps them.
+
+    With `flow.share` the injected signal's tail in the sidebands is left out and the events are in the order of their
+    ids, so that all injections into one pseudo-data set ask for the very same flows.
+    """
+    events, window, folds = case.data.events, config.window, config.classifier.folds
+    side = rows = np.flatnonzero(case.side)
+    if config.flow.share:
+        rows = side[~case.data.is_signal[side]]
+        rows = rows[np.argsort(events.event_id[rows], kind="stable")]
+    flow, key = fit_flows_once(
+        events.latent[rows], events.mass[rows], config.flow.mass_range(window.low, window.high), config.flow,
+        seed=seeds.integer(case.shared_seed if config.flow.share else seed, "flow"), folds=folds, device=means.device,
+        stage=means.stage,
+    )  # fmt: skip
+    fold = seeds.generator(seed, "sideband-folds").integers(0, folds, len(side))  # of events that no flow knows
+    fold[np.searchsorted(side, rows)] = flow.part
+    return flow, fold, key
+
+
 def cathode(case: Case, config: Config, seed: int, means: Means) -> Judged:
     """Flow on the sidebands, interpolated to the signal region, plus simulated Higgs; classifiers out of fold."""
     start = time.perf_counter()
-    latent, mass, window = case.data.events.latent, case.data.events.mass, config.window
-    flow, key = fit_flows_once(
-        latent[case.side], mass[case.side], config.flow.mass_range(window.low, window.high), config.flow,
-        seed=seeds.integer(seed, "flow"), folds=config.classifier.folds, device=means.device, stage=means.stage,
-    )  # fmt: skip
+    latent, mass = case.data.events.latent, case.data.events.mass
+    flow, fold, key = background_flow(case, config, seed, means)
     fitted = time.perf_counter()
-    template = build_template(flow, case.fit, mass[case.side], case.higgs, config, seed)
+    template = build_template(flow, case.fit, mass[case.side], fold, case.higgs, config, seed)
     sampled = time.perf_counter()
     others = {
         "sideband_data": latent[case.side], "sideband_template": template.sideband, "background": case.left.latent,
@@ -93,6 +115,11 @@ def cathode(case: Case, config: Config, seed: int, means: Means) -> Judged:
     )  # fmt: skip
     clock = {"flow": fitted - start, "sampling": sampled - fitted, "classifier": time.perf_counter() - sampled}
     return Judged(template, scores, None if key else flow.state(), key, clock)
+
+
+def without_higgs(case: Case, config: Config, seed: int, means: Means) -> Judged:
+    """`cathode` with a background of the flow's continuum alone: the Higgs itself is an anomaly then."""
+    return cathode(replace(case, higgs={}), config, seed, means)
 
 
 def _true_template(case: Case, config: Config) -> Template:
@@ -164,6 +191,6 @@ def best_cut(case: Case, config: Config, seed: int, means: Means) -> Judged:
 
 
 METHODS: dict[str, Callable[[Case, Config, int, Means], Judged]] = {
-    "cathode": cathode, "idealised": idealised, "supervised": supervised, "cut": best_cut,
+    "cathode": cathode, "no_higgs": without_higgs, "idealised": idealised, "supervised": supervised, "cut": best_cut,
 }  # fmt: skip
 """Name in `Trial.method` -> (case, configuration, seed, means) -> template and scores."""

@@ -13,6 +13,9 @@ from raypipe.files import digest
 NO_SIGNAL = "none"
 """Name of the runs without an injection."""
 
+TRAINS_FLOWS = frozenset({"cathode", "no_higgs"})
+"""Values of `Trial.method` that learn the background from the sidebands."""
+
 
 Stage = Callable[[str, str, Callable[[], dict[str, Any]]], dict[str, Any]]
 """``stage(kind, key, make)``: the state (tensors and plain values) of a part of the work that has the hash ``key`` of

@@ -142,7 +142,7 @@ def _interpolated(data: FeatureTable, side: np.ndarray, config: TableConfig, see
         seed=seeds.integer(seed, "flow"), folds=config.classifier.folds,
     )  # fmt: skip
     trained = time.perf_counter()
-    template = build_template(flow, fit, data.mass[side], {}, config, seed)
+    template = build_template(flow, fit, data.mass[side], flow.part, {}, config, seed)
     template = replace(
         template, latent=scaler.inverse(template.latent), sideband=scaler.inverse(template.sideband),
         training=tuple((scaler.inverse(values), weights) for values, weights in template.training),

@@ -81,6 +81,7 @@ def build_template(
     flow: ConditionalFlow,
     fit: SidebandFit,
     sideband_masses: np.ndarray,
+    sideband_home: np.ndarray,
     higgs: dict[str, Events],
     config: Config | TableConfig,
     seed: int,
@@ -91,7 +92,7 @@ def build_template(
     the anomaly. Only SM processes enter, so the search stays signal-agnostic (paper A).
 
     Args:
-        sideband_masses: those of the data that the flow was fitted to, in the same order.
+        sideband_masses: (m,) GeV, of the data; sideband_home: (m,) the fold whose flows know nothing of each event.
     """
     window, folds = config.window, config.classifier.folds
     continuum, error = fit.integral(window.sr_low, window.sr_high)
@@ -110,12 +111,12 @@ def build_template(
         others = [(latent[home != fold], weight[home != fold]) for latent, weight, home in resonant]
         parts = [(drawn[share:], np.full(share * (folds - 1), each)), *others]
         training.append((np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])))
-        rows = flow.part == fold
+        rows = sideband_home == fold
         sideband[rows] = one.sample(sideband_masses[rows], rng)
     latent = np.concatenate([*judged, *(r[0] for r in resonant)])
     weight = np.concatenate([np.full(share * folds, each), *(r[1] for r in resonant)])
     home = np.concatenate([np.repeat(np.arange(folds), share), *(r[2] for r in resonant)])
     return Template(
         latent, weight, np.arange(len(latent)) >= share * folds, fit, continuum, error, home, tuple(training),
-        sideband, flow.part.astype(np.int64),
+        sideband, np.asarray(sideband_home, np.int64),
     )  # fmt: skip

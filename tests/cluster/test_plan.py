@@ -50,13 +50,13 @@ def test_hours_cost_and_wall_time_by_hand():
     found = plan(given, MADE_UP, configurations=4, price=0.05)
     assert found.trials == 4 * (2 * 3 * 10 + 40)
     assert found.events_per_trial == pytest.approx(10_000)
-    # flow 1e-5 x 10000 x 10, classifier 1 + 1, closure 0.5 + 2
-    assert trial_seconds(given, MADE_UP) == pytest.approx({"flow": 1.0, "classifier": 2.0, "closure": 2.5})
+    # flow 1e-5 x 10000 x 10, classifier 1 + 1; closure 0.5 + 2 in the 160 without signal
+    assert trial_seconds(given, MADE_UP) == pytest.approx({"flow": 1.0, "classifier": 2.0})
     # Each of four scans of 100 trials: two processes for the first four trials, two for the other 96 in packs of 10.
     assert found.processes == 4 * (2 + 2)
-    assert found.hours["trials"] == pytest.approx((400 * 5.5 + 16 * 1.0) / 3600)
+    assert found.hours["trials"] == pytest.approx((400 * 3.0 + 160 * 2.5 + 16 * 1.0) / 3600)
     assert found.hours["workers"] == pytest.approx(16 * 3.0 / 3600)
-    assert found.seconds_per_trial == pytest.approx(5.5 + 16 * 1.0 / 400)
+    assert found.seconds_per_trial == pytest.approx(3.0 + 16 * 1.0 / 400)
     # 200k yy in 50 shards, 12k ggf in 3, six samples of 8000 (two shards) and one of 8000 with the mean of both lines
     others = 7 * (2 * 3.0 + 8000 * 0.002)
     assert found.hours["simulate"] * 3600 == pytest.approx(50 * 2 + 200 + 3 * 4 + 36 + others)
@@ -67,8 +67,8 @@ def test_hours_cost_and_wall_time_by_hand():
     assert found.gpu_hours == 0
     assert found.saved["one encoder a configuration"] == pytest.approx(found.hours["encoder"] / 4 * (400 - 4))
     before = 3600 * (found.hours["simulate"] + found.hours["encoder"] + found.hours["embed"])
-    assert found.wall_seconds[1] == pytest.approx(START + before + 400 * 5.5 + 4 * 2 * (3.0 + 1.0))
-    assert found.wall_seconds[1000] > START + 5.5  # no number of workers beats one encoder, one trial and the driver
+    assert found.wall_seconds[1] == pytest.approx(START + before + 400 * 4.0 + 4 * 2 * (3.0 + 1.0))
+    assert found.wall_seconds[1000] > START + 4.0  # no number of workers beats one encoder, one trial and the driver
     assert found.wall_seconds[1000] - START < found.wall_seconds[1] / 10
     assert list(found.wall_seconds.values()) == sorted(found.wall_seconds.values(), reverse=True)
     assert found.storage_gib["ledger"] == pytest.approx(400e6 / 2**30)
@@ -81,14 +81,22 @@ def test_only_trials_that_train_a_flow_pay_for_it():
     found = plan(given, MADE_UP)
     trained, light = 2 * (60 + 40), 2 * (2 * 60 + 40)  # no cut without a signal
     assert found.trials == trained + light
-    assert found.hours["trials"] * 3600 == pytest.approx(trained * 5.5 + light * 4.5 + 4 * 1.0)
+    closure = 2 * (40 + 40) * 2.5  # of cathode and idealised
+    assert found.hours["trials"] * 3600 == pytest.approx(trained * 3.0 + light * 2.0 + closure + 4 * 1.0)
     assert found.configurations == 1  # raw features need no encoder
     assert found.saved["kept flows, when only what follows them changes"] * 3600 == pytest.approx(trained * 1.0)
 
 
+def test_shared_flows_are_paid_once_a_pseudo_data_set():
+    given = config("flow.epochs=10", "flow.share=true", "scan.embeddings=[id, ip]")
+    found = plan(given, MADE_UP)
+    trainings = 40 + 2 * 10  # forty sets seen by `id`, ten by each encoder that holds a signal out
+    assert found.hours["trials"] * 3600 == pytest.approx((120 + 40) * 2.0 + trainings * 1.0 + 40 * 2.5 + 4 * 1.0)
+
+
 def test_beyond_the_sizes_measured_costs_grow_with_the_events():
     given = config("flow.epochs=10", "pseudodata.luminosity=30")
-    assert trial_seconds(given, MADE_UP) == pytest.approx({"flow": 3.0, "classifier": 3 * 2.0, "closure": 3 * 2.5})
+    assert trial_seconds(given, MADE_UP) == pytest.approx({"flow": 3.0, "classifier": 3 * 2.0})
     assert any("3.0 times the largest measured" in text for text in plan(given, MADE_UP).assumptions)
 
 
@@ -222,7 +230,9 @@ def test_networks_move_to_gpus():
     assert whole.cost == pytest.approx(2.0 * whole.gpu_hours)
     # A quarter of a GPU is held while the trees grow, too.
     quarter = plan(config("flow.epochs=10", "resources.trial_gpus=0.25"), MADE_UP, gpu_speedup=100)
-    assert quarter.gpu_hours == pytest.approx((100 * (1.0 / 100 + 0.25 * 4.5) + 0.25 * 4 * (3.0 + 1.0)) / 3600)
+    assert quarter.gpu_hours == pytest.approx(
+        (100 * (1.0 / 100 + 0.25 * 2.0) + 40 * 0.25 * 2.5 + 0.25 * 4 * (3.0 + 1.0)) / 3600
+    )
     assert any("assumed" in text for text in quarter.assumptions)
     # Its flow runs at a quarter of the GPU's speed; the trees at that of a core.
     assert cores.wall_seconds[1] - quarter.wall_seconds[1] == pytest.approx(100 * (1.0 - 1.0 / 25))

@@ -71,6 +71,24 @@ def test_every_fold_may_have_a_background_of_its_own():
     assert (scores.others["more"] <= 0.02).mean() > 0.8  # scored by fold 0
 
 
+def test_rotated_models_know_no_axes():
+    """A signal along the diagonal of features of very different scales is as easily found as one along an axis."""
+    rng = np.random.default_rng(6)
+    found = {}
+    for name, towards in {"axis": [1, 0, 0, 0], "diagonal": [0.5, 0.5, 0.5, 0.5]}.items():
+        scale = np.array([1.0, 1e3, 1e-3, 10.0])
+        data = (rng.normal(size=(3000, 4)) + 0.8 * np.array(towards)) * scale
+        template = rng.normal(size=(9000, 4)) * scale
+        for rotate in (False, True):
+            config = CONFIG.model_copy(update={"rotate": rotate, "depth": 1, "rounds": 40, "ensemble": 6})
+            found[name, rotate] = auc(out_of_fold_scores(data, template, np.ones(9000), config, seed=2))[0]
+    error = 0.006  # of an AUC with these numbers
+    assert found["diagonal", True] == pytest.approx(found["axis", True], abs=3 * error)
+    assert found["diagonal", False] < found["axis", False]
+    again = out_of_fold_scores(data, template, np.ones(9000), config, seed=2)
+    assert auc(again)[0] == found["diagonal", True]
+
+
 def test_same_seed_same_scores():
     rng = np.random.default_rng(4)
     data, template = rng.normal(size=(500, 2)), rng.normal(size=(500, 2))
