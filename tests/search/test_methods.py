@@ -82,3 +82,31 @@ def test_latents_that_are_not_finite_are_named(tables, config):
     broken = Tables(tables.search | {"yy": replace(tables.search["yy"], latent=latent)}, tables.higgs)
     with pytest.raises(UserError, match=r"latent of event \d+ is not finite"):
         search(broken, config, Trial(NO_SIGNAL, 0.0, 0))
+
+
+def test_injections_share_flows_and_keep_their_own_data(tables, config):
+    """Sharing leaves out an injection's tail in the sidebands and nothing else; not sharing trains one flow a trial."""
+    trials = [Trial(NO_SIGNAL, 0.0, 0), Trial("wn_150", 2.0, 0), Trial("wn_150", 4.0, 0, "id", "no_higgs")]
+    rows, flows = {}, {}
+    for share in (True, False):
+        given = config.model_copy(update={"flow": config.flow.model_copy(update={"share": share})})
+        flows[share] = {}
+
+        def stage(kind, key, make, kept=flows[share]):
+            if key not in kept:
+                kept[key] = make()
+            return kept[key]
+
+        rows[share] = [search(tables, given, trial, stage=stage).rows[0] for trial in trials]
+    assert [len(flows[share]) for share in (True, False)] == [1, 3]
+    for shared, own in zip(rows[True], rows[False], strict=True):
+        assert (shared["n_before"], shared["z_before"]) == (own["n_before"], own["z_before"])
+    assert rows[True][1]["sic"] == pytest.approx(rows[False][1]["sic"], rel=0.15)
+
+
+def test_without_higgs_in_the_template_the_higgs_is_the_anomaly(tables, config):
+    trial = Trial(NO_SIGNAL, 0.0, 0)
+    with_higgs = search(tables, config, trial).rows[0]
+    without = search(tables, config, replace(trial, method="no_higgs")).rows[0]
+    assert without["expected_before"] == pytest.approx(with_higgs["expected_before"] - 200, abs=5)
+    assert without["z_after"] > with_higgs["z_after"] + 3
