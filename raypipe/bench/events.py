@@ -25,7 +25,7 @@ from raypipe.bench.base import Measurement, alternate, seconds, speed_up
 from raypipe.bench.samples import write_events
 from raypipe.cluster.inputs import read_resident
 from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.stream import COLUMNS, stream_events
+from raypipe.cluster.stream import COLUMNS, VIEW, stream_events
 from raypipe.config import Resources
 from raypipe.events.schema import tensor_values
 
@@ -85,7 +85,7 @@ def _consume(blocks: Iterator[dict[str, np.ndarray]]) -> int:
 
 def plain_blocks(paths: list[str]) -> Iterator[dict[str, np.ndarray]]:
     """The same arrays by pyarrow alone."""
-    columns = [*COLUMNS, "pt_yy", "dr_yy"]
+    columns = [*COLUMNS, *VIEW.columns]
     for path in paths:
         for block in pq.ParquetFile(path).iter_batches(batch_size=8 * BATCH, columns=columns):
             yield {

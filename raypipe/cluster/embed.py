@@ -13,14 +13,14 @@ from raypipe.cluster.runtime import limit_threads, total_cpus
 from raypipe.cluster.train import load_encoder
 from raypipe.config import Config, Embedding
 from raypipe.errors import UserError
-from raypipe.events.diphoton import event_inputs, opening_columns
+from raypipe.events.diphoton import View
 from raypipe.events.latents import latent_schema
 from raypipe.events.schema import SPLITS, tensor_column, tensor_values
 from raypipe.events.table import count_rows, read_rows, read_table, sample_path, write_table
 from raypipe.files import code_digest, digest, file_digest, read_json, write_json
 from raypipe.fit.encoder import embed, latent_noise
 
-COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "pt_yy", "dr_yy", "features", "objects"]
+COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "features"]
 BATCH = 4096
 
 
@@ -53,7 +53,8 @@ class Embedder:
             self.encoder.to("cuda")
         self.config, self.seed = Embedding.model_validate(record["embedding"]), seed
         self.schema = latent_schema(self.config.encoder.latent)
-        self.columns = list(dict.fromkeys([*COLUMNS, *opening_columns(self.config.opening)]))
+        self.view = View.of(self.config)
+        self.columns = list(dict.fromkeys([*COLUMNS, *self.view.columns]))
 
     def __call__(self, chunks: pa.Table) -> pa.Table:
         return pa.concat_tables(
@@ -62,11 +63,10 @@ class Embedder:
 
     def chunk(self, batch: pa.Table) -> pa.Table:
         """The latent table of one chunk of events."""
-        event = event_inputs(batch, self.config.opening)
         noise = None
         if self.config.sample_latents:
             noise = latent_noise(batch["event_id"].to_numpy(), self.config.encoder.latent, self.seed)
-        latent = embed(self.encoder, tensor_values(batch["objects"]), event, noise)
+        latent = embed(self.encoder, self.view.objects(batch), self.view.event(batch), noise)
         return batch.append_column("latent", tensor_column(latent)).select(self.schema.names)
 
 

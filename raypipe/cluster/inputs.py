@@ -19,9 +19,9 @@ import psutil
 import pyarrow as pa
 import torch
 
-from raypipe.cluster.stream import BLOCK, BYTES_PER_EVENT, pieces, read_piece, stream_events
+from raypipe.cluster.stream import BLOCK, BYTES_PER_EVENT, VIEW, pieces, read_piece, stream_events
 from raypipe.config import Config, Embedding
-from raypipe.events.diphoton import Opening
+from raypipe.events.diphoton import View
 from raypipe.events.table import count_rows, read_table, sample_path
 from raypipe.files import digest
 from raypipe.fit.batches import BatchPlan
@@ -53,10 +53,10 @@ class EventSource:
 
 def read_inputs(config: Config, events: Path) -> EncoderInputs:
     """All embedding-split events of the configured samples in memory, sorted by id."""
-    return read_resident(_paths(config, events), config.embedding.opening, config.resources.cpus)
+    return read_resident(_paths(config, events), View.of(config.embedding), config.resources.cpus)
 
 
-def read_resident(paths: list[str], opening: Opening = "measured", threads: int | None = None) -> EncoderInputs:
+def read_resident(paths: list[str], view: View = VIEW, threads: int | None = None) -> EncoderInputs:
     """The events of Parquet files in memory, sorted by id: the same arrays as from `stream_events`.
 
     Threads (one a core when not given) decode pieces of the files straight into the finished arrays. No Ray: what fits
@@ -73,7 +73,7 @@ def read_resident(paths: list[str], opening: Opening = "measured", threads: int 
         rows = place[starts[number] : starts[number + 1]]
         if (np.diff(rows) == 1).all():  # already in order: one plain copy
             rows = slice(rows[0], rows[-1] + 1)
-        for name, values in read_piece(parts[number], opening).items():
+        for name, values in read_piece(parts[number], view).items():
             arrays[name][rows] = values
 
     with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
@@ -121,7 +121,7 @@ def _map_to_files(config: Config, events: Path, scratch: Path, rows: int) -> Pat
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
         for name, (shape, dtype) in _shapes(rows).items()
     }
-    for block in stream_events(_paths(config, events), config.embedding.opening):
+    for block in stream_events(_paths(config, events), View.of(config.embedding)):
         place = np.searchsorted(ids, block["event_id"])
         for name, file in files.items():
             file[place] = block[name]

@@ -13,7 +13,7 @@ import numpy as np
 from raypipe import __version__
 from raypipe.cluster.tracking import Recorder
 from raypipe.config import Config
-from raypipe.events.diphoton import event_inputs, opening_columns
+from raypipe.events.diphoton import View
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table
 
@@ -24,13 +24,13 @@ EXAMPLE = 4
 def model_examples(config: Config, events: Path, latents: Any) -> dict[str, dict[str, np.ndarray]]:
     """Inputs of both models from real events: the first of the first background sample and of the latent table."""
     name = config.pseudodata.background[0]
-    opening = config.embedding.opening
-    table = read_table(events / "search" / f"{name}.parquet", ["objects", *opening_columns(opening)]).slice(0, EXAMPLE)
+    view = View.of(config.embedding)
+    table = read_table(events / "search" / f"{name}.parquet", view.columns).slice(0, EXAMPLE)
     first = latents.slice(0, EXAMPLE)
     return {
         "encoder": {
-            "objects": tensor_values(table["objects"]).astype(np.float32),
-            "event": event_inputs(table, opening),
+            "objects": view.objects(table).astype(np.float32),
+            "event": view.event(table),
         },
         "flow": {
             "latent": tensor_values(first["latent"]).astype(np.float32),

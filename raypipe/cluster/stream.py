@@ -16,12 +16,13 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import UserError
-from raypipe.events.diphoton import Opening, event_inputs, opening_columns
+from raypipe.events.diphoton import View
 from raypipe.events.schema import tensor_column, tensor_values
 from raypipe.events.table import ROW_GROUP, count_rows, read_rows
 
-COLUMNS = ["event_id", "group", "objects"]
-"""Columns that every encoder reads; `opening_columns` adds those of the photon pair."""
+COLUMNS = ["event_id", "group"]
+"""Columns that every encoder reads beside those of its `View`."""
+VIEW = View()
 BYTES_PER_EVENT = 8 + 8 + 2 * 4 + 11 * 12 * 4
 BLOCK = 2 * ROW_GROUP
 """Rows of a block, 18 MB: whole row groups; a worker and the consumer hold one or two."""
@@ -38,21 +39,21 @@ def pieces(paths: list[str], rows: int) -> list[Piece]:
     return [(path, at, min(at + rows, total)) for path, total in totals for at in range(0, total, rows)]
 
 
-def read_piece(piece: Piece, opening: Opening = "measured") -> dict[str, np.ndarray]:
+def read_piece(piece: Piece, view: View = VIEW) -> dict[str, np.ndarray]:
     """The arrays of one piece, views of Arrow's memory where they are stored as the encoder takes them.
 
-    ``opening``: which opening of the photon pair the encoder sees (`raypipe.config.Embedding`).
+    ``view``: how the encoder sees them.
     """
-    table = read_rows(piece[0], [*COLUMNS, *opening_columns(opening)], *piece[1:])
+    table = read_rows(piece[0], [*COLUMNS, *view.columns], *piece[1:])
     return {
         "event_id": table["event_id"].to_numpy(),
-        "objects": tensor_values(table["objects"]),
-        "event": event_inputs(table, opening),
+        "objects": view.objects(table),
+        "event": view.event(table),
         "group": table["group"].to_numpy().astype(np.int64),
     }
 
 
-def stream_events(paths: list[str], opening: Opening = "measured") -> Iterator[dict[str, np.ndarray]]:
+def stream_events(paths: list[str], view: View = VIEW) -> Iterator[dict[str, np.ndarray]]:
     """The events of Parquet files as blocks of arrays in any order, by Ray Data, which must be running.
 
     Memory does not grow with the files: workers wait for the consumer.
@@ -65,7 +66,7 @@ def stream_events(paths: list[str], opening: Opening = "measured") -> Iterator[d
     spans = pieces(paths, SPAN)
     if not spans:
         return
-    source = _datasource(spans, opening)
+    source = _datasource(spans, view)
     dataset = ray.data.read_datasource(source, override_num_blocks=len(spans))
     # A little less than a block: then each block that a task yields is handed on as it is, not merged and cut again.
     dataset.context.target_max_block_size = int(0.8 * BLOCK * BYTES_PER_EVENT)
@@ -81,7 +82,7 @@ def stream_events(paths: list[str], opening: Opening = "measured") -> Iterator[d
         raise
 
 
-def _datasource(spans: list[Piece], opening: Opening) -> Any:
+def _datasource(spans: list[Piece], view: View) -> Any:
     """A Ray Data source with a task a span; a function, since Ray must not be imported before it is configured."""
     from ray.data import Datasource, ReadTask
     from ray.data.block import BlockMetadata
@@ -96,7 +97,7 @@ def _datasource(spans: list[Piece], opening: Opening) -> Any:
         def get_read_tasks(
             self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
         ) -> list[ReadTask]:
-            return [ReadTask(functools.partial(_read_span, span, opening), self._metadata(span)) for span in spans]
+            return [ReadTask(functools.partial(_read_span, span, view), self._metadata(span)) for span in spans]
 
         def _metadata(self, span: Piece) -> BlockMetadata:
             path, start, stop = span
@@ -108,9 +109,9 @@ def _datasource(spans: list[Piece], opening: Opening) -> Any:
     return Events()
 
 
-def _read_span(span: Piece, opening: Opening) -> Iterator[pa.Table]:
+def _read_span(span: Piece, view: View) -> Iterator[pa.Table]:
     """What a read task runs: the blocks of one span as Arrow tables, which Ray shares without copies."""
     path, start, stop = span
     for at in range(start, stop, BLOCK):
-        block = read_piece((path, at, min(at + BLOCK, stop)), opening)
+        block = read_piece((path, at, min(at + BLOCK, stop)), view)
         yield pa.table({k: tensor_column(v) if v.ndim > 1 else pa.array(v) for k, v in block.items()})

@@ -1,7 +1,8 @@
-"""Configurations: `base` what a section is, `sections` the shared knobs, one module a search, `load` the reader."""
+"""Configurations: `base` what a section is, `sections` and `grid` the shared knobs, one module a search, `load` the reader."""
 
 from raypipe.config.base import Section
 from raypipe.config.contrastive import Config
+from raypipe.config.grid import Scan, Selection
 from raypipe.config.load import SEARCHES, load_config
 from raypipe.config.resources import Resources, Tracking
 from raypipe.config.sections import (
@@ -13,8 +14,6 @@ from raypipe.config.sections import (
     MassWindow,
     PseudoData,
     SampleSize,
-    Scan,
-    Selection,
     Simulate,
 )  # fmt: skip
 

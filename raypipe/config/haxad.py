@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from raypipe.config.base import Section
+from raypipe.config.grid import Scan, Selection
 from raypipe.config.resources import Resources, Tracking
 from raypipe.config.sections import (
     Classifier,
@@ -17,8 +18,6 @@ from raypipe.config.sections import (
     MassFit,
     MassWindow,
     PseudoData,
-    Scan,
-    Selection,
     Simulate,
 )  # fmt: skip
 from raypipe.files import digest

@@ -7,9 +7,9 @@ quoted as the paper's value.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from raypipe.config.base import Section
 from raypipe.config.fourlepton import FourLeptons
@@ -107,6 +107,10 @@ class Embedding(Section):
     """Opening angle of the photon pair that the encoder sees: measured, at 125 GeV (what the same decay would have) or
     none. With the measured one, pt_yy and the objects the encoder can guess 14 % of the variance of m_yy, with the one
     at 125 GeV 0.2 %. [default; paper C: as measured]"""
+    eta: Literal["lab", "diphoton"] = "lab"
+    """What the pseudorapidity of objects is measured from: the laboratory, or the rapidity of the photon pair, as their
+    azimuth always is. Nothing more of m_yy is told, and resonances that decay to the pair and jets are seen better.
+    [default]"""
     encoder: Encoder = Encoder()
     """The network."""
     temperature: float = Field(0.1, gt=0)
@@ -284,89 +288,3 @@ class Classifier(Section):
         if self.ensemble > self.trained:
             raise ValueError(f"ensemble = {self.ensemble} models need members >= {self.ensemble}, not {self.members}")
         return self
-
-
-class Selection(Section):
-    """The cut on the classifier score and how its outcome is judged."""
-
-    working_points: list[float] = Field(min_length=1)
-    """Background-template efficiencies in the SR, the first is quoted. [derived bounds 1.2 % and 0.32 %; default]"""
-    target: float = Field(5.0, gt=0)
-    """Significance after the cut that a required injection must reach. [default: discovery; the paper's is lost]"""
-    include_higgs: bool = True
-    """Add the simulated SM Higgs to the background class; the flow cannot know a resonance. [paper A]"""
-    higgs_uncertainty: float = Field(0.1, ge=0)
-    """Relative uncertainty of the simulated Higgs yield. [default]"""
-    sideband_calibration: bool = True
-    """Scale the template after the cut by data over template in the sidebands, with its uncertainty. [default]"""
-
-    @field_validator("working_points")
-    @classmethod
-    def _fractions(cls, values: list[float]) -> list[float]:
-        bad = [v for v in values if not 0 < v < 1]
-        if bad:
-            raise ValueError(f"working point {bad[0]} is not between 0 and 1")
-        return values
-
-
-EMBEDDINGS = Literal["id", "ip", "ep", "background", "raw"]
-METHODS = Literal["cathode", "no_higgs", "idealised", "supervised", "cut"]
-
-
-def _positive(values: list[float]) -> list[float]:
-    if any(v <= 0 for v in values):
-        raise ValueError(f"strength {min(values)} is not positive (runs without signal: background_instances)")
-    return values
-
-
-class Grid(Section):
-    """A further part of the scan; what it leaves out is as in the first part."""
-
-    signals: list[str] | None = Field(None, min_length=1)
-    """Some of `scan.signals`. [default: all]"""
-    strengths: Annotated[list[float], AfterValidator(_positive)] | None = Field(None, min_length=1)
-    """Injected S/sqrt(B). [default: as the first part]"""
-    instances: int | None = Field(None, ge=1)
-    """Pseudo-data sets a signal and strength. [default: as the first part]"""
-    background_instances: int = Field(0, ge=0)
-    """Pseudo-data sets without any signal. [default]"""
-    embeddings: list[EMBEDDINGS] | None = Field(None, min_length=1)
-    """What the classifier sees. [default: as the first part]"""
-    methods: list[METHODS] | None = Field(None, min_length=1)
-    """How the background is known. [default: as the first part]"""
-
-
-class Scan(Section):
-    """The grid over which the search is repeated."""
-
-    signals: list[str] = Field(min_length=1)
-    """Signal samples injected one at a time."""
-    strengths: Annotated[list[float], AfterValidator(_positive)] = Field(min_length=1)
-    """Injected S/sqrt(B) in the signal region before any cut. [paper C: the axis of figures 4-7]"""
-    instances: int = Field(10, ge=1)
-    """Independent pseudo-data sets a signal and strength. [paper C]"""
-    background_instances: int = Field(10, ge=0)
-    """Pseudo-data sets without any signal. [default]"""
-    embeddings: list[EMBEDDINGS] = Field(["id"], min_length=1)
-    """What the classifier sees: the latent space of an encoder trained on everything (`id`), on all but the injected
-    mass point (`ip`), on all but its family (`ep`), on the SM alone (`background`), or the nine features (`raw`).
-    [paper C, section IV.1]"""
-    methods: list[METHODS] = Field(["cathode"], min_length=1)
-    """How the background is known: from the sidebands (`cathode`; without the simulated Higgs: `no_higgs`), from an
-    independent true sample (`idealised`); beside them the `supervised` bound and the best `cut` on one feature.
-    [paper C; `no_higgs` and `cut`: default]"""
-    more: list[Grid] = Field([])
-    """Further parts, joined to this one: comparisons that need not be made everywhere. [default]"""
-
-    @model_validator(mode="after")
-    def _known(self) -> Scan:
-        for number, grid in enumerate(self.more):
-            for name in grid.signals or []:
-                if name not in self.signals:
-                    raise ValueError(f"more[{number}].signals: {name!r} is not in scan.signals")
-        return self
-
-    def grids(self) -> list[dict[str, Any]]:
-        """All parts as the arguments of `raypipe.search.result.trial_grid`."""
-        first = self.model_dump(exclude={"more"})
-        return [first, *(first | grid.model_dump(exclude_none=True) for grid in self.more)]

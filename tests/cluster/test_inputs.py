@@ -13,12 +13,11 @@ from raypipe.cluster import inputs
 from raypipe.cluster.inputs import read_resident
 from raypipe.cluster.stream import BLOCK, BYTES_PER_EVENT, SPAN, pieces, stream_events
 from raypipe.errors import UserError
-from raypipe.events.diphoton import event_inputs
-from raypipe.events.schema import tensor_values
+from raypipe.events.diphoton import View
 from raypipe.events.table import read_table, write_table
 from raypipe.fit.encoder import EncoderInputs
 
-OPENINGS = ("measured", "at_125", "none")
+VIEWS = [View("measured"), View("at_125"), View("none", "diphoton")]
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +31,13 @@ def paths(tmp_path_factory) -> list[str]:
     return [short, long]
 
 
-def plainly(paths: list[str], opening: str) -> dict[str, np.ndarray]:
+def plainly(paths: list[str], view: View) -> dict[str, np.ndarray]:
     """All files in memory, then sorted."""
     table = pa.concat_tables([read_table(path) for path in paths]).combine_chunks()
     table = table.sort_by("event_id").combine_chunks()
     return {
-        "event_id": table["event_id"].to_numpy(), "objects": tensor_values(table["objects"]),
-        "event": event_inputs(table, opening), "group": table["group"].to_numpy().astype(np.int64),
+        "event_id": table["event_id"].to_numpy(), "objects": view.objects(table),
+        "event": view.event(table), "group": table["group"].to_numpy().astype(np.int64),
     }  # fmt: skip
 
 
@@ -48,20 +47,20 @@ def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
         np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
-@pytest.mark.parametrize("opening", OPENINGS)
-def test_resident_events_are_those_of_the_files_sorted_by_id(paths, opening):
+@pytest.mark.parametrize("view", VIEWS, ids=str)
+def test_resident_events_are_those_of_the_files_sorted_by_id(paths, view):
     for threads in (1, 3):
-        same(vars(read_resident(paths, opening, threads)), plainly(paths, opening))
+        same(vars(read_resident(paths, view, threads)), plainly(paths, view))
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("opening", OPENINGS)
-def test_streamed_blocks_hold_the_same_bits(ray_local, paths, opening):
-    blocks = list(stream_events(paths, opening))
+@pytest.mark.parametrize("view", VIEWS, ids=str)
+def test_streamed_blocks_hold_the_same_bits(ray_local, paths, view):
+    blocks = list(stream_events(paths, view))
     assert max(len(b["group"]) for b in blocks) <= BLOCK
     joined = {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
     order = np.argsort(joined["event_id"])
-    same({name: values[order] for name, values in joined.items()}, plainly(paths, opening))
+    same({name: values[order] for name, values in joined.items()}, plainly(paths, view))
 
 
 @pytest.mark.ray

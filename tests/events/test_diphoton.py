@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.events.diphoton import Opening, event_inputs, opening_at_mass, opening_columns
+from raypipe.events.diphoton import Opening, View, opening_at_mass, rapidity
+from raypipe.events.schema import tensor_column, tensor_values
 
 
 def pairs(mass, boost, cosine, azimuth, rapidity=0.7):
@@ -50,10 +51,37 @@ def test_pair_at_rest_is_back_to_back():
     assert opening_at_mass(table) == pytest.approx([np.pi], abs=1e-4)
 
 
+def with_objects(table):
+    """One jet at eta 1.5, an electron at -2, MET, and empty slots, the same in every event."""
+    objects = np.zeros((len(table), 11, 12), np.float32)
+    for slot, (pt, eta, kind) in {0: (50, 1.5, 7), 6: (30, -2.0, 9), 10: (20, 0.0, 11)}.items():
+        objects[:, slot, [0, 1, kind]] = pt, eta, 1
+    return table.append_column("objects", tensor_column(objects))
+
+
 def test_inputs_have_the_columns_they_ask_for():
-    table = pairs(110.0, 1.5, **ANGLES)
-    measured, fixed, none = (event_inputs(table.select(opening_columns(o)), o) for o in get_args(Opening))
+    table = with_objects(pairs(110.0, 1.5, **ANGLES))
+    views = [View(opening) for opening in get_args(Opening)]
+    measured, fixed, none = (view.event(table.select(view.columns)) for view in views)
     assert measured.shape == fixed.shape == (7, 2)
     assert (measured[:, 0] == fixed[:, 0]).all()
     assert (measured[:, 1] < fixed[:, 1]).all()  # a heavier pair of the same pT opens wider
     assert (none == np.c_[measured[:, 0], np.zeros(7)]).all()
+
+
+def test_pseudorapidity_from_the_pair():
+    """Only what has a direction moves, by the pair's rapidity; a boost along the beams leaves nothing changed."""
+    view = View("none", "diphoton")
+    table = with_objects(pairs(125.0, 1.5, **ANGLES, rapidity=0.7))
+    assert rapidity(table) == pytest.approx(rapidity(pairs(125.0, 1.5, **ANGLES, rapidity=0.0)) + 0.7)
+    lab, seen = View("none").objects(table), view.objects(table.select(view.columns))
+    moved = lab[..., 1] - seen[..., 1]
+    expected = np.zeros((7, 11))
+    expected[:, [0, 6]] = rapidity(table)[:, None]
+    assert moved == pytest.approx(expected, abs=1e-6)
+    assert (np.delete(lab, 1, axis=2) == np.delete(seen, 1, axis=2)).all()
+    boosted = with_objects(pairs(125.0, 1.5, **ANGLES, rapidity=0.7 + 0.4))
+    objects = tensor_values(boosted["objects"]).copy()
+    objects[:, [0, 6], 1] += 0.4
+    boosted = boosted.set_column(boosted.column_names.index("objects"), "objects", tensor_column(objects))
+    assert view.objects(boosted) == pytest.approx(seen, abs=1e-5)
