@@ -1,4 +1,4 @@
-"""Configurations: `base` what a section is, `sections` and `grid` the shared knobs, a module a search, `load` the reader."""
+"""Configurations: `base` a section, `sections` and `grid` the shared knobs, a module a search, `load` the reader."""
 
 from raypipe.config.base import Section
 from raypipe.config.contrastive import Config
