@@ -104,7 +104,8 @@ def synthetic_tables(config: Any, yields: dict[str, float], scale: float) -> Tab
             mass = window.low + (window.high - window.low) * rng.beta(1, 1.6, count)
         latents = (rng.standard_normal((count, latent)) + shift).astype(np.float32)
         ids = np.arange(count) + processes.get(name).number * 10**9
-        return Events(ids, mass, np.full(count, total / count), latents, np.zeros((count, 9), np.float32))
+        posterior = np.stack([latents, np.full_like(latents, 0.2)], axis=1)
+        return Events(ids, mass, np.full(count, total / count), latents, np.zeros((count, 9), np.float32), posterior)
 
     def sizes(name: str, split: str) -> int:
         size = config.simulate.samples[name]

@@ -66,8 +66,10 @@ class Embedder:
         noise = None
         if self.config.sample_latents:
             noise = latent_noise(batch["event_id"].to_numpy(), self.config.encoder.latent, self.seed)
-        latent = embed(self.encoder, self.view.objects(batch), self.view.event(batch), noise)
-        return batch.append_column("latent", tensor_column(latent)).select(self.schema.names)
+        latent, posterior = embed(self.encoder, self.view.objects(batch), self.view.event(batch), noise)
+        for name, values in (("latent", latent), ("posterior", posterior)):
+            batch = batch.append_column(name, tensor_column(values))
+        return batch.select(self.schema.names)
 
 
 def embed_stream(paths: list[str], folder: Path, seed: int, *, gpu: bool = False) -> Any:

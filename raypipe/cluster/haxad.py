@@ -106,11 +106,13 @@ class HaxadRun(Run):
         """The latent table of one file of events."""
         latent = self.config.embedding.latent
         noise = latent_noise(table["event_id"].to_numpy(), latent, self.config.seed)
-        values = embed_features(model, self._continuous(table), noise)
-        if not np.isfinite(values).all():
+        latents, posterior = embed_features(model, self._continuous(table), noise)
+        if not np.isfinite(latents).all():
             raise UserError("the autoencoder gives latents that are not finite: make embedding.learning_rate smaller")
         schema = latent_schema(latent)
-        return table.append_column("latent", tensor_column(values)).select(schema.names).cast(schema)
+        for name, values in (("latent", latents), ("posterior", posterior)):
+            table = table.append_column(name, tensor_column(values))
+        return table.select(schema.names).cast(schema)
 
     def tables(self, trials: Sequence[Trial]) -> tuple[Tables, dict[str, list[str]]]:  # type: ignore[override]
         """The inputs of the trials, and the digest of the latent table."""

@@ -203,6 +203,9 @@ class Flow(Section):
     mass_scale: float = Field(1.0, ge=0)
     """Range of the mass as the flows see it: 1 maps the mass window to [-1, 1], less lets the density change less
     with mass. In a latent space that hardly knows the mass, flows interpolate better so. [default]"""
+    redraw: bool = True
+    """Draw the latents of the sideband events anew, from their encoder's posteriors, every time a flow sees them: it
+    learns the same density from more than one point an event. [default]"""
     share: bool = False
     """Train on the sidebands as they are without the injected signal, so that all signals and strengths in one
     pseudo-data set share their flows. The signal's tail in the sidebands, a per cent or two of it, is then part of the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ def latent_schema(latent: int) -> pa.Schema:
             *kept,
             pa.field("features", pa.fixed_shape_tensor(pa.float32(), (len(FEATURES),)), nullable=False),
             pa.field("latent", pa.fixed_shape_tensor(pa.float32(), (latent,)), nullable=False),
+            pa.field("posterior", pa.fixed_shape_tensor(pa.float32(), (2, latent)), nullable=False),
         ]
     )
 
@@ -36,13 +37,20 @@ class Events:
     """(n, d) float32."""
     features: np.ndarray
     """(n, 9) float32, the nine raw features."""
+    posterior: np.ndarray
+    """(n, 2, d) float32, mean and standard deviation of the Gaussian from which the latent was drawn."""
 
     def __len__(self) -> int:
         return len(self.event_id)
 
     def take(self, rows: np.ndarray) -> Events:
         """The given rows (indices or mask)."""
-        return Events(self.event_id[rows], self.mass[rows], self.weight[rows], self.latent[rows], self.features[rows])
+        return Events(*(getattr(self, name)[rows] for name in Events.__dataclass_fields__))
+
+    def seen_as(self, latent: np.ndarray) -> Events:
+        """The same events with another representation (n, d), in which each is a point."""
+        latent = latent.astype(np.float32)
+        return replace(self, latent=latent, posterior=np.stack([latent, np.zeros_like(latent)], axis=1))
 
     @staticmethod
     def concatenate(parts: list[Events]) -> Events:
@@ -67,6 +75,7 @@ def split_latents(table: pa.Table, source: str) -> dict[str, dict[str, Events]]:
         table["weight"].to_numpy(),
         tensor_values(table["latent"]),
         tensor_values(table["features"]),
+        tensor_values(table["posterior"]),
     )
     return {
         half: {

@@ -248,18 +248,24 @@ def latent_noise(event_ids: np.ndarray, dimensions: int, seed: int) -> np.ndarra
 def embed(
     encoder: ContrastiveEncoder, objects: np.ndarray, event: np.ndarray, noise: np.ndarray | None = None,
     chunk: int = 4096,
-) -> np.ndarray:  # fmt: skip
-    """Latents (n, d) float32 of events: objects (n, 11, 12), event (n, 2).
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Latents (n, d) float32 and posteriors (n, 2, d) float32 of events: objects (n, 11, 12), event (n, 2).
 
-    The latent means, or with ``noise`` (n, d) the samples ``mean + sigma * noise``.
+    A posterior is the mean and the standard deviation of an event's Gaussian. Latents are the means, or with ``noise``
+    (n, d) the samples ``mean + sigma * noise``.
     """
     encoder.eval()
     device = next(encoder.parameters()).device
-    out = []
+    out = [np.empty((0, 2, encoder.output[-1].out_features // 2), np.float32)]
     for i in range(0, len(objects), chunk):
         inputs = (torch.as_tensor(np.array(a[i : i + chunk]), device=device) for a in (objects, event))
         mean, log_variance = encoder.encode(*inputs)
-        if noise is not None:
-            mean = mean + (0.5 * log_variance).exp() * torch.as_tensor(noise[i : i + chunk], device=device)
-        out.append(mean.cpu().numpy())
-    return np.concatenate(out) if out else np.empty((0, encoder.output[-1].out_features // 2), np.float32)
+        out.append(torch.stack([mean, (0.5 * log_variance).exp()], dim=1).cpu().numpy())
+    return drawn(np.concatenate(out), noise)
+
+
+def drawn(posterior: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Latents (n, d) from posteriors (n, 2, d): ``mean + sigma * noise``; without noise the means, with no width."""
+    if noise is None:
+        return posterior[:, 0], posterior * np.array([1, 0], np.float32)[:, None]
+    return posterior[:, 0] + posterior[:, 1] * noise.astype(np.float32), posterior

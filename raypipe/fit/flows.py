@@ -129,6 +129,7 @@ def fit_flows(
     seed: int,
     folds: int = 5,
     device: str = "cpu",
+    posterior: np.ndarray | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> ConditionalFlow:
     """Train ``config.members`` flows together on (latents, masses) of the sidebands.
@@ -141,6 +142,10 @@ def fit_flows(
     Args:
         latents: (n, d); masses: (n,) GeV; window: mass range mapped to [-1, 1].
         folds: parts of the data; a search takes as many as its classifier has folds.
+        posterior: (n, 2, d) mean and standard deviation of the Gaussians from which the latents were drawn. With them
+            a flow sees another draw of an event in each epoch. The latents are one draw of the density
+            E[N(mean, sigma)] over events that flows are to learn; many draws show more of it, and overfit less. Best
+            epochs are still selected with the latents as they are.
 
     Raises:
         UserError: too few sideband events, or NaN or infinite latents.
@@ -160,6 +165,11 @@ def fit_flows(
     flow = ConditionalFlow(ensemble, shape, mean, std, *window)
     x = torch.as_tensor((latents - mean) / std, dtype=torch.float32, device=device)
     c = torch.as_tensor(flow._context(masses), dtype=torch.float32, device=device)
+
+    if posterior is not None:
+        centre, width = (torch.as_tensor(a, dtype=torch.float32, device=device) for a in
+                         ((posterior[:, 0] - mean) / std, posterior[:, 1] / std))  # fmt: skip
+        noise = [torch.Generator(device).manual_seed(seeds.integer(seed, "flow-redraw", m)) for m in range(members)]
 
     streams = [seeds.generator(seed, "flow-batches", m) for m in range(members)]
     flow.part = seeds.generator(seed, "flow-parts").permutation((np.arange(n) % folds).astype(np.int8))
@@ -181,7 +191,12 @@ def fit_flows(
         plan = torch.from_numpy(train[:, : steps * batch].reshape(members, steps, batch)).to(device)
         for step in range(steps):
             rows = plan[:, step]
-            losses = -ensemble.log_prob(x[rows], c[rows]).mean(1)
+            if posterior is None:
+                seen = x[rows]
+            else:
+                normal = [torch.randn(batch, d, generator=g, device=device) for g in noise]
+                seen = torch.addcmul(centre[rows], width[rows], torch.stack(normal))
+            losses = -ensemble.log_prob(seen, c[rows]).mean(1)
             optimiser.forget_gradients()
             losses.sum().backward()
             _clip_each_member(ensemble, 5.0)
@@ -213,7 +228,7 @@ def fit_flows(
 
 def fit_flows_once(
     latents: np.ndarray, masses: np.ndarray, window: tuple[float, float], config: FlowConfig, *, seed: int,
-    folds: int = 5, device: str = "cpu",
+    folds: int = 5, device: str = "cpu", posterior: np.ndarray | None = None,
     stage: Callable[[str, str, Callable[[], dict[str, Any]]], dict[str, Any]] | None = None,
 ) -> tuple[ConditionalFlow, str | None]:  # fmt: skip
     """`fit_flows`, or the same flow as trained before on the same sidebands; also its key if ``stage`` keeps it.
@@ -221,18 +236,22 @@ def fit_flows_once(
     The key holds the events, the window, the configuration, the seed and the code. What comes back has the bits of
     what was trained, but no history.
     """
+
+    def train() -> ConditionalFlow:
+        return fit_flows(
+            latents, masses, window, config, seed=seed, folds=folds, device=device, posterior=posterior
+        )  # fmt: skip
+
     if stage is None:
-        return fit_flows(latents, masses, window, config, seed=seed, folds=folds, device=device), None
-    arrays = hashlib.sha256(np.ascontiguousarray(latents).tobytes() + np.ascontiguousarray(masses).tobytes())
+        return train(), None
+    arrays = hashlib.sha256()
+    for values in (latents, masses, *(() if posterior is None else (posterior,))):
+        arrays.update(np.ascontiguousarray(values).tobytes())
     key = digest(
         {"events": arrays.hexdigest(), "window": list(window), "flow": config.model_dump(mode="json"), "seed": seed,
          "folds": folds, "device": device, "torch": torch.__version__, "code": code_digest("models", "fit")}
     )  # fmt: skip
-
-    def make() -> dict[str, Any]:
-        return fit_flows(latents, masses, window, config, seed=seed, folds=folds, device=device).state()
-
-    return ConditionalFlow.from_state(stage("flow", key, make)), key
+    return ConditionalFlow.from_state(stage("flow", key, lambda: train().state())), key
 
 
 def _even(rows: list[np.ndarray]) -> np.ndarray:

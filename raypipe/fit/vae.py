@@ -12,6 +12,7 @@ import torch
 from raypipe import seeds
 from raypipe.config.haxad import Vae
 from raypipe.errors import UserError
+from raypipe.fit.encoder import drawn
 from raypipe.models.losses import gaussian_kl
 from raypipe.models.vae import FeatureVae
 
@@ -82,15 +83,16 @@ def _loss(
 
 
 @torch.no_grad()
-def embed_features(model: FeatureVae, features: np.ndarray, noise: np.ndarray, chunk: int = 4096) -> np.ndarray:
-    """Latents (n, latent) float32, one draw from each event's Gaussian: ``mean + sigma x noise``.
+def embed_features(
+    model: FeatureVae, features: np.ndarray, noise: np.ndarray, chunk: int = 4096
+) -> tuple[np.ndarray, np.ndarray]:
+    """Latents (n, latent) float32, one draw from each event's Gaussian, and the Gaussians (n, 2, latent).
 
     Chunks are fixed, so that an event's bits do not depend on who embeds it.
     """
     model.eval()
-    out = []
+    out = [np.empty((0, 2, noise.shape[1]), np.float32)]
     for start in range(0, len(features), chunk):
         mean, log_variance = model.encode(torch.as_tensor(features[start : start + chunk], dtype=torch.float32))
-        drawn = torch.from_numpy(np.ascontiguousarray(noise[start : start + chunk], dtype=np.float32))
-        out.append((mean + (0.5 * log_variance).exp() * drawn).numpy())
-    return np.concatenate(out) if out else np.empty((0, noise.shape[1]), np.float32)
+        out.append(torch.stack([mean, (0.5 * log_variance).exp()], dim=1).numpy())
+    return drawn(np.concatenate(out), noise)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ def prepare_tables(latents: dict[str, dict[str, Events]], config: Config) -> Tab
         if not len(kept):
             raise UserError(f"sample {name!r} has no event in the test part of the embedding split: simulate more")
         scale = events.weight.sum() / kept.weight.sum()
-        higgs[name] = Events(kept.event_id, kept.mass, kept.weight * scale, kept.latent, kept.features)
+        higgs[name] = replace(kept, weight=kept.weight * scale)
     names = dict.fromkeys([*config.pseudodata.background, *config.scan.signals])
     return Tables({name: latents["search"][name] for name in names}, higgs)
 

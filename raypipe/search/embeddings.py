@@ -72,9 +72,7 @@ def raw_representation(latents: Mapping[str, Mapping[str, Events]], seed: int) -
     centre, width = pool.mean(0), pool.std(0) + 1e-9
     return {
         split: {
-            name: Events(
-                e.event_id, e.mass, e.weight, ((smooth(e) - centre) / width).astype(np.float32), e.features
-            )
+            name: e.seen_as((smooth(e) - centre) / width)
             for name, e in samples.items()
         }
         for split, samples in latents.items()

@@ -88,7 +88,7 @@ def background_flow(
     flow, key = fit_flows_once(
         events.latent[rows], events.mass[rows], config.flow.mass_range(window.low, window.high), config.flow,
         seed=seeds.integer(case.shared_seed if config.flow.share else seed, "flow"), folds=folds, device=means.device,
-        stage=means.stage,
+        posterior=events.posterior[rows] if config.flow.redraw else None, stage=means.stage,
     )  # fmt: skip
     fold = seeds.generator(seed, "sideband-folds").integers(0, folds, len(side))  # of events that no flow knows
     fold[np.searchsorted(side, rows)] = flow.part

@@ -18,7 +18,8 @@ def sample(n: int, weight: float, first: int, mass: np.ndarray | None = None, sp
     rng = np.random.default_rng(first)
     mass = rng.uniform(105, 160, n) if mass is None else mass
     w = np.full(n, weight) * (rng.uniform(0.5, 1.5, n) if spread else 1)
-    return Events(np.arange(first, first + n), mass, w, rng.normal(size=(n, 2)).astype("f4"), np.zeros((n, 9), "f4"))
+    latent, posterior = rng.normal(size=(n, 2)).astype("f4"), np.zeros((n, 2, 2), "f4")
+    return Events(np.arange(first, first + n), mass, w, latent, np.zeros((n, 9), "f4"), posterior)
 
 
 BACKGROUND = {"yy": sample(4000, 0.1, 0), "ggf": sample(500, 0.01, 10_000, spread=True)}

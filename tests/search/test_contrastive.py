@@ -29,7 +29,9 @@ def events(n: int, total: float, first: int, mean: float, resonant: bool, seed: 
     mass = rng.normal(125, 1.6, n) if resonant else 105 - 40 * np.log(1 - u * (1 - np.exp(-55 / 40)))
     drift = 0 if resonant else 0.01 * (mass - 130)
     latent = rng.normal(0, 1, (n, 2)) + np.stack([mean + drift + np.zeros(n), np.full(n, mean)], 1)
-    return Events(np.arange(first, first + n), mass, np.full(n, total / n), latent.astype("f4"), np.zeros((n, 9), "f4"))
+    z = latent.astype("f4")
+    weight, point = np.full(n, total / n), np.stack([z, 0 * z], axis=1)
+    return Events(np.arange(first, first + n), mass, weight, z, np.zeros((n, 9), "f4"), point)
 
 
 @pytest.fixture(scope="module")

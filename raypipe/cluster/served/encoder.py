@@ -26,7 +26,7 @@ class ServedEncoder(mlflow.pyfunc.PythonModel):
         """Latent means of events."""
         return embed(
             self.encoder, np.asarray(model_input["objects"], np.float32), np.asarray(model_input["event"], np.float32)
-        )
+        )[0]
 
 
 mlflow.models.set_model(ServedEncoder())
