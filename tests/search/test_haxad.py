@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -70,7 +72,7 @@ def test_the_simplest_sufficient_family_is_chosen(tables, config):
     assert choose_family(tables, config) == "exp"
     u = np.random.default_rng(3).random(60_000)
     curved = tables.search["yy"].take(np.zeros(60_000, dtype=int))
-    bent = type(curved)(np.arange(60_000), 105 + 55 * u**2, curved.weight, curved.latent, curved.features)
+    bent = replace(curved, event_id=np.arange(60_000), mass=105 + 55 * u**2)
     assert choose_family(Tables(tables.search | {"yy": bent}, tables.higgs), config) != "exp"
 
 
