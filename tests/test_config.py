@@ -106,6 +106,17 @@ def test_every_number_says_where_it_comes_from():
     assert set(silent) <= {"search", "output", "seed"}
 
 
+@pytest.mark.parametrize(
+    "path",
+    sorted(p for name in ("contrastive", "haxad") for p in (ROOT / "configs" / name).rglob("*.yaml")),
+    ids=lambda p: f"{p.parent.name}/{p.stem}",
+)
+def test_search_configurations_are_valid(path):
+    config = load_config(path)
+    assert config.output.startswith("runs/")
+    assert config.physics_hash() == load_config(path, ["output=elsewhere"]).physics_hash()
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "multilepton").glob("*.yaml")), ids=lambda p: p.stem)
 def test_multilepton_configurations_load(path):
     assert load_config(path).search == "multilepton"
