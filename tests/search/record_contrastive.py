@@ -35,6 +35,33 @@ def null_of(rows: list[dict[str, Any]], point: float) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
+COMPARED = [
+    (("id", "cathode"), ("id", "idealised")), (("ip", "cathode"), ("id", "cathode")),
+    (("ep", "cathode"), ("background", "cathode")), (("ep", "cathode"), ("id", "cathode")),
+    (("id", "no_higgs"), ("id", "cathode")), (("raw", "cathode"), ("id", "cathode")),
+]  # fmt: skip
+"""Pairs of (embedding, method) whose SIC on the same pseudo-data sets are compared."""
+
+
+def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each pair, signal, strength and cut: ratio of the mean SIC, and their difference with its paired error."""
+    sic = {(r["embedding"], r["method"], r["signal"], r["strength"], r["working_point"], r["instance"]): r["sic"]
+           for r in rows if r["signal"] != NO_SIGNAL}  # fmt: skip
+    out = []
+    for one, other in COMPARED:
+        for signal, strength, point in sorted({k[2:5] for k in sic if k[:2] == one}):
+            both = [(v, sic[*other, *k[2:]]) for k, v in sic.items()
+                    if k[:5] == (*one, signal, strength, point) and (*other, *k[2:]) in sic]  # fmt: skip
+            if len(both) > 1:
+                a, b = np.array(both).T
+                out.append({
+                    "one": one, "other": other, "signal": signal, "strength": strength, "working_point": point,
+                    "instances": len(both), "ratio": float(a.mean() / b.mean()), "difference": float((a - b).mean()),
+                    "error": float((a - b).std(ddof=1) / len(both) ** 0.5),
+                })  # fmt: skip
+    return out
+
+
 def main(folder: Path) -> None:
     """Read summary and ledger of ``folder``; write the record and print its table."""
     summary = read_json(folder / "summary.json")
@@ -60,8 +87,12 @@ def main(folder: Path) -> None:
         "date": summary["date"], "versions": summary["versions"], "config_hash": summary["config_hash"],
         "code": summary["code"], "closure_auc": summary["closure_auc"], "instance_overlap": summary["instance_overlap"],
         "null": [null_of(rows, p) for p in points], "sculpting_p_values": sculpting, "results": entries,
+        "compared": compared(rows),
         "stage_seconds": summary["stage_seconds"],
     }  # fmt: skip
+    for c in record["compared"]:
+        print(f"{' '.join(c['one'])} / {' '.join(c['other'])}, {c['signal']} at {c['strength']:g}, "
+              f"{c['working_point']:.1%}: {c['ratio']:.2f} ({c['difference']:+.2f} ± {c['error']:.2f})")  # fmt: skip
     for null in filter(None, record["null"]):
         print({k: v for k, v in null.items() if k != "z"})
     print("closure", with_error(summary["closure_auc"], 4), "sculpting p", np.round(sculpting, 2))
