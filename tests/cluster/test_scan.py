@@ -72,7 +72,7 @@ def test_failed_trials_are_recorded_and_only_missing_ones_run(ray_local, config,
 
     # A change behind the background model makes new trials, and they find the model that was trained before.
     flows = {path: path.stat().st_mtime_ns for path in (tmp_path / "stages" / "flow").iterdir()}
-    assert len(flows) == 2
+    assert len(flows) == 1  # one pseudo-data set: the injection shares its flows (flow.share)
     changed = config.model_copy(update={"classifier": config.classifier.model_copy(update={"rounds": 40})})
     run(changed)
     assert sorted(ended) == [(0.0, "ok"), (2.0, "ok"), (500.0, "failed")]
