@@ -42,7 +42,7 @@ MADE_UP = Calibration(
 def config(*overrides: str):
     return load_config(CONFIG, ["pseudodata.luminosity=10", "scan.signals=[wn_150, zp_400]", "scan.strengths=[1, 2, 3]",
                                 "scan.instances=10", "scan.background_instances=40", "resources.cpus=2",
-                                *overrides])  # fmt: skip
+                                "flow.share=false", *overrides])  # fmt: skip
 
 
 def test_hours_cost_and_wall_time_by_hand():

@@ -59,7 +59,7 @@ def test_a_job_streams_its_log_and_tells_its_exit_code_and_strangers_are_refused
 
     entry = f"cd {ROOT} && {sys.executable} jobs/scan.py --config configs/none.yaml"
     ask(cluster, "", {"entrypoint": entry, "submission_id": "raypipe-bad-1"})
-    record = ended(cluster, "raypipe-bad-1", 60)
+    record = ended(cluster, "raypipe-bad-1", 180)
     assert (record["status"], record["driver_exit_code"]) == ("FAILED", 2)
     assert "configs/none.yaml: no such configuration file" in ask(cluster, "raypipe-bad-1/logs")["logs"]
 
