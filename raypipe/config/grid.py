@@ -7,15 +7,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from raypipe.config.base import Section
+
+
+def _fractions(values: list[float]) -> list[float]:
+    bad = [v for v in values if not 0 < v < 1]
+    if bad:
+        raise ValueError(f"working point {bad[0]} is not between 0 and 1")
+    return values
+
+
+WorkingPoints = Annotated[list[float], AfterValidator(_fractions)]
 
 
 class Selection(Section):
     """The cut on the classifier score and how its outcome is judged."""
 
-    working_points: list[float] = Field(min_length=1)
+    working_points: WorkingPoints = Field(min_length=1)
     """Background-template efficiencies in the SR, the first is quoted. [derived bounds 1.2 % and 0.32 %; default]"""
     target: float = Field(5.0, gt=0)
     """Significance after the cut that a required injection must reach. [default: discovery; the paper's is lost]"""
@@ -25,14 +35,6 @@ class Selection(Section):
     """Relative uncertainty of the simulated Higgs yield. [default]"""
     sideband_calibration: bool = True
     """Scale the template after the cut by data over template in the sidebands, with its uncertainty. [default]"""
-
-    @field_validator("working_points")
-    @classmethod
-    def _fractions(cls, values: list[float]) -> list[float]:
-        bad = [v for v in values if not 0 < v < 1]
-        if bad:
-            raise ValueError(f"working point {bad[0]} is not between 0 and 1")
-        return values
 
 
 EMBEDDINGS = Literal["id", "ip", "ep", "background", "raw"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from raypipe.config.base import Section
 from raypipe.config.classify import WEAK_SIGNAL
+from raypipe.config.grid import WorkingPoints
 from raypipe.config.read import Column, Columns, Source
 from raypipe.config.resources import Resources
 from raypipe.config.sections import Classifier, Flow, MassFit, MassWindow
@@ -57,18 +58,10 @@ class Preprocess(Section):
 class TableSelection(Section):
     """The cut on the classifier score and how its outcome is judged."""
 
-    working_points: list[float] = Field(min_length=1)
+    working_points: WorkingPoints = Field(min_length=1)
     """Background-template efficiencies in the SR, the first is quoted. [default]"""
     sideband_calibration: bool = True
     """Scale the template after the cut by data over template in the sidebands, with its uncertainty. [default]"""
-
-    @field_validator("working_points")
-    @classmethod
-    def _fractions(cls, values: list[float]) -> list[float]:
-        bad = [v for v in values if not 0 < v < 1]
-        if bad:
-            raise ValueError(f"working point {bad[0]} is not between 0 and 1")
-        return values
 
 
 class TableConfig(Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import brentq
@@ -10,7 +12,9 @@ from scipy.stats import norm
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.events.latents import Events
-from raypipe.search.contrastive import Tables, prepare_tables, search
+from raypipe.fit.encoder import drawn
+from raypipe.search.contrastive import Tables, draw_case, prepare_tables, search
+from raypipe.search.methods import Means, background_flow
 from raypipe.search.result import NO_SIGNAL, Trial, trial_grid
 
 OVERRIDES = [
@@ -134,3 +138,30 @@ def test_grid_and_keys():
     assert Trial("a", 1.0, 0).key({"x": 2}) not in keys
     # An input that is called as a part of the trial is (the section `embedding`) must not hide it.
     assert Trial("a", 1.0, 0, "id").key({"embedding": 1}) != Trial("a", 1.0, 0, "raw").key({"embedding": 1})
+
+
+def test_flows_redraw_what_has_a_width(tables, config):
+    """With `flow.redraw` the flows learn the posteriors: points leave them as they are, widths change them."""
+    data = draw_case(tables, config, Trial(NO_SIGNAL, 0.0, 0))
+    wide = data.data.events.posterior.copy()
+    wide[:, 1] = 1.0
+    wider = replace(data, data=replace(data.data, events=replace(data.data.events, posterior=wide)))
+    density = {}
+    for case, name in ((data, "points"), (wider, "widths")):
+        for redraw in (True, False):
+            given = config.model_copy(update={"flow": config.flow.model_copy(update={"redraw": redraw})})
+            flow = background_flow(case, given, 5, Means())[0]
+            density[name, redraw] = flow.sample(np.full(2000, 110.0), np.random.default_rng(1)).std(0)
+    assert density["points", True] == pytest.approx(density["points", False], rel=0.02)
+    assert density["widths", False] == pytest.approx(density["points", False], rel=1e-6)
+    assert (density["widths", True] > 1.2 * density["points", True]).all()  # unit Gaussians become sqrt(2) wide
+
+
+def test_latents_are_drawn_from_their_posteriors():
+    posterior = np.array([[[1.0, -2.0], [0.5, 3.0]]], np.float32)
+    latent, kept = drawn(posterior, np.array([[2.0, -1.0]]))
+    assert latent.tolist() == [[2.0, -5.0]]
+    assert (kept == posterior).all()
+    latent, kept = drawn(posterior, None)
+    assert latent.tolist() == [[1.0, -2.0]]
+    assert kept.tolist() == [[[1.0, -2.0], [0.0, 0.0]]]
