@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,20 +37,32 @@ def curve(rows: Rows, quantity: str, way: tuple[str, str], signal: str, point: f
     return np.array(out).reshape(-1, 3)
 
 
+COLUMNS = 5
+"""Signals beside each other in a figure; more go below, so that a page can show them."""
+
+
 def sic_by_strength(rows: Rows, points: Sequence[float]) -> Figure:
-    """SIC at each working point (rows) for each signal (columns) against the injected strength."""
+    """SIC against the injected strength: a panel for each signal and working point, those of a signal in one column."""
     signals, ways = _signals(rows), _ways(rows)
-    figure, axes = new_figure(len(signals), len(points), 4.4, 3.4)
-    for i, point in enumerate(points):
-        for j, signal in enumerate(signals):
-            axis = np.reshape(axes, (len(points), len(signals)))[i, j]
+    columns = min(COLUMNS, len(signals))
+    blocks = math.ceil(len(signals) / columns)
+    figure, axes = new_figure(columns, blocks * len(points), 4.4, 3.4)
+    grid = np.reshape(axes, (blocks, len(points), columns))
+    for number, signal in enumerate(signals):
+        for i, point in enumerate(points):
+            axis = grid[number // columns, i, number % columns]
             for colour, way in zip(_colours(len(ways)), ways, strict=True):
                 x, y, e = curve(rows, "sic", way, signal, point).T
                 axis.errorbar(x, y, np.nan_to_num(e), marker="o", ms=4, lw=1.2, color=colour, label=" ".join(way))
+            axis.margins(y=0.15)
             axis.set(
-                title=f"{signal}, cut at {point:.1%}", xlabel=r"injected $S/\sqrt{B}$", ylabel="SIC", ylim=(0, None)
-            )
-    np.ravel(axes)[0].legend(fontsize=7)
+                title=f"{signal}, cut at {point:.1%}", xlabel=r"injected $S/\sqrt{B}$", ylabel="SIC", ylim=(0, None),
+                xlim=(0, 1.1 * max(r["strength"] for r in rows)),
+            )  # fmt: skip
+    for number in range(len(signals), blocks * columns):
+        for i in range(len(points)):
+            grid[number // columns, i, number % columns].axis("off")
+    grid[0, 0, 0].legend(fontsize=7)
     return figure
 
 
