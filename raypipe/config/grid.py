@@ -26,7 +26,7 @@ class Selection(Section):
     """The cut on the classifier score and how its outcome is judged."""
 
     working_points: WorkingPoints = Field(min_length=1)
-    """Background-template efficiencies in the SR, the first is quoted. [derived bounds 1.2 % and 0.32 %; default]"""
+    """Background efficiencies in the SR, the first is quoted. [derived bounds 1.2 % and 0.32 %; default]"""
     target: float = Field(5.0, gt=0)
     """Significance after the cut that a required injection must reach. [default: discovery; the paper's is lost]"""
     include_higgs: bool = True
@@ -34,7 +34,8 @@ class Selection(Section):
     higgs_uncertainty: float = Field(0.1, ge=0)
     """Relative uncertainty of the simulated Higgs yield. [default]"""
     sideband_calibration: bool = True
-    """Scale the template after the cut by data over template in the sidebands, with its uncertainty. [default]"""
+    """Know the background by held-out sideband data: cut at that share of them and of the simulated Higgs (else: of
+    the template), and scale the template after the cut by data over template, with its uncertainty. [default]"""
 
 
 EMBEDDINGS = Literal["id", "ip", "ep", "background", "raw"]

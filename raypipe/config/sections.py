@@ -192,6 +192,9 @@ class Flow(Section):
     """Hidden features of a layer. [default]"""
     blocks: int = Field(2, ge=1)
     """Residual blocks of a layer. [default]"""
+    mixing: Literal["reverse", "rotate"] = "reverse"
+    """What lies between two layers: the dimensions in reversed order, or in a random rotation, which serves latent
+    spaces, whose axes mean nothing (not `raw` features, whose axes do). [default]"""
     epochs: int = Field(100, ge=1)
     """Largest number of epochs. [default]"""
     patience: int = Field(20, ge=1)

@@ -59,9 +59,10 @@ class TableSelection(Section):
     """The cut on the classifier score and how its outcome is judged."""
 
     working_points: WorkingPoints = Field(min_length=1)
-    """Background-template efficiencies in the SR, the first is quoted. [default]"""
+    """Background efficiencies in the SR, the first is quoted. [default]"""
     sideband_calibration: bool = True
-    """Scale the template after the cut by data over template in the sidebands, with its uncertainty. [default]"""
+    """Know the background by held-out sideband data wherever there are some: cut at that share of them (else: of the
+    template), and scale the template after the cut by data over template, with its uncertainty. [default]"""
 
 
 class TableConfig(Section):

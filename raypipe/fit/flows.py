@@ -32,7 +32,7 @@ class ConditionalFlow:
 
     ensemble: FlowEnsemble
     shape: dict[str, Any]
-    """layers, hidden, blocks, transform, bins: what `FlowEnsemble` needs to be built again."""
+    """layers, hidden, blocks, transform, bins, mixing: what `FlowEnsemble` needs to be built again."""
     mean: np.ndarray
     std: np.ndarray
     mass_low: float
@@ -156,7 +156,7 @@ def fit_flows(
     if not np.isfinite(latents).all():
         row, column = np.argwhere(~np.isfinite(latents))[0]
         raise UserError(f"latents, row {row}, dimension {column}: {latents[row, column]} is not finite")
-    shape = config.model_dump(include={"layers", "hidden", "blocks", "transform", "bins"})
+    shape = config.model_dump(include={"layers", "hidden", "blocks", "transform", "bins", "mixing"})
     mean, std = latents.mean(0, dtype=np.float64), latents.std(0, dtype=np.float64) + 1e-9
     members = config.members
     ensemble = FlowEnsemble(

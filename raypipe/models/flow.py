@@ -24,15 +24,18 @@ TAIL_BOUND = 5.0
 
 
 def build_maf(
-    features: int, *, layers: int, hidden: int, blocks: int, transform: str = "affine", bins: int = 8
-) -> nn.Module:
+    features: int, *, layers: int, hidden: int, blocks: int, transform: str = "affine", bins: int = 8,
+    mixing: str = "reverse",
+) -> nn.Module:  # fmt: skip
     """One conditional MAF of ``features`` dimensions given one number: an `nflows.flows.Flow`.
 
     ``transform`` is what a layer does to each dimension given the earlier ones: an ``affine`` map, or a
     rational-quadratic ``spline`` of ``bins`` pieces, which follows several clusters where an affine map leaves bridges.
 
-    Permutations reverse the order between layers: unlike random ones they are the same for all members, as stacking
-    needs. nflows' LU layers are avoided (deprecated kernels, wrong device on CUDA).
+    Between layers the order of the dimensions is reversed (``mixing="reverse"``), or they are turned at random
+    (``"rotate"``): a fixed orthogonal matrix, for spaces whose axes mean nothing. Random permutations would not be the
+    same for all members, as stacking needs; matrices stack. nflows' LU layers are avoided (deprecated kernels, wrong
+    device on CUDA).
     """
     from nflows.distributions.normal import StandardNormal
     from nflows.flows.base import Flow
@@ -40,13 +43,14 @@ def build_maf(
     from nflows.transforms.base import CompositeTransform
     from nflows.transforms.permutations import ReversePermutation
 
+    from raypipe.models.rotation import Rotation
     from raypipe.models.spline import SplineAutoregressive
 
     sizes = {"features": features, "hidden_features": hidden, "context_features": 1, "num_blocks": blocks}
     transforms: list[nn.Module] = []
     for layer in range(layers):
         if layer:
-            transforms.append(ReversePermutation(features))
+            transforms.append(Rotation(features) if mixing == "rotate" else ReversePermutation(features))
         if transform == "spline":
             transforms.append(SplineAutoregressive(**sizes, num_bins=bins, tails="linear", tail_bound=TAIL_BOUND))
         else:
@@ -83,7 +87,7 @@ class FlowEnsemble(nn.Module):
     """M flows with stacked parameters (M, ...).
 
     Args:
-        features: dimensions; shape: layers, hidden, blocks, transform and bins (see `raypipe.config.Flow`).
+        features: dimensions; shape: layers, hidden, blocks, transform, bins and mixing (see `raypipe.config.Flow`).
         seeds: one initialisation seed a member; a member's start depends on its own seed alone.
 
     Attributes:
@@ -137,13 +141,13 @@ class FlowEnsemble(nn.Module):
             return self._map(self._forward, x, context)
         if torch.is_grad_enabled():
             return self._stacked(x, context)[0]
-        return maf_stack.noise_of(x, context, self.shape, self._masks(), self._ordered())
+        return maf_stack.noise_of(x, context, self.shape, self._masks(), self._turns(), self._ordered())
 
     def inverse(self, noise: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Samples from standard-normal noise: (M, n, d), (M, n, 1) -> (M, n, d)."""
         if not self._by_hand(noise) or torch.is_grad_enabled():
             return self._map(self._inverse, noise, context)
-        return maf_stack.inverse(noise, context, self.shape, self._masks(), self._ordered())
+        return maf_stack.inverse(noise, context, self.shape, self._masks(), self._turns(), self._ordered())
 
     def _by_hand(self, x: torch.Tensor) -> bool:
         """On CPUs the hand-written form is the faster; a GPU's kernels are better served by the mapped one."""
@@ -151,7 +155,8 @@ class FlowEnsemble(nn.Module):
 
     def _stacked(self, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         parameters = self._ordered()
-        return StackedFlow.apply(x, context, self.shape, self._masks(), torch.is_grad_enabled(), *parameters)
+        keep = torch.is_grad_enabled()
+        return StackedFlow.apply(x, context, self.shape, self._masks(), self._turns(), keep, *parameters)
 
     def _ordered(self) -> list[torch.Tensor]:
         own = dict(self.named_parameters())
@@ -159,6 +164,12 @@ class FlowEnsemble(nn.Module):
 
     def _masks(self) -> Masks:
         return Masks.of({name: getattr(self, key) for key, name in self._names.items()})
+
+    def _turns(self) -> list[torch.Tensor] | None:
+        """For each step between two layers a matrix (M, d, d); None where the order is reversed."""
+        own = dict(self.named_buffers())
+        found = [own[key] for key, name in self._names.items() if name.endswith(".matrix")]
+        return found or None
 
     def _map(self, module: nn.Module, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         def one(state: dict[str, torch.Tensor], xs: torch.Tensor, cs: torch.Tensor) -> torch.Tensor:

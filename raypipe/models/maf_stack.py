@@ -34,12 +34,18 @@ TILE = 1024
 SHARE = 8192
 """Events of a member that a thread takes at a time through the compiled kernel."""
 
+Turns = Sequence[torch.Tensor] | None
+"""What lies between two layers: a matrix (M, d, d) for each such step, or nothing where the order is reversed."""
+
 
 class StackedFlow(torch.autograd.Function):
-    """(x (M, n, d), context (M, n, 1), shape, masks, keep, *parameters) -> noise (M, n, d), log-determinant (M, n)."""
+    """(x (M, n, d), context (M, n, 1), shape, masks, turns, keep, *parameters) -> noise (M, n, d), log-det (M, n)."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, context: torch.Tensor, shape: Shape, masks: Masks, keep: bool, *parameters):
+    def forward(
+        ctx: Any, x: torch.Tensor, context: torch.Tensor, shape: Shape, masks: Masks, turns: Turns, keep: bool,
+        *parameters,
+    ):  # fmt: skip
         layers = layers_of(shape, masks, parameters, None)
         rows, c = x.mT.contiguous(), _context(context)
         noise, logs = torch.empty_like(rows), x.new_zeros(x.shape[:2])
@@ -49,9 +55,9 @@ class StackedFlow(torch.autograd.Function):
         def one(index: int) -> None:
             part = groups[index]
             value = rows[part]
-            for layer in layers:
-                if layer is not layers[0]:
-                    value = value.flip(1)
+            for at, layer in enumerate(layers):
+                if at:
+                    value = _mix(value, turns, at, part)
                 value, log, save = forward_layer(shape, layer.members(part), value, c[part])
                 logs[part] += log
                 if keep:
@@ -59,13 +65,13 @@ class StackedFlow(torch.autograd.Function):
             noise[part] = value
 
         run_all(one, len(groups))
-        ctx.state = (shape, masks, layers, c, groups, kept, [p.shape for p in parameters])
+        ctx.state = (shape, masks, turns, layers, c, groups, kept, [p.shape for p in parameters])
         return noise.mT, logs
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g_noise: torch.Tensor, g_logs: torch.Tensor):
-        shape, masks, layers, c, groups, kept, shapes = ctx.state
+        shape, masks, turns, layers, c, groups, kept, shapes = ctx.state
         g_rows, g_logs = g_noise.mT.contiguous(), g_logs.contiguous()
         gx = torch.empty_like(g_rows)
         gradients = [g_rows.new_empty(size) for size in shapes]
@@ -86,22 +92,31 @@ class StackedFlow(torch.autograd.Function):
                     else:
                         torch.mul(value, m, out=out[part])
                 if at:
-                    g = g.flip(1)
+                    g = _mix(g, turns, at, part, back=True)
             gx[part] = g
 
         run_all(one, len(groups))
-        return gx.mT, None, None, None, None, *gradients
+        return gx.mT, None, None, None, None, None, *gradients
+
+
+def _mix(value: torch.Tensor, turns: Turns, at: int, part: slice, back: bool = False) -> torch.Tensor:
+    """(m, d, n) from the layer before ``at`` to the next, or ``back``, which is also the way of a gradient."""
+    if turns is None:
+        return value.flip(1)
+    matrix = turns[at - 1][part]
+    return torch.bmm(matrix.mT if back else matrix, value)
 
 
 @torch.no_grad()
 def inverse(
-    noise: torch.Tensor, context: torch.Tensor, shape: Shape, masks: Masks, parameters: Sequence[torch.Tensor]
-) -> torch.Tensor:
+    noise: torch.Tensor, context: torch.Tensor, shape: Shape, masks: Masks, turns: Turns,
+    parameters: Sequence[torch.Tensor],
+) -> torch.Tensor:  # fmt: skip
     """Samples (M, n, d) from noise (M, n, d) at masses (M, n, 1)."""
     degrees, order = masks.degrees.sort(stable=True)
     ends = [int((degrees <= i).sum()) for i in range(shape.features)]
     layers = layers_of(shape, masks, parameters, order)
-    if shape.transform == "affine" and native.maf(noise.dtype) is not None:
+    if _compiled(shape, turns, noise):
         return _affine(noise, context, shape, ends, layers, True)
     out = torch.empty_like(noise)
     parts = [(group, slice(start, start + TILE)) for group in _groups(noise[:, :TILE], len(order))
@@ -111,10 +126,10 @@ def inverse(
         part, events = parts[index]
         value, c = noise[part, events].mT, _context(context[part, events])
         work = [value.new_empty(len(value), len(order), value.shape[2]) for _ in range(1 + 2 * shape.blocks)]
-        for layer in reversed(layers):
-            value = inverse_layer(shape, layer.members(part), ends, value, c, work)
-            if layer is not layers[0]:
-                value = value.flip(1)
+        for at in reversed(range(shape.layers)):
+            value = inverse_layer(shape, layers[at].members(part), ends, value, c, work)
+            if at:
+                value = _mix(value, turns, at, part, back=True)
         out[part, events] = value.mT
 
     run_all(one, len(parts))
@@ -123,14 +138,20 @@ def inverse(
 
 @torch.no_grad()
 def noise_of(
-    x: torch.Tensor, context: torch.Tensor, shape: Shape, masks: Masks, parameters: Sequence[torch.Tensor]
-) -> torch.Tensor:
+    x: torch.Tensor, context: torch.Tensor, shape: Shape, masks: Masks, turns: Turns,
+    parameters: Sequence[torch.Tensor],
+) -> torch.Tensor:  # fmt: skip
     """The noise (M, n, d) that samples (M, n, d) come from: `StackedFlow` without gradient and determinant."""
-    if shape.transform != "affine" or native.maf(x.dtype) is None:
-        return StackedFlow.apply(x, context, shape, masks, False, *parameters)[0]
+    if not _compiled(shape, turns, x):
+        return StackedFlow.apply(x, context, shape, masks, turns, False, *parameters)[0]
     degrees, order = masks.degrees.sort(stable=True)
     ends = [int((degrees <= i).sum()) for i in range(shape.features)]
     return _affine(x, context, shape, ends, layers_of(shape, masks, parameters, order), False)
+
+
+def _compiled(shape: Shape, turns: Turns, values: torch.Tensor) -> bool:
+    """Whether maf.c knows these layers: affine ones in alternating order."""
+    return shape.transform == "affine" and turns is None and native.maf(values.dtype) is not None
 
 
 def _affine(

@@ -88,8 +88,10 @@ def search(
         threads, device, stage: see `raypipe.search.methods.Means`.
     """
     started = time.perf_counter()
-    if trial.embedding == "raw":  # their axes mean something
-        config = config.model_copy(update={"classifier": config.classifier.model_copy(update={"rotate": False})})
+    if trial.embedding == "raw":  # their axes mean something, and they know the mass
+        kept = {"classifier": config.classifier.model_copy(update={"rotate": False}),
+                "flow": config.flow.model_copy(update={"mixing": "reverse", "mass_scale": 1.0})}  # fmt: skip
+        config = config.model_copy(update=kept)
     encoders = [tables] if isinstance(tables, Tables) else list(tables)
     here = ("search", trial.signal, repr(trial.strength), trial.instance)
     seed = seeds.integer(config.seed, *here, bits=62)

@@ -21,6 +21,7 @@ from raypipe.events.latents import Events
 from raypipe.events.pseudodata import PseudoData
 from raypipe.fit.classifier import FoldScores, ensemble_scores
 from raypipe.fit.flows import ConditionalFlow, fit_flows_once
+from raypipe.search.counting import background_percentiles
 from raypipe.search.result import Stage
 from raypipe.search.template import Template, build_template
 from raypipe.stats.roc import background_percentile
@@ -113,6 +114,8 @@ def cathode(case: Case, config: Config, seed: int, means: Means) -> Judged:
         seed=seeds.integer(seed, "classifier"), threads=means.threads, others=others, homes=template.homes,
         background=template.training,
     )  # fmt: skip
+    if config.selection.sideband_calibration:
+        scores = [background_percentiles(s, template) for s in scores]
     clock = {"flow": fitted - start, "sampling": sampled - fitted, "classifier": time.perf_counter() - sampled}
     return Judged(template, scores, None if key else flow.state(), key, clock)
 

@@ -16,7 +16,7 @@ from raypipe.events.regions import in_sidebands, in_signal_region
 from raypipe.fit.classifier import FoldScores, Mapper, out_of_fold_scores
 from raypipe.fit.flows import MIN_EVENTS, fit_flows
 from raypipe.fit.preprocess import Scaler, fit_scaler
-from raypipe.search.counting import counting_row
+from raypipe.search.counting import background_percentiles, counting_row
 from raypipe.search.result import Result
 from raypipe.search.template import Template, build_template
 from raypipe.stats.roc import max_sic, sic, weighted_auc
@@ -35,7 +35,7 @@ class EventScores:
     score: np.ndarray
     """Mean out-of-fold log-odds of data against background."""
     percentile: np.ndarray
-    """Share of the background template that looks at least as data-like."""
+    """Share of the background that looks at least as data-like."""
     label: np.ndarray | None
 
 
@@ -71,6 +71,8 @@ def search_table(
         homes=template.homes, background=template.training or None, mapper=mapper,
     )  # fmt: skip
     clock = made.clock | {"seconds_classifier": time.perf_counter() - now}
+    if others and template.sideband is not None:
+        scores = background_percentiles(scores, template)
     labels = np.r_[np.ones(int(inside.sum()), bool), np.zeros(len(template.latent), bool)]
     closeness = weighted_auc(
         -np.r_[scores.data, scores.template], labels, np.r_[np.ones(int(inside.sum())), template.weight]

@@ -13,6 +13,8 @@ from raypipe.models.flow import TAIL_BOUND, FlowEnsemble, build_maf
 SHAPES = {
     "affine": {"layers": 3, "hidden": 17, "blocks": 2, "transform": "affine", "bins": 4},
     "spline": {"layers": 3, "hidden": 17, "blocks": 2, "transform": "spline", "bins": 5},
+    "turned": {"layers": 3, "hidden": 17, "blocks": 2, "transform": "spline", "bins": 5, "mixing": "rotate"},
+    "turned affine": {"layers": 3, "hidden": 17, "blocks": 1, "transform": "affine", "bins": 5, "mixing": "rotate"},
     "two bins": {"layers": 1, "hidden": 8, "blocks": 1, "transform": "spline", "bins": 2},
 }
 
@@ -24,6 +26,9 @@ def ensemble(shape: dict, features: int = 4, members: int = 3) -> FlowEnsemble:
     with torch.no_grad():
         for p in flows.parameters():
             p.add_(0.15 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+        for matrix in flows._turns() or []:  # made in single precision; here as orthogonal as doubles can be
+            q, r = torch.linalg.qr(matrix)
+            matrix.copy_(q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None])
     return flows
 
 
@@ -111,6 +116,16 @@ def test_noise_without_gradient_is_that_with_it_and_what_the_inverse_takes_back(
     torch.testing.assert_close(single.noise(x.float(), c.float()).double(), noise, rtol=1e-4, atol=1e-4)
 
 
+def test_members_are_turned_by_rotations_of_their_own():
+    flows = ensemble(SHAPES["turned"])
+    turns = flows._turns()
+    assert [t.shape for t in turns] == [(3, 4, 4)] * 2  # between three layers
+    every = torch.cat(turns)
+    torch.testing.assert_close(every @ every.mT, torch.eye(4, dtype=torch.float64).expand(6, 4, 4), rtol=0, atol=1e-12)
+    assert torch.cdist(every.flatten(1), every.flatten(1)).add(9 * torch.eye(6)).min() > 0.1
+    assert ensemble(SHAPES["spline"])._turns() is None
+
+
 def test_paper_size_affine_layers_equal_those_of_nflows():
     flows = ensemble({"layers": 6, "hidden": 64, "blocks": 2, "transform": "affine", "bins": 8}, 6, 2)
     flow = build_maf(6, layers=6, hidden=64, blocks=2).double()
@@ -126,7 +141,7 @@ def test_paper_size_affine_layers_equal_those_of_nflows():
             torch.testing.assert_close(noise[m], theirs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["affine", "spline"])
+@pytest.mark.parametrize("name", ["affine", "spline", "turned"])
 def test_threads_change_no_bit(monkeypatch, name):
     monkeypatch.setattr(maf_stack, "GROUP", 1)  # a group a member
     monkeypatch.setattr(maf_stack, "SHARE", 64)
