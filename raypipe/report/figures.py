@@ -106,7 +106,7 @@ def masses(arrays: Arrays, config: Config, title: str) -> Figure:
         axis.set(xlabel=r"$m_{\gamma\gamma}$ [GeV]", ylabel=f"events / {np.diff(edges)[0]:g} GeV", ylim=(0, None))
     before.plot((edges[:-1] + edges[1:]) / 2, arrays["mass_fit"], color=COLOURS["fit"], label="sideband fit")
     before.set_title(f"before: {title}")
-    after.set_title(f"after the cut at {config.selection.working_points[0]:.2%} of the template")
+    after.set_title(f"after the cut at {config.selection.working_points[0]:.2%} of the background")
     before.legend(fontsize=7)
     return figure
 

@@ -16,6 +16,7 @@ from raypipe.fit.encoder import drawn
 from raypipe.search.contrastive import Tables, draw_case, prepare_tables, search
 from raypipe.search.methods import Means, background_flow
 from raypipe.search.result import NO_SIGNAL, Trial, trial_grid
+from tests.conftest import ROOT
 
 OVERRIDES = [
     "pseudodata.luminosity=10", "pseudodata.background=[yy, ggf]", "scan.signals=[wn_150]",
@@ -40,8 +41,6 @@ def events(n: int, total: float, first: int, mean: float, resonant: bool, seed: 
 
 @pytest.fixture(scope="module")
 def config():
-    from tests.conftest import ROOT
-
     return load_config(ROOT / "configs/contrastive/laptop.yaml", OVERRIDES)
 
 
@@ -117,6 +116,19 @@ def test_same_trial_same_bits(tables, config, signal_rows):
         return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows]
 
     assert repr(physics(again)) == repr(physics(signal_rows))  # NaN is not equal to itself
+
+
+def test_raw_features_keep_their_axes_and_their_mass(tables, config):
+    """What serves a latent space whose axes mean nothing, and that does not know the mass, is undone for them."""
+    latent = ["classifier.rotate=true", "flow.mixing=rotate", "flow.mass_scale=0.1"]
+    plain = ["classifier.rotate=false", "flow.mixing=reverse", "flow.mass_scale=1"]
+    rows = []
+    for settings, embedding in ((latent, "raw"), (plain, "id"), (latent, "id")):
+        given = load_config(ROOT / "configs/contrastive/laptop.yaml", [*OVERRIDES, *settings])
+        rows.append(search(tables, given, Trial("wn_150", 2.0, 0, embedding)).rows[0])
+    raw, axes, turned = ((row["n_after"], row["kappa"], row["expected_after"], row["sic"]) for row in rows)
+    assert raw == axes
+    assert raw != turned
 
 
 def test_template_and_data_errors_are_told(latents, config):
