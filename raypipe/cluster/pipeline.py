@@ -194,7 +194,10 @@ class Run:
 
     def report(self, trials: dict[str, Trial] | None = None) -> dict[str, Any]:
         """Stage 4: figures, page, ``summary.json`` and the MLflow run, from what is on disk."""
-        folder = self.folder / "encoder"
+        groups = sample_groups()
+        names = dict.fromkeys(representation(trial, groups) for trial in grid_of(self.config))
+        # Without `id` (whose table the raw features share) the first encoder of the grid is shown.
+        folder = self.encoder_folder("id" if {"id", "raw"} & set(names) else next(iter(names)), 0)
         found, latents = load_encoder(folder), embedding.load_latents(folder)
         if found is None or latents is None:
             raise UserError(f"{self.folder}: nothing to report yet (run `raypipe scan` first)")
