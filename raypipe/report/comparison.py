@@ -54,10 +54,10 @@ def sic_by_strength(rows: Rows, points: Sequence[float]) -> Figure:
             for colour, way in zip(_colours(len(ways)), ways, strict=True):
                 x, y, e = curve(rows, "sic", way, signal, point).T
                 axis.errorbar(x, y, np.nan_to_num(e), marker="o", ms=4, lw=1.2, color=colour, label=" ".join(way))
-            axis.margins(y=0.15)
+            top = axis.dataLim.ymax  # with error bars; margins are a share of the spread, which a single strength lacks
             axis.set(
-                title=f"{signal}, cut at {point:.1%}", xlabel=r"injected $S/\sqrt{B}$", ylabel="SIC", ylim=(0, None),
-                xlim=(0, 1.1 * max(r["strength"] for r in rows)),
+                title=f"{signal}, cut at {point:.1%}", xlabel=r"injected $S/\sqrt{B}$", ylabel="SIC",
+                ylim=(0, 1.15 * top if np.isfinite(top) else None), xlim=(0, 1.1 * max(r["strength"] for r in rows)),
             )  # fmt: skip
     for number in range(len(signals), blocks * columns):
         for i in range(len(points)):
