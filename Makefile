@@ -7,10 +7,10 @@ CONFIG ?= configs/contrastive/laptop.yaml
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench demo smoke test test-slow chaos lint format doctor clean study-multilepton study-contrastive study-haxad study-stats
+.PHONY: help install bench demo smoke test test-slow chaos lint format doctor clean study-multilepton study-contrastive study-figures study-haxad study-stats
 
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
@@ -36,6 +36,12 @@ test-slow: install ## Run the long statistical studies
 study-contrastive: install ## Paper C beside its comparisons (over an hour; resumes), and its record
 	$(BIN)/raypipe scan --config configs/contrastive/study.yaml
 	$(BIN)/python -m tests.search.record_contrastive runs/study-contrastive
+
+study-figures: install ## Paper C's figures 4 to 7 at full grids (over two hours; resumes), and their record
+	for f in fig4_in_distribution fig5_interpolation fig6_extrapolation fig7_required_injection; do \
+		$(BIN)/raypipe scan --config configs/contrastive/figures/$$f.yaml || exit 1; \
+	done
+	$(BIN)/python -m tests.search.record_figures runs/figures
 
 study-haxad: install ## Paper A: false positives, linearity, benchmarks (an hour; resumes), and its record
 	$(BIN)/raypipe scan --config configs/haxad/laptop.yaml

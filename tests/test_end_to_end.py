@@ -39,7 +39,7 @@ def start(command: str, output: Path, *extra: str, tiny: bool = True) -> subproc
     arguments = [sys.executable, "-m", "raypipe.cli", command, "--config", str(CONFIG), "--output", str(output)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
     return subprocess.Popen(
-        [*arguments, *extra, *(TINY if tiny else [])], cwd=ROOT, env=environment, text=True,
+        [*arguments, *(TINY if tiny else []), *extra], cwd=ROOT, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
 
@@ -221,6 +221,23 @@ def test_killed_scan_goes_on_and_one_worker_gives_the_bits_of_two(finished, tmp_
     assert done.returncode == 0, done.stderr[-3000:]
     assert {f: f.stat().st_mtime_ns for f in kept} == kept
     assert ledger(other) == ledger(output)
+
+
+def test_scan_with_another_encoder_alone_has_a_report(finished, tmp_path):
+    """Without the embedding ``id`` the report shows the encoder there is; two strengths make required injections."""
+    output, _ = finished
+    other = tmp_path / "background"
+    shutil.copytree(output / "events", other / "events")
+    done = run("scan", other, "--json", "tracking.enabled=false", "scan.embeddings=[background]",
+               "scan.signals=[wn_150]", "scan.background_instances=0", "scan.strengths=[2.0, 3.0]")  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = json.loads(done.stdout)
+    assert [(e["embedding"], e["strength"]) for e in summary["results"]] == [("background", 2.0), ("background", 3.0)]
+    assert [(e["signal"], e["working_point"]) for e in summary["required"]] == [("wn_150", 0.05), ("wn_150", 0.02)]
+    assert not (other / "encoder").exists()
+    page = (other / "report.html").read_text()
+    assert "S/√B for 5σ, cut at 2.0%" in page
+    assert (other / "figures" / "required.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_single_search_is_the_same_trial(finished):

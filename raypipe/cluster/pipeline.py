@@ -211,8 +211,9 @@ class Run:
         with self.timed("report"):
             summary = self._summary(rows, trials)
             figures = make_all(
-                self.config, trials, rows, book.arrays, history, summary["results"], self.folder / "figures"
-            )
+                self.config, trials, rows, book.arrays, history, summary["results"], summary["required"],
+                self.folder / "figures",
+            )  # fmt: skip
             write_json(self.folder / "summary.json", summary)
             write_page(self.folder / "report.html", summary, self.config, dataset.read_manifest(self.events), figures)
         with self.timed("mlflow"):
@@ -238,8 +239,8 @@ class Run:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         return build_summary(
-            rows, working_point=self.config.selection.working_points[0], stages=self.times(),
-            peak_rss_gib=max(self.peak(), self.memory.peak_gib), provenance=provenance,
+            rows, working_point=self.config.selection.working_points[0], target=self.config.selection.target,
+            stages=self.times(), peak_rss_gib=max(self.peak(), self.memory.peak_gib), provenance=provenance,
         )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from raypipe.config import Config
 from raypipe.report.style import new_figure
 from raypipe.search.result import NO_SIGNAL
 from raypipe.stats.significance import mean_and_error
@@ -79,43 +78,80 @@ def crossing(strengths: np.ndarray, significances: np.ndarray, target: float) ->
     return float(x[k - 1] + (target - y[k - 1]) / (y[k] - y[k - 1]) * (x[k] - x[k - 1]))
 
 
-def required_table(rows: Rows, point: float, target: float) -> list[dict[str, Any]]:
-    """For each signal and way, the injected strength at which the mean significance after the cut reaches a target."""
+def required_strength(rows: Rows, way: tuple[str, str], signal: str, point: float, target: float) -> np.ndarray:
+    """Strengths at which the mean significance after the cut reaches ``target``: of all instances, then without each.
+
+    The (1 + instances,) array is what a jackknife needs: `jackknife` gives the standard error of a number, and of the
+    difference of two that come from the same pseudo-data sets.
+    """
+    mine = [r for r in rows if r["signal"] == signal and (r["embedding"], r["method"]) == way]
+    found = []
+    for without in (None, *sorted({r["instance"] for r in mine})):
+        kept = [r for r in mine if r["instance"] != without]
+        found.append(crossing(*curve(kept, "z_after", way, signal, point).T[:2], target))
+    return np.array(found)
+
+
+def jackknife(values: np.ndarray) -> tuple[float, float | None]:
+    """The first value, and its standard error from the others (made without one instance each); None with one.
+
+    Where some of them are infinite, because the largest strength then does not reach the target, there is none either.
+    """
+    one_less = values[1:]
+    if len(one_less) < 2 or not np.isfinite(values).all():
+        return float(values[0]), None
+    return float(values[0]), float(np.sqrt((len(one_less) - 1) * np.var(one_less)))
+
+
+def required_table(rows: Rows, points: Sequence[float], target: float) -> list[dict[str, Any]]:
+    """For each signal, way and cut, the injected strength at which the mean significance after it reaches a target.
+
+    ``required`` is None, and ``largest`` (the largest strength of the scan) a lower bound, where none reaches it.
+    """
     out = []
     for signal in _signals(rows):
         for way in _ways(rows):
-            strengths, z, _ = curve(rows, "z_after", way, signal, point).T
-            if len(strengths):
+            for point in points:
+                strengths = curve(rows, "z_after", way, signal, point)[:, 0]
+                if not len(strengths):
+                    continue
+                required, error = jackknife(required_strength(rows, way, signal, point, target))
                 out.append(
-                    {"signal": signal, "embedding": way[0], "method": way[1], "largest": float(strengths[-1]),
-                     "required": crossing(strengths, z, target), "target": target}
+                    {"signal": signal, "embedding": way[0], "method": way[1], "working_point": point, "target": target,
+                     "required": required if np.isfinite(required) else None, "standard_error": error,
+                     "largest": float(strengths[-1])}
                 )  # fmt: skip
     return out
 
 
-def required_injection(table: list[dict[str, Any]], config: Config) -> Figure:
-    """The table of `required_table` as points; arrows are lower bounds."""
+def required_injection(table: list[dict[str, Any]]) -> Figure:
+    """The table of `required_table` as points with errors, a panel for each cut; arrows are lower bounds."""
     signals = list(dict.fromkeys(entry["signal"] for entry in table))
     ways = list(dict.fromkeys((entry["embedding"], entry["method"]) for entry in table))
-    figure, axis = new_figure(1, 1, max(6.0, 1.4 * len(signals) + 3), 4.2)
+    points = list(dict.fromkeys(entry["working_point"] for entry in table))
+    figure, axes = new_figure(1, len(points), max(6.0, 1.1 * len(signals) + 3), 3.6)
     colours = dict(zip(ways, _colours(len(ways)), strict=True))
-    seen = set()
-    for entry in table:
-        way = entry["embedding"], entry["method"]
-        x = signals.index(entry["signal"]) + 0.7 / len(ways) * (ways.index(way) - (len(ways) - 1) / 2)
-        label = None if way in seen else " ".join(way)
-        seen.add(way)
-        if np.isfinite(entry["required"]):
-            axis.plot(x, entry["required"], "o", color=colours[way], label=label)
-        else:
-            axis.plot(x, entry["largest"], "_", ms=8, color=colours[way], label=label)
-            axis.annotate("", (x, entry["largest"] * 1.15), (x, entry["largest"]),
-                          arrowprops={"arrowstyle": "->", "color": colours[way]})  # fmt: skip
-    axis.set_xticks(range(len(signals)), signals, rotation=30, ha="right", fontsize=8)
-    largest = max(e["required"] if np.isfinite(e["required"]) else 1.15 * e["largest"] for e in table)
-    label = rf"$S/\sqrt{{B}}$ for {config.selection.target:g} sigma after the cut"
-    axis.set(ylabel=label, ylim=(0, 1.1 * largest), xlim=(-0.5, len(signals) - 0.5))
-    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    for axis, point in zip(np.ravel(axes), points, strict=True):
+        entries = [entry for entry in table if entry["working_point"] == point]
+        seen = set()
+        for entry in entries:
+            way = entry["embedding"], entry["method"]
+            x = signals.index(entry["signal"]) + 0.7 / len(ways) * (ways.index(way) - (len(ways) - 1) / 2)
+            label = None if way in seen else " ".join(way)
+            seen.add(way)
+            if entry["required"] is not None:
+                axis.errorbar(x, entry["required"], entry["standard_error"], fmt="o", color=colours[way], label=label)
+            else:
+                axis.plot(x, entry["largest"], "_", ms=8, color=colours[way], label=label)
+                axis.annotate("", (x, entry["largest"] * 1.15), (x, entry["largest"]),
+                              arrowprops={"arrowstyle": "->", "color": colours[way]})  # fmt: skip
+        axis.set_xticks(range(len(signals)), signals, rotation=30, ha="right", fontsize=8)
+        largest = max(1.15 * e["largest"] if e["required"] is None else e["required"] for e in entries)
+        axis.set(
+            title=f"cut at {point:.1%}", ylabel=rf"$S/\sqrt{{B}}$ for {entries[0]['target']:g} sigma after the cut",
+            ylim=(0, 1.1 * largest), xlim=(-0.5, len(signals) - 0.5),
+        )  # fmt: skip
+        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

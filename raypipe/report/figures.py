@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from raypipe.config import Config
 from raypipe.files import atomic_path
-from raypipe.report.comparison import required_injection, required_table, sic_by_strength
+from raypipe.report.comparison import required_injection, sic_by_strength
 from raypipe.report.style import COLOURS, new_figure
 from raypipe.report.summary import is_main
 from raypipe.search.result import NO_SIGNAL, Trial
@@ -146,7 +146,7 @@ def training(history: list[dict[str, float]]) -> Figure:
 
 def make_all(
     config: Config, trials: Mapping[str, Trial], rows: list[dict[str, Any]], arrays_of: Callable[[str], Arrays],
-    history: list[dict[str, float]], results: list[dict[str, Any]], folder: Path,
+    history: list[dict[str, float]], results: list[dict[str, Any]], required: list[dict[str, Any]], folder: Path,
 ) -> dict[str, Path]:  # fmt: skip
     """Write every figure of a scan as PNG into ``folder``; returns name -> path."""
     point = config.selection.working_points[0]
@@ -175,9 +175,9 @@ def make_all(
         curves.setdefault((finished[key].signal, finished[key].strength), []).append(arrays_of(key))
     if curves:
         figures["sic"] = sic(curves, config.selection.working_points)
-    if len({(r["embedding"], r["method"], r["strength"]) for r in good if r["signal"] != NO_SIGNAL}) > 1:
+    if required:
         figures["sic_by_strength"] = sic_by_strength(good, config.selection.working_points)
-        figures["required"] = required_injection(required_table(good, point, config.selection.target), config)
+        figures["required"] = required_injection(required)
     paths = {}
     for name, figure in figures.items():
         paths[name] = folder / f"{name}.png"

@@ -19,8 +19,9 @@ CAPTIONS = {
     "the working points. Shown where at least 25 background events pass.",
     "sic_by_strength": "SIC at the working points against the injected strength, for every embedding and method: mean "
     "and standard error over instances (paper C, figures 4 to 6).",
-    "required": "Injection needed for the target significance after the cut, by linear interpolation between the "
-    "strengths of the scan; an arrow where the largest strength does not reach it (paper C, figure 7).",
+    "required": "Injection needed for the target significance (mean z) after the cut, by linear interpolation between "
+    "the strengths of the scan, with its jackknife error over instances; an arrow where the largest strength does not "
+    "reach it (paper C, figure 7).",
     "closure": "A classifier trained to tell the template from the true background of the signal region finds nothing "
     "to hold on to if the AUC is 0.5.",
     "masses_signal": "Diphoton mass before and after the cut, with a signal; the grey band is the signal region.",
@@ -46,6 +47,18 @@ def result_rows(entries: list[dict[str, Any]]) -> tuple[list[str], list[list[str
              with_error(e["z_before"]), with_error(e["z_after"]), *truth]
         )  # fmt: skip
     return head, rows
+
+
+def required_rows(entries: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The table of required injections (`required_table`): a row for each signal and way, a column for each cut."""
+    points = list(dict.fromkeys(e["working_point"] for e in entries))
+    cells: dict[tuple[str, ...], dict[float, str]] = {}
+    for e in entries:
+        error = f" ± {e['standard_error']:.2f}" if e["standard_error"] is not None else ""
+        text = f"> {e['largest']:g}" if e["required"] is None else f"{e['required']:.2f}{error}"
+        cells.setdefault((e["signal"], e["embedding"], e["method"]), {})[e["working_point"]] = text
+    head = ["signal", "embedding", "method", *(f"S/√B for {entries[0]['target']:g}σ, cut at {p:.1%}" for p in points)]
+    return head, [[*way, *(found.get(p, "-") for p in points)] for way, found in cells.items()]
 
 
 def headlines(summary: dict[str, Any]) -> list[str]:
@@ -104,6 +117,9 @@ def write_page(
         ["stage", "seconds", "share"],
         [[k, f"{v:.1f}", f"{summary['stage_share'][k]:.0%}"] for k, v in summary["stage_seconds"].items()],
     )
+    tables = [result_rows(summary["results_all_working_points"])]
+    if summary["required"]:
+        tables.append(required_rows(summary["required"]))
     provenance = {k: summary[k] for k in ("config_hash", "code", "versions", "peak_rss_gib", "date")}
     sections = [
         Section(
@@ -112,7 +128,7 @@ def write_page(
             "would see it, with all its uncertainties. S/√B and SIC: from the truth. Errors are standard errors over "
             f"instances; instances share {summary['instance_overlap']:.0%} of their background events, because they "
             "are drawn from the same finite simulation.",
-            [Table(*result_rows(summary["results_all_working_points"]))],
+            [Table(*rows) for rows in tables],
             images("significances", "sic", "sic_by_strength", "required"),
         ),
         Section("Background model", "", [], images("closure", "masses_signal", "masses_no_signal")),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from raypipe.report.comparison import required_table
 from raypipe.search.result import NO_SIGNAL
 from raypipe.stats.significance import mean_and_error
 
@@ -59,16 +60,23 @@ def closure(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def build_summary(
-    rows: list[dict[str, Any]], *, working_point: float, stages: dict[str, float], peak_rss_gib: float,
+    rows: list[dict[str, Any]], *, working_point: float, target: float, stages: dict[str, float], peak_rss_gib: float,
     provenance: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """The content of ``summary.json``: results at the quoted working point, and at all of them."""
+    """The content of ``summary.json``: results at the quoted working point, and at all of them.
+
+    ``required`` (`required_table`) is empty where there is nothing to compare: one strength, embedding and method.
+    """
     every = summarise(rows)
+    good = [row for row in rows if row["status"] == "ok"]
+    curves = {(r["embedding"], r["method"], r["strength"]) for r in good if r["signal"] != NO_SIGNAL}
+    points = sorted({r["working_point"] for r in good}, reverse=True)
     main = [entry for entry in every if is_main(entry)] or every
     total = sum(stages.values())
     return {
         "results": [entry for entry in main if entry["working_point"] == working_point],
         "results_all_working_points": every,
+        "required": required_table(good, points, target) if len(curves) > 1 else [],
         "closure_auc": closure(rows),
         "failed_trials": [
             {k: row[k] for k in ("embedding", "method", "signal", "strength", "instance", "error")}

@@ -59,7 +59,7 @@ def test_failed_trials_are_recorded_and_only_missing_ones_run(ray_local, config,
     assert len(failed) == 1
     assert "strength 500 needs" in failed[0]["error"]
     assert "Traceback" in failed[0]["error"]
-    summary = build_summary(rows, working_point=0.02, stages={"scan": 1.0}, peak_rss_gib=1.0, provenance={})
+    summary = build_summary(rows, working_point=0.02, target=5, stages={"scan": 1.0}, peak_rss_gib=1.0, provenance={})
     assert summary["failed_trials"][0]["strength"] == 500.0
     assert {e["strength"] for e in summary["results"]} == {0.0, 2.0}
     assert not book.store.folders("tune")

@@ -36,7 +36,7 @@ def rows_of_a_scan() -> list[dict]:
 
 def summary_of(rows: list[dict]) -> dict:
     return build_summary(
-        rows, working_point=0.01, stages={"scan": 1.0}, peak_rss_gib=1.0,
+        rows, working_point=0.01, target=5.0, stages={"scan": 1.0}, peak_rss_gib=1.0,
         provenance={"config_hash": "c", "code": "d", "keys": [row["key"] for row in rows]},
     )  # fmt: skip
 
@@ -92,7 +92,7 @@ def test_a_scan_is_one_parent_with_a_child_a_group_and_models(kind, request, tmp
                          [*OVERRIDES, f"output={tmp_path}", f"tracking.uri={uri}", "flow.epochs=2"])  # fmt: skip
     rng = np.random.default_rng(1)
     latents, masses = rng.standard_normal((600, 6)).astype("f4"), rng.uniform(105, 160, 600)
-    flow = fit_flows(latents, masses, (105, 160), config.flow, seed=1)
+    flow = fit_flows(latents, masses, (105, 160), config.flow, seed=1, folds=config.classifier.folds)
     torch.save(flow.state(), tmp_path / "flow.pt")
     example = {"latent": latents[:3], "mass": masses[:3]}
     rows = rows_of_a_scan()

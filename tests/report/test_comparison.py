@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raypipe.report.comparison import crossing, curve, required_table
+from raypipe.report.comparison import crossing, curve, jackknife, required_strength, required_table
+from raypipe.report.page import required_rows
 
 
 def rows(z_per_strength: dict[float, list[float]], **more) -> list[dict]:
@@ -30,7 +31,32 @@ def test_curve_is_mean_and_standard_error_over_instances():
     assert error[1] == pytest.approx(1.0)  # sqrt(2)/sqrt(2)
 
 
-def test_required_table_has_one_entry_a_signal_and_way():
+def test_required_table_has_one_entry_a_signal_way_and_cut():
     both = rows({1.0: [3.0], 2.0: [7.0]}) + rows({1.0: [1.0], 2.0: [2.0]}, embedding="raw")
-    table = required_table(both, 0.01, 5.0)
-    assert [(e["embedding"], e["required"]) for e in table] == [("id", pytest.approx(1.5)), ("raw", np.inf)]
+    tight = rows({1.0: [6.0], 2.0: [9.0]}, working_point=0.002)
+    table = required_table(both + tight, [0.01, 0.002], 5.0)
+    assert [(e["embedding"], e["working_point"], e["required"]) for e in table] == [
+        ("id", 0.01, pytest.approx(1.5)), ("id", 0.002, pytest.approx(5 / 6)), ("raw", 0.01, None),
+    ]  # fmt: skip
+    assert table[-1]["largest"] == 2.0
+    head, body = required_rows(table)
+    assert head[3:] == ["S/√B for 5σ, cut at 1.0%", "S/√B for 5σ, cut at 0.2%"]
+    assert body == [["s", "id", "cathode", "1.50", "0.83"], ["s", "raw", "cathode", "> 2", "-"]]
+
+
+def test_jackknife_of_a_mean_is_its_standard_error():
+    """On one line through the origin the required strength is target / mean slope: for a mean, closed form."""
+    values = np.array([2.0, 3.0, 4.5, 7.0])
+    less = (values.sum() - values) / 3
+    mean, error = jackknife(np.r_[values.mean(), less])
+    assert mean == pytest.approx(values.mean())
+    assert error == pytest.approx(values.std(ddof=1) / 2)
+    assert jackknife(np.array([1.0, 2.0])) == (1.0, None)
+    assert jackknife(np.array([1.0, 0.9, np.inf])) == (1.0, None)
+
+
+def test_required_strength_without_each_instance():
+    found = required_strength(rows({1.0: [4.0, 6.0, 10.0]}), ("id", "cathode"), "s", 0.01, 2.0)
+    np.testing.assert_allclose(found, [2 / (20 / 3), 2 / 8, 2 / 7, 2 / 5])
+    (entry,) = required_table(rows({1.0: [4.0, 6.0, 10.0]}), [0.01], 2.0)
+    assert entry["standard_error"] == pytest.approx(np.sqrt(2 * np.var(found[1:])))

@@ -38,7 +38,8 @@ def null_of(rows: list[dict[str, Any]], point: float) -> dict[str, Any] | None:
 COMPARED = [
     (("id", "cathode"), ("id", "idealised")), (("ip", "cathode"), ("id", "cathode")),
     (("ep", "cathode"), ("background", "cathode")), (("ep", "cathode"), ("id", "cathode")),
-    (("id", "no_higgs"), ("id", "cathode")), (("raw", "cathode"), ("id", "cathode")),
+    (("ip", "cathode"), ("background", "cathode")), (("id", "no_higgs"), ("id", "cathode")),
+    (("raw", "cathode"), ("id", "cathode")),
 ]  # fmt: skip
 """Pairs of (embedding, method) whose SIC on the same pseudo-data sets are compared."""
 
@@ -62,37 +63,46 @@ def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
+def results_of(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Mean and standard error of SIC and significances for each way, signal, strength and cut, the paper's beside."""
+    every = [e for e in summary["results_all_working_points"] if e["signal"] != NO_SIGNAL]
+    loosest = max(e["working_point"] for e in every)
+    out = []
+    for e in every:
+        entry = {k: e[k] for k in ("embedding", "method", "signal", "strength", "working_point", "instances")}
+        entry |= {k: {"mean": e[k]["mean"], "error": e[k]["standard_error"]} if e[k] else None
+                  for k in ("sic", "z_before", "z_after", "truth_after")}  # fmt: skip
+        entry["paper_sic"] = PAPER.get((e["signal"], "loose" if e["working_point"] == loosest else "tight"))
+        out.append(entry)
+        print(f"| {e['embedding']} {e['method']} | `{e['signal']}` | {e['strength']:g} | {e['working_point']:.1%} | "
+              f"{e['instances']} | {with_error(e['sic'], 1)} | {with_error(e['z_after'], 1)} | "
+              f"{entry['paper_sic'] or '–'} |")  # fmt: skip
+    return out
+
+
+def print_compared(entries: list[dict[str, Any]]) -> None:
+    """One line a comparison."""
+    for c in entries:
+        print(f"{' '.join(c['one'])} / {' '.join(c['other'])}, {c['signal']} at {c['strength']:g}, "
+              f"{c['working_point']:.1%}: {c['ratio']:.2f} ({c['difference']:+.2f} ± {c['error']:.2f})")  # fmt: skip
+
+
 def main(folder: Path) -> None:
     """Read summary and ledger of ``folder``; write the record and print its table."""
     summary = read_json(folder / "summary.json")
     book = Ledger(folder / "ledger")
     rows = [r for r in book.rows(summary["keys"]) if r["status"] == "ok"]
     points = sorted({r["working_point"] for r in rows}, reverse=True)
-    entries = []
-    for e in summary["results_all_working_points"]:
-        if e["signal"] == NO_SIGNAL:
-            continue
-        entry = {k: e[k] for k in ("embedding", "method", "signal", "strength", "working_point", "instances")}
-        entry |= {k: {"mean": e[k]["mean"], "error": e[k]["standard_error"]} if e[k] else None
-                  for k in ("sic", "z_before", "z_after", "truth_after")}  # fmt: skip
-        where = "loose" if e["working_point"] == points[0] else "tight"
-        entry["paper_sic"] = PAPER.get((e["signal"], where))
-        entries.append(entry)
-        print(f"| {e['embedding']} {e['method']} | `{e['signal']}` | {e['strength']:g} | {e['working_point']:.1%} | "
-              f"{e['instances']} | {with_error(e['sic'], 1)} | {with_error(e['z_after'], 1)} | "
-              f"{entry['paper_sic'] or '–'} |")  # fmt: skip
     sculpting = [r["sculpting_p"] for r in rows if (r["embedding"], r["method"]) == ("id", "cathode")
                  and r["signal"] == NO_SIGNAL and r["working_point"] == points[0]]  # fmt: skip
     record = {
         "date": summary["date"], "versions": summary["versions"], "config_hash": summary["config_hash"],
         "code": summary["code"], "closure_auc": summary["closure_auc"], "instance_overlap": summary["instance_overlap"],
-        "null": [null_of(rows, p) for p in points], "sculpting_p_values": sculpting, "results": entries,
+        "null": [null_of(rows, p) for p in points], "sculpting_p_values": sculpting, "results": results_of(summary),
         "compared": compared(rows),
         "stage_seconds": summary["stage_seconds"],
     }  # fmt: skip
-    for c in record["compared"]:
-        print(f"{' '.join(c['one'])} / {' '.join(c['other'])}, {c['signal']} at {c['strength']:g}, "
-              f"{c['working_point']:.1%}: {c['ratio']:.2f} ({c['difference']:+.2f} ± {c['error']:.2f})")  # fmt: skip
+    print_compared(record["compared"])
     for null in filter(None, record["null"]):
         print({k: v for k, v in null.items() if k != "z"})
     print("closure", with_error(summary["closure_auc"], 4), "sculpting p", np.round(sculpting, 2))
