@@ -26,14 +26,16 @@ def _signals(rows: Rows) -> list[str]:
 
 
 def curve(rows: Rows, quantity: str, way: tuple[str, str], signal: str, point: float) -> np.ndarray:
-    """(k, 3) array of strength, mean and standard error over instances (NaN with one) of a quantity."""
+    """(k, 4) array of strength, and mean, standard error and deviation over instances (NaN with one) of a quantity."""
     mine = [r for r in rows if (r["embedding"], r["method"]) == way and r["signal"] == signal
             and r["working_point"] == point]  # fmt: skip
     out = []
     for strength in sorted({r["strength"] for r in mine}):
-        mean, error = mean_and_error([r[quantity] for r in mine if r["strength"] == strength])
-        out.append((strength, mean, np.nan if error is None else error))
-    return np.array(out).reshape(-1, 3)
+        values = [r[quantity] for r in mine if r["strength"] == strength]
+        mean, error = mean_and_error(values)
+        error = np.nan if error is None else error
+        out.append((strength, mean, error, error * math.sqrt(len(values))))
+    return np.array(out).reshape(-1, 4)
 
 
 COLUMNS = 5
@@ -41,7 +43,10 @@ COLUMNS = 5
 
 
 def sic_by_strength(rows: Rows, points: Sequence[float]) -> Figure:
-    """SIC against the injected strength: a panel for each signal and working point, those of a signal in one column."""
+    """SIC against the injected strength: a panel for each signal and working point, those of a signal in one column.
+
+    Bars are standard errors of the mean, bands standard deviations of single instances.
+    """
     signals, ways = _signals(rows), _ways(rows)
     columns = min(COLUMNS, len(signals))
     blocks = math.ceil(len(signals) / columns)
@@ -51,7 +56,8 @@ def sic_by_strength(rows: Rows, points: Sequence[float]) -> Figure:
         for i, point in enumerate(points):
             axis = grid[number // columns, i, number % columns]
             for colour, way in zip(_colours(len(ways)), ways, strict=True):
-                x, y, e = curve(rows, "sic", way, signal, point).T
+                x, y, e, spread = curve(rows, "sic", way, signal, point).T
+                axis.fill_between(x, y - spread, y + spread, color=colour, alpha=0.15, lw=0)
                 axis.errorbar(x, y, np.nan_to_num(e), marker="o", ms=4, lw=1.2, color=colour, label=" ".join(way))
             top = axis.dataLim.ymax  # with error bars; margins are a share of the spread, which a single strength lacks
             axis.set(

@@ -18,7 +18,7 @@ CAPTIONS = {
     "sic": "Significance improvement against background efficiency; the band spans the instances, dashed lines mark "
     "the working points. Shown where at least 25 background events pass.",
     "sic_by_strength": "SIC at the working points against the injected strength, for every embedding and method: mean "
-    "and standard error over instances (paper C, figures 4 to 6).",
+    "and standard error over instances; the band is the standard deviation of a single one (paper C, figures 4 to 6).",
     "required": "Injection needed for the target significance (mean z) after the cut, by linear interpolation between "
     "the strengths of the scan, with its jackknife error over instances; an arrow where the largest strength does not "
     "reach it (paper C, figure 7).",

@@ -23,12 +23,13 @@ def test_crossing_of_a_line_is_exact_and_an_unreached_target_is_infinite():
     assert crossing(np.array([1.0]), np.array([3.0]), 5.0) == np.inf
 
 
-def test_curve_is_mean_and_standard_error_over_instances():
-    x, mean, error = curve(rows({1.0: [2.0, 4.0], 0.5: [1.0]}), "z_after", ("id", "cathode"), "s", 0.01).T
+def test_curve_is_mean_standard_error_and_deviation_over_instances():
+    x, mean, error, deviation = curve(rows({1.0: [2.0, 4.0], 0.5: [1.0]}), "z_after", ("id", "cathode"), "s", 0.01).T
     np.testing.assert_allclose(x, [0.5, 1.0])
     np.testing.assert_allclose(mean, [1.0, 3.0])
     assert np.isnan(error[0])
     assert error[1] == pytest.approx(1.0)  # sqrt(2)/sqrt(2)
+    assert deviation[1] == pytest.approx(np.sqrt(2))
 
 
 def test_required_table_has_one_entry_a_signal_way_and_cut():
