@@ -7,6 +7,7 @@ import pytest
 
 from raypipe.report.comparison import crossing, curve, jackknife, required_strength, required_table
 from raypipe.report.page import required_rows
+from tests.search.record_figures import required_compared
 
 
 def rows(z_per_strength: dict[float, list[float]], **more) -> list[dict]:
@@ -46,7 +47,7 @@ def test_required_table_has_one_entry_a_signal_way_and_cut():
 
 
 def test_jackknife_of_a_mean_is_its_standard_error():
-    """On one line through the origin the required strength is target / mean slope: for a mean, closed form."""
+    """A closed form: the jackknife of a mean gives its standard error."""
     values = np.array([2.0, 3.0, 4.5, 7.0])
     less = (values.sum() - values) / 3
     mean, error = jackknife(np.r_[values.mean(), less])
@@ -61,3 +62,13 @@ def test_required_strength_without_each_instance():
     np.testing.assert_allclose(found, [2 / (20 / 3), 2 / 8, 2 / 7, 2 / 5])
     (entry,) = required_table(rows({1.0: [4.0, 6.0, 10.0]}), [0.01], 2.0)
     assert entry["standard_error"] == pytest.approx(np.sqrt(2 * np.var(found[1:])))
+
+
+def test_required_injections_are_compared_on_common_instances():
+    """Where one always needs half of what the other does, the difference is half, whatever the instances outside do."""
+    one = rows({1.0: [8.0, 10.0, 12.0, 90.0]}, embedding="ep")
+    other = rows({1.0: [4.0, 5.0, 6.0]}, embedding="background")
+    (entry,) = required_compared(one + other, 2.0)
+    assert entry["required"] == [pytest.approx(0.2), pytest.approx(0.4)]
+    assert entry["difference"] == pytest.approx(-0.2)
+    assert entry["error"] == pytest.approx(np.sqrt(2 * np.var([2 / 11, 2 / 10, 2 / 9])))

@@ -28,8 +28,11 @@ def required_compared(rows: list[dict[str, Any]], target: float) -> list[dict[st
     for one, other in COMPARED:
         for signal, point in sorted({(r["signal"], r["working_point"]) for r in rows}):
             mine = [r for r in rows if r["signal"] == signal and (r["embedding"], r["method"]) in (one, other)]
-            found = [required_strength(mine, way, signal, point, target) for way in (one, other)]
-            if len(found[0]) == len(found[1]) and np.isfinite([found[0][0], found[1][0]]).all():
+            of_one, of_other = ({r["instance"] for r in mine if r["embedding"] == w[0] and r["method"] == w[1]}
+                                for w in (one, other))  # fmt: skip
+            common = [r for r in mine if r["instance"] in of_one & of_other]
+            found = [required_strength(common, way, signal, point, target) for way in (one, other)]
+            if np.isfinite([found[0][0], found[1][0]]).all():
                 difference, error = jackknife(found[0] - found[1])
                 out.append({"one": one, "other": other, "signal": signal, "working_point": point,
                             "required": [float(f[0]) for f in found], "difference": difference,
