@@ -7,7 +7,7 @@ CONFIG ?= configs/contrastive/laptop.yaml
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench demo smoke test test-slow chaos lint format doctor clean study-multilepton study-contrastive study-figures study-haxad study-stats
+.PHONY: help install bench gpu-input demo smoke test test-slow chaos lint format doctor clean study-multilepton study-contrastive study-figures study-haxad study-stats
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -56,6 +56,10 @@ study-multilepton: install ## Paper B's figures, limits and calibration (half an
 
 chaos: install ## A scan under random SIGKILLs of workers, a node and the driver, against an undisturbed one
 	@$(BIN)/python -m tests.cluster.chaos
+
+gpu-input: install ## Simulate and pack the events that jobs/gpu_record.py carries to a GPU: runs/gpu/events.npz (20 minutes)
+	$(BIN)/raypipe simulate --config configs/contrastive/gpu.yaml
+	$(BIN)/python jobs/gpu_record.py --pack runs/gpu/events --input runs/gpu/events.npz
 
 bench: install ## Measure every stage against its plain counterpart (under 15 minutes): runs/bench/bench.json
 	$(BIN)/raypipe bench

@@ -26,8 +26,8 @@ SEED = 20_260
 class PlainTraining:
     """The plain loop."""
 
-    def __init__(self, config: Embedding, plan: EncoderPlan) -> None:
-        self.config, self.model = config, build_encoder(config, plan.scales, SEED)
+    def __init__(self, config: Embedding, plan: EncoderPlan, device: str = "cpu") -> None:
+        self.config, self.model = config, build_encoder(config, plan.scales, SEED).to(device)
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda s: learning_rate_factor(s, config))
 

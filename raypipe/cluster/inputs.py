@@ -25,7 +25,7 @@ from raypipe.events.diphoton import View
 from raypipe.events.table import count_rows, read_table, sample_path
 from raypipe.files import digest
 from raypipe.fit.batches import BatchPlan
-from raypipe.fit.encoder import EncoderInputs, rank_batch
+from raypipe.fit.encoder import EncoderInputs, rank_batches
 
 RESIDENT_SHARE = 0.25
 """Share of a machine's memory that resident events may take."""
@@ -141,10 +141,5 @@ def resident_batches(
     device: torch.device,
 ) -> Iterator[dict[str, Any]]:
     """This worker's batches of ``steps`` from memory; on a GPU the events are copied there once."""
-    if device.type != "cpu":
-        on_device = {
-            k: torch.as_tensor(np.array(getattr(inputs, k)), device=device) for k in ("objects", "event", "group")
-        }
-        inputs = EncoderInputs(inputs.event_id, **on_device)
-    for step in steps:
-        yield rank_batch(inputs, plan, step, config, rank, workers)
+    inputs = inputs if device.type == "cpu" else inputs.on(device)
+    return rank_batches(inputs, plan, steps, config, rank, workers)

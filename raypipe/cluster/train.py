@@ -20,7 +20,7 @@ from raypipe.cluster.runtime import limit_threads, total_cpus
 from raypipe.config import Config, Embedding
 from raypipe.errors import UserError
 from raypipe.files import atomic_path, code_digest, digest, read_json, write_json
-from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, rank_batch
+from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, rank_batch, wrapped
 from raypipe.models.encoder import ContrastiveEncoder
 
 CHECKPOINT = "training.pt"
@@ -113,7 +113,7 @@ def _train_loop(given: dict[str, Any]) -> None:
     source: EventSource = given["source"]
     inputs, plans = source.load(), ray.get(given["plans"])
     bare = build_encoder(config, plans.scales, given["seed"])
-    model = prepare_model(torch.compile(bare) if config.compile else bare)
+    model = prepare_model(wrapped(bare, config, get_device()))
     training = EncoderTraining(model, config, get_device())
     checkpoint = train.get_checkpoint()
     if checkpoint is not None:

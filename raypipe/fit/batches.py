@@ -6,7 +6,11 @@ stream from disk all train on the same batches.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from queue import Queue
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +18,43 @@ from raypipe import seeds
 from raypipe.errors import UserError
 
 PARTS = ("train", "validation", "test")
+
+
+T = TypeVar("T")
+
+
+def prefetched(values: Iterable[T], ahead: int = 4) -> Iterator[T]:
+    """The same values in the same order, made by a thread of their own up to ``ahead`` before they are asked for.
+
+    What goes wrong in the thread is raised here. A consumer that stops early stops the thread.
+    """
+    queue: Queue[tuple[bool, T | BaseException | None]] = Queue(ahead)
+    stop = threading.Event()
+
+    def fill() -> None:
+        try:
+            for value in values:
+                queue.put((True, value))
+                if stop.is_set():
+                    return
+            queue.put((False, None))
+        except BaseException as error:
+            queue.put((False, error))
+
+    threading.Thread(target=fill, daemon=True).start()
+    try:
+        while True:
+            more, value = queue.get()
+            if more:
+                yield value  # type: ignore[misc]
+            elif value is None:
+                return
+            else:
+                raise value  # type: ignore[misc]
+    finally:
+        stop.set()
+        while not queue.empty():  # room for the value that it may be waiting to put
+            queue.get_nowait()
 
 
 def parts_of(event_ids: np.ndarray, seed: int, train: float, validation: float) -> np.ndarray:

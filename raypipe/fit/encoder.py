@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import nn
 from raypipe import seeds
 from raypipe.config import Embedding
 from raypipe.errors import UserError
-from raypipe.fit.batches import PARTS, BatchPlan, parts_of
+from raypipe.fit.batches import PARTS, BatchPlan, parts_of, prefetched
 from raypipe.fit.distributed import Workers
 from raypipe.models.encoder import ETA, PHI, ContrastiveEncoder, Scales
 from raypipe.models.losses import gaussian_kl, supervised_contrastive
@@ -44,13 +45,28 @@ class EncoderInputs:
         ``reflections`` (n, 2): signs for eta and phi of all objects of each event. Neither the beams nor the azimuth,
         measured from the diphoton, know a preferred side, so a reflected event is as probable as the event.
         """
-        # take copies whole rows, which indexing by an array does not: two thirds of the time.
-        objects = self.objects[rows] if torch.is_tensor(self.objects) else np.take(self.objects, rows, axis=0)
+        signs = None
         if reflections is not None:
-            signs = np.ones((len(rows), 1, objects.shape[2]), np.float32)
+            signs = np.ones((len(rows), 1, self.objects.shape[2]), np.float32)
             signs[:, 0, ETA], signs[:, 0, PHI] = reflections.T
-            objects = objects * (torch.as_tensor(signs, device=objects.device) if torch.is_tensor(objects) else signs)
+        if torch.is_tensor(self.objects):
+            rows, noise, signs = (None if a is None else _on(a, self.objects.device) for a in (rows, noise, signs))
+            objects = self.objects[rows]
+        else:  # take copies whole rows, which indexing by an array does not: two thirds of the time.
+            objects = np.take(self.objects, rows, axis=0)
+        objects = objects if signs is None else objects * signs
         return {"objects": objects, "event": self.event[rows], "group": self.group[rows], "noise": noise}
+
+    def on(self, device: torch.device | str) -> EncoderInputs:
+        """The same events as tensors on a device."""
+        moved = {k: torch.as_tensor(np.array(getattr(self, k)), device=device) for k in ("objects", "event", "group")}
+        return EncoderInputs(self.event_id, **moved)
+
+
+def _on(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A small array on a device; the copy to a GPU waits for nothing that runs there."""
+    here = torch.from_numpy(values)
+    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,13 @@ def build_encoder(config: Embedding, scales: Scales | None = None, seed: int | N
         return ContrastiveEncoder(**config.encoder.model_dump(), scales=scales)
 
 
+def wrapped(encoder: ContrastiveEncoder, config: Embedding, device: torch.device | str) -> nn.Module:
+    """The encoder, compiled if ``config.compile``; a GPU then gets a step's hundreds of kernels as one graph."""
+    if not config.compile:
+        return encoder
+    return torch.compile(encoder, mode="reduce-overhead" if torch.device(device).type == "cuda" else None)
+
+
 def learning_rate_factor(step: int, config: Embedding) -> float:
     """Linear warm-up, then a cosine to the floor, as a factor of ``config.learning_rate`` (paper C, III.1)."""
     warmup, total = config.warmup_epochs * config.steps_per_epoch, config.epochs * config.steps_per_epoch
@@ -107,7 +130,11 @@ class EncoderTraining:
     def __init__(self, model: nn.Module, config: Embedding, device: torch.device | str = "cpu") -> None:
         self.model, self.config, self.device = model, config, device
         self.workers = Workers()
-        self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        on_gpu = torch.device(device).type == "cuda"
+        self.graphs = config.compile and on_gpu
+        self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=on_gpu or None)
+        # On a GPU the loss of a large batch takes long if each of its operations passes over the memory alone.
+        self.contrastive = torch.compile(supervised_contrastive) if self.graphs else supervised_contrastive
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimiser, lambda step: learning_rate_factor(step, config)
         )
@@ -132,12 +159,14 @@ class EncoderTraining:
         """This worker's loss, scaled so that the mean over workers (DDP) is the loss of the global batch; its parts."""
         tensors = {k: torch.as_tensor(v, device=self.device) for k, v in batch.items()}
         half = self.config.precision == "bf16"
+        if self.graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # what the last step returned may be overwritten
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=half):
             outputs = self.model(tensors["objects"], tensors["event"], tensors["noise"])
         # The loss exponentiates similarities over a temperature: always in single precision.
         mean, log_variance, projection = (value.float() for value in outputs)
         labels = tensors["group"].long()
-        summed, anchors = supervised_contrastive(
+        summed, anchors = self.contrastive(
             projection, labels, self.workers.gather(projection), self.workers.gather(labels),
             first=self.workers.rank * len(labels), temperature=self.config.temperature,
         )  # fmt: skip
@@ -207,14 +236,34 @@ class EncoderTraining:
             setattr(self, name, state[name])
 
 
+def rank_draws(
+    plan: BatchPlan, steps: Iterable[int], config: Embedding, rank: int = 0, workers: int = 1
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """What `EncoderInputs.batch` needs for worker ``rank``'s slices of the global batches of ``steps``.
+
+    Rows, noise, and reflections of training events if so configured.
+    """
+    share = plan.batch_size // workers
+    mine = slice(rank * share, (rank + 1) * share)
+    for step in steps:
+        reflections = plan.reflections(step)[mine] if config.reflect and plan.part == "train" else None
+        yield plan.batch(step)[mine], plan.noise(step, config.encoder.latent)[mine], reflections
+
+
 def rank_batch(
     inputs: EncoderInputs, plan: BatchPlan, step: int, config: Embedding, rank: int = 0, workers: int = 1
 ) -> dict[str, Any]:
     """Worker ``rank``'s slice of global batch ``step``; training events are reflected if so configured."""
-    share = plan.batch_size // workers
-    mine = slice(rank * share, (rank + 1) * share)
-    reflections = plan.reflections(step)[mine] if config.reflect and plan.part == "train" else None
-    return inputs.batch(plan.batch(step)[mine], plan.noise(step, config.encoder.latent)[mine], reflections)
+    return inputs.batch(*next(rank_draws(plan, [step], config, rank, workers)))
+
+
+def rank_batches(
+    inputs: EncoderInputs, plan: BatchPlan, steps: Iterable[int], config: Embedding, rank: int = 0, workers: int = 1
+) -> Iterator[dict[str, Any]]:
+    """`rank_batch` of every step; for events on a GPU another thread draws the random numbers ahead."""
+    draws = rank_draws(plan, steps, config, rank, workers)
+    ahead = torch.is_tensor(inputs.objects) and inputs.objects.is_cuda
+    return (inputs.batch(*draw) for draw in (prefetched(draws) if ahead else draws))
 
 
 def fit_encoder(
@@ -223,14 +272,14 @@ def fit_encoder(
 ) -> tuple[ContrastiveEncoder, list[dict[str, float]]]:  # fmt: skip
     """Train an encoder in this process; returns it with the best epoch's weights, and the history."""
     plan = EncoderPlan.of(inputs, config, seed)
-    training = EncoderTraining(build_encoder(config, plan.scales, seed).to(device), config, device)
+    bare = build_encoder(config, plan.scales, seed).to(device)
+    training = EncoderTraining(wrapped(bare, config, device), config, device)
+    inputs = inputs if torch.device(device).type == "cpu" else inputs.on(device)
+    stream = rank_batches(inputs, plan.train, range(config.epochs * config.steps_per_epoch), config)
+    validation = list(rank_batches(inputs, plan.validation, range(plan.validation_steps), config))
     while not training.finished:
-        steps = range(training.epoch * config.steps_per_epoch, (training.epoch + 1) * config.steps_per_epoch)
-        train = training.train_epoch(rank_batch(inputs, plan.train, s, config) for s in steps)
-        validation = training.validate(
-            rank_batch(inputs, plan.validation, s, config) for s in range(plan.validation_steps)
-        )
-        record = training.finish_epoch(train, validation)
+        train = training.train_epoch(islice(stream, config.steps_per_epoch))
+        record = training.finish_epoch(train, training.validate(validation))
         if on_epoch:
             on_epoch(record)
     encoder = copy.deepcopy(training.encoder).cpu()

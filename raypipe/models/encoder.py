@@ -134,8 +134,14 @@ def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, heads: int, dropout: float
 ) -> torch.Tensor:
     """Multi-head attention (n, q, w), (n, k, w), (n, k, w) with an additive bias (n, heads or 1, q or 1, k)."""
-    split = [t.view(*t.shape[:2], heads, -1).transpose(1, 2) for t in (query, key, value)]
-    mixed = F.scaled_dot_product_attention(*split, attn_mask=bias, dropout_p=dropout)
+    q, k, v = (t.view(*t.shape[:2], heads, -1).transpose(1, 2) for t in (query, key, value))
+    if query.is_cuda and torch.compiler.is_compiling():
+        # A dozen objects fill a tenth of the tiles of attention kernels; written out, the compiler fuses it.
+        logits = (q[:, :, :, None] * k[:, :, None]).sum(-1, dtype=torch.float32) / math.sqrt(q.shape[-1]) + bias
+        share = F.dropout(logits.softmax(-1), dropout)
+        mixed = (share[..., None] * v[:, :, None]).sum(-2).to(query.dtype)
+    else:
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
     return mixed.transpose(1, 2).reshape(query.shape)
 
 
@@ -182,6 +188,9 @@ class ContrastiveEncoder(nn.Module):
     Args:
         scales: input normalisation, kept as buffers so that a state dict is self-contained.
         Others as in `raypipe.config.Encoder`.
+
+    Attributes:
+        padded: compute all slots on CPUs too, as on a GPU (slower; the same function).
     """
 
     def __init__(
@@ -190,6 +199,7 @@ class ContrastiveEncoder(nn.Module):
         scales: Scales | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.padded = False
         for name in Scales.__dataclass_fields__:
             default = torch.zeros(2) if name.endswith("mean") else torch.ones(2)
             self.register_buffer(name, default if scales is None else getattr(scales, name).float().clone())
@@ -217,7 +227,7 @@ class ContrastiveEncoder(nn.Module):
         ``packed`` computes present objects only; by default on a CPU. It does not change the result.
         """
         present = objects[..., PT] > 0
-        packed = objects.device.type == "cpu" if packed is None else packed
+        packed = objects.device.type == "cpu" and not self.padded if packed is None else packed
         slots = _Slots(present, packed)
         x = self.embed(self._inputs(slots.pack(objects)))
         # A finite mask value: with -inf a row without any object would turn into NaN.

@@ -1,0 +1,108 @@
+"""A trained ensemble of conditional flows: densities, samples and its state on disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from raypipe.errors import UserError
+from raypipe.models.flow import FlowEnsemble
+
+
+@dataclass
+class ConditionalFlow:
+    """A trained flow ensemble with its input scaling; latents (n, d) given masses (n,) in GeV."""
+
+    ensemble: FlowEnsemble
+    shape: dict[str, Any]
+    """layers, hidden, blocks, transform, bins, mixing: what `FlowEnsemble` needs to be built again."""
+    mean: np.ndarray
+    std: np.ndarray
+    mass_low: float
+    mass_high: float
+    history: list[dict[str, float]] = field(default_factory=list)
+    """Per epoch: mean training and validation negative log-likelihood in nats."""
+    part: np.ndarray = field(default_factory=lambda: np.empty(0, np.int8))
+    """(n,) part of the fitted data that each row belongs to."""
+    left_out: list[tuple[int, ...]] = field(default_factory=list)
+    """For each member, the parts on which it was not trained."""
+
+    def _context(self, masses: np.ndarray) -> np.ndarray:
+        masses = np.asarray(masses, dtype=np.float64)
+        return (2 * (masses - self.mass_low) / (self.mass_high - self.mass_low) - 1)[:, None]
+
+    def log_prob(self, latents: np.ndarray, masses: np.ndarray) -> np.ndarray:
+        """Log-density of the member average (a mixture of the members): (n,) in nats of latent units."""
+        x = torch.as_tensor((latents - self.mean) / self.std, dtype=torch.float64)
+        c = torch.as_tensor(self._context(masses), dtype=torch.float64)
+        members = self.ensemble.members
+        with torch.no_grad():
+            logs = self.ensemble.double().log_prob(x.expand(members, -1, -1), c.expand(members, -1, -1))
+        return (torch.logsumexp(logs, 0) - math.log(members)).numpy() - np.log(self.std).sum()
+
+    def pool(self, members: Sequence[int]) -> ConditionalFlow:
+        """Some of the members as an ensemble of their own."""
+        index = torch.as_tensor(list(members))
+        some = {name: value[index] for name, value in self.ensemble.state_dict().items()}
+        return ConditionalFlow.from_state(self.state() | {"members": len(index), "model": some})
+
+    def without(self, part: int) -> ConditionalFlow:
+        """The members that were not trained on ``part`` of the data."""
+        return self.pool([m for m, parts in enumerate(self.left_out) if part in parts])
+
+    def sample(self, masses: np.ndarray, rng: np.random.Generator, chunk: int = 8192) -> np.ndarray:
+        """One latent for each mass, the members taking turns: (n,) -> (n, d), float32.
+
+        Sampling runs in float64. Every draw must map back to its noise within 1e-3; one that does not (an
+        extrapolating tail) is drawn again.
+
+        Raises:
+            UserError: if after ten rounds some draws still do not invert, that is, the flow has diverged.
+        """
+        ensemble, members = self.ensemble.double(), self.ensemble.members
+        out = np.empty((len(masses), self.ensemble.features))
+        pending = np.arange(len(masses))
+        for _ in range(10):
+            if not len(pending):
+                return (out * self.std + self.mean).astype(np.float32)
+            bad = []
+            for start in range(0, len(pending), chunk * members):
+                rows = pending[start : start + chunk * members]
+                padded = np.resize(rows, math.ceil(len(rows) / members) * members)
+                noise = torch.from_numpy(rng.standard_normal((len(padded), ensemble.features)))
+                noise = noise.view(members, -1, ensemble.features)
+                context = torch.from_numpy(self._context(masses[padded])).view(members, -1, 1)
+                with torch.no_grad():
+                    drawn = ensemble.inverse(noise, context)
+                    again = ensemble.noise(drawn, context)
+                good = ((again - noise).abs().amax(-1) < 1e-3) & torch.isfinite(drawn).all(-1)
+                out[rows] = drawn.reshape(len(padded), -1).numpy()[: len(rows)]
+                bad.append(rows[~good.reshape(-1).numpy()[: len(rows)]])
+            pending = np.concatenate(bad)
+        raise UserError(f"the background flow diverged: {len(pending)} of {len(masses)} samples do not invert")
+
+    def state(self) -> dict[str, object]:
+        """A state that `torch.load(weights_only=True)` reads back."""
+        return {
+            "model": self.ensemble.state_dict(), "shape": self.shape, "members": self.ensemble.members,
+            "mean": torch.from_numpy(self.mean), "std": torch.from_numpy(self.std),
+            "mass": [self.mass_low, self.mass_high], "part": torch.from_numpy(self.part.copy()),
+            "left_out": [list(parts) for parts in self.left_out],
+        }  # fmt: skip
+
+    @staticmethod
+    def from_state(state: dict) -> ConditionalFlow:
+        """The inverse of `state`."""
+        mean, std = state["mean"].numpy(), state["std"].numpy()
+        ensemble = FlowEnsemble(features=len(mean), seeds=list(range(state["members"])), **state["shape"])
+        dtype = next(v for v in state["model"].values() if v.is_floating_point()).dtype
+        ensemble.to(dtype).load_state_dict(state["model"])
+        left_out = [tuple(parts) for parts in state["left_out"]]
+        return ConditionalFlow(
+            ensemble, state["shape"], mean, std, *state["mass"], part=state["part"].numpy(), left_out=left_out
+        )
