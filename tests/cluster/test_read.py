@@ -99,7 +99,6 @@ def test_refusals(tmp_path):
         ([*config, tmp_path / "x.npy", tmp_path / "y" / "x.npy"], "two files are called 'x'"),
         (["read", "--config", ROOT / "configs/lhco/laptop.yaml", "--set", "data.path=x", tmp_path / "x.npy"],
          "expected a file with search: read"),
-        ([*config, "--on-error", "skip", tmp_path / "absent.npy"], "none of 1 files can be read"),
     ):  # fmt: skip
         done = invoke(*arguments)
         assert done.exit_code == 2, done.output
