@@ -32,7 +32,8 @@ def read_columns(path: Path, key: str | None = None) -> dict[str, Any]:
     if suffix in {".parquet", ".pq"}:
         import pyarrow.parquet as pq
 
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:  # unlike read_table it reads two columns of one name
+            table = file.read()
         return _arrays(table.rename_columns(distinct(table.column_names)))
     if suffix == ".npz":
         with np.load(path, allow_pickle=False) as archive:

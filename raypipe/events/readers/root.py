@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from raypipe.errors import UserError
 from raypipe.events.fields import native
 from raypipe.events.readers.base import check_file, readable
 
+PLAIN = ("int", "uin", "flo", "boo")
+"""How the names of types of numbers begin."""
 TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
-NUMBER = re.compile(r"(std::)?(u?int(8|16|32|64)_t|byte|float|double|bool|char|(unsigned )?(short|int|long( long)?))")
-"""Types of an RNTuple's fields that are one number an event."""
 
 
 @contextlib.contextmanager
@@ -101,7 +100,8 @@ class RootReader:
             if hasattr(tree, "branches"):
                 kinds = {b.name: getattr(b.interpretation, "numpy_dtype", None) for b in tree.branches}
                 return [name for name, kind in kinds.items() if kind is not None and kind.kind in "fiub"]
-            return [name for name, kind in tree.typenames().items() if NUMBER.fullmatch(kind)]  # an RNTuple
+            kinds = {name: tree[name].array(entry_stop=1).type.content for name in tree.keys()}  # noqa: SIM118
+            return [name for name, kind in kinds.items() if getattr(kind, "primitive", "")[:3] in PLAIN]  # an RNTuple
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
         """The baskets of the range."""
