@@ -86,21 +86,25 @@ def find_columns(
             result["half"] = half
         elif width is not None and _positive(columns[width]):
             result["width"] = width
-    taken = set(result.values())
-    up, down = _side(columns, taken, found_y, "+", _UP), _side(columns, taken, found_y, "-", _DOWN)
-    one = error or next((short[n] for n in ERROR if n in short and short[n] not in taken), None)
-    if one:
-        order = list(columns)
-        alike = [] if error else twins(_single(one), order)  # of several the first one after y
-        behind = lambda k: (order.index(k) < order.index(found_y), order.index(k))  # noqa: E731
-        result["error"] = min(alike or [one], key=behind)
-    elif up is not None and down is not None:
-        result |= {"up": up, "down": down}
-    for role in ("x", "low", "high", "y"):
-        key = result.get(role)
-        if key is not None and key not in (x, y) and twins(_single(key), list(columns)):
+    for key in result.values():
+        if key not in (x, y) and twins(_single(key), list(columns)):
             raise UserError(f"{source}: two columns are called {_single(key)!r}: say which, as in --y {key!r}")
-    return result
+    return result | _error_columns(columns, short, result, error)
+
+
+def _error_columns(
+    columns: dict[str, Any], short: dict[str, Any], roles: dict[str, str], error: str | None
+) -> dict[str, str]:
+    """``error``, or ``up`` and ``down``, of the contents; of several columns of one name the first one after them."""
+    taken, order, y = set(roles.values()), list(columns), roles["y"]
+    up, down = _side(columns, taken, y, "+", _UP), _side(columns, taken, y, "-", _DOWN)
+    one = next((short[n] for n in ERROR if n in short and short[n] not in taken), None)
+    if error is not None:
+        return {"error": error}
+    if one is not None:
+        alike = twins(_single(one), order) or [one]
+        return {"error": min(alike, key=lambda k: (order.index(k) < order.index(y), order.index(k)))}
+    return {"up": up, "down": down} if up is not None and down is not None else {}
 
 
 def _single(name: Any) -> str:

@@ -135,10 +135,10 @@ def _are_places(below: list[list[str]], where: str) -> bool:
 
 
 def _separator(lines: Sequence[str]) -> str:
-    """What stands in most lines: tab, semicolon or comma, in this order; else blanks."""
+    """What stands in half of the lines: tab, semicolon or comma, in this order; else blanks."""
     rows = lines[1:] or lines
     for separator in "\t;,":
-        if sum(len(split(line, separator)) > 1 for line in rows) * 2 > len(rows):
+        if sum(len(split(line, separator)) > 1 for line in rows) * 2 >= len(rows):
             break
     else:
         return " "

@@ -174,7 +174,8 @@ def typed(column: pa.ChunkedArray) -> pa.ChunkedArray:
 @functools.lru_cache(maxsize=16)
 def _scan(path: str, size: int, time: int) -> TextTable:
     with _open(path) as file:
-        head = find_head(_lines(file.read(4 * BLOCK)), path)
+        start = file.read(4 * BLOCK)
+        head = find_head(_lines(start if len(start) < 4 * BLOCK else start[: start.rfind(b"\n") + 1] or start), path)
         offsets, lines, rows, raw = [head.offset], [head.line], [0], b""
         file.seek(head.offset)
         for raw in _blocks(file):
