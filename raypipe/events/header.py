@@ -19,6 +19,9 @@ MISSING = ("", "-", "--", "#N/A", "<NA>", "N/A", "n/a", "NA", "NULL", "null", "N
            "NAN", "1.#QNAN", "-1.#IND", "1.#IND")  # fmt: skip
 """Cells that say that there is no value."""
 
+_BROKEN = re.compile(r"[+-]?\d[^\s]*[.,;|]")
+"""What begins as a number with a point or separator."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -27,7 +30,7 @@ class Head:
     names: tuple[str, ...]
     """All different; the places where the file has no names."""
     separator: str
-    """Comma, semicolon, tab, or a blank for any run of blanks and tabs."""
+    """Tab, semicolon, comma, bar, or a blank for any run of blanks and tabs."""
     trailing: bool
     """Whether lines end in a separator."""
     offset: int
@@ -47,6 +50,8 @@ def find_head(raw: Iterable[bytes], source: str) -> Head:
     for number, text in enumerate(raw, 1):
         mark = 3 if number == 1 and text.startswith(b"\xef\xbb\xbf") else 0
         bare = _decode(text[mark:]).rstrip("\r\n")
+        if "\0" in bare and not lines:
+            raise UserError(f"{source}: line {number} holds zero bytes: not a text table (or not UTF-8)")
         if bare.strip().startswith(("#", "'#") if lines else ("#", "'#", "%", "*")):
             comment = comment if lines else bare.strip()
         elif bare.strip():
@@ -97,21 +102,24 @@ def _names(
 ) -> tuple[list[str], int]:
     """Names of the ``width`` columns, and 1 if the first line holds them, else 0."""
     numbered = [str(k) for k in range(width)]
+    broken = [field for field in first if _BROKEN.match(field) and not _is_number(field)]
+    named = [k for k, field in enumerate(first[:width]) if _is_word(field) and any(_is_number(row[k]) for row in below)]
+    if broken and all(first[k] in broken for k in named):
+        raise UserError(f"{where} is neither a header nor a row: {broken[0]!r} is no name and no number")
     if len(first) != width and not (len(first) == width + 1 and not first[-1]):
-        if separator == " " and not any(map(_is_number, first)):  # a title, or names with blanks in them
-            return numbered, 1
+        names = re.sub(r"[\[(][^\])]*[\])]", "", " ".join(first)).split() if width > 1 else [" ".join(first)]
+        if separator == " " and not any(map(_is_number, first)):  # a title, or names with units or blanks
+            return names if len(names) == width else numbered, 1
         raise UserError(f"{where}: {len(first)} values where the lines below have {width}: name every column, mark "
                         "comments with #, write decimal points, not commas")  # fmt: skip
     values = first[:width]
-    words = [k for k, field in enumerate(values) if field not in MISSING and not _is_number(field)]
     digits = [field for field in values if _is_number(field)]
-    if words and not (digits and below):
+    if any(map(_is_word, values)) and not (digits and below):
         return values, 1
-    above_numbers = [k for k in words if any(_is_number(row[k]) for row in below)]
-    if above_numbers:  # a name above numbers, beside a number
+    if named:  # a name above numbers, beside a number
         if len(digits) > 1 and all(f.isdigit() for f in digits) and set(np.diff(np.array(digits, int))) == {1}:
             return values, 1
-        raise UserError(f"{where} is neither a header nor a row: {values[above_numbers[0]]!r} stands above numbers, "
+        raise UserError(f"{where} is neither a header nor a row: {values[named[0]]!r} stands above numbers, "
                         f"{digits[0]!r} is one")  # fmt: skip
     if values == numbered and _are_places(below, where):
         return numbered, 1
@@ -135,15 +143,19 @@ def _are_places(below: list[list[str]], where: str) -> bool:
 
 
 def _separator(lines: Sequence[str]) -> str:
-    """What stands in half of the lines: tab, semicolon or comma, in this order; else blanks."""
+    """What stands in half of the lines: tab, semicolon, comma or bar, in this order; else blanks."""
     rows = lines[1:] or lines
-    for separator in "\t;,":
+    for separator in "\t;,|":
         if sum(len(split(line, separator)) > 1 for line in rows) * 2 >= len(rows):
             break
     else:
         return " "
     aligned = separator == "\t" and len({len(line.split()) for line in lines}) == 1  # tabs and blanks are all the same
     return " " if aligned else separator
+
+
+def _is_word(text: str) -> bool:
+    return text not in MISSING and not _is_number(text)
 
 
 def _is_number(text: str) -> bool:

@@ -67,8 +67,10 @@ def load_masses(
             columns = found
         else:
             columns = read_columns(path, tree)
-    except UserError:
-        raise
+    except UserError as problem:
+        if str(path) in str(problem):
+            raise
+        raise UserError(f"{path}: {problem}") from problem
     except Exception as problem:  # any reader's own exception becomes one line that names the file
         first = str(problem).strip().splitlines()
         raise UserError(f"{path}: cannot be read: {first[0] if first else type(problem).__name__}") from problem

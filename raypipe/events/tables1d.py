@@ -42,13 +42,22 @@ def read_columns(path: Path, key: str | None = None) -> dict[str, Any]:
         array = np.load(path, allow_pickle=False)
         return fields(array) if array.dtype.names else _numbered(array)
     if suffix == ".json":
-        return _mapping(json.loads(path.read_text(encoding="utf-8")))
+        return _mapping(json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object))
     if suffix in {".yaml", ".yml"}:
         import yaml
 
         return hepdata.from_yaml(yaml.safe_load(path.read_text(encoding="utf-8")))
     raise UserError(f"{path}: unknown kind of file {suffix!r}: use .root, .parquet, .csv, .txt, .json, .yaml, .h5, "
                     ".npy or .npz")  # fmt: skip
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which a name may stand once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise UserError(f"the name {next(n for n in names if names.count(n) > 1)!r} stands twice in one JSON object")
+    return found
 
 
 def _arrays(table: pa.Table) -> dict[str, np.ndarray]:

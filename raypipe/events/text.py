@@ -93,28 +93,25 @@ class TextTable:
     def _parse(self, block: int, wanted: Sequence[str]) -> pa.Table:
         """The wanted columns of a block as strings."""
         cleaned = _clean(self._raw(block), self.head)
-        spare = [" "] if self.head.trailing else []  # what stands behind the last separator must be nothing
-        names = [*self.names, *spare]
-        convert = pcsv.ConvertOptions(include_columns=[*wanted, *spare], strings_can_be_null=False,
-                                      column_types=dict.fromkeys(names, pa.string()))  # fmt: skip
-        read = pcsv.ReadOptions(use_threads=False, column_names=names, block_size=len(cleaned) + 1)
+        types = dict.fromkeys(self.names, pa.string())
+        convert = pcsv.ConvertOptions(include_columns=list(wanted), column_types=types, strings_can_be_null=False)
+        read = pcsv.ReadOptions(use_threads=False, column_names=self.names, block_size=len(cleaned) + 1)
         try:
             table = pcsv.read_csv(
                 pa.BufferReader(cleaned), read, pcsv.ParseOptions(delimiter=self.head.separator), convert
             )
         except pa.ArrowInvalid as problem:
             raise UserError(self._misfit(block, cleaned)) from problem
-        whole = len(table) == self.rows[block + 1] - self.rows[block]
-        if not whole or (spare and _any(pc.not_equal(pc.ascii_trim_whitespace(table[" "]), ""))):
+        if len(table) != self.rows[block + 1] - self.rows[block]:
             raise UserError(self._misfit(block, cleaned))
-        return table.select(list(wanted))
+        return table
 
     def _misfit(self, block: int, cleaned: bytes) -> str:
         """What is wrong with the first line of a block that has not one value a column."""
         expected = len(self.names)
         for row, line in enumerate(cleaned.decode().split("\n")[:-1]):
             fields = split(line, self.head.separator)
-            if len(fields) != expected + self.head.trailing or (self.head.trailing and fields[-1]):
+            if len(fields) != expected:
                 return (f"{self.path}: line {self.line_of(self.rows[block] + row)}: {len(fields)} values where there "
                         f"are {expected} columns ({line[:40]!r}): mend the line, or mark a comment with #")  # fmt: skip
         return f"{self.path}: lines {self.lines[block]} to {self.lines[block + 1] - 1}: not {expected} columns"
@@ -185,8 +182,9 @@ def _scan(path: str, size: int, time: int) -> TextTable:
             offsets.append(offsets[-1] + len(raw))
             lines.append(lines[-1] + (len(_LINE.findall(raw)) if b"\r" in raw else raw.count(b"\n")))
             rows.append(rows[-1] + cleaned.count(b"\n"))
-    cut = raw.rstrip(b" ").endswith(head.separator.encode())  # behind a separator: the rest of the line is lost
-    if cut and not head.trailing:
+    last = raw[max(raw.rfind(b"\n"), raw.rfind(b"\r")) + 1 :]  # a line that is not ended
+    behind = last.rstrip(b" ").endswith(head.separator.encode())
+    if _clean(last, head) and head.separator != " " and behind != head.trailing:
         raise UserError(f"{path}: line {lines[-1]}: the file breaks off; if it is whole, end it with a line break")
     return TextTable(path, head, tuple(offsets), tuple(lines), tuple(rows))
 
@@ -229,7 +227,9 @@ def _clean(raw: bytes, head: Head) -> bytes:
     if separator == b" ":
         raw = re.sub(rb"(?m)^ +| +$", b"", re.sub(rb"[ \t\f\v]+", b" ", raw))
     elif b'"' in raw:  # a quote behind a blank opens a value too
-        raw = re.sub(separator + rb' +"', separator + b'"', raw)
+        raw = re.sub(re.escape(separator) + rb' +"', separator + b'"', raw)
+    if head.trailing:
+        raw = re.sub(rb"(?m)" + re.escape(separator) + rb" *$", b"", raw)
     if raw[0] in b"\n \t\f\v" or any(start in raw for start in (b"\n\n", b"\n ", b"\n\t", b"\n\f", b"\n\v")):
         raw = re.sub(rb"(?m)^[ \t\f\v]*\n", b"", raw)
     return raw

@@ -208,16 +208,47 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path, name):
         ("# nothing\n\n", "no table in it"),
         ("mass\n101,25\n102,5\n", "line 1: 1 values where the lines below have 2: .*decimal points"),
         ("title of it\nm,a\n1,2\n3,4\n", "line 1: 1 values where the lines below have 2"),
-        ("10x.5,3\n101.2,4\n102.3,5\n", "line 1 is neither a header nor a row: '10x.5' stands above numbers, '3' is"),
+        ("10x.5,3\n101.2,4\n102.3,5\n", "line 1 is neither a header nor a row: '10x.5' is no name and no number"),
+        ("10x.5,data\n101.2,data\n", "line 1 is neither a header nor a row: '10x.5' is no name and no number"),
+        ("1.0D+02\n1.1D+02\n", r"line 1 is neither a header nor a row: '1.0D\+02' is no name and no number"),
+        ("1,2\n3\n4\n", "line 1 is neither a header nor a row: '1,2' is no name and no number"),
+        ("m,7\n101.2,4\n102.3,5\n", "line 1 is neither a header nor a row: 'm' stands above numbers, '7' is one"),
+        ("m,a,\n1,2,\n3,4,\n5,6", "line 4: the file breaks off"),
+        ("m\0\n1\n", "line 1 holds zero bytes: not a text table"),
         ("0,1\n100.5,3.5\n101.5,2.5\n", "line 1: 0, 1, ... can be places of columns, or values"),
         ("m,a\n1;2\n3;4\n", "line 1"),
     ],
 )
-def test_heads_that_cannot_be_told(tmp_path, content, words):
+def test_what_cannot_be_told_is_refused(tmp_path, content, words):
     path = write(tmp_path, "h", content)
     with pytest.raises(UserError, match=words) as caught:
         load_masses(path, column="m")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "columns"),
+    [
+        ("m [GeV]\n1\n2\n", {"m [GeV]": [1, 2]}),
+        ("m [GeV] n [1 / GeV]\n1 2\n2 3\n", {"m": [1, 2], "n": [2, 3]}),
+        ("Title of the table\n1\n", {"Title of the table": [1]}),
+        ("m,0,1,2\n5.5,1,2,3\n", {"m": [5.5], "0": [1], "1": [2], "2": [3]}),
+        ("x,0.1q,0.9q\n1,2,3\n", {"x": [1], "0.1q": [2], "0.9q": [3]}),
+        ("m|w\n1|2\n", {"m": [1], "w": [2]}),
+        ("m,w\n1,2\n,\n3,4\n", {"m": [1, None, 3], "w": [2, None, 4]}),
+        ("m\tw\t\n1\t2\t\n\t\t\n3\t\t\n", {"m": [1, 3], "w": [2, None]}),
+        ("m;w\n1;True\n2;False\n", {"m": [1, 2], "w": [True, False]}),
+        (",m\n0,101\n1,102\n", {"column 0": [0, 1], "m": [101, 102]}),
+        ("0\n100\n101\n", {"0": [0, 100, 101]}),
+        ("0\n100.5\n101.5\n", {"0": [100.5, 101.5]}),
+        ("m\n18446744073709551615\n1\n", {"m": [2**64 - 1, 1]}),
+        ("m\n1\n \n\f\n2\n#end", {"m": [1, 2]}),
+        ("m,w\n", {"m": [], "w": []}),
+        ("101.5", {"0": [101.5]}),
+    ],
+)
+def test_small_tables(tmp_path, content, columns):
+    assert open_text(write(tmp_path, "t", content)).read().to_pydict() == columns
 
 
 def test_broken_compression_is_one_line(tmp_path):

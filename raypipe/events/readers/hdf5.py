@@ -113,7 +113,10 @@ def _pandas(group: h5py.Group, path: Path) -> dict[str, tuple[Any, Place]]:
         values = group[f"block{block}_values"]
         for place, item in enumerate(group[f"block{block}_items"][:]):
             found[_text(item)] = (values, place)
-    return {name: found[name] for name in map(_text, group["axis0"][:]) if name in found}
+    names = list(map(_text, group["axis0"][:]))
+    if len(set(names)) < len(names):
+        raise UserError(f"{path}: two columns of {group.name!r} are called {max(names, key=names.count)!r}: rename one")
+    return {name: found[name] for name in names if name in found}
 
 
 def _text(item: Any) -> str:

@@ -108,6 +108,16 @@ def test_two_compound_sets_with_one_field_name(two_sets):
         load_masses(two_sets, column="m")
 
 
+def test_two_columns_of_one_name_in_a_pandas_frame(tmp_path):
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        group = file.create_group("df")
+        group.attrs["pandas_type"], group.attrs["nblocks"] = "frame", 1
+        group["axis0"] = group["block0_items"] = np.array([b"m", b"a", b"m"])
+        group["block0_values"] = np.zeros((4, 3))
+    with pytest.raises(UserError, match=r"t\.h5: two columns of '/df' are called 'm'"):
+        read_features(tmp_path / "t.h5", Source(), Columns(mass="m", features=["a"]))
+
+
 def test_a_tree_is_not_for_files_without_trees(tmp_path):
     np.save(tmp_path / "m.npy", M)
     with pytest.raises(UserError, match=r"m\.npy: it has no trees or data sets: leave out --tree Events"):
