@@ -35,7 +35,7 @@ def spectrum_options(command: Callable) -> Callable:
         click.option("--x", help="Bin-centre column of a histogram."),
         click.option("--weight", help="Column of event weights."),
         click.option("--branch", help="ROOT branch of the masses, or histogram."),
-        click.option("--tree", help="ROOT tree."),
+        click.option("--tree", help="ROOT tree; data set or group of an HDF5 file."),
         click.option("--column", help="Column of the masses; for {edges, NAME: ...} files the histogram (A+B adds)."),
         click.option("--masses", "path", type=click.Path(path_type=Path), required=True, metavar="FILE",
                      help="Masses or histogram: .root .parquet .csv .txt .json .yaml (HEPData) .h5 .npy .npz"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -20,9 +21,11 @@ from raypipe.cli.base import emit
 def read(
     path: Path, output: Path | None, on_error: str, overrides: tuple[str, ...], as_json: bool, files: tuple[str, ...]
 ) -> None:
-    """Turn Delphes, NanoAOD, ROOT, HDF5, NumPy, CSV or Parquet files into tables of raypipe.
+    """Turn Delphes, NanoAOD, ROOT, HDF5, NumPy, text or Parquet files into tables of raypipe.
 
-    One Parquet file for each input and a sidecar read.json with counts; files larger than memory stream.
+    One Parquet file for each input and a sidecar read.json with counts; files larger than memory stream. Text tables
+    (.csv .tsv .txt .dat, also .gz) may lack a header: their columns then are named by their places. Leaves with status
+    1 if every file was skipped.
 
     \b
     Example:
@@ -46,3 +49,6 @@ def read(
         click.echo(f"skipped: {file['reason']}", err=True)
     if as_json:
         emit(summary)
+    if not summary["files"]:
+        click.echo(f"raypipe: none of {summary['n_files']} files could be read", err=True)
+        sys.exit(1)

@@ -66,11 +66,11 @@ def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False
     if twice := next((stem for stem in stems if stems.count(stem) > 1), None):
         raise UserError(f"two files are called {twice!r}: read them into different output folders")
     folder = check_writable(config.output)
-    plan = plan_read(paths, config.source, skip=skip)
-    if not plan.pieces:
-        raise UserError(f"none of {len(paths)} files can be read; the first: {plan.failed[0]}")
-    with ray_session(config.resources), progress_bar("read", len(plan.pieces)) as bar:
-        done = _write(config, plan, folder, skip, bar)
+    plan = plan_read(paths, config.source, config.columns, skip=skip)
+    done: dict[str, Any] = {"written": {}, "failed": {}}
+    if plan.pieces:
+        with ray_session(config.resources), progress_bar("read", len(plan.pieces)) as bar:
+            done = _write(config, plan, folder, skip, bar)
     failed = plan.failed | done["failed"]
     files = [
         {

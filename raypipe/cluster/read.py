@@ -6,6 +6,7 @@ their order: the result does not depend on how many workers there are, and no pr
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,8 +19,8 @@ import pyarrow as pa
 from raypipe.cluster.runtime import limit_threads
 from raypipe.config.read import Columns, EventSource, Source
 from raypipe.errors import UserError
-from raypipe.events.readers.base import pieces, resolve
-from raypipe.events.readers.features import FeatureTable, feature_columns, needed, to_arrays
+from raypipe.events.readers.base import chunks, pieces, resolve
+from raypipe.events.readers.features import FeatureTable, event_ids, feature_columns, needed, to_arrays, with_ids
 from raypipe.events.readers.registry import file_format, reader_for
 from raypipe.events.schema import EVENT_SCHEMA, tensor_column
 from raypipe.simulate.imported import diphoton_table
@@ -53,21 +54,29 @@ class Plan:
     """Events by file number."""
     failed: dict[int, str]
     """Reason by file number."""
+    id_type: pa.DataType
+    """Of the event ids: int64, or uint64 where a file has ids beyond 2^63 - 1."""
 
 
-def plan_read(paths: Sequence[str | Path], source: Source, *, skip: bool = False) -> Plan:
+def plan_read(
+    paths: Sequence[str | Path], source: Source, columns: Columns | None = None, *, skip: bool = False
+) -> Plan:
     """Open every file once and cut it into pieces.
 
     Raises:
-        UserError: a file that cannot be opened or is empty of events, unless ``skip``.
+        UserError: a file that cannot be opened, lacks one of the ``columns`` or is empty of events, unless ``skip``.
     """
     found: list[Piece] = []
     rows: dict[int, int] = {}
     failed: dict[int, str] = {}
-    first_id = 0
+    first_id, id_type = 0, pa.int64()
     for number, path in enumerate(map(str, paths)):
         try:
-            rows[number] = reader_for(path, source).rows(Path(path), source)
+            reader = reader_for(path, source)
+            rows[number] = reader.rows(Path(path), source)
+            if columns is not None and file_format(path, source) not in EVENT_FORMATS:
+                needed(columns, reader.names(Path(path), source), path)
+                id_type = pa.uint64() if _large_ids(Path(path), source, columns) else id_type
             if not rows[number]:
                 raise UserError(f"{path}: the file holds no events")
         except UserError as error:
@@ -79,7 +88,20 @@ def plan_read(paths: Sequence[str | Path], source: Source, *, skip: bool = False
         ranges = pieces(rows[number], source.chunk_rows)
         found += [Piece(number, path, start, stop, first_id) for start, stop in ranges]
         first_id += rows[number]
-    return Plan(tuple(map(str, paths)), found, rows, failed)
+    return Plan(tuple(map(str, paths)), found, rows, failed, id_type)
+
+
+def _large_ids(path: Path, source: Source, columns: Columns) -> bool:
+    """Whether a file has ids beyond 2^63 - 1. What is wrong with its ids is told by the piece that reads them."""
+    if columns.event_id is None:
+        return False
+    reader = reader_for(path, source)
+    name = resolve(columns.event_id, reader.names(path, source), path)
+    with contextlib.suppress(UserError):
+        return any(
+            event_ids(t, name, path, first).dtype == np.uint64 for first, t in chunks(reader, path, source, [name])
+        )
+    return False
 
 
 class ReadPiece:
@@ -114,7 +136,7 @@ class ReadPiece:
             raise UserError(f"{first.path}: say which column is what (columns.mass, columns.features)")
         names = reader_for(first.path, self.source).names(Path(first.path), self.source)
         features = [resolve(f, names, first.path) for f in self.columns.features]
-        kinds = {"event_id": pa.int64(), "mass": pa.float64(), "weight": pa.float64()}
+        kinds = {"event_id": plan.id_type, "mass": pa.float64(), "weight": pa.float64()}
         kinds |= dict.fromkeys(features, pa.float64())
         return pa.schema(list((kinds | ({} if self.columns.label is None else {"label": pa.bool_()})).items()))
 
@@ -155,6 +177,7 @@ def _cast(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
     if table.column_names != schema.names:
         raise UserError(f"{path}: columns {', '.join(table.column_names)} differ from the first file's "
                         f"{', '.join(schema.names)}")  # fmt: skip
+    table = with_ids(table, schema.field("event_id").type, path) if "event_id" in schema.names else table
     return table.cast(schema)
 
 
@@ -191,7 +214,7 @@ def collect(paths: Sequence[str], source: Source, columns: Columns) -> FeatureTa
         UserError: a file that cannot be read, a bad value, a duplicated event id.
     """
     parts = []
-    for _, table, reason in batches(plan_read(paths, source), source, columns):
+    for _, table, reason in batches(plan_read(paths, source, columns), source, columns):
         if reason is not None:
             raise UserError(reason)
         parts.append(table)

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from raypipe.errors import UserError
+from raypipe.events.header import twins
 
-_X = ("x", "mass", "m", "centre", "center", "bin_centre", "bin_center", "bincenter", "bincentre", "mid", "bin_mid",
-      "xmid", "mjj", "mgg", "myy", "mll")  # fmt: skip
+MASS = ("mass", "m", "mjj", "mgg", "myy", "mll")
+"""Names of the mass of an event, and of the x of a histogram if the values ascend or descend."""
+_X = ("x", *MASS, "centre", "center", "bin_centre", "bin_center", "bincenter", "bincentre", "mid", "bin_mid", "xmid")
 _LOW = ("low", "xlow", "x_low", "xmin", "x_min", "lo", "bin_low", "edge_low", "left", "low_edge", "bin_lo")
 _HIGH = ("high", "xhigh", "x_high", "xmax", "x_max", "hi", "bin_high", "edge_high", "right", "high_edge", "bin_hi")
 Y = ("y", "n", "counts", "count", "events", "entries", "n_events", "nevents", "observed", "obs", "nobs", "n_obs",
@@ -46,7 +48,10 @@ def find_columns(
             raise UserError(f"{source}: no column {wanted!r}: there are {', '.join(map(str, columns))}")
     if all(str(k).isdigit() for k in columns) and len(columns) > 1 and y is None and x is None:
         return bare_columns(columns)
-    short = {_short(k): k for k in columns if not _SIGN.search(str(k).strip())}
+    short: dict[str, Any] = {}
+    for k in columns:
+        if not _SIGN.search(str(k).strip()):
+            short.setdefault(_short(k), k)
     pick = lambda names: next((short[n] for n in names if n in short), None)  # noqa: E731
     low, high = pick(_LOW), pick(_HIGH)
     lows = [k for k in columns if str(k).upper().endswith(" LOW")]
@@ -81,18 +86,36 @@ def find_columns(
             result["half"] = half
         elif width is not None and _positive(columns[width]):
             result["width"] = width
-    taken = set(result.values())
-    up, down = _side(columns, taken, found_y, "+", _UP), _side(columns, taken, found_y, "-", _DOWN)
-    one = error or next((short[n] for n in ERROR if n in short and short[n] not in taken), None)
-    if one:
-        result["error"] = one
-    elif up is not None and down is not None:
-        result |= {"up": up, "down": down}
-    return result
+    for key in result.values():
+        if key not in (x, y) and twins(_single(key), list(columns)):
+            raise UserError(f"{source}: two columns are called {_single(key)!r}: say which, as in --y {key!r}")
+    return result | _error_columns(columns, short, result, error)
+
+
+def _error_columns(
+    columns: dict[str, Any], short: dict[str, Any], roles: dict[str, str], error: str | None
+) -> dict[str, str]:
+    """``error``, or ``up`` and ``down``, of the contents; of several columns of one name the first one after them."""
+    taken, order, y = set(roles.values()), list(columns), roles["y"]
+    up, down = _side(columns, taken, y, "+", _UP), _side(columns, taken, y, "-", _DOWN)
+    one = next((short[n] for n in ERROR if n in short and short[n] not in taken), None)
+    if error is not None:
+        return {"error": error}
+    if one is not None:
+        alike = twins(_single(one), order) or [one]
+        return {"error": min(alike, key=lambda k: (order.index(k) < order.index(y), order.index(k)))}
+    return {"up": up, "down": down} if up is not None and down is not None else {}
+
+
+def _single(name: Any) -> str:
+    """The name that a file gives to one of several columns: see `raypipe.events.header.distinct`."""
+    return re.sub(r" \(\d+\)$", "", str(name))
 
 
 def bare_columns(columns: dict[str, Any]) -> dict[str, str] | None:
     """Roles of columns without names, by their values: see the cases in the code. None if they are no histogram."""
+    if any(np.asarray(values).dtype.kind not in "fiu" for values in columns.values()):
+        return None
     values = [np.asarray(columns[k], float) for k in columns]
     first, number = values[0], len(values)
     if len(first) < 3 or not (np.diff(first) > 0).all():
@@ -148,7 +171,7 @@ def _side(columns: dict[str, Any], taken: set[str], y: str, sign: str, pattern: 
     order = list(columns)
     found = []
     for key in order:
-        text = re.sub(r"\s*\(\d+\)$", "", str(key).strip())
+        text = _single(str(key).strip())
         if key in taken or _NOT_STATISTICAL.search(text.removeprefix(f"{y} ").lower()):
             continue
         owner = next((c for c in order if c != y and text.startswith(f"{c} ")), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,14 @@ from typing import Any
 import numpy as np
 
 from raypipe.errors import UserError
-from raypipe.events.columns import find_columns
-from raypipe.events.spectra import Spectrum, spectrum_from_columns, spectrum_from_mapping
+from raypipe.events.columns import MASS, find_columns
+from raypipe.events.header import twins
+from raypipe.events.spectra import Spectrum, edges_from_centres, spectrum_from_columns, spectrum_from_mapping
 from raypipe.events.tables1d import read_columns, read_root
+from raypipe.events.text import at_line, not_a_number
+
+MANY = 1000
+"""Cells that tell whether a column of text is one of numbers."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,11 @@ def load_masses(
                 return found.scaled(scale, density)
             columns = found
         else:
-            columns = read_columns(path)
-    except UserError:
-        raise
+            columns = read_columns(path, tree)
+    except UserError as problem:
+        if str(path) in str(problem):
+            raise
+        raise UserError(f"{path}: {problem}") from problem
     except Exception as problem:  # any reader's own exception becomes one line that names the file
         first = str(problem).strip().splitlines()
         raise UserError(f"{path}: cannot be read: {first[0] if first else type(problem).__name__}") from problem
@@ -74,6 +82,8 @@ def interpret(
     error: str | None, density: bool, scale: float,
 ) -> Masses | Spectrum:  # fmt: skip
     """Decide whether columns are event masses or a histogram, and check them."""
+    wanted_names = {name, weight, x, y, error}
+    columns = {k: _parsed(v, k, path, name is None or k in wanted_names) for k, v in columns.items()}
     if y is None and x is None:
         spectrum = spectrum_from_mapping(columns, name, str(path))
         if spectrum is not None:
@@ -89,7 +99,8 @@ def interpret(
         if len(numeric) != 1 and len(arrays) == 1:
             numeric = list(arrays)
         if len(numeric) != 1:
-            raise UserError(f"{path}: say which column is the mass (--column): there are {_names(columns)}")
+            raise UserError(f"{path}: say which column is the mass (--column), or which are a histogram's centres and "
+                            f"contents (--x, --y): there are {_names(columns)}")  # fmt: skip
         name = numeric[0]
     values = numbers(arrays, name, path)
     weights = None if weight is None else numbers(arrays, weight, path)
@@ -109,11 +120,42 @@ def _roles(
     ``--column`` names the masses of events; beside columns of bin edges, which no event table has, it names contents.
     """
     if name is None or y is not None or x is not None:
-        return find_columns(columns, x, y, error, source)
+        found = find_columns(columns, x, y, error, source)
+        given = found is None or x is not None or y is not None or error is not None
+        return found if given or _is_binned(columns, found, source) else None
     if name not in columns:
         return None
     found = find_columns(columns, None, name, error, source) if _has_edges(columns, error, source) else None
     return found if found and "low" in found and name not in (found["low"], found["high"]) else None
+
+
+def _is_binned(columns: dict[str, Any], roles: dict[str, str], source: str) -> bool:
+    """Whether x can be bin centres, where its name could as well be the mass of an event."""
+    short = re.sub(r"\W*[\[(].*", "", roles.get("x", "x")).lower()
+    if (short not in MASS and not short.isdigit()) or {"half", "width"} & set(roles):
+        return True
+    centres = np.asarray(columns[roles["x"]], float)
+    centres = centres[::-1] if centres[-1:] < centres[:1] else centres
+    if len(centres) < 2 or not (np.diff(centres) > 0).all():
+        return False
+    low, high = edges_from_centres(centres, source)
+    dense = (high - low).sum() > (high[-1] - low[0]) / 3  # sorted events lie on a grid of their last digit
+    return bool(dense and np.allclose((low + high) / 2, centres, rtol=0, atol=1e-3 * (high - low).min()))
+
+
+def _parsed(values: Any, key: str, path: str | Path, needed: bool) -> Any:
+    """Text that reads as numbers as such; where most of a needed column does, a cell that does not is an error."""
+    array = np.asarray(values) if isinstance(values, list | np.ndarray) else values
+    if np.ndim(array) != 1 or array.dtype.kind not in "OUS":
+        return values
+    cells = array.tolist()
+    bad = not_a_number(cells)
+    if bad is None:
+        return np.array([np.nan if cell is None else float(cell) for cell in cells])
+    numbers_there = sum(cell is not None and not_a_number([cell]) is None for cell in cells[: 2 * MANY])
+    if needed and 2 * numbers_there > len(cells[: 2 * MANY]):
+        raise UserError(f"{path}: column {key!r}, row {bad}: {cells[bad]!r} is not a number{at_line(path, bad)}")
+    return values
 
 
 def _has_edges(columns: dict[str, Any], error: str | None, source: str) -> bool:
@@ -129,7 +171,9 @@ def _no_weight(weight: str | None, path: str | Path) -> None:
 def numbers(arrays: dict[str, np.ndarray], name: str, path: str | Path) -> np.ndarray:
     """One column as float64, or a `UserError` that names what is there."""
     if name not in arrays:
-        raise UserError(f"{path}: no column {name!r}: there are {_names(arrays)}")
+        alike = twins(name, list(arrays))
+        told = f"{len(alike)} columns are called" if alike else "no column"
+        raise UserError(f"{path}: {told} {name!r}: there are {_names(arrays)}")
     try:
         if np.asarray(arrays[name]).dtype.kind in "bc":
             raise TypeError("not a real number")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 
 from raypipe.errors import UserError
 from raypipe.events.cms_open_data import four_lepton_masses, is_cms_open_data
 from raypipe.events.table import read_table
+from raypipe.events.text import is_text, open_text
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,10 @@ def read_columns(path: str | Path, columns: Sequence[str], lepton_pt: float = 0.
         lepton_pt: GeV, smallest pT of the leptons of CMS open-data candidates (`raypipe.events.cms_open_data`).
     """
     path = Path(path)
-    if path.suffix == ".csv":
+    if is_text(path):
         if not path.is_file():
             raise UserError(f"{path}: no such file")
-        try:
-            table = pa_csv.read_csv(path)
-        except pa.ArrowException as error:
-            raise UserError(f"{path}: not readable as CSV: {str(error).splitlines()[0]}") from error
+        table = open_text(path).read()
         if is_cms_open_data(table):
             table = four_lepton_masses(table, str(path), lepton_pt)
         missing = [name for name in columns if name not in table.column_names]

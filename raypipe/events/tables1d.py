@@ -2,83 +2,66 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from raypipe.errors import UserError
+from raypipe.events import hepdata
+from raypipe.events.fields import fields
+from raypipe.events.header import distinct
 from raypipe.events.spectra import Spectrum
+from raypipe.events.text import is_text, open_text
 
-TEXT = {".csv", ".tsv", ".txt", ".dat"}
 MOST_COLUMNS = 20
 """Columns of an array above which it is taken for something else than a table."""
 
 
-def read_columns(path: Path) -> dict[str, Any]:
-    """Columns of a Parquet, text (also gzipped), JSON, YAML (HEPData), HDF5 or NumPy file."""
+def read_columns(path: Path, key: str | None = None) -> dict[str, Any]:
+    """Columns of a Parquet, text (also gzipped), JSON, YAML (HEPData), HDF5 or NumPy file; ``key``: part of an HDF5."""
     suffix = path.suffix.lower()
-    if suffix == ".gz" and Path(path.stem).suffix.lower() in TEXT:
-        with gzip.open(path, "rt", encoding="utf-8-sig") as file:
-            return read_text(file.read())
+    if suffix in {".h5", ".hdf5", ".hdf"}:
+        return _read_hdf5(path, key)
+    if key is not None:
+        raise UserError(f"{path}: it has no trees or data sets: leave out --tree {key}")
+    if is_text(path):
+        return _arrays(open_text(path).read())
     if suffix in {".parquet", ".pq"}:
         import pyarrow.parquet as pq
 
-        table = pq.read_table(path)
-        return {name: table.column(name).to_numpy() for name in table.column_names}
+        with pq.ParquetFile(path) as file:  # unlike read_table it reads two columns of one name
+            table = file.read()
+        return _arrays(table.rename_columns(distinct(table.column_names)))
     if suffix == ".npz":
         with np.load(path, allow_pickle=False) as archive:
             return _histogram_pair({name: archive[name] for name in archive.files})
     if suffix == ".npy":
         array = np.load(path, allow_pickle=False)
-        if array.dtype.names:
-            return {name: array[name] for name in array.dtype.names}
-        return _numbered(array)
-    if suffix in {".h5", ".hdf5"}:
-        return _read_hdf5(path)
+        return fields(array) if array.dtype.names else _numbered(array)
     if suffix == ".json":
-        return _mapping(json.loads(path.read_text(encoding="utf-8")))
+        return _mapping(json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object))
     if suffix in {".yaml", ".yml"}:
         import yaml
 
-        return _hepdata(yaml.safe_load(path.read_text(encoding="utf-8")))
-    if suffix in TEXT:
-        return read_text(path.read_text(encoding="utf-8-sig"))
+        return hepdata.from_yaml(yaml.safe_load(path.read_text(encoding="utf-8")))
     raise UserError(f"{path}: unknown kind of file {suffix!r}: use .root, .parquet, .csv, .txt, .json, .yaml, .h5, "
                     ".npy or .npz")  # fmt: skip
 
 
-def read_text(text: str) -> dict[str, np.ndarray]:
-    """The first table of a text: with or without header, separated by commas, tabs, semicolons or blanks."""
-    import pandas as pd
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which a name may stand once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise UserError(f"the name {next(n for n in names if names.count(n) > 1)!r} stands twice in one JSON object")
+    return found
 
-    lines = [line.rstrip() for line in text.splitlines()]
-    last_comment = ""
-    while lines and (not lines[0] or lines[0].startswith(("#", "'#", "%", "*"))):
-        last_comment = lines.pop(0) or last_comment
-    end = next((k for k, line in enumerate(lines) if not line), len(lines))
-    lines = [line for line in lines[:end] if not line.startswith("#")]
-    if not lines:
-        raise UserError("no table in it")
-    separator = next((s for s in ("\t", ";", ",") if s in lines[-1]), r"\s+")
-    fields = lambda line: [f.strip().strip("\"'") for f in re.split(separator, line.strip())]  # noqa: E731
-    header = not all(_is_number(field) for field in fields(lines[0]))
-    width = len(fields(lines[-1]))
-    names = fields(lines.pop(0)) if header else []
-    if not header and last_comment.startswith("#"):  # "# x y err" above bare numbers
-        above = [f for f in fields(last_comment.lstrip("#% ")) if f]
-        names = above if len(above) == width else []
-    frame = pd.read_csv(io.StringIO("\n".join(lines)), sep=separator, header=None, comment="#", skipinitialspace=True)
-    names = names if len(names) == frame.shape[1] else [str(k) for k in range(frame.shape[1])]
-    seen: dict[str, int] = {}
-    for k, name in enumerate(names):  # HEPData repeats "stat +" after every column
-        seen[name] = seen.get(name, 0) + 1
-        names[k] = name if seen[name] == 1 else f"{name} ({seen[name]})"
-    return {name: frame.iloc[:, k].to_numpy() for k, name in enumerate(names)}
+
+def _arrays(table: pa.Table) -> dict[str, np.ndarray]:
+    return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def read_root(path: Path, tree: str | None, name: str | None, weight: str | None) -> Spectrum | dict[str, np.ndarray]:
@@ -133,24 +116,38 @@ def _graph(graph: Any) -> dict[str, np.ndarray]:
     return {name: values for name, values in columns.items() if values is not None}
 
 
-def _read_hdf5(path: Path) -> dict[str, Any]:
-    """All one-dimensional data sets of an HDF5 file, by their path; tables (n, k) and records by column."""
+def _read_hdf5(path: Path, key: str | None) -> dict[str, Any]:
+    """All one-dimensional data sets below ``key``, by their path; tables (n, k) and records by column."""
     import h5py
 
     columns: dict[str, Any] = {}
+    owners: dict[str, str] = {}
 
-    def visit(name: str, item: Any) -> None:
+    def add(name: str, item: Any) -> None:
         if not isinstance(item, h5py.Dataset):
             return
+        found: dict[str, Any] = {}
         if item.dtype.names:
-            columns.update({n: item[n] for n in item.dtype.names})
+            found = fields(item[()])
         elif item.ndim == 1:
-            columns[name] = item[()]
+            found = {name: item[()]}
         elif item.ndim == 2 and item.shape[1] <= MOST_COLUMNS:
-            columns.update({f"{name}/{k}": item[:, k] for k in range(item.shape[1])})
+            found = {f"{name}/{k}": column for k, column in enumerate(item[()].T)}
+        for column in found:
+            if column in columns:
+                raise UserError(f"{path}: the data sets {owners[column]!r} and {item.name!r} both have a column "
+                                f"{column!r}: say which with --tree")  # fmt: skip
+        owners.update(dict.fromkeys(found, item.name))
+        columns.update(found)
 
     with h5py.File(path) as file:
-        file.visititems(visit)
+        if key is not None and key not in file:
+            raise UserError(f"{path}: no data set or group {key!r}: there are {', '.join(file)}")
+        node = file if key is None else file[key]
+        if isinstance(node, h5py.Dataset):
+            add(key.strip("/").rpartition("/")[2], node)
+        else:
+            node.visititems(add)
     if not columns:
         raise UserError(f"{path}: no column of numbers in it (pandas tables: write Parquet instead)")
     return columns
@@ -172,51 +169,7 @@ def _mapping(value: Any) -> dict[str, Any]:
         return _numbered(np.array(value, float))
     if not isinstance(value, dict):
         raise UserError("it holds neither an object nor a list")
-    return value if "independent_variables" not in value else _hepdata(value)
-
-
-def _hepdata(value: Any) -> dict[str, Any]:
-    """Columns of a HEPData YAML table: low, high (or x), y and its errors; then every variable under its own name."""
-    if not isinstance(value, dict) or "dependent_variables" not in value:
-        raise UserError("not a HEPData table (no dependent_variables)")
-    axis, variables = value["independent_variables"][0]["values"], value["dependent_variables"]
-    columns: dict[str, Any] = {}
-    if "low" in axis[0]:
-        columns = {"low": [a["low"] for a in axis], "high": [a["high"] for a in axis]}
-    else:
-        columns = {"x": [a["value"] for a in axis]}
-    for k, variable in enumerate([variables[0], *variables]):
-        name = "y" if k == 0 else str(variable["header"]["name"])
-        if name in columns or (k > 0 and len(variables) == 1):
-            continue
-        rows = variable["values"]
-        columns[name] = [np.nan if row["value"] == "-" else row["value"] for row in rows]
-        sides = [_sides(row.get("errors", []), row["value"]) for row in rows]
-        if any(up or down for up, down in sides):
-            columns |= {f"{name} +": [up for up, _ in sides], f"{name} -": [down for _, down in sides]}
-    arrays = {name: np.array(values, float) for name, values in columns.items()}
-    given = np.isfinite(arrays["y"])  # "-": nothing published in this bin
-    return {name: values[given] for name, values in arrays.items()} if given.any() else arrays
-
-
-def _sides(errors: list[dict[str, Any]], value: Any) -> tuple[float, float]:
-    """Upper and lower error: quadratic sums of the statistical ones if any are called so, else of all."""
-    statistical = [error for error in errors if "stat" in str(error.get("label", "")).lower()]
-    up = down = 0.0
-    for error in statistical or errors:
-        if "asymerror" in error:
-            sizes = error["asymerror"]["plus"], error["asymerror"]["minus"]
-        else:
-            sizes = error["symerror"], error["symerror"]
-        up, down = (np.hypot(s, _size(size, value)) for s, size in zip((up, down), sizes, strict=True))
-    return float(up), float(down)
-
-
-def _size(text: Any, value: Any) -> float:
-    """An error, also in percent of the value."""
-    if isinstance(text, str) and text.strip().endswith("%"):
-        return abs(float(text.strip().rstrip("%")) / 100 * float(value))
-    return abs(float(text))
+    return value if "independent_variables" not in value else hepdata.from_yaml(value)
 
 
 def _numbered(array: np.ndarray) -> dict[str, np.ndarray]:
@@ -227,11 +180,3 @@ def _numbered(array: np.ndarray) -> dict[str, np.ndarray]:
     if array.shape[0] <= MOST_COLUMNS < array.shape[1] and (np.diff(array[0]) > 0).all():
         array = array.T  # x, y, errors as rows
     return {str(k): array[:, k] for k in range(array.shape[1])}
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import uproot
 from click.testing import CliRunner
 
 from raypipe.cli import main
@@ -73,6 +75,23 @@ def test_stream_equals_the_plain_reader_whatever_the_pieces(ray_local, tmp_path)
         assert (one.label == np.concatenate([p.label for p in plain])).all()
 
 
+def test_one_stream_for_every_kind_of_file(ray_local, tmp_path):
+    """A search sees the same events, whichever file they are in."""
+    rng = np.random.default_rng(1)
+    table = np.c_[rng.normal(size=(300, 3)), rng.integers(0, 2, 300)]
+    np.save(tmp_path / "little.npy", table)
+    np.save(tmp_path / "big.npy", table.astype(">f8"))
+    (tmp_path / "bare.csv").write_text("\n\n".join(" ".join(map(repr, row)) for row in table.tolist()))
+    with uproot.recreate(tmp_path / "flat.root") as file:
+        file.mkrntuple("events", {name: table[:, k] for k, name in enumerate("abcd")})
+    for path in sorted(tmp_path.iterdir()):
+        found = collect([str(path)], Source(chunk_rows=70), BY_PLACE)
+        assert (found.mass == table[:, 0]).all()
+        assert (found.features == table[:, 1:3]).all()
+        assert (found.label == (table[:, 3] == 1)).all()
+        assert (found.event_id == np.arange(300)).all()
+
+
 def test_a_bad_value_deep_in_a_file_is_told(ray_local, tmp_path):
     table = np.ones((300, 4))
     table[222, 1] = np.nan
@@ -99,7 +118,6 @@ def test_refusals(tmp_path):
         ([*config, tmp_path / "x.npy", tmp_path / "y" / "x.npy"], "two files are called 'x'"),
         (["read", "--config", ROOT / "configs/lhco/laptop.yaml", "--set", "data.path=x", tmp_path / "x.npy"],
          "expected a file with search: read"),
-        ([*config, "--on-error", "skip", tmp_path / "absent.npy"], "none of 1 files can be read"),
     ):  # fmt: skip
         done = invoke(*arguments)
         assert done.exit_code == 2, done.output
@@ -116,3 +134,75 @@ def test_raw_lhc_olympics_events_become_a_feature_table(ray_local, tmp_path):
     again = read_features(tmp_path / "events_anomalydetection_tiny.parquet", Source(),
                           Columns(mass="mass", features=["m_j1"], label="label", event_id="event_id"))  # fmt: skip
     assert len(again) == 1000
+
+
+def feature_config(folder, **columns):
+    path = folder / "read.yaml"
+    path.write_text(json.dumps({"search": "read", "output": str(folder / "out"), "columns": columns}))
+    return path
+
+
+def test_nothing_but_skipped_files_is_a_failure(ray_local, tmp_path):
+    """Whether a file cannot be opened, lacks a column, or holds a bad value: with nothing left the status is 1."""
+    config = feature_config(tmp_path, mass="m", features=["a"])
+    (tmp_path / "columns.csv").write_text("m,b\n1,2\n")
+    (tmp_path / "late.csv").write_text("m,a\n1,2\n3,x\n")
+    (tmp_path / "short.csv").write_text("m,a\n1,2\n3\n")
+    (tmp_path / "good.csv").write_text("m,a\n1,2\n3,4\n")
+    bad = ["absent.npy", "columns.csv", "late.csv", "short.csv"]
+    for names in ([bad[0]], bad[2:], bad):
+        done = invoke("read", "--config", config, "--on-error", "skip", *(tmp_path / name for name in names))
+        assert done.exit_code == 1, done.output
+        assert f"none of {len(names)} files could be read" in done.output
+        sidecar = json.loads((tmp_path / "out" / "read.json").read_text())
+        assert [s["path"] for s in sidecar["skipped"]] == [str(tmp_path / name) for name in names]
+        assert not list((tmp_path / "out").glob("*.parquet"))
+    reasons = [s["reason"].split(": ", 1)[1] for s in sidecar["skipped"]]
+    assert reasons[1:3] == ["column 'a' is missing (present: m, b)",
+                            "column 'a' has type string, expected numbers: row 1 holds 'x' (line 3)"]  # fmt: skip
+    assert reasons[3].startswith("line 3: 1 values where there are 2 columns")
+    done = invoke(
+        "read", "--config", config, "--on-error", "skip", *(tmp_path / n for n in ["columns.csv", "good.csv"])
+    )
+    assert done.exit_code == 0, done.output
+    assert pq.read_table(tmp_path / "out" / "good.parquet")["mass"].to_pylist() == [1, 3]
+
+
+def test_ids_and_rows_of_text_tables_arrive_whole(ray_local, tmp_path):
+    """Without a header no row is lost; ids of all 64 bits are written as they are, also where a column changes late."""
+    n = 30_000
+    ids = [10**16 + 3 * k for k in range(n - 1)] + [2**64 - 1]
+    rows = [f"{i};{100 + k % 80};{k}" for k, i in enumerate(ids)]
+    rows[-1] = rows[-1].rpartition(";")[0] + ";0.5"
+    for name, end in (("one", "\n"), ("two", "\r\r\n"), ("gaps", "\n\n")):
+        (tmp_path / f"{name}.csv").write_bytes(end.join(rows).encode())
+        config = feature_config(tmp_path, mass=1, features=[2], event_id=0)
+        done = invoke("read", "--config", config, tmp_path / f"{name}.csv")
+        assert done.exit_code == 0, done.output
+        table = pq.read_table(tmp_path / "out" / f"{name}.parquet")
+        assert table["event_id"].to_pylist() == ids
+        assert table["mass"].to_pylist() == [100 + k % 80 for k in range(n)]
+        assert table["2"].to_pylist() == [*range(n - 1), 0.5]
+        config = feature_config(tmp_path, mass=1, features=[2])
+        assert invoke("read", "--config", config, tmp_path / f"{name}.csv").exit_code == 0
+        assert pq.read_table(tmp_path / "out" / f"{name}.parquet")["event_id"].to_pylist() == list(range(n))
+    config = feature_config(tmp_path, mass=1, features=[2], event_id=2)
+    done = invoke("read", "--config", config, tmp_path / "one.csv")
+    assert done.exit_code == 2
+    assert "column '2', row 29999: '0.5' is no event id" in done.output
+    assert "(line 30000)" in done.output
+
+
+def test_large_ids_of_a_later_file_decide_the_type_of_all(ray_local, tmp_path):
+    for name, ids in (("a", [1, 2]), ("b", [2**63, 4]), ("negative", [-1, 5])):
+        column = pa.array(ids, pa.uint64() if ids[0] > 9 else pa.int64())
+        pq.write_table(pa.table({"m": [1.0, 2.0], "a": [0.0, 0.0], "id": column}), tmp_path / f"{name}.parquet")
+    config = feature_config(tmp_path, mass="m", features=["a"], event_id="id")
+    done = invoke("read", "--config", config, *(tmp_path / f"{n}.parquet" for n in "ab"))
+    assert done.exit_code == 0, done.output
+    columns = Columns(mass="mass", features=["a"], event_id="event_id")
+    found = collect([str(tmp_path / "out" / f"{n}.parquet") for n in "ab"], Source(), columns)
+    assert found.event_id.tolist() == [1, 2, 2**63, 4]
+    done = invoke("read", "--config", config, *(tmp_path / f"{n}.parquet" for n in ["b", "negative"]))
+    assert done.exit_code == 2
+    assert "negative.parquet: column 'event_id': a negative id, beside ids beyond 2^63" in done.output

@@ -144,6 +144,8 @@ def test_unequal_bins_from_centres():
         ("a.csv", "x,y\n1,2\n2,nan\n3,4\n", "not a number"),
         ("a.csv", "", "no table"),
         ("a.json", "{", "cannot be read"),
+        ("a.json", '{"m": [1, 2], "m": [3, 4]}', "a.json: the name 'm' stands twice"),
+        ("a.json", '{"m": [1, 2, "x", 4], "w": [1, 1, 1, 1]}', "a.json: column 'm', row 2: 'x' is not a number"),
         ("a.root", "not root", "cannot be read"),
         ("a.parquet", "not parquet", "cannot be read"),
         ("a.docx", "x", "unknown kind of file"),

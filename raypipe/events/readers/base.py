@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from raypipe.config.read import Column, Source
 from raypipe.errors import UserError
+from raypipe.events.header import twins
 
 
 class Reader(Protocol):
@@ -55,6 +56,10 @@ def resolve(column: Column, names: Sequence[str], source: str | Path) -> str:
         if -len(names) <= column < len(names):
             return names[column]
         raise UserError(f"{source}: column {column} is missing (the file has {len(names)} columns)")
+    if alike := twins(column, names):
+        places = " or ".join(str(names.index(name)) for name in alike)
+        raise UserError(f"{source}: {len(alike)} columns are called {column!r}: name the place ({places}), or "
+                        f"{alike[0]!r}")  # fmt: skip
     shown = ", ".join(names[:12]) + (f", ... {len(names) - 12} more" if len(names) > 12 else "")
     raise UserError(f"{source}: column {column!r} is missing (present: {shown})")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,10 @@ from raypipe.config.read import Columns, Source
 from raypipe.errors import UserError
 from raypipe.events.readers.base import chunks, resolve
 from raypipe.events.readers.registry import reader_for
+from raypipe.events.text import at_line, is_text, not_a_number, open_text
+
+OWN = ("event_id", "mass", "weight", "label")
+"""What a feature table holds beside the features."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +49,73 @@ class FeatureTable:
 def numbers(table: pa.Table, column: str, source: str | Path, first: int = 0) -> np.ndarray:
     """A column as float64; text, a missing value, NaN or infinity is a `UserError` naming column and row."""
     values = table[column]
-    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type) or pa.types.is_boolean(values.type)):
-        raise UserError(f"{source}: column {column!r} has type {values.type}, expected numbers")
-    if values.null_count:
-        row = first + int(np.flatnonzero(values.is_null().to_numpy())[0])
-        raise UserError(f"{source}: column {column!r}, row {row}: the value is missing")
+    kind = values.type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        told = ""
+        if is_text(source) and pa.types.is_string(kind):  # one cell makes it so
+            row = not_a_number(values.to_pylist()) or 0
+            told = f": row {first + row} holds {values[row].as_py()!r}{at_line(source, first + row)}"
+        raise UserError(f"{source}: column {column!r} has type {kind}, expected numbers{told}")
+    _refuse_missing(values, column, source, first)
     array = values.to_numpy().astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(array))
     if len(bad):
-        raise UserError(f"{source}: column {column!r}, row {first + int(bad[0])}: {array[bad[0]]} is not finite")
+        row = first + int(bad[0])
+        raise UserError(f"{source}: column {column!r}, row {row}: {array[bad[0]]} is not finite{at_line(source, row)}")
     return array
+
+
+def event_ids(table: pa.Table, column: str, source: str | Path, first: int = 0) -> np.ndarray:
+    """A column as exact integers: int64, or uint64 where one is beyond 2^63 - 1.
+
+    Raises:
+        UserError: a missing value, one that is no integer, or one that its type cannot hold exactly; with its row.
+    """
+    values = table[column]
+    _refuse_missing(values, column, source, first)
+    if pa.types.is_integer(values.type):
+        ids = values.to_numpy()
+    else:  # floats from text may have been exact integers there
+        from_text = is_text(source) and table.num_rows
+        cells = open_text(source).cells(first, first + table.num_rows, [column])[column] if from_text else values
+        exact = {pa.float16(): 2**11, pa.float32(): 2**24}.get(values.type, 2**53)
+        found = [_whole(cell, exact) for cell in cells.to_pylist()]
+        if None in found:
+            row = found.index(None)
+            raise UserError(f"{source}: column {column!r}, row {first + row}: {cells[row].as_py()!r} is no event id: "
+                            f"write integers below 2^64, stored as integers{at_line(source, first + row)}")  # fmt: skip
+        ids = np.array(found, dtype=object)
+    large = bool(len(ids)) and ids.max() >= 2**63
+    if large and ids.min() < 0:
+        row = first + int(np.argmin(ids))
+        raise UserError(f"{source}: column {column!r}, row {row}: {ids.min()} is negative, beside ids beyond 2^63"
+                        f"{at_line(source, row)}")  # fmt: skip
+    return ids.astype(np.uint64 if large else np.int64)
+
+
+def _whole(cell: object, exact: int) -> int | None:
+    """The integer that a cell is, or None; of floats only those below ``exact`` in size are certain."""
+    if isinstance(cell, str) and cell.lstrip("+-").isdecimal():
+        cell = int(cell)
+    elif isinstance(cell, str | float):
+        value = float(cell) if not_a_number([cell]) is None else np.nan
+        cell = int(value) if abs(value) < exact and value == int(value) else None
+    elif isinstance(cell, Decimal):
+        cell = int(cell) if cell == int(cell) else None
+    is_integer = isinstance(cell, int) and not isinstance(cell, bool)
+    return cell if is_integer and -(2**63) <= cell < 2**64 else None
+
+
+def _refuse_missing(values: pa.ChunkedArray, column: str, source: str | Path, first: int) -> None:
+    if values.null_count:
+        row = first + int(np.flatnonzero(values.is_null().to_numpy())[0])
+        raise UserError(f"{source}: column {column!r}, row {row}: the value is missing{at_line(source, row)}")
 
 
 def feature_columns(
     table: pa.Table, columns: Columns, names: Sequence[str], source: str | Path, first: int
 ) -> pa.Table:
-    """One chunk as a plain table: ``event_id`` int64, ``mass``, ``weight`` and every feature float64, ``label`` bool.
+    """One chunk as a plain table: ``event_id`` an integer, ``mass``, ``weight``, features float64, ``label`` bool.
 
     Raises:
         UserError: missing or not numeric columns, NaN, negative weights, labels other than 0 and 1; one line naming
@@ -73,7 +129,7 @@ def feature_columns(
     if columns.event_id is None:
         result["event_id"] = np.arange(first, first + table.num_rows)
     else:
-        result["event_id"] = table[resolve(columns.event_id, names, source)].to_numpy().astype(np.int64)
+        result["event_id"] = event_ids(table, resolve(columns.event_id, names, source), source, first)
     result["mass"] = column(columns.mass) * columns.mass_scale
     weight = np.ones(table.num_rows) if columns.weight is None else column(columns.weight)
     if len(weight) and weight.min() < 0:
@@ -81,7 +137,10 @@ def feature_columns(
         raise UserError(f"{source}: column {columns.weight!r}, row {first + row}: the weight {weight[row]} is negative")
     result["weight"] = weight
     for feature in columns.features:
-        result[resolve(feature, names, source)] = column(feature)
+        name = resolve(feature, names, source)
+        if name in OWN:
+            raise UserError(f"{source}: a feature is called {name!r}, as a column of every table is: rename it")
+        result[name] = column(feature)
     if columns.label is not None:
         result["label"] = as_labels(column(columns.label), str(columns.label), source, first)
     return pa.table(result)
@@ -114,13 +173,22 @@ def read_features(path: str | Path, source: Source, columns: Columns) -> Feature
     parts = [feature_columns(t, columns, names, path, first) for first, t in chunks(reader, path, source, wanted)]
     if not parts:
         raise UserError(f"{path}: the file holds no events")
-    return to_arrays(pa.concat_tables(parts), path)
+    kind = pa.uint64() if any(part["event_id"].type == pa.uint64() for part in parts) else pa.int64()
+    return to_arrays(pa.concat_tables([with_ids(part, kind, path) for part in parts]), path)
+
+
+def with_ids(table: pa.Table, kind: pa.DataType, source: str | Path) -> pa.Table:
+    """The table with ``event_id`` of the type that the ids of all pieces need: see `event_ids`."""
+    try:
+        ids = table["event_id"].cast(kind)
+    except pa.ArrowInvalid as problem:
+        raise UserError(f"{source}: column 'event_id': a negative id, beside ids beyond 2^63") from problem
+    return table.set_column(table.schema.get_field_index("event_id"), "event_id", ids)
 
 
 def to_arrays(table: pa.Table, source: str | Path) -> FeatureTable:
     """The arrays of a plain table made by `feature_columns`; a duplicated id is a `UserError`."""
-    own = ("event_id", "mass", "weight", "label")
-    names = tuple(name for name in table.column_names if name not in own)
+    names = tuple(name for name in table.column_names if name not in OWN)
     ids = table["event_id"].to_numpy()
     _check_unique(ids, source)
     label = table["label"].to_numpy(zero_copy_only=False) if "label" in table.column_names else None

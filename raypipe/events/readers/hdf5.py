@@ -13,7 +13,11 @@ import pyarrow as pa
 
 from raypipe.config.read import Source
 from raypipe.errors import UserError
+from raypipe.events.fields import fields, native
 from raypipe.events.readers.base import check_file, readable
+
+Place = int | str | None
+"""A column of a matrix, a field of a compound set, or the whole of a set."""
 
 
 class Hdf5Reader:
@@ -49,7 +53,10 @@ class Hdf5Reader:
                 if values.name not in cache:
                     cache[values.name] = values[start:stop]
                 part = cache[values.name]
-                table[name] = np.ascontiguousarray(part if place is None else part[:, place])
+                if isinstance(place, str):
+                    table[name] = native(fields(part)[place])
+                else:
+                    table[name] = native(part if place is None else part[:, place])
             return pa.table(table)
 
     def matrix(self, path: Path, source: Source, start: int, stop: int) -> np.ndarray:
@@ -57,13 +64,13 @@ class Hdf5Reader:
         with readable(check_file(path), "HDF5"), h5py.File(path) as file:
             layout = _layout(file, path, source.key)
             values = {id(v): v for v, _ in layout.values()}
-            if len({v.name for v in values.values()}) != 1 or next(iter(layout.values()))[1] is None:
+            if len({v.name for v in values.values()}) != 1 or not isinstance(next(iter(layout.values()))[1], int):
                 raise UserError(f"{path}: expected one matrix of particles, found {len(layout)} separate columns")
             return next(iter(values.values()))[start:stop]
 
 
-def _layout(file: h5py.File, path: Path, key: str | None) -> dict[str, tuple[Any, int | None]]:
-    """Column name -> (dataset, its place in a matrix or None)."""
+def _layout(file: h5py.File, path: Path, key: str | None) -> dict[str, tuple[Any, Place]]:
+    """Column name -> (dataset, its place in it)."""
     if key is None:
         tops = list(file)
         if len(tops) != 1 and not all(isinstance(file[k], h5py.Dataset) and file[k].ndim == 1 for k in tops):
@@ -83,7 +90,9 @@ def _layout(file: h5py.File, path: Path, key: str | None) -> dict[str, tuple[Any
     return columns
 
 
-def _columns_of(data: h5py.Dataset, path: Path) -> dict[str, tuple[Any, int | None]]:
+def _columns_of(data: h5py.Dataset, path: Path) -> dict[str, tuple[Any, Place]]:
+    if data.dtype.names and "pandas_type" not in data.parent.attrs and data.ndim == 1:
+        return {name: (data, name) for name in fields(np.empty(0, data.dtype))}
     if data.dtype.names:
         raise UserError(f"{path}: dataset {data.name!r} is a compound table (pandas format='table'); save it as fixed")
     if data.ndim == 1:
@@ -94,7 +103,7 @@ def _columns_of(data: h5py.Dataset, path: Path) -> dict[str, tuple[Any, int | No
     return {str(i): (data, i) for i in range(data.shape[1])}
 
 
-def _pandas(group: h5py.Group, path: Path) -> dict[str, tuple[Any, int | None]]:
+def _pandas(group: h5py.Group, path: Path) -> dict[str, tuple[Any, Place]]:
     kind = group.attrs["pandas_type"]
     if (kind.decode() if isinstance(kind, bytes) else str(kind)) != "frame":
         raise UserError(f"{path}: pandas object {group.name!r} is stored as {kind!r}; only fixed frames can be read "
@@ -104,7 +113,10 @@ def _pandas(group: h5py.Group, path: Path) -> dict[str, tuple[Any, int | None]]:
         values = group[f"block{block}_values"]
         for place, item in enumerate(group[f"block{block}_items"][:]):
             found[_text(item)] = (values, place)
-    return {name: found[name] for name in map(_text, group["axis0"][:]) if name in found}
+    names = list(map(_text, group["axis0"][:]))
+    if len(set(names)) < len(names):
+        raise UserError(f"{path}: two columns of {group.name!r} are called {max(names, key=names.count)!r}: rename one")
+    return {name: found[name] for name in names if name in found}
 
 
 def _text(item: Any) -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from raypipe.config.read import Column, Source
 from raypipe.errors import UserError
+from raypipe.events.header import twins
 from raypipe.events.readers.base import chunks, resolve
 from raypipe.events.readers.features import as_labels, numbers
 from raypipe.events.readers.registry import reader_for
@@ -61,7 +62,9 @@ def read_columns(paths: Sequence[str | Path], source: Source, only: Sequence[Col
     for path in map(Path, paths):
         reader = reader_for(path, source)
         names = reader.names(path, source)
-        wanted = names if only is None else list(dict.fromkeys(resolve(c, names, path) for c in only))
+        if only is None:  # two columns of one name are refused: one could be the truth
+            asked = [base if twins(base := name.removesuffix(" (1)"), names) else name for name in names]
+        wanted = list(dict.fromkeys(resolve(column, names, path) for column in (asked if only is None else only)))
         if parts and list(parts) != wanted:
             raise UserError(f"{path}: columns {', '.join(wanted)} differ from those of {paths[0]}: {', '.join(parts)}")
         tables = [(first, t) for first, t in chunks(reader, path, source, wanted)]

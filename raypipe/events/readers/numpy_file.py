@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from raypipe.config.read import Source
 from raypipe.errors import UserError
+from raypipe.events.fields import fields, native
 from raypipe.events.readers.base import check_file, readable
 
 
@@ -35,11 +36,10 @@ class NumpyReader:
     def names(self, path: Path, source: Source) -> list[str]:
         """Field names of a structured array, else the column numbers."""
         array = self._open(path)
-        return list(array.dtype.names or map(str, range(array.shape[1])))
+        return list(fields(array[:0])) if array.dtype.names else list(map(str, range(array.shape[1])))
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
         """Rows of the map; nothing else is loaded."""
         part = self._open(path)[start:stop]
-        wanted = self.names(path, source) if columns is None else columns
-        picked = {n: part[n] if part.dtype.names else part[:, int(n)] for n in wanted}
-        return pa.table({name: np.ascontiguousarray(values) for name, values in picked.items()})
+        found = fields(part) if part.dtype.names else {str(k): part[:, k] for k in range(part.shape[1])}
+        return pa.table({name: native(found[name]) for name in (found if columns is None else columns)})

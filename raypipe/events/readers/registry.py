@@ -8,6 +8,7 @@ from pathlib import Path
 from raypipe.config.read import Source
 from raypipe.errors import UserError
 from raypipe.events.readers.base import Reader, check_file
+from raypipe.events.text import SUFFIXES, is_text
 
 READERS = {
     "numpy": "numpy_file.NumpyReader", "hdf5": "hdf5.Hdf5Reader", "parquet": "columnar.ParquetReader",
@@ -18,7 +19,7 @@ READERS = {
 
 EXTENSIONS = {
     ".npy": "numpy", ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".parquet": "parquet", ".pq": "parquet",
-    ".csv": "csv", ".root": "root",
+    ".root": "root", **dict.fromkeys(SUFFIXES, "csv"),
 }  # fmt: skip
 
 
@@ -31,12 +32,12 @@ def file_format(path: str | Path, source: Source) -> str:
     path = check_file(path)
     if source.format != "auto":
         return source.format
-    if path.suffix.lower() not in EXTENSIONS:
+    found = "csv" if is_text(path) else EXTENSIONS.get(path.suffix.lower())
+    if found is None:
         raise UserError(
             f"{path}: unknown extension {path.suffix!r} (known: {', '.join(EXTENSIONS)}); or name the format "
             f"({', '.join(READERS)})"
         )
-    found = EXTENSIONS[path.suffix.lower()]
     if found == "root":
         return _root_kind(path, source)
     if found == "hdf5":

@@ -12,7 +12,12 @@ import pyarrow as pa
 
 from raypipe.config.read import Source
 from raypipe.errors import UserError
+from raypipe.events.fields import native
 from raypipe.events.readers.base import check_file, readable
+
+PLAIN = ("int", "uin", "flo", "boo")
+"""How the names of types of numbers begin."""
+TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
 
 
 @contextlib.contextmanager
@@ -25,15 +30,15 @@ def open_tree(path: Path, key: str | None, usual: Sequence[str] = ()) -> Iterato
     import uproot
 
     with readable(check_file(path), "ROOT"), uproot.open(path) as file:
-        trees = {n.split(";")[0]: n for n, kind in file.classnames().items() if kind in ("TTree", "ROOT::RNTuple")}
+        trees = [n for n, kind in file.classnames(cycle=False).items() if kind in TREES]
         wanted = key or next((name for name in usual if name in trees), None)
         if wanted is None and len(trees) == 1:
-            wanted = next(iter(trees))
+            wanted = trees[0]
         if wanted not in trees:
             there = ", ".join(trees) or "none"
             asked = f"tree {wanted!r} is missing" if wanted else "say which tree with the option key"
             raise UserError(f"{path}: {asked} (trees: {there})")
-        yield file[wanted]
+        yield file[wanted]  # of several cycles the last, which is the whole tree
 
 
 def branch(tree: Any, name: str, path: Path, start: int, stop: int) -> Any:
@@ -92,12 +97,15 @@ class RootReader:
     def names(self, path: Path, source: Source) -> list[str]:
         """Branches of plain numbers."""
         with open_tree(path, source.key) as tree:
-            return [b.name for b in tree.branches if getattr(b.interpretation, "numpy_dtype", None) is not None
-                    and b.interpretation.numpy_dtype.kind in "fiub"]  # fmt: skip
+            if hasattr(tree, "branches"):
+                kinds = {b.name: getattr(b.interpretation, "numpy_dtype", None) for b in tree.branches}
+                return [name for name, kind in kinds.items() if kind is not None and kind.kind in "fiub"]
+            kinds = {name: tree[name].array(entry_stop=1).type.content for name in tree.keys()}  # noqa: SIM118
+            return [name for name, kind in kinds.items() if getattr(kind, "primitive", "")[:3] in PLAIN]  # an RNTuple
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
         """The baskets of the range."""
         wanted = self.names(path, source) if columns is None else columns
         with open_tree(path, source.key) as tree:
             arrays = {name: branch(tree, name, path, start, stop) for name in wanted}
-        return pa.table({name: np.ascontiguousarray(values.to_numpy()) for name, values in arrays.items()})
+        return pa.table({name: native(values.to_numpy()) for name, values in arrays.items()})
