@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from raypipe.cluster.storage import Store
 from raypipe.errors import UserError
 from raypipe.files import inside_output_root
+from raypipe.redact import redact
 from raypipe.search.result import Result
 
 OK, FAILED = "ok", "failed"
@@ -62,8 +63,14 @@ class Ledger:
             kind: ``raised``, ``died`` or ``timeout``.
         """
         before = self._part("failed", key)
-        row = {"key": key, "status": FAILED, "error": error, "kind": kind, "time": time.time(),
-               "attempts": (before[0]["attempts"] if before else 0) + 1}  # fmt: skip
+        row = {
+            "key": key,
+            "status": FAILED,
+            "error": redact(error, self.store.root, self.shared.root),
+            "kind": kind,
+            "time": time.time(),
+            "attempts": (before[0]["attempts"] if before else 0) + 1,
+        }
         self._write("failed", key, [row | plain_fields(trial)])
 
     def _write(self, folder: str, key: str, rows: list[dict[str, Any]]) -> None:
@@ -169,7 +176,10 @@ class Ledger:
         """The figure arrays of a finished trial."""
         table = _table(self.store.read(f"arrays/{key}.parquet"))
         if table is None:
-            raise UserError(f"{self.store}/arrays/{key}.parquet: not a readable Parquet file")
+            raise UserError(
+                f"{self.store}/arrays/{key}.parquet: not a readable Parquet file: delete it and rows/{key}.parquet "
+                "beside it, and run `raypipe scan` again"
+            )
         return {name: np.asarray(table[name][0].as_py(), dtype=np.float64) for name in table.column_names}
 
     def stage(self, kind: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

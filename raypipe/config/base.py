@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
+from raypipe.redact import redact_all
+
 
 class Section(BaseModel):
     """A part of the configuration: unknown keys are refused, values cannot change after reading.
@@ -17,6 +19,10 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
     )
+
+    def shown(self) -> dict[str, Any]:
+        """All values, JSON-ready, as pages and records may show them: without the passwords of URIs."""
+        return redact_all(self.model_dump(mode="json"))
 
     @field_validator("*", mode="before")
     @classmethod
@@ -50,15 +56,21 @@ def section_of(annotation: Any) -> type[Section] | None:
     return next(kinds, None)
 
 
-def fields(model: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and `pydantic` field of every key of a configuration, those of its sections included.
+def fields(model: type[Section], prefix: str = "", of: Section | None = None) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted name, `pydantic` field and default of every key of a configuration, those of its sections included.
 
-    ``NAME`` stands for a key of a mapping, ``N`` for a place in a list.
+    ``NAME`` stands for a key of a mapping, ``N`` for a place in a list. A required key has the default `...`.
+
+    Args:
+        of: the default of the whole section, where it differs from those of its keys.
     """
     for name, info in model.model_fields.items():
         inner, key = section_of(info.annotation), f"{prefix}{name}"
+        own = ... if info.is_required() else info.get_default(call_default_factory=True)
+        default = own if of is None else getattr(of, name)
         if inner is None:
-            yield key, info
+            yield key, info, default
             continue
         kinds = {get_origin(part) for part in (info.annotation, *get_args(info.annotation))}
-        yield from fields(inner, f"{key}.{'NAME.' if dict in kinds else 'N.' if list in kinds else ''}")
+        step = "NAME." if dict in kinds else "N." if list in kinds else ""
+        yield from fields(inner, f"{key}.{step}", default if isinstance(default, inner) else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,51 @@ def load_config(
         values["output"] = str(output)
     search = search_of(values, source)
     if command is not None and command not in COMMANDS[search]:
-        serves = ", ".join(f"raypipe {name}" for name in COMMANDS[search])
-        raise UserError(f"{path}: search = {search}: not a file for `raypipe {command}`; it serves {serves}")
+        raise UserError(f"{path}: search = {search}: {_other_command(search, command)}")
     model = model_of(search)
     try:
         return model.model_validate(values)
     except ValidationError as error:
         raise UserError(one_line(source, error.errors(), model)) from error
+
+
+def given_values(path: str | Path | None, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The kind of a configuration and the values given for it, by dotted key; required ones may be missing.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    values = _read(Path(path)) if path is not None else {}
+    apply(values, overrides)
+    source = (str(path) if path is not None else "") + (" with overrides" if path and overrides else "") or "overrides"
+    search = search_of(values, source)
+    model = model_of(search)
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        if wrong := [problem for problem in error.errors() if problem["type"] != "missing"]:
+            raise UserError(one_line(source, wrong, model)) from error
+    return search, dict(flat(values))
+
+
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested sections and lists of sections."""
+    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        value = {str(number): part for number, part in enumerate(value)}
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from flat(part, f"{prefix}.{name}" if prefix else str(name))
+    else:
+        yield prefix, value
+
+
+def _other_command(search: str, command: str) -> str:
+    """Why a configuration does not serve a command."""
+    if search == "none":
+        return "this configuration only simulates (raypipe simulate)"
+    kinds = " or ".join(kind for kind, commands in COMMANDS.items() if command in commands)
+    serves = ", ".join(f"raypipe {name}" for name in COMMANDS[search])
+    return f"expected a file with search: {kinds} for `raypipe {command}`; this one is for {serves}"
 
 
 def search_of(values: dict[str, Any], source: str) -> str:

@@ -212,7 +212,7 @@ def write_page(
             "Autoencoder",
             f"{len(history)} epochs; reconstruction error {last['error']:.3f} of 9, KL {last['kl']:.2f} nats.",
         ),
-        Section("Configuration", "", code=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)),
+        Section("Configuration", "", code=yaml.safe_dump(config.shown(), sort_keys=False)),
     ]  # fmt: skip
     write_html(
         path, "haxad search", f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, window "

@@ -252,7 +252,7 @@ def write_page(path: Path, summary: dict[str, Any], config: MultileptonConfig, f
     if summary["failed_trials"]:
         rows = [[r["signal"], f"{r['strength']:g}", str(r["instance"]), r["error"]] for r in summary["failed_trials"]]
         sections.append(Section("Failed", tables=[Table(["signal", "strength", "instance", "error"], rows)]))
-    dumped = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    dumped = yaml.safe_dump(config.shown(), sort_keys=False)
     sections.append(Section("Configuration", code=dumped))
     headlines = [
         f"{summary['finished']} of {summary['planned']} comparisons finished; {summary['bootstraps']} bootstraps; "

@@ -135,7 +135,7 @@ def write_page(
         Section("Latent space", "", [], images("latents_signal", "latents_no_signal", "encoder_training")),
         _events_section(manifest, config),
         Section("Where the time went", f"Peak memory {summary['peak_rss_gib']:.2f} GiB.", [stages]),
-        Section("Configuration", "", code=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)),
+        Section("Configuration", "", code=yaml.safe_dump(config.shown(), sort_keys=False)),
         Section("Versions", "", code=yaml.safe_dump(provenance, sort_keys=False)),
     ]
     if summary["failed_trials"]:
