@@ -26,8 +26,8 @@ class Commands(click.Group):
             click.echo(f"raypipe: error: {error}", err=True)
             sys.exit(2)
         except click.UsageError as error:
-            where = error.ctx.command_path if error.ctx else "raypipe"
-            click.echo(f"raypipe: error: {redact(error.format_message())} (see `{where} --help`)", err=True)
+            command = f"raypipe {error.ctx.info_name}" if error.ctx and error.ctx.parent else "raypipe"
+            click.echo(f"raypipe: error: {redact(error.format_message())} (see `{command} --help`)", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             click.echo("raypipe: interrupted; run the same command again to go on", err=True)

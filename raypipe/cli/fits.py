@@ -205,11 +205,13 @@ def hunt(
     """
     from raypipe.errors import UserError
     from raypipe.events.masses import load_masses
-    from raypipe.files import write_json
+    from raypipe.files import check_writable, write_json
     from raypipe.stats import hunt as hunting
     from raypipe.stats.peakdata import known_peak
     from raypipe.stats.widths import width
 
+    if output is not None:
+        check_writable(output)
     data = load_masses(path, **{name: reading[name] for name in READING})
     simulated = None
     if reference is not None:

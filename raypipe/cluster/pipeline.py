@@ -41,6 +41,8 @@ from raypipe.simulate import dataset
 
 EMBEDDING = ("encoder.pt", "latents.parquet", "encoder.json", "latents.json")
 """Files of an encoder's folder that runs share; records last."""
+FOLDERS = ("events", "encoder", "encoders", "ledger", "figures")
+"""Of a run folder: another user's are found unwritable before the work, not after."""
 PACKAGES = ("ray", "torch", "nflows", "xgboost", "numpy", "pyarrow", "mlflow", "pythia8mc", "fastjet", "iminuit")
 
 
@@ -54,6 +56,11 @@ class Run:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.folder = check_writable(config.output)
+        for name in FOLDERS:
+            if (self.folder / name).exists():
+                check_writable(self.folder / name)
+        if config.resources.storage:
+            self.ledger().store.check_writable()
         self.artefacts = open_artefacts(config)
         self._stack = contextlib.ExitStack()
         self._ray = False

@@ -19,7 +19,7 @@ from raypipe.errors import UserError
 from raypipe.events.readers.base import check_file
 from raypipe.events.readers.features import FeatureTable
 from raypipe.events.table import read_table, write_table
-from raypipe.files import check_writable, code_digest, file_digest, write_json
+from raypipe.files import check_file_writable, check_writable, code_digest, file_digest, write_json
 from raypipe.progress import progress_bar
 from raypipe.search.result import Trial
 from raypipe.search.table import DATA, EventScores, search_table
@@ -38,6 +38,9 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
         UserError: unreadable files, missing columns, regions without events.
     """
     folder = check_writable(config.output)
+    for name in ("scores.parquet", "summary.json"):
+        check_file_writable(folder / name)
+    check_writable(folder / "ledger")
     digests = {path: file_digest(check_file(path)) for path in [*config.data.paths, *config.background.paths]}
     trial = Trial(DATA, 0.0, 0)
     values = config.model_dump(mode="json", exclude={"output", "resources"})
