@@ -8,6 +8,8 @@ from pydantic import BaseModel
 
 from raypipe.cluster.scan import grid_of
 from raypipe.config import Config, Section, load_config
+from raypipe.config.base import fields, leaves
+from raypipe.config.load import SEARCHES, given_values, model_of
 from raypipe.errors import UserError
 from tests.conftest import ROOT
 
@@ -258,6 +260,38 @@ def test_text_that_looks_like_something_else(tmp_path):
     for search in ("[a]", "no", "{a: 1}"):
         with pytest.raises(UserError, match="known searches"):
             load_config(path, [f"search={search}"])
+
+
+NUMBERS = [
+    (search, key, type(None) in leaves(info.annotation))
+    for search in SEARCHES
+    for key, info, _ in fields(model_of(search))
+    if leaves(info.annotation) & {int, float} and not leaves(info.annotation) & {str, bool}
+]
+
+
+@pytest.mark.parametrize(("search", "key", "optional"), NUMBERS, ids=lambda v: str(v))
+def test_every_number_is_finite_and_in_range(search, key, optional):
+    """Of all searches: not a number, infinities, booleans, text, and what is negative."""
+    key = key.replace(".NAME.", ".yy.").replace(".N.", ".")
+    plain = key.replace("scan.more.", "scan.")
+    for text in (
+        ".nan",
+        ".inf",
+        "-.inf",
+        "yes",
+        "true",
+        "many",
+        *([] if optional else ["no"]),
+        *([] if key in ("source.group", "source.sample") else ["-1"]),
+    ):
+        for value in (text, f"[{text}]", f"[1, {text}]", f"{{a: {text}}}"):
+            path = key if "scan.more." not in key else "scan.more"
+            given = value if path == key else f"[{{{key.removeprefix('scan.more.')}: {value}}}]"
+            with pytest.raises(UserError) as error:
+                given_values(None, [f"search={search}", f"{path}={given}"])
+            assert plain.rsplit(".", 1)[-1] in str(error.value) or "yy" in str(error.value)
+            assert "\n" not in str(error.value)
 
 
 def test_the_keys_of_a_section_that_may_be_left_out_are_named():

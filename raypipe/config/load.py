@@ -82,7 +82,8 @@ def given_values(path: str | Path | None, overrides: Sequence[str]) -> tuple[str
     try:
         model.model_validate(values)
     except ValidationError as error:
-        if wrong := [problem for problem in error.errors() if problem["type"] != "missing"]:
+        wrong = [e for e in error.errors() if e["type"] != "missing" or isinstance(e["loc"][-1], int)]
+        if wrong:
             raise UserError(one_line(source, wrong, model)) from error
     return search, dict(flat(values))
 
