@@ -174,7 +174,7 @@ def _status(config: Any, as_json: bool) -> None:
     from raypipe.cluster.ledger import open_ledger
     from raypipe.cluster.live import tell
 
-    found = watch.status(open_ledger(config))
+    found = watch.status(open_ledger(config), config=config)
     tell(found)
     if as_json:
         emit(found.as_dict())

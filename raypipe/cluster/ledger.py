@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import io
 import json
 import time
@@ -17,11 +18,15 @@ import pyarrow.parquet as pq
 
 from raypipe.cluster.storage import Store
 from raypipe.errors import UserError
-from raypipe.files import inside_output_root
+from raypipe.files import code_digest, inside_output_root
 from raypipe.redact import redact
 from raypipe.search.result import Result
 
 OK, FAILED = "ok", "failed"
+CODE = ("events", "models", "fit", "stats", "search")
+"""Rooms whose source is part of the key of a trial."""
+NUMERICS = ("numpy", "torch", "xgboost", "scipy", "iminuit")
+"""Packages whose version can move a number."""
 COMPACT_AT = 200
 """Parts outside the index that are read one by one before they are gathered."""
 
@@ -209,6 +214,20 @@ class Ledger:
         path = folder / "flow.pt"
         path.write_bytes(data)
         return path
+
+
+def made_by(config: Any = None) -> dict[str, str]:
+    """What, besides the configuration, the keys of trials are made of: the code and the packages of this process.
+
+    Args:
+        config: leaves out what its keys do not hold.
+    """
+    made = {"search": code_digest(*CODE)}
+    if config is None or getattr(config, "simulate", None) is not None:
+        made["simulate"] = code_digest("simulate")
+    if config is None or config.search != "multilepton":
+        made |= {name: importlib.metadata.version(name) for name in NUMERICS}
+    return made
 
 
 def open_ledger(config: Any) -> Ledger:

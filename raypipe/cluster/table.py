@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from raypipe import __version__
-from raypipe.cluster.ledger import Ledger
+from raypipe.cluster.ledger import CODE, Ledger
 from raypipe.cluster.read import collect
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.tasks import ray_map
@@ -45,7 +45,7 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
     trial = Trial(DATA, 0.0, 0)
     values = config.model_dump(mode="json", exclude={"output", "resources"})
     values["data"].pop("path"), values["background"].pop("path")
-    code = code_digest("events", "models", "fit", "stats", "search")
+    code = code_digest(*CODE)
     key = trial.key({"files": list(digests.values()), "code": code, "config": values})
     book, scores_path = Ledger(folder / "ledger"), folder / "scores.parquet"
     if not (book.finished(key) and _scored(scores_path) == key):
