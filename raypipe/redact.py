@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 from urllib.parse import quote, unquote
@@ -27,7 +26,7 @@ def redact(text: str, *uris: str | None) -> str:
     A URI loses all between ``://`` and ``@``, and the values of such query keys as ``access_key`` or ``sig``.
 
     Args:
-        uris: known URIs, whose secrets are hidden wherever they stand in the text, encoded or not.
+        uris: those that the text is about: their secrets are hidden wherever they stand in it, encoded or not.
     """
     for start in reversed(list(_START.finditer(text))):
         head, tail = text[: start.end()], text[start.end() :]
@@ -35,7 +34,7 @@ def redact(text: str, *uris: str | None) -> str:
         if length := _userinfo(head, rest):
             text = head + MARK + tail[length:]
     text = _QUERY.sub(rf"\1{MARK}", text)
-    known = {secret for uri in (*uris, os.environ.get("MLFLOW_TRACKING_URI")) if uri for secret in secrets_of(uri)}
+    known = {secret for uri in uris if uri for secret in secrets_of(uri)}
     for secret in sorted(known, key=len, reverse=True):
         text = text.replace(secret, MARK)
     return text

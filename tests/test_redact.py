@@ -50,11 +50,9 @@ def test_a_uri_is_shown_without_its_secrets(uri, shown):
     assert uri == shown or uri not in repr(error)
 
 
-def test_the_secrets_of_a_known_uri_are_hidden_alone_too(monkeypatch):
+def test_the_secrets_of_a_known_uri_are_hidden_alone_too():
     uri = "postgresql://me:p%40ss word@host/db?sslpassword=other%2Fone"
     text = "failed: 'p@ss word' or p%40ss%20word or other/one; me@host/db"
     assert redact(text, uri) == "failed: '***' or *** or ***; me@host/db"
-    assert redact(text) == text
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert redact(text) == redact(text, uri)
+    assert redact(text) == text  # a word is only a secret where one knows it
     assert secrets_of("sqlite:///mlflow.db") == set()

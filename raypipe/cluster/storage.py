@@ -222,7 +222,7 @@ def _open_url(url: str) -> tuple[Any, str]:
         found, path = fsspec.core.url_to_fs(url)
     except Exception as error:  # every storage library has exceptions of its own
         reason = redact(str(error).partition("\n")[0], url)
-        raise UserError(f"{url}: cannot open this storage: {reason}") from error
+        raise UserError(f"{url}: cannot open this storage: {reason}") from None  # whose text may hold a password
     return fs.PyFileSystem(fs.FSSpecHandler(found)), path.rstrip("/")
 
 

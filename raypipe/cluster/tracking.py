@@ -70,8 +70,8 @@ class Recorder:
         """Log parameters (cut at 500 characters) and tags, without secrets."""
         from mlflow.entities import Param, RunTag
 
-        made = [Param(k, redact(str(v), self.uri)[:500]) for k, v in values.items()]
-        marks = [RunTag(k, redact(v, self.uri)) for k, v in (tags or {}).items()]
+        made = [Param(k, redact(str(v))[:500]) for k, v in values.items()]
+        marks = [RunTag(k, redact(v)) for k, v in (tags or {}).items()]
         for start in range(0, len(made), PARAMETERS):
             batch = made[start : start + PARAMETERS]
             self.client.log_batch(self.run_id, params=batch, tags=[] if start else marks)

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
-from raypipe.redact import redact_all
+from raypipe.redact import redact, redact_all
 
 
 class Section(BaseModel):
@@ -23,6 +23,9 @@ class Section(BaseModel):
     def shown(self) -> dict[str, Any]:
         """All values, JSON-ready, as pages and records may show them: without the passwords of URIs."""
         return redact_all(self.model_dump(mode="json"))
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return [(name, redact(value) if isinstance(value, str) else value) for name, value in super().__repr_args__()]
 
     @field_validator("*", mode="before")
     @classmethod

@@ -53,19 +53,16 @@ def load_config(
         UserError: one line naming the file, the key, the value and what is allowed; a file that does not serve
             ``command``.
     """
-    values = _read(Path(path))
-    apply(values, overrides)
-    source = f"{path} with overrides" if overrides else str(path)
+    values, source, search = _given(path, overrides)
     if output is not None:
         values["output"] = str(output)
-    search = search_of(values, source)
     if command is not None and command not in COMMANDS[search]:
         raise UserError(f"{path}: search = {search}: {_other_command(search, command)}")
     model = model_of(search)
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(one_line(source, error.errors(), model)) from error
+        raise UserError(one_line(source, error.errors(), model)) from None  # whose text holds the values
 
 
 def given_values(path: str | Path | None, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
@@ -74,17 +71,14 @@ def given_values(path: str | Path | None, overrides: Sequence[str]) -> tuple[str
     Raises:
         UserError: as `load_config`.
     """
-    values = _read(Path(path)) if path is not None else {}
-    apply(values, overrides)
-    source = (str(path) if path is not None else "") + (" with overrides" if path and overrides else "") or "overrides"
-    search = search_of(values, source)
+    values, source, search = _given(path, overrides)
     model = model_of(search)
     try:
         model.model_validate(values)
     except ValidationError as error:
         wrong = [e for e in error.errors() if e["type"] != "missing" or isinstance(e["loc"][-1], int)]
         if wrong:
-            raise UserError(one_line(source, wrong, model)) from error
+            raise UserError(one_line(source, wrong, model)) from None
     return search, dict(flat(values))
 
 
@@ -108,12 +102,15 @@ def _other_command(search: str, command: str) -> str:
     return f"expected a file with search: {kinds} for `raypipe {command}`; this one is for {serves}"
 
 
-def search_of(values: dict[str, Any], source: str) -> str:
-    """The kind of a configuration: its key `search`."""
+def _given(path: str | Path | None, overrides: Sequence[str]) -> tuple[dict[str, Any], str, str]:
+    """The values of a file with overrides, what messages call them, and the search that they are for."""
+    values = {} if path is None else _read(Path(path))
+    apply(values, overrides)
+    source = "overrides" if path is None else f"{path} with overrides" if overrides else str(path)
     search = values.get("search", "contrastive")
     if not isinstance(search, str) or search not in SEARCHES:
         raise UserError(f"{source}: search = {search!r}: known searches: {', '.join(SEARCHES)}")
-    return search
+    return values, source, search
 
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

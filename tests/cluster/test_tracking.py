@@ -7,18 +7,25 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 import urllib.error
 import urllib.request
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from raypipe.cli.base import Commands
+from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.record import group_curves, record_run
+from raypipe.cluster.storage import Store
 from raypipe.cluster.tracking import record, sqlite_path
 from raypipe.config import load_config
+from raypipe.errors import UserError
 from raypipe.fit.flows import fit_flows
 from raypipe.report.summary import build_summary
+from raypipe.search.result import Trial
 from tests.cluster.head import free_ports
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES
@@ -113,6 +120,42 @@ def test_a_server_that_fails_is_told_without_its_password(tmp_path, monkeypatch,
     assert "s3cret" not in err
     assert "s3#cret" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_traceback_and_a_notebook_show_no_password():
+    uri = "http://me:s3cret@host/"
+    with pytest.raises(UserError) as caught:
+        load_config(LAPTOP, [*SECRETS, f"tracking.uri=[{uri}]"])
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+    nonsense = uri.replace("http", "nonsense")
+    with pytest.raises(UserError) as caught:
+        Store(nonsense)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+    assert str(Store("memory://me:s3cret@host/x")) == "memory://***@host/x"
+    config = load_config(LAPTOP, [*SECRETS, f"tracking.uri={uri}"])
+    assert "s3cret" not in f"{config!r} {config} {config.tracking!r}"
+    assert "uri='http://***@host/'" in repr(config)
+    assert config.tracking.uri == uri
+
+
+def test_a_failed_trial_is_kept_without_a_password(tmp_path):
+    book = Ledger(tmp_path)
+    book.record_failure("k", Trial("s", 1.0, 0), "Traceback\nOSError: s3://AKIA:s3cret@bucket/x?sig=s3cret: denied")
+    assert book.rows(["k"])[0]["error"] == "Traceback\nOSError: s3://***@bucket/x?sig=***: denied"
+
+
+def test_an_unexpected_error_is_printed_without_a_password():
+    group = Commands("raypipe")
+
+    @group.command()
+    def fail() -> None:
+        raise RuntimeError("cannot reach postgresql://me:s3cret@host/db")
+
+    done = CliRunner().invoke(group, ["fail"])
+    assert done.exit_code == 1
+    assert "Traceback" in done.stderr
+    assert "RuntimeError: cannot reach postgresql://***@host/db" in done.stderr
+    assert "s3cret" not in done.output
 
 
 def test_a_page_shows_the_configuration_without_passwords():
