@@ -79,7 +79,7 @@ def run(request: Request, output: Path, resources: Resources) -> dict[str, Any]:
         *matrices, request.classifier, seed=request.seed, data_weights=weights[0], background_weights=weights[1]
     )
     with ray_session(resources), progress_bar("classify", len(contest.parts())) as bar:
-        scores = classify(contest, weights[1], mapper=lambda f, items: ray_map(f, items, on_item=lambda: bar(1)))
+        scores = classify(contest, weights[1], weights[0], mapper=lambda f, items: ray_map(f, items, on_item=lambda: bar(1)))
     write_table(_output(tables["score"], scores, label, request.mass), output)
     summary = _summary(request, tables, scores, features, label, output)
     write_json(output.with_suffix(".json"), summary)

@@ -13,14 +13,12 @@ import numpy as np
 
 from raypipe import seeds
 from raypipe.config import Classifier
+from raypipe.fit.folds import EVERY_FOLD
 from raypipe.models.bdt import predict_bdt, train_bdt
 from raypipe.stats.roc import background_percentile
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """Maps a function over items, results in order: the builtin ``map``, or one that uses many cores."""
-
-EVERY_FOLD = -1
-"""Home of events that no fold trained on: the models of all folds score them."""
 
 
 @dataclass(frozen=True)
