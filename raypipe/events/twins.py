@@ -48,22 +48,34 @@ def first_twin(values: np.ndarray) -> np.ndarray:
     Args:
         values: (n, d), all columns of the events, float32 or float64: equal is what is equal to the last digit.
     """
-    first, own = first_equal(fingerprint(values)), np.arange(len(values))
-    found, left = own.copy(), np.ones(len(values), bool)
-    if (first == own).all():
+    first = first_equal(fingerprint(values))
+    found, left = np.arange(len(values)), np.ones(len(values), bool)
+    if (first == found).all():
         return found
-    columns = [np.unique(column, return_inverse=True, return_counts=True) for column in values.T]
-    for k in sorted(range(len(columns)), key=lambda k: -len(columns[k][0])):
-        usual = usual_values(*columns[k][1:]) & left
-        if is_evidence(values[usual, k], first[usual], fingerprint(np.delete(values[usual], k, axis=1))):
-            found[usual] = first[usual]
-        left &= ~usual
+    for k in np.argsort([-len(np.unique(column)) for column in values.T], kind="stable"):
+        left &= ~_judge(found, values[:, k], first, fingerprint(np.delete(values, k, axis=1)), left)
     return found
 
 
-def usual_values(inverse: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """(n,) bool: values of a column that are no spikes, from `numpy.unique`."""
-    return counts[inverse] <= SPIKE * max(1.0, float(np.median(counts)))
+def first_twin_by(key: np.ndarray, whole: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """`first_twin` where all that is left of the events is one continuous column and their fingerprints.
+
+    Args:
+        key: (n,) the column, such as the mass. whole, rest: (n,) fingerprints with it and of all others.
+    """
+    first, found = first_equal(whole), np.arange(len(key))
+    if (first != found).any():
+        _judge(found, key, first, rest, np.ones(len(key), bool))
+    return found
+
+
+def _judge(found: np.ndarray, key: np.ndarray, first: np.ndarray, rest: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Enter into ``found`` the twins ``among`` the rows (bool), by a column; the rows that it can judge."""
+    _, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
+    usual = among & (counts[inverse] <= SPIKE * max(1.0, float(np.median(counts))))
+    if is_evidence(key[usual], first[usual], rest[usual]):
+        found[usual] = first[usual]
+    return usual
 
 
 def is_evidence(key: np.ndarray, first: np.ndarray, rest: np.ndarray) -> bool:
@@ -102,13 +114,18 @@ def _chance_pairs(values: np.ndarray, counts: np.ndarray) -> float:
     """Pairs of equal values that chance makes in a rounded column: 0 for a continuous one.
 
     A lattice shows by its smallest steps, which are equal. Density of events times step is the chance of a match.
+    Values that stand side by side more evenly than chance would put them were not rounded onto their lattice.
     """
-    steps = np.sort(np.diff(values))[:3]
-    if steps[2] > 1.1 * steps[0]:
+    steps = np.diff(values)
+    step, _, third = np.sort(steps)[:3]
+    if third > 1.1 * step:
         return 0.0
     below = np.r_[0, np.cumsum(counts)]
     low, high = np.maximum(np.arange(len(values)) - 5, 0), np.minimum(np.arange(len(values)) + 5, len(values) - 1)
-    near = (below[high + 1] - below[low]) / ((values[high] - values[low]) / steps[0] + 1)
+    near = (below[high + 1] - below[low]) / ((values[high] - values[low]) / step + 1)
+    beside = int((steps < 1.5 * step).sum())
+    if beside > (1 - np.exp(-near)).sum() + 2 * np.sqrt(len(values)):
+        return 0.0
     return float((counts * near).sum() / 2)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from raypipe.config import Classifier
 from raypipe.fit.classifier import Contest, Mapper, balanced, ensemble_margins
-from raypipe.fit.folds import EVERY_FOLD, deal_folds
+from raypipe.fit.folds import EVERY_FOLD, deal_folds, weights_to_fit
 from raypipe.stats.roc import background_percentile, weighted_auc
 
 
@@ -42,12 +42,16 @@ def contest_of(
     """The fits of `classify`, ready for a cluster.
 
     Folds are random and balanced. An event that is in two tables is in the same fold of both, and is scored only by
-    models that did not train on it. What is in neither training table is scored by all models.
+    models that did not train on it. What is in neither training table is scored by all models. Weights with signs are
+    averaged for the fits (`weights_to_fit`).
     """
     data_weights = np.ones(len(data)) if data_weights is None else data_weights
     background_weights = np.ones(len(background)) if background_weights is None else background_weights
     (of_data, of_background), (of_score,) = deal_folds([data, background], [score], config.folds, seed)
-    x, y, w = balanced(data, background, data_weights, background_weights)
+    x, y, w = balanced(
+        data, background, weights_to_fit(data, data_weights, of_data),
+        weights_to_fit(background, background_weights, of_background),
+    )  # fmt: skip
     return Contest(
         x, y, w, np.r_[of_data, of_background], {"data": data, "background": background, "score": score},
         {"data": of_data, "background": of_background, "score": of_score}, config, seed,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from raypipe import seeds
+from raypipe.events.signed import positive_weights
 from raypipe.events.twins import fingerprint, first_equal, first_twin
 
 EVERY_FOLD = -1
@@ -37,6 +38,19 @@ def deal_folds(
     fold[order] = fold.copy()
     found = [fold[u] for u in split]
     return found[: len(training)], found[len(training) :]
+
+
+def weights_to_fit(values: np.ndarray, weights: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Weights (n,) that trees can take: where some are negative, averages over the nearest events of the same fold.
+
+    Across folds an average would tell a model about the events that it does not train on.
+    """
+    if weights.min(initial=0.0) >= 0:
+        return weights
+    found = np.empty(len(weights))
+    for rows in (np.flatnonzero(fold == k) for k in np.unique(fold)):
+        found[rows] = positive_weights(values[rows], weights[rows])
+    return found
 
 
 def _units(tables: list[np.ndarray], parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -47,6 +47,9 @@ def test_repeated_events_are_found_whatever_their_columns(share):
         np.c_[masses(rng), rng.poisson(3, N), rng.integers(0, 2, N)],
         np.c_[masses(rng), padded],
         masses(rng)[:, None],
+        np.linspace(100, 180, N)[:, None],
+        np.c_[np.linspace(100, 180, N), normal(1)],
+        np.c_[np.arange(N), normal(1)],
     ):
         twice = again(values, share)
         first = first_twin(twice)

@@ -57,7 +57,7 @@ def test_percentile_is_the_share_of_the_background():
 def test_a_category_is_learned_from_the_events_of_other_folds():
     """Eight codes: the best classifier knows their probabilities, and its AUC is a sum over pairs of codes."""
     rng = np.random.default_rng(4)
-    share = np.array([0.02, 0.03, 0.05, 0.1, 0.1, 0.2, 0.2, 0.3])
+    share = np.array([0.02, 0.2, 0.05, 0.1, 0.1, 0.2, 0.03, 0.3])  # neighbouring codes have nothing in common
     ratio = share / share[::-1]
     beats = (ratio[:, None] > ratio) + 0.5 * np.isclose(ratio[:, None], ratio)
     best = share @ beats @ share[::-1]
@@ -99,6 +99,48 @@ def test_data_weights_count_in_the_auc_and_its_error():
         scores, labels = np.r_[result.data, result.background], np.arange(2 * n) < n
         assert (result.auc, result.auc_error) == weighted_auc(scores, labels, np.r_[weights, np.ones(n)])
         assert result.auc == pytest.approx(best, abs=0.015)
+
+
+def test_weights_with_signs_train_and_count():
+    """A fifth of the background has weight -1: the rest is a difference of two Gaussians, the best AUC is known."""
+    rng = np.random.default_rng(8)
+    n = 20_000
+    negative = rng.random(n) < 0.2
+    background = np.where(negative, rng.normal(1, 0.6, n), rng.normal(0, 1, n))[:, None]
+    weights, ones = np.where(negative, -1.0, 1.0), np.ones(n // 2)
+    data = rng.normal(1, 1, (n // 2, 1))
+    contest = contest_of(data, background, background, SMALL, seed=1, background_weights=weights)
+    result = classify(contest, background_weights=weights)
+    x = np.linspace(-5, 6, 4001)
+    of_data = np.exp(-((x - 1) ** 2) / 2) / 2.5066 * 0.00275
+    rest = (0.8 * np.exp(-(x**2) / 2) - 0.2 * np.exp(-(((x - 1) / 0.6) ** 2) / 2) / 0.6) / 0.6 / 2.5066 * 0.00275
+    order = np.argsort(of_data / rest)
+    best = (of_data[order] * np.cumsum(rest[order])).sum()
+    assert rest.min() >= 0
+    assert result.auc == pytest.approx(best, abs=0.01 + 3 * result.auc_error)
+    scores, labels = np.r_[result.data, result.background], np.arange(n // 2 + n) < n // 2
+    assert (result.auc, result.auc_error) == weighted_auc(scores, labels, np.r_[ones, weights])
+    # Without the signs there is another background.
+    assert weighted_auc(scores, labels)[0] < best - 0.05
+    for share in (0.05, 0.5):
+        kept = weights[result.percentile <= share].sum() / weights.sum()
+        assert share - 0.01 < kept <= share
+    assert contest.w.min() >= 0
+    assert contest.w[n // 2 :].sum() == pytest.approx(n // 2, rel=1e-4)
+
+
+def test_signs_do_not_make_equal_classes_different():
+    """Averages within a fold: what is held out tells the training nothing."""
+    rng = np.random.default_rng(9)
+    pulls = []
+    for seed in range(6):
+        data, background = rng.normal(size=(1500, 2)), rng.normal(size=(3000, 2))
+        weights = np.where(rng.random(3000) < 0.25, -1.0, 1.0)
+        result = classify(
+            contest_of(data, background, data, SMALL, seed=seed, background_weights=weights), background_weights=weights
+        )
+        pulls.append((result.auc - 0.5) / result.auc_error)
+    assert np.mean(pulls) == pytest.approx(0, abs=3 / np.sqrt(6))
 
 
 def test_repeated_events_are_held_out_together():
