@@ -64,16 +64,17 @@ READING = ("column", "tree", "branch", "weight", "x", "y", "error", "density", "
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the toys.")
 @click.option("--simulation", type=click.Path(path_type=Path), metavar="FILE",
               help="Simulated background, for the choice of --background by spurious signal.")  # fmt: skip
-@click.option("--simulation-column", help="Column or histogram of the simulation (A+B adds).")
+@click.option("--simulation-column", help="Column, branch or histogram of the simulation (A+B adds).")
+@click.option("--simulation-tree", help="ROOT tree of the simulation.")
 @click.option("--simulation-weight", help="Weight column of the simulation.")
 @click.option("--unbinned/--binned", default=None, help="For event masses; default: unbinned up to 20,000 events.")
 @click.option("--level", type=Number(0.5, 0.9999), default=0.95, show_default=True, help="Of the CLs limit.")
 def fit(
     path: Path, region: tuple[float, float] | None, window: tuple[float, float], background: str,
     peak_spec: str | None, float_mass: tuple[float, float] | None, float_width: tuple[float, float] | None,
-    toys: int, seed: int, simulation: Path | None, simulation_column: str | None, simulation_weight: str | None,
-    unbinned: bool | None, level: float, bins: int | None, likelihood: str, sqrt_s: float, known: tuple[str, ...],
-    as_json: bool, **reading: Any,
+    toys: int, seed: int, simulation: Path | None, simulation_column: str | None, simulation_tree: str | None,
+    simulation_weight: str | None, unbinned: bool | None, level: float, bins: int | None, likelihood: str,
+    sqrt_s: float, known: tuple[str, ...], as_json: bool, **reading: Any,
 ) -> None:  # fmt: skip
     """Fit a peak, or count a signal region, over a smooth background of any mass spectrum.
 
@@ -97,9 +98,9 @@ def fit(
 
     ranges = Ranges(float_mass, float_width, toys, seed)
     data = load_masses(path, **{name: reading[name] for name in READING})
-    simulated = None
-    if simulation is not None:
-        simulated = load_masses(simulation, simulation_column, weight=simulation_weight, density=reading["density"])
+    simulated = _simulated(
+        "simulation", simulation, simulation_column, simulation_tree, simulation_weight, reading["density"]
+    )
     result = fit_peak(
         data, window, background, peak(peak_spec) if peak_spec else None, region, bins, unbinned, likelihood,
         [known_peak(spec) for spec in known], sqrt_s=sqrt_s, level=level, ranges=ranges, simulation=simulated,
@@ -111,6 +112,21 @@ def fit(
     if not result.row["valid"]:
         click.echo("raypipe: the fit did not converge: do not use these numbers; try another background", err=True)
         sys.exit(1)
+
+
+def _simulated(
+    option: str, path: Path | None, column: str | None, tree: str | None, weight: str | None, density: bool
+) -> Any:
+    """The simulation of --``option``, or None; its column, tree or weight without a file are refused."""
+    from raypipe.errors import UserError
+    from raypipe.events.masses import load_masses
+
+    if path is not None:
+        return load_masses(path, column, tree=tree, weight=weight, density=density)
+    for name, given in (("column", column), ("tree", tree), ("weight", weight)):
+        if given is not None:
+            raise UserError(f"--{option}-{name} {given}: there is no --{option} FILE")
+    return None
 
 
 def describe(row: dict[str, Any]) -> list[str]:
@@ -177,7 +193,8 @@ def describe_choice(by: str | None, compared: list[dict[str, Any]] | None) -> li
 @click.option("--mask", "masks", multiple=True, **PAIR, help="Leave out a range, such as a known resonance.")
 @click.option("--reference", type=click.Path(path_type=Path), metavar="FILE",
               help="Simulated background instead of a family: shape and errors, free normalisation.")  # fmt: skip
-@click.option("--reference-column", help="Column or histogram of the reference (A+B adds).")
+@click.option("--reference-column", help="Column, branch or histogram of the reference (A+B adds).")
+@click.option("--reference-tree", help="ROOT tree of the reference.")
 @click.option("--reference-weight", help="Weight column of the reference.")
 @click.option("--reference-order", type=click.IntRange(0), default=0, show_default=True,
               help="Degree of a polynomial in the exponent that may correct the reference.")  # fmt: skip
@@ -188,9 +205,9 @@ def describe_choice(by: str | None, compared: list[dict[str, Any]] | None) -> li
 def hunt(
     path: Path, window: tuple[float, float], widths: str, background: str, scan_range: tuple[float, float] | None,
     points: int | None, tails: str, region: tuple[float, float] | None, masks: tuple[tuple[float, float], ...],
-    reference: Path | None, reference_column: str | None, reference_weight: str | None, reference_order: int,
-    toys: int, seed: int, level: float, output: Path | None, bins: int | None, likelihood: str, sqrt_s: float,
-    known: tuple[str, ...], as_json: bool, **reading: Any,
+    reference: Path | None, reference_column: str | None, reference_tree: str | None, reference_weight: str | None,
+    reference_order: int, toys: int, seed: int, level: float, output: Path | None, bins: int | None, likelihood: str,
+    sqrt_s: float, known: tuple[str, ...], as_json: bool, **reading: Any,
 ) -> None:  # fmt: skip
     """Scan a peak over any mass spectrum: local and global significance.
 
@@ -213,9 +230,9 @@ def hunt(
     if output is not None:
         check_writable(output)
     data = load_masses(path, **{name: reading[name] for name in READING})
-    simulated = None
-    if reference is not None:
-        simulated = load_masses(reference, reference_column, weight=reference_weight, density=reading["density"])
+    simulated = _simulated(
+        "reference", reference, reference_column, reference_tree, reference_weight, reading["density"]
+    )
     try:
         shape = [float(part) for part in tails.split(":")] if tails else []
     except ValueError:

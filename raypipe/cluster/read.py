@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,11 @@ class Plan:
     """Reason by file number."""
     id_type: pa.DataType
     """Of the event ids: int64, or uint64 where a file has ids beyond 2^63 - 1."""
+
+    @property
+    def files(self) -> tuple[tuple[str, int], ...]:
+        """Path and number of events of the files that can be read: ids that are places count through them."""
+        return tuple((self.paths[number], rows) for number, rows in sorted(self.rows.items()))
 
 
 def plan_read(
@@ -121,7 +126,7 @@ class ReadPiece:
         reader = reader_for(path, self.source)
         names = reader.names(path, self.source)
         table = reader.read(path, self.source, piece.start, piece.stop, needed(self.columns, names, path))
-        made = feature_columns(table, self.columns, names, path, piece.start)
+        made = feature_columns(table, self.columns, names, path, piece.start, self.source.weights)
         if self.columns.event_id is None:
             ids = pa.array(np.arange(piece.first_id + piece.start, piece.first_id + piece.stop))
             made = made.set_column(made.schema.get_field_index("event_id"), "event_id", ids)
@@ -213,9 +218,10 @@ def collect(paths: Sequence[str], source: Source, columns: Columns) -> FeatureTa
     Raises:
         UserError: a file that cannot be read, a bad value, a duplicated event id.
     """
-    parts = []
-    for _, table, reason in batches(plan_read(paths, source, columns), source, columns):
+    parts, plan = [], plan_read(paths, source, columns)
+    for _, table, reason in batches(plan, source, columns):
         if reason is not None:
             raise UserError(reason)
         parts.append(table)
-    return to_arrays(pa.concat_tables(parts), ", ".join(paths))
+    made = to_arrays(pa.concat_tables(parts), ", ".join(paths))
+    return replace(made, place=np.arange(len(made)), files=plan.files)

@@ -42,6 +42,7 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
         check_file_writable(folder / name)
     check_writable(folder / "ledger")
     digests = {path: file_digest(check_file(path)) for path in [*config.data.paths, *config.background.paths]}
+    _refuse_data_as_background(config, digests)
     trial = Trial(DATA, 0.0, 0)
     values = config.model_dump(mode="json", exclude={"output", "resources"})
     values["data"].pop("path"), values["background"].pop("path")
@@ -68,6 +69,19 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
     }  # fmt: skip
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def _refuse_data_as_background(config: TableConfig, digests: dict[str, str]) -> None:
+    """Data compared with themselves hold nothing."""
+    if config.background.only_label_zero or config.background.key != config.data.key:
+        return
+    of_data = {digests[path]: path for path in config.data.paths}
+    for path in config.background.paths:
+        if digests[path] in of_data:
+            raise UserError(
+                f"background.path: {path} holds the data ({of_data[digests[path]]}): name another file, another table "
+                "of it (background.key), or keep its labelled background (background.only_label_zero=true)"
+            )
 
 
 def _background(config: TableConfig) -> FeatureTable | None:
@@ -103,14 +117,22 @@ def _json(row: dict[str, Any]) -> dict[str, Any]:
 
 def summary_lines(summary: dict[str, Any], folder: Path) -> list[str]:
     """The terminal's lines."""
+    first = summary["rows"][0]
     lines = []
+    if first["negative_weights"]:
+        lines.append(f"{first['negative_weights']:.2%} of the background's weights are negative: its template is their "
+                     "sum, trees take averages over nearest events")  # fmt: skip
+    if first["repeated"]:
+        lines.append(f"{first['repeated']} events repeat an earlier one: "
+                     + ("dropped" if first["duplicates"] == "drop" else "kept, in the fold of the first"))  # fmt: skip
+    if first["shared"]:
+        lines.append(f"{first['shared']} background events of the signal region are in the data too: in the same fold")
     for row in summary["rows"]:
         truth = "" if row["sic"] is None else f", SIC {row['sic']:.2f}"
         lines.append(
             f"cut {row['working_point']:.2%}: {row['n_after']} observed, {row['expected_after']:.1f} ± "
             f"{row['expected_after_error']:.1f} expected, z {row['z_before']:.2f} -> {row['z_after']:.2f}{truth}"
         )
-    first = summary["rows"][0]
     if first["max_sic"] is not None:
         lines.append(f"largest SIC {first['max_sic']:.2f} ± {first['max_sic_error']:.2f} at background efficiency "
                      f"{first['max_sic_background_efficiency']:.2e}")  # fmt: skip

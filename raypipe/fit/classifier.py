@@ -13,14 +13,12 @@ import numpy as np
 
 from raypipe import seeds
 from raypipe.config import Classifier
+from raypipe.fit.folds import EVERY_FOLD, weights_to_fit
 from raypipe.models.bdt import predict_bdt, train_bdt
 from raypipe.stats.roc import background_percentile
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """Maps a function over items, results in order: the builtin ``map``, or one that uses many cores."""
-
-EVERY_FOLD = -1
-"""Home of events that no fold trained on: the models of all folds score them."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,8 @@ def ensemble_scores(
     }
     data_weights = np.ones(len(data)) if data_weights is None else data_weights
     if background is None:
-        x, y, w = balanced(data, template, data_weights, template_weights)
+        fitted = weights_to_fit(template, template_weights, fold_of["template"])
+        x, y, w = balanced(data, template, data_weights, fitted)
         fold, own = np.r_[fold_of["data"], fold_of["template"]], ()
     else:
         x, y = data.astype(np.float32), np.ones(len(data), np.float32)

@@ -13,8 +13,11 @@ from raypipe.config.table import TableConfig
 from raypipe.errors import UserError
 from raypipe.events.readers.features import FeatureTable
 from raypipe.events.regions import in_sidebands, in_signal_region
+from raypipe.events.signed import positive_weights
+from raypipe.events.twins import first_twin
 from raypipe.fit.classifier import FoldScores, Mapper, out_of_fold_scores
 from raypipe.fit.flows import MIN_EVENTS, fit_flows
+from raypipe.fit.folds import deal_folds
 from raypipe.fit.preprocess import Scaler, fit_scaler
 from raypipe.search.counting import background_percentiles, counting_row
 from raypipe.search.result import Result
@@ -55,6 +58,9 @@ def search_table(
     """
     started = time.perf_counter()
     window = config.window
+    data, repeated = data.distinct(config.data.duplicates, source, "data.duplicates")
+    if background is not None:
+        background, _ = background.distinct(config.background.duplicates, "background", "background.duplicates")
     inside, side = in_signal_region(data.mass, window), in_sidebands(data.mass, window)
     _check(data, config, inside, side, background, source)
     seed = seeds.integer(config.seed, "search", "table", bits=62)
@@ -64,11 +70,13 @@ def search_table(
         made = _given(data, inside, side, background, config)
     template = made.template
     others = made.others if config.selection.sideband_calibration else {}
+    repeated_homes, shared = _homes_of_repeated(data, background, config, seed)
     now = time.perf_counter()
     scores = out_of_fold_scores(
         made.bounded(data.features[inside]), template.latent, template.weight, config.classifier,
         seed=seeds.integer(seed, "classifier"), others={k: made.bounded(v) for k, v in others.items()},
-        homes=template.homes, background=template.training or None, mapper=mapper,
+        homes=template.homes | repeated_homes,
+        background=template.training or None, mapper=mapper,
     )  # fmt: skip
     clock = made.clock | {"seconds_classifier": time.perf_counter() - now}
     if others and template.sideband is not None:
@@ -85,12 +93,29 @@ def search_table(
         "auc_data_template": closeness[0], "auc_error": closeness[1],
         "massfit_chi2": template.fit.chi2 if template.fit else float("nan"),
         "massfit_ndf": template.fit.ndf if template.fit else 0,
+        "negative_weights": float((template.weight < 0).mean()),
+        "repeated": repeated, "duplicates": config.data.duplicates or "keep", "shared": shared,
         **_best_cut(scores, truth), **clock, "seconds": time.perf_counter() - started,
     }  # fmt: skip
     rows = [common | _row(scores, template, point, bool(others), truth) for point in config.selection.working_points]
     arrays = _figures(data, inside, scores, template, config)
     found = EventScores(data.event_id[inside], data.mass[inside], scores.margin, scores.data, truth)
     return Result(rows, arrays, made.flow_state), found
+
+
+def _homes_of_repeated(
+    data: FeatureTable, background: FeatureTable | None, config: TableConfig, seed: int
+) -> tuple[dict[str, np.ndarray], int]:
+    """One fold for all occurrences of an event among the data and a given background, nothing where none repeats; and
+    the number of background events that are in the data too."""
+    tables = {"data": data} if background is None else {"data": data, "template": background}
+    chosen = [table.take(in_signal_region(table.mass, config.window)) for table in tables.values()]
+    rows = [np.c_[table.mass, table.features] for table in chosen]
+    first = first_twin(np.concatenate(rows))
+    if (first == np.arange(len(first))).all():
+        return {}, 0
+    homes = deal_folds(rows, [], config.classifier.folds, seed)[0]
+    return dict(zip(tables, homes, strict=True)), int((first[len(rows[0]) :] < len(rows[0])).sum())
 
 
 def _check(
@@ -160,15 +185,26 @@ def _given(
     """From an independent sample: its events in the signal region, and its sidebands where both tables have them."""
     window = config.window
     chosen = background.take(in_signal_region(background.mass, window))
-    if not chosen.weight.sum():
-        raise UserError(f"the background sample has no event in the signal region {window.sr_low:g}-{window.sr_high:g}")
+    if not chosen.weight.sum() > 0:
+        region = f"{window.sr_low:g}-{window.sr_high:g}"
+        raise UserError(
+            f"the background sample has no event (no positive sum of weights) in the signal region {region}"
+        )
     fit = fit_sidebands(data.mass, window, config.massfit) if side.any() else None
     # Scaled to the data, the background has no normalisation of its own whose error could count.
     expected = fit.integral(window.sr_low, window.sr_high) if fit else (float(inside.sum()), 0.0)
-    here = background.take(in_sidebands(background.mass, window))
+    here = _unweighted(background.take(in_sidebands(background.mass, window)), seeds.integer(config.seed, "sidebands"))
     others = {"sideband_data": data.features[side], "sideband_template": here.features} if fit and len(here) else {}
     weight = chosen.weight * expected[0] / chosen.weight.sum()
     return _Background(Template(chosen.features, weight, np.zeros(len(chosen), bool), fit, *expected), others)
+
+
+def _unweighted(table: FeatureTable, seed: int) -> FeatureTable:
+    """Events that can be counted: of unequal weights, each is kept in proportion to its own."""
+    if not len(table) or (table.weight == table.weight[0]).all():
+        return table
+    weight = positive_weights(np.c_[table.mass, table.features], table.weight)
+    return table.take(seeds.generator(seed, "unweighted").random(len(table)) * weight.max() < weight)
 
 
 def _row(
