@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from raypipe.errors import UserError
 
@@ -55,6 +56,18 @@ def load_search(path: Path, output: Path | None, overrides: tuple[str, ...]) -> 
     if config.search == "none":
         raise UserError(f"{path}: search = none: this configuration only simulates (raypipe simulate)")
     return config
+
+
+def refuse_given(names: Sequence[str], why: str) -> None:
+    """Refuse options of the running command that would have no effect; ``{}`` in ``why`` stands for the option.
+
+    Raises:
+        UserError: one of ``names`` is on the command line, whatever its value.
+    """
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            raise UserError(why.format(f"--{name.replace('_', '-')}"))
 
 
 def emit(value: Any) -> None:

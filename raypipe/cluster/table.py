@@ -21,6 +21,7 @@ from raypipe.events.readers.features import FeatureTable
 from raypipe.events.table import read_table, write_table
 from raypipe.files import check_writable, code_digest, file_digest, write_json
 from raypipe.progress import progress_bar
+from raypipe.search.counting import cut_lines
 from raypipe.search.result import Trial
 from raypipe.search.table import DATA, EventScores, search_table
 
@@ -100,14 +101,11 @@ def _json(row: dict[str, Any]) -> dict[str, Any]:
 
 def summary_lines(summary: dict[str, Any], folder: Path) -> list[str]:
     """The terminal's lines."""
-    lines = []
+    first = summary["rows"][0]
+    lines = [f"made smooth for the flow: {first['features']}"] if first["features"] else []
     for row in summary["rows"]:
         truth = "" if row["sic"] is None else f", SIC {row['sic']:.2f}"
-        lines.append(
-            f"cut {row['working_point']:.2%}: {row['n_after']} observed, {row['expected_after']:.1f} ± "
-            f"{row['expected_after_error']:.1f} expected, z {row['z_before']:.2f} -> {row['z_after']:.2f}{truth}"
-        )
-    first = summary["rows"][0]
+        lines += [f"{line}{truth if k == 0 else ''}" for k, line in enumerate(cut_lines(row))]
     if first["max_sic"] is not None:
         lines.append(f"largest SIC {first['max_sic']:.2f} ± {first['max_sic_error']:.2f} at background efficiency "
                      f"{first['max_sic_background_efficiency']:.2e}")  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,11 @@ class FeatureTable:
         label = None if self.label is None else self.label[rows]
         parts = (self.event_id[rows], self.mass[rows], self.features[rows], self.weight[rows])
         return FeatureTable(*parts, label, self.names)
+
+    def only(self, columns: np.ndarray) -> FeatureTable:
+        """The features of a (d,) mask."""
+        names = tuple(name for name, kept in zip(self.names, columns, strict=True) if kept)
+        return replace(self, features=self.features[:, columns], names=names)
 
 
 def numbers(table: pa.Table, column: str, source: str | Path, first: int = 0) -> np.ndarray:
