@@ -198,7 +198,7 @@ def best_cut(case: Case, config: Config, seed: int, means: Means) -> Judged:
             better["template"] = better["background"]
             data = score.pop("data")
             found = FoldScores(data, score["background"], score, -data, better)
-            passed = found.passes("signal", point).mean()
+            passed = (found.of("signal") <= point).mean()  # nothing that passes only because it cannot be divided
             if passed > most:
                 best, most = found, passed
     return Judged(template, [best])
