@@ -209,11 +209,14 @@ def _ends(inner: np.ndarray, levels: np.ndarray | None, low: float, high: float,
 
 
 def _stretch(x: np.ndarray, low: float, high: float) -> Stretch:
-    """The map of a stretch from its quantiles: sixteenths and, as far as there are events, finer ones in the tails."""
+    """The map of a stretch from its quantiles: eighths and, as far as there are events, finer ones in the tails.
+
+    Few, because every fold has the same map: what it repeats of the chances of the sidebands no held-out event shows.
+    """
     quartiles = np.quantile(x, [0.25, 0.5, 0.75])
     centre, scale = float(quartiles[1]), float(quartiles[2] - quartiles[0]) / 2 or float(x.std())
-    tail = np.array([1 / 64, 1 / 32])
-    shares = np.r_[tail, np.arange(1, 16) / 16, 1 - tail[::-1]]
+    tail = np.array([1 / 64, 1 / 32, 1 / 16])
+    shares = np.r_[tail, np.arange(1, 8) / 8, 1 - tail[::-1]]
     shares = shares[np.minimum(shares, 1 - shares) * len(x) >= FEW]
     y = np.arcsinh((np.r_[low, np.quantile(x, shares), high] - centre) / scale)
     keep = np.r_[True, np.diff(y) > 0]  # on a grid quantiles may coincide
