@@ -188,7 +188,7 @@ def _given(
 ) -> _Background:
     """From an independent sample: its events in the signal region, and its sidebands where both tables have them."""
     window = config.window
-    background = background.take(background.weight > 0)  # the others say nothing
+    background = background.take(background.weight != 0)  # the others say nothing
     chosen = background.take(in_signal_region(background.mass, window))
     if not len(chosen):
         raise UserError(f"the background sample has no event in the signal region {window.sr_low:g}-{window.sr_high:g}")

@@ -52,14 +52,14 @@ def tail_shares(
     Among n events of the reference a judged one is the (n+1)th: with k of them at or above it, its share is
     (k+1)/(n+1), never zero, and ``share <= f`` keeps at most the share f of the judged background. An event of the
     reference itself (``own``) of rank r has r/(n+1). Weighted events count with their weight, the one that is judged
-    with that of a background event at its place: ``sum w^2 / sum w`` over its neighbours.
+    with that of a background event at its place: ``sum w^2 / sum |w|`` over its neighbours.
     """
     order = np.argsort(reference)
     ranked, w = reference[order], weights[order]
     above = np.r_[np.cumsum(w[::-1])[::-1], 0.0]
     place = np.arange(len(w) + 1)
     first, last = np.maximum(place - NEIGHBOURS, 0), np.minimum(place + NEIGHBOURS, len(w))
-    sums, squares = (np.r_[0.0, np.cumsum(v)] for v in (w, w**2))
+    sums, squares = (np.r_[0.0, np.cumsum(v)] for v in (np.abs(w), w**2))
     one = (squares[last] - squares[first]) / np.maximum(sums[last] - sums[first], 1e-300)
     better, least = ((above + extra) / (above[0] + one) for extra in (0.0, 0.0 if own else one))
     # Ascending with the place from the top whatever the weights; rounded, so that a cut at r/(n+1) keeps rank r.
