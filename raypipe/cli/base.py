@@ -6,11 +6,12 @@ import json
 import math
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from raypipe.errors import UserError
 from raypipe.redact import redact
@@ -71,6 +72,18 @@ def load(path: Path, output: Path | None, overrides: tuple[str, ...]) -> Any:
     from raypipe.config import load_config
 
     return load_config(path, overrides, output, click.get_current_context().info_name)
+
+
+def refuse_given(names: Sequence[str], why: str) -> None:
+    """Refuse options of the running command that would have no effect; ``{}`` in ``why`` stands for the option.
+
+    Raises:
+        UserError: one of ``names`` is on the command line, whatever its value.
+    """
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            raise UserError(why.format(f"--{name.replace('_', '-')}"))
 
 
 def emit(value: Any) -> None:

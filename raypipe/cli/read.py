@@ -25,7 +25,7 @@ def read(
 
     One Parquet file for each input and a sidecar read.json with counts; files larger than memory stream. Text tables
     (.csv .tsv .txt .dat, also .gz) may lack a header: their columns then are named by their places. Events that repeat
-    an earlier one (more than 0.1 %) are refused without --set source.duplicates=drop or =keep. Leaves with status 1 if every
+    an earlier one (more than 0.1 %) are refused without --set source.duplicates=drop or =keep. Status 1 if every
     file was skipped.
 
     \b

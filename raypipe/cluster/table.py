@@ -21,6 +21,7 @@ from raypipe.events.readers.features import FeatureTable
 from raypipe.events.table import read_table, write_table
 from raypipe.files import check_file_writable, check_writable, code_digest, file_digest, write_json
 from raypipe.progress import progress_bar
+from raypipe.search.counting import cut_lines
 from raypipe.search.result import Trial
 from raypipe.search.table import DATA, EventScores, search_table
 
@@ -118,7 +119,7 @@ def _json(row: dict[str, Any]) -> dict[str, Any]:
 def summary_lines(summary: dict[str, Any], folder: Path) -> list[str]:
     """The terminal's lines."""
     first = summary["rows"][0]
-    lines = []
+    lines = [f"made smooth for the flow: {first['features']}"] if first["features"] else []
     if first["negative_weights"]:
         lines.append(f"{first['negative_weights']:.2%} of the background's weights are negative: its template is their "
                      "sum, trees take averages over nearest events")  # fmt: skip
@@ -129,10 +130,7 @@ def summary_lines(summary: dict[str, Any], folder: Path) -> list[str]:
         lines.append(f"{first['shared']} background events of the signal region are in the data too: in the same fold")
     for row in summary["rows"]:
         truth = "" if row["sic"] is None else f", SIC {row['sic']:.2f}"
-        lines.append(
-            f"cut {row['working_point']:.2%}: {row['n_after']} observed, {row['expected_after']:.1f} ± "
-            f"{row['expected_after_error']:.1f} expected, z {row['z_before']:.2f} -> {row['z_after']:.2f}{truth}"
-        )
+        lines += [f"{line}{truth if k == 0 else ''}" for k, line in enumerate(cut_lines(row))]
     if first["max_sic"] is not None:
         lines.append(f"largest SIC {first['max_sic']:.2f} ± {first['max_sic_error']:.2f} at background efficiency "
                      f"{first['max_sic_background_efficiency']:.2e}")  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 from raypipe.config import Classifier
 from raypipe.fit.classifier import Contest, Mapper, balanced, ensemble_margins
 from raypipe.fit.folds import EVERY_FOLD, deal_folds, weights_to_fit
-from raypipe.stats.roc import background_percentile, weighted_auc
+from raypipe.stats.roc import tail_shares, weighted_auc
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,6 @@ def classify(
     labels = np.r_[np.ones(len(data), bool), np.zeros(len(background), bool)]
     auc, error = weighted_auc(np.r_[data, background], labels, np.r_[data_weights, background_weights])
     return Scores(
-        margins["score"], background_percentile(margins["score"], background, background_weights),
+        margins["score"], tail_shares(margins["score"], background, background_weights)[1],
         contest.home["score"] != EVERY_FOLD, data, background, auc, error,
     )  # fmt: skip

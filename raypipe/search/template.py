@@ -74,7 +74,7 @@ class Template:
             + float((higgs**2).sum())
         )
         # The count in the tail may be zero; the significance needs a positive expectation.
-        return max(c + h, float(np.abs(self.weight).min())), float(np.sqrt(variance))
+        return max(c + h, float(np.abs(self.weight[self.weight != 0]).min())), float(np.sqrt(variance))
 
 
 def build_template(

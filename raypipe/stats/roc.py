@@ -40,8 +40,9 @@ def weighted_auc(scores: np.ndarray, is_signal: np.ndarray, weights: np.ndarray 
 def background_percentile(scores: np.ndarray, reference: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """For each score, the weighted share of ``reference`` at or above it: small means signal-like.
 
-    Cutting at ``percentile <= f`` keeps at most the share f of the reference. Negative weights lower the share; where
-    it would fall with a looser cut, it stays at its largest value so far, so that the order of the scores is kept.
+    A description of the reference. A cut needs `tail_shares`: what lies above all of a finite reference is not at zero.
+    Negative weights lower the share; where it would fall with a looser cut, it stays at its largest value so far, so
+    that the order of the scores is kept.
     """
     order = np.argsort(reference)
     values = reference[order]
@@ -49,6 +50,33 @@ def background_percentile(scores: np.ndarray, reference: np.ndarray, weights: np
     sums = np.add.reduceat(weights[order], starts) if len(starts) else np.empty(0)
     falling = np.maximum.accumulate(np.r_[0.0, np.cumsum(sums[::-1])]) / weights.sum()
     return np.minimum(falling, 1.0)[::-1][np.searchsorted(values[starts], scores, side="left")]
+
+
+NEIGHBOURS = 10
+"""Events of the reference on either side of a score whose weights an event of that score may have."""
+
+
+def tail_shares(
+    scores: np.ndarray, reference: np.ndarray, weights: np.ndarray, *, own: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each score, the shares of the background strictly above it, and at or above it with itself.
+
+    Among n events of the reference a judged one is the (n+1)th: with k of them at or above it, its share is
+    (k+1)/(n+1), never zero, and ``share <= f`` keeps at most the share f of the judged background. An event of the
+    reference itself (``own``) of rank r has r/(n+1). Weighted events count with their weight, the one that is judged
+    with that of a background event at its place: ``sum w^2 / sum |w|`` over its neighbours.
+    """
+    order = np.argsort(reference)
+    ranked, w = reference[order], weights[order]
+    above = np.r_[np.cumsum(w[::-1])[::-1], 0.0]
+    place = np.arange(len(w) + 1)
+    first, last = np.maximum(place - NEIGHBOURS, 0), np.minimum(place + NEIGHBOURS, len(w))
+    sums, squares = (np.r_[0.0, np.cumsum(v)] for v in (np.abs(w), w**2))
+    one = (squares[last] - squares[first]) / np.maximum(sums[last] - sums[first], 1e-300)
+    better, least = ((above + extra) / (above[0] + one) for extra in (0.0, 0.0 if own else one))
+    # Ascending with the place from the top whatever the weights; rounded, so that a cut at r/(n+1) keeps rank r.
+    better, least = (np.round(np.maximum.accumulate(v[::-1])[::-1], 12) for v in (better, least))
+    return better[np.searchsorted(ranked, scores, "right")], least[np.searchsorted(ranked, scores, "left")]
 
 
 def sic(signal_efficiency: float, background_efficiency: float) -> float:

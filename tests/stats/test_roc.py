@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from raypipe.stats.roc import background_percentile, max_sic, sic, sic_curve, weighted_auc
+from raypipe.stats.roc import background_percentile, max_sic, sic, sic_curve, tail_shares, weighted_auc
 
 
 def test_auc_equals_scikit_learn_with_weights_and_ties():
@@ -120,3 +120,33 @@ def test_max_sic_keeps_ties_together():
     signal = np.r_[np.zeros(50), np.ones(50)]
     best = max_sic(signal, background)
     assert (best.signal_efficiency, best.background_efficiency) == (0.5, 0.1)
+
+
+def test_tail_shares_count_the_judged_event_and_never_are_zero():
+    """n + 1 exchangeable events: the share of rank r is r/(n+1), and the best of n + 1 has the share 1/(n+1)."""
+    reference = np.array([1.0, 2.0, 3.0, 3.0])
+    one = np.ones(4)
+    better, share = tail_shares(np.array([9.0, 3.0, 2.5, -9.0]), reference, one)
+    assert share.tolist() == pytest.approx([1 / 5, 3 / 5, 3 / 5, 1.0])
+    assert better.tolist() == pytest.approx([0.0, 0.0, 2 / 5, 4 / 5])
+    assert tail_shares(reference, reference, one, own=True)[1].tolist() == pytest.approx([4 / 5, 3 / 5, 2 / 5, 2 / 5])
+    # Equal weights of any size are as none; of unequal ones the mean background event has sum w^2 / sum w.
+    assert tail_shares(np.array([9.0]), reference, 0.3 * one)[1] == pytest.approx([1 / 5])
+    assert tail_shares(np.array([9.0]), reference, np.array([1, 1, 1, 3.0]))[1] == pytest.approx([2 / 8])
+    assert tail_shares(np.array([99.0]), np.arange(99.0), np.full(99, 0.1))[1] <= 0.01  # not 0.0100000001
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_cut_keeps_the_share_of_background_that_it_says(weighted):
+    """Background of the same distribution as the reference passes a cut f with probability f, in every tail."""
+    rng = np.random.default_rng(7)
+    passed = np.zeros(2)
+    for _ in range(400):
+        reference, judged = rng.normal(size=199), rng.normal(size=500)
+        weights = np.ones(199)
+        if weighted:  # generated too wide: exp(-x^2/4) of it makes it unit Gaussian
+            reference *= np.sqrt(2)
+            weights = np.exp(-(reference**2) / 4)
+        share = tail_shares(judged, reference, weights)[1]
+        passed += [(share <= f).mean() for f in (0.05, 0.01)]
+    assert passed / 400 == pytest.approx([0.05, 0.01], rel=0.15 if weighted else 0.08)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -63,6 +63,11 @@ class FeatureTable:
         name = rows_of_files(self.files or [(source, len(self))])
         kept = settle(first, policy, lambda row: name(place[row]), option)
         return self.take(kept) if not kept.all() else self, int((first != np.arange(len(first))).sum())
+
+    def only(self, columns: np.ndarray) -> FeatureTable:
+        """The features of a (d,) mask."""
+        names = tuple(name for name, kept in zip(self.names, columns, strict=True) if kept)
+        return replace(self, features=self.features[:, columns], names=names)
 
 
 def numbers(table: pa.Table, column: str, source: str | Path, first: int = 0) -> np.ndarray:
