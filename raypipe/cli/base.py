@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raypipe.errors import UserError
+from raypipe.cli.signals import STATUS, terminable
+from raypipe.errors import Terminated, UserError
 
 if TYPE_CHECKING:  # every command starts here: what only some of them need is imported where it is used
     from raypipe.config import Config
@@ -21,10 +22,14 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with terminable():
+                return super().invoke(ctx)
         except UserError as error:
             click.echo(f"raypipe: error: {error}", err=True)
             sys.exit(2)
+        except Terminated:
+            click.echo("raypipe: terminated; run the same command again to go on", err=True)
+            sys.exit(STATUS)
         except KeyboardInterrupt:
             click.echo("raypipe: interrupted; run the same command again to go on", err=True)
             sys.exit(130)
