@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raypipe.cli.signals import STATUS, terminable
-from raypipe.errors import Terminated, UserError
+from raypipe.cli.signals import MESSAGE, STATUS, Terminated, terminable
+from raypipe.errors import UserError
 
 if TYPE_CHECKING:  # every command starts here: what only some of them need is imported where it is used
     from raypipe.config import Config
@@ -28,7 +28,7 @@ class Commands(click.Group):
             click.echo(f"raypipe: error: {error}", err=True)
             sys.exit(2)
         except Terminated:
-            click.echo("raypipe: terminated; run the same command again to go on", err=True)
+            click.echo(MESSAGE, err=True)
             sys.exit(STATUS)
         except KeyboardInterrupt:
             click.echo("raypipe: interrupted; run the same command again to go on", err=True)

@@ -3,47 +3,90 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
-from raypipe.errors import Terminated
-
 STATUS = 128 + signal.SIGTERM
 """Exit status of a terminated command, as shells give it."""
+MESSAGE = "raypipe: terminated; run the same command again to go on"
 GRACE = 20.0
 """Seconds to clean up in; batch systems send SIGKILL after 30."""
 
 
+class Terminated(BaseException):
+    """SIGTERM ended the block."""
+
+
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """While the block lasts SIGTERM raises `Terminated` in it; further ones change nothing."""
+    """While the block lasts SIGTERM interrupts it as Ctrl-C does, and is told apart by `Terminated`.
+
+    The interrupt may be lost in compiled code, or leave it as another exception, and the clean-up may hang: a thread
+    learns of the signal by itself, and ends the process after `GRACE` seconds.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    watch, calls = _Watch(), itertools.count()
+
+    def interrupt(*_: Any) -> None:
+        if next(calls) == 0:  # the clean-up is not to be interrupted
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        with watch:
+            yield
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            watch.any.wait(1.0)  # the main thread may be ahead of the one that watches
+        if signal.SIGTERM in watch.seen:
+            before = signal.SIG_IGN
+            raise Terminated from None
+        raise
     finally:
-        if signal.getsignal(signal.SIGTERM) is _terminate:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)
 
 
-def _terminate(*_: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    last = threading.Timer(GRACE, _leave)
-    last.daemon = True
-    last.start()
-    raise Terminated
+class _Watch(threading.Thread):
+    """Reads the numbers of the signals that arrive, whoever handles them."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.seen: set[int] = set()
+        self.any = threading.Event()
+        self.reading, self.writing = os.pipe()
+        os.set_blocking(self.writing, False)
+
+    def __enter__(self) -> None:
+        self.before = signal.set_wakeup_fd(self.writing)
+        self.start()
+
+    def __exit__(self, *error: Any) -> None:
+        signal.set_wakeup_fd(self.before)
+        os.close(self.writing)
+
+    def run(self) -> None:
+        while number := os.read(self.reading, 1):
+            self.seen.add(number[0])
+            self.any.set()
+            if number[0] == signal.SIGTERM:
+                time.sleep(GRACE)
+                _leave()
+        os.close(self.reading)
 
 
 def _leave() -> None:
-    """The end of a process that does not come to one: whatever it started goes with it."""
+    """The end of a process that does not come to one by itself: what it started goes with it."""
     import psutil
 
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
+    os.write(2, f"{MESSAGE}\n".encode())
     os._exit(STATUS)

@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from raypipe.cluster.address import check_answers, cluster_address
 from raypipe.cluster.machine import usable_cores
 from raypipe.cluster.place import make_folder
 from raypipe.config import Resources
-from raypipe.errors import Terminated, UserError
+from raypipe.errors import UserError
 
 STARTS = 3
 """Tries to start an embedded Ray."""
@@ -61,6 +63,8 @@ def _configure(address: str | None) -> None:
         # Of its twenty tries to reach a head Ray makes each in seconds to half a minute: two tell.
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
     else:
+        # While it starts, Ray answers a SIGTERM by itself: at once, not after half a minute.
+        os.environ.setdefault("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
@@ -103,20 +107,28 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _embedded(ray: Any, resources: Resources) -> Iterator[None]:
-    folder = make_folder()
+    folder, others = make_folder(), _descendants()
+    keep = False
     try:
-        with _for_children(folder), _own_signals():
-            _start(ray, resources, folder)
-    except Exception as error:  # Ray raises a bare Exception here
-        raise UserError(f"Ray does not start: {_first_line(error)}; its logs are in {folder}") from error
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    try:
+        try:
+            with _for_children(folder), _own_signals():
+                _start(ray, resources, folder)
+        except Exception as error:  # Ray raises a bare Exception here
+            keep = True
+            raise UserError(f"Ray does not start: {_first_line(error)}; its logs are in {folder}") from error
         yield
     finally:
+        parts = _descendants() - others
         ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        for part in parts:  # Ray leaves some to notice by themselves, seconds later, that the others are gone
+            with contextlib.suppress(psutil.NoSuchProcess):
+                part.kill()
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _descendants() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
 
 
 def _start(ray: Any, resources: Resources, folder: Path) -> None:
@@ -179,15 +191,12 @@ def _for_children(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Ray replaces the handler of SIGTERM when it starts; ours comes back, where there is one.
-
-    Ray's own leaves with status 1 and without a word: a SIGTERM in the block is told as `Terminated`.
-    """
+    """Ray replaces the handler of SIGTERM when it starts, by some that leave without a word: ours comes back."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     except SystemExit:
-        raise Terminated from None
+        raise KeyboardInterrupt from None
     finally:
         if callable(before) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
