@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raypipe.cli.signals import MESSAGE, STATUS, Terminated, terminable
+from raypipe.cli.signals import STATUS, Terminated, terminable
 from raypipe.errors import UserError
 
 if TYPE_CHECKING:  # every command starts here: what only some of them need is imported where it is used
@@ -28,7 +28,6 @@ class Commands(click.Group):
             click.echo(f"raypipe: error: {error}", err=True)
             sys.exit(2)
         except Terminated:
-            click.echo(MESSAGE, err=True)
             sys.exit(STATUS)
         except KeyboardInterrupt:
             click.echo("raypipe: interrupted; run the same command again to go on", err=True)

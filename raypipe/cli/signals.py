@@ -44,9 +44,10 @@ def terminable() -> Iterator[None]:
             yield
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
-            watch.any.wait(1.0)  # the main thread may be ahead of the one that watches
+            watch.any.wait(5.0)  # the main thread may be ahead of the one that watches
         if signal.SIGTERM in watch.seen:
             before = signal.SIG_IGN
+            watch.tell()
             raise Terminated from None
         raise
     finally:
@@ -61,6 +62,7 @@ class _Watch(threading.Thread):
         self.seen: set[int] = set()
         self.any = threading.Event()
         self.reading, self.writing = os.pipe()
+        self.said: list[str] = []
         os.set_blocking(self.writing, False)
 
     def __enter__(self) -> None:
@@ -73,20 +75,29 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         while number := os.read(self.reading, 1):
+            if number[0] == signal.SIGTERM:
+                # What Ray and its threads have to say about parts that the same signal ended helps nobody.
+                self.stderr = os.dup(2)
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             self.seen.add(number[0])
             self.any.set()
             if number[0] == signal.SIGTERM:
                 time.sleep(GRACE)
-                _leave()
+                self._leave()
         os.close(self.reading)
 
+    def tell(self) -> None:
+        """The one line."""
+        if not self.said:
+            self.said.append(MESSAGE)
+            os.write(self.stderr, f"{MESSAGE}\n".encode())
 
-def _leave() -> None:
-    """The end of a process that does not come to one by itself: what it started goes with it."""
-    import psutil
+    def _leave(self) -> None:
+        """The end of a process that does not come to one by itself: what it started goes with it."""
+        import psutil
 
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
-    os.write(2, f"{MESSAGE}\n".encode())
-    os._exit(STATUS)
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        self.tell()
+        os._exit(STATUS)
