@@ -43,15 +43,18 @@ def end(
     """
     process = start(arguments)
     parent, parts = psutil.Process(process.pid), set()
-    limit = time.monotonic() + 200
-    while not ready(parent):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < limit
-        time.sleep(0.02)
+    limit = time.monotonic() + 500
+    try:
+        while not ready(parent):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+            parts.update(parent.children(recursive=True))
         parts.update(parent.children(recursive=True))
-    parts.update(parent.children(recursive=True))
-    (os.killpg if group else os.kill)(process.pid, number)
-    _, said = process.communicate(timeout=60)
+        (os.killpg if group else os.kill)(process.pid, number)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     _, alive = psutil.wait_procs(parts, timeout=0.5)
     assert not [part for part in alive if part.status() != psutil.STATUS_ZOMBIE]
     return process.returncode, said.strip().splitlines(), len(parts)
