@@ -70,7 +70,6 @@ def search(
       raypipe search --config configs/multilepton/laptop.yaml --signal a_250 --strength 60
       raypipe search --config configs/lhco/laptop.yaml data.path=events.h5
     """
-    from raypipe.cluster.runs import run_of
     from raypipe.search.counting import cut_lines
     from raypipe.search.result import Trial
 
@@ -89,6 +88,8 @@ def search(
     _check_injection(signal, strength, config.scan.signals)
     if config.search == "multilepton":
         return multilepton.search(config, as_json, signal, strength, instance)
+    from raypipe.cluster.runs import run_of
+
     with run_of(config) as run:
         trial = Trial(signal, strength, instance, embedding, method)
         tables, digests = run.tables([trial])

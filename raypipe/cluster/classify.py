@@ -1,4 +1,4 @@
-"""`raypipe classify`: the classifier ensemble of the search between any two tables, as Ray tasks."""
+"""`raypipe classify`: the classifier ensemble of the search between any two tables."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.tasks import ray_map
+from raypipe.cluster.tasks import counted, spread
 from raypipe.config import Classifier, Resources
 from raypipe.config.classify import WEAK_SIGNAL
 from raypipe.config.read import Column, Source
@@ -96,11 +95,8 @@ def run(request: Request, output: Path, resources: Resources) -> dict[str, Any]:
         *matrices, request.classifier, seed=request.seed, data_weights=weights["data"],
         background_weights=weights["background"],
     )  # fmt: skip
-    with ray_session(resources), progress_bar("classify", len(contest.parts())) as bar:
-        scores = classify(
-            contest, weights["background"], weights["data"],
-            mapper=lambda f, items: ray_map(f, items, on_item=lambda: bar(1)),
-        )  # fmt: skip
+    with spread(resources) as mapper, progress_bar("classify", len(contest.parts())) as bar:
+        scores = classify(contest, weights["background"], weights["data"], mapper=counted(mapper, bar))
     write_table(_output(tables["score"], scores, label, request.mass), output)
     summary = _summary(request, tables, scores, features, label, output) | {"notes": notes}
     write_json(output.with_suffix(".json"), summary)
