@@ -58,6 +58,7 @@ def search_table(
     data, repeated = data.distinct(config.data.duplicates, source, "data.duplicates")
     if background is not None:
         background, _ = background.distinct(config.background.duplicates, "background", "background.duplicates")
+        background = background.take(background.weight != 0)  # the others say nothing
     inside, side = in_signal_region(data.mass, window), in_sidebands(data.mass, window)
     _check(data, config, inside, side, background, source)
     data, background, constant = _varying(data, inside, side, background, source)
@@ -214,7 +215,6 @@ def _given(
 ) -> _Background:
     """From an independent sample: its events in the signal region, and its sidebands where both tables have them."""
     window = config.window
-    background = background.take(background.weight != 0)  # the others say nothing
     chosen = background.take(in_signal_region(background.mass, window))
     if not chosen.weight.sum() > 0:
         region = f"{window.sr_low:g}-{window.sr_high:g}"

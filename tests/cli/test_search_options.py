@@ -43,13 +43,16 @@ def test_searches_refuse_what_they_do_not_know(tmp_path):
     assert "the search of the recorded data (files.data) takes no --instance" in words
 
 
-@pytest.mark.parametrize("strength", ["nan", "inf", "-1", "0"])
-def test_a_strength_that_is_none(strength):
-    signal = {CONTRASTIVE: "wn_150", MULTI: "abc_250"}
-    for config, name in signal.items():
-        assert "a signal needs a positive, finite strength" in refused(
-            "--config", config, "--signal", name, "--strength", strength
-        )
+@pytest.mark.parametrize(
+    ("strength", "words"),
+    [
+        ("nan", "'nan' is not a finite number"), ("inf", "'inf' is not a finite number"), ("-1", "not in the range"),
+        ("0", "a signal needs a positive strength"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("config", "signal"), [(CONTRASTIVE, "wn_150"), (MULTI, "abc_250")])
+def test_a_strength_that_is_none(config, signal, strength, words):
+    assert words in refused("--config", config, "--signal", signal, "--strength", strength)
 
 
 def test_a_cut_finer_than_the_background_is_one_line(ray_local, tmp_path):

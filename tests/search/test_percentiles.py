@@ -147,3 +147,18 @@ def test_the_best_block_is_counted_not_skipped(by_sidebands):
     assert abs(row["z_after"]) < 4
     fine = replace(scores, better={})
     assert counting_row(fine, template, 0.3, calibrate=False)["kept"] == pytest.approx(0.3, abs=0.03)
+
+
+def test_background_events_of_weight_zero_that_repeat_are_as_if_they_were_not_there():
+    """Folds of events that occur twice are dealt to what is judged, not to what is left out of it."""
+    rng = np.random.default_rng(2)
+    data, some, other = (inside(rng, rng.normal(size=(EVENTS, 2))) for _ in range(3))
+    joined = FeatureTable(
+        np.arange(2 * EVENTS), np.r_[some.mass, other.mass], np.r_[some.features, other.features],
+        np.repeat([1.0, 0.0], EVENTS), None, some.names,
+    )  # fmt: skip
+    some.mass[:3], joined.mass[:3] = data.mass[:3], data.mass[:3]
+    some.features[:3], joined.features[:3] = data.features[:3], data.features[:3]
+    rows = [search_table(data, config(3, "[0.05]"), background=b)[0].rows[0] for b in (some, joined)]
+    assert rows[1]["z_after"] == rows[0]["z_after"]
+    assert rows[1]["shared"] == rows[0]["shared"] == 3
