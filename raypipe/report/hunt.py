@@ -19,8 +19,7 @@ def figure(hunt: Hunt, title: str = "") -> Figure:
     top, bottom = page.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     bins = hunt.bins
     centres, widths = (bins.low + bins.high) / 2, bins.high - bins.low
-    spread = bins.errors if bins.errors is not None else np.sqrt(np.maximum(bins.counts, 0) * bins.scale)
-    top.errorbar(centres, bins.counts / widths, spread / widths, fmt="o", ms=2.5, lw=0.8, color="black", label="data")
+    top.errorbar(centres, bins.counts / widths, np.sqrt(bins.variance) / widths, fmt="o", ms=2.5, lw=0.8, color="black", label="data")
     top.plot(centres, hunt.background / widths, color="#3f90da", lw=1.3, label="background only")
     best = hunt.row["best"]
     label = f"with a peak at {best['mass']:.5g}"

@@ -41,6 +41,11 @@ class Component:
     expected: float
     error: float
 
+    @property
+    def spread(self) -> float:
+        """Width of the Gaussian constraint; that of a fixed yield is far below any statistical error."""
+        return max(self.error, 1e-9 * max(abs(self.expected), 1e-3))
+
 
 @dataclass(frozen=True)
 class Binned:
@@ -56,6 +61,7 @@ class Binned:
         shape, scale, errors: of the bins. counts: (T, B) data sets. data: (R,) which of them.
         signals: (G, B) signal templates or None. which: (R,) which of them. offset: (R, B) or 0, fixed expectation.
         components: with free or constrained yields. template_error: (B,) or None. auxiliary: (T, B) measured beta.
+        squares: (B,) sums of squared weights of the one data set, where the weights differ (see `score_variance`).
     """
 
     shape: Shape
@@ -70,10 +76,20 @@ class Binned:
     template_error: np.ndarray | None = None
     auxiliary: np.ndarray | None = None
     barrier: float = BARRIER
+    squares: np.ndarray | None = None
 
     @property
     def rows(self) -> int:
         return len(self.data)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether errors come from squared weights, not from the likelihood alone."""
+        return self.squares is not None
+
+    def stretched(self, factor: float) -> Binned:
+        """The likelihood with all variances of the data times ``factor``, and no other source of errors."""
+        return replace(self, scale=self.scale * factor, squares=None)
 
     @property
     def size(self) -> int:
@@ -137,6 +153,31 @@ class Binned:
         # An empty bin's factor does not make room for a negative yield: there the expectation must stay positive.
         beta = np.where(n == 0, centre - v * b / self.scale, beta)
         return np.where(b > 0, np.maximum(beta, 1e-12), 1.0)
+
+    def score_variance(self, theta: np.ndarray) -> np.ndarray:
+        """Variance (R, D, D) of half the gradient where a bin varies by its sum of squared weights.
+
+        Between two inverse information matrices it is the covariance of the parameters (Langenbruch, 1911.01303,
+        equation 18); it is the information itself where all weights equal ``scale``.
+        """
+        background, rest = self._parts(theta)
+        beta = self._beta(background, rest)
+        factor = np.ones_like(background) if beta is None else beta
+        shape, size = self.shape, self.shape.size
+        slopes = np.stack([np.asarray(shape.jacobian(a)) for a in theta[:, :size]]) * factor[:, :, None]
+        columns = [np.broadcast_to(c.template, background.shape) for c in self.components]
+        if self.signals is not None:
+            columns.append(self.signals[self.which])
+        slopes = np.concatenate([slopes, *(c[:, :, None] for c in columns)], 2)
+        spread = (factor * background + rest) * self.scale
+        variance = np.broadcast_to(self.squares, background.shape)
+        if beta is not None:
+            uncertain = (self.template_error * background) ** 2
+            spread, variance = spread + uncertain, variance + uncertain
+        found = np.einsum("rbi,rb,rbj->rij", slopes, variance / spread**2, slopes)
+        for k, component in enumerate(self.components, start=size):
+            found[:, k, k] += 1 / component.spread**2
+        return found
 
     def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """-2 ln L (R,), its gradient (R, D) and the expected information (R, D, D); infinite where impossible.
@@ -207,13 +248,10 @@ class Binned:
     def _constraints(self, theta, value, gradient, information) -> np.ndarray:  # type: ignore[no-untyped-def]
         """Gaussian constraints of the component yields, added in place."""
         for k, component in enumerate(self.components, start=self.shape.size):
-            if not np.isfinite(component.error):
-                continue
-            error = max(component.error, 1e-6 * max(abs(component.expected), 1e-6))
-            pull = (theta[:, k] - component.expected) / error
+            pull = (theta[:, k] - component.expected) / component.spread
             value = value + pull**2
-            gradient[:, k] += 2 * pull / error
-            information[:, k, k] += 1 / error**2
+            gradient[:, k] += 2 * pull / component.spread
+            information[:, k, k] += 1 / component.spread**2
         return value
 
     def _barriers(self, theta, value, gradient, information, b, rest, mu, n, mean, linear) -> np.ndarray:  # type: ignore[no-untyped-def]

@@ -148,7 +148,7 @@ def _window_count(fitted: Fitted, peak: Peak, background: np.ndarray) -> dict[st
     share = float(peak.integral(bins.low[near], bins.high[near]).sum())
     s = float(fitted.best.theta[-1]) * share
     row = {"window": [float(bins.low[near].min()), float(bins.high[near].max())], "n": n, "b": b, "s": s}
-    c = float(bins.scale[near].mean())
+    c = float(bins.variance[near].sum()) / n if bins.squares is not None and n > 0 else float(bins.scale[near].mean())
     if b > 0 and n >= 0 and bins.errors is None:
         row |= {"z": counting_significance(n / c, b / c),
                 "z_asimov": asimov_significance(s / c, b / c) if s > 0 else None}  # fmt: skip

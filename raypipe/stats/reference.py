@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -66,9 +66,7 @@ def match_reference(bins: Bins, simulated: Masses | Spectrum, order: int = 0) ->
     notes = bins.notes
     if empty.any():
         notes += (f"{empty.sum()} bins without simulated events given one event of mean weight",)
-    return Bins(bins.low, bins.high, bins.counts, bins.scale, bins.errors, bins.window, notes), Reference(
-        expected, np.sqrt(squares), order
-    )
+    return replace(bins, notes=notes), Reference(expected, np.sqrt(squares), order)
 
 
 def _bin_of(bins: Bins, x: np.ndarray, lower: bool | None = None) -> np.ndarray:

@@ -85,7 +85,9 @@ def scan(
             q0[where] = np.where(yields > 0, difference, 0.0)
             r[where] = np.sign(yields) * np.sqrt(difference)
             s[where] = yields
-            s_err[where] = _last_error(best.information)
+            stretch, s_err[where] = _last_error(pairs, best)
+            q0[where] /= stretch
+            r[where] /= np.sqrt(stretch)
     return LocalScan(q0, s, s_err, r, failed, null_theta, lost)
 
 
@@ -149,11 +151,16 @@ def _weights(problem: Binned, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return slope, info, info * size, problem.shape.mean_phi
 
 
-def _last_error(information: np.ndarray) -> np.ndarray:
-    """Error of the last parameter from every information matrix (R, D, D)."""
-    unit = np.zeros((*information.shape[:2], 1))
+def _last_error(problem: Binned, best: Solution) -> tuple[np.ndarray | float, np.ndarray]:
+    """Of the last parameter of every row: variance over inverse information (one unless weighted), and error (R,)."""
+    unit = np.zeros((*best.theta.shape, 1))
     unit[:, -1] = 1.0
-    return np.sqrt(np.maximum(solve(information, unit)[:, -1, 0], 0.0))
+    inverse = solve(best.information, unit)[:, :, 0]
+    naive = np.maximum(inverse[:, -1], 0.0)
+    if not problem.weighted:
+        return 1.0, np.sqrt(naive)
+    variance = np.einsum("ri,rij,rj->r", inverse, problem.score_variance(best.theta), inverse)
+    return variance / np.maximum(naive, 1e-300), np.sqrt(variance)
 
 
 def draw_toys(
