@@ -144,7 +144,9 @@ class SignalFit:
         return float(stats.norm.sf(self.z))
 
 
-def with_signal(problem: Binned | Unbinned, template: np.ndarray, signal_at: np.ndarray | None = None) -> Binned | Unbinned:
+def with_signal(
+    problem: Binned | Unbinned, template: np.ndarray, signal_at: np.ndarray | None = None
+) -> Binned | Unbinned:
     """The problem with a free yield of a signal: bin shares (B,), and densities at the masses if unbinned."""
     if isinstance(problem, Unbinned):
         return replace(problem, signal=signal_at, signal_cells=template)
@@ -223,6 +225,9 @@ def _best(both: Binned | Unbinned, null: Minimum) -> Minimum:
             "degenerate: the background can take the shape of the signal; use a narrower peak, a wider window or a "
             "simpler background"
         )
+    if isinstance(both, Binned) and both.kinked(null.theta[None])[0]:
+        status = "converged at a boundary (errors from expected information)"
+        return Minimum(first, covariance, null.value, null.valid, status)
     for share in (1.0, 0.5, 0.1, 0.0):  # where it is possible at all
         trial = np.r_[null.theta, share * guess]
         if np.isfinite(both.evaluate(trial[None])[0][0]):
@@ -246,6 +251,8 @@ def _inflation(information: np.ndarray) -> float:
 
 def _room(problem: Binned | Unbinned, template: np.ndarray, theta: np.ndarray) -> float:
     """Smallest expected total over background where the signal is."""
+    if isinstance(problem, Binned) and problem.template_error is not None:
+        return 1.0  # its factors make room
     b = problem.shape.expected(theta[None, : problem.shape.size])[0]
     where = template > 1e-3 * template.max()
     return float((1 + theta[-1] * template[where] / np.maximum(b[where], 1e-300)).min())
@@ -283,7 +290,7 @@ def _asimov(counted: Binned, template: np.ndarray, null: Minimum) -> Profile:
     expected = without_signal(counted).expected(null.theta[None])
     auxiliary = None
     if counted.template_error is not None and counted.errors is None:
-        auxiliary = counted._beta(*counted._parts(null.theta[None]))
+        auxiliary = counted.cost(*counted.parts(null.theta[None])).beta
     components = tuple(
         c
         if not np.isfinite(c.error)

@@ -43,10 +43,10 @@ def follow(problem: Problem, start: np.ndarray, tolerance: float, floor: float |
 
     The interior-point method; slower than `minimise`, for rows that it gave up.
     """
-    theta = start
+    theta, exact = start, Exact(problem)
     for barrier in (1e-1, 1e-2, 1e-3, 1e-4):
-        theta = minimise(problem.softened(barrier), theta, 1e-3, 40, floor).theta
-    return minimise(problem, theta, tolerance, 100, floor)
+        theta = minimise(exact.softened(barrier), theta, 1e-3, 40, floor).theta
+    return minimise(exact, theta, tolerance, 100, floor)
 
 
 def minimise(problem: Problem, start: np.ndarray, tolerance: float = 1e-7, most: int = 100,

@@ -56,6 +56,8 @@ def fit_peak(
     check_window(window, region)
     if peak is not None and not window[0] <= peak.mass <= window[1]:
         raise UserError(f"peak at {peak.mass:g} lies outside the window {window[0]:g}-{window[1]:g}")
+    if ranges is not None and ranges.free and peak is None:
+        raise UserError("a mass or width that floats needs a peak to begin with (--peak MASS:WIDTH)")
     full, values, weights = binned_data(data, window, bins, likelihood, peak.width if peak else None, region, unbinned)
     full = join_negative(full, region)
     check_filled(full, values)
@@ -75,8 +77,6 @@ def fit_peak(
     if values is not None:
         problem = _unbinned(problem, values, weights, fixed)
     signal, floated = None, None
-    if ranges is not None and ranges.free and peak is None:
-        raise UserError("a mass or width that floats needs a peak to begin with (--peak MASS:WIDTH)")
     if peak is None:
         check_determined(full, problem.size, values)
         best = massfit.fit(problem, np.r_[problem.shape.start, [f.expected for f in fixed]], "background-only fit")

@@ -65,7 +65,9 @@ def match_reference(bins: Bins, simulated: Masses | Spectrum, order: int = 0) ->
     expected, squares = np.where(empty, one, expected), np.where(empty, one**2, squares)
     notes = bins.notes
     if empty.any():
-        notes += (f"{empty.sum()} bins without simulated events given one event of mean weight",)
+        share = expected[empty].sum() / expected.sum()
+        told = f"{empty.sum()} bins without simulated events given one event of mean weight"
+        notes += (told if share < 0.05 else f"{told}, {share:.0%} of all: use wider bins or a larger simulation",)
     return replace(bins, notes=notes), Reference(expected, np.sqrt(squares), order)
 
 

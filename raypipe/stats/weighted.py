@@ -1,4 +1,4 @@
-"""Spectra of weighted events: how they are told from other errors, their scale, and bins that sum to less than nought."""
+"""Spectra of weighted events: told from other errors, their scale, and bins that sum to less than nought."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from raypipe.stats.spectrum import Bins
 
 SPARSE = 10.0
-"""Effective entries of the median bin below which errors from the contents themselves bias a chi-square by ten per cent."""
+"""Effective entries of the median bin below which errors from the contents bias a chi-square by ten per cent."""
 MOST_SPREAD = 4.0
 """Largest ratio of variance over content between parts of a spectrum of weighted events."""
 
@@ -69,9 +69,10 @@ def join_negative(bins: Bins, region: tuple[float, float] | None = None) -> Bins
     if bins.errors is not None or (bins.counts >= 0).all():
         return bins
     slack = 1e-6 * (bins.high - bins.low).min()
-    edges = np.array(region if region is not None else (np.inf, np.inf))
-    wall = np.r_[True, (bins.low[1:] > bins.high[:-1] + slack)
-                 | (np.abs(bins.low[1:, None] - edges) < slack).any(1)]  # fmt: skip
+    low, high = region if region is not None else (-np.inf, np.inf)
+    place = ((bins.high > low + slack).astype(int) + (bins.low >= low - slack) + (bins.high > high + slack)
+             + (bins.low >= high - slack))  # fmt: skip
+    wall = np.r_[True, (bins.low[1:] > bins.high[:-1] + slack) | (np.diff(place) != 0)]
     starts: list[int] = []
     totals: list[float] = []
     for k, n in enumerate(bins.counts):
