@@ -27,8 +27,8 @@ def spectrum_options(command: Callable) -> Callable:
         click.option("--sqrt-s", type=float, default=13000.0, show_default=True,
                      help="Collision energy of dijet and diphoton functions, in the unit of the masses."),
         click.option("--likelihood", type=click.Choice(["auto", "poisson", "weighted", "gaussian"]), default="auto",
-                     show_default=True, help="Of a histogram; auto looks at contents and errors, weighted takes them as "
-                     "sqrt(sum w^2)."),
+                     show_default=True, help="Of a histogram; auto looks at contents and errors, weighted takes them "
+                     "as sqrt(sum w^2)."),
         click.option("--bins", type=int, help="Equal bins for event masses."),
         click.option("--scale", type=float, default=1.0, show_default=True, help="Factor on y and errors."),
         click.option("--density", is_flag=True, help="y (of a reference too) is per unit of x: times bin width."),

@@ -20,6 +20,12 @@ def to_the_wall(here: np.ndarray, there: np.ndarray) -> np.ndarray:
     return np.nanmin(share, 1)
 
 
+def near_nothing(background: np.ndarray, yields: np.ndarray, signal: np.ndarray) -> np.ndarray:
+    """Whether (R,) background and ``yields`` (R,) times ``signal`` (R, B) nearly cancel where the signal is."""
+    left = 1 + yields[:, None] * signal / np.maximum(background, 1e-300)
+    return np.where(signal > 1e-3 * signal.max(1, keepdims=True), left, 1.0).min(1) < 1e-2
+
+
 def positive_share(shape: Shape, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Share (R,) of a step that keeps a linear family's positivity conditions away from nought."""
     if shape.positive is None:
@@ -156,6 +162,12 @@ class Binned:
             return contents.poisson(n, background + rest, self.scale, self.shape.matrix is not None)
         centre = 1.0 if self.auxiliary is None else self.auxiliary[self.data]
         return contents.simulated(n, background, rest, self.scale, self.template_error, centre)
+
+    def at_wall(self, theta: np.ndarray) -> np.ndarray:
+        """Whether (R,) a negative yield leaves less than a hundredth of the background where the signal is."""
+        if self.signals is None or self.template_error is not None:
+            return np.zeros(len(theta), bool)
+        return near_nothing(self.shape.expected(theta[:, : self.shape.size]), theta[:, -1], self.signals[self.which])
 
     def kinked(self, theta: np.ndarray) -> np.ndarray:
         """Whether (R,) -2 ln L rises from a yield of nought to both sides, the rest at its minimum ``theta`` (R, D-1).

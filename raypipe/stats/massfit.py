@@ -177,9 +177,8 @@ def fit_signal(
     if not problem.weighted:
         return _tested(problem, template, counted, level, signal_at)
     found = _tested(problem, template, counted, None, signal_at)
-    factor = found.best.stretch
-    if found.at_boundary:  # a wall has a curvature of its own
-        factor = _stretch(with_signal(problem, template, signal_at), np.r_[found.null.theta, 0.0])
+    # At a wall the curvature is that of the wall, and no events are left to tell their weights.
+    factor = 1.0 if found.at_boundary else found.best.stretch
     # With this scale the curvature against the yield is its variance, so that q0, interval and limit hold.
     again = _tested(problem.stretched(factor), template, counted.stretched(factor), level, signal_at)
     return replace(again, null=found.null, best=found.best, s=found.s)
@@ -200,7 +199,7 @@ def _tested(
     curve = Profile(both, template, 0.0, null.theta)
     curve._known[s] = best.theta[:-1]
     boundary = s < 0 and best.status != "converged"
-    boundary = boundary or (s < 0 and _room(problem, template, best.theta) < 1e-2)
+    boundary = boundary or bool(both.at_wall(best.theta[None])[0])
     scale = max(error, abs(s), 1.0) if boundary else error
     interval = (math.nan, math.nan)
     if level is not None or boundary:
@@ -238,24 +237,9 @@ def _best(both: Binned | Unbinned, null: Minimum) -> Minimum:
     return best
 
 
-def _stretch(problem: Binned | Unbinned, theta: np.ndarray) -> float:
-    """Variance of the last parameter over its inverse information, of weighted events."""
-    naive = np.linalg.pinv(problem.evaluate(theta[None])[2][0], hermitian=True)
-    return float((naive @ problem.score_variance(theta[None])[0] @ naive)[-1, -1] / naive[-1, -1])
-
-
 def _inflation(information: np.ndarray) -> float:
     """Error of the last parameter over its error with all others known."""
     return math.sqrt(max(0.0, np.linalg.pinv(information, hermitian=True)[-1, -1] * information[-1, -1]))
-
-
-def _room(problem: Binned | Unbinned, template: np.ndarray, theta: np.ndarray) -> float:
-    """Smallest expected total over background where the signal is."""
-    if isinstance(problem, Binned) and problem.template_error is not None:
-        return 1.0  # its factors make room
-    b = problem.shape.expected(theta[None, : problem.shape.size])[0]
-    where = template > 1e-3 * template.max()
-    return float((1 + theta[-1] * template[where] / np.maximum(b[where], 1e-300)).min())
 
 
 def _interval(curve: Profile, s: float, error: float, least: float, boundary: bool) -> tuple[float, float]:

@@ -24,11 +24,17 @@ def garwood(n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def counting_errors(y: np.ndarray, errors: np.ndarray) -> bool:
     """Whether published errors are those of counts: from sqrt(n) to the upper one of Garwood, in 95 % of the bins.
 
-    Equal counts must have equal errors: whole numbers may also be sums of weights of one and minus one.
+    Where half of the bins follow one convention, all must. Equal counts must have equal errors: whole numbers may also
+    be sums of weights of one and minus one, or of one and three.
     """
     filled = y > 0
     n, e = y[filled], errors[filled]
-    near = (e >= 0.9 * np.sqrt(n) - 0.01) & (e <= 1.05 * garwood(n)[1] + 0.01)
+    low, high = garwood(n)
+    followed = [np.abs(e - usual) <= 0.03 * usual + 0.01 for usual in (np.sqrt(n), (low + high) / 2, high)]
+    best = max(followed, key=np.mean)
+    if best.mean() >= 0.5:
+        return bool(best.all())
+    near = (e >= 0.9 * np.sqrt(n) - 0.01) & (e <= 1.05 * high + 0.01)
     _, group, size = np.unique(n, return_inverse=True, return_counts=True)
     usual = e[np.lexsort((e, n))][(np.cumsum(size) - size + size // 2)[group]]
     same = np.abs(e - usual) <= 0.03 * usual + 0.01

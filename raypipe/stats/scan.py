@@ -155,6 +155,7 @@ def _last_error(problem: Binned, best: Solution) -> tuple[np.ndarray | float, np
     if not problem.weighted:
         return 1.0, np.sqrt(naive)
     variance = np.einsum("ri,rij,rj->r", inverse, problem.score_variance(best.theta), inverse)
+    variance = np.where(problem.at_wall(best.theta), naive, variance)
     return variance / np.maximum(naive, 1e-300), np.sqrt(variance)
 
 

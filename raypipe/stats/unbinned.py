@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from raypipe.stats.likelihood import BARRIER, Component, positive_share, to_the_wall
+from raypipe.stats.likelihood import BARRIER, Component, near_nothing, positive_share, to_the_wall
 from raypipe.stats.shape import Shape
 
 
@@ -63,6 +63,12 @@ class Unbinned:
         size = self.shape.size
         here, there = (self.shape.expected(t[:, :size]) + t[0, -1] * self.signal_cells for t in (theta, theta + step))
         return np.minimum(share, to_the_wall(here, there))
+
+    def at_wall(self, theta: np.ndarray) -> np.ndarray:
+        """As `Binned.at_wall`, over the cells."""
+        if self.signal_cells is None:
+            return np.zeros(1, bool)
+        return near_nothing(self.shape.expected(theta[:, : self.shape.size]), theta[:, -1], self.signal_cells[None])
 
     def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """-2 ln L (1,), gradient (1, D) and observed information (1, D, D)."""

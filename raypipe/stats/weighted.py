@@ -57,7 +57,7 @@ def of_events(y: np.ndarray, errors: np.ndarray) -> bool:
     spread = float(square @ square)
     slope = together / float(content @ content) if content.any() else 0.0
     correlation = together / np.sqrt(float(content @ content) * spread) if spread > 0 and content.any() else 0.0
-    return slope > 0.3 and correlation > 0.4 and spread < 50 * len(content)
+    return slope > 0.1 and correlation > 0.2 and spread < 50 * len(content)
 
 
 def join_negative(bins: Bins, region: tuple[float, float] | None = None) -> Bins:
