@@ -16,6 +16,8 @@ from raypipe.stats.weighted import of_events, weigh
 MOST_BINS = 100_000
 LIKELIHOODS = ("auto", "poisson", "weighted", "gaussian")
 
+EVENTS = "errors are those of weighted events: weighted likelihood (1911.01303)"
+
 
 @dataclass(frozen=True)
 class Bins:
@@ -119,7 +121,7 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
 
     ``auto`` is Poisson for whole numbers whose errors, if any, are those of counts; scaled Poisson for fractions whose
     errors are those of counts times a factor (a rate or cross section, see `raypipe.stats.poisson_errors`); weighted
-    for errors of weighted events (see `raypipe.stats.weighted`); a Gaussian chi-square for other published errors.
+    for errors sqrt(sum w^2) of weighted events (see `raypipe.stats.weighted`); a Gaussian chi-square for other published errors.
 
     Raises:
         UserError: no bin inside, contents or errors that the likelihood cannot take.
@@ -165,6 +167,8 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
         found = rate_scale(y, errors, upper)
         if found is not None:
             scale, convention = found
+            if convention == "sqrt(n)" and scale.max() > 1.05 * scale.min():  # weights that vary with the mass
+                return weigh(bins, errors**2, EVENTS)
             note = f"contents are counts times a factor ({convention} errors): scaled Poisson likelihood"
             return replace(bins, scale=scale, notes=(*notes, note))
     if (errors[y != 0] <= 0).any():
@@ -173,7 +177,7 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
     if likelihood == "weighted" or (likelihood == "auto" and of_events(y, errors)):
         if not y.sum() > 0:
             raise UserError(f"{spectrum.source}: the contents in the window sum to {y.sum():g}: nothing to fit")
-        return weigh(bins, errors**2, "errors are those of weighted events: weighted likelihood (1911.01303)")
+        return weigh(bins, errors**2, EVENTS)
     empty = errors <= 0
     if empty.any():
         notes += (f"{empty.sum()} empty bins without an error left out",)
