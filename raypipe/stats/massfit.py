@@ -11,75 +11,14 @@ from scipy import optimize, stats
 from raypipe.errors import UserError
 from raypipe.stats.likelihood import Binned, Component
 from raypipe.stats.limits import Limit, upper_limit
-from raypipe.stats.newton import Exact, Problem, balanced, curvature, follow, minimise
+from raypipe.stats.minimum import Minimum, fit
+from raypipe.stats.newton import Problem, minimise
 from raypipe.stats.shape import Shape
 from raypipe.stats.spectrum import Bins
 from raypipe.stats.unbinned import Unbinned
 
 MOST_INFLATION = 300.0
 """Growth of the yield's error by the free background at which signal and background are the same thing."""
-
-
-@dataclass(frozen=True)
-class Minimum:
-    """A fit.
-
-    Attributes:
-        theta: (D,) internal background parameters, component yields, signal yield. covariance: (D, D).
-        value: -2 ln L. valid: whether it is a minimum one may use. status: in words.
-        stretch: variance of the last parameter over its inverse curvature; one unless events are weighted.
-    """
-
-    theta: np.ndarray
-    covariance: np.ndarray
-    value: float
-    valid: bool
-    status: str
-    stretch: float = 1.0
-
-    @property
-    def errors(self) -> np.ndarray:
-        return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
-
-
-def fit(problem: Binned | Unbinned, start: np.ndarray, what: str) -> Minimum:
-    """Minimise one row by Fisher scoring, end with the observed information and take the errors from it.
-
-    Weighted events: the covariance is that of Langenbruch (1911.01303), the variance of the score from the squared
-    weights between two inverse information matrices.
-
-    Raises:
-        UserError: no starting point, parameters that the data do not determine.
-    """
-    solution = minimise(problem, start[None], most=60)
-    if not solution.converged[0] and np.isfinite(solution.value[0]):
-        solution = min((solution, follow(problem, start[None], 1e-7)), key=lambda s: (not s.converged[0], s.value[0]))
-    if not np.isfinite(solution.value[0]):
-        raise UserError(f"{what}: no starting point with a finite likelihood; the background cannot describe the data")
-    if _inverse(solution.information[0]) is None:
-        raise UserError(f"{what}: degenerate: the data do not determine all parameters; use a simpler background")
-    solution = minimise(Exact(problem), solution.theta, 1e-6)
-    theta, information = solution.theta, problem.evaluate(solution.theta)[2]
-    naive = _inverse(curvature(problem, theta, information)[0])
-    status = "converged" if solution.converged[0] else "not converged"
-    if naive is None:
-        naive = np.linalg.pinv(information[0], hermitian=True)
-        if solution.converged[0]:
-            status = "converged at a boundary (errors from expected information)"
-    covariance = naive @ problem.score_variance(theta)[0] @ naive if problem.weighted else naive
-    return Minimum(theta[0], covariance, float(solution.value[0]), bool(solution.converged[0]), status,
-                   float(covariance[-1, -1] / naive[-1, -1]))  # fmt: skip
-
-
-def _inverse(information: np.ndarray) -> np.ndarray | None:
-    """Inverse of an information matrix; None unless it is positive definite within rounding."""
-    if not np.isfinite(information).all() or not (np.diag(information) > 0).all():
-        return None
-    (unit,), (scale,) = balanced(information[None])
-    eigenvalues = np.linalg.eigvalsh(unit)
-    if eigenvalues[0] < 1e-10 * eigenvalues[-1]:
-        return None
-    return np.linalg.inv(unit) * np.outer(scale, scale)
 
 
 def profile(problem: Binned | Unbinned, template: np.ndarray, s: float, start: np.ndarray) -> tuple[float, np.ndarray]:
@@ -252,26 +191,21 @@ def _interval(curve: Profile, s: float, error: float, least: float, boundary: bo
     """Where -2 ln L rises by one; NaN where it never does (a boundary)."""
 
     def rise(x: float) -> float:
-        value = curve(x) - least - 1
+        """Above one, ``x`` errors from the minimum; in errors, which are a small part of a large yield."""
+        value = curve(s + x * error) - least - 1
         return value if np.isfinite(value) else 1e6
 
-    ends = []
-    for sign in (-1, 1):
+    ends = [math.nan, math.nan]
+    for k, sign in enumerate((-1, 1)):
         if sign < 0 and boundary:
-            ends.append(math.nan)
             continue
-        reach = error
+        reach = sign * 1.0
         for _ in range(12):
-            if rise(s + sign * reach) > 0:
+            if rise(reach) > 0:
+                root = reach if abs(rise(reach)) < 1e-3 else optimize.brentq(rise, 0.0, reach, xtol=2e-3, rtol=1e-6)
+                ends[k] = s + float(root) * error
                 break
             reach *= 1.6
-        else:
-            ends.append(math.nan)
-            continue
-        if abs(rise(s + sign * reach)) < 1e-3:
-            ends.append(s + sign * reach)
-        else:
-            ends.append(float(optimize.brentq(rise, s, s + sign * reach, xtol=2e-3 * error, rtol=1e-6)))
     return ends[0], ends[1]
 
 
