@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from raypipe.bench.gpu import events, record
+from raypipe.bench.gpu.table import markdown
 from raypipe.cluster.scan import sample_groups
 from raypipe.config import load_config
 from raypipe.events.diphoton import View
@@ -134,3 +135,8 @@ def test_prefetched_values_keep_their_order_and_their_errors():
     assert next(values) == 1
     with pytest.raises(RuntimeError, match="lost"):
         next(values)
+
+
+def test_the_readme_shows_the_record():
+    shown = markdown(json.loads((ROOT / "tests" / "records" / "gpu.json").read_text()))
+    assert shown in (ROOT / "README.md").read_text(), "python -m raypipe.bench.gpu.table tests/records/gpu.json"
