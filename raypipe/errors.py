@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""The exceptions that the command line turns into one line."""
 
 from raypipe.redact import redact
 
@@ -12,3 +12,10 @@ class UserError(Exception):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(redact(message))
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: a batch system wants this process gone; like Ctrl-C, but by another hand.
+
+    The command line prints one line and exits with status 143.
+    """

@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from raypipe.errors import UserError
+from raypipe.cli.signals import STATUS, terminable
+from raypipe.errors import Terminated, UserError
 from raypipe.redact import redact
 
 
@@ -21,7 +22,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with terminable():
+                return super().invoke(ctx)
         except UserError as error:
             click.echo(f"raypipe: error: {error}", err=True)
             sys.exit(2)
@@ -29,6 +31,9 @@ class Commands(click.Group):
             command = f"raypipe {error.ctx.info_name}" if error.ctx and error.ctx.parent else "raypipe"
             click.echo(f"raypipe: error: {redact(error.format_message())} (see `{command} --help`)", err=True)
             sys.exit(2)
+        except Terminated:
+            click.echo("raypipe: terminated; run the same command again to go on", err=True)
+            sys.exit(STATUS)
         except KeyboardInterrupt:
             click.echo("raypipe: interrupted; run the same command again to go on", err=True)
             sys.exit(130)

@@ -69,7 +69,6 @@ def search(
       raypipe search --config configs/multilepton/laptop.yaml --signal a_250 --strength 60
       raypipe search --config configs/lhco/laptop.yaml data.path=events.h5
     """
-    from raypipe.cluster.runs import run_of
     from raypipe.search.result import NO_SIGNAL, Trial
 
     config = load(path, output, overrides)
@@ -77,6 +76,8 @@ def search(
         return multilepton.search(config, as_json, signal, strength, instance)
     if config.search == "table":
         return table.search(config, as_json, signal)
+    from raypipe.cluster.runs import run_of
+
     if signal != NO_SIGNAL and signal not in config.scan.signals:
         raise UserError(f"--signal {signal!r} is not in scan.signals ({', '.join(config.scan.signals)})")
     if (signal == NO_SIGNAL) != (strength == 0) or strength < 0:

@@ -1,4 +1,4 @@
-"""`raypipe classify`: the classifier ensemble of the search between any two tables, as Ray tasks."""
+"""`raypipe classify`: the classifier ensemble of the search between any two tables."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.tasks import ray_map
+from raypipe.cluster.tasks import counted, spread
 from raypipe.config import Classifier, Resources
 from raypipe.config.classify import WEAK_SIGNAL
 from raypipe.config.read import Column, Source
@@ -81,8 +80,8 @@ def run(request: Request, output: Path, resources: Resources) -> dict[str, Any]:
     contest = contest_of(
         *matrices, request.classifier, seed=request.seed, data_weights=weights[0], background_weights=weights[1]
     )
-    with ray_session(resources), progress_bar("classify", len(contest.parts())) as bar:
-        scores = classify(contest, weights[1], mapper=lambda f, items: ray_map(f, items, on_item=lambda: bar(1)))
+    with spread(resources) as mapper, progress_bar("classify", len(contest.parts())) as bar:
+        scores = classify(contest, weights[1], mapper=counted(mapper, bar))
     write_table(_output(tables["score"], scores, label, request.mass), output)
     summary = _summary(request, tables, scores, features, label, output)
     write_json(output.with_suffix(".json"), summary)

@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 
 from raypipe import __version__
 from raypipe.cluster.read import Plan, ReadPiece, batches, plan_read
-from raypipe.cluster.runtime import ray_session
+from raypipe.cluster.tasks import counted, spread
 from raypipe.config.read import ReadConfig
 from raypipe.errors import UserError
 from raypipe.events.readers.registry import file_format
 from raypipe.files import check_writable, file_digest, write_json
+from raypipe.fit.classifier import Mapper
 from raypipe.progress import progress_bar
 
 
@@ -69,8 +70,8 @@ def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False
     plan = plan_read(paths, config.source, config.columns, skip=skip)
     done: dict[str, Any] = {"written": {}, "failed": {}}
     if plan.pieces:
-        with ray_session(config.resources), progress_bar("read", len(plan.pieces)) as bar:
-            done = _write(config, plan, folder, skip, bar)
+        with spread(config.resources) as mapper, progress_bar("read", len(plan.pieces)) as bar:
+            done = _write(config, plan, folder, skip, counted(mapper, bar))
     failed = plan.failed | done["failed"]
     files = [
         {
@@ -90,13 +91,13 @@ def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False
     return summary
 
 
-def _write(config: ReadConfig, plan: Plan, folder: Path, skip: bool, bar: Any) -> dict[str, Any]:
+def _write(config: ReadConfig, plan: Plan, folder: Path, skip: bool, mapper: Mapper) -> dict[str, Any]:
     """Files by number that were written, and reasons of those that were not."""
     writers: dict[int, Writer] = {}
     failed: dict[int, str] = {}
     seen: list[np.ndarray] = []
     try:
-        for number, table, reason in batches(plan, config.source, config.columns):
+        for number, table, reason in batches(plan, config.source, config.columns, mapper):
             if reason is not None and not skip:
                 raise UserError(reason)
             if reason is not None:
@@ -106,7 +107,6 @@ def _write(config: ReadConfig, plan: Plan, folder: Path, skip: bool, bar: Any) -
             if number not in failed:
                 writers[number].add(table)
                 seen.append(table["event_id"].to_numpy())
-            bar(1, note=Path(plan.paths[number]).name)
         for number in plan.rows.keys() - writers.keys() - failed.keys():  # no event of it passed the selection
             writers[number] = Writer(folder / f"{Path(plan.paths[number]).stem}.parquet")
             writers[number].add(ReadPiece(config.source, config.columns).schema(plan).empty_table())

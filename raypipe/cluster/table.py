@@ -5,15 +5,14 @@ from __future__ import annotations
 import datetime
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from raypipe import __version__
 from raypipe.cluster.ledger import CODE, Ledger
-from raypipe.cluster.read import collect
-from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.tasks import ray_map
+from raypipe.cluster.read import check_columns, collect
+from raypipe.cluster.tasks import counted, spread
 from raypipe.config.table import TableConfig
 from raypipe.errors import UserError
 from raypipe.events.readers.base import check_file
@@ -21,8 +20,11 @@ from raypipe.events.readers.features import FeatureTable
 from raypipe.events.table import read_table, write_table
 from raypipe.files import check_file_writable, check_writable, code_digest, file_digest, write_json
 from raypipe.progress import progress_bar
-from raypipe.search.result import Trial
-from raypipe.search.table import DATA, EventScores, search_table
+from raypipe.search.result import DATA, Trial
+
+if TYPE_CHECKING:
+    from raypipe.fit.classifier import Mapper
+    from raypipe.search.table import EventScores
 
 KEY = "raypipe.key"
 """Metadata of the score table: the ledger key of its search."""
@@ -49,15 +51,14 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
     key = trial.key({"files": list(digests.values()), "code": code, "config": values})
     book, scores_path = Ledger(folder / "ledger"), folder / "scores.parquet"
     if not (book.finished(key) and _scored(scores_path) == key):
-        with (
-            ray_session(config.resources),
-            progress_bar("search", config.classifier.folds * config.classifier.ensemble) as bar,
-        ):
-            data = collect(config.data.paths, config.data, config.data.columns)
+        fits = config.classifier.folds * config.classifier.ensemble
+        with spread(config.resources) as mapper, progress_bar("search", fits) as bar:
+            data, background = _read(config, mapper)
+            from raypipe.search.table import search_table  # and PyTorch with it: columns are told before that
+
             result, found = search_table(
-                data, config, background=_background(config), source=", ".join(config.data.paths),
-                mapper=lambda f, items: ray_map(f, items, on_item=lambda: bar(1)),
-            )  # fmt: skip
+                data, config, background=background, source=", ".join(config.data.paths), mapper=counted(mapper, bar)
+            )
         write_table(_score_table(found).replace_schema_metadata({KEY: key}), scores_path)
         book.record(key, trial, result)
     summary = {
@@ -70,17 +71,20 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
     return summary
 
 
-def _background(config: TableConfig) -> FeatureTable | None:
-    """The independent background sample, if there is one. Ray must be running."""
-    given = config.background
-    if not given.paths:
-        return None
-    label = config.data.columns.label if given.only_label_zero else None
-    if given.only_label_zero and label is None:
+def _read(config: TableConfig, mapper: Mapper) -> tuple[FeatureTable, FeatureTable | None]:
+    """The recorded events, and the independent background sample if there is one."""
+    given, columns = config.background, config.data.columns
+    label = columns.label if given.only_label_zero else None
+    if given.only_label_zero and given.paths and label is None:
         raise UserError("background.only_label_zero needs data.columns.label")
-    columns = config.data.columns.model_copy(update={"label": label, "weight": given.weight, "event_id": None})
-    table = collect(given.paths, given, columns)
-    return table if table.label is None else table.take(~table.label)
+    of_background = columns.model_copy(update={"label": label, "weight": given.weight, "event_id": None})
+    check_columns(config.data.paths, config.data, columns)
+    check_columns(given.paths, given, of_background)
+    data = collect(config.data.paths, config.data, columns, mapper)
+    if not given.paths:
+        return data, None
+    background = collect(given.paths, given, of_background, mapper)
+    return data, background if background.label is None else background.take(~background.label)
 
 
 def _scored(path: Path) -> str | None:

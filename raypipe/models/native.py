@@ -15,13 +15,16 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # the trees need no PyTorch, whose import takes a core second
+    import torch
 
 _FLAGS = ["-O3", "-march=native", "-fPIC", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
 _POINTER, _LONG, _DOUBLE, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_double, ctypes.c_int
 _SHAPE = [_LONG, _LONG, _LONG, _INT, *[_DOUBLE] * 5]
-REALS = {torch.float32: "float", torch.float64: "double"}
+REALS = {"torch.float32": "float", "torch.float64": "double"}
+"""Precisions of tensors in C."""
 MAX_BINS = 64
 """As in spline.c: more bins take the plain form."""
 TILE_BYTES = 256
@@ -35,7 +38,7 @@ def spline(dtype: torch.dtype) -> ctypes.CDLL | None:
     The library lies in the user's cache folder (``XDG_CACHE_HOME``), named by source, compiler and processor: it is
     built for the processor it runs on, and a changed source builds another.
     """
-    library = _library("spline", dtype)
+    library = _library("spline", REALS.get(str(dtype)))
     if library is None:
         return None
     library.spline_apply.argtypes = [*[_POINTER] * 4, *_SHAPE, _INT]
@@ -47,7 +50,7 @@ def spline(dtype: torch.dtype) -> ctypes.CDLL | None:
 @functools.cache
 def maf(dtype: torch.dtype) -> ctypes.CDLL | None:
     """The kernel of affine layers, both ways without gradient, for one precision; None as for `spline`."""
-    library = _library("maf", dtype)
+    library = _library("maf", REALS.get(str(dtype)))
     if library is None:
         return None
     library.maf_affine.argtypes = [*[_POINTER] * 6, _LONG, *[_INT] * 4, _DOUBLE, _INT]
@@ -58,7 +61,7 @@ def maf(dtype: torch.dtype) -> ctypes.CDLL | None:
 @functools.cache
 def trees() -> ctypes.CDLL | None:
     """The boosted trees of trees.c; None as for `spline`."""
-    library = _library("trees", torch.float32)
+    library = _library("trees", "float")
     if library is None:
         return None
     library.trees_train.argtypes = [
@@ -72,12 +75,12 @@ def trees() -> ctypes.CDLL | None:
     return library
 
 
-def _library(name: str, dtype: torch.dtype) -> ctypes.CDLL | None:
+def _library(name: str, real: str | None) -> ctypes.CDLL | None:
     compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or dtype not in REALS or os.environ.get("RAYPIPE_NATIVE") == "0":
+    if compiler is None or real is None or os.environ.get("RAYPIPE_NATIVE") == "0":
         return None
     try:
-        return ctypes.CDLL(str(_build(Path(__file__).with_name(f"{name}.c"), compiler, REALS[dtype])))
+        return ctypes.CDLL(str(_build(Path(__file__).with_name(f"{name}.c"), compiler, real)))
     except (OSError, subprocess.SubprocessError):
         return None  # no headers, no space, a compiler without these flags: the plain form serves
 

@@ -14,16 +14,12 @@ from raypipe.errors import UserError
 from raypipe.events.readers.features import FeatureTable
 from raypipe.events.regions import in_sidebands, in_signal_region
 from raypipe.fit.classifier import FoldScores, Mapper, out_of_fold_scores
-from raypipe.fit.flows import MIN_EVENTS, fit_flows
 from raypipe.fit.preprocess import Scaler, fit_scaler
 from raypipe.search.counting import background_percentiles, counting_row
-from raypipe.search.result import Result
+from raypipe.search.result import DATA, Result
 from raypipe.search.template import Template, build_template
 from raypipe.stats.roc import max_sic, sic, weighted_auc
 from raypipe.stats.sideband import fit_sidebands
-
-DATA = "data"
-"""Name of the one trial of a search on recorded data."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +103,12 @@ def _check(
             f"{source}: {int(inside.sum())} events in the signal region {w.sr_low:g}-{w.sr_high:g} ({span}): "
             "at least 20 a fold are needed; set window.sr_low and window.sr_high in the unit of the mass column"
         )
+    if background is not None:
+        return
+    from raypipe.fit.flows import MIN_EVENTS  # PyTorch, which a search against a given background does not need
+
     lower, upper = (int((side & mask).sum()) for mask in (data.mass < w.sr_low, data.mass >= w.sr_high))
-    if background is None and min(lower, upper) < MIN_EVENTS:
+    if min(lower, upper) < MIN_EVENTS:
         raise UserError(
             f"{source}: {lower} events in the lower sideband {w.low:g}-{w.sr_low:g} and {upper} in the upper "
             f"{w.sr_high:g}-{w.high:g} ({span}), at least {MIN_EVENTS} each are needed to learn a background: give a "
@@ -134,6 +134,8 @@ class _Background:
 
 def _interpolated(data: FeatureTable, side: np.ndarray, config: TableConfig, seed: int) -> _Background:
     """From a flow on the sidebands, at the masses of their fit."""
+    from raypipe.fit.flows import fit_flows
+
     started = time.perf_counter()
     window = config.window
     fit = fit_sidebands(data.mass, window, config.massfit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,8 +12,10 @@ from raypipe.config import Config
 from raypipe.config.table import TableConfig
 from raypipe.events.latents import Events
 from raypipe.events.regions import in_signal_region
-from raypipe.fit.flows import ConditionalFlow
 from raypipe.stats.sideband import SidebandFit
+
+if TYPE_CHECKING:  # its import takes a core second; searches against a given background need none
+    from raypipe.fit.flows import ConditionalFlow
 
 
 @dataclass(frozen=True)
