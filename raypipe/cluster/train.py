@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from raypipe.cluster.address import cluster_address
 from raypipe.cluster.inputs import EventSource, event_source, resident_batches
-from raypipe.cluster.runtime import limit_threads, total_cpus
+from raypipe.cluster.runtime import limit_threads, places
 from raypipe.config import Config, Embedding
 from raypipe.errors import UserError
 from raypipe.files import atomic_path, code_digest, digest, read_json, write_json
@@ -139,6 +140,47 @@ def _train_loop(given: dict[str, Any]) -> None:
             train.report(record, checkpoint=saved)
 
 
+def worker_cpus(workers: int, *, gpu: bool = False, streamed: bool = False) -> float:
+    """Cores, in halves, that each of so many Train workers can have: the most with which all of them find a place.
+
+    A stream needs a core for the tasks that prepare batches: Ray Data's ask for a whole one, and a second thread of the
+    training would lose more time waiting for a core at every barrier than it gains.
+
+    Raises:
+        UserError: this machine has no place for so many; a cluster may grow.
+    """
+    import ray
+
+    if not places(0.5, gpu):  # a cluster that grows on demand shows what its nodes are when the first is there
+        _first_node(gpu)
+    offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [offer.get("CPU", 0.0) for offer in offers if not gpu or offer.get("GPU")]
+    largest = math.floor(2 * max(nodes)) / 2
+    choices = np.arange(largest, 0.0, -0.5)
+    fitting = [c for c in choices if places(c, gpu) >= workers and c * workers <= sum(nodes) - streamed]
+    if fitting:
+        return float(fitting[0])
+    if places(0.5, gpu) >= workers:  # the stream has to share
+        return 0.5
+    if cluster_address() is None:
+        found = f"this machine has places for {places(0.5, gpu)}, of half a core{' and a GPU' if gpu else ''} each"
+        raise UserError(f"resources.train_workers = {workers}: {found}")
+    return largest  # a node for each, as they come up
+
+
+def _first_node(gpu: bool) -> None:
+    """Wait until a node is up that a worker could use.
+
+    Raises:
+        UserError: there is none, and there never will be.
+    """
+    import ray
+
+    if cluster_address() is None:
+        raise UserError(f"resources.gpu = {str(gpu).lower()}: this machine gives Ray no GPU")
+    ray.get(ray.remote(num_cpus=0.5, num_gpus=int(gpu))(int).remote())
+
+
 def train_encoder(
     config: Config,
     events: Path,
@@ -173,10 +215,7 @@ def train_encoder(
     storage = folder / "train"
     source, inputs = event_source(config, events, storage)
     plans = EncoderPlan.of(inputs, config.embedding, config.seed)
-    # A stream needs a core for the tasks that prepare batches: Ray Data's ask for a whole one, and a second thread of
-    # the training would lose more time waiting for a core at every barrier than it gains.
-    free = total_cpus() - (source.mapped is not None)
-    cpus = max(0.5, math.floor(2 * free / workers) / 2)
+    cpus = worker_cpus(workers, gpu=config.resources.gpu, streamed=source.mapped is not None)
     threads = max(1, int(cpus))
     progress = storage / f"progress-{key}.json"
     trainer = TorchTrainer(
