@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,32 +130,37 @@ class HaxadRun(Run):
             table = table.append_column(name, tensor_column(values))
         return table.select(schema.names).cast(schema)
 
-    def tables(self, trials: Sequence[Trial]) -> tuple[Tables, dict[str, list[str]]]:  # type: ignore[override]
-        """The inputs of the trials, and the digest of the latent table."""
-        table, record = self.embed()
-        latents = split_latents(table, str(self.folder / "encoder" / "latents.parquet"))
-        return prepare_tables(latents, self.config), {"id": [record["digest"]]}  # type: ignore[arg-type]
+    def prepare(self, trials: Sequence[Trial]) -> dict[str, list[str]]:
+        """Make what the trials need; the digest of the latent table."""
+        return {"id": [self.embed()[1]["digest"]]}
+
+    def tables(self, name: str = "id") -> Iterator[Tables]:
+        """The inputs of the trials."""
+        folder = self.folder / "encoder"
+        if (found := load_latents(folder)) is None:
+            raise UserError(f"{folder}: no latent table (run `raypipe embed` first)")
+        yield prepare_tables(split_latents(found[0], str(folder / "latents.parquet")), self.config)  # type: ignore[arg-type]
 
     def plan(self, trials: Sequence[Trial], digests: dict[str, list[str]]) -> dict[str, Trial]:
         """Trials by their ledger key."""
         hunt = {"hunt": self.config.hunt.model_dump(mode="json")}
         return {t.key(trial_inputs(self.config, digests["id"]) | hunt): t for t in trials}  # type: ignore[arg-type]
 
-    def run_trials(self, trials: dict[str, Trial], tables: Any, name: str = "scan") -> Ledger:
+    def run_trials(self, trials: dict[str, Trial], name: str = "scan") -> Ledger:
         """The trials that the ledger does not hold yet."""
         book = self.ledger()
         if set(trials) - book.done(trials):
             self.ray()
             with self.timed("scan", add=True):
+                (tables,) = self.tables()
                 run_with_progress(run_haxad, (tables, self.config), trials, book, self.config.resources, name)
         return book
 
     def scan(self) -> dict[str, Any]:
         """All stages; returns the summary."""
         grid = grid_of(self.config)  # type: ignore[arg-type]
-        tables, digests = self.tables(grid)
-        trials = self.plan(grid, digests)
-        self.run_trials(trials, tables)
+        trials = self.plan(grid, self.prepare(grid))
+        self.run_trials(trials)
         return self.report(trials)
 
     def report(self, trials: dict[str, Trial] | None = None) -> dict[str, Any]:

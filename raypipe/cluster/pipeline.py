@@ -24,7 +24,7 @@ from raypipe.cluster.memory import MemoryWatch
 from raypipe.cluster.record import record_run
 from raypipe.cluster.registry import model_examples
 from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.scan import grid_of, plan_scan, run_contrastive, sample_groups
+from raypipe.cluster.scan import Shelf, grid_of, plan_scan, run_contrastive, sample_groups
 from raypipe.cluster.train import encoder_key, load_encoder, train_encoder
 from raypipe.cluster.watch import other_versions
 from raypipe.config import Config
@@ -155,23 +155,24 @@ class Run:
             done = embedding.load_latents(folder, latents) or done
         return done
 
-    def tables(self, trials: Sequence[Trial]) -> tuple[dict[str, list[Tables]], dict[str, list[str]]]:
-        """The inputs of the trials by representation, one an encoder, and the digests of their latent tables."""
-        groups = sample_groups()
-        tables: dict[str, list[Tables]] = {}
-        digests: dict[str, list[str]] = {}
-        for name in dict.fromkeys(representation(trial, groups) for trial in trials):
-            tables[name], digests[name] = [], []
-            for of, member in self._encoders(name):
-                table, record = self.embed(of, member)
-                source = str(self.encoder_folder(of, member) / "latents.parquet")
-                config = encoder_config(self.config, of, member, groups)
-                latents = split_latents(table, source)
-                if name == "raw":
-                    latents = raw_representation(latents, config.seed)
-                tables[name].append(prepare_tables(latents, config))
-                digests[name].append(record["digest"])
-        return tables, digests
+    def prepare(self, trials: Sequence[Trial]) -> dict[str, list[str]]:
+        """Make what the trials need; the digests of the latent tables of each representation, one an encoder."""
+        names = dict.fromkeys(representation(trial, sample_groups()) for trial in trials)
+        return {name: [self.embed(of, member)[1]["digest"] for of, member in self._encoders(name)] for name in names}
+
+    def tables(self, name: str) -> Iterator[Tables]:
+        """The inputs of the trials of a representation, one an encoder, each read when it is taken.
+
+        Raises:
+            UserError: `prepare` has not made them.
+        """
+        for of, member in self._encoders(name):
+            folder = self.encoder_folder(of, member)
+            if (found := embedding.load_latents(folder)) is None:
+                raise UserError(f"{folder}: no latent table (run `raypipe embed` first)")
+            config = encoder_config(self.config, of, member, sample_groups())
+            latents = split_latents(found[0], str(folder / "latents.parquet"))
+            yield prepare_tables(raw_representation(latents, config.seed) if name == "raw" else latents, config)
 
     def _encoders(self, name: str) -> list[tuple[str, int]]:
         """The encoders of a representation. The raw features need none; they are in the table that one has written."""
@@ -207,20 +208,24 @@ class Run:
         """The ledger of this run: `resources.storage`, else a folder of the run."""
         return open_ledger(self.config)
 
-    def run_trials(self, trials: dict[str, Trial], tables: dict[str, list[Tables]], name: str = "scan") -> Ledger:
+    def run_trials(self, trials: dict[str, Trial], name: str = "scan") -> Ledger:
         """Stage 3: the trials that the ledger does not hold yet."""
         book = self.ledger()
-        if set(trials) - book.done(trials):
+        missing = trials.keys() - book.done(trials)
+        if missing:
             self.ray()
             with self.timed("scan", add=True):
-                run_with_progress(run_contrastive, (tables, self.config), trials, book, self.config.resources, name)
+                shelf, groups = Shelf(), sample_groups()
+                for of in sorted({representation(trials[key], groups) for key in missing}):
+                    for tables in self.tables(of):
+                        shelf.put(of, tables)
+                run_with_progress(run_contrastive, (shelf, self.config), trials, book, self.config.resources, name)
         return book
 
     def scan(self) -> dict[str, Any]:
         """Stages 1 to 4: the scan and its report; returns the summary."""
-        tables, digests = self.tables(grid_of(self.config))
-        trials = plan_scan(self.config, digests)
-        self.run_trials(trials, tables)
+        trials = plan_scan(self.config, self.prepare(grid_of(self.config)))
+        self.run_trials(trials)
         return self.report(trials)
 
     def report(self, trials: dict[str, Trial] | None = None) -> dict[str, Any]:

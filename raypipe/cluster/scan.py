@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from raypipe.cluster.attempt import Context
@@ -55,8 +55,36 @@ def plan_scan(
     return {t.key(trial_inputs(config, digests[representation(t, groups)])): t for t in trials}
 
 
+class Shelf(Mapping[str, "list[Tables]"]):
+    """The tables of every representation in Ray's object store, one an encoder.
+
+    What travels are references of some bytes; whoever asks for a representation fetches its tables and no others, and
+    all trials of a node read the same copy.
+    """
+
+    def __init__(self) -> None:
+        self._references: dict[str, list[Any]] = {}
+
+    def put(self, name: str, tables: Tables) -> None:
+        """Add a representation's table of one more encoder. Ray must be running."""
+        import ray
+
+        self._references.setdefault(name, []).append(ray.put(tables))
+
+    def __getitem__(self, name: str) -> list[Tables]:
+        import ray
+
+        return ray.get(self._references[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._references)
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+
 def run_contrastive(inputs: tuple[Mapping[str, Sequence[Tables]], Config], trial: Trial, context: Context) -> Result:
-    """One search of `raypipe.search.contrastive` as the scan engine calls it; tables by representation."""
+    """One search of `raypipe.search.contrastive` as the scan engine calls it; tables by representation (`Shelf`)."""
     tables, config = inputs
     mine = tables[representation(trial, sample_groups())]
     return search(mine, config, trial, threads=context.threads, device=context.device, stage=context.stage)

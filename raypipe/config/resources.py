@@ -19,7 +19,8 @@ class Resources(Section):
     trial_cpus: float = Field(1.0, gt=0)
     """Cores of one search trial, also its number of BLAS, OMP and XGBoost threads. [default]"""
     object_store_gib: float = Field(0.5, gt=0)
-    """Object store of an embedded local Ray. [default]"""
+    """Object store of an embedded local Ray; with a cluster, what the plan of a scan takes for that of a node.
+    [default]"""
     resident_gib: float | None = Field(None, ge=0)
     """Memory that the encoder's training events may take before they are streamed from files; a quarter of the machine
     when not given. Batches are the same either way. [default]"""

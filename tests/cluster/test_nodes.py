@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.train import load_encoder
 from raypipe.events.table import write_table
 from tests.cluster.nodes import Nodes, nodes
@@ -35,7 +36,7 @@ def events(tmp_path_factory) -> Path:
 
 
 def run(cluster: Nodes, *arguments: object) -> str:
-    process = cluster.start("tests.cluster.encoders", *arguments)
+    process = cluster.start("tests.cluster.stages", *arguments)
     try:
         out, _ = process.communicate(timeout=240)
     finally:
@@ -63,3 +64,14 @@ def test_one_gpu_starts_one_embedding_actor(cluster, events, tmp_path):
         cluster.kill_node(node)
     assert found["rows"] == 3 * 300
     assert found["actors"] == 1, found
+
+
+def test_a_trial_fetches_its_own_tables_and_no_others(cluster, tmp_path):
+    found = json.loads(run(cluster, "scan", tmp_path).splitlines()[-1])
+    assert found["bytes"] < 10_000  # of references; each table has a megabyte
+    of_id, of_raw = found["nodes"]
+    assert of_id == 1  # where the driver put it
+    assert of_raw > 1
+    rows = Ledger(tmp_path).rows(key.stem for key in (tmp_path / "rows").iterdir())
+    assert {row["embedding"] for row in rows} == {"raw"}
+    assert len({row["instance"] for row in rows}) == 2
