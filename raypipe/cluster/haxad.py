@@ -18,7 +18,7 @@ from raypipe.cluster.pipeline import Run
 from raypipe.cluster.scan import grid_of, trial_inputs
 from raypipe.cluster.simulate import is_complete
 from raypipe.cluster.watch import other_versions
-from raypipe.config.haxad import HaxadConfig
+from raypipe.config.haxad import EMBEDDING, HaxadConfig
 from raypipe.errors import UserError
 from raypipe.events.continuous import continuous_features
 from raypipe.events.latents import latent_schema, split_latents
@@ -36,7 +36,7 @@ from raypipe.search.haxad import search
 from raypipe.search.result import Result, Trial
 from raypipe.simulate.dataset import read_manifest
 
-EMBEDDING = ("vae.pt", "latents.parquet", "encoder.json", "latents.json")
+FILES = ("vae.pt", "latents.parquet", "encoder.json", "latents.json")
 """Files of the autoencoder's folder that runs share; records last."""
 COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "features"]
 
@@ -60,7 +60,7 @@ class HaxadRun(Run):
         manifest = self.simulate()
         vae, folder = self.config.embedding, self.folder / "encoder"
         key = self._key(manifest)
-        files = {name: folder / name for name in EMBEDDING}
+        files = {name: folder / name for name in FILES}
         if (done := load_latents(folder, key)) is not None:
             self.artefacts.give("encoders", key, files)
             return done
@@ -132,6 +132,7 @@ class HaxadRun(Run):
 
     def prepare(self, trials: Sequence[Trial]) -> dict[str, list[str]]:
         """Make what the trials need; the digest of the latent table."""
+        self.plan(trials, {"id": []})  # what cannot be searched is told before anything is made
         return {"id": [self.embed()[1]["digest"]]}
 
     def tables(self, name: str = "id") -> Iterator[Tables]:
@@ -142,7 +143,15 @@ class HaxadRun(Run):
         yield prepare_tables(split_latents(found[0], str(folder / "latents.parquet")), self.config)  # type: ignore[arg-type]
 
     def plan(self, trials: Sequence[Trial], digests: dict[str, list[str]]) -> dict[str, Trial]:
-        """Trials by their ledger key."""
+        """Trials by their ledger key.
+
+        Raises:
+            UserError: a trial that asks for another representation than the autoencoder's.
+        """
+        for trial in trials:
+            if trial.embedding != EMBEDDING:
+                found = f"embedding {trial.embedding!r}: a haxad search has one embedding, {EMBEDDING!r}"
+                raise UserError(f"{found}, the space of its autoencoder")
         hunt = {"hunt": self.config.hunt.model_dump(mode="json")}
         return {t.key(trial_inputs(self.config, digests["id"]) | hunt): t for t in trials}  # type: ignore[arg-type]
 
