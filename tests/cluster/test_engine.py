@@ -106,7 +106,7 @@ def test_what_another_living_driver_runs_is_left_to_it(tmp_path):
     book, keys = Ledger(tmp_path), list(probes(3))
     with Heartbeat(book) as mine, Heartbeat(book) as other:
         other.running.add(keys[1])
-        other._write()
+        other.write()
         assert mine.elsewhere(keys) == {keys[1]}
         assert other.elsewhere(keys) == set()
     assert not list((tmp_path / "drivers").iterdir())
@@ -115,7 +115,7 @@ def test_what_another_living_driver_runs_is_left_to_it(tmp_path):
 def test_a_killed_driver_is_known_to_be_dead_at_once(tmp_path):
     book, gone = Ledger(tmp_path), subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     heart = Heartbeat(book)
-    heart._write()
+    heart.write()
     (path,) = (tmp_path / "drivers").iterdir()
     value = json.loads(path.read_text())
     path.write_text(json.dumps(value | {"pid": gone.pid}))
