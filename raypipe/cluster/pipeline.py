@@ -24,7 +24,7 @@ from raypipe.cluster.memory import MemoryWatch
 from raypipe.cluster.record import record_run
 from raypipe.cluster.registry import model_examples
 from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.scan import Shelf, grid_of, plan_scan, run_contrastive, sample_groups
+from raypipe.cluster.scan import Shelf, flows_first, grid_of, plan_scan, run_contrastive, sample_groups
 from raypipe.cluster.train import encoder_key, load_encoder, train_encoder
 from raypipe.cluster.watch import other_versions
 from raypipe.config import Config
@@ -219,7 +219,8 @@ class Run:
                 for of in sorted({representation(trials[key], groups) for key in missing}):
                     for tables in self.tables(of):
                         shelf.put(of, tables)
-                run_with_progress(run_contrastive, (shelf, self.config), trials, book, self.config.resources, name)
+                order = flows_first(trials) if self.config.flow.share else trials
+                run_with_progress(run_contrastive, (shelf, self.config), order, book, self.config.resources, name)
         return book
 
     def scan(self) -> dict[str, Any]:

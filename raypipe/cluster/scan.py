@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from raypipe.config import Config
 from raypipe.files import code_digest
 from raypipe.search.contrastive import Tables, search
 from raypipe.search.embeddings import representation
-from raypipe.search.result import Result, Trial, trial_grid
+from raypipe.search.result import TRAINS_FLOWS, Result, Trial, trial_grid
 from raypipe.simulate.processes import PROCESSES
 
 
@@ -53,6 +54,21 @@ def plan_scan(
     groups = sample_groups()
     trials = grid_of(config) if trials is None else trials
     return {t.key(trial_inputs(config, digests[representation(t, groups)])): t for t in trials}
+
+
+def flows_first(trials: Mapping[str, Trial]) -> dict[str, Trial]:
+    """The trials in an order in which those that share their flows (`flow.share`) are far apart.
+
+    The first of every flow set come first: workers that start together train different flows, where neighbours in the
+    grid would wait for one and the same.
+    """
+    groups, seen = sample_groups(), Counter()
+    rank = {}
+    for key, trial in trials.items():
+        flows = representation(trial, groups), trial.method, trial.instance
+        rank[key] = seen[flows]
+        seen[flows] += trial.method in TRAINS_FLOWS
+    return {key: trials[key] for key in sorted(trials, key=rank.__getitem__)}
 
 
 class Shelf(Mapping[str, "list[Tables]"]):
