@@ -12,9 +12,11 @@ import torch
 
 from raypipe.cluster.attempt import Context
 from raypipe.cluster.embed import load_latents
-from raypipe.cluster.ledger import Ledger
+from raypipe.cluster.ledger import CODE, Ledger
 from raypipe.cluster.live import run_with_progress
-from raypipe.cluster.pipeline import Run
+from raypipe.cluster.pipeline import Run, one_flow
+from raypipe.cluster.record import record_haxad
+from raypipe.cluster.registry import EXAMPLE, flow_example
 from raypipe.cluster.scan import grid_of, trial_inputs
 from raypipe.cluster.simulate import is_complete
 from raypipe.cluster.watch import other_versions
@@ -181,14 +183,25 @@ class HaxadRun(Run):
             raise UserError(f"{book}: all trials of this configuration failed: {rows[0]['error'].strip()[-200:]}")
         with self.timed("report"):
             summary = pages.summarise(rows, self.config) | {
-                "config_hash": self.config.physics_hash(), "stage_seconds": self.times(), "peak_rss_gib": self.peak(),
+                "config_hash": self.config.physics_hash(), "code": code_digest("simulate", *CODE),
+                "keys": list(trials), "stage_seconds": self.times(), "peak_rss_gib": self.peak(),
                 "other_versions": other_versions(book, self.config),
             }  # fmt: skip
             figures = pages.make_figures(good, self.config, book.arrays, self.folder / "figures")
             write_json(self.folder / "summary.json", summary)
             history = read_json(self.folder / "encoder" / "encoder.json")["history"]
             pages.write_page(self.folder / "report.html", summary, self.config, history, figures)
+        with self.timed("mlflow"), one_flow(book, rows) as flow:
+            record_haxad(self.config, summary, history, figures, rows, flow, self._examples())
         return summary
+
+    def _examples(self) -> dict[str, Any]:
+        """Inputs of both models from real events."""
+        split, sample = "search", self.config.pseudodata.background[0]
+        events = read_table(sample_path(self.events, split, sample), COLUMNS).slice(0, EXAMPLE)
+        latents = read_table(self.folder / "encoder" / "latents.parquet")
+        features = self._continuous(events).astype(np.float32)
+        return {"autoencoder": {"features": features}, "flow": flow_example(latents)}
 
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:

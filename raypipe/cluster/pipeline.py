@@ -249,14 +249,9 @@ class Run:
             )  # fmt: skip
             write_json(self.folder / "summary.json", summary)
             write_page(self.folder / "report.html", summary, self.config, dataset.read_manifest(self.events), figures)
-        with self.timed("mlflow"):
-            by_key = {row["key"]: row for row in rows if row["status"] == "ok"}
-            models = sorted(by_key, key=lambda k: by_key[k]["signal"] != NO_SIGNAL)  # stable: without signal first
-            with tempfile.TemporaryDirectory(prefix="raypipe-") as scratch:
-                found_flows = (book.flow_file(k, by_key[k], Path(scratch)) for k in models)
-                flow = next((path for path in found_flows if path), None)
-                examples = model_examples(self.config, self.events, latents[0])
-                record_run(self.config, summary, history, figures, rows, flow, examples)
+        with self.timed("mlflow"), one_flow(book, rows) as flow:
+            examples = model_examples(self.config, self.events, latents[0])
+            record_run(self.config, summary, history, figures, rows, flow, examples)
         return summary
 
     def finished(self, trials: dict[str, Trial]) -> tuple[Ledger, list[dict[str, Any]]]:
@@ -289,6 +284,15 @@ class Run:
             rows, working_point=self.config.selection.working_points[0], target=self.config.selection.target,
             stages=self.times(), peak_rss_gib=max(self.peak(), self.memory.peak_gib), provenance=provenance,
         ) | {"other_versions": other_versions(self.ledger(), self.config)}  # fmt: skip
+
+
+@contextlib.contextmanager
+def one_flow(book: Ledger, rows: list[dict[str, Any]]) -> Iterator[Path | None]:
+    """The background model of a finished trial, of one without signal if there is one, as a file for the block."""
+    by_key = {row["key"]: row for row in rows if row["status"] == "ok"}
+    keys = sorted(by_key, key=lambda k: by_key[k]["signal"] != NO_SIGNAL)  # stable: without signal first
+    with tempfile.TemporaryDirectory(prefix="raypipe-") as scratch:
+        yield next((path for key in keys if (path := book.flow_file(key, by_key[key], Path(scratch)))), None)
 
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
