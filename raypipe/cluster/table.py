@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from raypipe import __version__
 from raypipe.cluster.ledger import CODE, Ledger
 from raypipe.cluster.read import check_columns, collect
 from raypipe.cluster.tasks import counted, spread
+from raypipe.cluster.tracking import Recorder, record
 from raypipe.config.table import TableConfig
 from raypipe.errors import UserError
 from raypipe.events.readers.base import check_file
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from raypipe.fit.classifier import Mapper
     from raypipe.search.table import EventScores
 
+METRICS = ("z_before", "z_after", "sic", "max_sic", "n_before", "n_after", "expected_after", "expected_after_error")
+"""Numbers of a row that MLflow shows."""
 KEY = "raypipe.key"
 """Metadata of the score table: the ledger key of its search."""
 
@@ -45,7 +49,7 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
     check_writable(folder / "ledger")
     digests = {path: file_digest(check_file(path)) for path in [*config.data.paths, *config.background.paths]}
     trial = Trial(DATA, 0.0, 0)
-    values = config.model_dump(mode="json", exclude={"output", "resources"})
+    values = config.model_dump(mode="json", exclude={"output", "resources", "tracking"})
     values["data"].pop("path"), values["background"].pop("path")
     code = code_digest(*CODE)
     key = trial.key({"files": list(digests.values()), "code": code, "config": values})
@@ -68,7 +72,24 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     write_json(folder / "summary.json", summary)
+    _to_mlflow(config, summary, book)
     return summary
+
+
+def _to_mlflow(config: TableConfig, summary: dict[str, Any], book: Ledger) -> None:
+    """Significances, the summary and the background model of a search."""
+
+    def fill(run: Recorder) -> None:
+        for row in summary["rows"]:
+            where = f"wp{row['working_point']:g}"
+            run.metrics((f"{name}.{where}", row[name], 0) for name in METRICS if row.get(name) is not None)
+        run.files([Path(config.output) / "summary.json"])
+        with tempfile.TemporaryDirectory(prefix="raypipe-") as scratch:
+            if flow := book.flow_file(summary["key"], summary["rows"][0], Path(scratch)):
+                run.files([flow])
+
+    made_of = {"code": summary["code"], "rows": [summary["key"]]}
+    record(config, f"table-{summary['config_hash']}", made_of, fill)
 
 
 def _read(config: TableConfig, mapper: Mapper) -> tuple[FeatureTable, FeatureTable | None]:

@@ -10,7 +10,7 @@ from raypipe.config.base import Section
 from raypipe.config.classify import WEAK_SIGNAL
 from raypipe.config.grid import WorkingPoints
 from raypipe.config.read import Column, Columns, Source
-from raypipe.config.resources import Resources
+from raypipe.config.resources import Resources, Tracking
 from raypipe.config.sections import Classifier, Flow, MassFit, MassWindow
 from raypipe.files import digest
 
@@ -92,6 +92,8 @@ class TableConfig(Section):
     """Working points."""
     resources: Resources = Resources()
     """Ray resources; they never change a number."""
+    tracking: Tracking = Tracking()
+    """MLflow."""
 
     @model_validator(mode="after")
     def _mass_is_no_feature(self) -> TableConfig:
@@ -108,4 +110,4 @@ class TableConfig(Section):
 
     def physics_hash(self) -> str:
         """Hash of everything that can change a number, but for the contents of the files."""
-        return digest(self.model_dump(mode="json", exclude={"output", "resources"}))
+        return digest(self.model_dump(mode="json", exclude={"output", "resources", "tracking"}))

@@ -101,7 +101,10 @@ def test_bad_requests_are_one_line(files, tmp_path, change, words):
     assert len(done.output.strip().splitlines()) == 1
 
 
-def test_search_on_a_table(ray_local, tmp_path):
+def test_search_on_a_table(ray_local, tmp_path, monkeypatch):
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     np.save(tmp_path / "toy.npy", toy_table(8000, 80, 8))
     arguments = ["search", "--config", ROOT / "configs/lhco/laptop.yaml", "--output", tmp_path / "run", "--json"]
     overrides = [*OVERRIDES, f"data.path={tmp_path / 'toy.npy'}", "flow.epochs=3", "resources.cpus=2"]
@@ -114,6 +117,11 @@ def test_search_on_a_table(ray_local, tmp_path):
     assert scores.column_names == ["event_id", "mass", "score", "background_percentile", "label"]
     assert scores.num_rows == row["n_before"]
     assert (scores["background_percentile"].to_numpy() <= 0.02).sum() == row["n_after"]
+    found = json.loads((tmp_path / "run" / "tracking.json").read_text())
+    recorded = MlflowClient(found["uri"]).get_run(found["run_id"]).data
+    assert recorded.metrics["z_after.wp0.02"] == pytest.approx(row["z_after"])
+    assert recorded.params["flow.epochs"] == "3"
+    assert len(list((tmp_path / "run" / "mlartifacts").rglob("flow.pt"))) == 1
     stamp = (tmp_path / "run" / "scores.parquet").stat().st_mtime_ns
     again = invoke(*arguments, *overrides)
     assert again.exit_code == 0
