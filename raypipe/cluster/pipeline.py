@@ -25,7 +25,7 @@ from raypipe.cluster.record import record_run
 from raypipe.cluster.registry import model_examples
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.scan import Shelf, flows_first, grid_of, plan_scan, run_contrastive, sample_groups
-from raypipe.cluster.train import encoder_key, load_encoder, train_encoder
+from raypipe.cluster.train import encoder_key, load_encoder, side_by_side, train_encoder, train_encoders
 from raypipe.cluster.watch import other_versions
 from raypipe.config import Config
 from raypipe.errors import UserError
@@ -121,6 +121,33 @@ class Run:
             return self.folder / "encoder"
         return self.folder / "encoders" / f"{name.replace(':', '-')}-{member}"
 
+    def _encoder(self, key: str, folder: Path) -> tuple[Any, dict[str, Any]] | None:
+        """The finished encoder of this key: the folder's own, or one that another run has left."""
+        if (found := load_encoder(folder, key)) is not None:
+            return found
+        taken = self.artefacts.take("encoders", key, {name: folder / name for name in EMBEDDING})
+        return load_encoder(folder, key) if taken else None
+
+    def _train_ahead(self, encoders: Sequence[tuple[str, int]]) -> None:
+        """Train those encoders that are missing side by side, where the cluster has room for more than one."""
+        manifest, missing, resources = self.simulate(), [], self.config.resources
+        for name, member in encoders:
+            config, folder = (
+                encoder_config(self.config, name, member, sample_groups()),
+                self.encoder_folder(name, member),
+            )
+            if self._encoder(encoder_key(config, manifest), folder) is None:
+                missing.append((config, folder))
+        if len(missing) < 2:
+            return
+        self.ray()
+        at_once = side_by_side(len(missing), resources.train_workers, gpu=resources.gpu)
+        if at_once > 1:
+            epochs = sum(config.embedding.epochs for config, _ in missing)
+            title = f"train {len(missing)} encoders, {at_once} at once"
+            with self.timed("train_encoder", add=True), progress_bar(title, epochs) as bar:
+                train_encoders(missing, self.events, manifest, at_once, lambda record: bar(1, ""))
+
     def embed(self, name: str = "id", member: int = 0) -> tuple[pa.Table, dict[str, Any]]:
         """Stage 2: one encoder of a representation and its latent table."""
         manifest = self.simulate()
@@ -128,9 +155,7 @@ class Run:
         config = encoder_config(self.config, name, member, sample_groups())
         title = "" if (name, member) == ("id", 0) else f" {name} {member}"
         key, files = encoder_key(config, manifest), {name: folder / name for name in EMBEDDING}
-        found = load_encoder(folder, key)
-        if found is None and self.artefacts.take("encoders", key, files):
-            found = load_encoder(folder, key)
+        found = self._encoder(key, folder)
         if found is None:
             self.ray()
             with (
@@ -158,6 +183,7 @@ class Run:
     def prepare(self, trials: Sequence[Trial]) -> dict[str, list[str]]:
         """Make what the trials need; the digests of the latent tables of each representation, one an encoder."""
         names = dict.fromkeys(representation(trial, sample_groups()) for trial in trials)
+        self._train_ahead(list(dict.fromkeys(encoder for name in names for encoder in self._encoders(name))))
         return {name: [self.embed(of, member)[1]["digest"] for of, member in self._encoders(name)] for name in names}
 
     def tables(self, name: str) -> Iterator[Tables]:

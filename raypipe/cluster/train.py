@@ -6,7 +6,8 @@ import math
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,39 @@ def worker_cpus(workers: int, *, gpu: bool = False, streamed: bool = False) -> f
     return largest  # a node for each, as they come up
 
 
+def side_by_side(encoders: int, workers: int, *, gpu: bool = False) -> int:
+    """How many of so many encoders train at the same time: each has ``workers`` nodes, or GPUs, of its own.
+
+    On one machine without several GPUs that is one: two would only share its cores.
+    """
+    import ray
+
+    if not places(0.5, gpu):
+        _first_node(gpu)
+    nodes = sum(node["Resources"].get("CPU", 0.0) >= 0.5 for node in ray.nodes() if node["Alive"])
+    return max(1, min(encoders, (places(0.5, gpu) if gpu else nodes) // workers))
+
+
+def train_encoders(
+    jobs: Sequence[tuple[Config, Path]], events: Path, manifest: dict[str, Any], at_once: int,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> None:  # fmt: skip
+    """`train_encoder` of each (configuration, folder), so many at the same time, each a Ray Train run of its own.
+
+    Raises:
+        UserError: the first that one of them raises; the others are left to resume.
+    """
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        running = [pool.submit(train_encoder, config, events, folder, manifest, on_epoch, at_once)
+                   for config, folder in jobs]  # fmt: skip
+        for one in as_completed(running):
+            one.result()
+    finally:
+        # Not waited for: after an error or an interrupt the end of the Ray session ends them.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 def _first_node(gpu: bool) -> None:
     """Wait until a node is up that a worker could use.
 
@@ -187,6 +221,7 @@ def train_encoder(
     folder: Path,
     manifest: dict[str, Any],
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    at_once: int = 1,
 ) -> tuple[ContrastiveEncoder, dict[str, Any]]:
     """Train the encoder, or return the one already trained on the same inputs.
 
@@ -196,6 +231,7 @@ def train_encoder(
 
     Args:
         on_epoch: called in this process with each epoch's record, for progress bars and tracking.
+        at_once: encoders that share the cluster and this machine's memory at the same time.
 
     Raises:
         UserError: a batch that the workers cannot share equally, a group with too few events, a failed training.
@@ -213,9 +249,9 @@ def train_encoder(
             f"embedding.batch_size = {config.embedding.batch_size}: must divide by resources.train_workers = {workers}"
         )
     storage = folder / "train"
-    source, inputs = event_source(config, events, storage)
+    source, inputs = event_source(config, events, storage, at_once)
     plans = EncoderPlan.of(inputs, config.embedding, config.seed)
-    cpus = worker_cpus(workers, gpu=config.resources.gpu, streamed=source.mapped is not None)
+    cpus = worker_cpus(workers * at_once, gpu=config.resources.gpu, streamed=source.mapped is not None)
     threads = max(1, int(cpus))
     progress = storage / f"progress-{key}.json"
     trainer = TorchTrainer(

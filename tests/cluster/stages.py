@@ -1,7 +1,7 @@
 """Stages as driver processes in a given cluster: ``python -m tests.cluster.stages KIND ...``.
 
-``train``: one encoder with so many Train workers; ``embed``: its latents on GPUs, and what the cluster was asked for;
-``scan``: trials of the raw features beside tables of `id`, and where both tables then are.
+``train``: one encoder with so many Train workers; ``beside``: two encoders at the same time; ``embed``: latents on
+GPUs, and what the cluster was asked for; ``scan``: trials of the raw features, and where which tables then are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from raypipe.cluster.engine import run_scan
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.scan import Shelf, plan_scan, run_contrastive
-from raypipe.cluster.train import train_encoder
+from raypipe.cluster.train import side_by_side, train_encoder, train_encoders
 from raypipe.search.result import Trial
 from tests.cluster.drivers import small_config, small_tables
 from tests.cluster.test_train import MANIFEST, config
@@ -28,6 +28,20 @@ def train(events: str, folder: str, workers: str) -> None:
     given = given.model_copy(update={"resources": resources})
     with ray_session(given.resources):
         train_encoder(given, Path(events), Path(folder), MANIFEST)
+
+
+def beside(events: str, folder: str) -> None:
+    """Train two encoders side by side; prints how many at once, and of every Train worker start, end and node."""
+    import ray
+
+    jobs = [(config(epochs=2, beta=beta), Path(folder) / str(beta)) for beta in (0.5, 0.25)]
+    with ray_session(jobs[0][0].resources):
+        at_once = side_by_side(len(jobs), 1)
+        train_encoders(jobs, Path(events), MANIFEST, at_once)
+        every = ray._private.state.actors().values()
+        workers = [a for a in every if "TrainWorker" in a["ActorClassName"]]
+        spans = [(a["StartTime"], a["EndTime"], a["Address"]["NodeID"]) for a in workers]
+        print(json.dumps({"at_once": at_once, "spans": spans, "alone": side_by_side(len(jobs), 2)}))
 
 
 def embed(events: str, folder: str) -> None:
@@ -60,4 +74,4 @@ def scan(ledger: str) -> None:
 
 
 if __name__ == "__main__":
-    {"train": train, "embed": embed, "scan": scan}[sys.argv[1]](*sys.argv[2:])
+    {"train": train, "beside": beside, "embed": embed, "scan": scan}[sys.argv[1]](*sys.argv[2:])

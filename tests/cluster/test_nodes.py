@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from raypipe.cluster.inputs import read_inputs
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.train import load_encoder
 from raypipe.events.table import write_table
+from raypipe.fit.encoder import fit_encoder
 from tests.cluster.nodes import Nodes, nodes
-from tests.cluster.test_train import GROUPS
+from tests.cluster.test_train import GROUPS, assert_same, config
 from tests.events.helpers import event_table
 
 pytestmark = pytest.mark.ray
@@ -53,6 +55,19 @@ def test_two_nodes_train_one_encoder(cluster, events, tmp_path):
     for (name, a), b in zip(one.named_parameters(), two.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
     assert [r["loss"] for r in second["history"]] == pytest.approx([r["loss"] for r in first["history"]], rel=1e-4)
+
+
+def test_encoders_train_side_by_side_where_there_are_nodes(cluster, events, tmp_path):
+    """One on each node at the same time; each is the encoder that the plain training gives."""
+    found = json.loads(run(cluster, "beside", events, tmp_path).splitlines()[-1])
+    assert (found["at_once"], found["alone"]) == (2, 1)  # with two workers an encoder takes both nodes
+    (start, end, node), (other_start, other_end, other_node) = found["spans"]
+    assert node != other_node
+    assert max(start, other_start) < min(end, other_end)
+    for beta in (0.5, 0.25):
+        given = config(epochs=2, beta=beta)
+        plain, _ = fit_encoder(read_inputs(given, events), given.embedding, given.seed)
+        assert_same(load_encoder(tmp_path / str(beta))[0], plain, rtol=1e-5, atol=1e-6)
 
 
 def test_one_gpu_starts_one_embedding_actor(cluster, events, tmp_path):
