@@ -79,16 +79,22 @@ class Sign:
 class Claim(Sign):
     """A place in the queue of those who would make the same thing; the first who is alive makes it.
 
-    The file ``<id>.queued`` has the time of its arrival, ``<id>.json`` that of the last sign of life. Both times are
-    the storage's own, and are compared with each other only: the clocks of machines may be minutes apart.
+    Beside the thing lie ``<key>.<id>.queued``, which has the time of arrival, and ``<key>.<id>.json``, which has that
+    of the last sign of life. Both times are the storage's own, and are compared with each other only: the clocks of
+    machines may be minutes apart.
 
     Args:
-        folder: of this queue, in ``store``.
+        folder: of the thing, in ``store``; key: its name there.
     """
+
+    def __init__(self, store: Store, folder: str, key: str) -> None:
+        super().__init__(store, folder)
+        self.key, self.id = key, f"{key}.{self.id}"
+        self.name = f"{folder}/{self.id}.json"
 
     def __enter__(self) -> Claim:
         super().__enter__()
-        self.store.write(f"{self.folder}/{self.id}.queued", json.dumps(self.value()).encode())
+        self._queue()
         time.sleep(SETTLE if self.store.local is None else SETTLE_LOCAL)
         return self
 
@@ -97,11 +103,15 @@ class Claim(Sign):
         with contextlib.suppress(UserError):
             self.store.delete(f"{self.folder}/{self.id}.queued")
 
+    def _queue(self) -> None:
+        self.store.write(f"{self.folder}/{self.id}.queued", b"")
+
     def is_first(self) -> bool:
         """Whether nobody alive came before; those who died on the way are removed."""
-        there = self.store.listing(self.folder)
+        entries = self.store.listing(self.folder).items()
+        there = {name: stamp for name, stamp in entries if name.startswith(f"{self.key}.")}
         if f"{self.id}.queued" not in there:  # swept away by one who took this process for dead
-            self.store.write(f"{self.folder}/{self.id}.queued", json.dumps(self.value()).encode())
+            self._queue()
             return False
         queue = sorted((s.modified, n.removesuffix(".queued")) for n, s in there.items() if n.endswith(".queued"))
         for _, one in queue:

@@ -199,7 +199,7 @@ class Ledger:
         name = f"stages/{kind}/{key}.pt"
         if (state := self._state(name)) is not None:
             return state
-        with Claim(self.shared, f"claims/{kind}-{key}") as claim:
+        with Claim(self.shared, f"stages/{kind}", key) as claim:
             while not claim.is_first():
                 time.sleep(WAIT)
                 if (state := self._state(name)) is not None:
