@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from raypipe import __version__
-from raypipe.cluster.ledger import CODE, Ledger
+from raypipe.cluster.ledger import CODE, Ledger, open_ledger
 from raypipe.cluster.read import check_columns, collect
 from raypipe.cluster.tasks import counted, spread
 from raypipe.cluster.tracking import Recorder, record
@@ -37,8 +37,9 @@ KEY = "raypipe.key"
 def run_table_search(config: TableConfig) -> dict[str, Any]:
     """Search the tables of ``config``; a finished search of the same files, code and configuration is only read.
 
-    Writes into the output folder: ``ledger/`` (rows, arrays, flow), ``scores.parquet`` (event_id, mass, score,
-    background_percentile, label of every event in the signal region) and ``summary.json``, which is returned.
+    Writes into the output folder: ``ledger/`` (rows, arrays, flow; in `resources.storage` if that is set),
+    ``scores.parquet`` (event_id, mass, score, background_percentile, label of every event in the signal region) and
+    ``summary.json``, which is returned.
 
     Raises:
         UserError: unreadable files, missing columns, regions without events.
@@ -46,14 +47,18 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
     folder = check_writable(config.output)
     for name in ("scores.parquet", "summary.json"):
         check_file_writable(folder / name)
-    check_writable(folder / "ledger")
+    book = open_ledger(config)
+    if config.resources.storage:
+        book.store.check_writable()
+    else:
+        check_writable(folder / "ledger")
     digests = {path: file_digest(check_file(path)) for path in [*config.data.paths, *config.background.paths]}
     trial = Trial(DATA, 0.0, 0)
     values = config.model_dump(mode="json", exclude={"output", "resources", "tracking"})
     values["data"].pop("path"), values["background"].pop("path")
     code = code_digest(*CODE)
     key = trial.key({"files": list(digests.values()), "code": code, "config": values})
-    book, scores_path = Ledger(folder / "ledger"), folder / "scores.parquet"
+    scores_path = folder / "scores.parquet"
     if not (book.finished(key) and _scored(scores_path) == key):
         fits = config.classifier.folds * config.classifier.ensemble
         with spread(config.resources) as mapper, progress_bar("search", fits) as bar:

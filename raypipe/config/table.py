@@ -101,6 +101,8 @@ class TableConfig(Section):
         for name, value in (("mass", columns.mass), ("label", columns.label), ("weight", columns.weight)):
             if value is not None and value in columns.features:
                 raise ValueError(f"data.columns.features holds the {name} column {value!r}")
+        if self.resources.artefacts is not None:
+            raise ValueError("resources.artefacts: does not apply, a search on a table makes nothing that others share")
         return self
 
     @model_validator(mode="after")

@@ -126,6 +126,12 @@ def test_search_on_a_table(ray_local, tmp_path, monkeypatch):
     again = invoke(*arguments, *overrides)
     assert again.exit_code == 0
     assert (tmp_path / "run" / "scores.parquet").stat().st_mtime_ns == stamp
+    elsewhere = [*overrides, f"resources.storage=file://{tmp_path}/store", "tracking.enabled=false"]
+    assert invoke(*arguments, *elsewhere, "--output", tmp_path / "second").exit_code == 0
+    assert len(list((tmp_path / "store" / "rows").iterdir())) == 1
+    assert not (tmp_path / "second" / "ledger").exists()
+    refused = invoke(*arguments, *overrides, "resources.artefacts=/shared")
+    assert "resources.artefacts: does not apply" in refused.output
     refused = invoke(*arguments, *overrides, "data.path=/nowhere.h5")
     assert refused.exit_code == 2
     assert "/nowhere.h5: no such file" in refused.output
