@@ -351,3 +351,16 @@ def test_a_scan_in_parts_is_the_union_of_its_grids(laptop_yaml):
         load_config(laptop_yaml, [*grid, "scan.more=[{signals: [zp]}]"])
     with pytest.raises(UserError, match=r"strength -1\.0 is not positive"):
         load_config(laptop_yaml, [*grid, "scan.more=[{strengths: [-1]}]"])
+
+
+def test_haxad_has_one_embedding_in_every_part_of_the_scan():
+    path = ROOT / "configs/haxad/laptop.yaml"
+    assert load_config(path, ["scan.more=[{embeddings: [id]}, {instances: 2}]"]).scan.more[0].embeddings == ["id"]
+    refused = {
+        "scan.embeddings=[raw]": r"scan\.embeddings: raw: ",
+        "scan.more=[{instances: 2}, {embeddings: [raw, id]}]": r"scan\.more\[1\]\.embeddings: raw: ",
+        "scan.more=[{embeddings: [id, id]}]": r"scan\.more\[0\]\.embeddings: the same twice: ",
+    }
+    for text, told in refused.items():
+        with pytest.raises(UserError, match=rf"{told}a haxad search has one embedding, `id`"):
+            load_config(path, [text])

@@ -91,9 +91,8 @@ def search(
 
     with run_of(config) as run:
         trial = Trial(signal, strength, instance, embedding, method)
-        tables, digests = run.tables([trial])
-        trials = run.plan([trial], digests)
-        rows = run.run_trials(trials, tables, name="search").rows(trials)
+        trials = run.plan([trial], run.prepare([trial]))
+        rows = run.run_trials(trials, name="search").rows(trials)
     if rows[0]["status"] != "ok":
         raise UserError(f"the search failed: {rows[0]['error'].strip().splitlines()[-1]}")
     for row in rows:

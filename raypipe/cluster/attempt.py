@@ -10,8 +10,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from raypipe.cluster.ledger import Ledger
@@ -51,10 +52,14 @@ class Rules:
     """Seconds."""
     retries: int = 0
     """Further tries of a trial that raises OSError or MemoryError; other exceptions would only come again."""
+    together: bool = False
+    """Whether the trials of a pack are made as one."""
 
 
 Function = Callable[[Any, Any, Context], Result]
 """A search: (inputs, trial, context) -> result, a function of its inputs and trial alone."""
+Together = Callable[[Any, Sequence[Any], Context], list[Result]]
+"""The same for trials that are made as one: none of the results depends on which others were there."""
 
 
 def attempt(function: Function, inputs: Any, key: str, trial: Any, rules: Rules, book: Ledger, device: str) -> str:
@@ -83,6 +88,43 @@ def attempt(function: Function, inputs: Any, key: str, trial: Any, rules: Rules,
             book.record_failure(key, trial, traceback.format_exc())
             break
     return "failed"
+
+
+def attempt_together(
+    function: Together, inputs: Any, trials: Mapping[str, Any], rules: Rules, book: Ledger, device: str
+) -> Iterator[tuple[str, str]]:
+    """Run trials as one and record how each ended: yields (key, ``ok`` or ``failed``).
+
+    If they fail together each is tried alone, so that one bad trial costs the others nothing. One that hangs takes its
+    process along; whoever watches it runs each alone then, and finds which it was.
+
+    Raises:
+        DiskFull: nothing more can be recorded.
+    """
+    results: list[Result] = []
+    if len(trials) > 1:
+        seconds = None if rules.timeout is None else rules.timeout * len(trials)
+        began, cpu = time.perf_counter(), time.process_time()
+        try:
+            with deadline(seconds, lambda stack: None):
+                results = function(inputs, list(trials.values()), Context(rules.threads, device, book.stage))
+        except Exception as error:
+            if is_full(error):
+                raise DiskFull(str(error)) from error
+        spent = {"seconds": time.perf_counter() - began, "seconds_cpu": time.process_time() - cpu}
+        share = {name: value / len(trials) for name, value in spent.items()}
+    if not results:
+        for key, trial in trials.items():
+            alone = partial(_alone, function)
+            yield key, attempt(alone, inputs, key, trial, rules, book, device)
+    for (key, trial), result in zip(trials.items() if results else (), results, strict=True):
+        book.record(key, trial, dataclasses.replace(result, rows=[share | row for row in result.rows]))
+        yield key, "ok"
+
+
+def _alone(function: Together, inputs: Any, trial: Any, context: Context) -> Result:
+    (result,) = function(inputs, [trial], context)
+    return result
 
 
 @contextlib.contextmanager

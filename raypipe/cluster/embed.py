@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
-from raypipe.cluster.runtime import limit_threads, total_cpus
+from raypipe.cluster.runtime import limit_threads, places, total_cpus
 from raypipe.cluster.train import load_encoder
 from raypipe.config import Config, Embedding
 from raypipe.errors import UserError
@@ -22,6 +23,9 @@ from raypipe.fit.encoder import embed, latent_noise
 
 COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "features"]
 BATCH = 4096
+"""Events that are embedded together."""
+CPUS = 0.5
+"""Cores of an actor: it also waits for files."""
 
 
 def plan_chunks(paths: list[str]) -> list[pa.Table]:
@@ -49,7 +53,7 @@ class Embedder:
         if loaded is None:
             raise UserError(f"{folder}: no encoder here; all machines must share this folder")
         self.encoder, record = loaded
-        if ray.get_gpu_ids():
+        if ray.get_gpu_ids() and torch.cuda.is_available():
             self.encoder.to("cuda")
         self.config, self.seed = Embedding.model_validate(record["embedding"]), seed
         self.schema = latent_schema(self.config.encoder.latent)
@@ -73,14 +77,18 @@ class Embedder:
 
 
 def embed_stream(paths: list[str], folder: Path, seed: int, *, gpu: bool = False) -> Any:
-    """The Ray dataset of latent tables of event files, by the encoder in ``folder``: an actor a core."""
+    """The Ray dataset of latent tables of event files, by the encoder in ``folder``: an actor a core, or a GPU."""
     import ray
 
-    resources = {"num_gpus": 1} if gpu else {}
     return ray.data.from_arrow(plan_chunks(paths)).map_batches(
         Embedder, fn_constructor_args=(str(folder.resolve()), seed), batch_size=1, batch_format="pyarrow",
-        num_cpus=0.5, compute=ray.data.ActorPoolStrategy(size=max(1, int(total_cpus()))), **resources,
+        num_cpus=CPUS, num_gpus=int(gpu), compute=ray.data.ActorPoolStrategy(size=actors(gpu)),
     )  # fmt: skip
+
+
+def actors(gpu: bool) -> int:
+    """Actors that embed at once: as many as cores, or as GPUs; none that could never start."""
+    return max(1, places(CPUS, 1) if gpu else int(total_cpus()))
 
 
 def latents_key(manifest: dict[str, Any], encoder_record: dict[str, Any]) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from raypipe.cluster.address import cluster_address
-from raypipe.cluster.attempt import Function, Rules, attempt
+from raypipe.cluster.attempt import Function, Rules, Together, attempt, attempt_together
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.runtime import limit_threads, total_cpus
 from raypipe.cluster.storage import DiskFull, is_full
@@ -35,8 +35,8 @@ def price_of(resources: Resources) -> Price:
 
 
 def run_scan(
-    function: Function, inputs: Any, trials: Mapping[str, Any], book: Ledger, resources: Resources,
-    on_trial: OnTrial | None = None, name: str = "scan",
+    function: Function | Together, inputs: Any, trials: Mapping[str, Any], book: Ledger, resources: Resources,
+    on_trial: OnTrial | None = None, name: str = "scan", together: int = 0,
 ) -> None:  # fmt: skip
     """Run the trials that the ledger does not hold yet. Ray must be running.
 
@@ -47,6 +47,7 @@ def run_scan(
 
     Args:
         function: the search, importable by the workers: (inputs, trial, `attempt.Context`) -> `Result`.
+        together: so many trials are made as one, by a function (inputs, trials, context) -> results; 0: one by one.
 
     Raises:
         DiskFull: no space for results; what is finished is kept.
@@ -65,7 +66,9 @@ def run_scan(
     _sweep(book)
     threads = max(1, math.floor(resources.trial_cpus))
     with Heartbeat(book) as beat:
-        rules = Rules(book.store, book.shared, beat.id, threads, resources.trial_timeout, resources.max_failures)
+        rules = Rules(
+            book.store, book.shared, beat.id, threads, resources.trial_timeout, resources.max_failures, together > 0
+        )  # fmt: skip
         trainable = tune.with_resources(
             # Once a scan, not once a window: each call puts the inputs into the object store anew.
             tune.with_parameters(_trainable, function=function, inputs=inputs, rules=rules),
@@ -73,9 +76,9 @@ def run_scan(
         )
         suspects: set[str] = set()
         while left:
-            packs = _window(left, book, resources, suspects, beat)
+            packs = _window(left, book, resources, suspects, beat, together)
             if packs:
-                events = _Events(trials, book, beat, on_trial, resources.max_failures)
+                events = _Events(trials, book, beat, on_trial, resources.max_failures, together > 0)
                 _fit(trainable, packs, trials, book, resources, events)
                 left = [key for key in left if key not in events.ended]
                 suspects |= events.suspects
@@ -106,7 +109,7 @@ def _sweep(book: Ledger) -> None:
 
 
 def _window(
-    left: list[str], book: Ledger, resources: Resources, suspects: set[str], beat: Heartbeat
+    left: list[str], book: Ledger, resources: Resources, suspects: set[str], beat: Heartbeat, together: int
 ) -> list[list[str]]:
     """The next packs of trials: short trials together, those that brought a pack down alone, never too many at once."""
     slots = max(1, math.floor(total_cpus() / resources.trial_cpus))
@@ -115,6 +118,7 @@ def _window(
     times = sorted(s for s in book.seconds().values() if s is not None)
     typical = times[len(times) // 2] if times else None
     size, most = packing(typical, len(mine), slots, resources.pack_seconds)
+    size, most = (together, max(WINDOW, ROUNDS * slots)) if together else (size, most)
     alone = [[key] for key in mine if key in suspects]
     rest = [key for key in mine if key not in suspects]
     packs = alone + [rest[i : i + size] for i in range(0, len(rest), size)]
@@ -177,7 +181,7 @@ def _fit(
         raise DiskFull(events.full)
 
 
-def _trainable(given: dict[str, Any], function: Function, inputs: Any, rules: Rules) -> None:
+def _trainable(given: dict[str, Any], function: Function | Together, inputs: Any, rules: Rules) -> None:
     """Ray Tune function trainable: one pack. An exception is a result; a dying process is started again by Tune."""
     import ray
     from ray import tune
@@ -185,19 +189,29 @@ def _trainable(given: dict[str, Any], function: Function, inputs: Any, rules: Ru
     limit_threads(rules.threads)
     book = Ledger(rules.store, rules.shared)
     device = "cuda" if ray.get_gpu_ids() else "cpu"
-    pack = given["pack"]
+    try:
+        for key, status in _ended(given["pack"], function, inputs, rules, book, device):
+            tune.report({"key": key, "status": status})
+    except DiskFull as error:
+        tune.report({"key": given["pack"]["keys"][0], "status": "full", "error": str(error)})
+
+
+def _ended(
+    pack: dict[str, Any], function: Function | Together, inputs: Any, rules: Rules, book: Ledger, device: str
+) -> Iterator[tuple[str, str]]:
+    """The trials of a pack, each with how it ended, as they end; those that are done or run elsewhere are not run."""
+    waiting = {}
     for key, trial in zip(pack["keys"], pack["trials"], strict=True):
         if book.store.exists(f"rows/{key}.parquet") and book.finished(key):
-            status = "ok"
+            yield key, "ok"
         elif any(key in d["running"] for name, d in drivers(book).items() if name != rules.driver):
-            status = "elsewhere"
+            yield key, "elsewhere"
+        elif rules.together:
+            waiting[key] = trial
         else:
-            try:
-                status = attempt(function, inputs, key, trial, rules, book, device)
-            except DiskFull as error:
-                tune.report({"key": key, "status": "full", "error": str(error)})
-                return
-        tune.report({"key": key, "status": status})
+            yield key, attempt(function, inputs, key, trial, rules, book, device)
+    if waiting:
+        yield from attempt_together(function, inputs, waiting, rules, book, device)
 
 
 def _last_words(trial: Any) -> str:
@@ -214,9 +228,11 @@ class _Events:
     """What the driver learns from one window."""
 
     def __init__(
-        self, trials: Mapping[str, Any], book: Ledger, beat: Heartbeat, on_trial: OnTrial | None, retries: int
-    ) -> None:
+        self, trials: Mapping[str, Any], book: Ledger, beat: Heartbeat, on_trial: OnTrial | None, retries: int,
+        together: bool,
+    ) -> None:  # fmt: skip
         self.trials, self.book, self.beat, self.on_trial, self.retries = trials, book, beat, on_trial, retries
+        self.together = together
         self.ended: set[str] = set()
         self.suspects: set[str] = set()
         self.full: str | None = None
@@ -235,10 +251,13 @@ class _Events:
         self.beat.running.difference_update(keys)
 
     def died(self, keys: list[str], error: str) -> None:
-        """A pack whose process died too often: its first unfinished trial is to blame, the others get another go."""
+        """A pack whose process died too often: its first unfinished trial is to blame, the others get another go.
+
+        Of trials that were made as one nobody knows which it was: each gets another go, alone.
+        """
         self.gone(keys)
         open_keys = [key for key in keys if key not in self.ended]
-        for key in open_keys:
+        for key in open_keys if not self.together or len(open_keys) == 1 else ():
             if self.book.finished(key):
                 self._end(key, "ok")
                 continue

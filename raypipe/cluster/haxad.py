@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ import torch
 
 from raypipe.cluster.attempt import Context
 from raypipe.cluster.embed import load_latents
-from raypipe.cluster.ledger import Ledger
+from raypipe.cluster.ledger import CODE, Ledger
 from raypipe.cluster.live import run_with_progress
-from raypipe.cluster.pipeline import Run
+from raypipe.cluster.pipeline import Run, one_flow
+from raypipe.cluster.record import record_haxad
+from raypipe.cluster.registry import EXAMPLE, flow_example
 from raypipe.cluster.scan import grid_of, trial_inputs
 from raypipe.cluster.simulate import is_complete
 from raypipe.cluster.watch import other_versions
-from raypipe.config.haxad import HaxadConfig
+from raypipe.config.haxad import EMBEDDING, HaxadConfig
 from raypipe.errors import UserError
 from raypipe.events.continuous import continuous_features
 from raypipe.events.latents import latent_schema, split_latents
@@ -36,7 +38,7 @@ from raypipe.search.haxad import search
 from raypipe.search.result import Result, Trial
 from raypipe.simulate.dataset import read_manifest
 
-EMBEDDING = ("vae.pt", "latents.parquet", "encoder.json", "latents.json")
+FILES = ("vae.pt", "latents.parquet", "encoder.json", "latents.json")
 """Files of the autoencoder's folder that runs share; records last."""
 COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "features"]
 
@@ -60,7 +62,7 @@ class HaxadRun(Run):
         manifest = self.simulate()
         vae, folder = self.config.embedding, self.folder / "encoder"
         key = self._key(manifest)
-        files = {name: folder / name for name in EMBEDDING}
+        files = {name: folder / name for name in FILES}
         if (done := load_latents(folder, key)) is not None:
             self.artefacts.give("encoders", key, files)
             return done
@@ -130,32 +132,46 @@ class HaxadRun(Run):
             table = table.append_column(name, tensor_column(values))
         return table.select(schema.names).cast(schema)
 
-    def tables(self, trials: Sequence[Trial]) -> tuple[Tables, dict[str, list[str]]]:  # type: ignore[override]
-        """The inputs of the trials, and the digest of the latent table."""
-        table, record = self.embed()
-        latents = split_latents(table, str(self.folder / "encoder" / "latents.parquet"))
-        return prepare_tables(latents, self.config), {"id": [record["digest"]]}  # type: ignore[arg-type]
+    def prepare(self, trials: Sequence[Trial]) -> dict[str, list[str]]:
+        """Make what the trials need; the digest of the latent table."""
+        self.plan(trials, {"id": []})  # what cannot be searched is told before anything is made
+        return {"id": [self.embed()[1]["digest"]]}
+
+    def tables(self, name: str = "id") -> Iterator[Tables]:
+        """The inputs of the trials."""
+        folder = self.folder / "encoder"
+        if (found := load_latents(folder)) is None:
+            raise UserError(f"{folder}: no latent table (run `raypipe embed` first)")
+        yield prepare_tables(split_latents(found[0], str(folder / "latents.parquet")), self.config)  # type: ignore[arg-type]
 
     def plan(self, trials: Sequence[Trial], digests: dict[str, list[str]]) -> dict[str, Trial]:
-        """Trials by their ledger key."""
+        """Trials by their ledger key.
+
+        Raises:
+            UserError: a trial that asks for another representation than the autoencoder's.
+        """
+        for trial in trials:
+            if trial.embedding != EMBEDDING:
+                found = f"embedding {trial.embedding!r}: a haxad search has one embedding, {EMBEDDING!r}"
+                raise UserError(f"{found}, the space of its autoencoder")
         hunt = {"hunt": self.config.hunt.model_dump(mode="json")}
         return {t.key(trial_inputs(self.config, digests["id"]) | hunt): t for t in trials}  # type: ignore[arg-type]
 
-    def run_trials(self, trials: dict[str, Trial], tables: Any, name: str = "scan") -> Ledger:
+    def run_trials(self, trials: dict[str, Trial], name: str = "scan") -> Ledger:
         """The trials that the ledger does not hold yet."""
         book = self.ledger()
         if set(trials) - book.done(trials):
             self.ray()
             with self.timed("scan", add=True):
+                (tables,) = self.tables()
                 run_with_progress(run_haxad, (tables, self.config), trials, book, self.config.resources, name)
         return book
 
     def scan(self) -> dict[str, Any]:
         """All stages; returns the summary."""
         grid = grid_of(self.config)  # type: ignore[arg-type]
-        tables, digests = self.tables(grid)
-        trials = self.plan(grid, digests)
-        self.run_trials(trials, tables)
+        trials = self.plan(grid, self.prepare(grid))
+        self.run_trials(trials)
         return self.report(trials)
 
     def report(self, trials: dict[str, Trial] | None = None) -> dict[str, Any]:
@@ -165,14 +181,25 @@ class HaxadRun(Run):
         good = [row for row in rows if row["status"] == "ok"]
         with self.timed("report"):
             summary = pages.summarise(rows, self.config) | {
-                "config_hash": self.config.physics_hash(), "stage_seconds": self.times(), "peak_rss_gib": self.peak(),
+                "config_hash": self.config.physics_hash(), "code": code_digest("simulate", *CODE),
+                "keys": list(trials), "stage_seconds": self.times(), "peak_rss_gib": self.peak(),
                 "other_versions": other_versions(book, self.config),
             }  # fmt: skip
             figures = pages.make_figures(good, self.config, book.arrays, self.folder / "figures")
             write_json(self.folder / "summary.json", summary)
             history = read_json(self.folder / "encoder" / "encoder.json")["history"]
             pages.write_page(self.folder / "report.html", summary, self.config, history, figures)
+        with self.timed("mlflow"), one_flow(book, rows) as flow:
+            record_haxad(self.config, summary, history, figures, rows, flow, self._examples())
         return summary
+
+    def _examples(self) -> dict[str, Any]:
+        """Inputs of both models from real events."""
+        split, sample = "search", self.config.pseudodata.background[0]
+        events = read_table(sample_path(self.events, split, sample), COLUMNS).slice(0, EXAMPLE)
+        latents = read_table(self.folder / "encoder" / "latents.parquet")
+        features = self._continuous(events).astype(np.float32)
+        return {"autoencoder": {"features": features}, "flow": flow_example(latents)}
 
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:

@@ -89,17 +89,18 @@ def _shapes(rows: int) -> dict[str, tuple[tuple[int, ...], type]]:
     }  # fmt: skip
 
 
-def event_source(config: Config, events: Path, scratch: Path) -> tuple[EventSource, EncoderInputs]:
+def event_source(config: Config, events: Path, scratch: Path, at_once: int = 1) -> tuple[EventSource, EncoderInputs]:
     """Put the training events where the workers can read them: the object store, or files below ``scratch``.
 
-    `resources.resident_gib` bounds what is held in memory (a quarter of the machine's when not given).
+    `resources.resident_gib` bounds what is held in memory (a quarter of the machine's when not given) by all encoders
+    that train ``at_once``.
     """
     import ray
 
     rows = sum(count_rows(path) for path in _paths(config, events))
     gib = config.resources.resident_gib
     limit = RESIDENT_SHARE * psutil.virtual_memory().total if gib is None else gib * 2**30
-    if rows * BYTES_PER_EVENT <= limit:
+    if rows * BYTES_PER_EVENT * at_once <= limit:
         inputs = read_inputs(config, events)
         return EventSource(resident=ray.put(inputs)), inputs
     source = EventSource(mapped=str(_map_to_files(config, events, scratch, rows)))

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raypipe.cluster.alive import Claim
 from raypipe.cluster.storage import Store
 from raypipe.errors import UserError
 from raypipe.files import code_digest, inside_output_root
@@ -27,6 +28,8 @@ CODE = ("events", "models", "fit", "stats", "search")
 """Rooms whose source is part of the key of a trial."""
 NUMERICS = ("numpy", "torch", "xgboost", "scipy", "iminuit")
 """Packages whose version can move a number."""
+WAIT = 1.0
+"""Seconds between two looks at what another process is making."""
 COMPACT_AT = 200
 """Parts outside the index that are read one by one before they are gathered."""
 
@@ -190,20 +193,32 @@ class Ledger:
     def stage(self, kind: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The state of a stage that trials share: what ``stages/<kind>/<key>.pt`` holds, else made and kept there.
 
-        ``make`` returns a dictionary of tensors and plain values, as `torch.load(weights_only=True)` reads them.
+        Of all processes that want it at the same time one makes it, and the others wait; if that one dies, the next
+        does. ``make`` returns a dictionary of tensors and plain values, as `torch.load(weights_only=True)` reads them.
         """
+        name = f"stages/{kind}/{key}.pt"
+        if (state := self._state(name)) is not None:
+            return state
+        with Claim(self.shared, f"stages/{kind}", key) as claim:
+            while not claim.is_first():
+                time.sleep(WAIT)
+                if (state := self._state(name)) is not None:
+                    return state
+            if (state := self._state(name)) is None:  # else whoever was first has just finished
+                state = make()
+                self.shared.write(name, _torch_bytes(state))
+            return state
+
+    def _state(self, name: str) -> dict[str, Any] | None:
+        """What a stage's file holds; a damaged one is removed and counts as absent."""
         import torch
 
-        name = f"stages/{kind}/{key}.pt"
         data = self.shared.read(name)
-        if data is not None:
-            try:
-                return torch.load(io.BytesIO(data), weights_only=True)
-            except (RuntimeError, EOFError, ValueError):  # damaged: make it again
-                self.shared.delete(name)
-        state = make()
-        self.shared.write(name, _torch_bytes(state))
-        return state
+        try:
+            return None if data is None else torch.load(io.BytesIO(data), weights_only=True)
+        except (RuntimeError, EOFError, ValueError):
+            self.shared.delete(name)
+            return None
 
     def flow_file(self, key: str, row: dict[str, Any], folder: Path) -> Path | None:
         """The background model of a finished trial as a file in ``folder``, or None if it has none."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raypipe.cluster.attempt import Function
+from raypipe.cluster.attempt import Function, Together
 from raypipe.cluster.engine import price_of, run_scan
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.watch import RECENT, Price, Status, missing
@@ -58,8 +58,9 @@ class Meter:
 
 
 def run_with_progress(
-    function: Function, inputs: Any, trials: Mapping[str, Any], book: Ledger, resources: Resources, name: str = "scan"
-) -> None:
+    function: Function | Together, inputs: Any, trials: Mapping[str, Any], book: Ledger, resources: Resources,
+    name: str = "scan", together: int = 0,
+) -> None:  # fmt: skip
     """`engine.run_scan` with progress on standard error and, at its end, a table of what is missing."""
     done, price = book.done(trials), price_of(resources)
     seconds = book.seconds()
@@ -77,7 +78,7 @@ def run_with_progress(
                 console.print(f"{name}: {meter.status().line()}", highlight=False, soft_wrap=True)
                 logged = time.monotonic()
 
-        run_scan(function, inputs, trials, book, resources, on_trial, name)
+        run_scan(function, inputs, trials, book, resources, on_trial, name, together)
     console.print(f"{name}: {meter.status().line()}", highlight=False, soft_wrap=True)
     print_missing(trials, book)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
-import traceback
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.cluster import simulate as simulation
-from raypipe.cluster.engine import price_of
+from raypipe.cluster.attempt import Context
 from raypipe.cluster.ledger import CODE, Ledger
+from raypipe.cluster.live import run_with_progress
 from raypipe.cluster.pipeline import Run
-from raypipe.cluster.runtime import limit_threads, total_cpus
-from raypipe.cluster.storage import Store
 from raypipe.cluster.tracking import Recorder, record
-from raypipe.cluster.watch import announce, other_versions
+from raypipe.cluster.watch import other_versions
 from raypipe.config.multilepton import Files, MultileptonConfig
 from raypipe.errors import UserError
 from raypipe.events.pools import Pool, read_columns, read_pool
@@ -28,15 +26,21 @@ from raypipe.events.signed import describe, told
 from raypipe.events.table import sample_path, write_table
 from raypipe.events.twins import first_twin, rows_of_files, settle
 from raypipe.files import code_digest, digest, file_digest, write_json
-from raypipe.progress import console, progress_bar
+from raypipe.progress import console
 from raypipe.report import multilepton as report
 from raypipe.report.summary import other_versions_told
 from raypipe.search.exclusion import analyse
 from raypipe.search.multilepton import Tables, compare, divide, plan
-from raypipe.search.result import Trial
+from raypipe.search.result import Result, Trial
 from raypipe.simulate import dataset
 
-RETRIES = 2
+
+def compare_together(
+    inputs: tuple[Tables, MultileptonConfig], trials: Sequence[Trial], context: Context
+) -> list[Result]:
+    """Comparisons of `raypipe.search.multilepton` as the scan engine calls them."""
+    tables, config = inputs
+    return compare(tables, config, trials, context.device)
 
 
 class MultileptonRun(Run):
@@ -175,15 +179,14 @@ class MultileptonRun(Run):
     def run(self, trials: dict[str, Trial], tables: Tables) -> Ledger:
         """Stage 2: the comparisons that the ledger does not hold yet."""
         book = self.ledger()
-        done = book.done(trials)
-        missing = {key: trial for key, trial in trials.items() if key not in done}
-        if missing:
+        if trials.keys() - book.done(trials):
             self.ray()
-            announce(book, trials, price_of(self.config.resources), "scan")
-            with self.timed("compare", add=True), progress_bar("compare", len(trials)) as bar:
-                bar(len(trials) - len(missing), "")
-                run_chunks(self.config, tables, missing, book, on_chunk=bar)
-            book.compact()
+            given = self.config.resources
+            given = given.model_copy(update={"trial_gpus": given.trial_gpus or float(given.gpu)})
+            with self.timed("compare", add=True):
+                run_with_progress(
+                    compare_together, (tables, self.config), trials, book, given, together=self.config.chunk
+                )
         return book
 
     def scan(self) -> dict[str, Any]:
@@ -241,60 +244,6 @@ def _provenance() -> dict[str, Any]:
     names = ("raypipe", "ray", "torch", "numpy", "pyarrow", "mlflow", "pythia8mc")
     versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
     return {"versions": versions, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
-
-
-def run_chunk(
-    config: MultileptonConfig, tables: Tables, chunk: list[tuple[str, Trial]], store: Store, device: str
-) -> int:
-    """Body of the Ray task: the networks of a few comparisons as one; results go into the ledger.
-
-    A bad data set is recorded as a failure of its own: the others of the chunk are then run one by one.
-    """
-    limit_threads(1)
-    book = Ledger(store)
-    try:
-        results = compare(tables, config, [trial for _, trial in chunk], device)
-    except Exception:
-        if len(chunk) > 1:
-            return sum(run_chunk(config, tables, [one], store, device) for one in chunk)
-        book.record_failure(*chunk[0], traceback.format_exc())
-        return 1
-    for (key, trial), result in zip(chunk, results, strict=True):
-        book.record(key, trial, result)
-    return len(chunk)
-
-
-def run_chunks(
-    config: MultileptonConfig, tables: Tables, missing: dict[str, Trial], book: Ledger,
-    on_chunk: Callable[..., None] | None = None,
-) -> None:  # fmt: skip
-    """Fan the comparisons out in chunks over the cluster. Ray must be running. The ledger decides what is done."""
-    import ray
-
-    items = list(missing.items())
-    chunks = [items[i : i + config.chunk] for i in range(0, len(items), config.chunk)]
-    device, gpu = ("cuda", {"num_gpus": 1}) if config.resources.gpu else ("cpu", {})
-    task = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD", **gpu)(run_chunk)
-    shared = ray.put(config), ray.put(tables)
-    running: dict[Any, list[tuple[str, Trial]]] = {}
-    limit = max(1, int(total_cpus())) * 2
-    try:
-        while chunks or running:
-            while chunks and len(running) < limit:
-                chunk = chunks.pop(0)
-                running[task.remote(*shared, chunk, book.store, device)] = chunk
-            for done in ray.wait(list(running), num_returns=1)[0]:
-                chunk = running.pop(done)
-                try:
-                    ray.get(done)
-                except ray.exceptions.RayError as error:
-                    for key, trial in chunk:
-                        book.record_failure(key, trial, f"its process died {RETRIES + 1} times: {error}", "died")
-                if on_chunk:
-                    on_chunk(len(chunk), chunk[-1][1].label())
-    finally:
-        for reference in running:
-            ray.cancel(reference, force=True)
 
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:

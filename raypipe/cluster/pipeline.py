@@ -24,8 +24,8 @@ from raypipe.cluster.memory import MemoryWatch
 from raypipe.cluster.record import record_run
 from raypipe.cluster.registry import model_examples
 from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.scan import grid_of, plan_scan, run_contrastive, sample_groups
-from raypipe.cluster.train import encoder_key, load_encoder, train_encoder
+from raypipe.cluster.scan import Shelf, flows_first, grid_of, plan_scan, run_contrastive, sample_groups
+from raypipe.cluster.train import encoder_key, load_encoder, side_by_side, train_encoder, train_encoders
 from raypipe.cluster.watch import other_versions
 from raypipe.config import Config
 from raypipe.errors import UserError
@@ -121,6 +121,33 @@ class Run:
             return self.folder / "encoder"
         return self.folder / "encoders" / f"{name.replace(':', '-')}-{member}"
 
+    def _encoder(self, key: str, folder: Path) -> tuple[Any, dict[str, Any]] | None:
+        """The finished encoder of this key: the folder's own, or one that another run has left."""
+        if (found := load_encoder(folder, key)) is not None:
+            return found
+        taken = self.artefacts.take("encoders", key, {name: folder / name for name in EMBEDDING})
+        return load_encoder(folder, key) if taken else None
+
+    def _train_ahead(self, encoders: Sequence[tuple[str, int]]) -> None:
+        """Train those encoders that are missing side by side, where the cluster has room for more than one."""
+        manifest, missing, resources = self.simulate(), [], self.config.resources
+        for name, member in encoders:
+            config, folder = (
+                encoder_config(self.config, name, member, sample_groups()),
+                self.encoder_folder(name, member),
+            )
+            if self._encoder(encoder_key(config, manifest), folder) is None:
+                missing.append((config, folder))
+        if len(missing) < 2:
+            return
+        self.ray()
+        at_once = side_by_side(len(missing), resources.train_workers, gpu=resources.gpu)
+        if at_once > 1:
+            epochs = sum(config.embedding.epochs for config, _ in missing)
+            title = f"train {len(missing)} encoders, {at_once} at once"
+            with self.timed("train_encoder", add=True), progress_bar(title, epochs) as bar:
+                train_encoders(missing, self.events, manifest, at_once, lambda record: bar(1, ""))
+
     def embed(self, name: str = "id", member: int = 0) -> tuple[pa.Table, dict[str, Any]]:
         """Stage 2: one encoder of a representation and its latent table."""
         manifest = self.simulate()
@@ -128,9 +155,7 @@ class Run:
         config = encoder_config(self.config, name, member, sample_groups())
         title = "" if (name, member) == ("id", 0) else f" {name} {member}"
         key, files = encoder_key(config, manifest), {name: folder / name for name in EMBEDDING}
-        found = load_encoder(folder, key)
-        if found is None and self.artefacts.take("encoders", key, files):
-            found = load_encoder(folder, key)
+        found = self._encoder(key, folder)
         if found is None:
             self.ray()
             with (
@@ -155,23 +180,25 @@ class Run:
             done = embedding.load_latents(folder, latents) or done
         return done
 
-    def tables(self, trials: Sequence[Trial]) -> tuple[dict[str, list[Tables]], dict[str, list[str]]]:
-        """The inputs of the trials by representation, one an encoder, and the digests of their latent tables."""
-        groups = sample_groups()
-        tables: dict[str, list[Tables]] = {}
-        digests: dict[str, list[str]] = {}
-        for name in dict.fromkeys(representation(trial, groups) for trial in trials):
-            tables[name], digests[name] = [], []
-            for of, member in self._encoders(name):
-                table, record = self.embed(of, member)
-                source = str(self.encoder_folder(of, member) / "latents.parquet")
-                config = encoder_config(self.config, of, member, groups)
-                latents = split_latents(table, source)
-                if name == "raw":
-                    latents = raw_representation(latents, config.seed)
-                tables[name].append(prepare_tables(latents, config))
-                digests[name].append(record["digest"])
-        return tables, digests
+    def prepare(self, trials: Sequence[Trial]) -> dict[str, list[str]]:
+        """Make what the trials need; the digests of the latent tables of each representation, one an encoder."""
+        names = dict.fromkeys(representation(trial, sample_groups()) for trial in trials)
+        self._train_ahead(list(dict.fromkeys(encoder for name in names for encoder in self._encoders(name))))
+        return {name: [self.embed(of, member)[1]["digest"] for of, member in self._encoders(name)] for name in names}
+
+    def tables(self, name: str) -> Iterator[Tables]:
+        """The inputs of the trials of a representation, one an encoder, each read when it is taken.
+
+        Raises:
+            UserError: `prepare` has not made them.
+        """
+        for of, member in self._encoders(name):
+            folder = self.encoder_folder(of, member)
+            if (found := embedding.load_latents(folder)) is None:
+                raise UserError(f"{folder}: no latent table (run `raypipe embed` first)")
+            config = encoder_config(self.config, of, member, sample_groups())
+            latents = split_latents(found[0], str(folder / "latents.parquet"))
+            yield prepare_tables(raw_representation(latents, config.seed) if name == "raw" else latents, config)
 
     def _encoders(self, name: str) -> list[tuple[str, int]]:
         """The encoders of a representation. The raw features need none; they are in the table that one has written."""
@@ -207,20 +234,25 @@ class Run:
         """The ledger of this run: `resources.storage`, else a folder of the run."""
         return open_ledger(self.config)
 
-    def run_trials(self, trials: dict[str, Trial], tables: dict[str, list[Tables]], name: str = "scan") -> Ledger:
+    def run_trials(self, trials: dict[str, Trial], name: str = "scan") -> Ledger:
         """Stage 3: the trials that the ledger does not hold yet."""
         book = self.ledger()
-        if set(trials) - book.done(trials):
+        missing = trials.keys() - book.done(trials)
+        if missing:
             self.ray()
             with self.timed("scan", add=True):
-                run_with_progress(run_contrastive, (tables, self.config), trials, book, self.config.resources, name)
+                shelf, groups = Shelf(), sample_groups()
+                for of in sorted({representation(trials[key], groups) for key in missing}):
+                    for tables in self.tables(of):
+                        shelf.put(of, tables)
+                order = flows_first(trials) if self.config.flow.share else trials
+                run_with_progress(run_contrastive, (shelf, self.config), order, book, self.config.resources, name)
         return book
 
     def scan(self) -> dict[str, Any]:
         """Stages 1 to 4: the scan and its report; returns the summary."""
-        tables, digests = self.tables(grid_of(self.config))
-        trials = plan_scan(self.config, digests)
-        self.run_trials(trials, tables)
+        trials = plan_scan(self.config, self.prepare(grid_of(self.config)))
+        self.run_trials(trials)
         return self.report(trials)
 
     def report(self, trials: dict[str, Trial] | None = None) -> dict[str, Any]:
@@ -243,14 +275,9 @@ class Run:
             )  # fmt: skip
             write_json(self.folder / "summary.json", summary)
             write_page(self.folder / "report.html", summary, self.config, dataset.read_manifest(self.events), figures)
-        with self.timed("mlflow"):
-            by_key = {row["key"]: row for row in rows if row["status"] == "ok"}
-            models = sorted(by_key, key=lambda k: by_key[k]["signal"] != NO_SIGNAL)  # stable: without signal first
-            with tempfile.TemporaryDirectory(prefix="raypipe-") as scratch:
-                found_flows = (book.flow_file(k, by_key[k], Path(scratch)) for k in models)
-                flow = next((path for path in found_flows if path), None)
-                examples = model_examples(self.config, self.events, latents[0])
-                record_run(self.config, summary, history, figures, rows, flow, examples)
+        with self.timed("mlflow"), one_flow(book, rows) as flow:
+            examples = model_examples(self.config, self.events, latents[0])
+            record_run(self.config, summary, history, figures, rows, flow, examples)
         return summary
 
     def finished(self, trials: dict[str, Trial]) -> tuple[Ledger, list[dict[str, Any]]]:
@@ -285,6 +312,15 @@ class Run:
             rows, working_point=self.config.selection.working_points[0], target=self.config.selection.target,
             stages=self.times(), peak_rss_gib=max(self.peak(), self.memory.peak_gib), provenance=provenance,
         ) | {"other_versions": other_versions(self.ledger(), self.config)}  # fmt: skip
+
+
+@contextlib.contextmanager
+def one_flow(book: Ledger, rows: list[dict[str, Any]]) -> Iterator[Path | None]:
+    """The background model of a finished trial, of one without signal if there is one, as a file for the block."""
+    by_key = {row["key"]: row for row in rows if row["status"] == "ok"}
+    keys = sorted(by_key, key=lambda k: by_key[k]["signal"] != NO_SIGNAL)  # stable: without signal first
+    with tempfile.TemporaryDirectory(prefix="raypipe-") as scratch:
+        yield next((path for key in keys if (path := book.flow_file(key, by_key[key], Path(scratch)))), None)
 
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:

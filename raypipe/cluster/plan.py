@@ -122,7 +122,7 @@ def plan(
         work.trials, work.encoders, work.events, work.trial + first / work.trials, work.seconds, processes, hours,
         cpu_hours, gpu_hours, saved,
         {name: value / gpu_speedup for name, value in saved.items() if faster.get(name) in networks},
-        {"object store": max(1, work.encoders) * work.table_bytes / 2**30,  # every trial may need any of them
+        {"a node's tables": _node_gib(config, work), "all tables": max(1, work.encoders) * work.table_bytes / 2**30,
          "worker": (measured.worker_bytes + WORK_COPIES * work.trial_bytes) / 2**30},
         {"events": 2 * events * measured.event_bytes / 2**30,  # shards and tables
          "latents": work.encoders * work.table_bytes / 2**30, "ledger": work.trials * measured.trial_bytes / 2**30},
@@ -131,6 +131,20 @@ def plan(
          for n in WORKERS},
         measured.measured, assumptions, measured.as_dict(),
     )  # fmt: skip
+
+
+def _node_gib(config: Any, work: Work) -> float:
+    """Latent tables in the object store of a node that runs trials: those of one trial at least.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    tables = max(1, work.encoders_a_trial)
+    gib, there = tables * work.table_bytes / 2**30, config.resources.object_store_gib
+    if gib > there:
+        found = f"the {tables} latent table(s) of a trial take {gib:.3g} GiB of every node's"
+        raise UserError(f"resources.object_store_gib = {there:g}: {found}; give nodes more, or simulate less")
+    return gib
 
 
 def _simulate_seconds(config: Any, measured: Calibration, shards: dict[str, int]) -> float:

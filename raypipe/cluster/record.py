@@ -1,8 +1,10 @@
-"""What of a contrastive scan goes to MLflow: one parent run, a child for every (signal, configuration), the models."""
+"""What of a finished scan goes to MLflow: a parent run, a child for every (signal, configuration), the models."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import pyarrow as pa
 from raypipe.cluster.registry import register_models
 from raypipe.cluster.tracking import Recorder, record
 from raypipe.config import Config
+from raypipe.config.haxad import HaxadConfig
 from raypipe.events.table import write_table
+from raypipe.report.haxad import QUANTITIES
 from raypipe.report.summary import is_main
 
 CURVES = ("z_before", "z_after", "sic", "truth_before", "truth_after", "auc")
@@ -36,41 +40,87 @@ def record_run(
         The MLflow run id of the parent, or None if tracking is off or failed.
     """
 
+    entries = summary["results_all_working_points"]
+    shown = Shown(_result_metrics(summary), group_curves(entries, CURVES), history, figures, rows, flow, examples or {})
+    return _record(config, summary, shown)
+
+
+def record_haxad(
+    config: HaxadConfig, summary: dict[str, Any], history: list[dict[str, float]], figures: dict[str, Path],
+    rows: list[dict[str, Any]], flow: Path | None, examples: dict[str, Any] | None = None,
+) -> str | None:  # fmt: skip
+    """`record_run` for a finished scan of a haxad search: fits, significances, its null and linearity studies."""
+    metrics = {f"seconds.{stage}": seconds for stage, seconds in summary["stage_seconds"].items()}
+    metrics["peak_rss_gib"] = summary["peak_rss_gib"]
+    for study in ("null", "linearity"):
+        for found in filter(None, summary[study]):
+            where = f"wp{found['working_point']:g}"
+            metrics |= {
+                f"{study}.{name}.{where}": value
+                for name, value in found.items()
+                if isinstance(value, float) and name != "working_point"
+            }
+    for entry in summary["results"]:
+        where = f"{entry['method']}.{entry['signal']}.{entry['strength']:g}.wp{entry['working_point']:g}"
+        metrics |= {f"{name}.{where}": entry[name]["mean"] for name in QUANTITIES if entry[name]}
+    curves = group_curves(summary["results"], QUANTITIES)
+    return _record(config, summary, Shown(metrics, curves, history, figures, rows, flow, examples or {}))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What of a finished scan goes to MLflow."""
+
+    metrics: dict[str, float]
+    curves: dict[str, list[tuple[str, float, int]]]
+    """Of the child runs, by ``signal/configuration``."""
+    history: list[dict[str, float]]
+    """Of the encoder, epoch by epoch."""
+    figures: dict[str, Path]
+    rows: list[dict[str, Any]]
+    flow: Path | None
+    examples: dict[str, Any]
+
+
+def _record(config: Any, summary: dict[str, Any], shown: Shown) -> str | None:
     def fill(run: Recorder) -> None:
-        run.metrics((name, value, 0) for name, value in _result_metrics(summary).items())
+        run.metrics((name, value, 0) for name, value in shown.metrics.items())
         run.metrics(
-            (f"encoder.{k}", value, int(epoch["epoch"]))
-            for epoch in history
-            for k, value in epoch.items()
-            if k != "epoch"
+            (f"encoder.{name}", value, int(epoch.get("epoch", number)))
+            for number, epoch in enumerate(shown.history)
+            for name, value in epoch.items()
+            if name != "epoch"
         )
-        for group, curves in group_curves(summary["results_all_working_points"]).items():
+        for group, curves in shown.curves.items():
             signal, configuration = group.split("/")
             run.child(group, {"signal": signal, "configuration": configuration}, curves)
-        run.files(figures.values(), "figures")
+        run.files(shown.figures.values(), "figures")
         run.files([Path(config.output) / "summary.json"])
-        if rows:
+        if shown.rows:
             with tempfile.TemporaryDirectory(prefix="raypipe-") as scratch:
-                write_table(pa.Table.from_pylist(rows), Path(scratch) / "ledger.parquet")
+                write_table(pa.Table.from_pylist(shown.rows), Path(scratch) / "ledger.parquet")
                 run.files([Path(scratch) / "ledger.parquet"])
-        register_models(config, run, flow, examples or {})
+        register_models(config, run, shown.flow, shown.examples)
 
     made_of = {"code": summary["code"], "rows": sorted(summary["keys"])}
     tags = {f"raypipe.{name}": summary[name] for name in ("config_hash", "code")}
     return record(config, f"{config.search}-{summary['config_hash']}", made_of, fill, tags)
 
 
-def group_curves(entries: list[dict[str, Any]]) -> dict[str, list[tuple[str, float, int]]]:
+def group_curves(
+    entries: list[dict[str, Any]], names: Sequence[str] = CURVES
+) -> dict[str, list[tuple[str, float, int]]]:
     """Metrics of the child runs: for every ``signal/configuration`` triples (name, value, step).
 
     A step is the injected S/sqrt(B) in thousandths, since MLflow's are integers; the name holds the working point.
     """
     groups: dict[str, list[tuple[str, float, int]]] = {}
     for entry in entries:
-        way = entry["embedding"] if entry["method"] == "cathode" else f"{entry['embedding']}-{entry['method']}"
+        seen = entry.get("embedding", "id")
+        way = seen if entry["method"] == "cathode" else f"{seen}-{entry['method']}"
         curves = groups.setdefault(f"{entry['signal']}/{way}", [])
         step = round(1000 * entry["strength"])
-        for name in CURVES:
+        for name in names:
             if entry[name]:
                 where = f"{name}.wp{entry['working_point']:g}"
                 curves.append((where, float(entry[name]["mean"]), step))

@@ -20,6 +20,8 @@ from raypipe.events.table import read_table
 
 EXAMPLE = 4
 """Events of an input example."""
+FEATURES = 9
+"""Event features that an autoencoder sees."""
 
 
 def model_examples(config: Config, events: Path, latents: Any) -> dict[str, dict[str, np.ndarray]]:
@@ -27,31 +29,44 @@ def model_examples(config: Config, events: Path, latents: Any) -> dict[str, dict
     name = config.pseudodata.background[0]
     view = View.of(config.embedding)
     table = read_table(events / "search" / f"{name}.parquet", view.columns).slice(0, EXAMPLE)
-    first = latents.slice(0, EXAMPLE)
     return {
         "encoder": {
             "objects": view.objects(table).astype(np.float32),
             "event": view.event(table),
         },
-        "flow": {
-            "latent": tensor_values(first["latent"]).astype(np.float32),
-            "mass": first["m_yy"].to_numpy().astype(np.float64),
-        },
+        "flow": flow_example(latents),
     }
 
 
-def register_models(config: Config, run: Recorder, flow: Path | None, examples: dict[str, Any]) -> None:
-    """Log the run folder's encoder and a background model in ``run`` and register them as ``raypipe-<name>``."""
+def flow_example(latents: Any) -> dict[str, np.ndarray]:
+    """Input of a background model: the first events of a latent table."""
+    first = latents.slice(0, EXAMPLE)
+    return {
+        "latent": tensor_values(first["latent"]).astype(np.float32),
+        "mass": first["m_yy"].to_numpy().astype(np.float64),
+    }
+
+
+def register_models(config: Any, run: Recorder, flow: Path | None, examples: dict[str, Any]) -> None:
+    """Log the run folder's encoder (or autoencoder) and a background model in ``run``, as ``raypipe-<name>``."""
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    latent = config.embedding.encoder.latent
+    autoencoder = (Path(config.output) / "encoder" / "vae.pt").exists()
+    latent = getattr(config.embedding, "encoder", config.embedding).latent
     f32, f64 = np.dtype(np.float32), np.dtype(np.float64)
     served = resources.files("raypipe.cluster.served")
     encoder = Path(config.output) / "encoder"
     models = {}
-    if encoder.exists():
+    if autoencoder:
+        models["autoencoder"] = (
+            str(encoder),
+            ModelSignature(
+                Schema([TensorSpec(f32, (-1, FEATURES), "features")]), Schema([TensorSpec(f32, (-1, latent))])
+            ),
+        )
+    elif encoder.exists():
         models["encoder"] = (
             str(encoder),
             ModelSignature(

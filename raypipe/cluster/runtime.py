@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -209,10 +210,22 @@ def _first_line(error: Exception) -> str:
 
 
 def total_cpus() -> float:
-    """Cores of the running Ray cluster."""
+    """Cores of the running Ray cluster, all nodes together: for work in small pieces. No piece may ask for them all."""
     import ray
 
     return float(ray.cluster_resources().get("CPU", 1))
+
+
+def places(cpus: float, gpus: float = 0.0) -> int:
+    """Workers that the living nodes hold at once if each asks for so many cores and GPUs.
+
+    Ray places a worker on one node, so that what counts is what each node offers, not their sum.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    asked = [(name, amount) for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount]
+    return sum(min(math.floor(node.get(name, 0.0) / amount) for name, amount in asked) for node in nodes)
 
 
 def limit_threads(threads: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from raypipe.cluster.attempt import Context
@@ -12,7 +13,7 @@ from raypipe.config import Config
 from raypipe.files import code_digest
 from raypipe.search.contrastive import Tables, search
 from raypipe.search.embeddings import representation
-from raypipe.search.result import Result, Trial, trial_grid
+from raypipe.search.result import TRAINS_FLOWS, Result, Trial, trial_grid
 from raypipe.simulate.processes import PROCESSES
 
 
@@ -55,8 +56,51 @@ def plan_scan(
     return {t.key(trial_inputs(config, digests[representation(t, groups)])): t for t in trials}
 
 
+def flows_first(trials: Mapping[str, Trial]) -> dict[str, Trial]:
+    """The trials in an order in which those that share their flows (`flow.share`) are far apart.
+
+    The first of every flow set come first: workers that start together train different flows, where neighbours in the
+    grid would wait for one and the same.
+    """
+    groups, seen = sample_groups(), Counter()
+    rank = {}
+    for key, trial in trials.items():
+        flows = representation(trial, groups), trial.method, trial.instance
+        rank[key] = seen[flows]
+        seen[flows] += trial.method in TRAINS_FLOWS
+    return {key: trials[key] for key in sorted(trials, key=rank.__getitem__)}
+
+
+class Shelf(Mapping[str, "list[Tables]"]):
+    """The tables of every representation in Ray's object store, one an encoder.
+
+    What travels are references of some bytes; whoever asks for a representation fetches its tables and no others, and
+    all trials of a node read the same copy.
+    """
+
+    def __init__(self) -> None:
+        self._references: dict[str, list[Any]] = {}
+
+    def put(self, name: str, tables: Tables) -> None:
+        """Add a representation's table of one more encoder. Ray must be running."""
+        import ray
+
+        self._references.setdefault(name, []).append(ray.put(tables))
+
+    def __getitem__(self, name: str) -> list[Tables]:
+        import ray
+
+        return ray.get(self._references[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._references)
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+
 def run_contrastive(inputs: tuple[Mapping[str, Sequence[Tables]], Config], trial: Trial, context: Context) -> Result:
-    """One search of `raypipe.search.contrastive` as the scan engine calls it; tables by representation."""
+    """One search of `raypipe.search.contrastive` as the scan engine calls it; tables by representation (`Shelf`)."""
     tables, config = inputs
     mine = tables[representation(trial, sample_groups())]
     return search(mine, config, trial, threads=context.threads, device=context.device, stage=context.stage)

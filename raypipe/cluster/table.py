@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import datetime
 import math
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from raypipe import __version__
-from raypipe.cluster.ledger import CODE, Ledger
+from raypipe.cluster.ledger import CODE, Ledger, open_ledger
 from raypipe.cluster.read import check_columns, collect
 from raypipe.cluster.tasks import counted, spread
+from raypipe.cluster.tracking import Recorder, record
 from raypipe.config.table import TableConfig
 from raypipe.errors import UserError
 from raypipe.events.readers.base import check_file
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from raypipe.fit.classifier import Mapper
     from raypipe.search.table import EventScores
 
+METRICS = ("z_before", "z_after", "sic", "max_sic", "n_before", "n_after", "expected_after", "expected_after_error")
+"""Numbers of a row that MLflow shows."""
 KEY = "raypipe.key"
 """Metadata of the score table: the ledger key of its search."""
 
@@ -33,8 +37,9 @@ KEY = "raypipe.key"
 def run_table_search(config: TableConfig) -> dict[str, Any]:
     """Search the tables of ``config``; a finished search of the same files, code and configuration is only read.
 
-    Writes into the output folder: ``ledger/`` (rows, arrays, flow), ``scores.parquet`` (event_id, mass, score,
-    background_percentile, label of every event in the signal region) and ``summary.json``, which is returned.
+    Writes into the output folder: ``ledger/`` (rows, arrays, flow; in `resources.storage` if that is set),
+    ``scores.parquet`` (event_id, mass, score, background_percentile, label of every event in the signal region) and
+    ``summary.json``, which is returned.
 
     Raises:
         UserError: unreadable files, missing columns, regions without events.
@@ -42,15 +47,19 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
     folder = check_writable(config.output)
     for name in ("scores.parquet", "summary.json"):
         check_file_writable(folder / name)
-    check_writable(folder / "ledger")
+    book = open_ledger(config)
+    if config.resources.storage:
+        book.store.check_writable()
+    else:
+        check_writable(folder / "ledger")
     digests = {path: file_digest(check_file(path)) for path in [*config.data.paths, *config.background.paths]}
     _refuse_data_as_background(config, digests)
     trial = Trial(DATA, 0.0, 0)
-    values = config.model_dump(mode="json", exclude={"output", "resources"})
+    values = config.model_dump(mode="json", exclude={"output", "resources", "tracking"})
     values["data"].pop("path"), values["background"].pop("path")
     code = code_digest(*CODE)
     key = trial.key({"files": list(digests.values()), "code": code, "config": values})
-    book, scores_path = Ledger(folder / "ledger"), folder / "scores.parquet"
+    scores_path = folder / "scores.parquet"
     if not (book.finished(key) and _scored(scores_path) == key):
         fits = config.classifier.folds * config.classifier.ensemble
         with spread(config.resources) as mapper, progress_bar("search", fits) as bar:
@@ -69,6 +78,7 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     write_json(folder / "summary.json", summary)
+    _to_mlflow(config, summary, book)
     return summary
 
 
@@ -83,6 +93,22 @@ def _refuse_data_as_background(config: TableConfig, digests: dict[str, str]) -> 
                 f"background.path: {path} holds the data ({of_data[digests[path]]}): name another file, another table "
                 "of it (background.key), or keep its labelled background (background.only_label_zero=true)"
             )
+
+
+def _to_mlflow(config: TableConfig, summary: dict[str, Any], book: Ledger) -> None:
+    """Significances, the summary and the background model of a search."""
+
+    def fill(run: Recorder) -> None:
+        for row in summary["rows"]:
+            where = f"wp{row['working_point']:g}"
+            run.metrics((f"{name}.{where}", row[name], 0) for name in METRICS if row.get(name) is not None)
+        run.files([Path(config.output) / "summary.json"])
+        with tempfile.TemporaryDirectory(prefix="raypipe-") as scratch:
+            if flow := book.flow_file(summary["key"], summary["rows"][0], Path(scratch)):
+                run.files([flow])
+
+    made_of = {"code": summary["code"], "rows": [summary["key"]]}
+    record(config, f"table-{summary['config_hash']}", made_of, fill)
 
 
 def _read(config: TableConfig, mapper: Mapper) -> tuple[FeatureTable, FeatureTable | None]:

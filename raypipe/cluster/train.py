@@ -6,7 +6,8 @@ import math
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from raypipe.cluster.address import cluster_address
 from raypipe.cluster.inputs import EventSource, event_source, resident_batches
-from raypipe.cluster.runtime import limit_threads, total_cpus
+from raypipe.cluster.runtime import limit_threads, places
 from raypipe.config import Config, Embedding
 from raypipe.errors import UserError
 from raypipe.files import atomic_path, code_digest, digest, read_json, write_json
@@ -139,12 +141,87 @@ def _train_loop(given: dict[str, Any]) -> None:
             train.report(record, checkpoint=saved)
 
 
+def worker_cpus(workers: int, *, gpu: bool = False, streamed: bool = False) -> float:
+    """Cores, in halves, that each of so many Train workers can have: the most with which all of them find a place.
+
+    A stream needs a core for the tasks that prepare batches: Ray Data's ask for a whole one, and a second thread of the
+    training would lose more time waiting for a core at every barrier than it gains.
+
+    Raises:
+        UserError: this machine has no place for so many; a cluster may grow.
+    """
+    import ray
+
+    if not places(0.5, gpu):  # a cluster that grows on demand shows what its nodes are when the first is there
+        _first_node(gpu)
+    offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [offer.get("CPU", 0.0) for offer in offers if not gpu or offer.get("GPU")]
+    largest = math.floor(2 * max(nodes)) / 2
+    choices = np.arange(largest, 0.0, -0.5)
+    fitting = [c for c in choices if places(c, gpu) >= workers and c * workers <= sum(nodes) - streamed]
+    if fitting:
+        return float(fitting[0])
+    if places(0.5, gpu) >= workers:  # the stream has to share
+        return 0.5
+    if cluster_address() is None:
+        found = f"this machine has places for {places(0.5, gpu)}, of half a core{' and a GPU' if gpu else ''} each"
+        raise UserError(f"resources.train_workers = {workers}: {found}")
+    return largest  # a node for each, as they come up
+
+
+def side_by_side(encoders: int, workers: int, *, gpu: bool = False) -> int:
+    """How many of so many encoders train at the same time: each has ``workers`` nodes, or GPUs, of its own.
+
+    On one machine without several GPUs that is one: two would only share its cores.
+    """
+    import ray
+
+    if not places(0.5, gpu):
+        _first_node(gpu)
+    nodes = sum(node["Resources"].get("CPU", 0.0) >= 0.5 for node in ray.nodes() if node["Alive"])
+    return max(1, min(encoders, (places(0.5, gpu) if gpu else nodes) // workers))
+
+
+def train_encoders(
+    jobs: Sequence[tuple[Config, Path]], events: Path, manifest: dict[str, Any], at_once: int,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> None:  # fmt: skip
+    """`train_encoder` of each (configuration, folder), so many at the same time, each a Ray Train run of its own.
+
+    Raises:
+        UserError: the first that one of them raises; the others are left to resume.
+    """
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        running = [pool.submit(train_encoder, config, events, folder, manifest, on_epoch, at_once)
+                   for config, folder in jobs]  # fmt: skip
+        for one in as_completed(running):
+            one.result()
+    finally:
+        # Not waited for: after an error or an interrupt the end of the Ray session ends them.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _first_node(gpu: bool) -> None:
+    """Wait until a node is up that a worker could use.
+
+    Raises:
+        UserError: there is none, and there never will be.
+    """
+    import ray
+
+    if cluster_address() is None:
+        raise UserError(f"resources.gpu = {str(gpu).lower()}: this machine gives Ray no GPU")
+    ray.get(ray.remote(num_cpus=0.5, num_gpus=int(gpu))(int).remote())
+
+
 def train_encoder(
     config: Config,
     events: Path,
     folder: Path,
     manifest: dict[str, Any],
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    at_once: int = 1,
 ) -> tuple[ContrastiveEncoder, dict[str, Any]]:
     """Train the encoder, or return the one already trained on the same inputs.
 
@@ -154,6 +231,7 @@ def train_encoder(
 
     Args:
         on_epoch: called in this process with each epoch's record, for progress bars and tracking.
+        at_once: encoders that share the cluster and this machine's memory at the same time.
 
     Raises:
         UserError: a batch that the workers cannot share equally, a group with too few events, a failed training.
@@ -171,12 +249,9 @@ def train_encoder(
             f"embedding.batch_size = {config.embedding.batch_size}: must divide by resources.train_workers = {workers}"
         )
     storage = folder / "train"
-    source, inputs = event_source(config, events, storage)
+    source, inputs = event_source(config, events, storage, at_once)
     plans = EncoderPlan.of(inputs, config.embedding, config.seed)
-    # A stream needs a core for the tasks that prepare batches: Ray Data's ask for a whole one, and a second thread of
-    # the training would lose more time waiting for a core at every barrier than it gains.
-    free = total_cpus() - (source.mapped is not None)
-    cpus = max(0.5, math.floor(2 * free / workers) / 2)
+    cpus = worker_cpus(workers * at_once, gpu=config.resources.gpu, streamed=source.mapped is not None)
     threads = max(1, int(cpus))
     progress = storage / f"progress-{key}.json"
     trainer = TorchTrainer(

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import socket
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from raypipe.cluster.alive import ALIVE, Sign, may_live
 from raypipe.cluster.ledger import Ledger, made_by
 from raypipe.errors import UserError
 from raypipe.files import digest
 
-BEAT = 5.0
-"""Seconds between two signs of life of a driver."""
-ALIVE = 6 * BEAT
-"""A driver silent for longer is taken for dead."""
 RECENT = 50
 """Trials over which the rate is averaged."""
 
@@ -154,27 +148,9 @@ def drivers(book: Ledger) -> dict[str, dict[str, Any]]:
         if now - stamp.modified < ALIVE and (data := book.store.read(f"drivers/{name}")):
             with contextlib.suppress(json.JSONDecodeError):
                 driver = json.loads(data)
-                if driver["place"] != _place() or _lives(driver["pid"]):
+                if may_live(driver):
                     found[name.removesuffix(".json")] = driver
     return found
-
-
-def _place() -> str:
-    """Where process ids mean the same as here: this host, and this container of it."""
-    with contextlib.suppress(OSError):
-        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
-    return f"{socket.gethostname()} {os.getpid()}"  # no way to know: nobody else is here
-
-
-def _lives(pid: int) -> bool:
-    """Whether a process of this place is there; a killed driver is known to be dead at once, not after `ALIVE`."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def status(book: Ledger, scan: Mapping[str, Any] | None = None, config: Any = None) -> Status:
@@ -217,36 +193,18 @@ def missing(label: str, failure: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class Heartbeat:
-    """The sign of life of one driver: ``drivers/<id>.json``, renewed every `BEAT` seconds while the block lasts."""
+class Heartbeat(Sign):
+    """The sign of life of one driver: ``drivers/<id>.json``."""
 
     def __init__(self, book: Ledger) -> None:
+        super().__init__(book.store, "drivers")
         self.book, self.running = book, set()
-        self.id = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns():x}"
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
 
-    def _write(self) -> None:
-        value = {"place": _place(), "pid": os.getpid(), "running": sorted(tuple(self.running))}
-        self.book.store.write(f"drivers/{self.id}.json", json.dumps(value).encode())
-
-    def _beat(self) -> None:
-        while not self._stop.wait(BEAT):
-            with contextlib.suppress(UserError):  # a full disk must not end the scan from here; the trials tell it
-                self._write()
+    def value(self) -> dict[str, Any]:
+        """Who this is, and the keys that it is running."""
+        return super().value() | {"running": sorted(tuple(self.running))}
 
     def elsewhere(self, keys: Iterable[str]) -> set[str]:
         """Those of ``keys`` that another living driver is running."""
         others = {key for name, d in drivers(self.book).items() if name != self.id for key in d["running"]}
         return others.intersection(keys)
-
-    def __enter__(self) -> Heartbeat:
-        self._write()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stop.set()
-        self._thread.join()
-        with contextlib.suppress(UserError):
-            self.book.store.delete(f"drivers/{self.id}.json")

@@ -188,8 +188,8 @@ def _multilepton(config: Any, measured: Calibration, configurations: int) -> Wor
     return Work(
         trials=trials, events=events, trained="networks", trainings=trials, seconds=trial_seconds(config, measured),
         pack=config.chunk, scans=configurations,
-        slots=slots_of(config.resources.model_copy(update={"trial_cpus": 1.0})),  # a chunk takes one core
-        gpu_share=float(config.resources.gpu),
+        slots=slots_of(config.resources),
+        gpu_share=config.resources.trial_gpus or float(config.resources.gpu),
         table_bytes=columns * sum(size.events for size in sizes),
         trial_bytes=config.chunk * columns * events * (1 + config.compare.reference_ratio),
         extrapolated=_extrapolated(events, measured, config.networks.epochs, "networks"),

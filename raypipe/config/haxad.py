@@ -22,6 +22,9 @@ from raypipe.config.sections import (
 )  # fmt: skip
 from raypipe.files import digest
 
+EMBEDDING = "id"
+"""What the representation of the one autoencoder is called in trials and rows."""
+
 
 class Vae(Section):
     """Variational autoencoder of the nine event features, trained on simulated background alone."""
@@ -118,8 +121,11 @@ class HaxadConfig(Section):
             for name in names:
                 if name not in known:
                     raise ValueError(f"{key}: sample {name!r} is not in simulate.samples ({', '.join(sorted(known))})")
-        if self.scan.embeddings != ["id"]:
-            raise ValueError("scan.embeddings: a haxad search has one embedding, `id`")
+        for number, grid in enumerate((self.scan, *self.scan.more)):
+            if grid.embeddings not in (None, [EMBEDDING]):
+                where = f"scan.more[{number - 1}].embeddings" if number else "scan.embeddings"
+                given = ", ".join(name for name in grid.embeddings if name != EMBEDDING) or "the same twice"
+                raise ValueError(f"{where}: {given}: a haxad search has one embedding, `{EMBEDDING}`")
         return self
 
     @model_validator(mode="after")

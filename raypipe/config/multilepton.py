@@ -141,7 +141,7 @@ class MultileptonConfig(Section):
     scan: Strengths = Strengths()
     """Injections."""
     chunk: int = Field(3, ge=1)
-    """Data sets whose networks one Ray task trains together; it changes no result. [default]"""
+    """Data sets whose networks one worker trains together; it changes no result. [default]"""
     resources: Resources = Resources()
     """Ray resources; they never change a number."""
     tracking: Tracking = Tracking()
@@ -161,6 +161,8 @@ class MultileptonConfig(Section):
                 for name in names if not own or key == "scan.signals" else []:
                     if name not in known:
                         raise ValueError(f"{key}: {name!r} is not in {where} ({', '.join(sorted(known))})")
+        if self.resources.pack_seconds != Resources().pack_seconds:
+            raise ValueError("resources.pack_seconds: does not apply, `chunk` says how many data sets are packed")
         if len(set(self.features)) < len(self.features):
             raise ValueError("features: a column is named twice")
         return self

@@ -15,11 +15,12 @@ class Resources(Section):
     train_workers: int = Field(1, ge=1)
     """Ray Train workers of the encoder. [default]"""
     gpu: bool = False
-    """One GPU a Train worker. [default]"""
+    """One GPU a Train worker, and one a chunk of a multilepton search without `trial_gpus`. [default]"""
     trial_cpus: float = Field(1.0, gt=0)
     """Cores of one search trial, also its number of BLAS, OMP and XGBoost threads. [default]"""
     object_store_gib: float = Field(0.5, gt=0)
-    """Object store of an embedded local Ray. [default]"""
+    """Object store of an embedded local Ray; with a cluster, what the plan of a scan takes for that of a node.
+    [default]"""
     resident_gib: float | None = Field(None, ge=0)
     """Memory that the encoder's training events may take before they are streamed from files; a quarter of the machine
     when not given. Batches are the same either way. [default]"""
@@ -29,7 +30,8 @@ class Resources(Section):
     """Seconds after which a trial counts as hanging: its process is ended, its stack kept, and it is tried again.
     [default: none]"""
     pack_seconds: float = Field(60.0, ge=0)
-    """Short trials are packed into tasks of about this length, seconds. [default]"""
+    """Short trials are packed into tasks of about this length, seconds; a multilepton search has `chunk` instead.
+    [default]"""
     max_failures: int = Field(2, ge=0)
     """Restarts of an encoder training or a trial whose process dies, hangs or cannot read. [default]"""
     storage: str | None = None

@@ -11,7 +11,7 @@ from raypipe.config.classify import WEAK_SIGNAL
 from raypipe.config.closure import Closure
 from raypipe.config.grid import WorkingPoints
 from raypipe.config.read import Column, Columns, Source
-from raypipe.config.resources import Resources
+from raypipe.config.resources import Resources, Tracking
 from raypipe.config.sections import Classifier, Flow, MassFit, MassWindow
 from raypipe.files import digest
 
@@ -95,6 +95,8 @@ class TableConfig(Section):
     """Working points."""
     resources: Resources = Resources()
     """Ray resources; they never change a number."""
+    tracking: Tracking = Tracking()
+    """MLflow."""
 
     @model_validator(mode="after")
     def _mass_is_no_feature(self) -> TableConfig:
@@ -102,6 +104,8 @@ class TableConfig(Section):
         for name, value in (("mass", columns.mass), ("label", columns.label), ("weight", columns.weight)):
             if value is not None and value in columns.features:
                 raise ValueError(f"data.columns.features holds the {name} column {value!r}")
+        if self.resources.artefacts is not None:
+            raise ValueError("resources.artefacts: does not apply, a search on a table makes nothing that others share")
         return self
 
     @model_validator(mode="after")
@@ -111,4 +115,4 @@ class TableConfig(Section):
 
     def physics_hash(self) -> str:
         """Hash of everything that can change a number, but for the contents of the files."""
-        return digest(self.model_dump(mode="json", exclude={"output", "resources"}))
+        return digest(self.model_dump(mode="json", exclude={"output", "resources", "tracking"}))

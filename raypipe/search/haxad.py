@@ -9,6 +9,7 @@ signal peak of the same shape.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,7 +22,7 @@ from raypipe.events.masses import Masses
 from raypipe.events.pseudodata import expected_background, expected_overlap
 from raypipe.fit.classifier import FoldScores
 from raypipe.search.contrastive import CONTINUUM, Tables, draw_case
-from raypipe.search.evaluate import evaluate
+from raypipe.search.evaluate import evaluate, mean_and_spread
 from raypipe.search.histograms import closure, figure_arrays
 from raypipe.search.methods import METHODS, Case, Means
 from raypipe.search.result import NO_SIGNAL, Result, Stage, Trial
@@ -35,6 +36,10 @@ from raypipe.stats.significance import asimov_significance
 
 FITTED = ("s", "s_err", "q0", "z", "z_signed", "p0", "upper_limit", "chi2", "ndf", "status", "valid")
 """Numbers of the bump-hunt fit that a row keeps, each as ``fit_<name>_before`` and ``fit_<name>_after``."""
+FITTED_SPREADS = ("fit_s_after", "fit_z_after")
+"""Of them, those whose spread over ensembles is kept."""
+NUMBERS = (int, float, np.int64, np.float64)
+"""Types of which a mean is taken."""
 
 WITHHELD = ("fit_q0_after", "fit_z_after", "fit_z_signed_after", "fit_p0_after")
 """What is not said of a fit after a cut that a template made which does not close."""
@@ -46,10 +51,10 @@ def search(
 ) -> Result:  # fmt: skip
     """Run the whole search once; deterministic in (tables, config, trial).
 
-    A row is that of `raypipe.search.evaluate.evaluate` with the fits of the mass spectrum before and after the cut:
-    ``fit_s_after`` events of signal, ``fit_z_after = sqrt(q0)`` and so on, ``higgs_before, higgs_after`` the Higgs
-    events that the simulation predicts, ``family`` the continuum, ``asimov_before, asimov_after`` the expected
-    significance from the truth.
+    A row, a mean over the ensembles of classifiers, is that of `raypipe.search.evaluate.evaluate` with the fits of the
+    mass spectrum before and after the cut: ``fit_s_after`` events of signal, ``fit_z_after = sqrt(q0)`` and so on,
+    ``higgs_before, higgs_after`` the Higgs events that the simulation predicts, ``family`` the continuum,
+    ``asimov_before, asimov_after`` the expected significance from the truth.
     """
     started = time.perf_counter()
     case = draw_case(tables, config, trial)
@@ -67,25 +72,17 @@ def search(
     now = time.perf_counter()
     family = choose_family(tables, config)
     peak = higgs_shape(case)
-    rows = []
-    for point in config.selection.working_points:
-        row = evaluate(case, judged.scores[0], judged.template, point, config)
-        row |= {"family": family, "peak_mass": peak.mass, "peak_width": peak.width}
-        # Only the template of the search itself scores the simulated Higgs, which the fit after a cut needs.
-        fits = [("before", None)] + [("after", point)] * bool(judged.template.is_higgs.any())
-        for when, cut in fits:
-            row |= _hunt(case, judged.scores[0], judged.template, cut, when, family, peak, config)
-        if row["verdict"]:
-            row |= dict.fromkeys(WITHHELD, float("nan"))
-        for when in ("before", "after"):
-            s, b = row[f"s_{when}"], row[f"b_{when}"]
-            row[f"asimov_{when}"] = asimov_significance(s, b) if b else float("nan")
-        rows.append(row)
+    same = {"family": family, "peak_mass": peak.mass, "peak_width": peak.width}
+    same |= _hunt(case, judged.scores[0], judged.template, None, "before", family, peak, config)
+    rows = [
+        mean_row([_row(case, scores, judged.template, point, same, peak, config) for scores in judged.scores])
+        for point in config.selection.working_points
+    ]
     clock["seconds_fits"] = time.perf_counter() - now
     background = {name: tables.search[name] for name in config.pseudodata.background}
     luminosity = config.pseudodata.luminosity
     common: dict[str, Any] = {
-        **asdict(trial), "luminosity": luminosity, "seed": config.seed,
+        **asdict(trial), "ensembles": len(judged.scores), "luminosity": luminosity, "seed": config.seed,
         "b_expected_sr": expected_background(background, luminosity, config.window),
         "closure_auc": auc, "closure_auc_error": auc_error, "massfit_chi2": case.fit.chi2, "massfit_ndf": case.fit.ndf,
         "instance_overlap": expected_overlap(background, luminosity),
@@ -93,6 +90,43 @@ def search(
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
     return Result([common | row for row in rows], arrays, judged.flow_state)
+
+
+def _row(
+    case: Case, scores: FoldScores, template: Template, point: float, same: Mapping[str, Any], peak: CrystalBall,
+    config: HaxadConfig,
+) -> dict[str, Any]:  # fmt: skip
+    """One cut by one ensemble of classifiers; ``same``: what no cut changes."""
+    row = evaluate(case, scores, template, point, config) | same
+    # Only the template of the search itself scores the simulated Higgs, which the fit needs.
+    if template.is_higgs.any():
+        row |= _hunt(case, scores, template, point, "after", row["family"], peak, config)
+    if row["verdict"]:
+        row |= dict.fromkeys(WITHHELD, float("nan"))
+    for when in ("before", "after"):
+        s, b = row[f"s_{when}"], row[f"b_{when}"]
+        row[f"asimov_{when}"] = asimov_significance(s, b) if b else float("nan")
+    return row
+
+
+def mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One row from those of several ensembles: means, with the spread over ensembles of what is quoted.
+
+    A fit is valid if all are; of words the first that tells of a fault stands.
+    """
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    numbers = {name for name, values in columns.items() if all(type(v) in NUMBERS for v in values)}
+    told = {name: _word(values) for name, values in columns.items() if name not in numbers}
+    means = mean_and_spread([{name: row[name] for name in row if name in numbers} for row in rows])
+    fitted = [name for name in FITTED_SPREADS if name in numbers]
+    spread = {f"{n}_spread": float(np.std(columns[n], ddof=1)) if len(rows) > 1 else 0.0 for n in fitted}
+    return {name: means[name] if name in numbers else told[name] for name in columns} | means | spread
+
+
+def _word(values: Sequence[Any]) -> Any:
+    if all(isinstance(value, bool | np.bool_) for value in values):
+        return all(values)
+    return next((value for value in values if value not in ("converged", "")), values[0])
 
 
 def choose_family(tables: Tables, config: HaxadConfig) -> str:

@@ -174,3 +174,11 @@ def test_doctor_tells_of_passwords_without_showing_them(ray_local, tmp_path):
     assert checks["passwords"]["found"].startswith("resources.storage, tracking.uri hold")
     assert checks["mlflow"]["status"] == checks["storage"]["status"] == "wrong"
     assert "http://***@127.0.0.1:9/" in checks["mlflow"]["found"]
+
+
+def test_a_haxad_search_has_one_embedding(tmp_path):
+    """Told before anything is simulated or trained."""
+    given = ["search", "--config", str(ROOT / "configs/haxad/laptop.yaml"), "--output", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, [*given, "--signal", "wn_150", "--strength", "2", "--embedding", "raw"])
+    assert "embedding 'raw': a haxad search has one embedding, 'id'" in one_line(result)
+    assert not (tmp_path / "run" / "events").exists()

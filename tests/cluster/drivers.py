@@ -17,7 +17,7 @@ from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.scan import plan_scan, run_contrastive
 from raypipe.cluster.watch import status
 from raypipe.config import Config, Resources, load_config
-from raypipe.search.contrastive import prepare_tables
+from raypipe.search.contrastive import Tables, prepare_tables
 from tests.cluster.trials import probes, run_probe
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, events
@@ -37,11 +37,16 @@ def small_config() -> Config:
 def small_search() -> tuple[Function, Any, dict[str, Any]]:
     """Function, inputs and trials of the `search` kind."""
     config = small_config()
+    tables = small_tables(config)
+    return run_contrastive, ({"id": [tables]}, config), plan_scan(config, {"id": ["made up for the tests"]})
+
+
+def small_tables(config: Config) -> Tables:
+    """Made-up events for `small_config`."""
     higgs = [events(1000, 20.0, f, 1.5, True, f) for f in (200_000, 300_000)]
     search = {"yy": events(6000, 360.0, 0, 0.0, False, 1), "ggf": higgs[0],
               "wn_150": events(1500, 1.0, 100_000, 3.0, True, 2)}  # fmt: skip
-    tables = prepare_tables({"search": search, "embedding": {"ggf": higgs[1]}}, config)
-    return run_contrastive, ({"id": [tables]}, config), plan_scan(config, {"id": ["made up for the tests"]})
+    return prepare_tables({"search": search, "embedding": {"ggf": higgs[1]}}, config)
 
 
 def work(kind: str, count: int) -> tuple[Function, Any, dict[str, Any]]:

@@ -49,12 +49,17 @@ class Nodes:
         )
         try:
             for _ in range(workers):
-                self.workers.append(self.cluster.add_node(num_cpus=1, wait=False))
+                self.add(num_cpus=1)
             self.environment["RAY_ADDRESS"] = self.cluster.address
             self.cluster.wait_for_nodes(120)
         except BaseException:
             self.close()
             raise
+
+    def add(self, wait: bool = False, **resources: float) -> Any:
+        """One more node; its cores and GPUs are what is declared here, whatever the machine has."""
+        self.workers.append(self.cluster.add_node(wait=wait, **resources))
+        return self.workers[-1]
 
     def start(self, module: str, *arguments: Any, log: Path | None = None) -> subprocess.Popen:
         """A driver: ``python -m module arguments`` that joins this cluster.

@@ -236,7 +236,10 @@ def test_the_search_refuses_repeated_events_and_data_as_background(ray_local, tm
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["rows"][0]["repeated"] == 100
 
 
-def test_search_on_a_table(ray_local, tmp_path):
+def test_search_on_a_table(ray_local, tmp_path, monkeypatch):
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     np.save(tmp_path / "toy.npy", toy_table(8000, 80, 8))
     arguments = ["search", "--config", ROOT / "configs/lhco/laptop.yaml", "--output", tmp_path / "run", "--json"]
     overrides = [*OVERRIDES, f"data.path={tmp_path / 'toy.npy'}", "flow.epochs=3", "resources.cpus=2"]
@@ -249,10 +252,21 @@ def test_search_on_a_table(ray_local, tmp_path):
     assert scores.column_names == ["event_id", "mass", "score", "background_percentile", "label"]
     assert scores.num_rows == row["n_before"]
     assert (scores["background_percentile"].to_numpy() <= 0.02).sum() == row["n_after"]
+    found = json.loads((tmp_path / "run" / "tracking.json").read_text())
+    recorded = MlflowClient(found["uri"]).get_run(found["run_id"]).data
+    assert recorded.metrics["z_after.wp0.02"] == pytest.approx(row["z_after"])
+    assert recorded.params["flow.epochs"] == "3"
+    assert len(list((tmp_path / "run" / "mlartifacts").rglob("flow.pt"))) == 1
     stamp = (tmp_path / "run" / "scores.parquet").stat().st_mtime_ns
     again = invoke(*arguments, *overrides)
     assert again.exit_code == 0
     assert (tmp_path / "run" / "scores.parquet").stat().st_mtime_ns == stamp
+    elsewhere = [*overrides, f"resources.storage=file://{tmp_path}/store", "tracking.enabled=false"]
+    assert invoke(*arguments, *elsewhere, "--output", tmp_path / "second").exit_code == 0
+    assert len(list((tmp_path / "store" / "rows").iterdir())) == 1
+    assert not (tmp_path / "second" / "ledger").exists()
+    refused = invoke(*arguments, *overrides, "resources.artefacts=/shared")
+    assert "resources.artefacts: does not apply" in refused.output
     refused = invoke(*arguments, *overrides, "data.path=/nowhere.h5")
     assert refused.exit_code == 2
     assert "/nowhere.h5: no such file" in refused.output

@@ -18,7 +18,7 @@ from raypipe.cluster.live import Meter, run_with_progress
 from raypipe.cluster.watch import Heartbeat, Price, drivers, status
 from raypipe.config import Resources
 from raypipe.errors import UserError
-from tests.cluster.trials import Probe, probes, run_probe
+from tests.cluster.trials import Probe, probes, run_probe, run_probes
 from tests.conftest import ROOT
 
 TABLE = np.arange(1000.0)
@@ -86,6 +86,30 @@ def test_short_trials_are_packed_and_a_bad_one_does_not_take_its_pack_along(ray_
 
 
 @pytest.mark.ray
+def test_of_trials_made_as_one_the_bad_ones_alone_fail(ray_local, tmp_path):
+    """Exceptions, hangs and deaths in one batch of eight; its twin of eight good ones is made once, as one."""
+    good = probes(8)
+    acts = ["work", "raise", "hang", "die", "work", "work", "work", "work"]
+    bad = {p.key(): p for p in (Probe(100 + i, act) for i, act in enumerate(acts))}
+    trials, book, ended = good | bad, Ledger(tmp_path / "ledger"), []
+    resources = Resources(cpus=2, max_failures=0, trial_timeout=1.0)
+    run_scan(run_probes, {"scratch": str(tmp_path), "table": TABLE}, trials, book, resources,
+             lambda key, trial, how: ended.append((trial.act, how)), together=8)  # fmt: skip
+    failed = {trials[key].act: row["kind"] for key, row in book.failures(trials).items()}
+    assert failed == {"raise": "raised", "hang": "timeout", "die": "died"}
+    assert len(book.done(trials)) == len(trials) - 3 == ended.count(("work", "ok"))
+    assert {len((tmp_path / f"ran-{i}").read_text().split()) for i in range(8)} == {1}
+    sizes = (tmp_path / "together").read_text().split()
+    assert sizes.count("8") == 2
+    assert set(sizes) == {"8", "1"}
+    # One as good as the other: the same numbers, and the seconds of a batch shared out.
+    rows = {row["key"]: row for row in book.rows(good)}
+    assert all(row["seconds"] > 0 and row["seconds_cpu"] >= 0 for row in rows.values())
+    run_scan(run_probe, {"table": TABLE}, good, Ledger(tmp_path / "single"), resources)
+    assert physics(Ledger(tmp_path / "single"), good) == physics(book, good)
+
+
+@pytest.mark.ray
 def test_storage_that_is_not_a_path_and_two_ledgers_with_the_same_bits(ray_local, tmp_path):
     from pyarrow import fs
 
@@ -106,7 +130,7 @@ def test_what_another_living_driver_runs_is_left_to_it(tmp_path):
     book, keys = Ledger(tmp_path), list(probes(3))
     with Heartbeat(book) as mine, Heartbeat(book) as other:
         other.running.add(keys[1])
-        other._write()
+        other.write()
         assert mine.elsewhere(keys) == {keys[1]}
         assert other.elsewhere(keys) == set()
     assert not list((tmp_path / "drivers").iterdir())
@@ -115,7 +139,7 @@ def test_what_another_living_driver_runs_is_left_to_it(tmp_path):
 def test_a_killed_driver_is_known_to_be_dead_at_once(tmp_path):
     book, gone = Ledger(tmp_path), subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     heart = Heartbeat(book)
-    heart._write()
+    heart.write()
     (path,) = (tmp_path / "drivers").iterdir()
     value = json.loads(path.read_text())
     path.write_text(json.dumps(value | {"pid": gone.pid}))

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from raypipe.cli import main
 from raypipe.cluster.multilepton import MultileptonRun
+from raypipe.cluster.watch import status
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.events.table import write_table
@@ -112,6 +113,24 @@ def test_a_failed_comparison_is_recorded_and_told(tables, ray_local):
     run = CliRunner().invoke(main, ["search", "--config", str(tables), "networks.batch_size=100000"])
     assert run.exit_code == 2
     assert "fewer than one batch (networks.batch_size = 100000)" in run.output
+
+
+def test_a_comparison_that_hangs_is_ended_and_told(tables, ray_local):
+    """`trial_timeout` and `max_failures` hold here, too: a hundred thousand epochs end after the given seconds."""
+    given = ["networks.epochs=100000", "resources.trial_timeout=1", "resources.max_failures=0", "bootstrap.count=20"]
+    run = MultileptonRun(load_config(tables, [*given, "scan.signals=[]", "scan.calibration=0"]))
+    with run:
+        pools, _, key = run.inputs()
+        trials = dict(list(run.trials(key).items())[:2])
+        book = run.run(trials, pools)
+    assert {row["kind"] for row in book.failures(trials).values()} == {"timeout"}
+    assert len(book.failures(trials)) == 2
+    assert status(book).failed == 2
+
+
+def test_what_has_no_effect_is_refused(tables):
+    with pytest.raises(UserError, match=r"resources\.pack_seconds: does not apply, `chunk` says how many"):
+        load_config(tables, ["resources.pack_seconds=10"])
 
 
 def test_nothing_to_simulate(tables):

@@ -109,7 +109,22 @@ def test_every_trial_would_need_all_its_encoders():
     assert five.hours["encoder"] == pytest.approx(5 * one.hours["encoder"])
     reuse = "one encoder a configuration"
     assert five.saved[reuse] == pytest.approx(5 * one.saved[reuse])
-    assert five.memory_gib["object store"] == pytest.approx(5 * one.memory_gib["object store"])
+    for name in ("a node's tables", "all tables"):
+        assert five.memory_gib[name] == pytest.approx(5 * one.memory_gib[name])
+
+
+def test_a_node_holds_what_its_trials_need_and_not_everything():
+    given = config("flow.epochs=10", "embedding.encoders=2", "scan.embeddings=[id, ip]")
+    found = plan(given, MADE_UP)  # `id`, and one encoder for each of two signals held out
+    assert found.memory_gib["all tables"] == pytest.approx(3 * found.memory_gib["a node's tables"])
+
+
+def test_tables_that_no_node_can_hold_are_refused():
+    given = config("flow.epochs=10", "embedding.encoders=5")
+    needed = plan(given, MADE_UP).memory_gib["a node's tables"]
+    tight = config("flow.epochs=10", "embedding.encoders=5", f"resources.object_store_gib={needed / 2}")
+    with pytest.raises(UserError, match=r"resources\.object_store_gib = .*: the 5 latent table\(s\) of a trial take"):
+        plan(tight, MADE_UP)
 
 
 def test_haxad_by_hand():
@@ -278,9 +293,8 @@ def test_the_estimate_holds_for_a_real_scan(ray_local, tmp_path):
     given = load_config(CONFIG, [*SMALL, f"output={tmp_path}"])
     estimate = plan(given, calibrate(given))
     with Run(given) as run:
-        tables, digests = run.tables(grid_of(given))
-        trials = plan_scan(given, digests)
-        book = run.run_trials(trials, tables)
+        trials = plan_scan(given, run.prepare(grid_of(given)))
+        book = run.run_trials(trials)
     rows = {row["key"]: row for row in book.rows(trials)}
     assert len(rows) == estimate.trials == 4
     spent = statistics.mean(row["seconds_cpu"] for row in rows.values())

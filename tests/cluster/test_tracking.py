@@ -18,12 +18,15 @@ from click.testing import CliRunner
 
 from raypipe.cli.base import Commands
 from raypipe.cluster.ledger import Ledger
-from raypipe.cluster.record import group_curves, record_run
+from raypipe.cluster.record import group_curves, record_haxad, record_run
 from raypipe.cluster.storage import Store
 from raypipe.cluster.tracking import record, sqlite_path
 from raypipe.config import load_config
 from raypipe.errors import UserError
+from raypipe.files import write_json
 from raypipe.fit.flows import fit_flows
+from raypipe.models.vae import FeatureVae
+from raypipe.report import haxad as pages
 from raypipe.report.summary import build_summary
 from raypipe.search.result import Trial
 from tests.cluster.head import free_ports
@@ -195,6 +198,69 @@ def server(tmp_path_factory):
         os.killpg(process.pid, 9)
         process.wait(20)
         log.close()
+
+
+def haxad_scan(folder) -> tuple:
+    """Configuration and rows of a made-up scan: two strengths, two instances, one method; z is twice the strength."""
+    config = load_config(ROOT / "configs/haxad/laptop.yaml", [f"output={folder}"])
+    point = config.selection.working_points[0]
+    names = ("fit_z_before", "fit_s_before", "asimov_before", "asimov_after", "sic", "s_before", "higgs_after",
+             "z_after", "sculpting_p")  # fmt: skip
+    rows = [
+        {"status": "ok", "key": f"{x}{i}", "signal": "wn_150", "strength": x, "instance": i, "method": "cathode",
+         "working_point": point, "family": "exp", "fit_valid_after": True, "fit_z_after": 2 * x, "s_after": 10 * x,
+         "fit_s_after": 10 * x + i, "fit_s_err_after": 5.0, **dict.fromkeys(names, 1.0)}
+        for x in (1.0, 3.0) for i in (0, 1)
+    ]  # fmt: skip
+    summary = pages.summarise(rows, config)
+    summary |= {"config_hash": "c", "code": "d", "keys": [row["key"] for row in rows], "peak_rss_gib": 1.0,
+                "stage_seconds": {"scan": 2.0}}  # fmt: skip
+    (folder / "summary.json").write_text("{}")
+    return config, rows, summary
+
+
+def test_a_haxad_scan_is_recorded_with_its_significances(tmp_path, monkeypatch):
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    config, rows, summary = haxad_scan(tmp_path)
+    run_id = record_haxad(config, summary, [{"error": 3.0}, {"error": 2.0}], {}, rows, None)
+    assert run_id is not None
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    parent = client.get_run(run_id)
+    where = f"wp{config.selection.working_points[0]:g}"
+    assert parent.data.metrics[f"fit_z_after.cathode.wn_150.3.{where}"] == 6.0
+    assert parent.data.metrics[f"linearity.slope.{where}"] == pytest.approx(1.0)
+    assert [m.value for m in client.get_metric_history(run_id, "encoder.error")] == [3.0, 2.0]
+    (child,) = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    assert child.info.run_name == "wn_150/id"
+    curve = client.get_metric_history(child.info.run_id, f"fit_z_after.{where}")
+    assert sorted((m.step, m.value) for m in curve) == [(1000, 2.0), (3000, 6.0)]
+
+
+@pytest.mark.slow
+def test_the_autoencoder_of_a_haxad_scan_is_a_model_that_loads(tmp_path, monkeypatch):
+    import mlflow
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    config, rows, summary = haxad_scan(tmp_path)
+    given = config.embedding
+    torch.manual_seed(1)
+    vae = FeatureVae(9, given.latent, list(given.hidden)).eval()
+    (tmp_path / "encoder").mkdir()
+    torch.save(vae.state_dict(), tmp_path / "encoder" / "vae.pt")
+    write_json(tmp_path / "encoder" / "encoder.json", {"embedding": given.model_dump(mode="json")})
+    features = np.random.default_rng(1).standard_normal((4, 9)).astype("f4")
+    assert record_haxad(config, summary, [], {}, rows, None, {"autoencoder": {"features": features}})
+    previous = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    try:
+        served = mlflow.pyfunc.load_model("models:/raypipe-autoencoder/1")
+        with torch.no_grad():
+            latent = vae.encode(torch.as_tensor(features))[0].numpy()
+        np.testing.assert_allclose(served.predict({"features": features}), latent, rtol=1e-6)
+    finally:
+        mlflow.set_tracking_uri(previous)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from raypipe.config.haxad import HaxadConfig
 from raypipe.report import haxad as pages
 from raypipe.search.contrastive import Tables, prepare_tables
-from raypipe.search.haxad import choose_family, search
+from raypipe.search.haxad import choose_family, mean_row, search
 from raypipe.search.result import NO_SIGNAL, Trial
 from tests.search.test_contrastive import events
 
@@ -65,6 +65,40 @@ def test_an_injected_signal_is_fitted_above_the_higgs(tables, config):
     assert abs(row["fit_s_after"] - row["s_after"]) < 3 * row["fit_s_err_after"]
     assert row["fit_z_after"] > max(4, row["fit_z_before"])
     assert row["asimov_after"] > row["asimov_before"]
+
+
+def test_rows_are_means_over_all_ensembles(tables, config):
+    """Every ensemble judges; what each finds alone is known from the classifiers' own seeds."""
+    trial, rows = Trial("wn_150", 2.0, 0), {}
+    cheap = config.model_copy(update={"flow": config.flow.model_copy(update={"epochs": 2})})
+    for count in (1, 3):
+        classifier = config.classifier.model_copy(update={"ensembles": count, "members": 4, "rounds": 10})
+        rows[count] = search(tables, cheap.model_copy(update={"classifier": classifier}), trial).rows[0]
+    assert (rows[1]["ensembles"], rows[3]["ensembles"]) == (1, 3)
+    assert rows[1]["fit_z_after_spread"] == rows[1]["fit_s_after_spread"] == 0
+    assert rows[3]["fit_z_after"] != rows[1]["fit_z_after"]
+    # The mean of three is within the spread of three of the first of them: at most 2 s / sqrt(3) away.
+    for name in ("fit_z_after", "fit_s_after", "sic"):
+        assert rows[3][f"{name}_spread"] > 0
+        assert abs(rows[3][name] - rows[1][name]) <= 2 / 3**0.5 * rows[3][f"{name}_spread"] * (1 + 1e-9)
+    assert rows[3]["fit_s_before"] == pytest.approx(rows[1]["fit_s_before"], rel=1e-12)  # no classifier enters
+
+
+def test_the_mean_of_ensembles():
+    made = [
+        {"n_after": 3, "fit_s_after": 2.0, "fit_z_after": 1.0, "fit_valid_after": True, "fit_status_after": "converged",
+         "sic": 1.0, "z_after": 1.0, "signal_efficiency": 0.5, "family": "exp"},
+        {"n_after": 5, "fit_s_after": 6.0, "fit_z_after": 2.0, "fit_valid_after": False, "fit_status_after": "at limit",
+         "sic": 2.0, "z_after": 3.0, "signal_efficiency": 0.7, "family": "exp"},
+    ]  # fmt: skip
+    row = mean_row(made)
+    assert (row["n_after"], row["fit_s_after"], row["fit_z_after"]) == (4, 4, 1.5)
+    assert (row["fit_valid_after"], row["fit_status_after"], row["family"]) == (False, "at limit", "exp")
+    assert row["fit_s_after_spread"] == pytest.approx(8**0.5)
+    assert row["sic_spread"] == pytest.approx(0.5**0.5)
+    assert mean_row(made[:1]) == made[0] | dict.fromkeys(
+        ("fit_s_after_spread", "fit_z_after_spread", "sic_spread", "z_after_spread", "signal_efficiency_spread"), 0.0
+    )
 
 
 def test_without_a_signal_the_yield_is_compatible_with_none(tables, config):

@@ -1,0 +1,134 @@
+"""Who is alive and whose turn it is, told by files alone: no server, no lock that a killed process would keep."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from typing import Any
+
+from raypipe.cluster.storage import Stamp, Store
+from raypipe.errors import UserError
+
+BEAT = 5.0
+"""Seconds between two signs of life."""
+ALIVE = 6 * BEAT
+"""A process silent for longer is taken for dead."""
+SETTLE_LOCAL, SETTLE = 0.05, 2.0
+"""Seconds after which claims written at the same time are seen by all: the resolution of times, and listings."""
+
+
+def place() -> str:
+    """Where process ids mean the same as here: this host, and this container of it."""
+    with contextlib.suppress(OSError):
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    return f"{socket.gethostname()} {os.getpid()}"  # no way to know: nobody else is here
+
+
+def may_live(process: dict[str, Any]) -> bool:
+    """Whether the process of a sign could be there: one of this place that was killed is known to be dead at once."""
+    if process["place"] != place():
+        return True
+    try:
+        os.kill(process["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class Sign:
+    """The sign of life of this process: a file, written anew every `BEAT` seconds while the block lasts."""
+
+    def __init__(self, store: Store, folder: str) -> None:
+        self.store, self.folder = store, folder
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns():x}"
+        self.name = f"{folder}/{self.id}.json"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def value(self) -> dict[str, Any]:
+        """What the file says."""
+        return {"place": place(), "pid": os.getpid()}
+
+    def write(self) -> None:
+        """Write the file now."""
+        self.store.write(self.name, json.dumps(self.value()).encode())
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT):
+            with contextlib.suppress(UserError):  # a full disk must not end the work from here; its results tell it
+                self.write()
+
+    def __enter__(self) -> Any:
+        self.write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stop.set()
+        self._thread.join()
+        with contextlib.suppress(UserError):
+            self.store.delete(self.name)
+
+
+class Claim(Sign):
+    """A place in the queue of those who would make the same thing; the first who is alive makes it.
+
+    Beside the thing lie ``<key>.<id>.queued``, which has the time of arrival, and ``<key>.<id>.json``, which has that
+    of the last sign of life. Both times are the storage's own, and are compared with each other only: the clocks of
+    machines may be minutes apart.
+
+    Args:
+        folder: of the thing, in ``store``; key: its name there.
+    """
+
+    def __init__(self, store: Store, folder: str, key: str) -> None:
+        super().__init__(store, folder)
+        self.key, self.id = key, f"{key}.{self.id}"
+        self.name = f"{folder}/{self.id}.json"
+
+    def __enter__(self) -> Claim:
+        super().__enter__()
+        self._queue()
+        time.sleep(SETTLE if self.store.local is None else SETTLE_LOCAL)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        with contextlib.suppress(UserError):
+            self.store.delete(f"{self.folder}/{self.id}.queued")
+
+    def _queue(self) -> None:
+        self.store.write(f"{self.folder}/{self.id}.queued", b"")
+
+    def is_first(self) -> bool:
+        """Whether nobody alive came before; those who died on the way are removed."""
+        entries = self.store.listing(self.folder).items()
+        there = {name: stamp for name, stamp in entries if name.startswith(f"{self.key}.")}
+        if f"{self.id}.queued" not in there:  # swept away by one who took this process for dead
+            self._queue()
+            return False
+        queue = sorted((s.modified, n.removesuffix(".queued")) for n, s in there.items() if n.endswith(".queued"))
+        for _, one in queue:
+            if one == self.id:
+                return True
+            if self._lives(one, there):
+                return False
+            for kind in ("json", "queued"):
+                self.store.delete(f"{self.folder}/{one}.{kind}")
+        return False
+
+    def _lives(self, one: str, there: dict[str, Stamp]) -> bool:
+        now, last = (there.get(f"{name}.json") for name in (self.id, one))
+        if now is None:
+            return True  # no sign of one's own to compare with: wait for the next
+        if last is None or now.modified - last.modified > ALIVE:
+            return False
+        with contextlib.suppress(ValueError, KeyError):
+            return may_live(json.loads(self.store.read(f"{self.folder}/{one}.json") or b"{}"))
+        return True

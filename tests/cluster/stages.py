@@ -1,0 +1,77 @@
+"""Stages as driver processes in a given cluster: ``python -m tests.cluster.stages KIND ...``.
+
+``train``: one encoder with so many Train workers; ``beside``: two encoders at the same time; ``embed``: latents on
+GPUs, and what the cluster was asked for; ``scan``: trials of the raw features, and where which tables then are.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from raypipe.cluster.embed import embed_stream
+from raypipe.cluster.engine import run_scan
+from raypipe.cluster.ledger import Ledger
+from raypipe.cluster.runtime import ray_session
+from raypipe.cluster.scan import Shelf, plan_scan, run_contrastive
+from raypipe.cluster.train import side_by_side, train_encoder, train_encoders
+from raypipe.search.result import Trial
+from tests.cluster.drivers import small_config, small_tables
+from tests.cluster.test_train import MANIFEST, config
+
+
+def train(events: str, folder: str, workers: str) -> None:
+    """Train with so many workers."""
+    given = config(epochs=2)
+    resources = given.resources.model_copy(update={"train_workers": int(workers)})
+    given = given.model_copy(update={"resources": resources})
+    with ray_session(given.resources):
+        train_encoder(given, Path(events), Path(folder), MANIFEST)
+
+
+def beside(events: str, folder: str) -> None:
+    """Train two encoders side by side; prints how many at once, and of every Train worker start, end and node."""
+    import ray
+
+    jobs = [(config(epochs=2, beta=beta), Path(folder) / str(beta)) for beta in (0.5, 0.25)]
+    with ray_session(jobs[0][0].resources):
+        at_once = side_by_side(len(jobs), 1)
+        train_encoders(jobs, Path(events), MANIFEST, at_once)
+        every = ray._private.state.actors().values()
+        workers = [a for a in every if "TrainWorker" in a["ActorClassName"]]
+        spans = [(a["StartTime"], a["EndTime"], a["Address"]["NodeID"]) for a in workers]
+        print(json.dumps({"at_once": at_once, "spans": spans, "alone": side_by_side(len(jobs), 2)}))
+
+
+def embed(events: str, folder: str) -> None:
+    """Embed with ``gpu=True``; prints the actors that were ever asked for and the rows that came."""
+    import ray
+
+    with ray_session(config().resources):
+        paths = [str(path) for path in sorted(Path(events).glob("embedding/*.parquet"))]
+        stream = embed_stream(paths, Path(folder), 4, gpu=True)
+        rows = sum(batch.num_rows for batch in stream.iter_batches(batch_format="pyarrow", batch_size=None))
+        asked = [a for a in ray._private.state.actors().values() if "Embedder" in a["ActorClassName"] + a["Name"]]
+        print(json.dumps({"actors": len(asked), "rows": rows}))
+
+
+def scan(ledger: str) -> None:
+    """Run two trials; prints bytes of what travels, and on how many nodes the tables of each representation are."""
+    import ray
+
+    given = small_config()
+    tables = small_tables(given)
+    trials = plan_scan(given, {"raw": ["made up"]}, [Trial("wn_150", 2.0, i, "raw", "idealised") for i in range(2)])
+    with ray_session(given.resources):
+        shelf = Shelf()
+        for name in ("id", "raw"):
+            shelf.put(name, tables)
+        run_scan(run_contrastive, (shelf, given), trials, Ledger(ledger), given.resources)
+        references = [one for name in shelf for one in shelf._references[name]]
+        places = [found["node_ids"] for found in ray.experimental.get_object_locations(references).values()]
+        print(json.dumps({"bytes": len(ray.cloudpickle.dumps(shelf)), "nodes": [len(set(nodes)) for nodes in places]}))
+
+
+if __name__ == "__main__":
+    {"train": train, "beside": beside, "embed": embed, "scan": scan}[sys.argv[1]](*sys.argv[2:])

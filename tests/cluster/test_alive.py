@@ -1,0 +1,70 @@
+"""Claims: of many who want the same thing one makes it, whoever dies, on any storage."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from raypipe.cluster.alive import ALIVE, Claim
+from raypipe.cluster.storage import Store
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize(("kind", "count"), [("path", 32), ("url", 9)])
+def test_processes_that_start_together_make_each_stage_once_and_a_killed_one_is_replaced(tmp_path, kind, count):
+    command = [sys.executable, "-m", "tests.cluster.claimants", str(tmp_path), str(count), kind]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+                          timeout=120, check=False)  # fmt: skip
+    assert done.stdout.split() == ["1", "0"], done.stderr[-2000:]
+    made = {path.name: len(path.read_text().split()) for path in tmp_path.glob("made-*")}
+    assert made == {"made-first": 1, "made-second": 1, "made-victim": 2}  # the second time after the kill
+    (stages,) = tmp_path.rglob("stages/flow")
+    assert {path.name for path in stages.iterdir()} == {"first.pt", "second.pt", "victim.pt"}
+
+
+def queue(folder, name: str, age: float, **said) -> None:
+    """The files of a claim whose last sign is so many seconds old."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in ("queued", "json"):
+        path = folder / f"x.{name}.{kind}"
+        path.write_text(json.dumps({"place": "another machine", "pid": 1} | said))
+        os.utime(path, (time.time() - age, time.time() - age))
+
+
+def test_a_silent_machine_is_taken_for_dead_and_one_that_speaks_is_not(tmp_path):
+    store, folder = Store(tmp_path), tmp_path / "stages" / "flow"
+    queue(folder, "silent", ALIVE + 10)
+    queue(folder, "speaking", ALIVE - 10)
+    (folder / "another.queued").write_text("")  # of another thing
+    with Claim(store, "stages/flow", "x") as claim:
+        assert not claim.is_first()
+        assert {path.stem for path in folder.iterdir()} == {"x.speaking", claim.id, "another"}
+        for path in folder.glob("x.speaking.*"):
+            path.unlink()
+        assert claim.is_first()
+        with Claim(store, "stages/flow", "x") as later:
+            assert claim.is_first()
+            assert not later.is_first()
+    assert [path.name for path in folder.iterdir()] == ["another.queued"]
+
+
+def test_a_killed_process_of_this_machine_is_known_to_be_dead_at_once(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone.wait()
+    with Claim(Store(tmp_path), "stages/flow", "x") as claim:
+        queue(tmp_path / "stages" / "flow", "killed", 5.0, **claim.value() | {"pid": gone.pid})
+        assert claim.is_first()
+
+
+def test_clocks_of_machines_do_not_matter(tmp_path, monkeypatch):
+    folder = tmp_path / "stages" / "flow"
+    queue(folder, "other", 5.0)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    with Claim(Store(tmp_path), "stages/flow", "x") as claim:
+        assert not claim.is_first()
