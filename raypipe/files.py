@@ -82,6 +82,15 @@ def check_writable(path: str | Path) -> Path:
         raise UserError(f"{path}: this output folder is not writable: {error.strerror or error}") from error
 
 
+def check_file_writable(path: str | Path) -> Path:
+    """As `check_writable`, for a file: its folder is created if needed; a folder of that name is a `UserError`."""
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: this is a folder; name a file")
+    check_writable(path.parent)
+    return path
+
+
 def digest(value: Any, length: int = 20) -> str:
     """A hash of any JSON-serialisable value, independent of key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from raypipe.errors import UserError
-
-if TYPE_CHECKING:  # every command starts here: what only some of them need is imported where it is used
-    from raypipe.config import Config
+from raypipe.redact import redact
 
 
 class Commands(click.Group):
-    """Prints a `UserError` as one line and leaves with status 2."""
+    """Prints a `UserError` or a bad option as one line and leaves with status 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -25,9 +25,33 @@ class Commands(click.Group):
         except UserError as error:
             click.echo(f"raypipe: error: {error}", err=True)
             sys.exit(2)
+        except click.UsageError as error:
+            command = f"raypipe {error.ctx.info_name}" if error.ctx and error.ctx.parent else "raypipe"
+            click.echo(f"raypipe: error: {redact(error.format_message())} (see `{command} --help`)", err=True)
+            sys.exit(2)
         except KeyboardInterrupt:
             click.echo("raypipe: interrupted; run the same command again to go on", err=True)
             sys.exit(130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:  # a fault of raypipe: Python would print the same, with passwords
+            click.echo(redact(traceback.format_exc()), err=True)
+            sys.exit(1)
+
+
+class Number(click.FloatRange):
+    """A finite number in a range; `click.FloatRange` lets NaN pass, which is in no range."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+NUMBER, POSITIVE = Number(), Number(min=0, min_open=True)
 
 
 def options(command: Callable) -> Callable:
@@ -42,19 +66,11 @@ def options(command: Callable) -> Callable:
     return command
 
 
-def load(path: Path, output: Path | None, overrides: tuple[str, ...]) -> Config:
+def load(path: Path, output: Path | None, overrides: tuple[str, ...]) -> Any:
+    """The configuration of the running command; a file of a kind that this command does not serve is refused."""
     from raypipe.config import load_config
 
-    extra = [f"output={json.dumps(str(output))}"] if output else []
-    return load_config(path, [*overrides, *extra])
-
-
-def load_search(path: Path, output: Path | None, overrides: tuple[str, ...]) -> Config:
-    """As `load`, but a configuration that only simulates is refused."""
-    config = load(path, output, overrides)
-    if config.search == "none":
-        raise UserError(f"{path}: search = none: this configuration only simulates (raypipe simulate)")
-    return config
+    return load_config(path, overrides, output, click.get_current_context().info_name)
 
 
 def emit(value: Any) -> None:

@@ -9,7 +9,7 @@ import click
 
 from raypipe.cli.base import emit
 from raypipe.errors import UserError
-from raypipe.files import read_json, write_json
+from raypipe.files import check_file_writable, read_json, write_json
 
 
 @click.command()
@@ -41,6 +41,7 @@ def bench(names: tuple[str, ...], smoke: bool, output: Path, list_only: bool, ta
     unknown = [name for name in names if name not in BENCHES]
     if unknown:
         raise UserError(f"no bench {unknown[0]!r}: there are {', '.join(BENCHES)}")
+    check_file_writable(path)
     record = read_json(path) if path.is_file() else {"benches": {}}
     for name in names or BENCHES:
         began = time.perf_counter()

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from raypipe.cli.base import emit
+from raypipe.cli.base import NUMBER, POSITIVE, Number, emit
 
 BACKGROUND = """exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N, diphoton:N, flat. To be chosen by F-test:
 the order of one family (NAME:auto), the first sufficient one of a list (A,B,C), the best of several families (auto)."""
-PAIR = {"nargs": 2, "type": float, "metavar": "LO HI"}
+PAIR = {"nargs": 2, "type": NUMBER, "metavar": "LO HI"}
 
 
 def spectrum_options(command: Callable) -> Callable:
@@ -23,12 +23,12 @@ def spectrum_options(command: Callable) -> Callable:
         click.option("--known", "known", multiple=True, metavar="MASS:WIDTH[=YIELD[+-ERROR]]",
                      help="A resonance that belongs to the background; without a yield it is fitted."),
         click.option("--background", default="exp", show_default=True, help=BACKGROUND),
-        click.option("--sqrt-s", type=float, default=13000.0, show_default=True,
+        click.option("--sqrt-s", type=POSITIVE, default=13000.0, show_default=True,
                      help="Collision energy of dijet and diphoton functions, in the unit of the masses."),
         click.option("--likelihood", type=click.Choice(["auto", "poisson", "gaussian"]), default="auto",
                      show_default=True, help="Of a histogram; auto looks at contents and errors."),
-        click.option("--bins", type=int, help="Equal bins for event masses."),
-        click.option("--scale", type=float, default=1.0, show_default=True, help="Factor on y and errors."),
+        click.option("--bins", type=click.IntRange(1), help="Equal bins for event masses."),
+        click.option("--scale", type=POSITIVE, default=1.0, show_default=True, help="Factor on y and errors."),
         click.option("--density", is_flag=True, help="y (of a reference too) is per unit of x: times bin width."),
         click.option("--error", help="Error column of a histogram."),
         click.option("--y", help="Content column of a histogram."),
@@ -61,13 +61,13 @@ READING = ("column", "tree", "branch", "weight", "x", "y", "error", "density", "
 @click.option("--float-width", **PAIR, help="Fit the width of the peak too, in this range.")
 @click.option("--toys", type=click.IntRange(0), default=500, show_default=True,
               help="For the global p-value of a floating peak.")  # fmt: skip
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the toys.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the toys.")
 @click.option("--simulation", type=click.Path(path_type=Path), metavar="FILE",
               help="Simulated background, for the choice of --background by spurious signal.")  # fmt: skip
 @click.option("--simulation-column", help="Column or histogram of the simulation (A+B adds).")
 @click.option("--simulation-weight", help="Weight column of the simulation.")
 @click.option("--unbinned/--binned", default=None, help="For event masses; default: unbinned up to 20,000 events.")
-@click.option("--level", type=click.FloatRange(0.5, 0.9999), default=0.95, show_default=True, help="Of the CLs limit.")
+@click.option("--level", type=Number(0.5, 0.9999), default=0.95, show_default=True, help="Of the CLs limit.")
 def fit(
     path: Path, region: tuple[float, float] | None, window: tuple[float, float], background: str,
     peak_spec: str | None, float_mass: tuple[float, float] | None, float_width: tuple[float, float] | None,
@@ -171,7 +171,7 @@ def describe_choice(by: str | None, compared: list[dict[str, Any]] | None) -> li
     help="Standard deviations of the peak; 2% is relative to its mass; default: from the window.",
 )
 @click.option("--scan", "scan_range", **PAIR, help="Masses of the peak; default: the window less one width.")
-@click.option("--points", type=int, help="Scanned masses; default: half a width apart.")
+@click.option("--points", type=click.IntRange(1), help="Scanned masses; default: half a width apart.")
 @click.option("--tails", default="", metavar="AL:NL:AH:NH", help="Crystal Ball tails of the peak.")
 @click.option("--signal-region", "region", **PAIR, help="Count this blinded region over its sidebands instead.")
 @click.option("--mask", "masks", multiple=True, **PAIR, help="Leave out a range, such as a known resonance.")
@@ -179,11 +179,11 @@ def describe_choice(by: str | None, compared: list[dict[str, Any]] | None) -> li
               help="Simulated background instead of a family: shape and errors, free normalisation.")  # fmt: skip
 @click.option("--reference-column", help="Column or histogram of the reference (A+B adds).")
 @click.option("--reference-weight", help="Weight column of the reference.")
-@click.option("--reference-order", type=int, default=0, show_default=True,
+@click.option("--reference-order", type=click.IntRange(0), default=0, show_default=True,
               help="Degree of a polynomial in the exponent that may correct the reference.")  # fmt: skip
 @click.option("--toys", type=click.IntRange(0), default=1000, show_default=True, help="For the global p-value.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the toys.")
-@click.option("--level", type=click.FloatRange(0.5, 0.9999), default=0.95, show_default=True, help="Of the CLs limit.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the toys.")
+@click.option("--level", type=Number(0.5, 0.9999), default=0.95, show_default=True, help="Of the CLs limit.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for hunt.json and hunt.png.")
 def hunt(
     path: Path, window: tuple[float, float], widths: str, background: str, scan_range: tuple[float, float] | None,
@@ -205,11 +205,13 @@ def hunt(
     """
     from raypipe.errors import UserError
     from raypipe.events.masses import load_masses
-    from raypipe.files import write_json
+    from raypipe.files import check_writable, write_json
     from raypipe.stats import hunt as hunting
     from raypipe.stats.peakdata import known_peak
     from raypipe.stats.widths import width
 
+    if output is not None:
+        check_writable(output)
     data = load_masses(path, **{name: reading[name] for name in READING})
     simulated = None
     if reference is not None:

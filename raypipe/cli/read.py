@@ -34,12 +34,8 @@ def read(
     """
     from raypipe.cli.base import load
     from raypipe.cluster.importing import import_files
-    from raypipe.config.read import ReadConfig
-    from raypipe.errors import UserError
 
     config = load(path, output, overrides)
-    if not isinstance(config, ReadConfig):
-        raise UserError(f"{path}: search = {config.search!r}: expected a file with search: read")
     summary = import_files(config, files, skip=on_error == "skip")
     for file in summary["files"]:
         click.echo(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from raypipe.cli import multilepton, table
-from raypipe.cli.base import emit, load_search, options
+from raypipe.cli.base import POSITIVE, Number, emit, load, options
 from raypipe.errors import UserError
 
 
@@ -23,9 +23,7 @@ def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, 
     """
     from raypipe.cluster.runs import run_of
 
-    config = load_search(path, output, overrides)
-    if config.search == "multilepton":
-        raise UserError("a multilepton search has no embedding: its networks see the features themselves")
+    config = load(path, output, overrides)
     with run_of(config) as run:
         _, record = run.embed()
         where = run.folder / "encoder" / "latents.parquet"
@@ -39,12 +37,12 @@ def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, 
 @click.option("--signal", default="none", show_default=True, help="Sample to inject, or none.")
 @click.option(
     "--strength",
-    type=float,
+    type=Number(min=0),
     default=0.0,
     show_default=True,
     help="Injected S/sqrt(B) in the signal region; events in a multilepton search.",
 )
-@click.option("--instance", type=int, default=0, show_default=True, help="Which pseudo-data set.")
+@click.option("--instance", type=click.IntRange(0), default=0, show_default=True, help="Which pseudo-data set.")
 @click.option(
     "--embedding",
     type=click.Choice(["id", "ip", "ep", "background", "raw"]),
@@ -74,7 +72,7 @@ def search(
     from raypipe.cluster.runs import run_of
     from raypipe.search.result import NO_SIGNAL, Trial
 
-    config = load_search(path, output, overrides)
+    config = load(path, output, overrides)
     if config.search == "multilepton":
         return multilepton.search(config, as_json, signal, strength, instance)
     if config.search == "table":
@@ -109,11 +107,11 @@ def search(
 @options
 @click.option("--status", is_flag=True, help="Only say how far the scan of this run folder is.")
 @click.option("--plan", is_flag=True, help="Only estimate hours, memory, storage, cost and wall time (a minute).")
-@click.option("--price", type=click.FloatRange(min=0), help="With --plan: price of a core hour.")
-@click.option("--gpu-price", type=click.FloatRange(min=0), help="With --plan: price of a GPU hour.")
+@click.option("--price", type=Number(min=0), help="With --plan: price of a core hour.")
+@click.option("--gpu-price", type=Number(min=0), help="With --plan: price of a GPU hour.")
 @click.option(
     "--gpu-speedup",
-    type=click.FloatRange(min=0, min_open=True),
+    type=POSITIVE,
     default=50.0,
     show_default=True,
     help="With --plan: one GPU over one core of this machine, for networks.",
@@ -145,7 +143,7 @@ def scan(
     if plan:
         from raypipe.cluster.live import tell_plan
 
-        config = load_search(path, output, overrides)
+        config = load(path, output, overrides)
         estimate = tell_plan(
             config, calibration, configurations=configurations, gpu_speedup=gpu_speedup,
             price=config.resources.price_cpu_hour if price is None else price,
@@ -155,11 +153,11 @@ def scan(
             emit(estimate)
         return
     if status:
-        _status(load_search(path, output, overrides), as_json)
+        _status(load(path, output, overrides), as_json)
         return
     from raypipe.cluster.runs import run_of, tell
 
-    config = load_search(path, output, overrides)
+    config = load(path, output, overrides)
     if config.search == "multilepton":
         return multilepton.scan(config, as_json)
     with run_of(config) as run:
@@ -176,7 +174,7 @@ def _status(config: Any, as_json: bool) -> None:
     from raypipe.cluster.ledger import open_ledger
     from raypipe.cluster.live import tell
 
-    found = watch.status(open_ledger(config))
+    found = watch.status(open_ledger(config), config=config)
     tell(found)
     if as_json:
         emit(found.as_dict())

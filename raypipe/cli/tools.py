@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from raypipe.cli.base import emit
+from raypipe.errors import UserError
+from raypipe.redact import redact
 
 
 @click.command()
-@click.option("--config", "path", type=click.Path(path_type=Path), help="Also check what this search needs.")
+@click.option("--config", "path", type=click.Path(path_type=Path), help="Also check what this configuration needs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON on standard output.")
-def doctor(path: Path | None, as_json: bool) -> None:
-    """Check packages, Ray, disk, threads, GPU and tracking, and say how to mend what is wrong.
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def doctor(path: Path | None, as_json: bool, overrides: tuple[str, ...]) -> None:
+    """Check packages, Ray, disk, threads, GPU, storage and tracking, and say how to mend what is wrong.
 
     \b
     Example:
       raypipe doctor --config configs/contrastive/laptop.yaml
+      raypipe doctor --config configs/lhco/laptop.yaml data.path=events.h5
     """
     from raypipe.cluster.doctor import examine
     from raypipe.config import load_config
 
-    checks = examine(load_config(path) if path else None)
+    if overrides and path is None:
+        raise UserError("doctor: overrides change a configuration: name one with --config")
+    checks = examine(load_config(path, overrides) if path else None)
     for check in checks:
         click.echo(f"{check.status:5s} {check.name}: {check.found}", err=True)
         if check.remedy:
@@ -35,23 +43,40 @@ def doctor(path: Path | None, as_json: bool) -> None:
 
 
 @click.command()
-def config() -> None:
-    """List every configuration key with its default, unit and origin.
+@click.option("--config", "path", type=click.Path(path_type=Path), help="Show the keys and values of this file.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def config(path: Path | None, overrides: tuple[str, ...]) -> None:
+    """List every configuration key with its default, unit and origin: those of all searches, or of one.
+
+    With a file or overrides the values that differ from the defaults stand before them. `search=NAME` alone lists the
+    keys of that search.
 
     \b
     Example:
       raypipe config | grep flow
+      raypipe config search=haxad
+      raypipe config --config configs/lhco/laptop.yaml flow.epochs=50
     """
+    from raypipe.config.load import SEARCHES, given_values
 
-    from raypipe.config import Config, Section
+    if path is None and not overrides:
+        for search in SEARCHES:
+            click.echo(f"# search: {search}")
+            _list_keys(search, {})
+        return
+    search, values = given_values(path, overrides)
+    _list_keys(search, values)
 
-    def show(section: type[Section], prefix: str) -> None:
-        for name, info in section.model_fields.items():
-            kind = info.annotation
-            if isinstance(kind, type) and issubclass(kind, Section):
-                show(kind, f"{prefix}{name}.")
-            else:
-                default = "required" if info.is_required() else repr(info.default)
-                click.echo(f"{prefix}{name} ({default}): {' '.join((info.description or '').split())}")
 
-    show(Config, "")
+def _list_keys(search: str, values: dict[str, Any]) -> None:
+    """Print the keys of a search; ``values`` are those that were given, by dotted key."""
+    from raypipe.config.base import fields
+    from raypipe.config.load import model_of
+
+    for key, info, default in fields(model_of(search)):
+        # NAME and N stand for what a mapping or a list holds.
+        pattern = re.compile(re.escape(key).replace("NAME", "[^.]+").replace(r"\.N\.", r"\.[0-9]+\."))
+        given = [f"{name} = {redact(str(value))}" for name, value in values.items() if pattern.fullmatch(name)]
+        for head in given or [key]:
+            text = "required" if default is ... else repr(default)
+            click.echo(f"{head} ({text}): {' '.join((info.description or '').split())}")

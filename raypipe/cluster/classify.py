@@ -18,7 +18,7 @@ from raypipe.errors import UserError
 from raypipe.events.readers.base import resolve
 from raypipe.events.readers.matrix import Columnar, as_table, find_label, labels_of, read_columns, weights_of
 from raypipe.events.table import write_table
-from raypipe.files import file_digest, write_json
+from raypipe.files import check_file_writable, file_digest, write_json
 from raypipe.fit.classify import Scores, classify, contest_of
 from raypipe.progress import console, progress_bar
 from raypipe.stats.roc import max_sic, weighted_auc
@@ -59,6 +59,9 @@ def run(request: Request, output: Path, resources: Resources) -> dict[str, Any]:
     Raises:
         UserError: unreadable or too small tables, columns that do not fit together.
     """
+    if check_file_writable(output).suffix == ".json":
+        raise UserError(f"{output}: the scores are Parquet, and {output} is their summary: name a .parquet file")
+    check_file_writable(output.with_suffix(".json"))
     tables = {name: read_columns(getattr(request, name), request.source) for name in ("data", "background", "score")}
     label = _label(request, tables)
     if request.only_background:

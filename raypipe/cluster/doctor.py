@@ -7,13 +7,15 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 
 from raypipe.cluster.memory import machine_memory_gib
-from raypipe.config import Config, Resources
+from raypipe.config import Resources
+from raypipe.config.load import flat
 from raypipe.errors import UserError
+from raypipe.redact import redact
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
@@ -29,11 +31,12 @@ class Check:
     remedy: str = ""
 
 
-def examine(config: Config | None = None) -> list[Check]:
-    """All checks; those about a run folder and its tracking only with a ``config``."""
+def examine(config: Any = None) -> list[Check]:
+    """All checks; those about a run folder, its storage and its tracking only with a ``config`` of any kind."""
     checks = [_python(), *_packages(), _threads(), _memory(), _gpu(), _ray(config.resources if config else Resources())]
     if config is not None:
-        checks += [_disk(config), _tracking(config)]
+        checks += [_disk(config), *([_storage(config)] if config.resources.storage else []), *_passwords(config)]
+        checks += [_tracking(config)] if hasattr(config, "tracking") else []
     return checks
 
 
@@ -88,7 +91,7 @@ def _ray(resources: Resources) -> Check:
     from raypipe.cluster.runtime import ray_session, total_cpus
 
     address = os.environ.get("RAY_ADDRESS")
-    where = address or "embedded"
+    where = redact(address) if address else "embedded"
     if address and not (os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")):
         where += " (no RAY_AUTH_TOKEN set)"
     try:
@@ -100,39 +103,68 @@ def _ray(resources: Resources) -> Check:
             if address
             else "look into /tmp/ray/session_latest/logs"
         )
-        return Check("ray", WRONG, f"{where}: {str(error).splitlines()[0]}", remedy)
+        return Check("ray", WRONG, f"{where}: {redact(_first_line(error), address)}", remedy)
 
 
-def _disk(config: Config) -> Check:
+def _disk(config: Any) -> Check:
     from raypipe.files import check_writable
 
     try:
         folder = check_writable(config.output)
     except UserError as error:
-        return Check("output", WRONG, str(error), "choose another folder with --output or output=...")
+        return Check("output", WRONG, str(error), "choose another folder with output=...")
     free = shutil.disk_usage(folder).free / 2**30
+    samples = simulate.samples.values() if (simulate := getattr(config, "simulate", None)) else ()
     # 230 B an event at most, kept twice (shards and tables), and the scan's ledger beside them.
-    need = sum(s.events for s in config.simulate.samples.values()) * 2 * 230 / 2**30 + 1
+    need = sum(s.events for s in samples) * 2 * 230 / 2**30 + 1
     found = f"{folder} writable, {free:.0f} GiB free, about {need:.1f} GiB needed"
     return Check("output", OK if free > need else WRONG, found, "" if free > need else "free some space")
 
 
-def _tracking(config: Config) -> Check:
-    from raypipe.cluster.tracking import tracking_uri
+def _storage(config: Any) -> Check:
+    """Where the ledger is."""
+    from raypipe.cluster.ledger import open_ledger
+
+    try:
+        store = open_ledger(config).store
+        store.check_writable()
+    except UserError as error:
+        return Check("storage", WRONG, str(error), "look at resources.storage, and at the credentials for it")
+    except Exception as error:  # every storage library has exceptions of its own
+        reason = redact(f"{config.resources.storage}: {_first_line(error)}", config.resources.storage)
+        return Check("storage", WRONG, reason, "look at resources.storage, and at the credentials for it")
+    return Check("storage", OK, f"{store} writable")
+
+
+def _passwords(config: Any) -> list[Check]:
+    """Keys with a secret: raypipe shows none, but the file does."""
+    shown = dict(flat(config.shown()))
+    keys = [key for key, value in flat(config.model_dump(mode="json")) if value != shown[key]]
+    remedy = "hidden in all that raypipe writes; better in the environment (MLFLOW_TRACKING_PASSWORD, AWS_PROFILE ...)"
+    return [Check("passwords", NOTE, f"{', '.join(keys)} hold a password or a key", remedy)] if keys else []
+
+
+def _tracking(config: Any) -> Check:
+    from raypipe.cluster.tracking import mlflow_speaks, sqlite_path, tracking_uri
 
     if not config.tracking.enabled:
         return Check("mlflow", NOTE, "tracking is off")
     uri = tracking_uri(config)
-    if uri.startswith("sqlite:///"):
-        folder = Path(uri.removeprefix("sqlite:///")).parent
-        good = os.access(folder, os.W_OK)
-        return Check("mlflow", OK if good else WRONG, uri, "" if good else f"make {folder} writable")
+    if (path := sqlite_path(uri)) is not None:
+        good = os.access(path.parent, os.W_OK)
+        return Check("mlflow", OK if good else WRONG, str(path), "" if good else f"make {path.parent} writable")
     from mlflow.tracking import MlflowClient
 
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     try:
-        MlflowClient(uri).search_experiments(max_results=1)
+        with mlflow_speaks(uri, tell=False):
+            MlflowClient(uri).search_experiments(max_results=1)
     except Exception as error:  # whatever the client raises is the finding
         remedy = "start the server or unset MLFLOW_TRACKING_URI"
-        return Check("mlflow", WRONG, f"{uri}: {str(error).splitlines()[0][:160]}", remedy)
-    return Check("mlflow", OK, uri)
+        return Check("mlflow", WRONG, redact(f"{uri}: {_first_line(error)}", uri), remedy)
+    return Check("mlflow", OK, redact(uri))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:300] or type(error).__name__

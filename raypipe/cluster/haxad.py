@@ -16,6 +16,8 @@ from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.live import run_with_progress
 from raypipe.cluster.pipeline import Run
 from raypipe.cluster.scan import grid_of, trial_inputs
+from raypipe.cluster.simulate import is_complete
+from raypipe.cluster.watch import other_versions
 from raypipe.config.haxad import HaxadConfig
 from raypipe.errors import UserError
 from raypipe.events.continuous import continuous_features
@@ -32,6 +34,7 @@ from raypipe.report import haxad as pages
 from raypipe.search.contrastive import Tables, prepare_tables
 from raypipe.search.haxad import search
 from raypipe.search.result import Result, Trial
+from raypipe.simulate.dataset import read_manifest
 
 EMBEDDING = ("vae.pt", "latents.parquet", "encoder.json", "latents.json")
 """Files of the autoencoder's folder that runs share; records last."""
@@ -56,10 +59,7 @@ class HaxadRun(Run):
         """The autoencoder and the latent table of all events; read when they are there already."""
         manifest = self.simulate()
         vae, folder = self.config.embedding, self.folder / "encoder"
-        key = digest(
-            {"events": manifest["key"], "embedding": vae.model_dump(mode="json"), "seed": self.config.seed,
-             "code": code_digest("events", "models", "fit")}
-        )  # fmt: skip
+        key = self._key(manifest)
         files = {name: folder / name for name in EMBEDDING}
         if (done := load_latents(folder, key)) is not None:
             self.artefacts.give("encoders", key, files)
@@ -86,6 +86,22 @@ class HaxadRun(Run):
             self.artefacts.take("encoders", key, files)
             return load_latents(folder, key) or (table, record)
         return table, record
+
+    def _key(self, manifest: dict[str, Any]) -> str:
+        """Hash of what determines the autoencoder and the latent table."""
+        embedding = self.config.embedding.model_dump(mode="json")
+        code = code_digest("events", "models", "fit")
+        return digest({"events": manifest["key"], "embedding": embedding, "seed": self.config.seed, "code": code})
+
+    def there(self) -> dict[str, Trial]:
+        """The trials of the scan by ledger key, if their inputs are there: nothing is simulated or trained for it."""
+        path = self.folder / "encoder" / "latents.json"
+        if not (is_complete(self.config, self.folder) and path.is_file()):  # type: ignore[arg-type]
+            return {}
+        record = read_json(path)
+        if record.get("key") != self._key(read_manifest(self.events)):
+            return {}
+        return self.plan(grid_of(self.config), {"id": [record["digest"]]})  # type: ignore[arg-type]
 
     def _train(self, on_epoch: Any) -> tuple[FeatureVae, list[dict[str, float]]]:
         """Train on as many events of every background sample as the rarest has: each process counts the same."""
@@ -144,16 +160,15 @@ class HaxadRun(Run):
 
     def report(self, trials: dict[str, Trial] | None = None) -> dict[str, Any]:
         """Figures, page and ``summary.json`` from what is on disk."""
-        if trials is None:
-            trials = self.plan(grid_of(self.config), self.tables([])[1])  # type: ignore[arg-type]
-        book = self.ledger()
-        rows = book.rows(trials)
+        trials = self.there() if trials is None else trials
+        book, rows = self.finished(trials)
         good = [row for row in rows if row["status"] == "ok"]
         if not good:
-            raise UserError(f"{book}: no trial of this configuration is finished (run `raypipe scan` first)")
+            raise UserError(f"{book}: all trials of this configuration failed: {rows[0]['error'].strip()[-200:]}")
         with self.timed("report"):
             summary = pages.summarise(rows, self.config) | {
                 "config_hash": self.config.physics_hash(), "stage_seconds": self.times(), "peak_rss_gib": self.peak(),
+                "other_versions": other_versions(book, self.config),
             }  # fmt: skip
             figures = pages.make_figures(good, self.config, book.arrays, self.folder / "figures")
             write_json(self.folder / "summary.json", summary)

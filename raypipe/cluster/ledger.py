@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import io
 import json
 import time
@@ -17,10 +18,15 @@ import pyarrow.parquet as pq
 
 from raypipe.cluster.storage import Store
 from raypipe.errors import UserError
-from raypipe.files import inside_output_root
+from raypipe.files import code_digest, inside_output_root
+from raypipe.redact import redact
 from raypipe.search.result import Result
 
 OK, FAILED = "ok", "failed"
+CODE = ("events", "models", "fit", "stats", "search")
+"""Rooms whose source is part of the key of a trial."""
+NUMERICS = ("numpy", "torch", "xgboost", "scipy", "iminuit")
+"""Packages whose version can move a number."""
 COMPACT_AT = 200
 """Parts outside the index that are read one by one before they are gathered."""
 
@@ -62,8 +68,14 @@ class Ledger:
             kind: ``raised``, ``died`` or ``timeout``.
         """
         before = self._part("failed", key)
-        row = {"key": key, "status": FAILED, "error": error, "kind": kind, "time": time.time(),
-               "attempts": (before[0]["attempts"] if before else 0) + 1}  # fmt: skip
+        row = {
+            "key": key,
+            "status": FAILED,
+            "error": redact(error, self.store.root, self.shared.root),
+            "kind": kind,
+            "time": time.time(),
+            "attempts": (before[0]["attempts"] if before else 0) + 1,
+        }
         self._write("failed", key, [row | plain_fields(trial)])
 
     def _write(self, folder: str, key: str, rows: list[dict[str, Any]]) -> None:
@@ -169,7 +181,10 @@ class Ledger:
         """The figure arrays of a finished trial."""
         table = _table(self.store.read(f"arrays/{key}.parquet"))
         if table is None:
-            raise UserError(f"{self.store}/arrays/{key}.parquet: not a readable Parquet file")
+            raise UserError(
+                f"{self.store}/arrays/{key}.parquet: not a readable Parquet file: delete it and rows/{key}.parquet "
+                "beside it, and run `raypipe scan` again"
+            )
         return {name: np.asarray(table[name][0].as_py(), dtype=np.float64) for name in table.column_names}
 
     def stage(self, kind: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -199,6 +214,20 @@ class Ledger:
         path = folder / "flow.pt"
         path.write_bytes(data)
         return path
+
+
+def made_by(config: Any = None) -> dict[str, str]:
+    """What, besides the configuration, the keys of trials are made of: the code and the packages of this process.
+
+    Args:
+        config: leaves out what its keys do not hold.
+    """
+    made = {"search": code_digest(*CODE)}
+    if config is None or getattr(config, "simulate", None) is not None:
+        made["simulate"] = code_digest("simulate")
+    if config is None or config.search != "multilepton":
+        made |= {name: importlib.metadata.version(name) for name in NUMERICS}
+    return made
 
 
 def open_ledger(config: Any) -> Ledger:

@@ -12,7 +12,7 @@ from raypipe.cluster.engine import price_of, run_scan
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.watch import RECENT, Price, Status, missing
 from raypipe.config import Resources
-from raypipe.files import read_json, write_json
+from raypipe.files import check_file_writable, read_json, write_json
 from raypipe.progress import console, progress_bar
 
 LOG_EVERY = 30.0
@@ -116,9 +116,11 @@ def tell_plan(config: Any, calibration: Path | None, **given: float) -> dict[str
     from raypipe.cluster.calibration import Calibration
     from raypipe.cluster.plan import lines, plan
 
-    if calibration is not None and calibration.exists():
+    if calibration is not None and calibration.is_file():
         measured = Calibration.of(read_json(calibration))
     else:
+        if calibration is not None:
+            check_file_writable(calibration)
         measured = calibrate(config, lambda text: console.print(f"plan: measuring {text}", highlight=False))
         if calibration is not None:
             write_json(calibration, measured.as_dict())

@@ -15,12 +15,12 @@ import pyarrow as pa
 
 from raypipe.cluster import simulate as simulation
 from raypipe.cluster.engine import price_of
-from raypipe.cluster.ledger import Ledger
+from raypipe.cluster.ledger import CODE, Ledger
 from raypipe.cluster.pipeline import Run
 from raypipe.cluster.runtime import limit_threads, total_cpus
 from raypipe.cluster.storage import Store
 from raypipe.cluster.tracking import Recorder, record
-from raypipe.cluster.watch import announce
+from raypipe.cluster.watch import announce, other_versions
 from raypipe.config.multilepton import Files, MultileptonConfig
 from raypipe.errors import UserError
 from raypipe.events.pools import Pool, read_columns, read_pool
@@ -28,12 +28,12 @@ from raypipe.events.table import sample_path, write_table
 from raypipe.files import code_digest, digest, file_digest, write_json
 from raypipe.progress import console, progress_bar
 from raypipe.report import multilepton as report
+from raypipe.report.summary import other_versions_told
 from raypipe.search.exclusion import analyse
 from raypipe.search.multilepton import Tables, compare, divide, plan
 from raypipe.search.result import Trial
 from raypipe.simulate import dataset
 
-CODE = ("events", "models", "fit", "stats", "search")
 RETRIES = 2
 
 
@@ -161,12 +161,11 @@ class MultileptonRun(Run):
 
     def report(self) -> dict[str, Any]:
         """Stage 3: figures 1 to 5, page, ``summary.json`` and the MLflow run, from what is on disk."""
+        if self.config.simulate is not None and not simulation.is_complete(self.config, self.folder):
+            self.finished({})  # nothing is simulated for a report
         tables, acceptance, key = self.inputs()
         trials = self.trials(key)
-        book = self.ledger()
-        rows = book.rows(trials)
-        if not rows:
-            raise UserError(f"{book}: no comparison of this configuration is finished (run `raypipe scan`)")
+        book, rows = self.finished(trials)
         with self.timed("report"):
             summary = {
                 "search": "multilepton", "config_hash": self.config.physics_hash(), "code": code_digest(*CODE),
@@ -175,6 +174,7 @@ class MultileptonRun(Run):
                 "finished": sum(r["status"] == "ok" for r in rows) // len(self.config.networks.losses),
                 "planned": len(trials), **analyse(rows, self.config, acceptance),
                 "failed_trials": [r for r in rows if r["status"] != "ok"],
+                "other_versions": other_versions(book, self.config),
                 "stage_seconds": self.times(), "peak_rss_gib": max(self.peak(), self.memory.peak_gib),
                 **_provenance(),
             }  # fmt: skip
@@ -270,4 +270,6 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     for failed in summary["failed_trials"]:
         console.print(f"[red]failed: {failed['signal']} {failed['strength']:g} instance {failed['instance']}[/red]: "
                       f"{failed['error'].strip().splitlines()[-1]}", highlight=False, soft_wrap=True)  # fmt: skip
+    for line in other_versions_told(summary.get("other_versions", 0)):
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)

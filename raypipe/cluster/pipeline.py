@@ -18,7 +18,7 @@ from raypipe import __version__
 from raypipe.cluster import embed as embedding
 from raypipe.cluster import simulate as simulation
 from raypipe.cluster.artefacts import open_artefacts
-from raypipe.cluster.ledger import Ledger, open_ledger
+from raypipe.cluster.ledger import CODE, Ledger, open_ledger
 from raypipe.cluster.live import run_with_progress
 from raypipe.cluster.memory import MemoryWatch
 from raypipe.cluster.record import record_run
@@ -26,6 +26,7 @@ from raypipe.cluster.registry import model_examples
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.scan import grid_of, plan_scan, run_contrastive, sample_groups
 from raypipe.cluster.train import encoder_key, load_encoder, train_encoder
+from raypipe.cluster.watch import other_versions
 from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.events.latents import split_latents
@@ -33,7 +34,7 @@ from raypipe.files import check_writable, code_digest, read_json, write_json
 from raypipe.progress import console, progress_bar
 from raypipe.report.figures import make_all
 from raypipe.report.page import write_page
-from raypipe.report.summary import build_summary
+from raypipe.report.summary import build_summary, other_versions_told
 from raypipe.search.contrastive import Tables, prepare_tables
 from raypipe.search.embeddings import encoder_config, raw_representation, representation
 from raypipe.search.result import NO_SIGNAL, Trial
@@ -41,6 +42,8 @@ from raypipe.simulate import dataset
 
 EMBEDDING = ("encoder.pt", "latents.parquet", "encoder.json", "latents.json")
 """Files of an encoder's folder that runs share; records last."""
+FOLDERS = ("events", "encoder", "encoders", "ledger", "figures")
+"""Of a run folder: another user's are found unwritable before the work, not after."""
 PACKAGES = ("ray", "torch", "nflows", "xgboost", "numpy", "pyarrow", "mlflow", "pythia8mc", "fastjet", "iminuit")
 
 
@@ -54,6 +57,11 @@ class Run:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.folder = check_writable(config.output)
+        for name in FOLDERS:
+            if (self.folder / name).exists():
+                check_writable(self.folder / name)
+        if config.resources.storage:
+            self.ledger().store.check_writable()
         self.artefacts = open_artefacts(config)
         self._stack = contextlib.ExitStack()
         self._ray = False
@@ -153,11 +161,8 @@ class Run:
         tables: dict[str, list[Tables]] = {}
         digests: dict[str, list[str]] = {}
         for name in dict.fromkeys(representation(trial, groups) for trial in trials):
-            # The raw features need no encoder; they are read from the table that one has written.
-            members = 1 if name == "raw" else self.config.embedding.encoders
             tables[name], digests[name] = [], []
-            for member in range(members):
-                of = "id" if name == "raw" else name
+            for of, member in self._encoders(name):
                 table, record = self.embed(of, member)
                 source = str(self.encoder_folder(of, member) / "latents.parquet")
                 config = encoder_config(self.config, of, member, groups)
@@ -167,6 +172,32 @@ class Run:
                 tables[name].append(prepare_tables(latents, config))
                 digests[name].append(record["digest"])
         return tables, digests
+
+    def _encoders(self, name: str) -> list[tuple[str, int]]:
+        """The encoders of a representation. The raw features need none; they are in the table that one has written."""
+        return [("id", 0)] if name == "raw" else [(name, member) for member in range(self.config.embedding.encoders)]
+
+    def there(self) -> dict[str, Trial]:
+        """Those trials of the scan whose inputs are there, by ledger key: nothing is simulated or trained for it."""
+        if not simulation.is_complete(self.config, self.folder):
+            return {}
+        manifest, groups, digests = dataset.read_manifest(self.events), sample_groups(), {}
+        grid = grid_of(self.config)
+        for name in dict.fromkeys(representation(trial, groups) for trial in grid):
+            found = [self._digest(manifest, of, member) for of, member in self._encoders(name)]
+            if all(found):
+                digests[name] = found
+        return self.plan([trial for trial in grid if representation(trial, groups) in digests], digests)
+
+    def _digest(self, manifest: dict[str, Any], name: str, member: int) -> str | None:
+        """Of the latent table of a finished encoder of this configuration and code."""
+        folder = self.encoder_folder(name, member)
+        if not all((folder / file).is_file() for file in EMBEDDING):
+            return None
+        encoder, latents = read_json(folder / "encoder.json"), read_json(folder / "latents.json")
+        key = encoder_key(encoder_config(self.config, name, member, sample_groups()), manifest)
+        whole = encoder.get("key") == key and latents.get("key") == embedding.latents_key(manifest, encoder)
+        return latents["digest"] if whole else None
 
     def plan(self, trials: Sequence[Trial], digests: dict[str, list[str]]) -> dict[str, Trial]:
         """Trials by their ledger key."""
@@ -194,19 +225,15 @@ class Run:
 
     def report(self, trials: dict[str, Trial] | None = None) -> dict[str, Any]:
         """Stage 4: figures, page, ``summary.json`` and the MLflow run, from what is on disk."""
+        trials = self.there() if trials is None else trials
+        book, rows = self.finished(trials)
         groups = sample_groups()
-        names = dict.fromkeys(representation(trial, groups) for trial in grid_of(self.config))
+        names = dict.fromkeys(representation(trial, groups) for trial in trials.values())
         # Without `id` (whose table the raw features share) the first encoder of the grid is shown.
         folder = self.encoder_folder("id" if {"id", "raw"} & set(names) else next(iter(names)), 0)
         found, latents = load_encoder(folder), embedding.load_latents(folder)
         if found is None or latents is None:
-            raise UserError(f"{self.folder}: nothing to report yet (run `raypipe scan` first)")
-        if trials is None:
-            trials = plan_scan(self.config, self.tables(grid_of(self.config))[1])
-        book = self.ledger()
-        rows = book.rows(trials)
-        if not rows:
-            raise UserError(f"{book}: no trial of this configuration is finished (run `raypipe scan` first)")
+            raise UserError(f"{folder}: the encoder is not whole (run `raypipe scan` again)")
         history = found[1]["history"]
         with self.timed("report"):
             summary = self._summary(rows, trials)
@@ -226,13 +253,27 @@ class Run:
                 record_run(self.config, summary, history, figures, rows, flow, examples)
         return summary
 
+    def finished(self, trials: dict[str, Trial]) -> tuple[Ledger, list[dict[str, Any]]]:
+        """The ledger and its rows of the given trials.
+
+        Raises:
+            UserError: there are none; it tells of those of another version.
+        """
+        book = self.ledger()
+        rows = book.rows(trials)
+        if not rows:
+            others = other_versions_told(other_versions(book, self.config))
+            what = "nothing to report yet: no trial of this configuration is finished (run `raypipe scan` first)"
+            raise UserError(". ".join([f"{self.folder}: {what}", *others]))
+        return book, rows
+
     def _summary(self, rows: list[dict[str, Any]], trials: dict[str, Trial]) -> dict[str, Any]:
         versions = {"raypipe": __version__, "python": platform.python_version()}
         versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
         overlap = [row["instance_overlap"] for row in rows if row["status"] == "ok"]
         provenance = {
             "config_hash": self.config.physics_hash(),
-            "code": code_digest("simulate", "events", "models", "fit", "stats", "search"),
+            "code": code_digest("simulate", *CODE),
             "keys": list(trials),
             "instance_overlap": max(overlap, default=0.0),
             "versions": versions,
@@ -241,7 +282,7 @@ class Run:
         return build_summary(
             rows, working_point=self.config.selection.working_points[0], target=self.config.selection.target,
             stages=self.times(), peak_rss_gib=max(self.peak(), self.memory.peak_gib), provenance=provenance,
-        )  # fmt: skip
+        ) | {"other_versions": other_versions(self.ledger(), self.config)}  # fmt: skip
 
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:

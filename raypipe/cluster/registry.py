@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -66,9 +67,7 @@ def register_models(config: Config, run: Recorder, flow: Path | None, examples: 
                 Schema([TensorSpec(f64, (-1,))]),
             ),
         )
-    # Never mlflow.set_experiment: it exports a variable that Ray's own MLflow code prefers to its arguments.
-    mlflow.set_tracking_uri(run.uri)
-    with _active_run(run.run_id):
+    with _active_run(run):
         for name, (artifact, signature) in models.items():
             mlflow.pyfunc.log_model(
                 name=name, python_model=str(served.joinpath(f"{name}.py")), artifacts={name: artifact},
@@ -78,12 +77,18 @@ def register_models(config: Config, run: Recorder, flow: Path | None, examples: 
 
 
 @contextlib.contextmanager
-def _active_run(run_id: str) -> Iterator[None]:
+def _active_run(run: Recorder) -> Iterator[None]:
     import mlflow
 
-    mlflow.start_run(run_id=run_id)
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    # Never mlflow.set_experiment: it exports a variable that Ray's own MLflow code prefers to its arguments.
+    mlflow.set_tracking_uri(run.uri)
     try:
-        yield
+        mlflow.start_run(run_id=run.run_id)
+        try:
+            yield
+        finally:
+            # end_run would mark the run finished whatever comes after; the caller decides that.
+            mlflow.end_run("RUNNING")
     finally:
-        # end_run would mark the run finished whatever comes after; the caller decides that.
-        mlflow.end_run("RUNNING")
+        mlflow.set_tracking_uri(before)  # the next run of this process has a server of its own

@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raypipe.cluster.attempt import Context
+from raypipe.cluster.ledger import CODE, NUMERICS
 from raypipe.config import Config
 from raypipe.files import code_digest
 from raypipe.search.contrastive import Tables, search
 from raypipe.search.embeddings import representation
 from raypipe.search.result import Result, Trial, trial_grid
 from raypipe.simulate.processes import PROCESSES
-
-NUMERICS = ("numpy", "torch", "xgboost", "scipy", "iminuit")
-"""Packages whose version can move a number."""
 
 
 def sample_groups() -> dict[str, int]:
@@ -32,7 +30,7 @@ def trial_inputs(config: Config, latents: Sequence[str]) -> dict[str, Any]:
     sections = ("seed", "window", "pseudodata", "massfit", "flow", "classifier", "selection")
     values = config.model_dump(mode="json")
     embedding = {k: values["embedding"][k] for k in ("train_fraction", "validation_fraction")}
-    code = code_digest("events", "models", "fit", "stats", "search")
+    code = code_digest(*CODE)
     return {
         "latents": list(latents), "code": code, "embedding": embedding, **{k: values[k] for k in sections},
         "versions": {name: importlib.metadata.version(name) for name in NUMERICS},

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from raypipe.errors import UserError
+from raypipe.redact import redact
 
 OBJECT_STORES = {"s3", "gcs", "abfs"}
 """File systems where a write is seen only when it is complete, and where a rename would be a copy."""
@@ -60,13 +61,15 @@ class Store:
             return
         parsed = urlparse(self.root)
         if parsed.scheme == "file" or "://" not in self.root:
+            if parsed.scheme == "file" and (parsed.query or parsed.fragment or parsed.netloc not in ("", "localhost")):
+                raise UserError(f"{self.root}: expected file:///FOLDER, with %3F for ? and %23 for #")
             self.local = Path(unquote(parsed.path) if parsed.scheme == "file" else self.root).absolute()
             self.path = str(self.local)
             return
         self.filesystem, self.path = _open_url(self.root)
 
     def __str__(self) -> str:
-        return self.root
+        return redact(self.root)
 
     def _full(self, name: str) -> str:
         parts = PurePosixPath(name).parts
@@ -84,7 +87,7 @@ class Store:
             elif self.filesystem.type_name not in OBJECT_STORES:
                 self.filesystem.create_dir(folder, recursive=True)
         except OSError as error:
-            raise _told(error, folder, "cannot create this folder") from error
+            raise _told(error, folder, "cannot create this folder", self.root) from error
         self._made.add(folder)
 
     def write(self, name: str, data: bytes) -> None:
@@ -106,7 +109,7 @@ class Store:
         except OSError as error:
             with contextlib.suppress(OSError):
                 self.filesystem.delete_file(temporary) if self.filesystem else os.unlink(temporary)
-            raise _told(error, target, "cannot be written") from error
+            raise _told(error, target, "cannot be written", self.root) from error
 
     def read(self, name: str) -> bytes | None:
         """The bytes of ``name``, or None where there are none."""
@@ -118,7 +121,17 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise _told(error, self._full(name), "cannot be read") from error
+            raise _told(error, self._full(name), "cannot be read", self.root) from error
+
+    def check_writable(self) -> None:
+        """Prove that something can be written here.
+
+        Raises:
+            UserError: nothing can.
+        """
+        name = f".tmp-{os.getpid()}-{secrets.token_hex(4)}"
+        self.write(name, b"")
+        self.delete(name)
 
     def exists(self, name: str) -> bool:
         """Whether ``name`` is there."""
@@ -207,8 +220,9 @@ def _open_url(url: str) -> tuple[Any, str]:
         import fsspec
 
         found, path = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError, OSError) as error:
-        raise UserError(f"{url}: cannot open this storage: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # every storage library has exceptions of its own
+        reason = redact(str(error).partition("\n")[0], url)
+        raise UserError(f"{url}: cannot open this storage: {reason}") from None  # whose text may hold a password
     return fs.PyFileSystem(fs.FSSpecHandler(found)), path.rstrip("/")
 
 
@@ -219,9 +233,9 @@ def is_full(error: BaseException) -> bool:
     )
 
 
-def _told(error: OSError, path: str, what: str) -> UserError:
-    """The `UserError` for a failed system call."""
-    reason = error.strerror or str(error).splitlines()[0]
+def _told(error: OSError, path: str, what: str, root: str) -> UserError:
+    """The `UserError` for a failed system call below ``root``."""
+    reason = redact(error.strerror or str(error).partition("\n")[0] or type(error).__name__, root)
     if is_full(error):
         return DiskFull(f"{path}: no space left on this disk; what is finished is kept: free some, run the same again")
     return UserError(f"{path}: {what}: {reason}")

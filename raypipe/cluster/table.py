@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from raypipe import __version__
-from raypipe.cluster.ledger import Ledger
+from raypipe.cluster.ledger import CODE, Ledger
 from raypipe.cluster.read import collect
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.tasks import ray_map
@@ -19,7 +19,7 @@ from raypipe.errors import UserError
 from raypipe.events.readers.base import check_file
 from raypipe.events.readers.features import FeatureTable
 from raypipe.events.table import read_table, write_table
-from raypipe.files import check_writable, code_digest, file_digest, write_json
+from raypipe.files import check_file_writable, check_writable, code_digest, file_digest, write_json
 from raypipe.progress import progress_bar
 from raypipe.search.result import Trial
 from raypipe.search.table import DATA, EventScores, search_table
@@ -38,11 +38,14 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
         UserError: unreadable files, missing columns, regions without events.
     """
     folder = check_writable(config.output)
+    for name in ("scores.parquet", "summary.json"):
+        check_file_writable(folder / name)
+    check_writable(folder / "ledger")
     digests = {path: file_digest(check_file(path)) for path in [*config.data.paths, *config.background.paths]}
     trial = Trial(DATA, 0.0, 0)
     values = config.model_dump(mode="json", exclude={"output", "resources"})
     values["data"].pop("path"), values["background"].pop("path")
-    code = code_digest("events", "models", "fit", "stats", "search")
+    code = code_digest(*CODE)
     key = trial.key({"files": list(digests.values()), "code": code, "config": values})
     book, scores_path = Ledger(folder / "ledger"), folder / "scores.parquet"
     if not (book.finished(key) and _scored(scores_path) == key):

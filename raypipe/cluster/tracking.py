@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
+from raypipe.config.load import flat
 from raypipe.files import digest, read_json, write_json
 from raypipe.progress import console
+from raypipe.redact import redact
 
 PARAMETERS, METRICS = 100, 1000
 """Most that a server takes in one request."""
@@ -19,7 +24,35 @@ PARAMETERS, METRICS = 100, 1000
 def tracking_uri(config: Any) -> str:
     """Where runs are recorded: MLFLOW_TRACKING_URI, the configured URI, or an SQLite file in the output folder."""
     given = os.environ.get("MLFLOW_TRACKING_URI") or config.tracking.uri
-    return given or f"sqlite:///{(Path(config.output) / 'mlflow.db').resolve()}"
+    return given or sqlite_uri(Path(config.output) / "mlflow.db")
+
+
+def sqlite_uri(path: Path) -> str:
+    """The URI of an SQLite file. Names with ``?``, ``%``, ``#`` or a space are encoded.
+
+    The slashes too: MLflow creates the parent folder of what stands there, without decoding it.
+    """
+    text = str(path.resolve())
+    return f"sqlite:///{text}" if quote(text) == text else f"sqlite:////{quote(text[1:], safe='')}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of an SQLite URI; None for any other."""
+    name = uri.removeprefix("sqlite:///")
+    return None if name == uri else Path(unquote(name.partition("?")[0]))
+
+
+@contextlib.contextmanager
+def mlflow_speaks(uri: str, tell: bool = True) -> Iterator[None]:
+    """While MLflow works: what it prints (addresses, warnings) comes afterwards, on standard error, without secrets."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            yield
+    finally:
+        text = redact(said.getvalue().strip(), uri)
+        if text and tell:
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class Recorder:
@@ -34,15 +67,14 @@ class Recorder:
         self._now = int(time.time() * 1000)
 
     def parameters(self, values: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> None:
-        """Log parameters (cut at 500 characters) and tags."""
+        """Log parameters (cut at 500 characters) and tags, without secrets."""
         from mlflow.entities import Param, RunTag
 
-        made = [Param(k, str(v)[:500]) for k, v in values.items()]
-        marks = [RunTag(k, v) for k, v in (tags or {}).items()]
+        made = [Param(k, redact(str(v))[:500]) for k, v in values.items()]
+        marks = [RunTag(k, redact(v)) for k, v in (tags or {}).items()]
         for start in range(0, len(made), PARAMETERS):
-            self.client.log_batch(
-                self.run_id, params=made[start : start + PARAMETERS], tags=[] if start else marks
-            )  # fmt: skip
+            batch = made[start : start + PARAMETERS]
+            self.client.log_batch(self.run_id, params=batch, tags=[] if start else marks)
 
     def metrics(self, values: Iterable[tuple[str, float, int]]) -> None:
         """Log (name, value, step)."""
@@ -84,16 +116,19 @@ def record(
     if not config.tracking.enabled:
         return None
     uri = tracking_uri(config)
+    shown = redact(uri)
     marker = Path(config.output) / "tracking.json"
-    key = digest({"uri": uri, "config": config.physics_hash(), **made_of})
+    key = digest({"uri": shown, "config": config.physics_hash(), **made_of})
     if marker.exists() and read_json(marker).get("key") == key:
         return read_json(marker)["run_id"]
     try:
-        run_id = _record(config, uri, name, fill, tags)
+        with mlflow_speaks(uri):
+            run_id = _record(config, uri, name, fill, tags)
     except Exception as error:  # whatever a client library raises: the physics is done and must be reported
-        console.print(f"[yellow]MLflow at {uri} did not record this run: {error}[/yellow]", highlight=False)
+        text = redact(f"MLflow at {uri} did not record this run: {error}", uri)
+        console.print(text, style="yellow", highlight=False, markup=False)
         return None
-    write_json(marker, {"key": key, "run_id": run_id, "uri": uri})
+    write_json(marker, {"key": key, "run_id": run_id, "uri": shown})
     return run_id
 
 
@@ -107,26 +142,17 @@ def _record(
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(config.tracking.experiment)
     if experiment is None:
-        local = uri.startswith("sqlite:")
-        place = (Path(config.output) / "mlartifacts").resolve().as_uri() if local else None
+        place = (Path(config.output) / "mlartifacts").resolve().as_uri() if sqlite_path(uri) else None
         experiment_id = client.create_experiment(config.tracking.experiment, artifact_location=place)
     else:
         experiment_id = experiment.experiment_id
     run_id = client.create_run(experiment_id, run_name=name).info.run_id
     try:
         recorder = Recorder(client, uri, experiment_id, run_id)
-        recorder.parameters(_flat(config.model_dump(mode="json")), tags)
+        recorder.parameters(dict(flat(config.shown())), tags)
         fill(recorder)
     except BaseException:
         client.set_terminated(run_id, "FAILED")
         raise
     client.set_terminated(run_id, "FINISHED")
     return run_id
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as dotted keys."""
-    out: dict[str, Any] = {}
-    for name, value in values.items():
-        out |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return out

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from raypipe.cluster.ledger import Ledger
+from raypipe.cluster.ledger import Ledger, made_by
 from raypipe.errors import UserError
 from raypipe.files import digest
 
@@ -46,6 +46,7 @@ class Status:
 
     total: int
     done: int
+    """Trials whose result can be read, and was made by this code and these packages."""
     failed: int
     """Trials whose last attempt failed; the same command tries them again."""
     running: int
@@ -65,6 +66,8 @@ class Status:
     """At the configured prices."""
     missing: list[dict[str, Any]] = field(default_factory=list)
     """Every trial that failed: label, kind, attempts, last line of its traceback."""
+    other: int = 0
+    """Finished trials in the ledger that another version of the code or of a package has made."""
 
     def line(self) -> str:
         """One line for people and logs."""
@@ -78,6 +81,8 @@ class Status:
             parts.append(f"{self.gpu_hours:.3g} GPU hours")
         if self.cost:
             parts.append(f"cost {self.cost:.2f}")
+        if self.other:
+            parts.append(f"{self.other} of another version of the code or packages, which do not count")
         return ", ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,11 +102,22 @@ def announce(book: Ledger, trials: Mapping[str, Any], price: Price, name: str) -
     """Write what a scan wants (keys and labels) into its ledger, so that `status` needs no more; returns its id."""
     scan = digest(sorted(trials))
     value = {
-        "name": name, "time": time.time(), "price": asdict(price),
+        "name": name, "time": time.time(), "price": asdict(price), "made_by": made_by(),
         "trials": {key: trial.label() for key, trial in trials.items()},
     }  # fmt: skip
     book.store.write(f"scans/{name}-{scan}.json", json.dumps(value).encode())
     return scan
+
+
+def scans(book: Ledger) -> list[dict[str, Any]]:
+    """All that `announce` wrote, oldest first; what cannot be read is left out."""
+    found = []
+    for name, _ in sorted(book.store.listing("scans").items(), key=lambda entry: entry[1].modified):
+        with contextlib.suppress(ValueError, TypeError, LookupError):
+            scan = json.loads(book.store.read(f"scans/{name}") or b"")
+            if isinstance(scan["trials"], dict):
+                found.append(scan)
+    return found
 
 
 def newest_scan(book: Ledger, name: str = "scan") -> dict[str, Any]:
@@ -110,11 +126,24 @@ def newest_scan(book: Ledger, name: str = "scan") -> dict[str, Any]:
     Raises:
         UserError: no scan was ever started on this ledger.
     """
-    stamps = {n: s for n, s in book.store.listing("scans").items() if n.startswith(f"{name}-")}
-    if not stamps:
-        raise UserError(f"{book}: no scan was started here yet")
-    newest = max(stamps, key=lambda n: stamps[n].modified)
-    return json.loads(book.store.read(f"scans/{newest}") or b"{}")
+    for scan in reversed(scans(book)):
+        if scan.get("name") == name:
+            return scan
+    raise UserError(f"{book}: no scan was started here yet")
+
+
+def is_ours(scan: Mapping[str, Any], config: Any = None) -> bool:
+    """Whether this code with these packages gives the trials of an announced scan the same keys."""
+    return made_by(config).items() <= (scan.get("made_by") or {}).items()
+
+
+def other_versions(book: Ledger, config: Any = None) -> int:
+    """Finished trials of the ledger that only another version of the code or of a package has announced."""
+    ours: set[str] = set()
+    theirs: set[str] = set()
+    for scan in scans(book):
+        (ours if is_ours(scan, config) else theirs).update(scan["trials"])
+    return len(book.done(theirs - ours))
 
 
 def drivers(book: Ledger) -> dict[str, dict[str, Any]]:
@@ -148,15 +177,21 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def status(book: Ledger, scan: Mapping[str, Any] | None = None) -> Status:
-    """Read where the newest scan of a ledger (or the given one) stands."""
+def status(book: Ledger, scan: Mapping[str, Any] | None = None, config: Any = None) -> Status:
+    """Read where the newest scan of a ledger (or the given one) stands.
+
+    Args:
+        config: of the search, which says what its trials depend on; everything where not given.
+    """
     scan = scan if scan is not None else newest_scan(book)
     labels, price = scan["trials"], Price(**scan["price"])
     stamps = {n.removesuffix(".parquet"): s.modified for n, s in book.store.listing("rows").items()}
-    done = [key for key in labels if key in stamps]
-    failures = book.failures(key for key in labels if key not in stamps)
+    ours = is_ours(scan, config)
+    good = book.done(labels) if ours else set()
+    done = [key for key in labels if key in good]
+    failures = book.failures(key for key in labels if key not in good) if ours else {}
     alive = drivers(book)
-    running = {key for driver in alive.values() for key in driver["running"] if key in labels and key not in stamps}
+    running = {key for driver in alive.values() for key in driver["running"] if key in labels and key not in good}
     recent = sorted(stamps[key] for key in done)[-RECENT:]
     span = recent[-1] - recent[0] if len(recent) > 1 else 0.0
     rate = (len(recent) - 1) / span if span > 0 else None
@@ -169,7 +204,7 @@ def status(book: Ledger, scan: Mapping[str, Any] | None = None) -> Status:
         total=len(labels), done=len(done), failed=len(failures), running=len(running), left=left, drivers=len(alive),
         per_minute=60 * rate if rate else None, seconds_left=left / rate if rate and alive else None,
         cpu_hours=seconds * price.cpus / 3600, gpu_hours=seconds * price.gpus / 3600, cost=price.of(seconds),
-        missing=[missing(labels[key], row) for key, row in failures.items()],
+        missing=[missing(labels[key], row) for key, row in failures.items()], other=other_versions(book, config),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
 from raypipe.config.base import Section
 
@@ -14,7 +14,7 @@ class FourLeptonSelection(Section):
     """GeV, smallest pT of an electron; the card has a threshold of its own. [default: Delphes CMS card, MadGraph]"""
     muon_pt: float = Field(10.0, ge=0)
     """GeV, smallest pT of a muon; the card has a threshold of its own. [default: Delphes CMS card, MadGraph]"""
-    leading_pt: list[float] = Field([], max_length=4)
+    leading_pt: list[NonNegativeFloat] = Field([], max_length=4)
     """GeV, smallest pT of the hardest, second hardest.. lepton, such as a trigger's. [default; paper B: none]"""
     min_pair: float = Field(4.0, gt=0)
     """GeV, smallest mass of e+e- and of mu+mu-. [default; MadGraph's distance cut does the same in paper B]"""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from raypipe.config.base import Section
 from raypipe.config.grid import Scan, Selection
@@ -30,7 +30,7 @@ class Vae(Section):
     """Samples trained on, the same number of events of each. [paper A: signal-agnostic, so SM only]"""
     latent: int = Field(6, ge=1)
     """Latent dimension. [default]"""
-    hidden: list[int] = Field([64, 64], min_length=1)
+    hidden: list[PositiveInt] = Field([64, 64], min_length=1)
     """Widths of the hidden layers of encoder and decoder. [default]"""
     beta: float = Field(0.05, ge=0)
     """Weight of the KL term against the reconstruction error in units of the features' variances. [default]"""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from raypipe.config.base import Section
-from raypipe.config.sections import SampleSize
+from raypipe.config.base import Section, section_of
+from raypipe.config.text import parse
 from raypipe.errors import UserError
 
 SEARCHES = {
@@ -22,6 +21,16 @@ SEARCHES = {
 """Module and model of every value that the key `search` may have; `contrastive` when a file does not say. By name,
 since building all models takes longer than many a command."""
 
+COMMANDS = {
+    "contrastive": ("simulate", "embed", "search", "scan", "report", "latent"),
+    "haxad": ("simulate", "embed", "search", "scan", "report"),
+    "multilepton": ("simulate", "search", "scan", "report"),
+    "table": ("search",),
+    "read": ("read",),
+    "none": ("simulate",),
+}
+"""The stages that a configuration of each kind has (all of them: `raypipe config` and `raypipe doctor`)."""
+
 
 def model_of(search: str) -> type[Section]:
     """The configuration model of a search."""
@@ -29,29 +38,79 @@ def model_of(search: str) -> type[Section]:
     return getattr(importlib.import_module(f"raypipe.config.{module}"), name)
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), output: str | Path | None = None, command: str | None = None
+) -> Any:
     """Read a YAML configuration, apply dotted ``overrides`` such as ``flow.epochs=50``, and validate it.
 
     A file may begin with ``extends: OTHER.yaml``, relative to itself: it then holds only what differs. Sections are
-    joined key by key, lists and values replaced.
+    joined key by key, lists and values replaced. Of two overrides of one key the last holds.
+
+    Args:
+        output: run folder, wins over file and overrides. command: the stage that will use it.
 
     Raises:
-        UserError: one line naming the file, the key, the value and what is allowed.
+        UserError: one line naming the file, the key, the value and what is allowed; a file that does not serve
+            ``command``.
     """
-    path = Path(path)
-    values = _read(path)
-    source = str(path)
-    for override in overrides:
-        _apply(values, override)
-        source = f"{path} with overrides"
-    search = values.get("search", "contrastive")
-    if search not in SEARCHES:
-        raise UserError(f"{source}: search = {search!r}: known searches: {', '.join(SEARCHES)}")
+    values, source, search = _given(path, overrides)
+    if output is not None:
+        values["output"] = str(output)
+    if command is not None and command not in COMMANDS[search]:
+        raise UserError(f"{path}: search = {search}: {_other_command(search, command)}")
     model = model_of(search)
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(_one_line(source, error, model)) from error
+        raise UserError(one_line(source, error.errors(), model)) from None  # whose text holds the values
+
+
+def given_values(path: str | Path | None, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The kind of a configuration and the values given for it, by dotted key; required ones may be missing.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    values, source, search = _given(path, overrides)
+    model = model_of(search)
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        wrong = [e for e in error.errors() if e["type"] != "missing" or isinstance(e["loc"][-1], int)]
+        if wrong:
+            raise UserError(one_line(source, wrong, model)) from None
+    return search, dict(flat(values))
+
+
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested sections and lists of sections."""
+    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        value = {str(number): part for number, part in enumerate(value)}
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from flat(part, f"{prefix}.{name}" if prefix else str(name))
+    else:
+        yield prefix, value
+
+
+def _other_command(search: str, command: str) -> str:
+    """Why a configuration does not serve a command."""
+    if search == "none":
+        return "this configuration only simulates (raypipe simulate)"
+    kinds = " or ".join(kind for kind, commands in COMMANDS.items() if command in commands)
+    serves = ", ".join(f"raypipe {name}" for name in COMMANDS[search])
+    return f"expected a file with search: {kinds} for `raypipe {command}`; this one is for {serves}"
+
+
+def _given(path: str | Path | None, overrides: Sequence[str]) -> tuple[dict[str, Any], str, str]:
+    """The values of a file with overrides, what messages call them, and the search that they are for."""
+    values = {} if path is None else _read(Path(path))
+    apply(values, overrides)
+    source = "overrides" if path is None else f"{path} with overrides" if overrides else str(path)
+    search = values.get("search", "contrastive")
+    if not isinstance(search, str) or search not in SEARCHES:
+        raise UserError(f"{source}: search = {search!r}: known searches: {', '.join(SEARCHES)}")
+    return values, source, search
 
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -61,9 +120,12 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in [p.resolve() for p in seen]:
         raise UserError(f"{path}: extends itself ({' -> '.join(map(str, [*seen, path]))})")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    values = parse(text, str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a mapping of keys at the top level, found {type(values).__name__}")
     base = values.pop("extends", None)
@@ -83,28 +145,30 @@ def _joined(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"override {override!r}: expected KEY=VALUE with a dotted key, such as flow.epochs=50")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"override {override!r}: the value is not valid YAML") from error
-    *parents, last = key.split(".")
-    node = values
-    for parent in parents:
-        node = node.setdefault(parent, {})
-        if not isinstance(node, dict):
-            raise UserError(f"override {override!r}: {parent!r} is a value, not a section")
-    node[last] = value
+def apply(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set the dotted keys of ``KEY=VALUE`` in ``values``, one after the other."""
+    done: list[str] = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"override {override!r}: expected KEY=VALUE with a dotted key, such as flow.epochs=50")
+        if lost := next((k for k in done if k.startswith(f"{key}.")), None):
+            raise UserError(f"override {override!r}: it would undo {lost}=... before it: give it first")
+        done.append(key)
+        *parents, last = key.split(".")
+        node = values
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise UserError(f"override {override!r}: {parent!r} is a value, not a section")
+        node[last] = parse(text, f"override {override!r}", comments=False)
 
 
-def _one_line(source: str, error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem of a failed validation as one line; further problems are counted."""
-    first = error.errors()[0]
+def one_line(source: str, errors: Sequence[Any], model: type[Section]) -> str:
+    """The first of the problems of a failed validation as one line; further problems are counted."""
+    first = errors[0]
     key = ".".join(str(part) for part in first["loc"]) or "configuration"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     if first["type"] == "extra_forbidden":
         allowed = _fields_at(model, first["loc"][:-1])
         close = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1)
@@ -115,14 +179,13 @@ def _one_line(source: str, error: ValidationError, model: type[BaseModel]) -> st
         return f"{source}: key {key!r} is missing{more}"
     if isinstance(first["input"], dict | BaseModel):
         return f"{source}: {key}: {message}{more}"
-    return f"{source}: {key} = {first['input']!r}: {message[0].lower()}{message[1:]}{more}"
+    quotes = f", in quotes: '{first['input']}'" if first["type"] == "string_type" and first["input"] is not None else ""
+    return f"{source}: {key} = {first['input']!r}: {message[0].lower()}{message[1:]}{quotes}{more}"
 
 
-def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+def _fields_at(model: type[Section], location: tuple[str | int, ...]) -> list[str]:
     """Names of the keys allowed in the section at ``location``."""
     for part in location:
         field = model.model_fields.get(str(part))
-        annotation = field.annotation if field else SampleSize  # the only sections inside a mapping
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
+        model = (section_of(field.annotation) if field else None) or model
     return list(model.model_fields)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
 from raypipe.config.base import Section
 from raypipe.config.resources import Resources
 
-Column = Annotated[
-    str | int, BeforeValidator(lambda v: int(v) if isinstance(v, str) and v.lstrip("-").isdigit() else v)
-]
+
+def _column(value: Any) -> Any:
+    if isinstance(value, float):
+        raise ValueError("a column is a name or a whole number: write a name of digits in quotes")
+    return int(value) if isinstance(value, str) and re.fullmatch("-?[0-9]+", value) else value
+
+
+Column = Annotated[str | int, BeforeValidator(_column)]
 """A column by name, or by its place (from 0; negative from the end) where a format has no names."""
 
 Format = Literal["auto", "numpy", "hdf5", "lhco", "parquet", "csv", "root", "delphes", "nanoaod"]

@@ -17,7 +17,7 @@ from raypipe.files import atomic_path
 from raypipe.report.figures import masses
 from raypipe.report.html import Section, Table, image, write_html
 from raypipe.report.style import COLOURS, new_figure
-from raypipe.report.summary import quote, with_error
+from raypipe.report.summary import other_versions_told, quote, with_error
 from raypipe.search.result import NO_SIGNAL
 
 Rows = Sequence[Mapping[str, Any]]
@@ -117,7 +117,7 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
                 f"{e['signal']} at S/√B = {e['strength']:g}, {cut}: bump hunt {with_error(e['fit_z_before'], 1)} → "
                 f"{with_error(e['fit_z_after'], 1)} sigma; SIC {with_error(e['sic'], 1)}."
             )
-    return lines
+    return lines + other_versions_told(summary.get("other_versions", 0))
 
 
 def null_figure(study: Mapping[str, Any]) -> Figure:
@@ -212,7 +212,7 @@ def write_page(
             "Autoencoder",
             f"{len(history)} epochs; reconstruction error {last['error']:.3f} of 9, KL {last['kl']:.2f} nats.",
         ),
-        Section("Configuration", "", code=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)),
+        Section("Configuration", "", code=yaml.safe_dump(config.shown(), sort_keys=False)),
     ]  # fmt: skip
     write_html(
         path, "haxad search", f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, window "

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from raypipe.config.multilepton import MultileptonConfig
 from raypipe.files import atomic_path
 from raypipe.report.html import Section, Table, image, write_html
+from raypipe.report.summary import other_versions_told
 from raypipe.search.exclusion import Values, sign
 from raypipe.search.multilepton import BOOTSTRAP, Tables
 from raypipe.search.result import NO_SIGNAL, Trial
@@ -252,7 +253,7 @@ def write_page(path: Path, summary: dict[str, Any], config: MultileptonConfig, f
     if summary["failed_trials"]:
         rows = [[r["signal"], f"{r['strength']:g}", str(r["instance"]), r["error"]] for r in summary["failed_trials"]]
         sections.append(Section("Failed", tables=[Table(["signal", "strength", "instance", "error"], rows)]))
-    dumped = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    dumped = yaml.safe_dump(config.shown(), sort_keys=False)
     sections.append(Section("Configuration", code=dumped))
     headlines = [
         f"{summary['finished']} of {summary['planned']} comparisons finished; {summary['bootstraps']} bootstraps; "
@@ -262,4 +263,5 @@ def write_page(path: Path, summary: dict[str, Any], config: MultileptonConfig, f
         count = summary["combined"]["tests"]
         headlines.append(f"The data: p = {summary['combined']['data_p']:.3f} of {count} statistics combined.")
     subtitle = f"{config.compare.luminosity:g} fb⁻¹, features {', '.join(config.features)}, {summary['date']}"
+    headlines += other_versions_told(summary.get("other_versions", 0))
     write_html(path, "multilepton search", subtitle, headlines, sections)

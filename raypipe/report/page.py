@@ -9,7 +9,7 @@ import yaml
 
 from raypipe.config import Config
 from raypipe.report.html import Section, Table, image, write_html
-from raypipe.report.summary import with_error
+from raypipe.report.summary import other_versions_told, with_error
 from raypipe.search.result import NO_SIGNAL
 
 CAPTIONS = {
@@ -75,7 +75,7 @@ def headlines(summary: dict[str, Any]) -> list[str]:
             )
     if summary["closure_auc"]:
         lines.append(f"Closure AUC (template against true background): {with_error(summary['closure_auc'], 4)}.")
-    return lines
+    return lines + other_versions_told(summary.get("other_versions", 0))
 
 
 def _events_section(manifest: dict[str, Any], config: Config) -> Section:
@@ -135,7 +135,7 @@ def write_page(
         Section("Latent space", "", [], images("latents_signal", "latents_no_signal", "encoder_training")),
         _events_section(manifest, config),
         Section("Where the time went", f"Peak memory {summary['peak_rss_gib']:.2f} GiB.", [stages]),
-        Section("Configuration", "", code=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)),
+        Section("Configuration", "", code=yaml.safe_dump(config.shown(), sort_keys=False)),
         Section("Versions", "", code=yaml.safe_dump(provenance, sort_keys=False)),
     ]
     if summary["failed_trials"]:

@@ -97,3 +97,12 @@ def with_error(entry: dict[str, Any] | None, digits: int = 2) -> str:
     if entry["standard_error"] is None:
         return f"{entry['mean']:.{digits}f}"
     return f"{entry['mean']:.{digits}f} ± {entry['standard_error']:.{digits}f}"
+
+
+def other_versions_told(number: int) -> list[str]:
+    """The sentence about finished trials that another version of the code or packages has made, if there are any."""
+    if not number:
+        return []
+    return [
+        f"The ledger holds {number} trials of another version of the code or packages, which are not in this report"
+    ]

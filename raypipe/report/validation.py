@@ -39,9 +39,10 @@ def make_validation(events: str | Path, output: str | Path | None = None) -> dic
     Raises:
         UserError: no manifest, a missing or damaged file, a value that is not finite, no place to write.
     """
-    output = check_writable(output) if output is not None else None
+    output = Path(events) / "validation" if output is None else Path(output)
+    if (Path(events) / "dataset.json").is_file():  # before the work; without a data set there is none
+        check_writable(output)
     samples, numbers = measure(events)
-    output = output or check_writable(Path(events) / "validation")
     numbers["page"] = str(output / "validation.html")
     write_json(output / "validation.json", numbers)
     paths = figures.save(draw_all(samples, numbers), output / "figures")

@@ -74,6 +74,19 @@ def test_scan_report_and_search_from_the_command_line(tables, ray_local):
     found = json.loads(run.stdout)
     assert found["combined_p"] == pytest.approx(1 / 21)
     assert len(found["tests"]) == 12
+    # Two results of another version of the code are counted, told, and not shown.
+    rows, scans = folder / "ledger" / "rows", folder / "ledger" / "scans"
+    announced = json.loads(next(scans.glob("scan-*.json")).read_text())
+    for key in ("a" * 20, "b" * 20):
+        (rows / f"{key}.parquet").write_bytes(next(rows.iterdir()).read_bytes())
+    old = announced | {"trials": {"a" * 20: "old", "b" * 20: "old"}, "made_by": {"search": "another"}}
+    (scans / "scan-old.json").write_text(json.dumps(old))
+    run = CliRunner().invoke(main, ["report", "--config", str(tables), "--json", "tracking.enabled=false"])
+    assert run.exit_code == 0, run.output
+    told = json.loads(run.stdout)
+    assert (told["other_versions"], told["finished"], told["planned"]) == (2, 45, 45)
+    assert "holds 2 trials of another version" in run.stderr
+    assert "holds 2 trials of another version" in (folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
+import traceback
 import urllib.error
 import urllib.request
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from raypipe.cli.base import Commands
+from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.record import group_curves, record_run
+from raypipe.cluster.storage import Store
+from raypipe.cluster.tracking import record, sqlite_path
 from raypipe.config import load_config
+from raypipe.errors import UserError
 from raypipe.fit.flows import fit_flows
 from raypipe.report.summary import build_summary
+from raypipe.search.result import Trial
 from tests.cluster.head import free_ports
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES
@@ -48,6 +57,114 @@ def test_curves_have_the_strength_as_step():
     assert curve == {500: 5.5, 1000: 10.5, 2000: 20.5}
     errors = {step: value for name, value, step in groups["zp_400/id"] if name == "z_after.wp0.01.error"}
     assert errors[500] == pytest.approx(0.5)  # of two values one apart: their spread over the root of two
+
+
+LAPTOP = ROOT / "configs/contrastive/laptop.yaml"
+SECRETS = [
+    "resources.storage=s3://AKIA:s3cret@bucket/x?session_token=s3cret2",
+    "resources.artefacts=ftp://me:s3cret@host/x",
+]
+
+
+@pytest.mark.parametrize("name", ["a%20b", "q?x=1&y #1 100% é \N{GRINNING FACE} [1]'\""])
+def test_a_run_folder_of_any_name_keeps_its_database_inside(tmp_path, monkeypatch, name):
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    config = load_config(LAPTOP, SECRETS, output=f"runs/{name}")
+    folder = tmp_path / "runs" / name
+    folder.mkdir(parents=True)
+    (folder / "made.txt").write_text("x")
+
+    def fill(run):
+        run.metrics([("z", 2.0, 0)])
+        run.files([folder / "made.txt"])
+
+    run_id = record(config, "one", {}, fill)
+    assert run_id is not None
+    assert record(config, "one", {}, fill) == run_id  # once
+    assert {p.name for p in folder.iterdir()} == {"made.txt", "mlflow.db", "mlartifacts", "tracking.json"}
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == [name]
+    assert len(list(folder.rglob("mlartifacts/**/made.txt"))) == 1
+    uri = json.loads((folder / "tracking.json").read_text())["uri"]
+    assert sqlite_path(uri) == folder / "mlflow.db"
+    found = MlflowClient(uri).get_run(run_id)
+    assert (found.info.status, found.data.metrics) == ("FINISHED", {"z": 2.0})
+    # No password in any parameter, and none anywhere in what was written.
+    assert found.data.params["resources.storage"] == "s3://***@bucket/x?session_token=***"
+    assert found.data.params["resources.artefacts"] == "ftp://***@host/x"
+    for path in folder.rglob("*"):
+        assert not path.is_file() or b"s3cret" not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://me:s3cret@127.0.0.1:9/",
+        "postgresql://me:s3cret@127.0.0.1:9/db",
+        "postgresql+psycopg2://me:s3%23cret@[bad/db?password=s3cret",
+        "nonsense://me:s3cret@host/x",
+        "sqlite:////proc/nowhere/mlflow.db?token=s3cret",
+    ],
+)
+def test_a_server_that_fails_is_told_without_its_password(tmp_path, monkeypatch, capfd, uri):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    config = load_config(LAPTOP, [*SECRETS, f"tracking.uri='{uri}'"], output=tmp_path)
+    assert record(config, "one", {}, lambda run: None) is None
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "did not record this run" in " ".join(err.split())
+    assert "s3cret" not in err
+    assert "s3#cret" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_traceback_and_a_notebook_show_no_password():
+    uri = "http://me:s3cret@host/"
+    with pytest.raises(UserError) as caught:
+        load_config(LAPTOP, [*SECRETS, f"tracking.uri=[{uri}]"])
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+    nonsense = uri.replace("http", "nonsense")
+    with pytest.raises(UserError) as caught:
+        Store(nonsense)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+    assert str(Store("memory://me:s3cret@host/x")) == "memory://***@host/x"
+    config = load_config(LAPTOP, [*SECRETS, f"tracking.uri={uri}"])
+    assert "s3cret" not in f"{config!r} {config} {config.tracking!r}"
+    assert "uri='http://***@host/'" in repr(config)
+    assert config.tracking.uri == uri
+
+
+def test_a_failed_trial_is_kept_without_a_password(tmp_path):
+    book = Ledger(tmp_path)
+    book.record_failure("k", Trial("s", 1.0, 0), "Traceback\nOSError: s3://AKIA:s3cret@bucket/x?sig=s3cret: denied")
+    assert book.rows(["k"])[0]["error"] == "Traceback\nOSError: s3://***@bucket/x?sig=***: denied"
+
+
+def test_an_unexpected_error_is_printed_without_a_password():
+    group = Commands("raypipe")
+
+    @group.command()
+    def fail() -> None:
+        raise RuntimeError("cannot reach postgresql://me:s3cret@host/db")
+
+    done = CliRunner().invoke(group, ["fail"])
+    assert done.exit_code == 1
+    assert "Traceback" in done.stderr
+    assert "RuntimeError: cannot reach postgresql://***@host/db" in done.stderr
+    assert "s3cret" not in done.output
+
+
+def test_a_page_shows_the_configuration_without_passwords():
+    shown = load_config(LAPTOP, [*SECRETS, "tracking.uri=http://me:s3cret@host/"]).shown()
+    assert shown["tracking"]["uri"] == "http://***@host/"
+    assert shown["flow"] == load_config(LAPTOP).model_dump(mode="json")["flow"]
+    assert "s3cret" not in json.dumps(shown)
+    for path in (ROOT / "raypipe" / "report").rglob("*.py"):  # what a page dumps is what may be shown
+        assert "model_dump" not in path.read_text(), path
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +241,25 @@ def test_a_scan_is_one_parent_with_a_child_a_group_and_models(kind, request, tmp
         np.testing.assert_allclose(density, flow.log_prob(latents[:5], masses[:5]), rtol=1e-6)
     finally:
         mlflow.set_tracking_uri(previous)
+
+
+@pytest.mark.slow
+def test_a_server_behind_a_password_is_never_shown_with_it(server, tmp_path, monkeypatch, capfd):
+    """MLflow prints the address of every run it ends; its registry prints too."""
+    from mlflow.tracking import MlflowClient
+
+    uri = server.replace("http://", "http://me:s3cret@")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    config = load_config(LAPTOP, [*SECRETS, f"tracking.uri={uri}", "tracking.experiment=secret"], output=tmp_path)
+    run_id = record(config, "one", {}, lambda run: run.child("two", {"uri": uri}, [("z", 1.0, 0)]))
+    out, err = capfd.readouterr()
+    assert (run_id is None, out) == (False, "")
+    assert "http://***@127.0.0.1" in err
+    assert "s3cret" not in err
+    client = MlflowClient(server)
+    runs = client.search_runs([client.get_run(run_id).info.experiment_id])
+    assert len(runs) == 2
+    for run in runs:
+        assert "s3cret" not in json.dumps(run.to_dictionary())
+    assert "s3cret" not in (tmp_path / "tracking.json").read_text()
+    assert "MLFLOW_TRACKING_URI" not in os.environ

@@ -1,0 +1,178 @@
+"""How far a scan is: what can be read and belongs to this code counts. A report tells the rest and makes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from raypipe.cli import main
+from raypipe.cluster.ledger import CODE, NUMERICS, Ledger, made_by
+from raypipe.cluster.watch import Price, announce, newest_scan, other_versions, status
+from raypipe.config import load_config
+from raypipe.errors import UserError
+from raypipe.files import write_json
+from raypipe.report import haxad, page
+from raypipe.search.result import Result, Trial
+from tests.conftest import ROOT
+
+LAPTOP = ROOT / "configs/contrastive/laptop.yaml"
+KEYS = [f"{i:020x}" for i in range(6)]
+
+
+def filled(folder, keys=KEYS, finished=4, name="scan") -> Ledger:
+    """An announced scan, ``finished`` of its trials recorded."""
+    book = Ledger(folder)
+    announce(book, {key: Trial("s", 1.0, i) for i, key in enumerate(keys)}, Price(), name)
+    for i, key in enumerate(keys[:finished]):
+        book.record(key, Trial("s", 1.0, i), Result([{"seconds": 36.0}]))
+    return book
+
+
+def by_another_version(folder, **changed) -> None:
+    """As if every scan so far had been announced by other code or packages."""
+    for path in (folder / "scans").iterdir():
+        scan = json.loads(path.read_text())
+        path.write_text(json.dumps(scan | {"made_by": scan["made_by"] | changed}))
+
+
+@pytest.mark.parametrize("damage", [b"", b"rubbish", None], ids=["empty", "rubbish", "cut"])
+def test_what_cannot_be_read_is_not_done(tmp_path, damage):
+    book = filled(tmp_path)
+    assert (status(book).done, status(book).left) == (4, 2)
+    path = tmp_path / "rows" / f"{KEYS[1]}.parquet"
+    path.write_bytes(path.read_bytes()[:-20] if damage is None else damage)
+    now = status(Ledger(tmp_path))
+    assert (now.total, now.done, now.failed, now.left, now.other) == (6, 3, 0, 3, 0)
+    assert now.cpu_hours == pytest.approx(3 * 36 / 3600)
+    assert Ledger(tmp_path).done(KEYS) == {KEYS[0], KEYS[2], KEYS[3]}  # the same command does it again
+
+
+@pytest.mark.parametrize("changed", [{"search": "x"}, {"simulate": "x"}, {"torch": "0.1"}], ids=str)
+def test_what_other_code_or_packages_made_is_not_done(tmp_path, changed):
+    filled(tmp_path)
+    by_another_version(tmp_path, **changed)
+    now = status(Ledger(tmp_path))
+    assert (now.total, now.done, now.failed, now.left, now.other) == (6, 0, 0, 6, 4)
+    assert "0 of 6 done" in now.line()
+    assert "4 of another version of the code or packages, which do not count" in now.line()
+    # The scan goes on with this code: three new trials, two of them done.
+    filled(tmp_path, [f"{i:020x}" for i in range(10, 13)], 2)
+    now = status(Ledger(tmp_path))
+    assert (now.total, now.done, now.left, now.other) == (3, 2, 1, 4)
+
+
+def test_a_scan_announced_before_versions_were_kept_is_of_another(tmp_path):
+    filled(tmp_path)
+    for path in (tmp_path / "scans").iterdir():
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "made_by"}))
+    assert (status(Ledger(tmp_path)).done, other_versions(Ledger(tmp_path))) == (0, 4)
+
+
+def test_trials_that_both_versions_share_are_ours(tmp_path):
+    filled(tmp_path, name="search")
+    by_another_version(tmp_path, search="x")
+    filled(tmp_path, KEYS[:3], 3)
+    assert (status(Ledger(tmp_path)).done, other_versions(Ledger(tmp_path))) == (3, 1)
+
+
+def test_a_search_depends_on_what_its_keys_hold(tmp_path):
+    """Own tables need no simulation; the networks of a multilepton search are keyed by the code alone."""
+    own = tmp_path / "own.yaml"
+    own.write_text("search: multilepton\nfiles: { data: a.csv, reference: b.csv }\n")
+    assert set(made_by(load_config(own))) == {"search"}
+    assert set(made_by(load_config(ROOT / "configs/multilepton/laptop.yaml"))) == {"search", "simulate"}
+    assert set(made_by(load_config(LAPTOP))) == {"search", "simulate", *NUMERICS} == set(made_by())
+    filled(tmp_path)
+    by_another_version(tmp_path, simulate="x", torch="0.1")
+    assert status(Ledger(tmp_path), config=load_config(own)).done == 4
+    assert status(Ledger(tmp_path), config=load_config(LAPTOP)).done == 0
+
+
+@pytest.mark.parametrize("damage", [b"", b"[1, 2]", b"{", b"\xff"], ids=["empty", "list", "cut", "binary"])
+def test_a_damaged_announcement_is_left_out(tmp_path, damage):
+    filled(tmp_path)
+    (tmp_path / "scans" / "scan-later.json").write_bytes(damage)
+    assert status(Ledger(tmp_path)).done == 4
+    shutil.rmtree(tmp_path / "scans")
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "scan-later.json").write_bytes(damage)
+    with pytest.raises(UserError, match="no scan was started here yet"):
+        newest_scan(Ledger(tmp_path))
+
+
+@pytest.mark.parametrize("room", [*CODE, "simulate"])
+def test_a_changed_source_is_another_version(tmp_path, room):
+    """The command itself, with a copy of the package in which one room has one more comment."""
+    filled(tmp_path / "run" / "ledger")
+    shutil.copytree(ROOT / "raypipe", tmp_path / "raypipe")
+    command = [
+        sys.executable,
+        "-m",
+        "raypipe.cli",
+        "scan",
+        "--config",
+        str(LAPTOP),
+        "--output",
+        "run",
+        "--status",
+        "--json",
+    ]
+    for change, done in ((False, 4), (True, 0)):
+        if change:
+            with open(tmp_path / "raypipe" / room / "__init__.py", "a") as handle:
+                handle.write("# another\n")
+        found = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        now = json.loads(found.stdout)
+        assert (now["done"], now["other"]) == (done, 4 - done)
+
+
+@pytest.mark.parametrize("kind", ["contrastive", "haxad", "multilepton"])
+def test_a_report_makes_nothing_and_tells_of_other_versions(tmp_path, kind):
+    arguments = ["report", "--config", str(ROOT / f"configs/{kind}/laptop.yaml"), "--output", str(tmp_path)]
+    empty = CliRunner().invoke(main, arguments)
+    assert (empty.exit_code, empty.stderr.count("\n")) == (2, 1)
+    assert "nothing to report yet" in empty.stderr
+    assert "another version" not in empty.stderr
+    filled(tmp_path / "ledger")
+    by_another_version(tmp_path / "ledger", search="x")
+    told = CliRunner().invoke(main, arguments)
+    assert (told.exit_code, told.stderr.count("\n")) == (2, 1)
+    assert "The ledger holds 4 trials of another version of the code or packages" in told.stderr
+    assert not (tmp_path / "events").exists()
+    assert not (tmp_path / "encoder").exists()
+
+
+def test_pages_tell_of_other_versions():
+    for headlines in (page.headlines, haxad.headlines):
+        summary = {"results": [], "closure_auc": None}
+        assert headlines(summary) == headlines(summary | {"other_versions": 0}) == []
+        assert headlines(summary | {"other_versions": 3})[0].startswith("The ledger holds 3 trials of another version")
+
+
+def test_an_encoder_of_another_version_is_not_made_again_for_a_report(tmp_path):
+    """Simulated events of this code, an encoder of another: its trials are not there, and no training starts."""
+    from raypipe.cluster.pipeline import Run
+    from raypipe.simulate import dataset
+
+    config = load_config(LAPTOP, output=tmp_path)
+    with Run(config) as run:
+        assert run.there() == {}
+        for name in ("encoder.json", "latents.json"):
+            write_json(run.folder / "encoder" / name, {"key": "of another version", "digest": "x"})
+        for name in ("encoder.pt", "latents.parquet"):
+            (run.folder / "encoder" / name).write_bytes(b"")
+        assert run._digest({"key": dataset.plan(config).key}, "id", 0) is None
