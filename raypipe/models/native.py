@@ -24,8 +24,6 @@ _SHAPE = [_LONG, _LONG, _LONG, _INT, *[_DOUBLE] * 5]
 REALS = {torch.float32: "float", torch.float64: "double"}
 MAX_BINS = 64
 """As in spline.c: more bins take the plain form."""
-TILE_BYTES = 256
-"""As in maf.c: a row of a tile of events."""
 
 
 @functools.cache
@@ -41,17 +39,6 @@ def spline(dtype: torch.dtype) -> ctypes.CDLL | None:
     library.spline_apply.argtypes = [*[_POINTER] * 4, *_SHAPE, _INT]
     library.spline_gradient.argtypes = [*[_POINTER] * 6, *_SHAPE]
     library.spline_apply.restype = library.spline_gradient.restype = None
-    return library
-
-
-@functools.cache
-def maf(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The kernel of affine layers, both ways without gradient, for one precision; None as for `spline`."""
-    library = _library("maf", dtype)
-    if library is None:
-        return None
-    library.maf_affine.argtypes = [*[_POINTER] * 6, _LONG, *[_INT] * 4, _DOUBLE, _INT]
-    library.maf_affine.restype = None
     return library
 
 
