@@ -1,7 +1,6 @@
-"""Compiled kernels: built once from the C sources beside this module, where the machine has a C compiler.
+"""The compiled spline: built once from the C source beside this module, where the machine has a C compiler.
 
-Flows do not need them: they have a plain torch form of the same function, which the tests compare them with. The
-compiled trees have none, since falling back to XGBoost would draw other random numbers: they refuse.
+Flows do not need it: `raypipe.models.spline` has a plain torch form of the same function.
 """
 
 from __future__ import annotations
@@ -33,40 +32,17 @@ def spline(dtype: torch.dtype) -> ctypes.CDLL | None:
     The library lies in the user's cache folder (``XDG_CACHE_HOME``), named by source, compiler and processor: it is
     built for the processor it runs on, and a changed source builds another.
     """
-    library = _library("spline", dtype)
-    if library is None:
-        return None
-    library.spline_apply.argtypes = [*[_POINTER] * 4, *_SHAPE, _INT]
-    library.spline_gradient.argtypes = [*[_POINTER] * 6, *_SHAPE]
-    library.spline_apply.restype = library.spline_gradient.restype = None
-    return library
-
-
-@functools.cache
-def trees() -> ctypes.CDLL | None:
-    """The boosted trees of trees.c; None as for `spline`."""
-    library = _library("trees", torch.float32)
-    if library is None:
-        return None
-    library.trees_train.argtypes = [
-        *[_POINTER] * 3, _LONG, *[_POINTER] * 3, _LONG, _POINTER, *[_INT] * 5, *[_DOUBLE] * 5, ctypes.c_uint64,
-        *[_POINTER] * 4,
-    ]  # fmt: skip
-    library.trees_train.restype = _INT
-    library.trees_bin.argtypes = [_POINTER, _LONG, _INT, *[_POINTER] * 3]
-    library.trees_predict.argtypes = [_POINTER, _LONG, _INT, *[_POINTER] * 4, _INT, _INT, _DOUBLE, _POINTER]
-    library.trees_bin.restype = library.trees_predict.restype = None
-    return library
-
-
-def _library(name: str, dtype: torch.dtype) -> ctypes.CDLL | None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or dtype not in REALS or os.environ.get("RAYPIPE_NATIVE") == "0":
         return None
     try:
-        return ctypes.CDLL(str(_build(Path(__file__).with_name(f"{name}.c"), compiler, REALS[dtype])))
+        library = ctypes.CDLL(str(_build(Path(__file__).with_name("spline.c"), compiler, REALS[dtype])))
     except (OSError, subprocess.SubprocessError):
         return None  # no headers, no space, a compiler without these flags: the plain form serves
+    library.spline_apply.argtypes = [*[_POINTER] * 4, *_SHAPE, _INT]
+    library.spline_gradient.argtypes = [*[_POINTER] * 6, *_SHAPE]
+    library.spline_apply.restype = library.spline_gradient.restype = None
+    return library
 
 
 def _build(source: Path, compiler: str, real: str) -> Path:
