@@ -39,9 +39,14 @@ VARIANTS = {
 
 
 @cache
+def yaml_resource(name: str) -> dict[str, Any]:
+    """A YAML file beside this module."""
+    return yaml.safe_load(resources.files("raypipe.report").joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
+
+
 def references() -> dict[str, Any]:
-    """``references.yaml``."""
-    return yaml.safe_load(resources.files("raypipe.report").joinpath("references.yaml").read_text(encoding="utf-8"))
+    """Numbers of others."""
+    return yaml_resource("references")
 
 
 def slot(batch: Batch, kind: str, what: str) -> np.ndarray:
