@@ -15,7 +15,7 @@ from scipy.stats import chi2, norm
 from raypipe.config.haxad import HaxadConfig
 from raypipe.files import atomic_path
 from raypipe.report.figures import masses
-from raypipe.report.html import Section, Table, image, write_html
+from raypipe.report.html import Section, Table, images, resource, write_html
 from raypipe.report.style import COLOURS, new_figure
 from raypipe.report.summary import other_versions_told, quote, with_error
 from raypipe.search.result import NO_SIGNAL
@@ -26,13 +26,7 @@ QUANTITIES = (
     "s_before", "s_after", "higgs_after", "z_after", "sculpting_p",
 )  # fmt: skip
 POINT = ("method", "signal", "strength", "working_point")
-CAPTIONS = {
-    "spectrum": "Diphoton mass before and after the cut, with a signal.",
-    "spectrum_no_signal": "The same without a signal: the cut must not make a bump.",
-    "null": "Fits after the cut where nothing was injected: the pull of the fitted yield against a unit Gaussian, and "
-    "the distribution of Z = sqrt(q0) against a half-normal with half of the runs at zero.",
-    "linearity": "Fitted against injected signal events after the cut, one point a run; dashed: equality.",
-}
+TEXTS = resource("texts")["haxad"]
 
 
 def _value(row: Mapping[str, Any], name: str) -> float:
@@ -195,26 +189,17 @@ def write_page(
             shown = {k: v for k, v in study.items() if k not in {"z", "pulls", "expected_shares"}}
             studies.append(Table([name, "value"], [[k, f"{v:.4g}" if isinstance(v, float) else str(v)]
                                                    for k, v in shown.items()]))  # fmt: skip
-    last = history[-1]
+    last, window = history[-1], config.window
 
-    def images(*names: str) -> list[dict[str, str]]:
-        return [image(figures[name], CAPTIONS[name]) for name in names if name in figures]
+    def shown(*names: str) -> list[dict[str, str]]:
+        return images(figures, TEXTS["captions"], *names)
 
+    trained = f"{len(history)} epochs; reconstruction error {last['error']:.3f} of 9, KL {last['kl']:.2f} nats."
     sections = [
-        Section(
-            "Bump hunt",
-            "Z is the square root of q0 of a signal peak above the continuum and the simulated Higgs peak; expected Z "
-            "is the Asimov formula on the true events of the signal region.",
-            [Table(head, cells)], images("spectrum", "spectrum_no_signal"),
-        ),
-        Section("False positives and linearity", "", studies, images("null", "linearity")),
-        Section(
-            "Autoencoder",
-            f"{len(history)} epochs; reconstruction error {last['error']:.3f} of 9, KL {last['kl']:.2f} nats.",
-        ),
+        Section("Bump hunt", TEXTS["hunt"], [Table(head, cells)], shown("spectrum", "spectrum_no_signal")),
+        Section("False positives and linearity", "", studies, shown("null", "linearity")),
+        Section("Autoencoder", trained),
         Section("Configuration", "", code=yaml.safe_dump(config.shown(), sort_keys=False)),
-    ]  # fmt: skip
-    write_html(
-        path, "haxad search", f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, window "
-        f"{config.window.low:g}-{config.window.high:g} GeV", headlines(summary), sections,
-    )  # fmt: skip
+    ]
+    subtitle = f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, window {window.low:g}-{window.high:g} GeV"
+    write_html(path, "haxad search", subtitle, headlines(summary), sections)

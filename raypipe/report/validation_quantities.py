@@ -14,7 +14,8 @@ from raypipe.errors import UserError
 from raypipe.events.fourlepton import LEPTONS, MASSES
 from raypipe.events.schema import FEATURES, PHOTON_COLUMNS
 from raypipe.events.table import read_schema, stream_table
-from raypipe.report.validation_presence import presence_means, slot, yaml_resource
+from raypipe.report.html import resource
+from raypipe.report.validation_presence import presence_means, slot
 
 Batch = dict[str, np.ndarray]
 """Columns of a piece of a table; float64, tensors float32."""
@@ -117,9 +118,7 @@ def _four_lepton_means(batch: Batch) -> Means:
     return {name: (mask, everywhere(batch)) for name, mask in shares.items()}
 
 
-_LISTED = {
-    kind: tuple(_quantity(**entry) for entry in entries) for kind, entries in yaml_resource("quantities").items()
-}
+_LISTED = {kind: tuple(_quantity(**entry) for entry in entries) for kind, entries in resource("quantities").items()}
 
 _DIPHOTON = ("weight", "m_yy", "pt_yy", "dr_yy", *PHOTON_COLUMNS, "objects", "features")
 DIPHOTON = Kind("diphoton", _DIPHOTON, _LISTED["diphoton"], _diphoton_means)
