@@ -257,7 +257,7 @@ class Run:
         """The ledger and its rows of the given trials.
 
         Raises:
-            UserError: there are none; it tells of those of another version.
+            UserError: there are none (it tells of those of another version), or all have failed.
         """
         book = self.ledger()
         rows = book.rows(trials)
@@ -265,6 +265,8 @@ class Run:
             others = other_versions_told(other_versions(book, self.config))
             what = "nothing to report yet: no trial of this configuration is finished (run `raypipe scan` first)"
             raise UserError(". ".join([f"{self.folder}: {what}", *others]))
+        if all(row["status"] != "ok" for row in rows):
+            raise UserError(f"{book}: all trials failed; the first: {rows[0]['error'].strip().splitlines()[-1]}")
         return book, rows
 
     def _summary(self, rows: list[dict[str, Any]], trials: dict[str, Trial]) -> dict[str, Any]:

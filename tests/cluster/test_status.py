@@ -156,6 +156,20 @@ def test_a_report_makes_nothing_and_tells_of_other_versions(tmp_path, kind):
     assert not (tmp_path / "encoder").exists()
 
 
+@pytest.mark.parametrize("kind", ["contrastive", "haxad", "multilepton"])
+def test_a_scan_whose_trials_all_failed_is_one_line(tmp_path, kind):
+    from raypipe.cluster.multilepton import MultileptonRun
+    from raypipe.cluster.runs import run_of
+
+    config = load_config(ROOT / f"configs/{kind}/laptop.yaml", output=tmp_path)
+    Ledger(tmp_path / "ledger").record_failure("k", Trial("s", 1.0, 0), "Traceback\nValueError: boom")
+    with MultileptonRun(config) if kind == "multilepton" else run_of(config) as run:
+        with pytest.raises(UserError, match=r"all trials failed; the first: ValueError: boom$"):
+            run.finished({"k": Trial("s", 1.0, 0)})
+        run.ledger().record("k", Trial("s", 1.0, 0), Result([{"seconds": 1.0}]))
+        assert len(run.finished({"k": Trial("s", 1.0, 0)})[1]) == 1
+
+
 def test_pages_tell_of_other_versions():
     for headlines in (page.headlines, haxad.headlines):
         summary = {"results": [], "closure_auc": None}
