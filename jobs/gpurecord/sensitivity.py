@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from gpurecord import events
+from gpurecord.speed import clocked
 from raypipe import seeds
-from raypipe.bench.gpu import events
-from raypipe.bench.gpu.speed import clocked
 from raypipe.config import Config, load_config
 from raypipe.events.latents import Events
 from raypipe.events.schema import FEATURES
