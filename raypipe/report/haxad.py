@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 from scipy.stats import chi2, norm
 
 from raypipe.config.haxad import HaxadConfig
-from raypipe.files import atomic_path
 from raypipe.report.figures import masses
 from raypipe.report.html import Section, Table, images, resource, write_html
-from raypipe.report.style import COLOURS, new_figure
+from raypipe.report.style import COLOURS, new_figure, save_figures
 from raypipe.report.summary import other_versions_told, quote, with_error
 from raypipe.search.result import NO_SIGNAL
 
@@ -162,12 +161,7 @@ def make_figures(
         figures["null"] = null_figure(study)
     if _fits(rows, point, null=False):
         figures["linearity"] = linearity_figure(rows, point)
-    paths = {}
-    for name, figure in figures.items():
-        paths[name] = folder / f"{name}.png"
-        with atomic_path(paths[name]) as temporary:
-            figure.savefig(temporary, dpi=110)
-    return paths
+    return save_figures(figures, folder)
 
 
 def write_page(

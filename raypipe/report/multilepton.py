@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raypipe.config.multilepton import MultileptonConfig
-from raypipe.files import atomic_path
 from raypipe.report.html import Section, Table, images, resource, write_html
+from raypipe.report.style import save_figures
 from raypipe.report.summary import other_versions_told
 from raypipe.search.exclusion import Values, sign
 from raypipe.search.multilepton import BOOTSTRAP, Tables
@@ -128,12 +128,7 @@ def make_all(config: MultileptonConfig, tables: Tables, rows: list[dict[str, Any
             if loss in config.networks.losses and np.isfinite(values.null((loss, "mean_loss"))).sum() >= 20:
                 figures[f"figure{first}"] = responses(values, loss, largest)
                 figures[f"figure{first + 1}"] = responses(values, loss, largest / config.scan.zoom)
-    paths = {}
-    for name, figure in sorted((k, f) for k, f in figures.items() if f is not None):
-        paths[name] = folder / f"{name}.png"
-        with atomic_path(paths[name]) as temporary:
-            figure.savefig(temporary, dpi=110)
-    return paths
+    return save_figures(dict(sorted(figures.items())), folder)
 
 
 def _quoted(limit: dict[str, Any] | None, unit: str) -> str:
