@@ -21,9 +21,9 @@ from raypipe.search.result import NO_SIGNAL
 
 Rows = Sequence[Mapping[str, Any]]
 QUANTITIES = (
-    "fit_z_before", "fit_z_after", "fit_s_before", "fit_s_after", "asimov_before", "asimov_after", "sic",
-    "s_before", "s_after", "higgs_after", "z_after", "sculpting_p",
-)  # fmt: skip
+    *("fit_z_before", "fit_z_after", "fit_s_before", "fit_s_after", "asimov_before", "asimov_after", "sic"),
+    *("s_before", "s_after", "higgs_after", "z_after", "sculpting_p"),
+)
 POINT = ("method", "signal", "strength", "working_point")
 TEXTS = resource("texts")["haxad"]
 
@@ -46,13 +46,13 @@ def summarise(rows: Rows, config: HaxadConfig) -> dict[str, Any]:
         for point, members in groups.items()
     ]
     good = [row for row in rows if row["status"] == "ok"]
+    points, failed = config.selection.working_points, [row for row in rows if row["status"] != "ok"]
     return {
         "results": results,
-        "null": [null_study(good, point) for point in config.selection.working_points],
-        "linearity": [linearity(good, point) for point in config.selection.working_points],
-        "failed_trials": [{k: row[k] for k in ("signal", "strength", "instance", "error")}
-                          for row in rows if row["status"] != "ok"],
-    }  # fmt: skip
+        "null": [null_study(good, point) for point in points],
+        "linearity": [linearity(good, point) for point in points],
+        "failed_trials": [{k: row[k] for k in ("signal", "strength", "instance", "error")} for row in failed],
+    }
 
 
 def _fits(rows: Rows, point: float, null: bool) -> list[Mapping[str, Any]]:
@@ -68,14 +68,14 @@ def null_study(rows: Rows, point: float) -> dict[str, Any] | None:
     pull = np.array([r["fit_s_after"] / r["fit_s_err_after"] for r in chosen])
     z = np.array([r["fit_z_after"] for r in chosen])
     n = len(z)
-    return {
-        "working_point": point, "instances": n, "pull_mean": float(pull.mean()),
-        "pull_mean_error": float(pull.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
-        "pull_width": float(pull.std(ddof=1)) if n > 1 else None,
-        "share_zero": float((z <= 1e-6).mean()), "share_above_1": float((z > 1).mean()),
-        "share_above_2": float((z > 2).mean()), "expected_shares": [0.5, float(norm.sf(1)), float(norm.sf(2))],
-        "coverage_68": float((np.abs(pull) < 1).mean()), "z": z.tolist(), "pulls": pull.tolist(),
-    }  # fmt: skip
+    mean, width = float(pull.mean()), float(pull.std(ddof=1)) if n > 1 else None
+    error = width / math.sqrt(n) if width is not None else None
+    pulls = {"pull_mean": mean, "pull_mean_error": error, "pull_width": width}
+    above = {f"share_above_{k}": float((z > k).mean()) for k in (1, 2)}
+    expected = [0.5, float(norm.sf(1)), float(norm.sf(2))]
+    shares = {"share_zero": float((z <= 1e-6).mean()), **above, "expected_shares": expected}
+    rest = {"coverage_68": float((np.abs(pull) < 1).mean()), "z": z.tolist(), "pulls": pull.tolist()}
+    return {"working_point": point, "instances": n} | pulls | shares | rest
 
 
 def linearity(rows: Rows, point: float) -> dict[str, Any] | None:
@@ -89,11 +89,10 @@ def linearity(rows: Rows, point: float) -> dict[str, Any] | None:
     covariance = np.linalg.inv(design.T @ design)
     offset, slope = covariance @ design.T @ (y / e)
     value = float((((y - offset - slope * x) / e) ** 2).sum())
-    return {
-        "working_point": point, "runs": len(x), "slope": float(slope), "slope_error": float(covariance[1, 1] ** 0.5),
-        "offset": float(offset), "offset_error": float(covariance[0, 0] ** 0.5), "chi2": value, "ndf": len(x) - 2,
-        "p": float(chi2.sf(value, len(x) - 2)),
-    }  # fmt: skip
+    line = {"slope": float(slope), "slope_error": float(covariance[1, 1] ** 0.5)}
+    line |= {"offset": float(offset), "offset_error": float(covariance[0, 0] ** 0.5)}
+    quality = {"chi2": value, "ndf": len(x) - 2, "p": float(chi2.sf(value, len(x) - 2))}
+    return {"working_point": point, "runs": len(x)} | line | quality
 
 
 def headlines(summary: Mapping[str, Any]) -> list[str]:
