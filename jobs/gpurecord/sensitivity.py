@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -97,8 +97,9 @@ def encoders(device: str, source: Source, out: Path, keep: Keep) -> dict[str, An
     return record
 
 
+@cache
 def tables(source: Source, out: Path, encoder: str) -> Tables:
-    """The search split as one encoder sees it."""
+    """The search split as one encoder sees it; read once a process."""
     packed = events.load(source.events)
     latent = np.load(out / f"latents_{encoder}.npz")["latent"]
     kept = packed.search

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -24,11 +23,12 @@ from threadpoolctl import threadpool_limits
 
 from raypipe import seeds
 from raypipe.bench.base import Measurement, seconds, speed_up
+from raypipe.cluster.machine import usable_cores
 from raypipe.config import Classifier
 from raypipe.fit.classifier import Contest, Mapper, balanced
 
 SEED = 20_260
-CORES = os.cpu_count() or 1
+CORES = usable_cores()
 
 
 def contest(data: int, template: int, config: Classifier, features: int = 6) -> Contest:

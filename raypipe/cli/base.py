@@ -6,12 +6,14 @@ import json
 import math
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from raypipe.cli.signals import STATUS, Terminated, terminable
 from raypipe.errors import UserError
 from raypipe.redact import redact
 
@@ -21,7 +23,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with terminable():
+                return super().invoke(ctx)
         except UserError as error:
             click.echo(f"raypipe: error: {error}", err=True)
             sys.exit(2)
@@ -29,6 +32,8 @@ class Commands(click.Group):
             command = f"raypipe {error.ctx.info_name}" if error.ctx and error.ctx.parent else "raypipe"
             click.echo(f"raypipe: error: {redact(error.format_message())} (see `{command} --help`)", err=True)
             sys.exit(2)
+        except Terminated:
+            sys.exit(STATUS)
         except KeyboardInterrupt:
             click.echo("raypipe: interrupted; run the same command again to go on", err=True)
             sys.exit(130)
@@ -71,6 +76,18 @@ def load(path: Path, output: Path | None, overrides: tuple[str, ...]) -> Any:
     from raypipe.config import load_config
 
     return load_config(path, overrides, output, click.get_current_context().info_name)
+
+
+def refuse_given(names: Sequence[str], why: str) -> None:
+    """Refuse options of the running command that would have no effect; ``{}`` in ``why`` stands for the option.
+
+    Raises:
+        UserError: one of ``names`` is on the command line, whatever its value.
+    """
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            raise UserError(why.format(f"--{name.replace('_', '-')}"))
 
 
 def emit(value: Any) -> None:

@@ -16,10 +16,15 @@ from raypipe.cli.base import emit
 @click.option("--features", metavar="COL,COL,...", help="Names or numbers; else all columns that the tables share.")
 @click.option("--label", metavar="COL", help="Truth (1: signal): never trained on, used to evaluate.")
 @click.option("--mass", metavar="COL", help="Kept out of the features and copied into the output.")
-@click.option("--weight", metavar="COL", help="Event weights of data and background.")
+@click.option("--weight", metavar="COL", help="Event weights; one in a file without the column.")
+@click.option("--weights", type=click.Choice(["file", "sign"]), default="file", show_default=True,
+              help="sign: negative weights (NLO) count as such, trees take averages.")  # fmt: skip
 @click.option("--only-background", is_flag=True, help="Of the background files keep the rows labelled 0.")
 @click.option("--format", "kind", default="auto", show_default=True, help="numpy, hdf5, lhco, parquet, csv, root.")
 @click.option("--key", help="HDF5 dataset or ROOT tree, where a file has several.")
+@click.option("--data-key", help="The same of the --data files alone.")
+@click.option("--background-key", help="The same of the --background files.")
+@click.option("--score-key", help="The same of the --score files.")
 @click.option("--folds", type=click.IntRange(2), help="Folds.")
 @click.option("--ensemble", type=click.IntRange(1), help="Fits averaged in every fold.")
 @click.option("--rounds", type=click.IntRange(1), help="Boosting rounds of a fit.")
@@ -30,18 +35,23 @@ from raypipe.cli.base import emit
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
 def classify(
     data: tuple[str, ...], background: tuple[str, ...], score: tuple[str, ...], features: str | None,
-    label: str | None, mass: str | None, weight: str | None, only_background: bool, kind: str, key: str | None,
+    label: str | None, mass: str | None, weight: str | None, weights: str, only_background: bool, kind: str,
+    key: str | None, data_key: str | None, background_key: str | None, score_key: str | None,
     folds: int | None, ensemble: int | None, rounds: int | None, leaves: int | None, seed: int, cpus: int | None,
     output: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Train the classifier ensemble of the search between two tables, and score a third.
 
-    Events that are also in the training tables are scored out of fold, others by the mean of all fits. Writes
-    --output (Parquet: row, file, score, background_percentile, ...) and a summary beside it (.json).
+    Events that are also in the training tables are scored out of fold, others by the mean of all fits. An event that
+    occurs twice is held out at once; folds are random and balanced. One table cannot be both classes: --data-key and
+    --background-key name two of one file. Writes --output (Parquet: row, file, score, background_percentile, ...) and
+    a summary beside it (.json).
 
     \b
     Example:
       raypipe classify --data data.npy --background qcd.npy --score test.npy --features 1,2,3,4
+      raypipe classify --data all.root --data-key sr --background all.root --background-key sb --score all.root \\
+        --score-key sr
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -55,14 +65,18 @@ def classify(
         return None if text is None else TypeAdapter(Column).validate_python(text.strip())
 
     changed = {"folds": folds, "ensemble": ensemble, "rounds": rounds, "leaves": leaves}
+    if weights != "file" and weight is None:
+        raise UserError(f"--weights {weights}: says nothing without --weight COL")
+    keys = {"data": data_key, "background": background_key, "score": score_key}
     try:
-        source = Source(format=kind, key=key)  # type: ignore[arg-type]
+        source = Source(format=kind, key=key, weights=weights)  # type: ignore[arg-type]
     except ValidationError as error:
         raise UserError(f"--format {kind!r}: {error.errors()[0]['msg']}") from error
     request = Request(
         data, background, score, [column(f) for f in features.split(",")] if features else (), column(label),
         column(mass), column(weight), only_background, source,
         WEAK_SIGNAL.model_copy(update={k: v for k, v in changed.items() if v is not None}), seed,
+        {name: given for name, given in keys.items() if given is not None},
     )  # fmt: skip
     summary = run(request, output, Resources(cpus=cpus))
     found = summary["evaluation"]

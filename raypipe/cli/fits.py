@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from raypipe.cli.base import NUMBER, POSITIVE, Number, emit
+from raypipe.cli.fit_text import describe, describe_hunt, failure, refuse, refuse_reading
 
 BACKGROUND = """exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N, diphoton:N, flat. To be chosen by F-test:
 the order of one family (NAME:auto), the first sufficient one of a list (A,B,C), the best of several families (auto)."""
@@ -25,8 +26,9 @@ def spectrum_options(command: Callable) -> Callable:
         click.option("--background", default="exp", show_default=True, help=BACKGROUND),
         click.option("--sqrt-s", type=POSITIVE, default=13000.0, show_default=True,
                      help="Collision energy of dijet and diphoton functions, in the unit of the masses."),
-        click.option("--likelihood", type=click.Choice(["auto", "poisson", "gaussian"]), default="auto",
-                     show_default=True, help="Of a histogram; auto looks at contents and errors."),
+        click.option("--likelihood", type=click.Choice(["auto", "poisson", "weighted", "gaussian"]), default="auto",
+                     show_default=True, help="Of a histogram; auto looks at contents and errors, weighted takes them "
+                     "as sqrt(sum w^2)."),
         click.option("--bins", type=click.IntRange(1), help="Equal bins for event masses."),
         click.option("--scale", type=POSITIVE, default=1.0, show_default=True, help="Factor on y and errors."),
         click.option("--density", is_flag=True, help="y (of a reference too) is per unit of x: times bin width."),
@@ -64,23 +66,25 @@ READING = ("column", "tree", "branch", "weight", "x", "y", "error", "density", "
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the toys.")
 @click.option("--simulation", type=click.Path(path_type=Path), metavar="FILE",
               help="Simulated background, for the choice of --background by spurious signal.")  # fmt: skip
-@click.option("--simulation-column", help="Column or histogram of the simulation (A+B adds).")
+@click.option("--simulation-column", help="Column, branch or histogram of the simulation (A+B adds).")
+@click.option("--simulation-tree", help="ROOT tree of the simulation.")
 @click.option("--simulation-weight", help="Weight column of the simulation.")
 @click.option("--unbinned/--binned", default=None, help="For event masses; default: unbinned up to 20,000 events.")
 @click.option("--level", type=Number(0.5, 0.9999), default=0.95, show_default=True, help="Of the CLs limit.")
 def fit(
     path: Path, region: tuple[float, float] | None, window: tuple[float, float], background: str,
     peak_spec: str | None, float_mass: tuple[float, float] | None, float_width: tuple[float, float] | None,
-    toys: int, seed: int, simulation: Path | None, simulation_column: str | None, simulation_weight: str | None,
-    unbinned: bool | None, level: float, bins: int | None, likelihood: str, sqrt_s: float, known: tuple[str, ...],
-    as_json: bool, **reading: Any,
+    toys: int, seed: int, simulation: Path | None, simulation_column: str | None, simulation_tree: str | None,
+    simulation_weight: str | None, unbinned: bool | None, level: float, bins: int | None, likelihood: str,
+    sqrt_s: float, known: tuple[str, ...], as_json: bool, **reading: Any,
 ) -> None:  # fmt: skip
     """Fit a peak, or count a signal region, over a smooth background of any mass spectrum.
 
     Prints the signal yield s (unconstrained: it may be negative) and its error, the background b (in the signal region
     if one is given, else in the window), q0 and Z = sqrt(q0) for s >= 0, the CLs limit, chi2/ndf and the fit's status.
     With --float-mass or --float-width these are fitted with the yield; q0 and Z then are the local ones at the best
-    mass, and a global p-value from toys stands beside them. Leaves with status 1 if the fit did not converge.
+    mass, and a global p-value from toys stands beside them. Where there are several, the line 'quote' says which to
+    quote. Leaves with status 1 if the fit did not converge.
 
     \b
     Example:
@@ -89,7 +93,8 @@ def fit(
       raypipe fit --masses h.csv --window 70 180 --background poly:2 --peak 125:2 --known 91.2:2.5
       raypipe fit --masses m.npy --window 5 16 --signal-region 9 10.6 --background poly:5 --json
     """
-    from raypipe.events.masses import load_masses
+    from raypipe.events.masses import Masses, load_masses
+    from raypipe.events.spectra import Spectrum
     from raypipe.stats.floating import Ranges
     from raypipe.stats.peakdata import known_peak
     from raypipe.stats.peakfit import fit_peak
@@ -97,9 +102,17 @@ def fit(
 
     ranges = Ranges(float_mass, float_width, toys, seed)
     data = load_masses(path, **{name: reading[name] for name in READING})
-    simulated = None
-    if simulation is not None:
-        simulated = load_masses(simulation, simulation_column, weight=simulation_weight, density=reading["density"])
+    simulated = _simulated(
+        "simulation", simulation, simulation_column, simulation_tree, simulation_weight, reading["density"]
+    )
+    refuse_reading(path, isinstance(data, Masses), isinstance(simulated, Spectrum), background)
+    if not ranges.free:
+        refuse("on a fixed peak: toys are for --float-mass and --float-width", "toys", "seed")
+    if not toys:
+        refuse("without toys", "seed")
+    if peak_spec is None:
+        refuse("without --peak or --signal-region", *(() if region else ("level",)))
+        refuse("on a counted region, whose sidebands are binned", *(("unbinned",) if region and unbinned else ()))
     result = fit_peak(
         data, window, background, peak(peak_spec) if peak_spec else None, region, bins, unbinned, likelihood,
         [known_peak(spec) for spec in known], sqrt_s=sqrt_s, level=level, ranges=ranges, simulation=simulated,
@@ -113,52 +126,19 @@ def fit(
         sys.exit(1)
 
 
-def describe(row: dict[str, Any]) -> list[str]:
-    """The result in a few lines."""
-    lines = [f"status      {row['status']} ({row['likelihood']}, {row['n_events']:g} events in "
-             f"{row['window'][0]:g}-{row['window'][1]:g}, {row['bins']} bins)"]  # fmt: skip
-    if row["s"] is not None:
-        lines.append(f"s           {row['s']:.5g} ± {row['s_err']:.3g}  ({row['yield']})")
-    lines.append(f"b           {row['b']:.6g} ± {row['b_err']:.3g}")
-    found = row.get("peak", {})
-    if found.get("mass_err") is not None or found.get("width_err") is not None:
-        side = lambda name: f"{found[name]:.6g}" + (  # noqa: E731
-            "" if found[f"{name}_err"] is None else f" ± {found[f'{name}_err']:.2g}")  # fmt: skip
-        lines.append(f"peak        mass {side('mass')}, width {side('width')}")
-    if row["s"] is not None:
-        lines.append(f"q0, Z, p0   {row['q0']:.4g}, {row['z']:.3f}, {row['p0']:.3g}")
-    if row.get("global"):
-        p = row["global"]
-        lines.append(f"global      p {'<' if p['is_upper_bound'] else '='} {p['p']:.3g} ± {p['p_err']:.2g}, "
-                     f"Z {p['z']:.2f} (toys)")  # fmt: skip
-    if row.get("upper_limit") is not None:
-        lines.append(f"limit       s < {row['upper_limit']:.4g} at {row['limit_level']:.0%} CLs "
-                     f"(expected {row['expected_limit']:.4g})")  # fmt: skip
-    if row["chi2"] is not None:
-        tail = "" if row["gof_p"] is None else f", p {row['gof_p']:.3g}"
-        lines.append(f"chi2/ndf    {row['chi2']:.2f}/{row['ndf']}{tail}")
-    parameters = ", ".join(f"{k} = {v:.5g} ± {e:.2g}" for k, (v, e) in row["background"]["parameters"].items())
-    lines.append(f"background  {row['background']['family']}: {parameters}")
-    lines += describe_choice(row["background"].get("chosen_by"), row["background"].get("compared"))
-    lines += [f"component   {name}: {v:.4g}" + ("" if e < 1e-5 * abs(v) else f" ± {e:.3g}")
-              for name, (v, e) in row["components"].items()]  # fmt: skip
-    count = row.get("signal_region")
-    if count:
-        z = "" if count["z"] is None else f", Z {count['z']:.3f}"
-        lines.append(f"region      {count['window'][0]:g}-{count['window'][1]:g}: {count['n']:g} counted, "
-                     f"{count['b']:.5g} ± {count['b_err']:.3g} expected{z}")  # fmt: skip
-    return lines + [f"note        {note}" for note in row["notes"]]
+def _simulated(
+    option: str, path: Path | None, column: str | None, tree: str | None, weight: str | None, density: bool
+) -> Any:
+    """The simulation of --``option``, or None; its column, tree or weight without a file are refused."""
+    from raypipe.errors import UserError
+    from raypipe.events.masses import load_masses
 
-
-def describe_choice(by: str | None, compared: list[dict[str, Any]] | None) -> list[str]:
-    """How the background was chosen, in one line."""
-    if by is None or compared is None:
-        return []
-    if by == "spurious signal":
-        told = [f"{c['family']} {c['largest']:.2f}" for c in compared]
-        return [f"chosen      by spurious signal (largest share of the error): {', '.join(told)}"]
-    told = [c["family"] + ("" if c["p"] is None else f" (p {c['p']:.2g})") for c in compared]
-    return [f"chosen      by {by}: {', '.join(told)}"]
+    if path is not None:
+        return load_masses(path, column, tree=tree, weight=weight, density=density)
+    for name, given in (("column", column), ("tree", tree), ("weight", weight)):
+        if given is not None:
+            raise UserError(f"--{option}-{name} {given}: there is no --{option} FILE")
+    return None
 
 
 @click.command()
@@ -177,7 +157,8 @@ def describe_choice(by: str | None, compared: list[dict[str, Any]] | None) -> li
 @click.option("--mask", "masks", multiple=True, **PAIR, help="Leave out a range, such as a known resonance.")
 @click.option("--reference", type=click.Path(path_type=Path), metavar="FILE",
               help="Simulated background instead of a family: shape and errors, free normalisation.")  # fmt: skip
-@click.option("--reference-column", help="Column or histogram of the reference (A+B adds).")
+@click.option("--reference-column", help="Column, branch or histogram of the reference (A+B adds).")
+@click.option("--reference-tree", help="ROOT tree of the reference.")
 @click.option("--reference-weight", help="Weight column of the reference.")
 @click.option("--reference-order", type=click.IntRange(0), default=0, show_default=True,
               help="Degree of a polynomial in the exponent that may correct the reference.")  # fmt: skip
@@ -188,15 +169,16 @@ def describe_choice(by: str | None, compared: list[dict[str, Any]] | None) -> li
 def hunt(
     path: Path, window: tuple[float, float], widths: str, background: str, scan_range: tuple[float, float] | None,
     points: int | None, tails: str, region: tuple[float, float] | None, masks: tuple[tuple[float, float], ...],
-    reference: Path | None, reference_column: str | None, reference_weight: str | None, reference_order: int,
-    toys: int, seed: int, level: float, output: Path | None, bins: int | None, likelihood: str, sqrt_s: float,
-    known: tuple[str, ...], as_json: bool, **reading: Any,
+    reference: Path | None, reference_column: str | None, reference_tree: str | None, reference_weight: str | None,
+    reference_order: int, toys: int, seed: int, level: float, output: Path | None, bins: int | None, likelihood: str,
+    sqrt_s: float, known: tuple[str, ...], as_json: bool, **reading: Any,
 ) -> None:  # fmt: skip
     """Scan a peak over any mass spectrum: local and global significance.
 
     The global p-value counts background-only toys whose largest excess anywhere in the scan (masses and widths)
-    reaches the observed one; beside it stands the asymptotic estimate from upcrossings. Leaves with status 1 if a fit
-    did not converge.
+    reaches the observed one; beside it stands the asymptotic estimate from upcrossings. The line 'quote' says which of
+    the numbers to quote. Where no toy reaches the excess, the global p-value is an upper bound and has no Z. Leaves
+    with status 1 if a fit did not converge, and says at which mass.
 
     \b
     Example:
@@ -204,7 +186,8 @@ def hunt(
       raypipe hunt --masses m.npy --window 5 16 --signal-region 9 10.6 --background poly:5 --json
     """
     from raypipe.errors import UserError
-    from raypipe.events.masses import load_masses
+    from raypipe.events.masses import Masses, load_masses
+    from raypipe.events.spectra import Spectrum
     from raypipe.files import check_writable, write_json
     from raypipe.stats import hunt as hunting
     from raypipe.stats.peakdata import known_peak
@@ -213,9 +196,17 @@ def hunt(
     if output is not None:
         check_writable(output)
     data = load_masses(path, **{name: reading[name] for name in READING})
-    simulated = None
-    if reference is not None:
-        simulated = load_masses(reference, reference_column, weight=reference_weight, density=reading["density"])
+    simulated = _simulated(
+        "reference", reference, reference_column, reference_tree, reference_weight, reading["density"]
+    )
+    refuse_reading(path, isinstance(data, Masses), isinstance(simulated, Spectrum),
+                   None if reference is not None else background)  # fmt: skip
+    if reference is None:
+        refuse("without --reference", "reference_order")
+    if region is not None:
+        refuse("with --signal-region, which is counted", "widths", "scan_range", "points", "tails")
+    if not toys:
+        refuse("without toys", "seed")
     try:
         shape = [float(part) for part in tails.split(":")] if tails else []
     except ValueError:
@@ -237,29 +228,5 @@ def hunt(
     else:
         click.echo("\n".join(describe_hunt(result.row)))
     if not result.row["valid"]:
-        click.echo("raypipe: a fit did not converge: do not use these numbers; try another background", err=True)
+        click.echo(failure(result.row, reference is not None, isinstance(data, Masses)), err=True)
         sys.exit(1)
-
-
-def describe_hunt(row: dict[str, Any]) -> list[str]:
-    """The result in a few lines."""
-    best = row["best"]
-    lines = [
-        f"status      {row['status']} ({row['likelihood']}, {row['n_events']:g} events in "
-        f"{row['window'][0]:g}-{row['window'][1]:g}, {row['bins']} bins, {len(row['scan']['mass'])} masses x "
-        f"{len(row['scan']['widths'])} widths)",
-        f"background  {row['background']}: chi2/ndf {row['chi2_background_only']:.2f}/{row['ndf']} without a peak",
-        f"best        mass {best['mass']:.6g}, width {best['width']}: s {best['s']:.5g} ± {best['s_err']:.3g}, "
-        f"local Z {best['z']:.3f}, p {best['p_local']:.3g}",
-    ]
-    for name in ("toys", "asymptotic"):
-        found = row["global"][name]
-        if found:
-            source = f"{row['global']['number_of_toys']} toys" if name == "toys" else (
-                f"{found['method']} in {row['global']['asymptotic_from']}")  # fmt: skip
-            z = "" if found["z"] is None else f", Z {found['z']:.2f}"
-            lines.append(f"global      p {'<' if found['is_upper_bound'] else '='} {found['p']:.3g} ± "
-                         f"{found['p_err']:.2g}{z} ({source})")  # fmt: skip
-    lines += describe_choice(row["background_chosen_by"], row["backgrounds_compared"])
-    lines += [f"peak        {p['mass']:.6g} (width {p['width']}): {p['z']:.2f} sigma local" for p in row["peaks"]]
-    return lines + [f"note        {note}" for note in row["notes"]]

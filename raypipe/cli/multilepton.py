@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raypipe.cli.base import emit
+from raypipe.cli.base import emit, refuse_given
 from raypipe.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,11 +19,9 @@ def search(config: MultileptonConfig, as_json: bool, signal: str, strength: floa
     from raypipe.search.multilepton import DATA, Trial
     from raypipe.search.result import NO_SIGNAL
 
-    if signal != NO_SIGNAL and signal not in config.scan.signals:
-        raise UserError(f"--signal {signal!r} is not in scan.signals ({', '.join(config.scan.signals) or 'empty'})")
-    if (signal == NO_SIGNAL) != (strength == 0) or strength < 0:
-        raise UserError(f"--strength {strength:g} does not fit --signal {signal}: a signal needs a positive strength")
     recorded = config.files is not None and signal == NO_SIGNAL
+    if recorded:
+        refuse_given(("instance",), "the search of the recorded data (files.data) takes no {}: there is one data set")
     with MultileptonRun(config) as run:
         found = run.search(Trial(DATA if recorded else signal, strength, 0 if recorded else instance))
     if found["failed"]:

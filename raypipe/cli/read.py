@@ -24,8 +24,9 @@ def read(
     """Turn Delphes, NanoAOD, ROOT, HDF5, NumPy, text or Parquet files into tables of raypipe.
 
     One Parquet file for each input and a sidecar read.json with counts; files larger than memory stream. Text tables
-    (.csv .tsv .txt .dat, also .gz) may lack a header: their columns then are named by their places. Leaves with status
-    1 if every file was skipped.
+    (.csv .tsv .txt .dat, also .gz) may lack a header: their columns then are named by their places. Events that repeat
+    an earlier one (more than 0.1 %) are refused without --set source.duplicates=drop or =keep. Status 1 if every
+    file was skipped.
 
     \b
     Example:
@@ -41,8 +42,14 @@ def read(
         click.echo(
             f"{file['path']}: {file['events']} events read, {file['written']} written: {file['table']}", err=True
         )
+        if file["negative_weights"]:
+            click.echo(f"  {file['negative_weights']} weights are negative: the yield is their sum, {file['weight']:g} "
+                       f"({file['weight'] / file['sum_of_moduli']:.3f} of that of the moduli)", err=True)  # fmt: skip
     for file in summary["skipped"]:
         click.echo(f"skipped: {file['reason']}", err=True)
+    if summary["repeated"]:
+        click.echo(f"{summary['repeated']} events repeat an earlier one: "
+                   + ("dropped" if config.source.duplicates == "drop" else "kept"), err=True)  # fmt: skip
     if as_json:
         emit(summary)
     if not summary["files"]:

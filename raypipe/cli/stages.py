@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from raypipe.cli import multilepton, table
-from raypipe.cli.base import POSITIVE, Number, emit, load, options
+from raypipe.cli.base import POSITIVE, Number, emit, load, options, refuse_given
 from raypipe.errors import UserError
 
 
@@ -69,18 +69,26 @@ def search(
       raypipe search --config configs/multilepton/laptop.yaml --signal a_250 --strength 60
       raypipe search --config configs/lhco/laptop.yaml data.path=events.h5
     """
-    from raypipe.cluster.runs import run_of
-    from raypipe.search.result import NO_SIGNAL, Trial
+    from raypipe.search.counting import cut_lines
+    from raypipe.search.result import Trial
 
     config = load(path, output, overrides)
+    if config.search == "table":
+        refuse_given(
+            ("signal", "strength", "instance", "embedding", "method"),
+            "{} has no effect: a search on a table takes what is in the table, as it is",
+        )
+        return table.search(config, as_json)
+    if config.search == "multilepton":
+        why = "{} has no effect in a multilepton search: its networks see the features against the reference"
+        refuse_given(("embedding", "method"), why)
+    if config.search == "haxad":
+        refuse_given(("embedding",), "{} has no effect: a haxad search has one embedding, its autoencoder")
+    _check_injection(signal, strength, config.scan.signals)
     if config.search == "multilepton":
         return multilepton.search(config, as_json, signal, strength, instance)
-    if config.search == "table":
-        return table.search(config, as_json, signal)
-    if signal != NO_SIGNAL and signal not in config.scan.signals:
-        raise UserError(f"--signal {signal!r} is not in scan.signals ({', '.join(config.scan.signals)})")
-    if (signal == NO_SIGNAL) != (strength == 0) or strength < 0:
-        raise UserError(f"--strength {strength:g} does not fit --signal {signal}: a signal needs a positive strength")
+    from raypipe.cluster.runs import run_of
+
     with run_of(config) as run:
         trial = Trial(signal, strength, instance, embedding, method)
         tables, digests = run.tables([trial])
@@ -89,18 +97,23 @@ def search(
     if rows[0]["status"] != "ok":
         raise UserError(f"the search failed: {rows[0]['error'].strip().splitlines()[-1]}")
     for row in rows:
-        click.echo(
-            f"cut {row['working_point']:.2%}: {row['n_after']} observed, {row['expected_after']:.1f} ± "
-            f"{row['expected_after_error']:.1f} expected, z {row['z_before']:.2f} -> {row['z_after']:.2f}, "
-            f"SIC {row['sic']:.2f}", err=True,
-        )  # fmt: skip
-        if row.get("fit_z_after") is not None:
+        for number, line in enumerate(cut_lines(row)):
+            click.echo(f"{line}, SIC {row['sic']:.2f}" if number == 0 else line, err=True)
+        if row.get("fit_z_after") is not None and not row["verdict"]:
             click.echo(
                 f"  bump hunt ({row['family']}): {row['fit_s_after']:.1f} ± {row['fit_s_err_after']:.1f} events, "
                 f"z {row['fit_z_before']:.2f} -> {row['fit_z_after']:.2f} ({row['fit_status_after']})", err=True,
             )  # fmt: skip
     if as_json:
         emit([{k: None if v != v else v for k, v in row.items()} for row in rows])
+
+
+def _check_injection(signal: str, strength: float, signals: list[str]) -> None:
+    """Refuse a signal that is not there, and a strength that does not fit it."""
+    if signal != "none" and signal not in signals:
+        raise UserError(f"--signal {signal!r} is not in scan.signals ({', '.join(signals) or 'empty'})")
+    if (signal == "none") != (strength == 0):
+        raise UserError(f"--strength {strength:g} does not fit --signal {signal}: a signal needs a positive strength")
 
 
 @click.command()

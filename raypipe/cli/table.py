@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from raypipe.cli.base import emit
-from raypipe.errors import UserError
 
 if TYPE_CHECKING:
     from raypipe.config.table import TableConfig
 
 
-def search(config: TableConfig, as_json: bool, signal: str) -> None:
+def search(config: TableConfig, as_json: bool) -> None:
     """The search on a user's own table, once."""
     from raypipe.cluster.table import run_table_search, summary_lines
 
-    if signal != "none":
-        raise UserError("--signal injects simulated events; a search on a table takes what is in the table")
     summary = run_table_search(config)
     for line in summary_lines(summary, Path(config.output)):
         click.echo(line, err=True)

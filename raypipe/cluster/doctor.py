@@ -7,11 +7,15 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
 
-from raypipe.cluster.memory import machine_memory_gib
+from raypipe.cluster.address import cluster_address
+from raypipe.cluster.machine import machine_memory_gib, usable_cores
+from raypipe.cluster.place import REMEDY, objection, parents
+from raypipe.cluster.runtime import has_token, hidden_modules, ray_session, total_cpus
 from raypipe.config import Resources
 from raypipe.config.load import flat
 from raypipe.errors import UserError
@@ -33,7 +37,8 @@ class Check:
 
 def examine(config: Any = None) -> list[Check]:
     """All checks; those about a run folder, its storage and its tracking only with a ``config`` of any kind."""
-    checks = [_python(), *_packages(), _threads(), _memory(), _gpu(), _ray(config.resources if config else Resources())]
+    checks = [_python(), *_packages(), _threads(), _memory(), _gpu(), _temporary(), _working_folder()]
+    checks.append(_ray(config.resources if config else Resources()))
     if config is not None:
         checks += [_disk(config), *([_storage(config)] if config.resources.storage else []), *_passwords(config)]
         checks += [_tracking(config)] if hasattr(config, "tracking") else []
@@ -64,9 +69,9 @@ def _packages() -> list[Check]:
 
 
 def _threads() -> Check:
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     value = os.environ.get("OMP_NUM_THREADS")
-    found = f"{cores} cores, OMP_NUM_THREADS={value or 'unset'}"
+    found = f"{cores} of {os.cpu_count()} cores may be used, OMP_NUM_THREADS={value or 'unset'}"
     if value and value.isdigit() and int(value) > cores:
         return Check("threads", WRONG, found, "unset OMP_NUM_THREADS: more threads than cores are 5 to 20 times slower")
     return Check("threads", OK, found)
@@ -88,22 +93,40 @@ def _gpu() -> Check:
 
 
 def _ray(resources: Resources) -> Check:
-    from raypipe.cluster.runtime import ray_session, total_cpus
-
-    address = os.environ.get("RAY_ADDRESS")
+    """Start Ray, or join the cluster, as a command would."""
+    address = cluster_address()
     where = redact(address) if address else "embedded"
-    if address and not (os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")):
+    if address and not has_token():
         where += " (no RAY_AUTH_TOKEN set)"
     try:
         with ray_session(resources):
             return Check("ray", OK, f"{where}, {total_cpus():g} cores")
-    except Exception as error:  # Ray raises many kinds; each is a finding here
-        remedy = (
-            "check RAY_ADDRESS and the token, or unset RAY_ADDRESS"
-            if address
-            else "look into /tmp/ray/session_latest/logs"
-        )
-        return Check("ray", WRONG, f"{where}: {redact(_first_line(error), address)}", remedy)
+    except UserError as error:
+        found, _, remedy = str(error).rpartition("; ")
+        return Check("ray", WRONG, redact(found, address), remedy)
+
+
+def _temporary() -> Check:
+    """Where an embedded Ray keeps sockets and logs, and why not where the user's variables say."""
+    usable = [parent for parent in parents() if objection(parent) is None]
+    given = [(name, Path(path)) for name in ("RAY_TMPDIR", "TMPDIR") if (path := os.environ.get(name))]
+    refused = [f"{name} = {path}: {reason}" for name, path in given if (reason := objection(path.absolute()))]
+    if not usable:
+        reasons = ", ".join(f"{parent} ({objection(parent)})" for parent in parents())
+        return Check("temporary files", WRONG, f"no place for Ray's sockets and logs: {reasons}", REMEDY)
+    if refused:
+        found = f"{'; '.join(refused)}; Ray's sockets and logs go below {usable[0]}"
+        return Check("temporary files", NOTE, found, REMEDY)
+    return Check("temporary files", OK, f"Ray's sockets and logs go below {usable[0]}")
+
+
+def _working_folder() -> Check:
+    """Files that hide modules of Python's from whoever starts Python there; raypipe itself passes them by."""
+    folder = Path.cwd()
+    if hidden := hidden_modules(folder):
+        found = f"{folder}: {', '.join(hidden)} would be imported in place of Python's own modules"
+        return Check("working folder", NOTE, found, "rename them, or work in another folder")
+    return Check("working folder", OK, str(folder))
 
 
 def _disk(config: Any) -> Check:

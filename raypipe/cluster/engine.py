@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from raypipe.cluster.address import cluster_address
 from raypipe.cluster.attempt import Function, Rules, attempt
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.runtime import limit_threads, total_cpus
@@ -308,7 +309,7 @@ def check_resources(resources: Resources) -> None:
     """
     import ray
 
-    if os.environ.get("RAY_ADDRESS"):
+    if cluster_address():
         return
     there = ray.cluster_resources()
     for name, wanted, key in (("CPU", resources.trial_cpus, "cpus"), ("GPU", resources.trial_gpus, "gpus")):

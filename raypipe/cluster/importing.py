@@ -13,29 +13,35 @@ import pyarrow.parquet as pq
 
 from raypipe import __version__
 from raypipe.cluster.read import Plan, ReadPiece, batches, plan_read
-from raypipe.cluster.runtime import ray_session
+from raypipe.cluster.tasks import counted, spread
 from raypipe.config.read import ReadConfig
 from raypipe.errors import UserError
 from raypipe.events.readers.registry import file_format
+from raypipe.events.schema import with_signs
+from raypipe.events.seen import Seen
 from raypipe.files import check_writable, file_digest, write_json
+from raypipe.fit.classifier import Mapper
 from raypipe.progress import progress_bar
 
 
 class Writer:
     """One Parquet file, appended batch by batch, there only when it is whole."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.temporary = path, path.with_name(f".tmp-{path.name}")
+    def __init__(self, path: Path, signs: bool) -> None:
+        self.path, self.temporary, self.signs = path, path.with_name(f".tmp-{path.name}"), signs
         self.handle: pq.ParquetWriter | None = None
-        self.rows, self.weight = 0, 0.0
+        self.rows, self.negative, self.weight, self.modulus = 0, 0, 0.0, 0.0
 
     def add(self, table: pa.Table) -> None:
-        """Append."""
+        """Append; where weights have signs the file is marked."""
+        table = with_signs(table) if self.signs else table
         if self.handle is None:
             self.handle = pq.ParquetWriter(self.temporary, table.schema, compression="zstd")
         self.handle.write_table(table.unify_dictionaries())
+        weight = table["weight"].to_numpy()
         self.rows += table.num_rows
-        self.weight += float(np.sum(table["weight"].to_numpy()))
+        self.negative += int((weight < 0).sum())
+        self.weight, self.modulus = self.weight + float(weight.sum()), self.modulus + float(np.abs(weight).sum())
 
     def close(self, keep: bool) -> None:
         """Rename to the final name, or drop."""
@@ -46,6 +52,23 @@ class Writer:
         if not keep:
             with contextlib.suppress(FileNotFoundError):
                 self.temporary.unlink()
+
+    def keep_rows(self, kept: np.ndarray) -> None:
+        """Of all rows that were added, keep those that are True in ``kept``."""
+        if self.handle is None or kept.all():
+            return
+        self.handle.close()
+        whole, first = self.temporary.with_name(f".tmp-whole-{self.path.name}"), 0
+        self.temporary.replace(whole)
+        self.handle, self.rows, self.negative, self.weight, self.modulus = None, 0, 0, 0.0, 0.0
+        try:
+            with pq.ParquetFile(whole) as file:
+                for batch in file.iter_batches():
+                    table = pa.Table.from_batches([batch], file.schema_arrow)
+                    self.add(table.filter(pa.array(kept[first : first + len(batch)])))
+                    first += len(batch)
+        finally:
+            whole.unlink()
 
 
 def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False) -> dict[str, Any]:
@@ -58,7 +81,8 @@ def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False
         skip: leave out a file that cannot be read, and count it; else the first one is an error.
 
     Raises:
-        UserError: a bad file (the only one, or without ``skip``), two files of the same name, an id that occurs twice.
+        UserError: a bad file (the only one, or without ``skip``), two files of the same name, an id that occurs twice,
+            more than 0.1 % of repeated events and no `duplicates` policy.
     """
     if not paths:
         raise UserError("no files to read")
@@ -69,13 +93,14 @@ def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False
     plan = plan_read(paths, config.source, config.columns, skip=skip)
     done: dict[str, Any] = {"written": {}, "failed": {}}
     if plan.pieces:
-        with ray_session(config.resources), progress_bar("read", len(plan.pieces)) as bar:
-            done = _write(config, plan, folder, skip, bar)
+        with spread(config.resources) as mapper, progress_bar("read", len(plan.pieces)) as bar:
+            done = _write(config, plan, folder, skip, counted(mapper, bar))
     failed = plan.failed | done["failed"]
     files = [
         {
             "path": plan.paths[number], "format": file_format(plan.paths[number], config.source),
             "events": plan.rows[number], "written": writer.rows, "weight": writer.weight,
+            "negative_weights": writer.negative, "sum_of_moduli": writer.modulus,
             "table": str(writer.path), "digest": file_digest(plan.paths[number]),
         }
         for number, writer in sorted(done["written"].items())
@@ -84,46 +109,52 @@ def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False
         "files": files, "skipped": [{"path": plan.paths[n], "reason": failed[n]} for n in sorted(failed)],
         "n_files": len(paths), "n_skipped": len(failed), "events": sum(f["events"] for f in files),
         "written": sum(f["written"] for f in files), "weight": sum(f["weight"] for f in files),
+        "repeated": done["repeated"],
         "raypipe": __version__, "config": config.model_dump(mode="json", exclude={"output", "resources"}),
     }  # fmt: skip
     write_json(folder / "read.json", summary)
     return summary
 
 
-def _write(config: ReadConfig, plan: Plan, folder: Path, skip: bool, bar: Any) -> dict[str, Any]:
+def _write(config: ReadConfig, plan: Plan, folder: Path, skip: bool, mapper: Mapper) -> dict[str, Any]:
     """Files by number that were written, and reasons of those that were not."""
     writers: dict[int, Writer] = {}
     failed: dict[int, str] = {}
-    seen: list[np.ndarray] = []
+    seen, signs = Seen(), config.source.weights == "sign"
     try:
-        for number, table, reason in batches(plan, config.source, config.columns):
+        for number, table, reason in batches(plan, config.source, config.columns, mapper):
             if reason is not None and not skip:
                 raise UserError(reason)
             if reason is not None:
                 failed.setdefault(number, reason)
                 continue
-            writers.setdefault(number, Writer(folder / f"{Path(plan.paths[number]).stem}.parquet"))
+            writers.setdefault(number, Writer(folder / f"{Path(plan.paths[number]).stem}.parquet", signs))
             if number not in failed:
                 writers[number].add(table)
-                seen.append(table["event_id"].to_numpy())
-            bar(1, note=Path(plan.paths[number]).name)
+                seen.add(number, table)
         for number in plan.rows.keys() - writers.keys() - failed.keys():  # no event of it passed the selection
-            writers[number] = Writer(folder / f"{Path(plan.paths[number]).stem}.parquet")
+            writers[number] = Writer(folder / f"{Path(plan.paths[number]).stem}.parquet", signs)
             writers[number].add(ReadPiece(config.source, config.columns).schema(plan).empty_table())
-        _refuse_duplicates(seen, config)
+        repeated = _settle(seen, config, plan, {n: w for n, w in writers.items() if n not in failed})
     except BaseException:
         for writer in writers.values():
             writer.close(keep=False)
         raise
     for number, writer in writers.items():
         writer.close(keep=number not in failed)
-    return {"written": {n: w for n, w in writers.items() if n not in failed}, "failed": failed}
+    written = {n: w for n, w in writers.items() if n not in failed}
+    return {"written": written, "failed": failed, "repeated": repeated}
 
 
-def _refuse_duplicates(seen: list[np.ndarray], config: ReadConfig) -> None:
-    """An event id may occur once in all files together."""
-    ids = np.sort(np.concatenate(seen)) if seen else np.empty(0)
-    twice = np.flatnonzero(ids[1:] == ids[:-1])
-    if len(twice):
-        column = config.columns.event_id if config.columns else "event_id"
-        raise UserError(f"column {column!r}: event id {ids[twice[0]]} occurs more than once in these files")
+def _settle(seen: Seen, config: ReadConfig, plan: Plan, writers: dict[int, Writer]) -> int:
+    """An id occurs once, and repeated events are what the configuration says; how many there are.
+
+    Where the files have ids, equal rows of different ids are different events.
+    """
+    if config.columns and config.columns.event_id is not None:
+        seen.refuse_equal_ids(list(writers), str(config.columns.event_id))
+        return 0
+    kept, repeated = seen.distinct(list(writers), config.source.duplicates, plan.files, "source.duplicates")
+    for number, writer in writers.items():
+        writer.keep_rows(kept[number])
+    return repeated

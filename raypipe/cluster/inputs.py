@@ -6,7 +6,6 @@ events need no pipeline beside the training, which on two cores would cost it on
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import psutil
 import pyarrow as pa
 import torch
 
+from raypipe.cluster.machine import usable_cores
 from raypipe.cluster.stream import BLOCK, BYTES_PER_EVENT, VIEW, pieces, read_piece, stream_events
 from raypipe.config import Config, Embedding
 from raypipe.events.diphoton import View
@@ -76,7 +76,7 @@ def read_resident(paths: list[str], view: View = VIEW, threads: int | None = Non
         for name, values in read_piece(parts[number], view).items():
             arrays[name][rows] = values
 
-    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(threads or usable_cores()) as pool:
         list(pool.map(put, range(len(parts))))
     return EncoderInputs(**arrays)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -41,12 +40,3 @@ class MemoryWatch:
     def __exit__(self, *error: Any) -> None:
         self._stop.set()
         self._thread.join()
-
-
-def machine_memory_gib() -> float:
-    """Memory of this machine, or of the container that limits it, in GiB."""
-    total = psutil.virtual_memory().total
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.exists() and (text := limit.read_text().strip()).isdigit():
-        total = min(total, int(text))
-    return total / 2**30

@@ -24,7 +24,9 @@ from raypipe.cluster.watch import announce, other_versions
 from raypipe.config.multilepton import Files, MultileptonConfig
 from raypipe.errors import UserError
 from raypipe.events.pools import Pool, read_columns, read_pool
+from raypipe.events.signed import describe, told
 from raypipe.events.table import sample_path, write_table
+from raypipe.events.twins import first_twin, rows_of_files, settle
 from raypipe.files import code_digest, digest, file_digest, write_json
 from raypipe.progress import console, progress_bar
 from raypipe.report import multilepton as report
@@ -41,6 +43,10 @@ class MultileptonRun(Run):
     """One run folder of paper B's search."""
 
     config: MultileptonConfig
+
+    def __init__(self, config: MultileptonConfig) -> None:
+        super().__init__(config)
+        self.notes: list[str] = []
 
     @property
     def events(self) -> Path:
@@ -85,8 +91,9 @@ class MultileptonRun(Run):
                 raise UserError(f"signal {name!r}: its acceptance is zero, no cross section can be quoted")
         data, key = self._recorded(), manifest["key"]
         if data is not None:
-            made_of = [self.config.files.lepton_pt, *(file_digest(path) for path in self._data_paths())]
-            key = digest({"events": key, "data": made_of})
+            key = digest(
+                {"events": key, "data": [file_digest(path) for path in self._data_paths()], **self._policies()}
+            )
         return divide(background["embedding"], background["search"], signals, data, self.config), acceptance, key
 
     def _data_paths(self) -> list[str]:
@@ -99,23 +106,57 @@ class MultileptonRun(Run):
         if not paths:
             return None
         cut = self.config.files.lepton_pt if self.config.files else 0.0
-        data = np.concatenate([np.column_stack(list(read_columns(path, features, cut).values())) for path in paths])
+        tables = [np.column_stack(list(read_columns(path, features, cut).values())) for path in paths]
+        data = np.concatenate(tables)
         if not len(data):
             raise UserError(f"{', '.join(paths)}: no events")
-        return data
+        return data[self._distinct("data", data, [(p, len(t)) for p, t in zip(paths, tables, strict=True)])]
+
+    def _distinct(self, name: str, values: np.ndarray, files: list[tuple[str, int]]) -> np.ndarray:
+        """Rows of a user's table to keep (bool), by `files.duplicates`; more than 0.1 % repeated is a `UserError`."""
+        first, policy = first_twin(values), self.config.files.duplicates if self.config.files else None
+        kept = settle(first, policy, rows_of_files(files), "files.duplicates")
+        if repeated := int((first != np.arange(len(first))).sum()):
+            self._note(f"{name}: {repeated} events repeat an earlier one: {'kept' if kept.all() else 'dropped'}")
+        return kept
+
+    def _note(self, text: str) -> None:
+        """What was done to the user's tables: told once, and kept for the summary."""
+        if text not in self.notes:
+            self.notes.append(text)
+            console.print(text, highlight=False, soft_wrap=True)
+
+    def _pool(self, name: str, path: str) -> Pool:
+        """One simulated table of the user."""
+        files = self.config.files
+        pool = read_pool(path, name, self.config.features, files.weight, files.weights)
+        if files.weight is not None and (signs := describe(read_columns(path, [files.weight])[files.weight])):
+            self._note(told(name, signs, "draws"))
+        return pool.take(self._distinct(name, pool.values, [(path, len(pool))]))
+
+    def _policies(self) -> dict[str, Any]:
+        """What decides, beside the files, which events are used and with what weight."""
+        return self.config.files.model_dump(include={"duplicates", "weights", "lepton_pt"}) if self.config.files else {}
 
     def _own_files(self, files: Files) -> tuple[Tables, dict[str, float], str]:
-        features = self.config.features
         if files.weight is None and self.config.compare.expected is None:
             raise UserError("compare.expected: how many background events are expected? (or name files.weight)")
         for name, value in files.acceptance.items():
             if not value > 0:
                 raise UserError(f"files.acceptance.{name} = {value:g}: a signal that is never accepted has no limit")
         data = self._recorded()
-        simulated = read_pool(str(files.reference), "reference", features, files.weight)
-        signals = {name: read_pool(path, name, features, files.weight) for name, path in files.signals.items()}
+        simulated = self._pool("reference", str(files.reference))
+        signals = {name: self._pool(name, path) for name, path in files.signals.items()}
         paths = [*self._data_paths(), str(files.reference), *files.signals.values()]
-        key = digest({path: file_digest(path) for path in paths})
+        digests = {path: file_digest(path) for path in paths}
+        if (same := digests[str(files.reference)]) in (digests[path] for path in self._data_paths()):
+            twin = next(path for path in self._data_paths() if digests[path] == same)
+            raise UserError(f"files.reference: {files.reference} holds the recorded data ({twin}): name a simulation")
+        if data is not None:
+            both = first_twin(np.concatenate([data, simulated.values]))[len(data) :] < len(data)
+            if both.any():
+                self._note(f"reference: {int(both.sum())} events are in the recorded data too")
+        key = digest({"files": digests, "weight": files.weight, **self._policies()})
         return divide(simulated, None, signals, data, self.config), dict(files.acceptance), key
 
     def trials(self, key: str) -> dict[str, Trial]:
@@ -157,7 +198,8 @@ class MultileptonRun(Run):
         inputs = self._inputs_of_a_trial(key)
         bootstraps = {t.key(inputs): t for t in plan(self.config, False)[: self.config.bootstrap.count]}
         book = self.run({**bootstraps, trial.key(inputs): trial}, tables)
-        return report.search_summary(book.rows([*bootstraps, trial.key(inputs)]), self.config, trial)
+        found = report.search_summary(book.rows([*bootstraps, trial.key(inputs)]), self.config, trial)
+        return found | {"notes": self.notes}
 
     def report(self) -> dict[str, Any]:
         """Stage 3: figures 1 to 5, page, ``summary.json`` and the MLflow run, from what is on disk."""
@@ -169,6 +211,7 @@ class MultileptonRun(Run):
         with self.timed("report"):
             summary = {
                 "search": "multilepton", "config_hash": self.config.physics_hash(), "code": code_digest(*CODE),
+                "notes": self.notes,
                 "acceptance": acceptance, "expected": tables.expected, "reference": len(tables.reference),
                 "null_pool": len(tables.null), "nature_pool": len(tables.nature),
                 "finished": sum(r["status"] == "ok" for r in rows) // len(self.config.networks.losses),

@@ -1,4 +1,4 @@
-"""A user's files as one Ray Data stream of event or feature tables, and as Parquet files (`raypipe read`).
+"""A user's files as one stream of event or feature tables, and as Parquet files (`raypipe read`).
 
 Pieces are fixed (file, row range) pairs, a function of the files and `Source.chunk_rows` alone, and the stream keeps
 their order: the result does not depend on how many workers there are, and no process ever holds more than a piece.
@@ -7,29 +7,24 @@ their order: the result does not depend on how many workers there are, and no pr
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from raypipe.cluster.runtime import limit_threads
 from raypipe.config.read import Columns, EventSource, Source
 from raypipe.errors import UserError
 from raypipe.events.readers.base import chunks, pieces, resolve
 from raypipe.events.readers.features import FeatureTable, event_ids, feature_columns, needed, to_arrays, with_ids
 from raypipe.events.readers.registry import file_format, reader_for
-from raypipe.events.schema import EVENT_SCHEMA, tensor_column
+from raypipe.events.schema import EVENT_SCHEMA
+from raypipe.fit.classifier import Mapper
 from raypipe.simulate.imported import diphoton_table
 
 EVENT_FORMATS = ("delphes", "nanoaod")
 """Formats of whole events; the others are feature tables."""
-
-MARKS = [pa.field("_file", pa.int32()), pa.field("_error", pa.string())]
-"""Columns of the raw stream: the file of a row; for a piece that could not be read, one row with the reason."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +51,11 @@ class Plan:
     """Reason by file number."""
     id_type: pa.DataType
     """Of the event ids: int64, or uint64 where a file has ids beyond 2^63 - 1."""
+
+    @property
+    def files(self) -> tuple[tuple[str, int], ...]:
+        """Path and number of events of the files that can be read: ids that are places count through them."""
+        return tuple((self.paths[number], rows) for number, rows in sorted(self.rows.items()))
 
 
 def plan_read(
@@ -121,7 +121,7 @@ class ReadPiece:
         reader = reader_for(path, self.source)
         names = reader.names(path, self.source)
         table = reader.read(path, self.source, piece.start, piece.stop, needed(self.columns, names, path))
-        made = feature_columns(table, self.columns, names, path, piece.start)
+        made = feature_columns(table, self.columns, names, path, piece.start, self.source.weights)
         if self.columns.event_id is None:
             ids = pa.array(np.arange(piece.first_id + piece.start, piece.first_id + piece.stop))
             made = made.set_column(made.schema.get_field_index("event_id"), "event_id", ids)
@@ -141,38 +141,6 @@ class ReadPiece:
         return pa.schema(list((kinds | ({} if self.columns.label is None else {"label": pa.bool_()})).items()))
 
 
-def stream(plan: Plan, source: Source, columns: Columns | None = None) -> Any:
-    """A Ray Data dataset of all events of the plan, in order. Ray must be running.
-
-    Its rows have the columns of the table and `MARKS`: a piece that cannot be read is one row with the reason in
-    ``_error``, so that the reader of the stream, not a worker far away, decides what a bad file means.
-    """
-    import ray
-
-    read = ReadPiece(source, columns)
-    schema = read.schema(plan)
-    parts = plan.pieces
-
-    def load(batch: pa.Table) -> pa.Table:
-        limit_threads(1)
-        return pa.concat_tables([_marked(read, parts[i], schema) for i in batch["id"].to_pylist()])
-
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
-    numbers = ray.data.range(len(parts), override_num_blocks=len(parts))
-    return numbers.map_batches(load, batch_size=1, batch_format="pyarrow", num_cpus=1)
-
-
-def _marked(read: ReadPiece, piece: Piece, schema: pa.Schema) -> pa.Table:
-    try:
-        table, error = _cast(read(piece), schema, piece.path), None
-    except UserError as reason:
-        table, error = _blank(schema), str(reason)
-    marks = (pa.array([value] * table.num_rows, f.type) for f, value in zip(MARKS, (piece.file, error), strict=True))
-    for field, values in zip(MARKS, marks, strict=True):
-        table = table.append_column(field, values)
-    return table
-
-
 def _cast(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
     if table.column_names != schema.names:
         raise UserError(f"{path}: columns {', '.join(table.column_names)} differ from the first file's "
@@ -181,41 +149,55 @@ def _cast(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
     return table.cast(schema)
 
 
-def _blank(schema: pa.Schema) -> pa.Table:
-    """One row of zeros."""
-    columns = []
-    for field in schema:
-        if isinstance(field.type, pa.FixedShapeTensorType):
-            columns.append(tensor_column(np.zeros((1, *field.type.shape), field.type.value_type.to_pandas_dtype())))
-        else:
-            kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-            zero = "" if pa.types.is_string(kind) else False if pa.types.is_boolean(kind) else 0
-            columns.append(pa.array([zero], kind).cast(field.type))
-    return pa.Table.from_arrays(columns, schema=schema)
+class _Part:
+    """What a worker makes of a piece: (number of its file, table, why it cannot be read).
+
+    The reader of the stream, not a worker far away, decides what a bad file means.
+    """
+
+    def __init__(self, read: ReadPiece, schema: pa.Schema) -> None:
+        self.read, self.schema = read, schema
+
+    def __call__(self, piece: Piece) -> tuple[int, pa.Table, str | None]:
+        try:
+            return piece.file, _cast(self.read(piece), self.schema, piece.path), None
+        except UserError as reason:
+            return piece.file, self.schema.empty_table(), str(reason)
 
 
-def batches(plan: Plan, source: Source, columns: Columns | None = None) -> Iterator[tuple[int, pa.Table, str | None]]:
-    """The stream as (file number, table, reason why a piece of it could not be read), in the order of the plan."""
-    schema = ReadPiece(source, columns).schema(plan)
-    for block in stream(plan, source, columns).iter_batches(batch_format="pyarrow", batch_size=None):
-        files = block["_file"].to_numpy()
-        edges = np.flatnonzero(np.r_[True, files[1:] != files[:-1], True]) if len(files) else [0]
-        for start, stop in pairwise(edges):
-            part = block.slice(start, stop - start)
-            reasons = [reason for reason in part["_error"].to_pylist() if reason is not None]
-            table = part.select(schema.names).cast(schema)
-            yield int(files[start]), table, reasons[0] if reasons else None
+def batches(
+    plan: Plan, source: Source, columns: Columns | None = None, mapper: Mapper = map
+) -> Iterable[tuple[int, pa.Table, str | None]]:
+    """All pieces as (file number, table, reason why it could not be read), in the order of the plan.
+
+    Args:
+        mapper: reads the pieces, a few ahead of what is taken: here, or on many cores (`tasks.spread`).
+    """
+    read = ReadPiece(source, columns)
+    return mapper(_Part(read, read.schema(plan)), plan.pieces)
 
 
-def collect(paths: Sequence[str], source: Source, columns: Columns) -> FeatureTable:
-    """All events of feature files in memory. Ray must be running.
+def check_columns(paths: Sequence[str], source: Source, columns: Columns | None) -> None:
+    """Refuse feature files that are not there or lack a column, before any of them is read.
+
+    Raises:
+        UserError: naming file and column.
+    """
+    for path in paths if columns is not None else ():
+        if file_format(path, source) not in EVENT_FORMATS:
+            needed(columns, reader_for(path, source).names(Path(path), source), path)
+
+
+def collect(paths: Sequence[str], source: Source, columns: Columns, mapper: Mapper = map) -> FeatureTable:
+    """All events of feature files in memory.
 
     Raises:
         UserError: a file that cannot be read, a bad value, a duplicated event id.
     """
-    parts = []
-    for _, table, reason in batches(plan_read(paths, source, columns), source, columns):
+    parts, plan = [], plan_read(paths, source, columns)
+    for _, table, reason in batches(plan, source, columns, mapper):
         if reason is not None:
             raise UserError(reason)
         parts.append(table)
-    return to_arrays(pa.concat_tables(parts), ", ".join(paths))
+    made = to_arrays(pa.concat_tables(parts), ", ".join(paths))
+    return replace(made, place=np.arange(len(made)), files=plan.files)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import datetime
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from raypipe import __version__
 from raypipe.cluster.ledger import CODE, Ledger
-from raypipe.cluster.read import collect
-from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.tasks import ray_map
+from raypipe.cluster.read import check_columns, collect
+from raypipe.cluster.tasks import counted, spread
 from raypipe.config.table import TableConfig
 from raypipe.errors import UserError
 from raypipe.events.readers.base import check_file
@@ -21,8 +20,11 @@ from raypipe.events.readers.features import FeatureTable
 from raypipe.events.table import read_table, write_table
 from raypipe.files import check_file_writable, check_writable, code_digest, file_digest, write_json
 from raypipe.progress import progress_bar
-from raypipe.search.result import Trial
-from raypipe.search.table import DATA, EventScores, search_table
+from raypipe.search.result import DATA, Trial
+
+if TYPE_CHECKING:
+    from raypipe.fit.classifier import Mapper
+    from raypipe.search.table import EventScores
 
 KEY = "raypipe.key"
 """Metadata of the score table: the ledger key of its search."""
@@ -42,6 +44,7 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
         check_file_writable(folder / name)
     check_writable(folder / "ledger")
     digests = {path: file_digest(check_file(path)) for path in [*config.data.paths, *config.background.paths]}
+    _refuse_data_as_background(config, digests)
     trial = Trial(DATA, 0.0, 0)
     values = config.model_dump(mode="json", exclude={"output", "resources"})
     values["data"].pop("path"), values["background"].pop("path")
@@ -49,15 +52,14 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
     key = trial.key({"files": list(digests.values()), "code": code, "config": values})
     book, scores_path = Ledger(folder / "ledger"), folder / "scores.parquet"
     if not (book.finished(key) and _scored(scores_path) == key):
-        with (
-            ray_session(config.resources),
-            progress_bar("search", config.classifier.folds * config.classifier.ensemble) as bar,
-        ):
-            data = collect(config.data.paths, config.data, config.data.columns)
+        fits = config.classifier.folds * config.classifier.ensemble
+        with spread(config.resources) as mapper, progress_bar("search", fits) as bar:
+            data, background = _read(config, mapper)
+            from raypipe.search.table import search_table  # and PyTorch with it: columns are told before that
+
             result, found = search_table(
-                data, config, background=_background(config), source=", ".join(config.data.paths),
-                mapper=lambda f, items: ray_map(f, items, on_item=lambda: bar(1)),
-            )  # fmt: skip
+                data, config, background=background, source=", ".join(config.data.paths), mapper=counted(mapper, bar)
+            )
         write_table(_score_table(found).replace_schema_metadata({KEY: key}), scores_path)
         book.record(key, trial, result)
     summary = {
@@ -70,17 +72,33 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
     return summary
 
 
-def _background(config: TableConfig) -> FeatureTable | None:
-    """The independent background sample, if there is one. Ray must be running."""
-    given = config.background
-    if not given.paths:
-        return None
-    label = config.data.columns.label if given.only_label_zero else None
-    if given.only_label_zero and label is None:
+def _refuse_data_as_background(config: TableConfig, digests: dict[str, str]) -> None:
+    """Data compared with themselves hold nothing."""
+    if config.background.only_label_zero or config.background.key != config.data.key:
+        return
+    of_data = {digests[path]: path for path in config.data.paths}
+    for path in config.background.paths:
+        if digests[path] in of_data:
+            raise UserError(
+                f"background.path: {path} holds the data ({of_data[digests[path]]}): name another file, another table "
+                "of it (background.key), or keep its labelled background (background.only_label_zero=true)"
+            )
+
+
+def _read(config: TableConfig, mapper: Mapper) -> tuple[FeatureTable, FeatureTable | None]:
+    """The recorded events, and the independent background sample if there is one."""
+    given, columns = config.background, config.data.columns
+    label = columns.label if given.only_label_zero else None
+    if given.only_label_zero and given.paths and label is None:
         raise UserError("background.only_label_zero needs data.columns.label")
-    columns = config.data.columns.model_copy(update={"label": label, "weight": given.weight, "event_id": None})
-    table = collect(given.paths, given, columns)
-    return table if table.label is None else table.take(~table.label)
+    of_background = columns.model_copy(update={"label": label, "weight": given.weight, "event_id": None})
+    check_columns(config.data.paths, config.data, columns)
+    check_columns(given.paths, given, of_background)
+    data = collect(config.data.paths, config.data, columns, mapper)
+    if not given.paths:
+        return data, None
+    background = collect(given.paths, given, of_background, mapper)
+    return data, background if background.label is None else background.take(~background.label)
 
 
 def _scored(path: Path) -> str | None:
@@ -103,14 +121,21 @@ def _json(row: dict[str, Any]) -> dict[str, Any]:
 
 def summary_lines(summary: dict[str, Any], folder: Path) -> list[str]:
     """The terminal's lines."""
-    lines = []
+    from raypipe.search.counting import cut_lines
+
+    first = summary["rows"][0]
+    lines = [f"made smooth for the flow: {first['features']}"] if first["features"] else []
+    if first["negative_weights"]:
+        lines.append(f"{first['negative_weights']:.2%} of the background's weights are negative: its template is their "
+                     "sum, trees take averages over nearest events")  # fmt: skip
+    if first["repeated"]:
+        lines.append(f"{first['repeated']} events repeat an earlier one: "
+                     + ("dropped" if first["duplicates"] == "drop" else "kept, in the fold of the first"))  # fmt: skip
+    if first["shared"]:
+        lines.append(f"{first['shared']} background events of the signal region are in the data too: in the same fold")
     for row in summary["rows"]:
         truth = "" if row["sic"] is None else f", SIC {row['sic']:.2f}"
-        lines.append(
-            f"cut {row['working_point']:.2%}: {row['n_after']} observed, {row['expected_after']:.1f} ± "
-            f"{row['expected_after_error']:.1f} expected, z {row['z_before']:.2f} -> {row['z_after']:.2f}{truth}"
-        )
-    first = summary["rows"][0]
+        lines += [f"{line}{truth if k == 0 else ''}" for k, line in enumerate(cut_lines(row))]
     if first["max_sic"] is not None:
         lines.append(f"largest SIC {first['max_sic']:.2f} ± {first['max_sic_error']:.2f} at background efficiency "
                      f"{first['max_sic_background_efficiency']:.2e}")  # fmt: skip

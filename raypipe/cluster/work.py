@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +11,7 @@ from raypipe.cluster.calibrate_networks import expected_events
 from raypipe.cluster.calibration import Calibration, Line
 from raypipe.cluster.embed import BATCH
 from raypipe.cluster.engine import worker_starts
+from raypipe.cluster.machine import usable_cores
 from raypipe.cluster.scan import grid_of, sample_groups
 from raypipe.config import Resources
 from raypipe.search import multilepton
@@ -99,7 +99,7 @@ class Work:
 
 def slots_of(resources: Resources) -> int:
     """Workers that this machine has for trials."""
-    return max(1, math.floor((resources.cpus or os.cpu_count() or 1) / resources.trial_cpus))
+    return max(1, math.floor((resources.cpus or usable_cores()) / resources.trial_cpus))
 
 
 def work_of(config: Any, measured: Calibration, configurations: int = 1) -> Work:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from raypipe.config.base import Section
+from raypipe.config.closure import Closure
 
 
 def _fractions(values: list[float]) -> list[float]:
@@ -36,6 +37,8 @@ class Selection(Section):
     sideband_calibration: bool = True
     """Know the background by held-out sideband data: cut at that share of them and of the simulated Higgs (else: of
     the template), and scale the template after the cut by data over template, with its uncertainty. [default]"""
+    closure: Closure = Closure()
+    """What the template must do in the sidebands for z to be quoted."""
 
 
 EMBEDDINGS = Literal["id", "ip", "ep", "background", "raw"]

@@ -103,6 +103,12 @@ class Files(Section):
     """Simulated signals by name, for injections. [default]"""
     weight: str | None = None
     """Weight column of the simulated tables, expected events per fb^-1; all equal when not given. [default]"""
+    weights: Literal["file", "sign"] = "file"
+    """`sign`: weights may be negative (NLO). Yields are their sums; events are drawn by averages over the nearest
+    events in the features, which have the same sum. `file`: none may be negative. [default]"""
+    duplicates: Literal["drop", "keep"] | None = None
+    """Events of a table that repeat an earlier one in all features: `drop` uses each once, `keep` all of them. Null
+    refuses more than 0.1 % of them. [default]"""
     acceptance: dict[str, float] = Field({})
     """Acceptance times efficiency of each signal, for the cross-section axis. [default]"""
 

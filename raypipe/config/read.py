@@ -55,8 +55,14 @@ class Source(Section):
     """What the files are; auto: by extension and content. [default]"""
     key: str | None = None
     """Dataset or group of an HDF5 file, tree of a ROOT file; the only one there where not given. [default]"""
+    weights: Literal["file", "sign", "one"] = "file"
+    """`file`: the weights of the file, of which none may be negative; `sign`: with their signs (NLO), so that yields
+    are sums of weights and trees train on averages over the nearest events; `one`: every event counts one. [default]"""
     chunk_rows: int = Field(20_000, ge=1)
     """Events read at a time: bounds the memory, never changes a number. [default]"""
+    duplicates: Literal["drop", "keep"] | None = None
+    """Events that repeat an earlier one in mass and all features (overlapping triggers, resubmitted jobs): `drop` uses
+    each once, `keep` all of them. Null refuses more than 0.1 % of them. [default]"""
 
 
 class ObjectCuts(Section):
@@ -93,8 +99,6 @@ class EventSource(Source):
     """Which half the events belong to. [default]"""
     luminosity: float | None = Field(None, gt=0)
     """fb^-1 that the files stand for: weights are divided by it. One where not given. [default]"""
-    weights: Literal["file", "one"] = "file"
-    """`file`: the weights of the file, of which none may be negative; `one`: every event counts one. [default]"""
     objects: ObjectCuts = ObjectCuts()
     """What counts as an object."""
     tree_columns: dict[str, str] = Field(default_factory=dict)

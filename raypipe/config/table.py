@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from raypipe.config.base import Section
 from raypipe.config.classify import WEAK_SIGNAL
+from raypipe.config.closure import Closure
 from raypipe.config.grid import WorkingPoints
 from raypipe.config.read import Column, Columns, Source
 from raypipe.config.run import SidebandRun
@@ -62,6 +63,8 @@ class TableSelection(Section):
     sideband_calibration: bool = True
     """Know the background by held-out sideband data wherever there are some: cut at that share of them (else: of the
     template), and scale the template after the cut by data over template, with its uncertainty. [default]"""
+    closure: Closure = Closure()
+    """What the template must do in the sidebands for z to be quoted."""
 
 
 class TableConfig(SidebandRun):

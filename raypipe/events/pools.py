@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from raypipe.errors import UserError
 from raypipe.events.cms_open_data import four_lepton_masses, is_cms_open_data
+from raypipe.events.signed import positive_weights, refuse_negative
 from raypipe.events.table import read_table
 from raypipe.events.text import is_text, open_text
 
@@ -117,18 +118,22 @@ def read_columns(path: str | Path, columns: Sequence[str], lepton_pt: float = 0.
     return out
 
 
-def read_pool(path: str | Path, name: str, features: Sequence[str], weight: str | None = "weight") -> Pool:
+def read_pool(
+    path: str | Path, name: str, features: Sequence[str], weight: str | None = "weight", weights: str = "file"
+) -> Pool:
     """One sample from a file; all weights are 1 when it has no weight column (``weight=None``).
 
+    Args:
+        weights: ``sign`` takes negative weights. The sum, which is the yield, keeps them; events are drawn by averages
+            over the nearest ones in the features (`raypipe.events.signed.positive_weights`), which have the same sum.
+
     Raises:
-        UserError: see `read_columns`; no rows; a negative weight.
+        UserError: see `read_columns`; no rows; a negative weight without ``sign``; a sum that is not positive.
     """
     columns = read_columns(path, [*features, *([weight] if weight else [])])
     values = np.column_stack([columns[f] for f in features])
     if not len(values):
         raise UserError(f"{path}: no events")
     w = columns[weight] if weight else np.ones(len(values))
-    if (w < 0).any():
-        row = int(np.argmax(w < 0))
-        raise UserError(f"{path}: column {weight!r}, row {row}: {w[row]} is negative")
-    return Pool(values, w, np.zeros(len(values), dtype=int), (name,))
+    refuse_negative(w, weights, "files.weights=", lambda row, x: f"{path}: column {weight!r}, row {row}: {x}")
+    return Pool(values, positive_weights(values, w), np.zeros(len(values), dtype=int), (name,))

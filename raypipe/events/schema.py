@@ -34,6 +34,9 @@ SPLITS = ("embedding", "search")
 
 PHOTON_COLUMNS = tuple(f"y{i}_{q}" for i in (1, 2) for q in ("pt", "eta", "phi"))
 
+SIGNS = b"raypipe.weights"
+"""Metadata of a table whose weights have signs."""
+
 _TENSOR_SHAPES = {"objects": (len(SLOTS), len(OBJECT_FEATURES)), "features": (len(FEATURES),)}
 
 EVENT_SCHEMA = pa.schema(
@@ -71,12 +74,22 @@ def tensor_values(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     return chunk.to_numpy_ndarray()
 
 
+def with_signs(table: pa.Table) -> pa.Table:
+    """The table, marked as one whose weights may be negative."""
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), SIGNS: b"sign"})
+
+
+def has_signs(table: pa.Table) -> bool:
+    """Whether negative weights are meant."""
+    return (table.schema.metadata or {}).get(SIGNS) == b"sign"
+
+
 def validate(table: pa.Table, source: str, schema: pa.Schema = EVENT_SCHEMA) -> pa.Table:
     """Check ``table`` against ``schema`` and return it with the columns in schema order.
 
     Refused with a one-line `UserError` naming ``source``, the column and the first bad row: a missing column, a
-    wrong type or tensor shape, a null, NaN or infinity, a negative weight, a duplicated ``event_id``. Further columns
-    are kept, behind those of the schema.
+    wrong type or tensor shape, a null, NaN or infinity, a negative weight in a table that is not marked by
+    `with_signs`, a duplicated ``event_id``. Further columns are kept, behind those of the schema.
     """
     for field in schema:
         if field.name not in table.column_names:
@@ -85,10 +98,13 @@ def validate(table: pa.Table, source: str, schema: pa.Schema = EVENT_SCHEMA) -> 
         if found != field.type:
             raise UserError(f"{source}: column {field.name!r} has type {found}, expected {field.type}")
         _check_values(table[field.name], field, source)
-    if "weight" in schema.names and table.num_rows and pc.min(table["weight"]).as_py() < 0:
+    if "weight" in schema.names and not has_signs(table) and table.num_rows and pc.min(table["weight"]).as_py() < 0:
         row = int(np.flatnonzero(table["weight"].to_numpy() < 0)[0])
         value = table["weight"][row].as_py()
-        raise UserError(f"{source}: column 'weight', row {row}: {value} is negative")
+        raise UserError(
+            f"{source}: column 'weight', row {row}: {value} is negative (`raypipe read` with source.weights=sign makes "
+            "tables with signs)"
+        )
     if "event_id" in schema.names:
         ids = table["event_id"].to_numpy()
         unique, first = np.unique(ids, return_index=True)

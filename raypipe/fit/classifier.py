@@ -6,21 +6,19 @@ Source: paper C, section III.2: boosted trees, 5-fold cross-validation, averaged
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from raypipe import seeds
 from raypipe.config import Classifier
+from raypipe.fit.folds import EVERY_FOLD, weights_to_fit
 from raypipe.models.bdt import predict_bdt, train_bdt
-from raypipe.stats.roc import background_percentile
+from raypipe.stats.roc import tail_shares
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """Maps a function over items, results in order: the builtin ``map``, or one that uses many cores."""
-
-EVERY_FOLD = -1
-"""Home of events that no fold trained on: the models of all folds score them."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +129,8 @@ def ensemble_margins(contest: Contest, mapper: Mapper = map) -> dict[str, np.nda
 class FoldScores:
     """Scores of three kinds of events, as percentiles of the background template: small is data-like.
 
-    A percentile p says that the share p of the template, in the same fold, looks at least as data-like. It makes
-    scores of different folds' models comparable, and ``p <= f`` keeps the share f of the template.
+    A percentile p says that the share p of the background, in the same fold, looks at least as data-like, the event
+    itself counted (`raypipe.stats.roc.tail_shares`). It makes scores of different folds' models comparable.
     """
 
     data: np.ndarray
@@ -142,6 +140,29 @@ class FoldScores:
     out-of-fold scores are."""
     margin: np.ndarray
     """Mean log-odds of the data events, large is data-like: keeps an order beyond the last template event."""
+    better: dict[str, np.ndarray] = field(default_factory=dict)
+    """Share of the background that looks strictly more data-like, for ``data``, ``template`` and the others. Events of
+    equal score lie between it and their percentile. Where not given: the share of the template's percentiles below."""
+    by_sidebands: bool = False
+    """The percentiles are shares of the sideband data (`raypipe.search.counting`), not of the template."""
+
+    def of(self, name: str) -> np.ndarray:
+        """Percentiles of ``data``, ``template`` or one of the others."""
+        return {"data": self.data, "template": self.template}.get(name, self.others.get(name))
+
+    def above(self, name: str) -> np.ndarray:
+        """Shares strictly above: `better`."""
+        if name in self.better:
+            return self.better[name]
+        return np.searchsorted(np.sort(self.template), self.of(name)) / len(self.template)
+
+    def passes(self, name: str, point: float) -> np.ndarray:
+        """Which events pass a cut at the share ``point``: those with a percentile up to it.
+
+        Events of equal score pass together or not at all. Where less than half of the share would pass without the
+        block that holds the cut, the block passes: a cut among the best of all does not keep nothing.
+        """
+        return (self.of(name) <= point) | (self.above(name) <= point / 2)
 
 
 def out_of_fold_scores(
@@ -167,6 +188,7 @@ def ensemble_scores(
     The classes are balanced: both are scaled to the number of data events (recorded data have weight one).
 
     Args:
+        others: further sets to score, under other names than ``data`` and ``template``.
         homes: the fold that scores each event, by the name of the set (``data``, ``template`` or that of ``others``);
             random where not given.
         background: for each fold, (features, weights) of the background that it trains against, in place of the
@@ -180,7 +202,8 @@ def ensemble_scores(
     }
     data_weights = np.ones(len(data)) if data_weights is None else data_weights
     if background is None:
-        x, y, w = balanced(data, template, data_weights, template_weights)
+        fitted = weights_to_fit(template, template_weights, fold_of["template"])
+        x, y, w = balanced(data, template, data_weights, fitted)
         fold, own = np.r_[fold_of["data"], fold_of["template"]], ()
     else:
         x, y = data.astype(np.float32), np.ones(len(data), np.float32)
@@ -199,12 +222,13 @@ def _percentiles(
     raw: dict[str, np.ndarray], fold_of: dict[str, np.ndarray], template_weights: np.ndarray, folds: int
 ) -> FoldScores:
     """Log-odds as percentiles of the template scored by the same fold's models."""
-    scores = {name: np.empty(len(values)) for name, values in raw.items()}
+    shares = {name: np.empty((2, len(values))) for name, values in raw.items()}
     for k in range(folds):
         here = fold_of["template"] == k
         reference, weights = raw["template"][here], template_weights[here]
         for name in raw:
             rows = fold_of[name] == k
-            scores[name][rows] = background_percentile(raw[name][rows], reference, weights)
-    others = {name.removeprefix("other/"): v for name, v in scores.items() if name.startswith("other/")}
-    return FoldScores(scores["data"], scores["template"], others, raw["data"])
+            shares[name][:, rows] = tail_shares(raw[name][rows], reference, weights, own=name == "template")
+    better, scores = ({k.removeprefix("other/"): v[i] for k, v in shares.items()} for i in (0, 1))
+    data, template = scores.pop("data"), scores.pop("template")
+    return FoldScores(data, template, scores, raw["data"], better)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raypipe import seeds
 from raypipe.config import Classifier
-from raypipe.fit.classifier import EVERY_FOLD, Contest, Mapper, balanced, ensemble_margins
-from raypipe.stats.roc import background_percentile, weighted_auc
+from raypipe.fit.classifier import Contest, Mapper, balanced, ensemble_margins
+from raypipe.fit.folds import EVERY_FOLD, deal_folds, weights_to_fit
+from raypipe.stats.roc import tail_shares, weighted_auc
 
 
 @dataclass(frozen=True)
@@ -35,46 +35,41 @@ class Scores:
     auc_error: float
 
 
-def fingerprint(rows: np.ndarray) -> np.ndarray:
-    """A 64-bit number for the values of every row (n, d), compared as float32: equal rows have equal numbers."""
-    bits = (np.ascontiguousarray(rows, dtype=np.float32) + np.float32(0)).view(np.uint32).astype(np.uint64)
-    total = np.zeros(len(rows), dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        for column in bits.T:  # as many steps as features
-            total = (total ^ column) * np.uint64(0x9E3779B97F4A7C15)
-            total ^= total >> np.uint64(32)
-    return total
-
-
 def contest_of(
     data: np.ndarray, background: np.ndarray, score: np.ndarray, config: Classifier, *, seed: int,
     data_weights: np.ndarray | None = None, background_weights: np.ndarray | None = None,
 ) -> Contest:  # fmt: skip
     """The fits of `classify`, ready for a cluster.
 
-    The fold of an event follows from its values: an event that is in two tables is in the same fold of both, and is
-    scored only by models that did not train on it. What is in neither training table is scored by all models.
+    Folds are random and balanced. An event that is in two tables is in the same fold of both, and is scored only by
+    models that did not train on it. What is in neither training table is scored by all models. Weights with signs are
+    averaged for the fits (`weights_to_fit`).
     """
     data_weights = np.ones(len(data)) if data_weights is None else data_weights
     background_weights = np.ones(len(background)) if background_weights is None else background_weights
-    prints = [fingerprint(table) for table in (data, background, score)]
-    folds = [(seeds.uniform_by_id(p, seed, "folds") * config.folds).astype(np.int64) for p in prints]
-    known = np.isin(prints[2], np.concatenate(prints[:2]))
-    x, y, w = balanced(data, background, data_weights, background_weights)
+    (of_data, of_background), (of_score,) = deal_folds([data, background], [score], config.folds, seed)
+    x, y, w = balanced(
+        data, background, weights_to_fit(data, data_weights, of_data),
+        weights_to_fit(background, background_weights, of_background),
+    )  # fmt: skip
     return Contest(
-        x, y, w, np.concatenate(folds[:2]), {"data": data, "background": background, "score": score},
-        {"data": folds[0], "background": folds[1], "score": np.where(known, folds[2], EVERY_FOLD)}, config, seed,
+        x, y, w, np.r_[of_data, of_background], {"data": data, "background": background, "score": score},
+        {"data": of_data, "background": of_background, "score": of_score}, config, seed,
     )  # fmt: skip
 
 
-def classify(contest: Contest, background_weights: np.ndarray | None = None, mapper: Mapper = map) -> Scores:
-    """Fit all members of `contest_of`'s result and average them."""
+def classify(
+    contest: Contest, background_weights: np.ndarray | None = None, data_weights: np.ndarray | None = None,
+    mapper: Mapper = map,
+) -> Scores:  # fmt: skip
+    """Fit all members of `contest_of`'s result and average them; weights count in percentiles, AUC and error."""
     margins = ensemble_margins(contest, mapper)
     data, background = margins["data"], margins["background"]
-    weights = np.ones(len(background)) if background_weights is None else background_weights
+    background_weights = np.ones(len(background)) if background_weights is None else background_weights
+    data_weights = np.ones(len(data)) if data_weights is None else data_weights
     labels = np.r_[np.ones(len(data), bool), np.zeros(len(background), bool)]
-    auc, error = weighted_auc(np.r_[data, background], labels, np.r_[np.ones(len(data)), weights])
+    auc, error = weighted_auc(np.r_[data, background], labels, np.r_[data_weights, background_weights])
     return Scores(
-        margins["score"], background_percentile(margins["score"], background, weights),
+        margins["score"], tail_shares(margins["score"], background, background_weights)[1],
         contest.home["score"] != EVERY_FOLD, data, background, auc, error,
     )  # fmt: skip

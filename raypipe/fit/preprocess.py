@@ -1,4 +1,4 @@
-"""Bounded features for a flow: logit and back (CATHODE, 2109.00546)."""
+"""Features for a flow: bounded ones to the whole line by logit (CATHODE, 2109.00546), others made smooth, and back."""
 
 from __future__ import annotations
 
@@ -6,48 +6,42 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raypipe import seeds
 from raypipe.config.table import Preprocess
-from raypipe.errors import UserError
-
-_EDGE = 1e-9
+from raypipe.fit.smooth import Pieces, Plain, fit_feature
 
 
 @dataclass(frozen=True)
 class Scaler:
     """Maps features (n, d) to the space of the flow; the flow itself standardises."""
 
-    kind: str
-    low: np.ndarray
-    """(d,) lower bounds."""
-    high: np.ndarray
+    names: tuple[str, ...]
+    features: tuple[Plain | Pieces, ...]
 
     def bounded(self, features: np.ndarray) -> np.ndarray:
-        """Features clipped to the bounds: what lies beyond what the sidebands know must not be seen as such."""
-        return np.clip(features, self.low, self.high) if self.kind == "logit" else features
+        """The nearest values that the sidebands know: what lies beyond them must not be seen as such."""
+        return self._each("bounded", features)
 
-    def forward(self, features: np.ndarray) -> np.ndarray:
-        """To the space of the flow."""
-        if self.kind == "standard":
-            return features
-        u = np.clip((features - self.low) / (self.high - self.low), _EDGE, 1 - _EDGE)
-        return np.log(u / (1 - u))
+    def forward(self, features: np.ndarray, seed: int) -> np.ndarray:
+        """To the space of the flow; ``seed``: of what spreads values that many events share."""
+        noise = seeds.generator(seed, "dequantise").random(features.shape)
+        columns = zip(self.features, features.T, noise.T, strict=True)
+        return np.column_stack([feature.forward(x, uniform) for feature, x, uniform in columns])
 
     def inverse(self, values: np.ndarray) -> np.ndarray:
-        """Back to features; float64."""
-        if self.kind == "standard":
-            return values.astype(np.float64)
-        return self.low + (self.high - self.low) / (1 + np.exp(-values.astype(np.float64)))
+        """Back to features, with the values that they take; float64."""
+        return self._each("inverse", values.astype(np.float64))
+
+    def _each(self, what: str, values: np.ndarray) -> np.ndarray:
+        return np.column_stack([getattr(f, what)(column) for f, column in zip(self.features, values.T, strict=True)])
+
+    @property
+    def said(self) -> str:
+        """Which features were not smooth, and how; empty where all are."""
+        return "; ".join(f"{name}: {f.said}" for name, f in zip(self.names, self.features, strict=True) if f.said)
 
 
 def fit_scaler(features: np.ndarray, names: tuple[str, ...], config: Preprocess) -> Scaler:
-    """Bounds from the sideband events, ``config.margin`` of the range wider on either side.
-
-    Raises:
-        UserError: a feature that never varies.
-    """
-    low, high = features.min(0), features.max(0)
-    flat = np.flatnonzero(high <= low)
-    if len(flat):
-        raise UserError(f"feature {names[flat[0]]!r} is {low[flat[0]]:g} in every sideband event: leave it out")
-    wider = config.margin * (high - low)
-    return Scaler(config.kind, low - wider, high + wider)
+    """The maps of all features from the sideband events (n, d), of which each varies."""
+    logit = config.kind == "logit"
+    return Scaler(names, tuple(fit_feature(x, logit=logit, margin=config.margin) for x in features.T))

@@ -26,12 +26,17 @@ def _signals(rows: Rows) -> list[str]:
 
 
 def curve(rows: Rows, quantity: str, way: tuple[str, str], signal: str, point: float) -> np.ndarray:
-    """(k, 4) array of strength, and mean, standard error and deviation over instances (NaN with one) of a quantity."""
+    """(k, 4) array of strength, and mean, standard error and deviation over instances (NaN with one) of a quantity.
+
+    Instances whose value does not exist or is withheld are left out.
+    """
     mine = [r for r in rows if (r["embedding"], r["method"]) == way and r["signal"] == signal
             and r["working_point"] == point]  # fmt: skip
     out = []
     for strength in sorted({r["strength"] for r in mine}):
-        values = [r[quantity] for r in mine if r["strength"] == strength]
+        values = [r[quantity] for r in mine if r["strength"] == strength and np.isfinite(r[quantity])]
+        if not values:  # withheld
+            continue
         mean, error = mean_and_error(values)
         error = np.nan if error is None else error
         out.append((strength, mean, error, error * math.sqrt(len(values))))

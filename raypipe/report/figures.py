@@ -119,15 +119,18 @@ def significances(results: list[dict[str, Any]]) -> Figure:
         labels.append("no signal" if none else f"{entry['signal']}\n{entry['strength']:g}")
         for offset, name, colour in ((-0.15, "z_before", COLOURS["template"]), (0.15, "z_after", COLOURS["true"])):
             quoted = entry[name]
+            if quoted is None:  # withheld
+                continue
             x = k + offset
             axis.plot([x] * len(quoted["values"]), quoted["values"], ".", color=colour, alpha=0.5)
             axis.errorbar(x, quoted["mean"], quoted["standard_error"] or 0, fmt="_", ms=14, color=colour,
-                          label=("before the cut", "after the cut")[offset > 0] if k == 0 else None)  # fmt: skip
+                          label=("before the cut", "after the cut")[offset > 0])  # fmt: skip
     axis.axhline(0, color="k", lw=0.8)
     axis.axhspan(-1, 1, color="grey", alpha=0.12, lw=0)
     axis.set_xticks(range(len(labels)), labels, fontsize=8)
     axis.set(ylabel="significance of observed over expected [sigma]")
-    axis.legend(fontsize=8)
+    unique = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    axis.legend(unique.values(), unique.keys(), fontsize=8)
     return figure
 
 

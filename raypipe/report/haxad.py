@@ -16,7 +16,7 @@ from raypipe.config.haxad import HaxadConfig
 from raypipe.report.figures import masses
 from raypipe.report.html import Section, Table, images, resource, write_html
 from raypipe.report.style import COLOURS, new_figure, save_figures
-from raypipe.report.summary import other_versions_told, quote, with_error
+from raypipe.report.summary import other_versions_told, quote, with_error, withheld, withheld_lines
 from raypipe.search.result import NO_SIGNAL
 
 Rows = Sequence[Mapping[str, Any]]
@@ -43,6 +43,7 @@ def summarise(rows: Rows, config: HaxadConfig) -> dict[str, Any]:
         dict(zip(POINT, point, strict=True))
         | {"instances": len(members), "family": members[0]["family"]}
         | {name: quote([_value(row, name) for row in members]) for name in QUANTITIES}
+        | {"withheld": withheld(members)}
         for point, members in groups.items()
     ]
     good = [row for row in rows if row["status"] == "ok"]
@@ -57,7 +58,7 @@ def summarise(rows: Rows, config: HaxadConfig) -> dict[str, Any]:
 
 def _fits(rows: Rows, point: float, null: bool) -> list[Mapping[str, Any]]:
     return [r for r in rows if r["method"] == "cathode" and r["working_point"] == point and r.get("fit_valid_after")
-            and (r["signal"] == NO_SIGNAL) == null]  # fmt: skip
+            and not r.get("verdict") and (r["signal"] == NO_SIGNAL) == null]  # fmt: skip
 
 
 def null_study(rows: Rows, point: float) -> dict[str, Any] | None:
@@ -109,7 +110,7 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
                 f"{e['signal']} at S/√B = {e['strength']:g}, {cut}: bump hunt {with_error(e['fit_z_before'], 1)} → "
                 f"{with_error(e['fit_z_after'], 1)} sigma; SIC {with_error(e['sic'], 1)}."
             )
-    return lines + other_versions_told(summary.get("other_versions", 0))
+    return lines + withheld_lines(summary["results"]) + other_versions_told(summary.get("other_versions", 0))
 
 
 def null_figure(study: Mapping[str, Any]) -> Figure:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from raypipe.files import atomic_path
 from raypipe.stats.hunt import Hunt
+from raypipe.stats.lookelsewhere import in_words
 
 SIGMAS = (1, 2, 3, 4, 5)
 
@@ -19,8 +20,8 @@ def figure(hunt: Hunt, title: str = "") -> Figure:
     top, bottom = page.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     bins = hunt.bins
     centres, widths = (bins.low + bins.high) / 2, bins.high - bins.low
-    spread = bins.errors if bins.errors is not None else np.sqrt(np.maximum(bins.counts, 0) * bins.scale)
-    top.errorbar(centres, bins.counts / widths, spread / widths, fmt="o", ms=2.5, lw=0.8, color="black", label="data")
+    errors = np.sqrt(bins.variance) / widths
+    top.errorbar(centres, bins.counts / widths, errors, fmt="o", ms=2.5, lw=0.8, color="black", label="data")
     top.plot(centres, hunt.background / widths, color="#3f90da", lw=1.3, label="background only")
     best = hunt.row["best"]
     label = f"with a peak at {best['mass']:.5g}"
@@ -42,7 +43,7 @@ def figure(hunt: Hunt, title: str = "") -> Figure:
     note = f"best {best['z']:.2f}σ local at {best['mass']:.5g}"
     judged = hunt.row["global"]["toys"] or hunt.row["global"]["asymptotic"]
     if judged:
-        note += f", global p {'<' if judged['is_upper_bound'] else '='} {judged['p']:.3g} ({judged['method']})"
+        note += f", global {in_words(judged)} ({judged['method']})"
     bottom.set_title(note, fontsize=9)
     bottom.legend(fontsize=8)
     return page

@@ -9,7 +9,7 @@ import yaml
 
 from raypipe.config import Config
 from raypipe.report.html import Section, Table, images, resource, write_html
-from raypipe.report.summary import other_versions_told, with_error
+from raypipe.report.summary import other_versions_told, with_error, withheld_lines
 from raypipe.search.result import NO_SIGNAL
 
 TEXTS = resource("texts")["contrastive"]
@@ -27,7 +27,7 @@ def result_rows(entries: list[dict[str, Any]]) -> tuple[list[str], list[list[str
         name, strength = ("no signal", "-") if none else (e["signal"], f"{e['strength']:g}")
         rows.append(
             [name, *(e[k] for k in way), strength, f"{e['working_point']:.1%}", str(e["instances"]),
-             with_error(e["z_before"]), with_error(e["z_after"]), *truth]
+             with_error(e["z_before"]), with_error(e["z_after"], none="withheld"), *truth]
         )  # fmt: skip
     return head, rows
 
@@ -48,6 +48,8 @@ def headlines(summary: dict[str, Any]) -> list[str]:
     """The few sentences that a reader should take away."""
     lines = []
     for e in summary["results"]:
+        if e["z_after"] is None:
+            continue
         if e["signal"] == NO_SIGNAL:
             spread = ", ".join(f"{v:+.1f}" for v in e["z_after"]["values"])
             lines.append(f"Without a signal: {with_error(e['z_after'])} sigma after the cut ({spread}).")
@@ -56,6 +58,7 @@ def headlines(summary: dict[str, Any]) -> list[str]:
                 f"{e['signal']} at S/√B = {e['strength']:g}: {with_error(e['z_before'], 1)} → "
                 f"{with_error(e['z_after'], 1)} sigma; SIC {with_error(e['sic'], 1)}."
             )
+    lines += withheld_lines(summary["results_all_working_points"])
     if summary["closure_auc"]:
         lines.append(f"Closure AUC (template against true background): {with_error(summary['closure_auc'], 4)}.")
     return lines + other_versions_told(summary.get("other_versions", 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raypipe.report.comparison import required_table
@@ -47,9 +47,30 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             **dict(zip(POINT, point, strict=True)),
             "instances": len({row["instance"] for row in members}),
             **{name: quote([row[name] for row in members]) for name in QUANTITIES},
+            "withheld": withheld(members),
         }
         for point, members in groups.items()
     ]
+
+
+def withheld(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Of how many rows no significance is quoted, and the reason of the first; None where of all."""
+    verdicts = [row["verdict"] for row in rows if row.get("verdict")]
+    return {"instances": len(verdicts), "reason": verdicts[0]} if verdicts else None
+
+
+def withheld_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for every entry of which significances are withheld."""
+    lines = []
+    for e in entries:
+        if e.get("withheld"):
+            what = "Without a signal" if e["signal"] == NO_SIGNAL else f"{e['signal']} at S/√B = {e['strength']:g}"
+            how_many = f"{e['withheld']['instances']} of {e['instances']} pseudo-data sets"
+            lines.append(
+                f"{what}, cut at {e['working_point']:.1%}: NO significance is quoted for {how_many}: "
+                f"{e['withheld']['reason']}."
+            )
+    return lines
 
 
 def closure(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -90,10 +111,10 @@ def build_summary(
     }
 
 
-def with_error(entry: dict[str, Any] | None, digits: int = 2) -> str:
+def with_error(entry: dict[str, Any] | None, digits: int = 2, none: str = "-") -> str:
     """``mean +- error`` for tables."""
     if entry is None:
-        return "-"
+        return none
     if entry["standard_error"] is None:
         return f"{entry['mean']:.{digits}f}"
     return f"{entry['mean']:.{digits}f} ± {entry['standard_error']:.{digits}f}"

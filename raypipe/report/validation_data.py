@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import UserError
-from raypipe.events.schema import tensor_values
+from raypipe.events.schema import has_signs, tensor_values
 from raypipe.events.table import count_rows, stream_table
 from raypipe.report.validation_quantities import Batch, Kind, kind_of
 
@@ -141,7 +141,8 @@ class SampleSums:
 
 
 def read_batch(table: pa.Table, source: Path, first: int) -> Batch:
-    """The columns of one piece as float64 arrays; what is not finite, or a negative weight, is a `UserError`.
+    """The columns of one piece as float64 arrays; what is not finite, or a negative weight
+    in a table without signs, is a `UserError`.
 
     Args:
         first: row of the file at which the piece begins, for the message.
@@ -152,7 +153,9 @@ def read_batch(table: pa.Table, source: Path, first: int) -> Batch:
         is_tensor = isinstance(column.type, pa.FixedShapeTensorType)
         # Tensors stay float32: they are most of the memory, and only compared and counted.
         values = tensor_values(column) if is_tensor else column.to_numpy().astype(np.float64)
-        good = np.isfinite(values) if name != "weight" else np.isfinite(values) & (values >= 0)
+        good = np.isfinite(values)
+        if name == "weight" and not has_signs(table):
+            good &= values >= 0
         if not good.all():
             where = tuple(int(i) for i in np.argwhere(~good)[0])
             what = "is negative" if np.isfinite(values[where]) else "is not finite"

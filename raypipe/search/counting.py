@@ -2,38 +2,125 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from raypipe.config.closure import Closure
+from raypipe.errors import UserError
 from raypipe.fit.classifier import FoldScores
 from raypipe.search.template import Template
+from raypipe.stats.roc import weighted_auc
 from raypipe.stats.significance import counting_significance
+
+SIDEBANDS = ("sideband_data", "sideband_template")
+"""Names of the held-out sideband sets in `FoldScores.others`."""
 
 
 def counting_row(
-    scores: FoldScores, template: Template, point: float, *, calibrate: bool, higgs_uncertainty: float = 0.0
-) -> dict[str, Any]:
+    scores: FoldScores, template: Template, point: float, *, calibrate: bool, higgs_uncertainty: float = 0.0,
+    limits: Closure | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """The cut ``percentile <= point`` without any truth.
 
-    ``n_before, n_after`` observed; ``expected_before, expected_after`` and their errors from the template; ``kappa``
-    the sideband calibration; ``z_before, z_after`` the signed significances.
+    ``n_before, n_after`` observed; ``expected_before, expected_after`` and their errors from the template; ``kept`` the
+    share of the background that the cut keeps; ``kappa`` the sideband calibration; ``sideband_auc`` of held-out
+    sideband data against template; ``z_before, z_after`` the signed significances; ``verdict`` of `verdict_of`. Where
+    that is not empty ``z_after`` is NaN.
     """
     before, before_error = template.expected_total(higgs_uncertainty)
-    kappa, kappa_error = 1.0, 0.0
-    if calibrate:
-        passing = (scores.others[name] <= point for name in ("sideband_data", "sideband_template"))
-        kappa, kappa_error = sideband_calibration(*passing)
-    after, after_error = template.expected_after(scores.template <= point, kappa, kappa_error, higgs_uncertainty)
-    n0, n1 = len(scores.data), int((scores.data <= point).sum())
+    passed = scores.passes("template", point)
+    auc = auc_error = measured = measured_error = float("nan")
+    if all(name in scores.others for name in SIDEBANDS):
+        measured, measured_error = sideband_calibration(*(scores.passes(name, point) for name in SIDEBANDS))
+        auc, auc_error = _sideband_auc(scores)
+    kappa, kappa_error = (measured, measured_error) if calibrate else (1.0, 0.0)
+    after, after_error = template.expected_after(passed, kappa, kappa_error, higgs_uncertainty)
+    n0, n1 = len(scores.data), int(scores.passes("data", point).sum())
+    verdict = verdict_of(
+        bool(template.weight[passed].any()), (auc, auc_error), (measured, measured_error), limits or Closure()
+    )
     return {
         "n_before": n0, "expected_before": before, "expected_before_error": before_error,
         "n_after": n1, "expected_after": after, "expected_after_error": after_error,
-        "kappa": kappa, "kappa_error": kappa_error,
+        "kept": _kept(scores, template, point), "kappa": kappa, "kappa_error": kappa_error,
+        "sideband_auc": auc, "sideband_auc_error": auc_error, "verdict": verdict,
         "z_before": counting_significance(n0, before, before_error),
-        "z_after": counting_significance(n1, after, after_error),
+        "z_after": float("nan") if verdict else counting_significance(n1, after, after_error),
     }  # fmt: skip
+
+
+def cut_lines(row: Mapping[str, Any]) -> list[str]:
+    """The cut of a `counting_row` for the terminal: its counts, what it keeps, and why no significance is quoted."""
+    z = "withheld" if row["verdict"] else f"{row['z_after']:.2f}"
+    lines = [
+        f"cut {row['working_point']:.2%}: {row['n_after']:.10g} observed, {row['expected_after']:.1f} ± "
+        f"{row['expected_after_error']:.1f} expected, z {row['z_before']:.2f} -> {z}"
+    ]
+    if abs(row["kept"] / row["working_point"] - 1) > 0.2:
+        lines.append(
+            f"  this cut keeps {row['kept']:.2%} of the background: events of equal score stay together, and no "
+            "nearer cut divides them"
+        )
+    return [*lines, f"  NO SIGNIFICANCE: {row['verdict']}"] if row["verdict"] else lines
+
+
+def verdict_of(populated: bool, auc: tuple[float, float], kappa: tuple[float, float], limits: Closure) -> str:
+    """Why no significance may be quoted for a cut, in words; empty where one may.
+
+    Args:
+        populated: whether any event of the template passes.
+        auc, kappa: each with its error; NaN where there are no sidebands to check them in.
+    """
+    if not populated:
+        return "no event of the background template passes the cut"
+    if abs(auc[0] - 0.5) - 2 * auc[1] > limits.auc - 0.5:
+        return (
+            f"the template does not close: AUC {auc[0]:.3f} ± {auc[1]:.3f} between it and held-out sidebands "
+            f"(selection.closure.auc = {limits.auc:g})"
+        )
+    if kappa[0] - kappa[1] > limits.kappa or kappa[0] + kappa[1] < 1 / limits.kappa:
+        return (
+            f"the template does not close: κ = {kappa[0]:.2g} ± {kappa[1]:.2g} sideband data over template after the "
+            f"cut (selection.closure.kappa = {limits.kappa:g})"
+        )
+    return ""
+
+
+def _sideband_auc(scores: FoldScores) -> tuple[float, float]:
+    """AUC of the classifiers of the search between sideband data and template that their fold has not seen."""
+    sets = [scores.others[name] for name in SIDEBANDS]
+    return weighted_auc(-np.concatenate(sets), np.repeat([True, False], [len(s) for s in sets]))
+
+
+def _kept(scores: FoldScores, template: Template, point: float) -> float:
+    """Share of the background that passes, counted among what the percentiles are shares of."""
+    passed = scores.passes("template", point)
+    if not scores.by_sidebands:
+        return float(template.weight[passed].sum() / template.weight.sum())
+    peak = float(template.weight[template.is_higgs & passed].sum())
+    total = template.continuum + float(template.weight[template.is_higgs].sum())
+    return (template.continuum * float(scores.passes("sideband_data", point).mean()) + peak) / total
+
+
+def check_cuts(points: Sequence[float], template: Template, folds: int, *, by_sidebands: bool) -> None:
+    """Refuse cuts that the background is too small to know: no percentile is below 1/(n+1) with n events.
+
+    Raises:
+        UserError: naming the cut, the events and the remedy.
+    """
+    w = template.weight
+    events, where = int(w.sum() ** 2 / (w**2).sum() / folds + 1e-9), "a fold of the background template"
+    remedy = "give more background (background.path, or flow.oversampling), fewer classifier.folds"
+    if by_sidebands and template.sideband is not None:
+        events, where, remedy = len(template.sideband), "the sidebands", "widen the window"
+    if min(points) < 1 / (events + 1):
+        raise UserError(
+            f"selection.working_points: a cut at {min(points):.2%} cannot be made with {events} events in {where}, the "
+            f"smallest is {1 / (events + 1):.2%}: {remedy}, or cut at more"
+        )
 
 
 def background_percentiles(scores: FoldScores, template: Template) -> FoldScores:
@@ -50,19 +137,25 @@ def background_percentiles(scores: FoldScores, template: Template) -> FoldScores
     """
     if template.sideband is None:
         raise ValueError("background percentiles need scored sideband data")
-    side = np.sort(scores.others["sideband_data"])
-    order = np.argsort(scores.template[template.is_higgs])
-    peak = scores.template[template.is_higgs][order]
+    # What lies strictly above an event orders the folds: blocks of equal score must not be ranked by their own size.
+    place = {name: scores.better.get(name, scores.of(name)) for name in ("data", "template", *scores.others)}
+    side = np.sort(place["sideband_data"])
+    order = np.argsort(place["template"][template.is_higgs])
+    peak = place["template"][template.is_higgs][order]
     yields = np.r_[0.0, np.cumsum(template.weight[template.is_higgs][order])]
     total = template.continuum + yields[-1]
 
-    def share(values: np.ndarray) -> np.ndarray:
-        rank = (np.searchsorted(side, values, "left") + np.searchsorted(side, values, "right") + 1) / 2
-        resonant = yields[np.searchsorted(peak, values, "right")]
-        return (template.continuum * rank / (len(side) + 1) + resonant) / total
+    def share(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        below, upto = (np.searchsorted(side, values, where) for where in ("left", "right"))
+        above, with_ties = (yields[np.searchsorted(peak, values, where)] for where in ("left", "right"))
+        rank = template.continuum / (len(side) + 1)
+        return (rank * below + above) / total, (rank * (below + upto + 1) / 2 + with_ties) / total
 
-    others = {name: share(values) for name, values in scores.others.items()}
-    return replace(scores, data=share(scores.data), template=share(scores.template), others=others)
+    shares = {name: share(values) for name, values in place.items()}
+    percentiles = {name: values[1] for name, values in shares.items()}
+    data, own = percentiles.pop("data"), percentiles.pop("template")
+    better = {name: values[0] for name, values in shares.items()}
+    return replace(scores, data=data, template=own, others=percentiles, better=better, by_sidebands=True)
 
 
 def sideband_calibration(data: np.ndarray, template: np.ndarray) -> tuple[float, float]:

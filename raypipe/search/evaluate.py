@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,18 @@ from raypipe.stats.roc import sic, weighted_auc
 from raypipe.stats.sculpting import sculpting_test
 
 
-def true_background(case: Case, scores: FoldScores) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and weights of all simulated background of the signal region, drawn into the data or left over.
+def true_background(case: Case, values: Callable[[str], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Values and weights of all simulated background of the signal region, drawn into the data or left over.
+
+    ``values``: gives what is wanted of ``data`` and of ``background``, such as `FoldScores.of`.
 
     Weighted: what was drawn holds the samples at their yields, what is left over does not (the rare ones are
     simulated far beyond theirs).
     """
     data, inside = case.data, case.inside
     real = ~data.is_signal[inside]
-    values = np.r_[scores.data[real], scores.others["background"]]
-    return values, np.r_[data.events.weight[inside][real], case.left.weight]
+    found = np.r_[values("data")[real], values("background")]
+    return found, np.r_[data.events.weight[inside][real], case.left.weight]
 
 
 def evaluate(case: Case, scores: FoldScores, template: Template, point: float, config: Config) -> dict[str, Any]:
@@ -40,11 +43,12 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
     """
     data, inside = case.data, case.inside
     truth = data.is_signal[inside]
-    passed = scores.data <= point
+    passed = scores.passes("data", point)
     s0, b0 = int(truth.sum()), int((~truth).sum())
     s1, b1 = int((passed & truth).sum()), int((passed & ~truth).sum())
-    background, weights = true_background(case, scores)
-    eff_b = float(weights[background <= point].sum() / weights.sum())
+    background, weights = true_background(case, scores.of)
+    kept = true_background(case, lambda name: scores.passes(name, point))[0]
+    eff_b = float(weights[kept].sum() / weights.sum())
     row: dict[str, Any] = {
         "working_point": point, "s_before": s0, "b_before": b0, "s_after": s1, "b_after": b1,
         "background_efficiency": eff_b, "truth_before": s0 / np.sqrt(b0) if b0 else float("nan"),
@@ -53,14 +57,14 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
     }  # fmt: skip
     if "signal" in scores.others:
         signal = np.r_[scores.data[truth], scores.others["signal"]]
-        eff_s = float((signal <= point).mean())
+        eff_s = float(np.r_[passed[truth], scores.passes("signal", point)].mean())
         labels = np.r_[np.ones(len(signal), bool), np.zeros(len(background), bool)]
         auc, _ = weighted_auc(-np.r_[signal, background], labels, np.r_[np.ones(len(signal)), weights])
         row |= {"signal_efficiency": eff_s, "sic": sic(eff_s, eff_b), "auc": auc}
 
     row |= counting_row(
         scores, template, point, calibrate=config.selection.sideband_calibration and template.sideband is not None,
-        higgs_uncertainty=config.selection.higgs_uncertainty,
+        higgs_uncertainty=config.selection.higgs_uncertainty, limits=config.selection.closure,
     )  # fmt: skip
     chi2, ndf, p = _sculpting(case, scores, point)
     return row | {"sculpting_chi2": chi2, "sculpting_ndf": ndf, "sculpting_p": p}
@@ -69,8 +73,7 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
 def _sculpting(case: Case, scores: FoldScores, point: float) -> tuple[float, int, float]:
     """The sculpting test over the drawn background of the whole mass window, in bins of 5 GeV."""
     passed = np.zeros(len(case.inside), dtype=bool)
-    passed[case.inside] = scores.data <= point
-    passed[case.side] = scores.others["sideband_data"] <= point
+    passed[case.inside], passed[case.side] = (scores.passes(name, point) for name in ("data", "sideband_data"))
     real = ~case.data.is_signal
     mass = case.data.events.mass
     low, high = mass.min(), mass.max()
@@ -83,10 +86,14 @@ def mean_and_spread(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
     The spread is the systematic uncertainty of encoder and classifier (paper C, section III.2).
     """
+    first = rows[0]
     if len(rows) == 1:
-        return rows[0] | {f"{name}_spread": 0.0 for name in SPREADS}
-    mean = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    return mean | {f"{name}_spread": float(np.std([row[name] for row in rows], ddof=1)) for name in SPREADS}
+        return first | {f"{name}_spread": 0.0 for name in SPREADS}
+    text = {name for name, value in first.items() if isinstance(value, str)}
+    mean = {name: float(np.mean([row[name] for row in rows])) for name in first if name not in text}
+    # A significance is withheld of all ensembles where it is of one: the others alone would be a choice.
+    words = {name: next((row[name] for row in rows if row[name]), "") for name in text}
+    return mean | words | {f"{name}_spread": float(np.std([row[name] for row in rows], ddof=1)) for name in SPREADS}
 
 
 SPREADS = ("sic", "z_after", "signal_efficiency")

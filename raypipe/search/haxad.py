@@ -36,6 +36,9 @@ from raypipe.stats.significance import asimov_significance
 FITTED = ("s", "s_err", "q0", "z", "z_signed", "p0", "upper_limit", "chi2", "ndf", "status", "valid")
 """Numbers of the bump-hunt fit that a row keeps, each as ``fit_<name>_before`` and ``fit_<name>_after``."""
 
+WITHHELD = ("fit_q0_after", "fit_z_after", "fit_z_signed_after", "fit_p0_after")
+"""What is not said of a fit after a cut that a template made which does not close."""
+
 
 def search(
     tables: Tables, config: HaxadConfig, trial: Trial, *, threads: int = 1, device: str = "cpu",
@@ -72,6 +75,8 @@ def search(
         fits = [("before", None)] + [("after", point)] * bool(judged.template.is_higgs.any())
         for when, cut in fits:
             row |= _hunt(case, judged.scores[0], judged.template, cut, when, family, peak, config)
+        if row["verdict"]:
+            row |= dict.fromkeys(WITHHELD, float("nan"))
         for when in ("before", "after"):
             s, b = row[f"s_{when}"], row[f"b_{when}"]
             row[f"asimov_{when}"] = asimov_significance(s, b) if b else float("nan")
@@ -128,8 +133,7 @@ def _hunt(
     mass = case.data.events.mass
     passed = np.ones(len(mass), dtype=bool)
     if cut is not None:
-        passed[case.inside] = scores.data <= cut
-        passed[case.side] = scores.others["sideband_data"] <= cut
+        passed[case.inside], passed[case.side] = (scores.passes(name, cut) for name in ("data", "sideband_data"))
     expected, error = higgs_yield(case, scores, template, cut, config)
     higgs = FixedPeak(peak, expected, error)
     row = _fit(Masses(mass[passed], None, f"data {when} the cut"), family, config, peak, (higgs,)).row
@@ -149,7 +153,7 @@ def higgs_yield(
     total, squares = float(weight.sum()), float((weight**2).sum())
     if cut is not None:
         is_higgs = template.is_higgs
-        w, ok = template.weight[is_higgs], scores.template[is_higgs] <= cut
+        w, ok = template.weight[is_higgs], scores.passes("template", cut)[is_higgs]
         share = float(w[ok].sum() / w.sum())
         # One event more: an empty tail is not known to be empty.
         squares = (total / float(w.sum())) ** 2 * (float((w[ok] ** 2).sum()) + float(w.max()) ** 2)

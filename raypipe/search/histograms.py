@@ -62,7 +62,7 @@ def figure_arrays(case: Case, scores: FoldScores, template: Template, config: Co
     arrays: dict[str, np.ndarray] = {"mass_edges": edges}
     mass = data.events.mass
     cut = np.zeros(len(mass), dtype=bool)
-    cut[inside], cut[side] = scores.data <= point, scores.others["sideband_data"] <= point
+    cut[inside], cut[side] = (scores.passes(name, point) for name in ("data", "sideband_data"))
     for name, mask in (("background", ~data.is_signal), ("signal", data.is_signal)):
         arrays[f"mass_before_{name}"] = np.histogram(mass[mask], edges)[0]
         arrays[f"mass_after_{name}"] = np.histogram(mass[mask & cut], edges)[0]
@@ -79,7 +79,7 @@ def figure_arrays(case: Case, scores: FoldScores, template: Template, config: Co
         arrays[f"latent{k}_signal"] = np.histogram(latent[truth, k], bins)[0]
     if "signal" in scores.others:
         grid = np.geomspace(1e-4, 1, 81)
-        background, weights = true_background(case, scores)
+        background, weights = true_background(case, scores.of)
         signal = np.r_[scores.data[truth], scores.others["signal"]]
         eff_s, curve = sic_curve(signal, background, weights, grid)
         arrays |= {"sic_background_efficiency": grid, "sic_signal_efficiency": eff_s, "sic": curve}

@@ -21,10 +21,10 @@ from raypipe.events.latents import Events
 from raypipe.events.pseudodata import PseudoData
 from raypipe.fit.classifier import FoldScores, ensemble_scores
 from raypipe.fit.flows import ConditionalFlow, fit_flows_once
-from raypipe.search.counting import background_percentiles
+from raypipe.search.counting import background_percentiles, check_cuts
 from raypipe.search.result import Stage
 from raypipe.search.template import Template, build_template
-from raypipe.stats.roc import background_percentile
+from raypipe.stats.roc import tail_shares
 from raypipe.stats.sideband import SidebandFit
 
 
@@ -104,6 +104,8 @@ def cathode(case: Case, config: Config, seed: int, means: Means) -> Judged:
     fitted = time.perf_counter()
     template = build_template(flow, case.fit, mass[case.side], fold, case.higgs, config, seed)
     sampled = time.perf_counter()
+    chosen = config.selection
+    check_cuts(chosen.working_points, template, config.classifier.folds, by_sidebands=chosen.sideband_calibration)
     others = {
         "sideband_data": latent[case.side], "sideband_template": template.sideband, "background": case.left.latent,
     }  # fmt: skip
@@ -114,7 +116,7 @@ def cathode(case: Case, config: Config, seed: int, means: Means) -> Judged:
         seed=seeds.integer(seed, "classifier"), threads=means.threads, others=others, homes=template.homes,
         background=template.training,
     )  # fmt: skip
-    if config.selection.sideband_calibration:
+    if chosen.sideband_calibration:
         scores = [background_percentiles(s, template) for s in scores]
     clock = {"flow": fitted - start, "sampling": sampled - fitted, "classifier": time.perf_counter() - sampled}
     return Judged(template, scores, None if key else flow.state(), key, clock)
@@ -131,7 +133,9 @@ def _true_template(case: Case, config: Config) -> Template:
         raise UserError("no background event is left over in the signal region: simulate more (simulate.samples)")
     weight = case.left_weight * config.pseudodata.luminosity
     total, error = float(weight.sum()), float(np.sqrt((weight**2).sum()))
-    return Template(case.left.latent, weight, np.zeros(len(weight), bool), case.fit, total, error)
+    template = Template(case.left.latent, weight, np.zeros(len(weight), bool), case.fit, total, error)
+    check_cuts(config.selection.working_points, template, config.classifier.folds, by_sidebands=False)
+    return template
 
 
 def idealised(case: Case, config: Config, seed: int, means: Means) -> Judged:
@@ -146,7 +150,7 @@ def idealised(case: Case, config: Config, seed: int, means: Means) -> Judged:
         seed=seeds.integer(seed, "classifier"), threads=means.threads, others=others,
     )  # fmt: skip
     # The template is the left-over background: its out-of-fold scores are the background's.
-    return Judged(template, [replace(s, others=s.others | {"background": s.template}) for s in every])
+    return Judged(template, [_known(s, {"data": "data", "background": "template"}) for s in every])
 
 
 def _signal(case: Case) -> Events:
@@ -161,16 +165,17 @@ def supervised(case: Case, config: Config, seed: int, means: Means) -> Judged:
     latent = case.data.events.latent
     every = ensemble_scores(
         signal.latent, template.latent, template.weight, config.classifier, seed=seeds.integer(seed, "classifier"),
-        threads=means.threads, others={"data": latent[case.inside], "sideband_data": latent[case.side]},
+        threads=means.threads, others={"inside": latent[case.inside], "sideband_data": latent[case.side]},
     )  # fmt: skip
-    scores = [
-        FoldScores(
-            s.others["data"], s.template,
-            {"sideband_data": s.others["sideband_data"], "background": s.template, "signal": s.data}, -s.others["data"],
-        )
-        for s in every
-    ]  # fmt: skip
-    return Judged(template, scores)
+    names = {"data": "inside", "background": "template", "signal": "data"}
+    return Judged(template, [replace(_known(s, names), margin=-s.of("inside")) for s in every])
+
+
+def _known(scores: FoldScores, names: dict[str, str]) -> FoldScores:
+    """The scores with some sets under another name: ``names`` gives the old one of each new one."""
+    names = {name: name for name in ("template", *scores.others) if name != "inside"} | names
+    found, better = ({k: get(v) for k, v in names.items()} for get in (scores.of, scores.above))
+    return FoldScores(found.pop("data"), found.pop("template"), found, scores.margin, better)
 
 
 def best_cut(case: Case, config: Config, seed: int, means: Means) -> Judged:
@@ -181,16 +186,22 @@ def best_cut(case: Case, config: Config, seed: int, means: Means) -> Judged:
         "data": features[case.inside], "sideband_data": features[case.side], "background": case.left.features,
         "signal": signal.features,
     }  # fmt: skip
-    best: dict[str, np.ndarray] = {}
+    best, most, point = None, -1.0, config.selection.working_points[0]
     for column in range(features.shape[1]):
         for sign in (1, -1):
             reference = sign * case.left.features[:, column]
-            score = {k: background_percentile(sign * v[:, column], reference, template.weight) for k, v in sets.items()}
-            passed = (score["signal"] <= config.selection.working_points[0]).mean()
-            if not best or passed > (best["signal"] <= config.selection.working_points[0]).mean():
-                best = score
-    others = {k: v for k, v in best.items() if k != "data"}
-    return Judged(template, [FoldScores(best["data"], best["background"], others, -best["data"])])
+            shares = {
+                k: tail_shares(sign * v[:, column], reference, template.weight, own=k == "background")
+                for k, v in sets.items()
+            }
+            better, score = ({k: v[i] for k, v in shares.items()} for i in (0, 1))
+            better["template"] = better["background"]
+            data = score.pop("data")
+            found = FoldScores(data, score["background"], score, -data, better)
+            passed = (found.of("signal") <= point).mean()  # nothing that passes only because it cannot be divided
+            if passed > most:
+                best, most = found, passed
+    return Judged(template, [best])
 
 
 METHODS: dict[str, Callable[[Case, Config, int, Means], Judged]] = {

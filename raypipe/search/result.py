@@ -13,6 +13,9 @@ from raypipe.files import digest
 NO_SIGNAL = "none"
 """Name of the runs without an injection."""
 
+DATA = "data"
+"""Name of the one trial of a search on recorded data."""
+
 TRAINS_FLOWS = frozenset({"cathode", "no_higgs"})
 """Values of `Trial.method` that learn the background from the sidebands."""
 

@@ -13,17 +13,16 @@ from raypipe.config.table import TableConfig
 from raypipe.errors import UserError
 from raypipe.events.readers.features import FeatureTable
 from raypipe.events.regions import in_sidebands, in_signal_region
+from raypipe.events.signed import positive_weights
+from raypipe.events.twins import first_twin
 from raypipe.fit.classifier import FoldScores, Mapper, out_of_fold_scores
-from raypipe.fit.flows import MIN_EVENTS, fit_flows
+from raypipe.fit.folds import deal_folds
 from raypipe.fit.preprocess import Scaler, fit_scaler
-from raypipe.search.counting import background_percentiles, counting_row
-from raypipe.search.result import Result
+from raypipe.search.counting import background_percentiles, check_cuts, counting_row
+from raypipe.search.result import DATA, Result
 from raypipe.search.template import Template, build_template
 from raypipe.stats.roc import max_sic, sic, weighted_auc
 from raypipe.stats.sideband import fit_sidebands
-
-DATA = "data"
-"""Name of the one trial of a search on recorded data."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,8 @@ class EventScores:
     score: np.ndarray
     """Mean out-of-fold log-odds of data against background."""
     percentile: np.ndarray
-    """Share of the background that looks at least as data-like."""
+    """Share of the background that looks at least as data-like, the event itself counted; of events of equal score the
+    same, so that a cut which a block of them straddles may keep events above it (`FoldScores.passes`)."""
     label: np.ndarray | None
 
 
@@ -55,23 +55,30 @@ def search_table(
     """
     started = time.perf_counter()
     window = config.window
+    data, repeated = data.distinct(config.data.duplicates, source, "data.duplicates")
+    if background is not None:
+        background, _ = background.distinct(config.background.duplicates, "background", "background.duplicates")
+        background = background.take(background.weight != 0)  # the others say nothing
     inside, side = in_signal_region(data.mass, window), in_sidebands(data.mass, window)
     _check(data, config, inside, side, background, source)
+    data, background, constant = _varying(data, inside, side, background, source)
     seed = seeds.integer(config.seed, "search", "table", bits=62)
     if background is None:
         made = _interpolated(data, side, config, seed)
     else:
         made = _given(data, inside, side, background, config)
-    template = made.template
-    others = made.others if config.selection.sideband_calibration else {}
+    template, selection = made.template, config.selection
+    calibrate = selection.sideband_calibration and bool(made.others)
+    check_cuts(selection.working_points, template, config.classifier.folds, by_sidebands=calibrate)
+    repeated_homes, shared = _homes_of_repeated(data, background, config, seed)
     now = time.perf_counter()
     scores = out_of_fold_scores(
         made.bounded(data.features[inside]), template.latent, template.weight, config.classifier,
-        seed=seeds.integer(seed, "classifier"), others={k: made.bounded(v) for k, v in others.items()},
-        homes=template.homes, background=template.training or None, mapper=mapper,
+        seed=seeds.integer(seed, "classifier"), others={k: made.bounded(v) for k, v in made.others.items()},
+        homes=template.homes | repeated_homes, background=template.training or None, mapper=mapper,
     )  # fmt: skip
     clock = made.clock | {"seconds_classifier": time.perf_counter() - now}
-    if others and template.sideband is not None:
+    if calibrate and template.sideband is not None:
         scores = background_percentiles(scores, template)
     labels = np.r_[np.ones(int(inside.sum()), bool), np.zeros(len(template.latent), bool)]
     closeness = weighted_auc(
@@ -82,15 +89,33 @@ def search_table(
         "signal": DATA, "strength": 0.0, "instance": 0, "seed": config.seed,
         "background_model": "flow" if background is None else "table",
         "normalisation": "sidebands" if side.any() else "data",
+        "features": "; ".join(filter(None, (made.said, constant))),
         "auc_data_template": closeness[0], "auc_error": closeness[1],
         "massfit_chi2": template.fit.chi2 if template.fit else float("nan"),
         "massfit_ndf": template.fit.ndf if template.fit else 0,
+        "negative_weights": float((template.weight < 0).mean()),
+        "repeated": repeated, "duplicates": config.data.duplicates or "keep", "shared": shared,
         **_best_cut(scores, truth), **clock, "seconds": time.perf_counter() - started,
     }  # fmt: skip
-    rows = [common | _row(scores, template, point, bool(others), truth) for point in config.selection.working_points]
+    rows = [common | _row(scores, template, point, calibrate, truth, config) for point in selection.working_points]
     arrays = _figures(data, inside, scores, template, config)
     found = EventScores(data.event_id[inside], data.mass[inside], scores.margin, scores.data, truth)
     return Result(rows, arrays, made.flow_state), found
+
+
+def _homes_of_repeated(
+    data: FeatureTable, background: FeatureTable | None, config: TableConfig, seed: int
+) -> tuple[dict[str, np.ndarray], int]:
+    """One fold for all occurrences of an event among the data and a given background, nothing where none repeats; and
+    the number of background events that are in the data too."""
+    tables = {"data": data} if background is None else {"data": data, "template": background}
+    chosen = [table.take(in_signal_region(table.mass, config.window)) for table in tables.values()]
+    rows = [np.c_[table.mass, table.features] for table in chosen]
+    first = first_twin(np.concatenate(rows))
+    if (first == np.arange(len(first))).all():
+        return {}, 0
+    homes = deal_folds(rows, [], config.classifier.folds, seed)[0]
+    return dict(zip(tables, homes, strict=True)), int((first[len(rows[0]) :] < len(rows[0])).sum())
 
 
 def _check(
@@ -107,13 +132,37 @@ def _check(
             f"{source}: {int(inside.sum())} events in the signal region {w.sr_low:g}-{w.sr_high:g} ({span}): "
             "at least 20 a fold are needed; set window.sr_low and window.sr_high in the unit of the mass column"
         )
+    if background is not None:
+        return
+    from raypipe.fit.flows import MIN_EVENTS  # PyTorch, which a search against a given background does not need
+
     lower, upper = (int((side & mask).sum()) for mask in (data.mass < w.sr_low, data.mass >= w.sr_high))
-    if background is None and min(lower, upper) < MIN_EVENTS:
+    if min(lower, upper) < MIN_EVENTS:
         raise UserError(
             f"{source}: {lower} events in the lower sideband {w.low:g}-{w.sr_low:g} and {upper} in the upper "
             f"{w.sr_high:g}-{w.high:g} ({span}), at least {MIN_EVENTS} each are needed to learn a background: give a "
             "table with sidebands, set window, or give a background sample with background.path=FILE"
         )
+
+
+def _varying(
+    data: FeatureTable, inside: np.ndarray, side: np.ndarray, background: FeatureTable | None, source: str
+) -> tuple[FeatureTable, FeatureTable | None, str]:
+    """The tables without features that are the same for every event, and which they are, in words."""
+    window = inside | side
+    same = np.ptp(data.features[window], axis=0) == 0
+    if background is None:
+        for k in np.flatnonzero((np.ptp(data.features[side], axis=0) == 0) & ~same):
+            raise UserError(
+                f"{source}: feature {data.names[k]!r} is {data.features[side][0, k]:g} in every sideband event, not "
+                "in the signal region: no background can be learned for it, leave it out"
+            )
+    elif len(background):
+        same = np.ptp(np.concatenate([data.features[window], background.features]), axis=0) == 0
+    if same.all():
+        raise UserError(f"{source}: no feature varies ({', '.join(data.names)})")
+    said = "; ".join(f"{data.names[k]}: always {data.features[window][0, k]:g}, left out" for k in np.flatnonzero(same))
+    return data.only(~same), None if background is None else background.only(~same), said
 
 
 @dataclass(frozen=True)
@@ -131,14 +180,21 @@ class _Background:
         """What the classifier may see of real events: not that they lie where the flow cannot sample."""
         return features if self.scaler is None else self.scaler.bounded(features)
 
+    @property
+    def said(self) -> str:
+        """Which features were made smooth for the flow."""
+        return "" if self.scaler is None else self.scaler.said
+
 
 def _interpolated(data: FeatureTable, side: np.ndarray, config: TableConfig, seed: int) -> _Background:
     """From a flow on the sidebands, at the masses of their fit."""
+    from raypipe.fit.flows import fit_flows
+
     started = time.perf_counter()
     window = config.window
     fit = fit_sidebands(data.mass, window, config.massfit)
     scaler = fit_scaler(data.features[side], data.names, config.preprocess)
-    latent = scaler.forward(data.features[side]).astype(np.float32)
+    latent = scaler.forward(data.features[side], seed).astype(np.float32)
     flow = fit_flows(
         latent, data.mass[side], config.flow.mass_range(window.low, window.high), config.flow,
         seed=seeds.integer(seed, "flow"), folds=config.classifier.folds,
@@ -160,25 +216,37 @@ def _given(
     """From an independent sample: its events in the signal region, and its sidebands where both tables have them."""
     window = config.window
     chosen = background.take(in_signal_region(background.mass, window))
-    if not chosen.weight.sum():
-        raise UserError(f"the background sample has no event in the signal region {window.sr_low:g}-{window.sr_high:g}")
+    if not chosen.weight.sum() > 0:
+        region = f"{window.sr_low:g}-{window.sr_high:g}"
+        raise UserError(
+            f"the background sample has no event (no positive sum of weights) in the signal region {region}"
+        )
     fit = fit_sidebands(data.mass, window, config.massfit) if side.any() else None
     # Scaled to the data, the background has no normalisation of its own whose error could count.
     expected = fit.integral(window.sr_low, window.sr_high) if fit else (float(inside.sum()), 0.0)
-    here = background.take(in_sidebands(background.mass, window))
+    here = _unweighted(background.take(in_sidebands(background.mass, window)), seeds.integer(config.seed, "sidebands"))
     others = {"sideband_data": data.features[side], "sideband_template": here.features} if fit and len(here) else {}
     weight = chosen.weight * expected[0] / chosen.weight.sum()
     return _Background(Template(chosen.features, weight, np.zeros(len(chosen), bool), fit, *expected), others)
 
 
+def _unweighted(table: FeatureTable, seed: int) -> FeatureTable:
+    """Events that can be counted: of unequal weights, each is kept in proportion to its own."""
+    if not len(table) or (table.weight == table.weight[0]).all():
+        return table
+    weight = positive_weights(np.c_[table.mass, table.features], table.weight)
+    return table.take(seeds.generator(seed, "unweighted").random(len(table)) * weight.max() < weight)
+
+
 def _row(
-    scores: FoldScores, template: Template, point: float, calibrate: bool, truth: np.ndarray | None
+    scores: FoldScores, template: Template, point: float, calibrate: bool, truth: np.ndarray | None, config: TableConfig
 ) -> dict[str, Any]:
     """One cut: `counting_row`, and with labels S and B before and after, efficiencies, SIC."""
-    row = {"working_point": point} | counting_row(scores, template, point, calibrate=calibrate)
+    counted = counting_row(scores, template, point, calibrate=calibrate, limits=config.selection.closure)
+    row = {"working_point": point} | counted
     if truth is None:
         return row | dict.fromkeys(("signal_efficiency", "background_efficiency", "sic"), float("nan"))
-    passed = scores.data <= point
+    passed = scores.passes("data", point)
     eff = [float(passed[mask].mean()) if mask.any() else float("nan") for mask in (truth, ~truth)]
     return row | {
         "s_before": int(truth.sum()), "b_before": int((~truth).sum()),
@@ -210,7 +278,7 @@ def _figures(
     arrays = {"mass_edges": edges, "mass_data": np.histogram(data.mass, edges)[0]}
     if template.fit:
         arrays["mass_fit"] = template.fit.density((edges[:-1] + edges[1:]) / 2) * np.diff(edges)
-    passed = scores.data <= point
+    passed = scores.passes("data", point)
     for k, name in enumerate(data.names):
         values = data.features[inside, k]
         bins = np.linspace(*np.quantile(np.r_[values, template.latent[:, k]], [0.0005, 0.9995]), 41)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,8 +12,10 @@ from raypipe.config import Config
 from raypipe.config.table import TableConfig
 from raypipe.events.latents import Events
 from raypipe.events.regions import in_signal_region
-from raypipe.fit.flows import ConditionalFlow
 from raypipe.stats.sideband import SidebandFit
+
+if TYPE_CHECKING:  # its import takes a core second; searches against a given background need none
+    from raypipe.fit.flows import ConditionalFlow
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Template:
             + float((higgs**2).sum())
         )
         # The count in the tail may be zero; the significance needs a positive expectation.
-        return max(c + h, float(self.weight.min())), float(np.sqrt(variance))
+        return max(c + h, float(np.abs(self.weight[self.weight != 0]).min())), float(np.sqrt(variance))
 
 
 def build_template(

@@ -262,7 +262,7 @@ def spurious_signal(
         expected: (B,) background events from simulation, scaled to the data. bins: where (their contents are not
             used). candidates: family names. masses: (M,) to test. width, tails: of the peak.
     """
-    template = replace(bins, counts=np.asarray(expected, float))
+    template = replace(bins, counts=np.asarray(expected, float), squares=None)
     signals = np.array([make_peak(m, width, *tails).integral(bins.low, bins.high) for m in masses])
     found: list[Spurious] = []
     for name in candidates:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from raypipe.errors import UserError
 from raypipe.stats import massfit
-from raypipe.stats.likelihood import Binned
+from raypipe.stats.likelihood import Binned, Component
 from raypipe.stats.lookelsewhere import GlobalP, from_toys
-from raypipe.stats.newton import Problem
+from raypipe.stats.newton import minimise
 from raypipe.stats.peaks import CrystalBall, Gaussian, Peak
 from raypipe.stats.scan import draw_toys, scan
 from raypipe.stats.unbinned import Unbinned
@@ -52,7 +51,7 @@ class Floated:
     """Where the peak is.
 
     Attributes:
-        peak: at the best mass and width. mass_err, width_err: from HESSE of all parameters together, None where fixed.
+        peak: at the best mass and width. mass_err, width_err: all parameters together, None where fixed or at a limit.
         s_err: error of the yield with the mass and width free. valid: the fit converged. at_limit: mass or width
         stopped at an end of its range. global_p: of the largest excess in the ranges, None without toys.
     """
@@ -88,8 +87,9 @@ def float_peak(
     local = scan(counted, counted.counts, templates, null.theta, one_sided=False, tolerance=1e-6)
     top = int(np.argmax(local.r[0]))
     found = _together(problem, peaks[top], float(local.s[0, top]), null.theta, ranges, low, high, values)
-    maxima = [scan(counted, counts, templates, null.theta, auxiliary).q0.max(1)
-              for counts, auxiliary in draw_toys(counted, null.theta, ranges.toys, ranges.seed)]  # fmt: skip
+    plain = replace(counted, squares=None)
+    maxima = [scan(plain, counts, templates, null.theta, auxiliary).q0.max(1)
+              for counts, auxiliary in draw_toys(plain, null.theta, ranges.toys, ranges.seed)]  # fmt: skip
     judged = from_toys(float(local.q0[0].max()), np.concatenate(maxima)) if maxima else None
     return replace(found, global_p=judged)
 
@@ -108,58 +108,118 @@ def _shaped(peak: Peak, mass: float, width: float) -> Peak:
     return CrystalBall(float(mass), float(width), peak.a_low, peak.n_low, peak.a_high, peak.n_high)
 
 
+@dataclass(frozen=True)
+class _Moving:
+    """Background, yield and the free ones of mass and width: a `Problem` of one row, parameters in that order.
+
+    Attributes:
+        problem: background only. start: the peak where nothing moves. moving: which of (mass, width). ends: their
+            ranges. low, high: (B,) edges. values: masses of an unbinned problem.
+    """
+
+    problem: Binned | Unbinned
+    start: Peak
+    moving: tuple[int, ...]
+    ends: tuple[tuple[float, float], ...]
+    low: np.ndarray
+    high: np.ndarray
+    values: np.ndarray | None
+
+    rows = 1
+
+    @property
+    def weighted(self) -> bool:
+        return self.problem.weighted
+
+    def take(self, rows: np.ndarray) -> _Moving:
+        return self
+
+    def softened(self, barrier: float) -> _Moving:
+        return replace(self, problem=self.problem.softened(barrier))
+
+    def longest(self, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
+        first = len(theta[0]) - len(self.moving)
+        share = self._fixed(theta[0])[0].longest(theta[:, :first], step[:, :first])
+        for k, (low, high) in enumerate(self.ends, start=first):
+            room = high - theta[:, k] if step[0, k] > 0 else theta[:, k] - low
+            share = np.minimum(share, 0.9 * room / np.maximum(np.abs(step[:, k]), 1e-300))
+        return share
+
+    def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        problem, x, order = self._tangent(theta[0])
+        value, gradient, information = problem.evaluate(x[None])
+        return value, gradient[:, order], information[:, order][:, :, order]
+
+    def score_variance(self, theta: np.ndarray) -> np.ndarray:
+        problem, x, order = self._tangent(theta[0])
+        return problem.score_variance(x[None])[:, order][:, :, order]
+
+    def peak(self, theta: np.ndarray) -> Peak:
+        place = [self.start.mass, self.start.width]
+        for which, value in zip(self.moving, theta[len(theta) - len(self.moving) :], strict=True):
+            place[which] = float(value)
+        return _shaped(self.start, *place)
+
+    def _fixed(self, theta: np.ndarray) -> tuple[Binned | Unbinned, Peak]:
+        peak = self.peak(theta)
+        density = None if self.values is None else peak.density(self.values)
+        return massfit.with_signal(self.problem, peak.integral(self.low, self.high), density), peak
+
+    def _tangent(self, theta: np.ndarray) -> tuple[Binned | Unbinned, np.ndarray, np.ndarray]:
+        """The problem at this mass and width with what a shift adds as components, its parameters, and our order.
+
+        The derivatives by the yield of such a component, at nought, are those by mass or width.
+        """
+        fixed, peak = self._fixed(theta)
+        number = len(self.moving)
+        s = theta[-number - 1]
+        components, densities = list(fixed.components), []
+        for which in self.moving:
+            step = 1e-4 * peak.width
+            up, down = (_shaped(peak, peak.mass + sign * step * (which == 0), peak.width + sign * step * (which == 1))
+                        for sign in (1, -1))  # fmt: skip
+            slope = s * (up.integral(self.low, self.high) - down.integral(self.low, self.high)) / (2 * step)
+            components.append(Component("shift", slope, 0.0, math.inf))
+            if self.values is not None:
+                densities.append(s * (up.density(self.values) - down.density(self.values)) / (2 * step))
+        fixed = replace(fixed, components=tuple(components))
+        if isinstance(fixed, Unbinned):
+            fixed = replace(fixed, densities=(*fixed.densities, *densities))
+        size = len(theta) - number - 1
+        x = np.r_[theta[:size], np.zeros(number), s]
+        return fixed, x, np.r_[np.arange(size), size + number, size + np.arange(number)]
+
+
 def _together(
     problem: Binned | Unbinned, start: Peak, s: float, theta: np.ndarray, ranges: Ranges, low: np.ndarray,
     high: np.ndarray, values: np.ndarray | None,
 ) -> Floated:  # fmt: skip
-    """MIGRAD and HESSE over background, yield, mass and width."""
-    from iminuit import Minuit
+    """Background, yield, mass and width together; one that runs to an end of its range is fixed there."""
+    pairs = (ranges.mass, ranges.width)
+    peak, moving, x = _inside(start, ranges), [k for k, pair in enumerate(pairs) if pair is not None], np.r_[theta, s]
+    at_limit = False
+    while True:
+        free = _Moving(problem, peak, tuple(moving), tuple(pairs[k] for k in moving), low, high, values)
+        x = minimise(free, np.r_[x, [(peak.mass, peak.width)[k] for k in moving]][None], 1e-6, 15).theta[0]
+        peak, x = free.peak(x), x[: len(theta) + 1]
+        place = [peak.mass, peak.width]
+        out = [k for k in moving if min(abs(place[k] - end) for end in pairs[k]) < 1e-3 * (pairs[k][1] - pairs[k][0])]
+        if not out:
+            break
+        at_limit = True
+        for k in out:
+            place[k] = min(pairs[k], key=lambda end, at=place[k]: abs(end - at))
+        peak, moving = _shaped(peak, *place), [k for k in moving if k not in out]
+    best = massfit.fit(free, np.r_[x, [place[k] for k in moving]], "fit of the peak's place")
+    errors = {k: float(best.errors[len(x) + i]) for i, k in enumerate(moving)}
+    return Floated(free.peak(best.theta), errors.get(0), errors.get(1), float(best.errors[len(theta)]), best.valid,
+                   at_limit, None)  # fmt: skip
 
-    def at(shape: Peak) -> Problem:
-        density = None if values is None else shape.density(values)
-        return massfit.with_signal(problem, shape.integral(low, high), density)
 
-    first = massfit.fit(at(start), np.r_[theta, s], "fit at the best mass of the grid")
-    unit = np.maximum(first.errors, 1e-9 * (1 + np.abs(first.theta)))
-    size = len(unit)
-    moving = [k for k, pair in enumerate((ranges.mass, ranges.width)) if pair is not None]
-
-    def shape(x: np.ndarray) -> Peak:
-        place = [start.mass, start.width]
-        for k, value in zip(moving, x[size:], strict=True):
-            place[k] = value
-        return _shaped(start, *place)
-
-    def cost(x: np.ndarray) -> float:
-        value = at(shape(x)).evaluate((first.theta + x[:size] * unit)[None])[0][0] - first.value
-        return float(value) if np.isfinite(value) else 1e9
-
-    def gradient(x: np.ndarray) -> np.ndarray:
-        slope = at(shape(x)).evaluate((first.theta + x[:size] * unit)[None])[1][0] * unit
-        extra = []
-        for k in range(size, size + len(moving)):
-            step = np.zeros(len(x))
-            step[k] = 1e-3 * start.width
-            extra.append((cost(x + step) - cost(x - step)) / (2 * step[k]))
-        return np.r_[slope, extra]
-
-    minuit = Minuit(cost, np.r_[np.zeros(size), [(start.mass, start.width)[k] for k in moving]], grad=gradient)
-    minuit.errordef = Minuit.LEAST_SQUARES
-    for k in range(size):
-        minuit.errors[k] = 0.1
-    for k, which in enumerate(moving, start=size):
-        minuit.limits[k] = (ranges.mass, ranges.width)[which]
-        minuit.errors[k] = 0.1 * start.width
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # iminuit warns where it sets validity flags, which are read below
-        minuit.migrad(ncall=4000)
-        minuit.hesse()
-    place = dict(zip(moving, minuit.values[size:], strict=True))
-    errors = dict(zip(moving, minuit.errors[size:], strict=True))
-    ends = [(ranges.mass, ranges.width)[k] for k in moving]
-    at_limit = any(min(v - e[0], e[1] - v) < 1e-3 * (e[1] - e[0]) for v, e in zip(place.values(), ends, strict=True))
-    return Floated(
-        _shaped(start, place.get(0, start.mass), place.get(1, start.width)),
-        errors.get(0), errors.get(1), float(minuit.errors[size - 1] * unit[-1]),
-        bool(minuit.valid or at_limit), at_limit, None,
-    )  # fmt: skip
+def _inside(peak: Peak, ranges: Ranges) -> Peak:
+    """The peak with mass and width a little inside their ranges: from an end no step leads on."""
+    place = []
+    for value, pair in ((peak.mass, ranges.mass), (peak.width, ranges.width)):
+        margin = 0.0 if pair is None else 0.02 * (pair[1] - pair[0])
+        place.append(value if pair is None else min(max(value, pair[0] + margin), pair[1] - margin))
+    return _shaped(peak, *place)

@@ -16,14 +16,14 @@ from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import family, template_family
 from raypipe.stats.choice import Choice, choose, is_choice
-from raypipe.stats.likelihood import Binned
-from raypipe.stats.lookelsewhere import GlobalP, asymptotic, from_toys
+from raypipe.stats.lookelsewhere import GlobalP, asymptotic, from_toys, quotable, report
 from raypipe.stats.peakdata import FixedPeak, binned_data, binned_problem, check_determined, check_filled
 from raypipe.stats.peaks import make_peak
 from raypipe.stats.reference import Reference, match_reference
 from raypipe.stats.region import split_region
-from raypipe.stats.scan import LocalScan, draw_toys, scan
+from raypipe.stats.scan import draw_toys, scan
 from raypipe.stats.spectrum import Bins, check_window
+from raypipe.stats.weighted import join_negative
 from raypipe.stats.widths import Width, default_widths, grid
 
 
@@ -115,16 +115,16 @@ def hunt(
     problem = binned_problem(full, kind, fixed, simulated)
     check_determined(full, problem.size + 1)
     null = massfit.fit(problem, np.r_[problem.shape.start, [f.expected for f in fixed]], "background-only fit")
-    local, unsure = _observed(problem, full, templates, null.theta)
+    local = scan(problem, full.counts[None], templates, null.theta, one_sided=False, tolerance=1e-7)
     shape = (len(labels), len(points_at))
     q0, s, s_err, r = (a.reshape(shape) for a in (local.q0, local.s, local.s_err, local.r))
     top = np.unravel_index(np.argmax(r), shape)
     chosen = templates.reshape(*shape, -1)[top]
     signal = massfit.fit_signal(problem, chosen, problem, level)
-    maxima, fields, lost = _throw(problem, null.theta, templates, toys, seed, shape)
+    maxima, fields, lost = _throw(replace(problem, squares=None), null.theta, templates, toys, seed, shape)
     best = massfit.with_signal(problem, chosen).expected(signal.best.theta[None])[0]
     row = _row(data, full, kind.name, labels, points_at, q0, s, s_err, r, top, signal, null, problem, maxima, fields,
-               lost, region, toys, unsure)  # fmt: skip
+               lost, region, toys, local.lost.reshape(shape))  # fmt: skip
     row["background_chosen_by"] = None if choice is None else choice.by
     row["backgrounds_compared"] = None if choice is None else choice.record
     return Hunt(points_at, labels, q0, s, s_err, r, full, problem.expected(null.theta[None])[0], best, maxima, row)
@@ -141,10 +141,12 @@ def _prepare(
     for low, high in masks:
         if not low < high:
             raise UserError(f"mask {low:g}-{high:g}: low must come before high")
+        if high <= window[0] or low >= window[1]:
+            raise UserError(f"mask {low:g}-{high:g} lies outside the window {window[0]:g}-{window[1]:g}: leave it out")
         full = full.select((full.high <= low) | (full.low >= high))
     if not len(full):
         raise UserError("the masks leave nothing of the window")
-    return full
+    return join_negative(full, region)
 
 
 def _unmasked(masses: np.ndarray, masks: Sequence[tuple[float, float]]) -> np.ndarray:
@@ -154,17 +156,6 @@ def _unmasked(masses: np.ndarray, masks: Sequence[tuple[float, float]]) -> np.nd
     if not keep.any():
         raise UserError("the masks leave no mass to scan")
     return masses[keep]
-
-
-def _observed(problem: Binned, full: Bins, templates: np.ndarray, theta: np.ndarray) -> tuple[LocalScan, bool]:
-    """The scan of the data; what the batch gave up is fitted one by one. Also whether some fit did not converge."""
-    local = scan(problem, full.counts[None], templates, theta, one_sided=False, tolerance=1e-7)
-    unsure = bool(local.failed.any()) and not local.lost.any()  # the background-only fit itself
-    for g in np.flatnonzero(local.lost[0]):  # mostly deficits over empty bins, at the edge of what is possible
-        alone = massfit.fit_signal(problem, templates[g], problem, level=None)
-        local.q0[0, g], local.s[0, g], local.s_err[0, g], local.r[0, g] = alone.q0, alone.s, alone.s_err, alone.r
-        unsure = unsure or not alone.best.valid
-    return local, unsure
 
 
 def _throw(
@@ -185,20 +176,27 @@ def _throw(
 
 def _row(
     data, full, background, labels, masses, q0, s, s_err, r, top, signal, null, problem, maxima, fields, lost, region,
-    toys, unsure,
+    toys, failed,
 ) -> dict[str, Any]:  # type: ignore[no-untyped-def]  # fmt: skip
     """The result as one JSON-ready object."""
     observed = max(signal.q0, float(q0[top]))
     chi2, ndf = massfit.goodness(full, problem.expected(null.theta[None])[0], problem.size)
-    valid = null.valid and signal.best.valid and not unsure and lost <= 0.01 * max(toys, 1)
+    where = [{"mass": float(masses[m]), "width": labels[w]} for w, m in np.argwhere(failed)]
+    valid = null.valid and signal.best.valid and not where and lost <= 0.01 * max(toys, 1)
     limit = signal.limit
     notes = list(full.notes)
     merged, merged_ndf = massfit.goodness(full, problem.expected(null.theta[None])[0], problem.size, merge=5.0)
     if merged_ndf > 0 and stats.chi2.sf(merged, merged_ndf) < 1e-3:
         notes.append(f"background alone: goodness of fit p = {stats.chi2.sf(merged, merged_ndf):.2g}: a peak, or a "
                      "background that cannot follow the data")  # fmt: skip
-    if unsure:
-        notes.append("some fits of the scan did not converge")
+    if where:
+        told = ", ".join(f"{at['mass']:.6g} (width {at['width']})" for at in where[:5])
+        more = f" and {len(where) - 5} more" if len(where) > 5 else ""
+        notes.append(f"no convergence at mass {told}{more}")
+    if not null.valid:
+        notes.append("the background-only fit did not converge")
+    if not signal.best.valid:
+        notes.append(f"the fit of the best peak, at {masses[top[1]]:.6g}, did not converge")
     if lost:
         notes.append(f"{lost} of {toys} toys left out because a fit did not converge")
     best = {
@@ -208,12 +206,15 @@ def _row(
     }  # fmt: skip
     row: dict[str, Any] = {"status": "converged" if valid else "not converged", "valid": valid, "best": best}
     row["global"] = {
-        "toys": _global(from_toys(observed, maxima)) if len(maxima) else None,
-        "asymptotic": _global(asymptotic(observed, fields if len(maxima) > 1 else q0[None])) if q0.size > 1
-        else _global(GlobalP(best["p_local"], 0.0, 1.0, "a single test")),
+        "toys": report(from_toys(observed, maxima)) if len(maxima) else None,
+        "asymptotic": report(asymptotic(observed, fields if len(maxima) > 1 else q0[None])) if q0.size > 1
+        else report(GlobalP(best["p_local"], 0.0, 1.0, "a single test")),
         "asymptotic_from": f"{len(maxima)} toys" if len(maxima) > 1 else "the observed scan",
         "number_of_toys": len(maxima),
     }  # fmt: skip
+    how = "toys" if len(maxima) else "asymptotic"
+    single = "the only test" if q0.size == 1 else f"the largest of {q0.size} tests"
+    row["quote"] = quotable(row["global"][how], f"global, {how}; best.z is local, of {single}", f"global.{how}")
     return row | {
         "chi2_background_only": chi2, "ndf": ndf, "likelihood": full.likelihood, "background": background,
         "n_events": float(full.counts.sum()), "bins": len(full), "window": list(full.window),
@@ -238,13 +239,6 @@ def local_maxima(
          "s_err": float(s_err[which[k], k])}
         for k in sorted(peaks, key=lambda k: -line[k])[:10]
     ]  # fmt: skip
-
-
-def _global(value: GlobalP) -> dict[str, Any]:
-    z = value.z if value.p < 1 else None
-    trials = None if value.is_bound or not math.isfinite(value.trials) else value.trials
-    return {"p": value.p, "p_err": value.error, "z": z, "trials_factor": trials, "method": value.method,
-            "is_upper_bound": value.is_bound}  # fmt: skip
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:

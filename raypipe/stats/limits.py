@@ -103,4 +103,4 @@ def _root(function: Callable[[float], float], guess: float) -> float:
     low = high / 1.5
     while function(low) < 0 and low > 1e-12 * high:
         low /= 2
-    return float(optimize.brentq(function, low, high, rtol=1e-6, xtol=1e-12))
+    return float(optimize.brentq(function, low, high, rtol=1e-10, xtol=1e-12))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import special, stats
@@ -18,11 +19,11 @@ class GlobalP:
 
     Attributes:
         p, error: estimate and its standard error. z: sigma of p. trials: p / p_local. method: how.
-        is_bound: no toy reached the maximum, and p is a 68 % upper bound.
+        is_bound: no toy reached the maximum, and p is an upper bound, without error and without z.
     """
 
     p: float
-    error: float
+    error: float | None
     trials: float
     method: str
     is_bound: bool = False
@@ -30,16 +31,21 @@ class GlobalP:
     """ln p where p itself may underflow."""
 
     @property
-    def z(self) -> float:
+    def z(self) -> float | None:
+        if self.is_bound or self.p >= 1:
+            return None
         log_p = math.log(max(self.p, 1e-300)) if self.log_p is None else self.log_p
         return -float(special.ndtri_exp(min(log_p, 0.0)))
 
 
 def from_toys(observed: float, maxima: np.ndarray) -> GlobalP:
-    """Share of toys whose largest q0 reaches the observed one, (k + 1)/(n + 1), with its binomial error."""
+    """Share of toys whose largest q0 reaches the observed one, (k + 1)/(n + 1), with its binomial error.
+
+    Where none does it is an upper bound: p lies below 1/(n + 1) with 63 % confidence.
+    """
     n, k = len(maxima), int((maxima >= observed).sum())
     p = (k + 1) / (n + 1)
-    error = math.sqrt(max(k, 1) * max(n - k, 1) / n) / n
+    error = math.sqrt(k * max(n - k, 1) / n) / n if k else None
     return GlobalP(p, error, _trials(math.log(p), observed), "toys", k == 0)
 
 
@@ -94,3 +100,24 @@ def asymptotic(observed: float, q0: np.ndarray) -> GlobalP:
     p = min(max(p, local), 1.0)
     log_p = float(min(max(log_p, log_local), 0.0))
     return GlobalP(p, error, _trials(log_p, observed), method, log_p=log_p)
+
+
+def report(value: GlobalP) -> dict[str, Any]:
+    """JSON-ready; a bound has neither error nor z nor trials factor."""
+    trials = None if value.is_bound or not math.isfinite(value.trials) else value.trials
+    return {"p": value.p, "p_err": value.error, "z": value.z, "trials_factor": trials, "method": value.method,
+            "is_upper_bound": value.is_bound}  # fmt: skip
+
+
+def quotable(found: dict[str, Any], which: str, key: str) -> dict[str, Any]:
+    """The one significance to quote of several: from where (``key`` of the row), and in words which it is."""
+    return {"key": key, "which": which} | {name: found.get(name) for name in ("p", "z")} | {
+        "is_upper_bound": bool(found.get("is_upper_bound"))}  # fmt: skip
+
+
+def in_words(found: dict[str, Any], digits: int = 2) -> str:
+    """``p < 0.01`` or ``p = 0.012 ± 0.003, Z 2.26``."""
+    if found["is_upper_bound"]:
+        return f"p < {found['p']:.3g}"
+    error = "" if found.get("p_err") is None else f" ± {found['p_err']:.2g}"
+    return f"p = {found['p']:.3g}{error}" + ("" if found["z"] is None else f", Z {found['z']:.{digits}f}")

@@ -1,9 +1,8 @@
-"""Fits of a mass spectrum, background alone and with a signal: minimised, then confirmed by iminuit."""
+"""Fits of a mass spectrum, background alone and with a signal."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,78 +11,14 @@ from scipy import optimize, stats
 from raypipe.errors import UserError
 from raypipe.stats.likelihood import Binned, Component
 from raypipe.stats.limits import Limit, upper_limit
-from raypipe.stats.newton import Problem, follow, minimise
+from raypipe.stats.minimum import Minimum, fit
+from raypipe.stats.newton import Problem, minimise
 from raypipe.stats.shape import Shape
 from raypipe.stats.spectrum import Bins
 from raypipe.stats.unbinned import Unbinned
 
 MOST_INFLATION = 300.0
 """Growth of the yield's error by the free background at which signal and background are the same thing."""
-
-
-@dataclass(frozen=True)
-class Minimum:
-    """A fit.
-
-    Attributes:
-        theta: (D,) internal background parameters, component yields, signal yield. covariance: (D, D) from HESSE.
-        value: -2 ln L. valid: whether it is a minimum one may use. status: in words.
-    """
-
-    theta: np.ndarray
-    covariance: np.ndarray
-    value: float
-    valid: bool
-    status: str
-
-    @property
-    def errors(self) -> np.ndarray:
-        return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
-
-
-def fit(problem: Problem, start: np.ndarray, what: str) -> Minimum:
-    """Minimise one row by Fisher scoring, then let MIGRAD and HESSE confirm it and give the covariance."""
-    from iminuit import Minuit
-
-    solution = minimise(problem, start[None], most=60)
-    if not solution.converged[0] and np.isfinite(solution.value[0]):
-        solution = min((solution, follow(problem, start[None], 1e-7)), key=lambda s: (not s.converged[0], s.value[0]))
-    if not np.isfinite(solution.value[0]):
-        raise UserError(f"{what}: no starting point with a finite likelihood; the background cannot describe the data")
-    size = len(start)
-    information = solution.information[0]
-    scale = 1 / np.sqrt(np.maximum(np.diag(information), 1e-300))
-    eigenvalues = np.linalg.eigvalsh(information * np.outer(scale, scale))
-    if eigenvalues[0] < 1e-10 * eigenvalues[-1]:
-        raise UserError(f"{what}: degenerate: the data do not determine all parameters; use a simpler background")
-    expected = np.linalg.inv(information * np.outer(scale, scale)) * np.outer(scale, scale)
-    # In units of the expected errors, so that MIGRAD's first steps are right whatever the units of the yields.
-    unit, centre, base = np.sqrt(np.diag(expected)), solution.theta[0], solution.value[0]
-
-    def cost(x: np.ndarray) -> float:
-        value = problem.evaluate((centre + x * unit)[None])[0][0] - base
-        return float(value) if np.isfinite(value) else 1e9
-
-    def gradient(x: np.ndarray) -> np.ndarray:
-        return problem.evaluate((centre + x * unit)[None])[1][0] * unit
-
-    minuit = Minuit(cost, np.zeros(size), grad=gradient)
-    minuit.errordef = Minuit.LEAST_SQUARES
-    minuit.errors = np.full(size, 0.1)
-    minuit.strategy = 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # iminuit warns where it sets validity flags, which are read below
-        minuit.migrad(ncall=2000)
-        minuit.hesse()
-    if minuit.valid and minuit.accurate and minuit.covariance is not None:
-        theta = centre + np.array(minuit.values) * unit
-        covariance = np.array(minuit.covariance) * np.outer(unit, unit)
-        return Minimum(theta, covariance, base + float(minuit.fval), True, "converged")
-    if solution.converged[0]:
-        return Minimum(
-            centre, expected, float(base), True, "converged at a boundary (errors from expected information)"
-        )
-    return Minimum(centre, expected, float(base), False, "not converged")
 
 
 def profile(problem: Binned | Unbinned, template: np.ndarray, s: float, start: np.ndarray) -> tuple[float, np.ndarray]:
@@ -148,7 +83,9 @@ class SignalFit:
         return float(stats.norm.sf(self.z))
 
 
-def with_signal(problem: Binned | Unbinned, template: np.ndarray, signal_at: np.ndarray | None = None) -> Problem:
+def with_signal(
+    problem: Binned | Unbinned, template: np.ndarray, signal_at: np.ndarray | None = None
+) -> Binned | Unbinned:
     """The problem with a free yield of a signal: bin shares (B,), and densities at the masses if unbinned."""
     if isinstance(problem, Unbinned):
         return replace(problem, signal=signal_at, signal_cells=template)
@@ -176,35 +113,39 @@ def fit_signal(
     """
     if not (np.isfinite(template).all() and template.sum() > 1e-6):
         raise UserError("the signal has no share inside the window")
+    if not problem.weighted:
+        return _tested(problem, template, counted, level, signal_at)
+    found = _tested(problem, template, counted, None, signal_at)
+    # At a wall the curvature is that of the wall, and no events are left to tell their weights: the error is that of
+    # the background alone.
+    factor = 1.0 if found.at_boundary else found.best.stretch
+    # With this scale the curvature against the yield is its variance, so that q0, interval and limit hold.
+    again = _tested(problem.stretched(factor), template, counted.stretched(factor), level, signal_at)
+    error = again.s_err
+    if found.at_boundary:
+        both = with_signal(problem, template, signal_at)
+        information = both.evaluate(np.r_[found.null.theta, 0.0][None])[2][0]
+        error = max(error, math.sqrt(np.linalg.pinv(information, hermitian=True)[-1, -1]))
+    return replace(again, null=found.null, best=found.best, s=found.s, s_err=error)
+
+
+def _tested(
+    problem: Binned | Unbinned, template: np.ndarray, counted: Binned, level: float | None,
+    signal_at: np.ndarray | None,
+) -> SignalFit:  # fmt: skip
+    """`fit_signal` with errors from the likelihood alone."""
     start = np.r_[problem.shape.start, [c.expected for c in problem.components]]
     null = fit(problem, start, "background-only fit")
     both = with_signal(problem, template, signal_at)
-    first = np.r_[null.theta, 0.0]
-    _, gradient, information = both.evaluate(first[None])
-    covariance = np.linalg.pinv(information[0], hermitian=True)
-    guess = -0.5 * covariance[-1] @ gradient[0]
-    if not 0 < _inflation(information[0]) < MOST_INFLATION:
-        raise UserError(
-            "degenerate: the background can take the shape of the signal; use a narrower peak, a wider window or a "
-            "simpler background"
-        )
-    for share in (1.0, 0.5, 0.1, 0.0):  # a one-step estimate, where it is possible at all
-        trial = np.r_[null.theta, share * guess]
-        if np.isfinite(both.evaluate(trial[None])[0][0]):
-            break
-    best = fit(both, trial, "signal-plus-background fit")
-    if best.value > null.value + 1e-6:
-        best = min((best, fit(both, first, "signal-plus-background fit")), key=lambda m: m.value)
+    best = _best(both, null)
     inflation = _inflation(both.evaluate(best.theta[None])[2][0])
     s, error = float(best.theta[-1]), float(best.errors[-1])
     difference = max(0.0, null.value - best.value)
-    curve = Profile(with_signal(problem, template, signal_at), template, 0.0, null.theta)
+    curve = Profile(both, template, 0.0, null.theta)
     curve._known[s] = best.theta[:-1]
     boundary = s < 0 and best.status != "converged"
-    boundary = boundary or (s < 0 and _room(problem, template, best.theta) < 1e-2)
-    scale = error
-    if boundary:
-        scale = max(error, abs(s), 1.0)
+    boundary = boundary or bool(both.at_wall(best.theta[None])[0])
+    scale = max(error, abs(s), 1.0) if boundary else error
     interval = (math.nan, math.nan)
     if level is not None or boundary:
         interval = _interval(curve, s, scale, best.value, boundary)
@@ -217,42 +158,54 @@ def fit_signal(
                      math.copysign(math.sqrt(difference), s), limit, boundary, inflation)  # fmt: skip
 
 
+def _best(both: Binned | Unbinned, null: Minimum) -> Minimum:
+    """Signal and background together, from the one-step estimate at the background-only fit."""
+    first = np.r_[null.theta, 0.0]
+    _, gradient, information = both.evaluate(first[None])
+    covariance = np.linalg.pinv(information[0], hermitian=True)
+    guess = -0.5 * covariance[-1] @ gradient[0]
+    if not 0 < _inflation(information[0]) < MOST_INFLATION:
+        raise UserError(
+            "degenerate: the background can take the shape of the signal; use a narrower peak, a wider window or a "
+            "simpler background"
+        )
+    if isinstance(both, Binned) and both.kinked(null.theta[None])[0]:
+        status = "converged at a boundary (errors from expected information)"
+        return Minimum(first, covariance, null.value, null.valid, status)
+    for share in (1.0, 0.5, 0.1, 0.0):  # where it is possible at all
+        trial = np.r_[null.theta, share * guess]
+        if np.isfinite(both.evaluate(trial[None])[0][0]):
+            break
+    best = fit(both, trial, "signal-plus-background fit")
+    if best.value > null.value + 1e-6:
+        best = min((best, fit(both, first, "signal-plus-background fit")), key=lambda m: m.value)
+    return best
+
+
 def _inflation(information: np.ndarray) -> float:
     """Error of the last parameter over its error with all others known."""
     return math.sqrt(max(0.0, np.linalg.pinv(information, hermitian=True)[-1, -1] * information[-1, -1]))
-
-
-def _room(problem: Binned | Unbinned, template: np.ndarray, theta: np.ndarray) -> float:
-    """Smallest expected total over background where the signal is."""
-    b = problem.shape.expected(theta[None, : problem.shape.size])[0]
-    where = template > 1e-3 * template.max()
-    return float((1 + theta[-1] * template[where] / np.maximum(b[where], 1e-300)).min())
 
 
 def _interval(curve: Profile, s: float, error: float, least: float, boundary: bool) -> tuple[float, float]:
     """Where -2 ln L rises by one; NaN where it never does (a boundary)."""
 
     def rise(x: float) -> float:
-        value = curve(x) - least - 1
+        """Above one, ``x`` errors from the minimum; in errors, which are a small part of a large yield."""
+        value = curve(s + x * error) - least - 1
         return value if np.isfinite(value) else 1e6
 
-    ends = []
-    for sign in (-1, 1):
+    ends = [math.nan, math.nan]
+    for k, sign in enumerate((-1, 1)):
         if sign < 0 and boundary:
-            ends.append(math.nan)
             continue
-        reach = error
+        reach = sign * 1.0
         for _ in range(12):
-            if rise(s + sign * reach) > 0:
+            if rise(reach) > 0:
+                root = reach if abs(rise(reach)) < 1e-3 else optimize.brentq(rise, 0.0, reach, xtol=2e-3, rtol=1e-6)
+                ends[k] = s + float(root) * error
                 break
             reach *= 1.6
-        else:
-            ends.append(math.nan)
-            continue
-        if abs(rise(s + sign * reach)) < 1e-3:
-            ends.append(s + sign * reach)
-        else:
-            ends.append(float(optimize.brentq(rise, s, s + sign * reach, xtol=2e-3 * error, rtol=1e-6)))
     return ends[0], ends[1]
 
 
@@ -261,7 +214,7 @@ def _asimov(counted: Binned, template: np.ndarray, null: Minimum) -> Profile:
     expected = without_signal(counted).expected(null.theta[None])
     auxiliary = None
     if counted.template_error is not None and counted.errors is None:
-        auxiliary = counted._beta(*counted._parts(null.theta[None]))
+        auxiliary = counted.cost(*counted.parts(null.theta[None])).beta
     components = tuple(
         c
         if not np.isfinite(c.error)
@@ -285,11 +238,13 @@ def predict(shape: Shape, minimum: Minimum, low: float, high: float) -> tuple[fl
 def goodness(bins: Bins, expected: np.ndarray, parameters: int, merge: float = 0.0) -> tuple[float, int]:
     """Chi-square and degrees of freedom; Poisson bins as Baker and Cousins (1984).
 
-    ``merge``: join neighbours until each holds that many expected events, for a chi-square distribution that holds.
+    ``merge``: join neighbours until each holds that many expected events, for a chi-square distribution that holds;
+    weighted events are joined always.
     """
     if bins.errors is not None:
         return float((((bins.counts - expected) / bins.errors) ** 2).sum()), len(bins) - parameters
     n, mu, scale = bins.counts, np.maximum(expected, 1e-300), bins.scale
+    merge = merge if bins.squares is None else max(merge, 5.0)
     if merge > 0:
         starts, total = [0], 0.0
         for k in range(len(mu) - 1):
@@ -300,5 +255,7 @@ def goodness(bins: Bins, expected: np.ndarray, parameters: int, merge: float = 0
         join = lambda v: np.add.reduceat(v, np.array(starts))  # noqa: E731
         scale = join(scale * mu) / join(mu)
         n, mu = join(n), join(mu)
+        if bins.squares is not None:  # the weights of the neighbourhood
+            scale = np.where(n > 0, join(bins.squares) / np.where(n > 0, n, 1), scale)
     logs = np.where(n > 0, n * np.log(np.where(n > 0, n, 1) / mu), 0.0)
     return float((2 * (mu - n + logs) / scale).sum()), len(n) - parameters

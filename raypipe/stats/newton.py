@@ -43,10 +43,10 @@ def follow(problem: Problem, start: np.ndarray, tolerance: float, floor: float |
 
     The interior-point method; slower than `minimise`, for rows that it gave up.
     """
-    theta = start
+    theta, exact = start, Exact(problem)
     for barrier in (1e-1, 1e-2, 1e-3, 1e-4):
-        theta = minimise(problem.softened(barrier), theta, 1e-3, 40, floor).theta
-    return minimise(problem, theta, tolerance, 100, floor)
+        theta = minimise(exact.softened(barrier), theta, 1e-3, 40, floor).theta
+    return minimise(exact, theta, tolerance, 100, floor)
 
 
 def minimise(problem: Problem, start: np.ndarray, tolerance: float = 1e-7, most: int = 100,
@@ -89,15 +89,67 @@ def minimise(problem: Problem, start: np.ndarray, tolerance: float = 1e-7, most:
     return Solution(theta, value, information, converged, iteration)
 
 
+@dataclass(frozen=True)
+class Exact:
+    """A problem with the observed information in place of the expected one, wherever it is positive definite.
+
+    For the last steps, for errors, and for minima near a wall or far from the data, which Fisher scoring nears slowly.
+    """
+
+    problem: Problem
+
+    @property
+    def rows(self) -> int:
+        return self.problem.rows
+
+    def take(self, rows: np.ndarray) -> Exact:
+        return Exact(self.problem.take(rows))
+
+    def softened(self, barrier: float) -> Exact:
+        return Exact(self.problem.softened(barrier))
+
+    def longest(self, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
+        return self.problem.longest(theta, step)
+
+    def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        value, gradient, information = self.problem.evaluate(theta)
+        observed = curvature(self.problem, theta, information)
+        good = np.isfinite(observed).all((1, 2))
+        good[good] = np.linalg.eigvalsh(balanced(observed[good])[0])[:, 0] > 1e-10
+        return value, gradient, np.where(good[:, None, None], observed, information)
+
+
+def curvature(problem: Problem, theta: np.ndarray, information: np.ndarray, share: float = 1e-4) -> np.ndarray:
+    """Observed information (R, D, D): half the differences of the gradients a ``share`` of an error to either side.
+
+    The gradients are exact, so rounding does not grow with the size of -2 ln L. Infinite where a side is impossible.
+    """
+    observed = np.empty_like(information)
+    unit = share / np.sqrt(np.maximum(np.einsum("rdd->rd", information), 1e-300))
+    for k in range(theta.shape[1]):
+        step = np.zeros_like(theta)
+        step[:, k] = unit[:, k]
+        (up, above, _), (down, below, _) = problem.evaluate(theta + step), problem.evaluate(theta - step)
+        wide = (theta + step)[:, k] - (theta - step)[:, k]
+        possible = np.isfinite(up) & np.isfinite(down)
+        observed[:, k] = np.where(possible[:, None], (above - below) / (2 * wide[:, None]), np.inf)
+    return (observed + observed.transpose(0, 2, 1)) / 2
+
+
+def balanced(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Matrices (R, D, D) with a unit diagonal, and the scale (R, D) that made them so."""
+    scale = 1 / np.sqrt(np.maximum(np.einsum("rdd->rd", matrix), 1e-300))
+    return matrix * scale[:, :, None] * scale[:, None, :], scale
+
+
 def solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
     """matrix^-1 right of every row, (R, D, D) and (R, D, K), regularised where a matrix is nearly singular."""
-    scale = 1 / np.sqrt(np.maximum(np.einsum("rdd->rd", matrix), 1e-300))
-    balanced = matrix * scale[:, :, None] * scale[:, None, :] + 1e-12 * np.eye(matrix.shape[1])
-    balanced = np.where(np.isfinite(balanced), balanced, 0.0)
+    unit, scale = balanced(matrix)
+    unit = np.where(np.isfinite(unit), unit + 1e-12 * np.eye(matrix.shape[1]), 0.0)
     try:
-        found = np.linalg.solve(balanced, right * scale[:, :, None])
+        found = np.linalg.solve(unit, right * scale[:, :, None])
     except np.linalg.LinAlgError:
-        found = np.linalg.solve(balanced + 1e-6 * np.eye(matrix.shape[1]), right * scale[:, :, None])
+        found = np.linalg.solve(unit + 1e-6 * np.eye(matrix.shape[1]), right * scale[:, :, None])
     return found * scale[:, :, None]
 
 

@@ -71,9 +71,9 @@ def binned_data(
         return bin_spectrum(data, window, likelihood), None, None
     values, weights = in_window(data, window)
     if unbinned is None:
-        unbinned = bins is None and len(values) <= UNBINNED_LIMIT and (weights is None or (weights > 0).all())
-    if unbinned and weights is not None and (weights <= 0).any():
-        raise UserError(f"{data.source}: weights that are not positive cannot be fitted unbinned; give --bins")
+        unbinned = bins is None and len(values) <= UNBINNED_LIMIT and (weights is None or (weights >= 0).all())
+    if unbinned and weights is not None and (weights < 0).any():
+        raise UserError(f"{data.source}: negative weights cannot be fitted unbinned; leave --unbinned out")
     number = bins
     if number is None:
         span = window[1] - window[0]
@@ -128,4 +128,4 @@ def binned_problem(bins: Bins, kind: Family, fixed: Sequence[FixedPeak], referen
     if bins.errors is not None and (bins.counts < 0).any() and shape.positive is not None:
         shape = replace(shape, positive=None)  # a subtracted spectrum: a negative expectation is meant
     return Binned(shape, bins.counts[None], np.zeros(1, int), bins.scale, bins.errors, components=components,
-                  template_error=template_error)  # fmt: skip
+                  template_error=template_error, squares=bins.squares)  # fmt: skip

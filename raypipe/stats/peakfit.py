@@ -24,6 +24,7 @@ from raypipe.stats.region import split_region
 from raypipe.stats.significance import asimov_significance, counting_significance
 from raypipe.stats.spectrum import Bins, check_window
 from raypipe.stats.unbinned import Unbinned
+from raypipe.stats.weighted import join_negative
 
 
 def fit_peak(
@@ -55,7 +56,10 @@ def fit_peak(
     check_window(window, region)
     if peak is not None and not window[0] <= peak.mass <= window[1]:
         raise UserError(f"peak at {peak.mass:g} lies outside the window {window[0]:g}-{window[1]:g}")
+    if ranges is not None and ranges.free and peak is None:
+        raise UserError("a mass or width that floats needs a peak to begin with (--peak MASS:WIDTH)")
     full, values, weights = binned_data(data, window, bins, likelihood, peak.width if peak else None, region, unbinned)
+    full = join_negative(full, region)
     check_filled(full, values)
     choice = _chosen(full, background, peak, region, fixed, sqrt_s, simulation) if reference is None else None
     if choice is not None:
@@ -71,10 +75,8 @@ def fit_peak(
     problem = binned_problem(full, kind, fixed, reference)
     counted = problem
     if values is not None:
-        problem = _unbinned(problem, values, weights, peak, fixed)
+        problem = _unbinned(problem, values, weights, fixed)
     signal, floated = None, None
-    if ranges is not None and ranges.free and peak is None:
-        raise UserError("a mass or width that floats needs a peak to begin with (--peak MASS:WIDTH)")
     if peak is None:
         check_determined(full, problem.size, values)
         best = massfit.fit(problem, np.r_[problem.shape.start, [f.expected for f in fixed]], "background-only fit")
@@ -118,14 +120,13 @@ def _chosen(
     return choose(seen, background, fixed, sqrt_s)
 
 
-def _unbinned(
-    problem: Binned, values: np.ndarray, weights: np.ndarray | None, peak: Peak | None, fixed: Sequence[FixedPeak]
-) -> Unbinned:
-    weights = np.ones(len(values)) if weights is None else weights
+def _unbinned(problem: Binned, values: np.ndarray, weights: np.ndarray | None, fixed: Sequence[FixedPeak]) -> Unbinned:
+    """The same with masses in place of counts; scale and kind of errors are those of the bins."""
     shape = problem.shape
     return Unbinned(
-        shape, shape.family.basis(values) @ shape.transform, weights, float((weights**2).sum() / weights.sum()),
-        components=problem.components, densities=tuple(f.peak.density(values) for f in fixed),
+        shape, shape.family.basis(values) @ shape.transform, np.ones(len(values)) if weights is None else weights,
+        float(problem.scale[0]), components=problem.components,
+        densities=tuple(f.peak.density(values) for f in fixed), weighted=problem.weighted,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from raypipe.stats import massfit
 from raypipe.stats.choice import Choice
 from raypipe.stats.floating import Floated
 from raypipe.stats.likelihood import Component
+from raypipe.stats.lookelsewhere import quotable, report
 from raypipe.stats.peaks import Peak
 from raypipe.stats.shape import Shape
 from raypipe.stats.significance import asimov_significance, counting_significance
@@ -130,6 +131,7 @@ def write_up(
             )
     if fitted.floated is not None:
         notes += _floating(row, fitted.floated)
+    row["quote"] = None if signal is None else _quote(row, fitted.floated is not None, peak is None)
     row["data"] = data.source
     row["notes"] = notes
     return PeakFit(signal, best, shape, bins, fitted.total, peak, region, row)
@@ -148,7 +150,7 @@ def _window_count(fitted: Fitted, peak: Peak, background: np.ndarray) -> dict[st
     share = float(peak.integral(bins.low[near], bins.high[near]).sum())
     s = float(fitted.best.theta[-1]) * share
     row = {"window": [float(bins.low[near].min()), float(bins.high[near].max())], "n": n, "b": b, "s": s}
-    c = float(bins.scale[near].mean())
+    c = float(bins.variance[near].sum()) / n if bins.squares is not None and n > 0 else float(bins.scale[near].mean())
     if b > 0 and n >= 0 and bins.errors is None:
         row |= {"z": counting_significance(n / c, b / c),
                 "z_asimov": asimov_significance(s / c, b / c) if s > 0 else None}  # fmt: skip
@@ -164,9 +166,16 @@ def _floating(row: dict[str, Any], floated: Floated) -> list[str]:
         notes.append("the mass or width stopped at an end of its range")
     row["global"] = None
     if floated.global_p is not None:
-        p = floated.global_p
-        row["global"] = {"p": p.p, "p_err": p.error, "z": p.z, "is_upper_bound": p.is_bound}
+        row["global"] = report(floated.global_p)
     return notes
+
+
+def _quote(row: dict[str, Any], floating: bool, counted: bool) -> dict[str, Any] | None:
+    """Which of the significances of the row is the one to quote."""
+    if not floating:
+        which = "profile likelihood of sidebands and count" if counted else "profile likelihood of the peak"
+        return quotable({"p": row["p0"], "z": row["z"]}, which, "z")
+    return quotable(row["global"], "global, toys; z is local, at the best mass", "global") if row["global"] else None
 
 
 def _largest(bins: Bins, pulls: np.ndarray, number: int = 3) -> list[dict[str, float]]:

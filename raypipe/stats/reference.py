@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -65,10 +65,10 @@ def match_reference(bins: Bins, simulated: Masses | Spectrum, order: int = 0) ->
     expected, squares = np.where(empty, one, expected), np.where(empty, one**2, squares)
     notes = bins.notes
     if empty.any():
-        notes += (f"{empty.sum()} bins without simulated events given one event of mean weight",)
-    return Bins(bins.low, bins.high, bins.counts, bins.scale, bins.errors, bins.window, notes), Reference(
-        expected, np.sqrt(squares), order
-    )
+        share = expected[empty].sum() / expected.sum()
+        told = f"{empty.sum()} bins without simulated events given one event of mean weight"
+        notes += (told if share < 0.05 else f"{told}, {share:.0%} of all: use wider bins or a larger simulation",)
+    return replace(bins, notes=notes), Reference(expected, np.sqrt(squares), order)
 
 
 def _bin_of(bins: Bins, x: np.ndarray, lower: bool | None = None) -> np.ndarray:

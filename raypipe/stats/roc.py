@@ -9,35 +9,74 @@ import numpy as np
 
 
 def weighted_auc(scores: np.ndarray, is_signal: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, float]:
-    """Area under the ROC curve and its error if both classes were alike.
+    """Area under the ROC curve, and the error that a repetition with other events of the same kind would show.
 
-    The error is that of the Mann-Whitney statistic under the null hypothesis, ``sqrt((n1+n2+1)/(12 n1 n2))``, with the
-    effective numbers of weighted events ``(sum w)^2 / sum w^2``.
+    Weights count on both sides and may be negative. The error is that of DeLong, DeLong and Clarke-Pearson (1988):
+    every event adds the square of weight times the distance of its own share of beaten events from the area.
+
+    Raises:
+        ValueError: a class without events or without a positive sum of weights.
     """
     weights = np.ones(len(scores)) if weights is None else weights
     order = np.argsort(scores, kind="stable")
     s, y, w = scores[order], is_signal[order].astype(bool), weights[order]
     # Ties count one half: work on blocks of equal score.
     starts = np.flatnonzero(np.r_[True, s[1:] != s[:-1]])
-    signal = np.add.reduceat(np.where(y, w, 0.0), starts)
-    background = np.add.reduceat(np.where(y, 0.0, w), starts)
-    below = np.cumsum(background) - background
+    signal, background = (np.add.reduceat(np.where(mask, w, 0.0), starts) for mask in (y, ~y))
     n1, n2 = signal.sum(), background.sum()
-    if n1 <= 0 or n2 <= 0:
-        raise ValueError("AUC needs events of both classes")
-    auc = float((signal * (below + 0.5 * background)).sum() / (n1 * n2))
-    e1, e2 = (w[y].sum() ** 2 / (w[y] ** 2).sum(), w[~y].sum() ** 2 / (w[~y] ** 2).sum())
-    return auc, math.sqrt((e1 + e2 + 1) / (12 * e1 * e2))
+    if not (n1 > 0 and n2 > 0):
+        raise ValueError("AUC needs events of both classes, with a positive sum of weights")
+    beaten = (np.cumsum(background) - background / 2) / n2  # share of the background below, by block
+    missed = 1 - (np.cumsum(signal) - signal / 2) / n1
+    auc = float((signal * beaten).sum() / n1)
+    variance = 0.0
+    for mask, total, share in ((y, n1, beaten), (~y, n2, missed)):
+        squares = np.add.reduceat(np.where(mask, w, 0.0) ** 2, starts)
+        effective = total**2 / squares.sum()
+        variance += float((squares * (share - auc) ** 2).sum()) / total**2 * effective / max(effective - 1, 1)
+    return auc, math.sqrt(variance)
 
 
 def background_percentile(scores: np.ndarray, reference: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """For each score, the weighted share of ``reference`` at or above it: small means signal-like.
 
-    Cutting at ``percentile <= f`` keeps at most the share f of the reference.
+    A description of the reference. A cut needs `tail_shares`: what lies above all of a finite reference is not at zero.
+    Negative weights lower the share; where it would fall with a looser cut, it stays at its largest value so far, so
+    that the order of the scores is kept.
     """
     order = np.argsort(reference)
-    above = np.r_[np.cumsum(weights[order][::-1])[::-1], 0.0] / weights.sum()
-    return above[np.searchsorted(reference[order], scores, side="left")]
+    values = reference[order]
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]][: len(values)])
+    sums = np.add.reduceat(weights[order], starts) if len(starts) else np.empty(0)
+    falling = np.maximum.accumulate(np.r_[0.0, np.cumsum(sums[::-1])]) / weights.sum()
+    return np.minimum(falling, 1.0)[::-1][np.searchsorted(values[starts], scores, side="left")]
+
+
+NEIGHBOURS = 10
+"""Events of the reference on either side of a score whose weights an event of that score may have."""
+
+
+def tail_shares(
+    scores: np.ndarray, reference: np.ndarray, weights: np.ndarray, *, own: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each score, the shares of the background strictly above it, and at or above it with itself.
+
+    Among n events of the reference a judged one is the (n+1)th: with k of them at or above it, its share is
+    (k+1)/(n+1), never zero, and ``share <= f`` keeps at most the share f of the judged background. An event of the
+    reference itself (``own``) of rank r has r/(n+1). Weighted events count with their weight, the one that is judged
+    with that of a background event at its place: ``sum w^2 / sum |w|`` over its neighbours.
+    """
+    order = np.argsort(reference)
+    ranked, w = reference[order], weights[order]
+    above = np.r_[np.cumsum(w[::-1])[::-1], 0.0]
+    place = np.arange(len(w) + 1)
+    first, last = np.maximum(place - NEIGHBOURS, 0), np.minimum(place + NEIGHBOURS, len(w))
+    sums, squares = (np.r_[0.0, np.cumsum(v)] for v in (np.abs(w), w**2))
+    one = (squares[last] - squares[first]) / np.maximum(sums[last] - sums[first], 1e-300)
+    better, least = ((above + extra) / (above[0] + one) for extra in (0.0, 0.0 if own else one))
+    # Ascending with the place from the top whatever the weights; rounded, so that a cut at r/(n+1) keeps rank r.
+    better, least = (np.round(np.maximum.accumulate(v[::-1])[::-1], 12) for v in (better, least))
+    return better[np.searchsorted(ranked, scores, "right")], least[np.searchsorted(ranked, scores, "left")]
 
 
 def sic(signal_efficiency: float, background_efficiency: float) -> float:
@@ -54,7 +93,7 @@ def sic_curve(
     2309.13111).
     """
     order = np.argsort(background)
-    passing = np.cumsum(background_weights[order]) / background_weights.sum()
+    passing = np.maximum.accumulate(np.cumsum(background_weights[order])) / background_weights.sum()
     index = np.searchsorted(passing, efficiencies, side="right")
     cut = np.r_[-np.inf, background[order]][index]
     eps_s = np.searchsorted(np.sort(signal), cut, side="right") / max(1, len(signal))
@@ -75,21 +114,41 @@ class BestSic:
     background_efficiency: float
 
 
-def max_sic(signal: np.ndarray, background: np.ndarray, least: int = 25) -> BestSic | None:
-    """Largest SIC over all cuts ``score >= t`` that keep at least ``least`` of the background events (unweighted).
+def max_sic(
+    signal: np.ndarray, background: np.ndarray, least: int = 25, weights: tuple[np.ndarray, np.ndarray] | None = None
+) -> BestSic | None:
+    """Largest SIC over all cuts ``score >= t`` that keep at least ``least`` background events.
 
     The default is the plot rule of 2309.13111: background known to 20 %. None with fewer events than that. The
     largest of many fluctuating values lies a little above the true one.
+
+    Args:
+        weights: of signal and background, one each where not given; they may be negative. ``least`` then counts
+            effective events, (sum w)^2 / sum w^2.
     """
     if len(background) < least or not len(signal):
         return None
+    ws, wb = (np.ones(len(signal)), np.ones(len(background))) if weights is None else weights
     falling = np.sort(background)[::-1]
     # Cut at the score of every background event: ties pass together.
-    passing = len(falling) - np.searchsorted(falling[::-1], falling, side="left")
-    rising = np.sort(signal)
-    eps_s = 1 - np.searchsorted(rising, falling, side="left") / len(rising)
-    curve = np.where(passing >= least, eps_s / np.sqrt(passing / len(falling)), -np.inf)
+    passing, squares = (_above(background, w, falling) for w in (wb, wb**2))
+    found, found_squares = (_above(signal, w, falling) for w in (ws, ws**2))
+    eps_s, eps_b = found / ws.sum(), passing / wb.sum()
+    enough = (passing > 0) & (passing**2 >= least * squares * (1 - 1e-9))
+    curve = np.where(enough, eps_s / np.sqrt(np.where(enough, eps_b, 1.0)), -np.inf)
     best = int(np.argmax(curve))
-    s, k = float(eps_s[best]), float(passing[best])
-    relative = math.hypot(math.sqrt((1 - s) / (s * len(rising))) if s else 0.0, 0.5 / math.sqrt(k))
-    return BestSic(float(curve[best]), float(curve[best]) * relative, s, k / len(falling))
+    if not enough[best]:
+        return None
+    s, b = float(eps_s[best]), float(eps_b[best])
+    spread = (1 - s) ** 2 * found_squares[best] + s**2 * ((ws**2).sum() - found_squares[best])
+    relative = math.hypot(
+        math.sqrt(spread) / (s * ws.sum()) if s > 0 else 0.0, 0.5 * math.sqrt(squares[best]) / passing[best]
+    )
+    return BestSic(float(curve[best]), float(curve[best]) * relative, s, b)
+
+
+def _above(scores: np.ndarray, weights: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    """Sum of the weights of scores at or above each cut."""
+    order = np.argsort(scores)
+    sums = np.r_[np.cumsum(weights[order][::-1])[::-1], 0.0]
+    return sums[np.searchsorted(scores[order], cuts, side="left")]

@@ -65,7 +65,9 @@ def scan(
         fitted = _minimise(background, np.tile(start, (len(block), 1)), tolerance / 10)
         null_theta[block] = fitted.theta
         failed[block[~fitted.converged]] = True
-        row, column, first = _starting_points(replace(both, data=block), fitted, one_sided)
+        row, column, first, error = _starting_points(replace(both, data=block), fitted, one_sided)
+        if not one_sided:
+            s_err[block] = error
         value = fitted.value
         for part in _blocks(len(row), max(1, ELEMENTS // nodes)):
             rows, columns = row[part], column[part]
@@ -85,7 +87,9 @@ def scan(
             q0[where] = np.where(yields > 0, difference, 0.0)
             r[where] = np.sign(yields) * np.sqrt(difference)
             s[where] = yields
-            s_err[where] = _last_error(best.information)
+            stretch, s_err[where] = _last_error(pairs, best)
+            q0[where] /= stretch
+            r[where] /= np.sqrt(stretch)
     return LocalScan(q0, s, s_err, r, failed, null_theta, lost)
 
 
@@ -101,8 +105,10 @@ def _minimise(problem: Binned, start: np.ndarray, tolerance: float) -> Solution:
     return solution
 
 
-def _starting_points(both: Binned, fitted: Solution, one_sided: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs (spectrum, signal) to minimise and their one-step estimates from the score at the null fit."""
+def _starting_points(
+    both: Binned, fitted: Solution, one_sided: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs (spectrum, signal) to minimise, their one-step estimates from the score at the null fit, errors (R, G)."""
     gradient, cross, curvature = _scores(both, fitted.theta)
     back = solve(fitted.information, cross)  # (R, D, G)
     curvature = np.maximum(curvature - np.einsum("rdg,rdg->rg", cross, back), 1e-300)
@@ -116,8 +122,10 @@ def _starting_points(both: Binned, fitted: Solution, one_sided: bool) -> tuple[n
             room = np.array([np.nanmin(np.where(t > 0, b / np.where(t > 0, t, 1), np.inf), 1)
                              for t in both.signals]).T  # fmt: skip
         yields = np.maximum(yields, -0.5 * room[row, column])
+        moving = ~replace(both, data=both.data[row], which=column).kinked(fitted.theta[row])
+        row, column, yields = row[moving], column[moving], yields[moving]
     theta = fitted.theta[row] - back[row, :, column] * yields[:, None]
-    return row, column, np.c_[theta, yields]
+    return row, column, np.c_[theta, yields], curvature**-0.5
 
 
 def _scores(both: Binned, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -132,28 +140,23 @@ def _scores(both: Binned, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
 def _weights(problem: Binned, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """d(-2 ln L)/d(mu), information per bin, that times the background's size, and mean derivatives of the basis."""
-    background, rest = problem._parts(theta)
-    beta = problem._beta(background, rest)
-    mu = background * (1.0 if beta is None else beta) + rest
-    n = problem.counts[problem.data]
-    if problem.errors is not None:
-        variance = problem.errors**2
-        if problem.template_error is not None:
-            variance = variance + (problem.template_error * problem.shape.expected(problem.shape.start[None])) ** 2
-        slope, info = 2 * (mu - n) / variance, np.broadcast_to(1 / variance, mu.shape)
-    else:
-        slope, info = 2 * (1 - n / mu) / problem.scale, 1 / (mu * problem.scale)
-        if beta is not None:
-            info = 1 / (mu * problem.scale + (problem.template_error * background) ** 2)
-    size = (1.0 if beta is None else beta) * (1.0 if problem.shape.matrix is not None else background)
-    return slope, info, info * size, problem.shape.mean_phi
+    background, rest = problem.parts(theta)
+    cost = problem.cost(background, rest)
+    size = (1.0 if cost.beta is None else cost.beta) * (1.0 if problem.shape.matrix is not None else background)
+    return cost.slope, cost.info, cost.info * size, problem.shape.mean_phi
 
 
-def _last_error(information: np.ndarray) -> np.ndarray:
-    """Error of the last parameter from every information matrix (R, D, D)."""
-    unit = np.zeros((*information.shape[:2], 1))
+def _last_error(problem: Binned, best: Solution) -> tuple[np.ndarray | float, np.ndarray]:
+    """Of the last parameter of every row: variance over inverse information (one unless weighted), and error (R,)."""
+    unit = np.zeros((*best.theta.shape, 1))
     unit[:, -1] = 1.0
-    return np.sqrt(np.maximum(solve(information, unit)[:, -1, 0], 0.0))
+    inverse = solve(best.information, unit)[:, :, 0]
+    naive = np.maximum(inverse[:, -1], 0.0)
+    if not problem.weighted:
+        return 1.0, np.sqrt(naive)
+    variance = np.einsum("ri,rij,rj->r", inverse, problem.score_variance(best.theta), inverse)
+    variance = np.where(problem.at_wall(best.theta), naive, variance)
+    return variance / np.maximum(naive, 1e-300), np.sqrt(variance)
 
 
 def draw_toys(
@@ -164,9 +167,9 @@ def draw_toys(
     Poisson (times the scale of weighted events) or Gaussian around the fitted expectation. The template's factors are
     nuisance parameters with auxiliary measurements, so these fluctuate too.
     """
-    background, rest = problem._parts(theta[None])
-    beta = problem._beta(background, rest)
-    mu = (background * (1.0 if beta is None else beta) + rest)[0]
+    background, rest = problem.parts(theta[None])
+    cost = problem.cost(background, rest)
+    mu, beta = cost.mu[0], cost.beta
     for first in range(0, toys, TOY_BLOCK):
         rng = seeds.generator(root, "hunt", "toys", first // TOY_BLOCK)
         shape = (min(TOY_BLOCK, toys - first), len(mu))

@@ -8,6 +8,10 @@ import numpy as np
 
 from raypipe.config import MassFit, MassWindow
 from raypipe.errors import UserError
+from raypipe.stats import massfit
+from raypipe.stats.backgrounds import Family
+from raypipe.stats.peakdata import binned_problem
+from raypipe.stats.spectrum import Bins
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(4)
 
@@ -49,45 +53,29 @@ class SidebandFit:
 
 
 def fit_sidebands(masses: np.ndarray, window: MassWindow, config: MassFit) -> SidebandFit:
-    """Extended binned maximum-likelihood fit of an exponential of a polynomial to the sidebands (iminuit).
+    """Extended binned maximum-likelihood fit of an exponential of a polynomial to the sidebands.
 
     Raises:
         UserError: an empty sideband, or a fit that did not converge.
     """
-    from iminuit import Minuit
-
     pieces = []
     for name, low, high in (("lower", window.low, window.sr_low), ("upper", window.sr_high, window.high)):
         inside = masses[(masses >= low) & (masses < high)]
         if not len(inside):
             raise UserError(f"the {name} sideband {low:g}-{high:g} GeV is empty: nothing to learn the background from")
         edges = np.linspace(low, high, max(1, round((high - low) / config.bin_width)) + 1)
-        pieces.append((edges, np.histogram(inside, edges)[0].astype(float)))
-    counts = np.concatenate([c for _, c in pieces])
-
-    def expected(a: np.ndarray) -> np.ndarray:
-        return np.concatenate([_bin_integrals(a, edges, window) for edges, _ in pieces])
-
-    def cost(a: np.ndarray) -> float:
-        mu = np.maximum(expected(a), 1e-300)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            logs = np.where(counts > 0, counts * np.log(counts / mu), 0.0)
-        return float(2 * (mu - counts + logs).sum())
-
-    width = (window.sr_low - window.low) + (window.high - window.sr_high)
-    start = np.zeros(config.order + 1)
-    start[0] = np.log(counts.sum() / width)
-    minuit = Minuit(cost, start)
-    minuit.errordef = Minuit.LEAST_SQUARES
-    minuit.errors = np.full(len(start), 0.1)
-    minuit.strategy = 2
-    minuit.migrad()
-    minuit.hesse()
-    if not minuit.valid or minuit.covariance is None:
+        pieces.append((edges[:-1], edges[1:], np.histogram(inside, edges)[0].astype(float)))
+    low, high, counts = (np.concatenate(part) for part in zip(*pieces, strict=True))
+    bins = Bins(low, high, counts, np.ones(len(counts)), None, (window.low, window.high))
+    labels = tuple(f"a{k}" for k in range(config.order + 1))
+    basis = lambda m: np.polynomial.polynomial.polyvander(_scaled(m, window), config.order)  # noqa: E731
+    problem = binned_problem(bins, Family("exponential of a polynomial", True, labels, basis), (), None)
+    best = massfit.fit(problem, problem.shape.start, "sideband fit")
+    if not best.valid:
         raise UserError(f"the sideband fit of {int(counts.sum())} events did not converge (massfit.order too high?)")
-    return SidebandFit(
-        window, np.array(minuit.values), np.array(minuit.covariance), float(minuit.fval), len(counts) - len(start)
-    )
+    back = problem.shape.transform
+    covariance = back @ best.covariance @ back.T
+    return SidebandFit(window, back @ best.theta, covariance, best.value, len(counts) - len(labels))
 
 
 def _scaled(mass: np.ndarray, window: MassWindow) -> np.ndarray:

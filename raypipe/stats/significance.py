@@ -24,7 +24,7 @@ def counting_significance(observed: float, background: float, error: float = 0.0
         raise ValueError(f"counting_significance needs finite n >= 0, b > 0, error >= 0; got {n}, {b} +- {s}")
     if b <= 0:
         raise ValueError(f"counting_significance needs a positive background, got {b}")
-    if s < 1e-6 * b:
+    if s * s < 1e-9 * b:  # beside the Poisson error, not beside b: ten to the fourteenth events have errors of a ppm
         half = (n * math.log1p((n - b) / b) if n else 0.0) - (n - b)
     else:
         v = s * s

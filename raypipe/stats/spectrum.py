@@ -11,9 +11,12 @@ from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats.poisson_errors import counting_errors, rate_scale
+from raypipe.stats.weighted import of_events, weigh
 
 MOST_BINS = 100_000
-LIKELIHOODS = ("auto", "poisson", "gaussian")
+LIKELIHOODS = ("auto", "poisson", "weighted", "gaussian")
+
+EVENTS = "errors are those of weighted events: weighted likelihood (1911.01303)"
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Bins:
         scale: (B,) one for counts; for weighted events sum(w^2)/sum(w): content/scale is taken as Poisson distributed
             (scaled Poisson distribution of Bohm and Zech, 1309.1287). errors: (B,) for a Gaussian chi-square, else
             None. window: as asked for. notes: what was decided on the way, for the user.
+        squares: (B,) sums of squared weights that are not all equal, which give the errors; else None.
     """
 
     low: np.ndarray
@@ -34,27 +38,32 @@ class Bins:
     errors: np.ndarray | None
     window: tuple[float, float]
     notes: tuple[str, ...] = field(default=())
+    squares: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.counts)
 
     @property
     def likelihood(self) -> str:
-        """``gaussian``, ``poisson`` or ``scaled poisson``."""
+        """``gaussian``, ``poisson``, ``scaled poisson`` or ``weighted``."""
         if self.errors is not None:
             return "gaussian"
+        if self.squares is not None:
+            return "weighted"
         return "poisson" if (self.scale == 1).all() else "scaled poisson"
 
     @property
     def variance(self) -> np.ndarray:
         """Observed variance of the contents."""
-        return self.errors**2 if self.errors is not None else np.maximum(self.counts, 0) * self.scale
+        if self.errors is not None:
+            return self.errors**2
+        return np.maximum(self.counts, 0) * self.scale if self.squares is None else self.squares
 
     def select(self, mask: np.ndarray) -> Bins:
         """The bins of a mask."""
         pick = lambda a: None if a is None else a[mask]  # noqa: E731
         return replace(self, low=self.low[mask], high=self.high[mask], counts=self.counts[mask],
-                       scale=self.scale[mask], errors=pick(self.errors))  # fmt: skip
+                       scale=self.scale[mask], errors=pick(self.errors), squares=pick(self.squares))  # fmt: skip
 
 
 def check_window(window: tuple[float, float], region: tuple[float, float] | None = None) -> None:
@@ -82,15 +91,8 @@ def bin_masses(masses: Masses, window: tuple[float, float], edges: np.ndarray) -
     if weights is None:
         return Bins(edges[:-1], edges[1:], counts.astype(float), np.ones(len(counts)), None, window, notes)
     squares, _ = np.histogram(values, edges, weights=weights**2)
-    total = float(squares.sum() / weights.sum())
-    notes += ("weighted events: scaled Poisson likelihood (1309.1287)",)
-    if (counts < 0).any():
-        errors = np.sqrt(np.where(squares > 0, squares, total**2))
-        notes += ("negative bin contents: Gaussian chi-square, empty bins with the error of one average event",)
-        return Bins(edges[:-1], edges[1:], counts, np.ones(len(counts)), errors, window, notes)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = np.where(counts > 0, squares / counts, total)
-    return Bins(edges[:-1], edges[1:], counts, scale, None, window, notes)
+    bins = Bins(edges[:-1], edges[1:], counts, np.ones(len(counts)), None, window, notes)
+    return weigh(bins, squares, "weighted events: weighted likelihood (1911.01303)")
 
 
 def in_window(masses: Masses, window: tuple[float, float]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -118,8 +120,9 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
     """The bins of a published histogram that lie inside the window.
 
     ``auto`` is Poisson for whole numbers whose errors, if any, are those of counts; scaled Poisson for fractions whose
-    errors are those of counts times a factor (a rate or cross section, see `raypipe.stats.poisson_errors`); a Gaussian
-    chi-square for other published errors.
+    errors are those of counts times a factor (a rate or cross section, see `raypipe.stats.poisson_errors`); weighted
+    for errors sqrt(sum w^2) of weighted events (see `raypipe.stats.weighted`); a Gaussian chi-square for other
+    published errors.
 
     Raises:
         UserError: no bin inside, contents or errors that the likelihood cannot take.
@@ -147,8 +150,9 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
     if whole:  # a density of five digits times its bin width
         y = np.round(y)
         bins = replace(bins, counts=y)
-    if likelihood == "gaussian" and errors is None:
-        raise UserError(f"{spectrum.source}: a Gaussian chi-square needs errors: name their column (--error)")
+    if likelihood in ("gaussian", "weighted") and errors is None:
+        what = "Gaussian chi-square" if likelihood == "gaussian" else "weighted likelihood"
+        raise UserError(f"{spectrum.source}: a {what} needs errors: name their column (--error)")
     if likelihood == "poisson" or (likelihood == "auto" and whole and (errors is None or counting_errors(y, errors))):
         if (y < 0).any():
             raise UserError(f"{spectrum.source}: bin {_first(bins, y < 0)} is negative: no Poisson likelihood for it")
@@ -164,11 +168,17 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
         found = rate_scale(y, errors, upper)
         if found is not None:
             scale, convention = found
+            if convention == "sqrt(n)" and scale.max() > 1.05 * scale.min():  # weights that vary with the mass
+                return weigh(bins, errors**2, EVENTS)
             note = f"contents are counts times a factor ({convention} errors): scaled Poisson likelihood"
             return replace(bins, scale=scale, notes=(*notes, note))
     if (errors[y != 0] <= 0).any():
         bad = (errors <= 0) & (y != 0)
-        raise UserError(f"{spectrum.source}: bin {_first(bins, bad)} has no error: no Gaussian chi-square with it")
+        raise UserError(f"{spectrum.source}: bin {_first(bins, bad)} has no error: no likelihood for it")
+    if likelihood == "weighted" or (likelihood == "auto" and of_events(y, errors)):
+        if not y.sum() > 0:
+            raise UserError(f"{spectrum.source}: the contents in the window sum to {y.sum():g}: nothing to fit")
+        return weigh(bins, errors**2, EVENTS)
     empty = errors <= 0
     if empty.any():
         notes += (f"{empty.sum()} empty bins without an error left out",)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from raypipe.stats.likelihood import BARRIER, Component, positive_share, to_the_wall
+from raypipe.stats.likelihood import BARRIER, Component, near_nothing, positive_share, to_the_wall
 from raypipe.stats.shape import Shape
 
 
@@ -14,14 +14,13 @@ from raypipe.stats.shape import Shape
 class Unbinned:
     """Extended unbinned likelihood (Barlow 1990) of one data set: 2 [ integral - sum_i w_i ln density(m_i) ] / c.
 
-    Parameters as in `raypipe.stats.likelihood.Binned`; one row. Weights are scaled by c = sum(w^2)/sum(w), which gives
-    errors of the right size on average.
+    Parameters as in `raypipe.stats.likelihood.Binned`; one row. Weights are scaled by c = sum(w^2)/sum(w).
 
     Attributes:
         shape: over cells that tile the fitted ranges (they only integrate). phi: (n, P) its basis at the masses.
         weights: (n,). scale: c. signal: (n,) peak density at the masses, or None. signal_cells: (cells,) its integrals.
         components: as binned, over the cells. densities: (C, n) their densities. fixed: a fixed yield of the signal
-            (then it is no parameter).
+            (then it is no parameter). weighted: whether the errors come from squared weights (`score_variance`).
     """
 
     shape: Shape
@@ -34,6 +33,11 @@ class Unbinned:
     densities: tuple[np.ndarray, ...] = ()
     fixed: float | None = None
     barrier: float = BARRIER
+    weighted: bool = False
+
+    def stretched(self, factor: float) -> Unbinned:
+        """As `Binned.stretched`."""
+        return replace(self, scale=self.scale * factor, weighted=False)
 
     @property
     def rows(self) -> int:
@@ -60,6 +64,12 @@ class Unbinned:
         here, there = (self.shape.expected(t[:, :size]) + t[0, -1] * self.signal_cells for t in (theta, theta + step))
         return np.minimum(share, to_the_wall(here, there))
 
+    def at_wall(self, theta: np.ndarray) -> np.ndarray:
+        """As `Binned.at_wall`, over the cells."""
+        if self.signal_cells is None:
+            return np.zeros(1, bool)
+        return near_nothing(self.shape.expected(theta[:, : self.shape.size]), theta[:, -1], self.signal_cells[None])
+
     def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """-2 ln L (1,), gradient (1, D) and observed information (1, D, D)."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -68,33 +78,52 @@ class Unbinned:
             return np.array([np.inf]), np.zeros_like(theta), np.eye(theta.shape[1])[None]
         return np.array([value]), gradient[None], information[None]
 
+    def score_variance(self, theta: np.ndarray) -> np.ndarray:
+        """As `Binned.score_variance`, (1, D, D)."""
+        _, density, columns, _ = self._densities(theta[0])
+        slopes = columns * (self.weights / self.scale / density)[:, None]
+        found = slopes.T @ slopes
+        for k, component in enumerate(self.components, start=self.shape.size):
+            found[k, k] += 1 / component.spread**2
+        return found[None]
+
+    def _densities(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """At the masses: background (n,), total (n,), derivatives of the total (n, D); integrals of the latter (D,)."""
+        shape, size = self.shape, self.shape.size
+        a = theta[:size]
+        linear = self.phi @ a
+        background = np.exp(np.clip(linear, -700, 300)) if shape.family.log else linear
+        density = background.copy()
+        columns = [self.phi * background[:, None] if shape.family.log else self.phi]
+        integrals = [shape.jacobian(a).sum(0)]
+        for k, (component, shape_at) in enumerate(zip(self.components, self.densities, strict=True), start=size):
+            density += theta[k] * shape_at
+            columns.append(shape_at[:, None])
+            integrals.append(component.template.sum(keepdims=True))
+        if self.signal is not None and self.signal_cells is not None:
+            density += (theta[-1] if self.fixed is None else self.fixed) * self.signal
+            if self.fixed is None:
+                columns.append(self.signal[:, None])
+                integrals.append(self.signal_cells.sum(keepdims=True))
+        return background, density, np.concatenate(columns, 1), np.concatenate(integrals)
+
+    def _total(self, theta: np.ndarray, cells: np.ndarray) -> float:
+        """Expected events in all cells."""
+        total = cells.sum() + sum(theta[self.shape.size + k] * c.template.sum() for k, c in enumerate(self.components))
+        if self.signal_cells is not None:
+            total += (theta[-1] if self.fixed is None else self.fixed) * self.signal_cells.sum()
+        return float(total)
+
     def _evaluate(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         shape, size = self.shape, self.shape.size
         a, family = theta[:size], self.shape.family
-        linear = self.phi @ a
-        background = np.exp(np.clip(linear, -700, 300)) if family.log else linear
         cells = shape.expected(a[None])[0]
-        jacobian = shape.jacobian(a)
-        density, total = background.copy(), cells.sum()
-        extra: list[tuple[np.ndarray, float]] = []
-        for k, (component, shape_at) in enumerate(zip(self.components, self.densities, strict=True), start=size):
-            density += theta[k] * shape_at
-            total += theta[k] * component.template.sum()
-            extra.append((shape_at, component.template.sum()))
-        if self.signal is not None and self.signal_cells is not None:
-            s = theta[-1] if self.fixed is None else self.fixed
-            density += s * self.signal
-            total += s * self.signal_cells.sum()
-            if self.fixed is None:
-                extra.append((self.signal, self.signal_cells.sum()))
+        background, density, columns, integrals = self._densities(theta)
         w = self.weights / self.scale
         safe = np.where(density > 0, density, np.nan)
-        value = 2 * (total / self.scale - w @ np.log(safe))
+        value = 2 * (self._total(theta, cells) / self.scale - w @ np.log(safe))
         ratio = w / safe
-        slopes = self.phi * background[:, None] if family.log else self.phi
-        columns = np.column_stack([slopes, *(e[0] for e in extra)]) if extra else slopes
-        integrals = np.r_[jacobian.sum(0), [e[1] for e in extra]] / self.scale
-        gradient = 2 * (integrals - ratio @ columns)
+        gradient = 2 * (integrals / self.scale - ratio @ columns)
         information = (columns * (w / safe**2)[:, None]).T @ columns
         if family.log:  # the curvature of the exponential: integral minus events, small at the minimum for many events
             nodes = shape.rates(a[None])[0] / self.scale
@@ -105,12 +134,10 @@ class Unbinned:
             if np.isfinite(exact).all() and np.linalg.eigvalsh(exact)[0] > 0:
                 information = exact
         for k, component in enumerate(self.components, start=size):
-            if np.isfinite(component.error):
-                error = max(component.error, 1e-6 * max(abs(component.expected), 1e-6))
-                pull = (theta[k] - component.expected) / error
-                value += pull**2
-                gradient[k] += 2 * pull / error
-                information[k, k] += 1 / error**2
+            pull = (theta[k] - component.expected) / component.spread
+            value += pull**2
+            gradient[k] += 2 * pull / component.spread
+            information[k, k] += 1 / component.spread**2
         if shape.positive is not None:
             rows = shape.positive @ a
             value -= 2 * self.barrier * np.log(np.where(rows > 0, rows, np.nan)).sum()
@@ -119,7 +146,7 @@ class Unbinned:
         if self.signal is not None and self.fixed is None and theta[-1] < 0 and self.signal_cells is not None:
             ratio_cells = 1 + theta[-1] * self.signal_cells / cells
             value -= 2 * self.barrier * np.log(np.where(ratio_cells > 0, ratio_cells, np.nan)).sum()
-            bend = -(theta[-1] * self.signal_cells / (cells**2 * ratio_cells))[:, None] * jacobian
+            bend = -(theta[-1] * self.signal_cells / (cells**2 * ratio_cells))[:, None] * shape.jacobian(a)
             slopes = np.column_stack([bend, self.signal_cells / (cells * ratio_cells)])
             among = np.r_[np.arange(size), len(theta) - 1]
             gradient[among] -= 2 * self.barrier * slopes.sum(0)

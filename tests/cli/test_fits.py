@@ -124,3 +124,25 @@ def test_higgs_to_four_leptons_of_cms():
     assert row["n_events"] == 54
     assert row["z"] == pytest.approx(3.2, abs=0.1)
     assert row["s"] == pytest.approx(8.6, abs=0.2)
+
+
+def test_trees_of_one_file_are_data_and_simulation(tmp_path):
+    """The reference is the other tree: 900 events of data over a shape of 9000, free normalisation."""
+    import uproot
+
+    rng = np.random.default_rng(2)
+    path = tmp_path / "both.root"
+    with uproot.recreate(path) as file:
+        file["data"] = {"m": rng.uniform(0, 10, 900)}
+        file["simulated"] = {"m": rng.uniform(0, 10, 9000), "w": np.full(9000, 0.2)}
+    common = ["hunt", "--masses", path, "--tree", "data", "--branch", "m", "--window", 0, 10, "--bins", 20, "--widths",
+              0.5, "--toys", 50, "--reference-column", "m", "--json"]  # fmt: skip
+    status, out, error = run(*common, "--reference", path, "--reference-tree", "simulated", "--reference-weight", "w")
+    assert status == 0, error
+    assert json.loads(out)["n_events"] == 900
+    status, _, error = run(*common, "--reference", path, "--reference-tree", "absent")
+    assert status == 2
+    assert "no tree 'absent'" in error
+    status, _, error = run(*common)
+    assert status == 2
+    assert error.strip() == "raypipe: error: --reference-column m: there is no --reference FILE"

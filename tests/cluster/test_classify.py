@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import h5py
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+import uproot
 from click.testing import CliRunner
 
 from raypipe.cli import main
@@ -99,6 +102,138 @@ def test_bad_requests_are_one_line(files, tmp_path, change, words):
     assert done.exit_code == 2, done.output
     assert words in done.output
     assert len(done.output.strip().splitlines()) == 1
+
+
+def test_one_table_cannot_be_both_classes(files, tmp_path):
+    """Nor can a copy of it under another name or in another format; two tables of one file can."""
+    with open(tmp_path / "copy.csv", "w") as handle:
+        handle.write((files / "background.csv").read_text())
+    pq.write_table(pa.csv.read_csv(files / "background.csv"), tmp_path / "same.parquet")
+    rest = ["--score", files / "background.csv", "--output", tmp_path / "s.parquet", *FAST]
+    for other in (files / "background.csv", tmp_path / "copy.csv", tmp_path / "same.parquet"):
+        for data, background in (([other], [files / "background.csv"]), ([files / "data.parquet", other], [other])):
+            named = [part for k, v in (("--data", data), ("--background", background)) for f in v for part in (k, f)]
+            done = invoke("classify", *named, *rest)
+            assert done.exit_code == 2, done.output
+            assert "its events are data" in done.output
+            assert "--background-key" in done.output
+            assert len(done.output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["root", "h5"])
+def test_tables_of_one_file_are_the_classes(ray_local, files, tmp_path, kind):
+    """Each class has a key of its own; the same tables in files of their own give the same scores."""
+    rng = np.random.default_rng(1)
+    tables = {"sr": rng.normal(0.5, 1, (800, 2)), "sb": rng.normal(0, 1, (900, 2)), "new": rng.normal(0, 1, (300, 2))}
+    path = tmp_path / f"all.{kind}"
+    if kind == "root":
+        with uproot.recreate(path) as file:
+            for name, values in tables.items():
+                file.mktree(name, {"a": "float64", "b": "float64"})
+                file[name].extend({"a": values[:, 0], "b": values[:, 1]})
+    else:
+        with h5py.File(path, "w") as file:
+            for name, values in tables.items():
+                file[name] = values
+    keys = ["--data-key", "sr", "--background-key", "sb", "--key", "new"]
+    one = ["classify", "--data", path, "--background", path, "--score", path, *FAST]
+    one += ["--output", tmp_path / "one.parquet"]
+    done = invoke(*one, *keys, "--json")
+    assert done.exit_code == 0, done.output
+    summary = json.loads((tmp_path / "one.json").read_text())
+    assert {name: (f["key"], f["events"]) for name, f in summary["files"].items()} == {
+        "data": ("sr", 800), "background": ("sb", 900), "score": ("new", 300),
+    }  # fmt: skip
+    assert summary["auc_data_background"] == pytest.approx(0.69, abs=0.05)  # Phi(0.5), less what few events cost
+    expected = classify(contest_of(tables["sr"], tables["sb"], tables["new"], _like(summary), seed=1))
+    assert pq.read_table(tmp_path / "one.parquet")["score"].to_numpy() == pytest.approx(expected.score, abs=1e-9)
+    for same in (["--key", "sr"], ["--data-key", "sr", "--background-key", "sr", "--score-key", "new"]):
+        refused = invoke(*one, *same)
+        assert refused.exit_code == 2
+        assert "its events are data" in refused.output
+
+
+def test_weights_count_in_fits_shares_auc_and_evaluation(ray_local, tmp_path):
+    """One half of the data lies at 2 and has weight 9, the other at 0 like the background and has weight 1."""
+    rng = np.random.default_rng(2)
+    x = np.r_[rng.normal(2, 1, 1500), rng.normal(0, 1, 1500)]
+    np.save(tmp_path / "data.npy", np.c_[x, np.repeat([9.0, 1.0], 1500), np.repeat([1, 0], 1500)])
+    np.save(tmp_path / "background.npy", np.c_[rng.normal(0, 1, 3000), np.ones(3000), np.zeros(3000)])
+    arguments = ["classify", "--data", tmp_path / "data.npy", "--background", tmp_path / "background.npy", *FAST,
+                 "--score", tmp_path / "data.npy", "--features", "0", "--label", "2",
+                 "--output", tmp_path / "s.parquet"]  # fmt: skip
+    found = {}
+    for name, more in (("weighted", ["--weight", "1"]), ("plain", [])):
+        done = invoke(*arguments, *more)
+        assert done.exit_code == 0, done.output
+        found[name] = json.loads((tmp_path / "s.json").read_text())
+    far = 0.9214  # Phi(2 / sqrt 2)
+    assert found["weighted"]["auc_data_background"] == pytest.approx(0.9 * far + 0.05, abs=0.02)
+    assert found["plain"]["auc_data_background"] == pytest.approx(0.5 * far + 0.25, abs=0.03)
+    assert 0.003 < found["weighted"]["auc_error"] < 0.01
+    missing = invoke(*arguments, "--weight", "7")
+    assert missing.exit_code == 2
+    assert "column 7 is missing" in missing.output
+
+
+def test_negative_weights_are_refused_or_meant(ray_local, tmp_path):
+    rng = np.random.default_rng(3)
+    np.save(tmp_path / "data.npy", np.c_[rng.normal(0, 1, (1000, 2)), np.ones(1000)])
+    signs = np.where(np.arange(3000) % 5 == 0, -1.0, 1.0)
+    np.save(tmp_path / "nlo.npy", np.c_[rng.normal(0, 1, (3000, 2)), signs])
+    arguments = ["classify", "--data", tmp_path / "data.npy", "--background", tmp_path / "nlo.npy", "--score",
+                 tmp_path / "nlo.npy", "--features", "0,1", "--output", tmp_path / "s.parquet", *FAST]  # fmt: skip
+    refused = invoke(*arguments, "--weight", "2")
+    assert refused.exit_code == 2
+    assert "column 2, row 0: the weight -1 is negative: --weights sign keeps the signs" in refused.output
+    lonely = invoke(*arguments, "--weights", "sign")
+    assert lonely.exit_code == 2
+    assert "--weights sign: says nothing without --weight COL" in lonely.output
+    done = invoke(*arguments, "--weight", "2", "--weights", "sign")
+    assert done.exit_code == 0, done.output
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert summary["notes"] == [
+        "background: 20.00% of the weights are negative; the yield is their sum, 0.600 of that of the moduli; trees "
+        "take averages over nearest events"
+    ]
+    percentile = pq.read_table(tmp_path / "s.parquet")["background_percentile"].to_numpy()
+    assert signs[percentile <= 0.3].sum() / signs.sum() == pytest.approx(0.3, abs=0.01)
+    assert summary["auc_data_background"] == pytest.approx(0.5, abs=4 * summary["auc_error"])
+
+
+def test_repeated_events_are_told(ray_local, files, tmp_path):
+    table = np.load(files / "data.npy")
+    np.save(tmp_path / "twice.npy", np.concatenate([table, table[:500]]))
+    done = invoke(
+        "classify", "--data", tmp_path / "twice.npy", "--background", files / "background.npy", "--score",
+        files / "score.npy", "--mass", "0", *FAST, "--output", tmp_path / "s.parquet",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    notes = json.loads((tmp_path / "s.json").read_text())["notes"]
+    assert notes == ["data: 500 events repeat an earlier one: each is held out with it"]
+
+
+def test_the_search_refuses_repeated_events_and_data_as_background(ray_local, tmp_path):
+    """Rows are named by file; a file given twice, the same events in two files, the data as their own background."""
+    table = toy_table(3000, 0, 8)
+    np.save(tmp_path / "a.npy", table)
+    np.save(tmp_path / "b.npy", np.concatenate([toy_table(2000, 0, 9), table[:100]]))
+    common = ["search", "--config", ROOT / "configs/lhco/laptop.yaml", "--output", tmp_path / "run", *OVERRIDES]
+    a, b = tmp_path / "a.npy", tmp_path / "b.npy"
+    for more, words in (
+        ([f"data.path=[{a}, {b}]"], f"100 of 5100 events (1.96%) repeat an earlier one in all columns: {b} row 2000 = "
+                                    f"{a} row 0, {b} row 2001 = {a} row 1"),
+        ([f"data.path=[{a}, {a}]"], f"3000 of 6000 events (50.00%) repeat an earlier one in all columns: {a} row 0 = "),
+        ([f"data.path={a}", f"background.path={a}"], f"background.path: {a} holds the data"),
+        ([f"data.path={a}", "data.duplicates=some"], "data.duplicates"),
+    ):  # fmt: skip
+        done = invoke(*common, *more)
+        assert done.exit_code == 2, done.output
+        assert words in done.output.splitlines()[-1]
+    done = invoke(*common, f"data.path=[{a}, {b}]", "data.duplicates=drop", "flow.epochs=2")
+    assert done.exit_code == 0, done.output
+    assert "100 events repeat an earlier one: dropped" in done.output
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["rows"][0]["repeated"] == 100
 
 
 def test_search_on_a_table(ray_local, tmp_path):

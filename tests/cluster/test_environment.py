@@ -1,4 +1,4 @@
-"""Ray session, doctor, memory and tracking: what they find, and what they say when something is wrong."""
+"""Doctor, cores, memory and tracking: what they find, and what they say when something is wrong."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import subprocess
 import sys
 
 import numpy as np
+import psutil
 import pytest
 
-from raypipe.cluster import doctor
+from raypipe.cluster import doctor, machine
 from raypipe.cluster.memory import MemoryWatch
 from raypipe.cluster.record import record_run
 from raypipe.cluster.tracking import tracking_uri
 from raypipe.config import load_config
+from tests.conftest import ROOT
 
 
 def test_doctor_finds_a_working_machine(tmp_path, laptop_yaml):
@@ -63,6 +65,46 @@ def test_unreachable_tracking_costs_a_warning_not_the_results(monkeypatch, tmp_p
     assert record_run(config, summary, [], {}, [], None) is None
     assert "did not record this run" in capsys.readouterr().err
     assert not (tmp_path / "tracking.json").exists()
+
+
+def test_cores_are_those_of_the_affinity():
+    one = min(os.sched_getaffinity(0))
+    code = f"import os; os.sched_setaffinity(0, [{one}])\nfrom raypipe.cluster.machine import usable_cores as cores\n"
+    for more, found in (("", "1"), ("from raypipe.cluster.work import slots_of\nfrom raypipe.config import Resources\n"
+                                    "cores = lambda: (slots_of(Resources()), slots_of(Resources(cpus=3)))\n",
+                                    "(1, 3)")):  # fmt: skip
+        done = subprocess.run([sys.executable, "-c", f"{code}{more}print(cores())"], capture_output=True, text=True,
+                              env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=120, check=True)  # fmt: skip
+        assert done.stdout.strip() == found
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "cores", "gib"),
+    [
+        ("0::/job/step", {"job/cpu.max": "200000 100000", "job/step/cpu.max": "max 100000"}, 2, None),
+        ("0::/job/step", {"job/cpu.max": "max 100000", "job/step/cpu.max": "350000 100000",
+                          "job/memory.max": f"{2**30}"}, 3, 1),
+        ("0::/", {"cpu.max": "50000 100000", "memory.max": "max"}, 1, None),
+        ("0::/of/the/host", {"cpu.max": "250000 100000"}, 2, None),
+        ("3:cpu,cpuacct:/a\n2:memory:/a\n1:name=systemd:/b",
+         {"cpu,cpuacct/a/cpu.cfs_quota_us": "400000", "cpu,cpuacct/a/cpu.cfs_period_us": "100000",
+          "cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000",
+          "memory/a/memory.limit_in_bytes": f"{2**31}"}, 4, 2),
+        ("0::/job", {}, 64, None),
+    ],
+)  # fmt: skip
+def test_cores_and_memory_are_those_of_the_control_groups(monkeypatch, tmp_path, membership, files, cores, gib):
+    for name, text in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    (tmp_path / "membership").write_text(f"{membership}\n")
+    monkeypatch.setattr(machine, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(machine, "MEMBERSHIP", tmp_path / "membership")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert machine.usable_cores() == cores
+    whole = psutil.virtual_memory().total / 2**30
+    assert machine.machine_memory_gib() == pytest.approx(whole if gib is None else min(gib, whole))
 
 
 def test_memory_watch_sees_what_is_allocated():

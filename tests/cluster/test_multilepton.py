@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -116,3 +117,52 @@ def test_a_failed_comparison_is_recorded_and_told(tables, ray_local):
 def test_nothing_to_simulate(tables):
     with pytest.raises(UserError, match="nothing to simulate"):
         MultileptonRun(load_config(tables)).simulate()
+
+
+def again(path, rows: int) -> None:
+    """Write the first rows of a table behind it."""
+    read, write = (pa.csv.read_csv, pa.csv.write_csv) if path.suffix == ".csv" else (pq.read_table, write_table)
+    table = read(path)
+    write(pa.concat_tables([table, table.slice(0, rows)]), path)
+
+
+@pytest.mark.parametrize(("name", "rows", "total"), [("data.csv", 20, 190), ("reference.parquet", 300, 6000)])
+def test_repeated_events_are_refused_dropped_or_kept(tables, name, rows, total):
+    path = tables.parent / name
+    again(path, rows)
+    words = rf"{rows} of {total + rows} events .*{name} row {total} = .*{name} row 0,"
+    with pytest.raises(UserError, match=words) as told:
+        MultileptonRun(load_config(tables)).inputs()
+    assert "files.duplicates=drop" in str(told.value)
+    keys = set()
+    for policy, events in (("drop", total), ("keep", total + rows)):
+        run = MultileptonRun(load_config(tables, [f"files.duplicates={policy}"]))
+        found, _, key = run.inputs()
+        keys.add(key)
+        simulated = len(found.reference) + len(found.null) + len(found.nature)
+        assert (len(found.data) if name == "data.csv" else simulated) == events
+        word = "dropped" if policy == "drop" else "kept"
+        assert run.notes == [f"{name.split('.')[0]}: {rows} events repeat an earlier one: {word}"]
+    assert len(keys) == 2
+
+
+def test_weights_with_signs_give_the_yield(tables):
+    path = tables.parent / "reference.parquet"
+    table = pq.read_table(path)
+    signs = np.where(np.arange(6000) % 5 == 0, -1.0, 1.0)
+    write_table(table.set_column(3, "w", pa.array(signs * table["w"].to_numpy())), path)
+    with pytest.raises(UserError, match=r"column 'w', row 0: .* is negative: files\.weights=sign keeps the signs"):
+        MultileptonRun(load_config(tables)).inputs()
+    run = MultileptonRun(load_config(tables, ["files.weights=sign"]))
+    found, _, _ = run.inputs()
+    assert found.expected == pytest.approx(0.6 * 150)
+    assert found.null.weight.min() >= 0
+    assert len(run.notes) == 1
+    assert "reference: 20.00% of the weights are negative; the yield is their sum, 0.600" in run.notes[0]
+
+
+def test_the_data_are_no_reference(tables):
+    data = tables.parent / "data.csv"
+    with pytest.raises(UserError, match="holds the recorded data"):
+        MultileptonRun(load_config(tables, [f"files.reference={data}", "files.weight=null", "compare.expected=90",
+                                            "files.signals={}", "scan.signals=[]"])).inputs()  # fmt: skip

@@ -62,6 +62,78 @@ def test_delphes_files_with_a_bad_one_among_them(ray_local, tmp_path):
     assert not list((tmp_path / "out").glob(".tmp-*"))
 
 
+def different(number: int, weight: float = 1.0):
+    """An event that passes the selection, with an invariant mass of its own."""
+    return NARROW | {"Photon": [(90.0 + 0.01 * number, 0.0, 0.0), (60.0, 0.0, 2.0)], "weight": weight}
+
+
+def test_repeated_events_are_refused_dropped_or_kept(ray_local, tmp_path):
+    """The events of one job are there again, in the same file and in another."""
+    events = [different(n) for n in range(60)]
+    one = write_delphes(tmp_path / "one.root", [*events[:40], *events[:3]])
+    two = write_delphes(tmp_path / "two.root", [*events[40:], *events[10:15]])
+    arguments = ["read", "--config", ROOT / "configs/read/delphes.yaml", "--output", tmp_path / "out",
+                 "--set", "source.chunk_rows=7", one, two]  # fmt: skip
+    refused = invoke(*arguments)
+    assert refused.exit_code == 2
+    words = f"8 of 68 events (11.76%) repeat an earlier one in all columns: {one} row 40 = {one} row 0, {one} row 41 = "
+    assert words in refused.output
+    assert "source.duplicates=drop uses each once" in refused.output
+    assert not list((tmp_path / "out").glob("*.parquet"))
+    for policy, written in (("keep", [43, 25]), ("drop", [40, 20])):
+        done = invoke(*arguments, "--set", f"source.duplicates={policy}")
+        assert done.exit_code == 0, done.output
+        sidecar = json.loads((tmp_path / "out" / "read.json").read_text())
+        assert [f["written"] for f in sidecar["files"]] == written
+        assert (sidecar["repeated"], sidecar["written"]) == (8, sum(written))
+        tables = [read_events(tmp_path / "out" / f"{name}.parquet") for name in ("one", "two")]
+        assert [t.num_rows for t in tables] == written
+        assert "8 events repeat an earlier one" in done.output
+    masses = np.concatenate([t["m_yy"].to_numpy() for t in tables])
+    assert len(np.unique(masses)) == 60
+    assert tables[1]["event_id"].to_pylist() == list(range(43, 63))
+    assert not list((tmp_path / "out").glob(".tmp-*"))
+
+
+def test_repeated_rows_of_a_table_count_where_ids_are_places(ray_local, tmp_path):
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(300, 3))
+    np.save(tmp_path / "x.npy", np.c_[np.concatenate([rows, rows[:30]]), np.arange(330)])
+    config = tmp_path / "read.yaml"
+    config.write_text("search: read\ncolumns: {mass: 0, features: [1, 2]}\n")
+    arguments = ["read", "--config", config, "--output", tmp_path / "out", tmp_path / "x.npy"]
+    refused = invoke(*arguments)
+    assert refused.exit_code == 2
+    assert "30 of 330 events (9.09%)" in refused.output
+    assert f"{tmp_path / 'x.npy'} row 300 = {tmp_path / 'x.npy'} row 0" in refused.output
+    done = invoke(*arguments, "--set", "source.duplicates=drop")
+    assert done.exit_code == 0, done.output
+    assert pq.read_table(tmp_path / "out" / "x.parquet")["event_id"].to_pylist() == list(range(300))
+    # With ids of their own they are different events; flags and unit masses repeat by themselves.
+    done = invoke(*arguments, "--set", "columns.event_id=3")
+    assert done.exit_code == 0, done.output
+    np.save(tmp_path / "x.npy", np.c_[rng.integers(100, 180, 3000), rng.integers(0, 2, (3000, 2))].astype(float))
+    done = invoke(*arguments)
+    assert done.exit_code == 0, done.output
+
+
+def test_weights_with_signs_sum_to_the_yield(ray_local, tmp_path):
+    """A fifth of the weights is -2: the yield is 0.6 of that of the moduli, in the table and in the sidecar."""
+    tree = write_delphes(tmp_path / "nlo.root", [different(n, -2.0 if n % 5 == 0 else 2.0) for n in range(50)])
+    arguments = ["read", "--config", ROOT / "configs/read/delphes.yaml", "--output", tmp_path / "out", tree]
+    refused = invoke(*arguments)
+    assert refused.exit_code == 2
+    assert "event 0: the weight -2 is negative: weights: one would overcount, weights: sign keeps" in refused.output
+    done = invoke(*arguments, "--set", "source.weights=sign")
+    assert done.exit_code == 0, done.output
+    assert "10 weights are negative: the yield is their sum, 60 (0.600 of that of the moduli)" in done.output
+    file = json.loads((tmp_path / "out" / "read.json").read_text())["files"][0]
+    assert (file["weight"], file["sum_of_moduli"], file["negative_weights"]) == (60.0, 100.0, 10)
+    assert read_events(tmp_path / "out" / "nlo.parquet")["weight"].to_numpy().sum() == 60.0
+    page = invoke("report", "--events", tmp_path / "out", "--output", tmp_path / "page")
+    assert page.exit_code == 0, page.output
+
+
 def test_stream_equals_the_plain_reader_whatever_the_pieces(ray_local, tmp_path):
     rng = np.random.default_rng(0)
     for name in ("a", "b"):

@@ -44,6 +44,27 @@ def test_bad_tables_are_one_line(tmp_path):
         read_pool(path, "t", ["w"], "w")
 
 
+def test_a_pool_with_signs_has_their_yield_and_draws_their_distribution(tmp_path):
+    """A fifth of the weights is -0.01: the yield is 0.6 of 80 events. Those lie at 1.0 +- 0.5, the others at 0 +- 1.
+
+    Then the mean of the sample is (0 x 0.8 - 1 x 0.2) / 0.6 and the mean square (1 x 0.8 - 1.25 x 0.2) / 0.6.
+    """
+    rng = np.random.default_rng(3)
+    negative = rng.random(8000) < 0.2
+    values = np.where(negative, rng.normal(1, 0.5, 8000), rng.normal(0, 1, 8000))
+    table = {"x": values, "w": np.where(negative, -0.01, 0.01)}
+    pa.csv.write_csv(pa.table(table), tmp_path / "nlo.csv")
+    with pytest.raises(UserError, match=r"'w', row \d+: -0\.01 is negative: files\.weights=sign keeps the signs"):
+        read_pool(tmp_path / "nlo.csv", "nlo", ["x"], "w")
+    pool = read_pool(tmp_path / "nlo.csv", "nlo", ["x"], "w", "sign")
+    assert pool.weight.sum() == pytest.approx(table["w"].sum(), rel=1e-9)
+    assert pool.weight.sum() / 80 == pytest.approx(0.6, abs=4 * 2 * 0.4 / np.sqrt(8000))
+    drawn = pool.values[pool.draw(20_000, np.random.default_rng(1), True, "test"), 0]
+    assert drawn.mean() == pytest.approx(-1 / 3, abs=0.06)
+    assert (drawn**2).mean() == pytest.approx(0.55 / 0.6, abs=0.08)
+    assert len(pool.draw(2000, np.random.default_rng(1), False, "test")) == 2000
+
+
 @pytest.mark.skipif(not CMS.is_dir(), reason="CMS open-data candidates (shared/data/cms_4lepton) are not here")
 def test_cms_candidates_by_flavour():
     found = [read_columns(CMS / f"2e2mu_{year}.csv", ["m_4l", "m_ee", "m_mumu"]) for year in (2011, 2012)]

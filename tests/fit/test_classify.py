@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
 from raypipe.config import Classifier
 from raypipe.config.classify import WEAK_SIGNAL
-from raypipe.fit.classifier import EVERY_FOLD
-from raypipe.fit.classify import classify, contest_of, fingerprint
-from raypipe.stats.roc import max_sic
+from raypipe.fit.classify import classify, contest_of
+from raypipe.fit.folds import EVERY_FOLD
+from raypipe.stats.roc import max_sic, weighted_auc
 from tests.search.toys import log_likelihood_ratio, toy_table
 
 SMALL = Classifier(folds=4, ensemble=2, rounds=20, depth=0, leaves=16, subsample=0.5, early_stopping=None)
-
-
-def test_equal_rows_have_equal_fingerprints_and_others_do_not():
-    rows = np.random.default_rng(0).normal(size=(50_000, 4))
-    prints = fingerprint(rows)
-    assert len(np.unique(prints)) == len(rows)
-    assert (fingerprint(rows[::-1].astype(np.float32)) == prints[::-1]).all()
-    swapped = rows[:, [1, 0, 2, 3]]
-    assert not np.isin(fingerprint(swapped), prints).any()
-    assert fingerprint(np.array([[0.0, 1.0]])) == fingerprint(np.array([[-0.0, 1.0]]))
 
 
 def test_training_events_are_scored_out_of_fold_in_every_table():
@@ -62,6 +54,108 @@ def test_percentile_is_the_share_of_the_background():
         assert weights[result.percentile <= share].sum() / weights.sum() == pytest.approx(share, abs=0.002)
 
 
+def test_a_category_is_learned_from_the_events_of_other_folds():
+    """Eight codes: the best classifier knows their probabilities, and its AUC is a sum over pairs of codes."""
+    rng = np.random.default_rng(4)
+    share = np.array([0.02, 0.2, 0.05, 0.1, 0.1, 0.2, 0.03, 0.3])  # neighbouring codes have nothing in common
+    ratio = share / share[::-1]
+    beats = (ratio[:, None] > ratio) + 0.5 * np.isclose(ratio[:, None], ratio)
+    best = share @ beats @ share[::-1]
+    data, background = rng.choice(8, (4000, 1), p=share), rng.choice(8, (4000, 1), p=share[::-1])
+    contest = contest_of(data, background, data, SMALL, seed=1)
+    result = classify(contest)
+    assert result.auc == pytest.approx(best, abs=4 * result.auc_error)
+    assert np.ptp(np.bincount(contest.home["data"])) <= 1
+    assert result.out_of_fold.all()
+    assert weighted_auc(np.r_[result.score, result.background], np.arange(8000) < 4000)[0] == result.auc
+
+
+def test_events_of_which_many_are_padded_with_zeros():
+    """Two normal features, both zero in 40 % of the events of either class, where the ratio of likelihoods is one."""
+    rng = np.random.default_rng(5)
+    shift = 0.56
+
+    def padded(mean: float) -> np.ndarray:
+        return np.where(rng.random((6000, 1)) < 0.4, 0.0, rng.normal(mean, 1, (6000, 2)))
+
+    phi = NormalDist().cdf
+    best = 0.36 * phi(shift) + 0.08 + 0.48 * phi(shift / np.sqrt(2))
+    contest = contest_of(padded(shift), padded(0.0), padded(0.0), SMALL, seed=1)
+    result = classify(contest)
+    assert best == pytest.approx(0.65, abs=0.002)
+    assert best - 0.025 < result.auc < best + 3 * result.auc_error
+    for name in ("data", "background"):
+        assert np.ptp(np.bincount(contest.home[name])) <= 1
+
+
+def test_data_weights_count_in_the_auc_and_its_error():
+    """Of the data one half lies at 2 and has weight 1/9, the other at 0 like the background: 0.9 of the weight."""
+    rng = np.random.default_rng(6)
+    n, far = 4000, NormalDist().cdf(2 / np.sqrt(2))
+    data = np.r_[rng.normal(2, 1, n // 2), rng.normal(0, 1, n // 2)][:, None]
+    background = rng.normal(0, 1, (n, 1))
+    for weights, best in ((np.repeat([1.0, 1 / 9], n // 2), 0.9 * far + 0.05), (np.ones(n), far / 2 + 0.25)):
+        result = classify(contest_of(data, background, data, SMALL, seed=1, data_weights=weights), data_weights=weights)
+        scores, labels = np.r_[result.data, result.background], np.arange(2 * n) < n
+        assert (result.auc, result.auc_error) == weighted_auc(scores, labels, np.r_[weights, np.ones(n)])
+        assert result.auc == pytest.approx(best, abs=0.015)
+
+
+def test_weights_with_signs_train_and_count():
+    """A fifth of the background has weight -1: the rest is a difference of two Gaussians, the best AUC is known."""
+    rng = np.random.default_rng(8)
+    n = 20_000
+    negative = rng.random(n) < 0.2
+    background = np.where(negative, rng.normal(1, 0.6, n), rng.normal(0, 1, n))[:, None]
+    weights, ones = np.where(negative, -1.0, 1.0), np.ones(n // 2)
+    data = rng.normal(1, 1, (n // 2, 1))
+    contest = contest_of(data, background, background, SMALL, seed=1, background_weights=weights)
+    result = classify(contest, background_weights=weights)
+    x = np.linspace(-5, 6, 4001)
+    of_data = np.exp(-((x - 1) ** 2) / 2) / 2.5066 * 0.00275
+    rest = (0.8 * np.exp(-(x**2) / 2) - 0.2 * np.exp(-(((x - 1) / 0.6) ** 2) / 2) / 0.6) / 0.6 / 2.5066 * 0.00275
+    order = np.argsort(of_data / rest)
+    best = (of_data[order] * np.cumsum(rest[order])).sum()
+    assert rest.min() >= 0
+    assert result.auc == pytest.approx(best, abs=0.01 + 3 * result.auc_error)
+    scores, labels = np.r_[result.data, result.background], np.arange(n // 2 + n) < n // 2
+    assert (result.auc, result.auc_error) == weighted_auc(scores, labels, np.r_[ones, weights])
+    # Without the signs there is another background.
+    assert weighted_auc(scores, labels)[0] < best - 0.05
+    for share in (0.05, 0.5):
+        kept = weights[result.percentile <= share].sum() / weights.sum()
+        assert share - 0.01 < kept <= share
+    assert contest.w.min() >= 0
+    assert contest.w[n // 2 :].sum() == pytest.approx(n // 2, rel=1e-4)
+
+
+def test_signs_do_not_make_equal_classes_different():
+    """Averages within a fold: what is held out tells the training nothing."""
+    rng = np.random.default_rng(9)
+    pulls = []
+    for seed in range(6):
+        data, background = rng.normal(size=(1500, 2)), rng.normal(size=(3000, 2))
+        weights = np.where(rng.random(3000) < 0.25, -1.0, 1.0)
+        result = classify(
+            contest_of(data, background, data, SMALL, seed=seed, background_weights=weights), background_weights=weights
+        )
+        pulls.append((result.auc - 0.5) / result.auc_error)
+    assert np.mean(pulls) == pytest.approx(0, abs=3 / np.sqrt(6))
+
+
+def test_repeated_events_are_held_out_together():
+    """30 % of the data are there twice: memorised twins would tell equal classes apart."""
+    rng = np.random.default_rng(7)
+    once, background = rng.normal(size=(2000, 3)), rng.normal(size=(2600, 3))
+    data = np.concatenate([once, once[:600]])
+    config = SMALL.model_copy(update={"leaves": 128, "rounds": 60, "min_child_weight": 1.0})
+    contest = contest_of(data, background, data, config, seed=1)
+    result = classify(contest)
+    assert (contest.home["data"][2000:] == contest.home["data"][:600]).all()
+    # Repeated events fluctuate together: (2000 + 3 x 600) / 2600 times the variance of so many different ones.
+    assert result.auc == pytest.approx(0.5, abs=3.5 * result.auc_error * np.sqrt(3800 / 2600))
+
+
 def test_weak_supervision_comes_near_the_best_classifier():
     """1 % signal among 20,000 events, twice as many of pure background; the third table is new."""
     data, background, score = toy_table(20_000, 200, 5), toy_table(40_000, 0, 6), toy_table(20_000, 2000, 7)
@@ -71,3 +165,13 @@ def test_weak_supervision_comes_near_the_best_classifier():
     best = max_sic(*(log_likelihood_ratio(score[truth == k]) for k in (True, False)))
     reached = max_sic(found[truth], found[~truth])
     assert 0.75 * best.sic < reached.sic < 1.05 * best.sic
+
+
+def test_a_percentile_is_never_zero():
+    """An event above all n background events is at 1 / (n + 1): no cut is passed by what no background was seen at."""
+    rng = np.random.default_rng(3)
+    data, background = rng.normal(size=(600, 2)), rng.normal(size=(500, 2))
+    score = np.r_[rng.normal(size=(200, 2)), np.full((1, 2), 50.0)]
+    result = classify(contest_of(data, background, score, Classifier(rounds=5, folds=2), seed=1))
+    assert result.percentile.min() >= 1 / 501
+    assert result.percentile.max() <= 1

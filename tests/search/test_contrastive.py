@@ -44,8 +44,7 @@ def config():
     return load_config(ROOT / "configs/contrastive/laptop.yaml", OVERRIDES)
 
 
-@pytest.fixture(scope="module")
-def latents():
+def made_up_latents() -> dict[str, dict[str, Events]]:
     higgs = [events(2000, 20.0, f, 1.5, True, f) for f in (200_000, 300_000)]
     return {
         "search": {
@@ -54,6 +53,11 @@ def latents():
         },
         "embedding": {"ggf": higgs[1]},
     }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def latents():
+    return made_up_latents()
 
 
 @pytest.fixture(scope="module")

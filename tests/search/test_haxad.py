@@ -17,8 +17,7 @@ from tests.search.test_contrastive import events
 SIZES = {name: {"events": 1000} for name in ("yy", "ggf", "wn_150")}
 
 
-@pytest.fixture(scope="module")
-def config() -> HaxadConfig:
+def made_up_config() -> HaxadConfig:
     return HaxadConfig.model_validate(
         {
             "simulate": {"samples": SIZES}, "embedding": {"samples": ["yy", "ggf"]},
@@ -31,8 +30,7 @@ def config() -> HaxadConfig:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def tables(config) -> Tables:
+def made_up_tables(config: HaxadConfig) -> Tables:
     higgs = [events(3000, 20.0, f, 1.5, True, f) for f in (200_000, 300_000)]
     return prepare_tables(
         {
@@ -44,6 +42,16 @@ def tables(config) -> Tables:
         },
         config,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def config() -> HaxadConfig:
+    return made_up_config()
+
+
+@pytest.fixture(scope="module")
+def tables(config) -> Tables:
+    return made_up_tables(config)
 
 
 def test_an_injected_signal_is_fitted_above_the_higgs(tables, config):

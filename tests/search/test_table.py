@@ -97,6 +97,94 @@ def test_a_background_sample_replaces_the_flow_where_there_are_no_sidebands(conf
     assert scores.label is None
 
 
+def repeated(table: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """The table and behind it a share of its rows once more."""
+    again = np.random.default_rng(seed).choice(len(table), round(share * len(table)), replace=False)
+    return np.concatenate([table, table[again]])
+
+
+def policy(config, value: str | None, what: str = "data"):
+    section = getattr(config, what).model_copy(update={"duplicates": value})
+    return config.model_copy(update={what: section})
+
+
+def test_repeated_events_are_refused_dropped_or_held_out_together(config):
+    table, pure = toy_table(6000, 0, 20), as_features(toy_table(20_000, 0, 21))
+    twice = as_features(repeated(table, 0.3, 1))
+    words = r"1800 of 7800 events \(23\.08%\) repeat an earlier one in all columns: x row 6000 = x row \d+, .*"
+    with pytest.raises(UserError, match=words + r"data\.duplicates=drop uses each once, data\.duplicates=keep all"):
+        search_table(twice, config, background=pure, source="x")
+    once, _ = search_table(as_features(table), config, background=pure)
+    dropped, scores = search_table(twice, policy(config, "drop"), background=pure)
+    for name in ("n_before", "n_after", "expected_after", "z_after", "auc_data_template"):
+        assert dropped.rows[0][name] == once.rows[0][name]
+    assert (dropped.rows[0]["repeated"], dropped.rows[0]["duplicates"]) == (1800, "drop")
+    assert scores.event_id.max() < 6000
+    kept, scores = search_table(twice, policy(config, "keep"), background=pure)
+    inside = (twice.mass >= 3.3) & (twice.mass < 3.7)
+    assert kept.rows[0]["n_before"] == inside.sum()
+    # One fold for an event and its repetition: one score.
+    order = np.lexsort((scores.score, scores.mass))
+    same = np.diff(scores.mass[order]) == 0
+    assert same.sum() == inside[6000:].sum()
+    assert (np.diff(scores.score[order])[same] == 0).all()
+
+
+def test_repeated_background_events_are_refused_too(config):
+    data, background = as_features(toy_table(6000, 0, 22)), as_features(repeated(toy_table(6000, 0, 23), 0.05, 1))
+    with pytest.raises(UserError, match=r"300 of 6300 events .*background\.duplicates=drop"):
+        search_table(data, config, background=background)
+    row = search_table(data, policy(config, "drop", "background"), background=background)[0].rows[0]
+    assert row["repeated"] == 0
+
+
+def test_events_that_are_data_and_background_are_told(config):
+    table = toy_table(6000, 0, 26)
+    mixed = as_features(np.concatenate([toy_table(6000, 0, 27), table[:500]]))
+    inside = (table[:500, 0] >= 3.3) & (table[:500, 0] < 3.7)
+    row = search_table(as_features(table), config, background=mixed)[0].rows[0]
+    assert (row["shared"], row["repeated"]) == (inside.sum(), 0)
+
+
+def test_a_few_repeated_events_are_counted_and_features_may_repeat(config):
+    table = repeated(toy_table(6000, 0, 24), 0.001, 1)
+    pure = as_features(toy_table(6000, 0, 25))
+    assert search_table(as_features(table), config, background=pure)[0].rows[0]["repeated"] == 6
+    table[:, 1:3] = np.round(table[:, 1:3])  # flags: the masses tell the events apart
+    assert search_table(as_features(table[:6000]), config, background=pure)[0].rows[0]["repeated"] == 0
+
+
+def test_no_excess_where_repeated_events_are_kept(config):
+    """Without a signal 30 % of the events are there twice: memorised twins would pass every cut (mean z 1.5)."""
+    eager = config.classifier.model_copy(update={"leaves": 64, "min_child_weight": 1.0})
+    config = config.model_copy(update={"classifier": eager})
+    z = []
+    for seed in range(8):
+        table = repeated(toy_table(8000, 0, 30 + seed), 0.3, seed)
+        pure = as_features(toy_table(24_000, 0, 50 + seed))
+        changed = policy(config.model_copy(update={"seed": seed}), "keep")
+        z.append(search_table(as_features(table), changed, background=pure)[0].rows[0]["z_after"])
+    # Counts of repeated events fluctuate by sqrt(1.9 / 1.3) more.
+    assert np.mean(z) == pytest.approx(0, abs=3 * 1.21 / np.sqrt(8))
+
+
+def test_a_background_with_signs_is_their_sum(config):
+    """A fifth of the sample has weight -1, an image of a part of it: what remains is the background of the data."""
+    data, pure = as_features(toy_table(20_000, 0, 40)), as_features(toy_table(32_000, 0, 41))
+    weight = np.where(np.random.default_rng(1).random(32_000) < 0.2, -1.0, 1.0)
+    row = search_table(data, config, background=replace(pure, weight=weight))[0].rows[0]
+    assert row["negative_weights"] == pytest.approx(0.2, abs=0.02)
+    assert abs(row["z_after"]) < 3.5
+    error = np.hypot(row["expected_after_error"], np.sqrt(row["expected_after"]))
+    assert row["n_after"] == pytest.approx(row["expected_after"], abs=4 * error)
+    assert row["auc_data_template"] == pytest.approx(0.5, abs=4 * row["auc_error"])
+    plain = search_table(data, config, background=pure)[0].rows[0]
+    # Effective events are 0.36 of the number.
+    assert row["expected_after_error"] > plain["expected_after_error"]
+    with pytest.raises(UserError, match="no positive sum of weights"):
+        search_table(data, config, background=replace(pure, weight=-np.abs(weight)))
+
+
 def test_regions_without_events_and_weighted_data_are_told(config):
     table = toy_table(3000, 0, 4)
     gev = table * np.array([1000, 1, 1, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from raypipe.config.read import EventSource
 from raypipe.errors import UserError
 from raypipe.events.objects import ObjectBatch, Objects, flat_objects
 from raypipe.events.readers.root import flat_branch, open_tree, scalar_branch
+from raypipe.events.signed import SOURCE, refuse_negative
 
 TREES = ("Delphes",)
 
@@ -33,9 +35,9 @@ class DelphesReader:
         """
         with open_tree(path, source.key, TREES) as tree:
             read = _Branches(tree, path, source, start, stop)
-            given = source.weights == "file" and read.has("Event.Weight")
+            given = source.weights != "one" and read.has("Event.Weight")
             weight = read.scalar("Event.Weight") if given else np.ones(stop - start)
-            check_weights(weight, "Event.Weight", path, start)
+            refuse_negative(weight, source.weights, SOURCE, place_of("Event.Weight", path, start))
             return ObjectBatch(
                 stop - start,
                 read.kind("Photon", pt="PT", eta="Eta", phi="Phi"),
@@ -90,12 +92,9 @@ class _Branches:
         return flat_objects(counts, **columns)
 
 
-def check_weights(weight: np.ndarray, name: str, path: Path, start: int) -> None:
-    """A negative weight is a `UserError`: an expected number of events cannot be."""
-    if len(weight) and weight.min() < 0:
-        row = int(np.argmax(weight < 0))
-        raise UserError(f"{path}: branch {name!r}, event {start + row}: the weight {weight[row]:g} is negative "
-                        "(weights: one counts every event once)")  # fmt: skip
+def place_of(name: str, path: Path, start: int) -> Callable[[int, float], str]:
+    """Where a weight stands, for messages about events from ``start`` on."""
+    return lambda row, weight: f"{path}: branch {name!r}, event {start + row}: the weight {weight:g}"
 
 
 def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:

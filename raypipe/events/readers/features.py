@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from raypipe.config.read import Columns, Source
 from raypipe.errors import UserError
 from raypipe.events.readers.base import chunks, resolve
 from raypipe.events.readers.registry import reader_for
+from raypipe.events.signed import SOURCE, refuse_negative
 from raypipe.events.text import at_line, is_text, not_a_number, open_text
+from raypipe.events.twins import first_twin, rows_of_files, settle
 
 OWN = ("event_id", "mass", "weight", "label")
 """What a feature table holds beside the features."""
@@ -30,11 +32,15 @@ class FeatureTable:
     features: np.ndarray
     """(n, d) float64."""
     weight: np.ndarray
-    """(n,) float64, not negative."""
+    """(n,) float64, negative only where the source says that weights have signs."""
     label: np.ndarray | None
     """(n,) bool, True for signal; None where the files do not say."""
     names: tuple[str, ...]
     """Names of the d features."""
+    place: np.ndarray | None = None
+    """(n,) place of each event in the files, counted through all of them."""
+    files: tuple[tuple[str, int], ...] = ()
+    """Path and number of events of each file."""
 
     def __len__(self) -> int:
         return len(self.mass)
@@ -43,7 +49,25 @@ class FeatureTable:
         """The given rows (indices or mask)."""
         label = None if self.label is None else self.label[rows]
         parts = (self.event_id[rows], self.mass[rows], self.features[rows], self.weight[rows])
-        return FeatureTable(*parts, label, self.names)
+        place = None if self.place is None else self.place[rows]
+        return FeatureTable(*parts, label, self.names, place, self.files)
+
+    def distinct(self, policy: str | None, source: str, option: str) -> tuple[FeatureTable, int]:
+        """The table without repeated events or with them, as the ``policy`` says, and how many there are.
+
+        Raises:
+            UserError: more than 0.1 % of them and no policy, naming some of the rows.
+        """
+        first = first_twin(np.c_[self.mass, self.features])
+        place = np.arange(len(self)) if self.place is None else self.place
+        name = rows_of_files(self.files or [(source, len(self))])
+        kept = settle(first, policy, lambda row: name(place[row]), option)
+        return self.take(kept) if not kept.all() else self, int((first != np.arange(len(first))).sum())
+
+    def only(self, columns: np.ndarray) -> FeatureTable:
+        """The features of a (d,) mask."""
+        names = tuple(name for name, kept in zip(self.names, columns, strict=True) if kept)
+        return replace(self, features=self.features[:, columns], names=names)
 
 
 def numbers(table: pa.Table, column: str, source: str | Path, first: int = 0) -> np.ndarray:
@@ -113,9 +137,12 @@ def _refuse_missing(values: pa.ChunkedArray, column: str, source: str | Path, fi
 
 
 def feature_columns(
-    table: pa.Table, columns: Columns, names: Sequence[str], source: str | Path, first: int
+    table: pa.Table, columns: Columns, names: Sequence[str], source: str | Path, first: int, weights: str = "file"
 ) -> pa.Table:
     """One chunk as a plain table: ``event_id`` an integer, ``mass``, ``weight``, features float64, ``label`` bool.
+
+    Args:
+        weights: `Source.weights`.
 
     Raises:
         UserError: missing or not numeric columns, NaN, negative weights, labels other than 0 and 1; one line naming
@@ -131,10 +158,11 @@ def feature_columns(
     else:
         result["event_id"] = event_ids(table, resolve(columns.event_id, names, source), source, first)
     result["mass"] = column(columns.mass) * columns.mass_scale
-    weight = np.ones(table.num_rows) if columns.weight is None else column(columns.weight)
-    if len(weight) and weight.min() < 0:
-        row = int(np.argmax(weight < 0))
-        raise UserError(f"{source}: column {columns.weight!r}, row {first + row}: the weight {weight[row]} is negative")
+    weight = np.ones(table.num_rows) if columns.weight is None or weights == "one" else column(columns.weight)
+    refuse_negative(
+        weight, weights, SOURCE,
+        lambda row, w: f"{source}: column {columns.weight!r}, row {first + row}: the weight {w}",
+    )  # fmt: skip
     result["weight"] = weight
     for feature in columns.features:
         name = resolve(feature, names, source)
@@ -170,7 +198,10 @@ def read_features(path: str | Path, source: Source, columns: Columns) -> Feature
     reader = reader_for(path, source)
     names = reader.names(path, source)
     wanted = needed(columns, names, path)
-    parts = [feature_columns(t, columns, names, path, first) for first, t in chunks(reader, path, source, wanted)]
+    parts = [
+        feature_columns(t, columns, names, path, first, source.weights)
+        for first, t in chunks(reader, path, source, wanted)
+    ]
     if not parts:
         raise UserError(f"{path}: the file holds no events")
     kind = pa.uint64() if any(part["event_id"].type == pa.uint64() for part in parts) else pa.int64()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from raypipe.events.header import twins
 from raypipe.events.readers.base import chunks, resolve
 from raypipe.events.readers.features import as_labels, numbers
 from raypipe.events.readers.registry import reader_for
+from raypipe.events.signed import refuse_negative
+from raypipe.files import digest
 
 LABEL_NAMES = ("label", "is_signal", "truth", "target", "signal")
 """Column names that mean truth."""
@@ -42,16 +45,29 @@ class Columnar:
         """The given rows."""
         return Columnar({k: v[rows] for k, v in self.columns.items()}, self.file[rows], self.paths)
 
+    def digests(self) -> list[str]:
+        """For each file, a hash of its values, whatever its format."""
+        rows = [self.file == number for number in range(len(self.paths))]
+        return [
+            digest([hashlib.blake2b(v[mask].tobytes()).hexdigest() for v in self.columns.values()]) for mask in rows
+        ]
+
     def column(self, column: Column) -> np.ndarray:
         """A column by name or place; a missing one is a `UserError`."""
         return self.columns[resolve(column, list(self.columns), self.name)]
+
+    def has(self, column: Column | None) -> bool:
+        """Whether there is such a column, by name or place."""
+        if isinstance(column, int):
+            return -len(self.columns) <= column < len(self.columns)
+        return column in self.columns
 
     def matrix(self, features: Sequence[Column]) -> np.ndarray:
         """(n, d) of the given columns."""
         return np.stack([self.column(f) for f in features], axis=1)
 
 
-def read_columns(paths: Sequence[str | Path], source: Source, only: Sequence[Column] | None = None) -> Columnar:
+def read_columns(paths: Sequence[str | Path], source: Source) -> Columnar:
     """Read files of the same columns, one after the other.
 
     Raises:
@@ -62,15 +78,15 @@ def read_columns(paths: Sequence[str | Path], source: Source, only: Sequence[Col
     for path in map(Path, paths):
         reader = reader_for(path, source)
         names = reader.names(path, source)
-        if only is None:  # two columns of one name are refused: one could be the truth
-            asked = [base if twins(base := name.removesuffix(" (1)"), names) else name for name in names]
-        wanted = list(dict.fromkeys(resolve(column, names, path) for column in (asked if only is None else only)))
-        if parts and list(parts) != wanted:
-            raise UserError(f"{path}: columns {', '.join(wanted)} differ from those of {paths[0]}: {', '.join(parts)}")
-        tables = [(first, t) for first, t in chunks(reader, path, source, wanted)]
+        # Of two columns of one name one could be the truth: they are refused.
+        asked = [base if twins(base := name.removesuffix(" (1)"), names) else name for name in names]
+        names = list(dict.fromkeys(resolve(column, names, path) for column in asked))
+        if parts and list(parts) != names:
+            raise UserError(f"{path}: columns {', '.join(names)} differ from those of {paths[0]}: {', '.join(parts)}")
+        tables = [(first, t) for first, t in chunks(reader, path, source, names)]
         if not tables:
             raise UserError(f"{path}: the file holds no events")
-        for name in wanted:
+        for name in names:
             parts.setdefault(name, []).extend(numbers(t, name, path, first) for first, t in tables)
         counts.append(sum(t.num_rows for _, t in tables))
     columns = {name: np.concatenate(values) for name, values in parts.items()}
@@ -97,16 +113,22 @@ def labels_of(table: Columnar, label: str | None) -> np.ndarray | None:
     return as_labels(table.columns[label], label, table.name)
 
 
-def weights_of(table: Columnar, weight: Column | None) -> np.ndarray:
-    """(n,) weights, one where none are named or the table has no such column; a negative one is a `UserError`."""
-    if weight is None or str(weight) not in table.columns:
+def weights_of(table: Columnar, weight: Column | None, policy: str = "file") -> np.ndarray:
+    """(n,) weights, one where none are named or the table has no such column.
+
+    Raises:
+        UserError: negative weights unless the ``policy`` is ``sign``, or weights without a positive sum.
+    """
+    if weight is None or not table.has(weight):
         return np.ones(len(table))
     values = table.column(weight)
-    if values.min() < 0:
-        row = int(np.argmax(values < 0))
-        raise UserError(f"{table.name}: column {weight!r}, row {row}: the weight {values[row]:g} is negative")
-    if values.sum() == 0:
+    refuse_negative(
+        values, policy, "--weights ", lambda row, w: f"{table.name}: column {weight!r}, row {row}: the weight {w:g}"
+    )
+    if not values.any():
         raise UserError(f"{table.name}: column {weight!r}: all weights are zero")
+    if values.sum() <= 0:
+        raise UserError(f"{table.name}: column {weight!r}: the weights sum to {values.sum():g}: there is no event")
     return values
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from raypipe.config.read import EventSource
 from raypipe.errors import UserError
 from raypipe.events.objects import ObjectBatch, Objects, flat_objects
-from raypipe.events.readers.delphes import check_weights, ratio
+from raypipe.events.readers.delphes import place_of, ratio
 from raypipe.events.readers.root import flat_branch, open_tree, scalar_branch
+from raypipe.events.signed import SOURCE, refuse_negative
 
 TREES = ("Events",)
 
@@ -60,8 +61,8 @@ class NanoAodReader:
                     found[kind] = flat_objects(np.zeros(n, dtype=np.int64))
                     continue
                 found[kind] = _objects(tree, path, start, stop, kind, leaves, name)
-            weight = scalar("genWeight", False, 1.0) if source.weights == "file" else np.ones(n)
-            check_weights(weight, name("genWeight"), path, start)
+            weight = scalar("genWeight", False, 1.0) if source.weights != "one" else np.ones(n)
+            refuse_negative(weight, source.weights, SOURCE, place_of(name("genWeight"), path, start))
             every = set(kinds) == set(KINDS)
             return ObjectBatch(
                 n, found["Photon"], found["Jet"], found["FatJet"], found["Electron"], found["Muon"],

@@ -85,7 +85,7 @@ def test_nanoaod_of_simulated_top_pairs():
     score = reader.objects(path, tagger, 0, 200).jets.btag
     assert (score.min(), score.max()) == pytest.approx((0, 0.97314), abs=1e-4)  # its "not computed" is -10
     assert 0.1 < (score > 0.4).mean() < 0.2
-    with pytest.raises(UserError, match=r"branch 'genWeight', event 5: the weight -225892 is negative.*weights: one"):
+    with pytest.raises(UserError, match=r"'genWeight', event 5: the weight -225892 is negative: .*weights: sign"):
         reader.objects(path, EventSource(), 0, 200)
 
 

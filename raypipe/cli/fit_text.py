@@ -1,0 +1,125 @@
+"""The results of fit and hunt in a few lines, and options that would have no effect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from raypipe.cli.base import refuse_given
+
+
+def refuse(reason: str, *names: str) -> None:
+    """Raise a `UserError` if one of the options ``names`` was given: ``reason`` says why it has no effect."""
+    refuse_given(names, f"{{}} has no effect {reason}: leave it out")
+
+
+def refuse_reading(path: Any, events: bool, density: bool, background: str | None) -> None:
+    """Options of reading and fitting that do nothing for these data.
+
+    Args:
+        path: the file. events: it holds event masses. density: ``--density`` may be meant for another file.
+        background: the families, or None where a reference takes their place.
+    """
+    if click.get_current_context().params["branch"] is not None:
+        refuse("beside --branch", "column")
+    if events:
+        what = f"on the event masses of {path.name}"
+        refuse(f"{what}: it is for histograms", "x", "y", "error", "scale", "likelihood")
+        if not density:
+            refuse(f"{what}: it is for histograms", "density")
+    if background is None:
+        refuse("with --reference, which takes its place", "background")
+    if background is None or not ("dijet" in background or "diphoton" in background):
+        refuse("on this background: dijet and diphoton functions use it", "sqrt_s")
+
+
+def describe(row: dict[str, Any]) -> list[str]:
+    """The result of a fit."""
+    from raypipe.stats.lookelsewhere import in_words
+
+    lines = [f"status      {row['status']} ({row['likelihood']}, {row['n_events']:g} events in "
+             f"{row['window'][0]:g}-{row['window'][1]:g}, {row['bins']} bins)"]  # fmt: skip
+    if row["s"] is not None:
+        lines.append(f"s           {row['s']:.5g} ± {row['s_err']:.3g}  ({row['yield']})")
+    lines.append(f"b           {row['b']:.6g} ± {row['b_err']:.3g}")
+    found = row.get("peak", {})
+    if any(f"{name}_err" in found for name in ("mass", "width")):
+        errors = {name: found[f"{name}_err"] for name in ("mass", "width")}
+        told = [f"{name} {found[name]:.6g}{'' if e is None else f' ± {e:.2g}'}" for name, e in errors.items()]
+        lines.append(f"peak        {', '.join(told)}")
+    floating = "global" in row
+    if row["s"] is not None:
+        lines.append(f"q0, Z, p0   {row['q0']:.4g}, {row['z']:.3f}, {row['p0']:.3g}{' (local)' if floating else ''}")
+    if row.get("global"):
+        lines.append(f"global      {in_words(row['global'])} (toys)")
+    if row.get("upper_limit") is not None:
+        lines.append(f"limit       s < {row['upper_limit']:.4g} at {row['limit_level']:.0%} CLs "
+                     f"(expected {row['expected_limit']:.4g})")  # fmt: skip
+    if row["chi2"] is not None:
+        tail = "" if row["gof_p"] is None else f", p {row['gof_p']:.3g}"
+        lines.append(f"chi2/ndf    {row['chi2']:.2f}/{row['ndf']}{tail}")
+    parameters = ", ".join(f"{k} = {v:.5g} ± {e:.2g}" for k, (v, e) in row["background"]["parameters"].items())
+    lines.append(f"background  {row['background']['family']}: {parameters}")
+    lines += _choice(row["background"].get("chosen_by"), row["background"].get("compared"))
+    lines += [f"component   {name}: {v:.4g}" + ("" if e < 1e-7 * abs(v) else f" ± {e:.3g}")
+              for name, (v, e) in row["components"].items()]  # fmt: skip
+    count = row.get("signal_region")
+    if count:
+        z = "" if count["z"] is None else f", Z {count['z']:.3f}"
+        lines.append(f"region      {count['window'][0]:g}-{count['window'][1]:g}: {count['n']:g} counted, "
+                     f"{count['b']:.5g} ± {count['b_err']:.3g} expected{z}")  # fmt: skip
+    if floating or count:
+        lines += _quote(row["quote"])
+    return lines + [f"note        {note}" for note in row["notes"]]
+
+
+def describe_hunt(row: dict[str, Any]) -> list[str]:
+    """The result of a hunt."""
+    from raypipe.stats.lookelsewhere import in_words
+
+    best, found = row["best"], row["global"]
+    lines = [
+        f"status      {row['status']} ({row['likelihood']}, {row['n_events']:g} events in "
+        f"{row['window'][0]:g}-{row['window'][1]:g}, {row['bins']} bins, {len(row['scan']['mass'])} masses x "
+        f"{len(row['scan']['widths'])} widths)",
+        f"background  {row['background']}: chi2/ndf {row['chi2_background_only']:.2f}/{row['ndf']} without a peak",
+        f"best        mass {best['mass']:.6g}, width {best['width']}: s {best['s']:.5g} ± {best['s_err']:.3g}, "
+        f"local Z {best['z']:.3f}, p {best['p_local']:.3g}",
+    ]
+    if found["toys"]:
+        lines.append(f"global      {in_words(found['toys'])} ({found['number_of_toys']} toys)")
+    lines.append(f"global      {in_words(found['asymptotic'])} (estimate: {found['asymptotic']['method']} in "
+                 f"{found['asymptotic_from']})")  # fmt: skip
+    lines += _quote(row["quote"])
+    lines += _choice(row["background_chosen_by"], row["backgrounds_compared"])
+    lines += [f"peak        {p['mass']:.6g} (width {p['width']}): {p['z']:.2f} sigma local" for p in row["peaks"]]
+    return lines + [f"note        {note}" for note in row["notes"]]
+
+
+def _quote(quote: dict[str, Any] | None) -> list[str]:
+    """Which of several significances to quote."""
+    from raypipe.stats.lookelsewhere import in_words
+
+    if quote is None:
+        return ["quote       nothing yet: Z is local, a global p-value needs --toys"]
+    return [f"quote       {in_words(quote)} ({quote['which']})"]
+
+
+def _choice(by: str | None, compared: list[dict[str, Any]] | None) -> list[str]:
+    """How the background was chosen, in one line."""
+    if by is None or compared is None:
+        return []
+    if by == "spurious signal":
+        told = [f"{c['family']} {c['largest']:.2f}" for c in compared]
+        return [f"chosen      by spurious signal (largest share of the error): {', '.join(told)}"]
+    told = [c["family"] + ("" if c["p"] is None else f" (p {c['p']:.2g})") for c in compared]
+    return [f"chosen      by {by}: {', '.join(told)}"]
+
+
+def failure(row: dict[str, Any], reference: bool, events: bool) -> str:
+    """What to say of a hunt that did not converge: where, and what can help."""
+    where = "; ".join(note for note in row["notes"] if "converge" in note)
+    wider = ["fewer --bins"] if events else []
+    remedies = [*wider, "a larger simulation"] if reference else ["another background", *wider]
+    return f"raypipe: {where}: do not use these numbers; try {' or '.join(remedies)}, or --mask that range"

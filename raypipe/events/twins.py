@@ -1,0 +1,161 @@
+"""The same event twice: equal rows that are no coincidence (overlapping triggers, resubmitted jobs, a file read twice).
+
+Equal rows are evidence where a column is continuous. Flags, counts, zeros of a padding and masses rounded to the unit
+repeat by themselves; tables of nothing but those are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from raypipe.errors import UserError
+
+SHARE = 0.001
+"""Share of repeated events above which nobody may be left unaware of them."""
+FEW = 20
+"""A column of fewer different values than this says nothing about events."""
+SPIKE = 10
+"""A value that occurs so many times as often as the column's usual one is a spike, such as zero where nothing is."""
+
+
+def fingerprint(rows: np.ndarray) -> np.ndarray:
+    """A 64-bit number for the values of every row (n, d), float32 or float64: equal rows have equal numbers."""
+    exact = rows.dtype != np.float32
+    bits = (np.ascontiguousarray(rows, np.float64 if exact else np.float32) + np.float32(0)).view(
+        np.uint64 if exact else np.uint32
+    )
+    total = np.zeros(len(rows), dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for column in bits.T:  # as many steps as features
+            total = (total ^ column) * np.uint64(0x9E3779B97F4A7C15)
+            total ^= total >> np.uint64(32)
+    return total
+
+
+def first_equal(prints: np.ndarray) -> np.ndarray:
+    """(n,) number of the first row that is equal, by fingerprint; its own number where that is the row itself."""
+    _, first, inverse = np.unique(prints, return_index=True, return_inverse=True)
+    return first[inverse]
+
+
+def first_twin(values: np.ndarray) -> np.ndarray:
+    """(n,) number of the first row that is the same event, its own number where no earlier one is.
+
+    Each row is judged by the column with the most different values in which its own value is no spike.
+
+    Args:
+        values: (n, d), all columns of the events, float32 or float64: equal is what is equal to the last digit.
+    """
+    first = first_equal(fingerprint(values))
+    found, left = np.arange(len(values)), np.ones(len(values), bool)
+    if (first == found).all():
+        return found
+    for k in np.argsort([-len(np.unique(column)) for column in values.T], kind="stable"):
+        left &= ~_judge(found, values[:, k], first, fingerprint(np.delete(values, k, axis=1)), left)
+    return found
+
+
+def first_twin_by(key: np.ndarray, whole: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """`first_twin` where all that is left of the events is one continuous column and their fingerprints.
+
+    Args:
+        key: (n,) the column, such as the mass. whole, rest: (n,) fingerprints with it and of all others.
+    """
+    first, found = first_equal(whole), np.arange(len(key))
+    if (first != found).any():
+        _judge(found, key, first, rest, np.ones(len(key), bool))
+    return found
+
+
+def _judge(found: np.ndarray, key: np.ndarray, first: np.ndarray, rest: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Enter into ``found`` the twins ``among`` the rows (bool), by a column; the rows that it can judge."""
+    _, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
+    usual = among & (counts[inverse] <= SPIKE * max(1.0, float(np.median(counts))))
+    if is_evidence(key[usual], first[usual], rest[usual]):
+        found[usual] = first[usual]
+    return usual
+
+
+def is_evidence(key: np.ndarray, first: np.ndarray, rest: np.ndarray) -> bool:
+    """Whether equal rows are so many more than chance makes that they must be the same events.
+
+    How often chance makes two rows equal is read off rows with the same value in the column ``key`` that differ in
+    others, and off rows with neighbouring values of ``key``: where neighbours hardly ever agree in all other columns,
+    equal rows do not either. Where all rows with the same ``key`` are equal, there is nothing to compare, and what
+    counts is how densely the lattice of a rounded column is filled.
+
+    Args:
+        key: (n,) values of one column. first: (n,) from `first_equal`. rest: (n,) fingerprints of the other columns.
+    """
+    lattice, place, counts = np.unique(key, return_inverse=True, return_counts=True)
+    if len(lattice) < FEW:
+        return False
+    equal = _pairs(np.unique(first, return_counts=True)[1])
+    differing = _pairs(counts) - equal
+    expected = _chance_pairs(lattice, counts)
+    if differing <= 0.1 * expected:
+        return expected < 0.5 * equal
+    order = np.lexsort((place, rest))
+    place, rest = place[order], rest[order]
+    edges = np.flatnonzero(np.r_[True, (place[1:] != place[:-1]) | (rest[1:] != rest[:-1]), True])
+    start, number = edges[:-1], np.diff(edges).astype(float)
+    beside = (place[start[1:]] == place[start[:-1]] + 1) & (rest[start[1:]] == rest[start[:-1]])
+    agreeing, neighbours = (number[1:] * number[:-1])[beside].sum(), float((counts[1:] * counts[:-1]).sum())
+    return differing * agreeing < 0.5 * equal * (neighbours - agreeing)
+
+
+def _pairs(counts: np.ndarray) -> float:
+    return float((counts.astype(float) * (counts - 1)).sum() / 2)
+
+
+def _chance_pairs(values: np.ndarray, counts: np.ndarray) -> float:
+    """Pairs of equal values that chance makes in a rounded column: 0 for a continuous one.
+
+    A lattice shows by its smallest steps, which are equal. Density of events times step is the chance of a match.
+    Values that stand side by side more evenly than chance would put them were not rounded onto their lattice.
+    """
+    steps = np.diff(values)
+    step, _, third = np.sort(steps)[:3]
+    if third > 1.1 * step:
+        return 0.0
+    below = np.r_[0, np.cumsum(counts)]
+    low, high = np.maximum(np.arange(len(values)) - 5, 0), np.minimum(np.arange(len(values)) + 5, len(values) - 1)
+    near = (below[high + 1] - below[low]) / ((values[high] - values[low]) / step + 1)
+    beside = int((steps < 1.5 * step).sum())
+    if beside > (1 - np.exp(-near)).sum() + 2 * np.sqrt(len(values)):
+        return 0.0
+    return float((counts * near).sum() / 2)
+
+
+def settle(first: np.ndarray, policy: str | None, name: Callable[[int], str], option: str) -> np.ndarray:
+    """(n,) bool, the rows to keep: without repeated ones if the ``policy`` is ``drop``, all if it is ``keep``.
+
+    Args:
+        first: from `first_twin`. name: what to call a row, such as file and row. option: the key of the policy.
+
+    Raises:
+        UserError: no policy, and more than `SHARE` of the rows are repeated.
+    """
+    repeated = np.flatnonzero(first != np.arange(len(first)))
+    if policy is None and len(repeated) > SHARE * len(first):
+        shown = ", ".join(f"{name(row)} = {name(first[row])}" for row in repeated[:3])
+        raise UserError(
+            f"{len(repeated)} of {len(first)} events ({len(repeated) / len(first):.2%}) repeat an earlier one in all "
+            f"columns: {shown}{', ...' if len(repeated) > 3 else ''}; {option}=drop uses each once, {option}=keep all"
+        )
+    kept = np.ones(len(first), bool)
+    kept[repeated] = policy != "drop"
+    return kept
+
+
+def rows_of_files(files: Sequence[tuple[str, int]]) -> Callable[[int], str]:
+    """Names for rows of files that were read one after the other, from (path, number of rows)."""
+    ends = np.cumsum([rows for _, rows in files])
+
+    def name(row: int) -> str:
+        file = int(np.searchsorted(ends, row, side="right"))
+        return f"{files[file][0]} row {row - (ends[file - 1] if file else 0)}"
+
+    return name

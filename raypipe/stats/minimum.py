@@ -1,0 +1,74 @@
+"""One minimum of a likelihood, with errors from its observed curvature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from raypipe.errors import UserError
+from raypipe.stats.likelihood import Binned
+from raypipe.stats.newton import Exact, balanced, curvature, follow, minimise
+from raypipe.stats.unbinned import Unbinned
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """A fit.
+
+    Attributes:
+        theta: (D,) internal background parameters, component yields, signal yield. covariance: (D, D).
+        value: -2 ln L. valid: whether it is a minimum one may use. status: in words.
+        stretch: variance of the last parameter over its inverse curvature; one unless events are weighted.
+    """
+
+    theta: np.ndarray
+    covariance: np.ndarray
+    value: float
+    valid: bool
+    status: str
+    stretch: float = 1.0
+
+    @property
+    def errors(self) -> np.ndarray:
+        return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
+
+
+def fit(problem: Binned | Unbinned, start: np.ndarray, what: str) -> Minimum:
+    """Minimise one row by Fisher scoring, end with the observed information and take the errors from it.
+
+    Weighted events: the covariance is that of Langenbruch (1911.01303), the variance of the score from the squared
+    weights between two inverse information matrices.
+
+    Raises:
+        UserError: no starting point, parameters that the data do not determine.
+    """
+    solution = minimise(problem, start[None], most=60)
+    if not solution.converged[0] and np.isfinite(solution.value[0]):
+        solution = min((solution, follow(problem, start[None], 1e-7)), key=lambda s: (not s.converged[0], s.value[0]))
+    if not np.isfinite(solution.value[0]):
+        raise UserError(f"{what}: no starting point with a finite likelihood; the background cannot describe the data")
+    if _inverse(solution.information[0]) is None:
+        raise UserError(f"{what}: degenerate: the data do not determine all parameters; use a simpler background")
+    solution = minimise(Exact(problem), solution.theta, 1e-6)
+    theta, information = solution.theta, problem.evaluate(solution.theta)[2]
+    naive = _inverse(curvature(problem, theta, information)[0])
+    status = "converged" if solution.converged[0] else "not converged"
+    if naive is None:
+        naive = np.linalg.pinv(information[0], hermitian=True)
+        if solution.converged[0]:
+            status = "converged at a boundary (errors from expected information)"
+    covariance = naive @ problem.score_variance(theta)[0] @ naive if problem.weighted else naive
+    return Minimum(theta[0], covariance, float(solution.value[0]), bool(solution.converged[0]), status,
+                   float(covariance[-1, -1] / naive[-1, -1]))  # fmt: skip
+
+
+def _inverse(information: np.ndarray) -> np.ndarray | None:
+    """Inverse of an information matrix; None unless it is positive definite within rounding."""
+    if not np.isfinite(information).all() or not (np.diag(information) > 0).all():
+        return None
+    (unit,), (scale,) = balanced(information[None])
+    eigenvalues = np.linalg.eigvalsh(unit)
+    if eigenvalues[0] < 1e-10 * eigenvalues[-1]:
+        return None
+    return np.linalg.inv(unit) * np.outer(scale, scale)

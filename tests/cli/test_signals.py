@@ -1,0 +1,148 @@
+"""SIGTERM, as batch systems send it, and Ctrl-C: one line, the status, nothing left running, and it goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.conftest import ROOT
+from tests.search.test_table import OVERRIDES
+from tests.search.toys import toy_table
+from tests.test_end_to_end import TINY
+
+DEMO = str(ROOT / "configs" / "contrastive" / "laptop.yaml")
+LINE = {signal.SIGTERM: "raypipe: terminated; run the same command again to go on",
+        signal.SIGINT: "raypipe: interrupted; run the same command again to go on"}  # fmt: skip
+
+
+def start(arguments: list[str | Path]) -> subprocess.Popen:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
+    return subprocess.Popen(
+        [sys.executable, "-m", "raypipe.cli", *map(str, arguments)], env=environment | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def end(
+    arguments: list[str | Path], ready: Callable[[psutil.Process], bool], number: int = signal.SIGTERM,
+    group: bool = False,
+) -> tuple[int, list[str], int]:  # fmt: skip
+    """Start, signal when ``ready``, wait: status, lines on standard error, how many processes it had started.
+
+    Args:
+        group: signal all its processes, as Slurm does, not only the first.
+    """
+    process = start(arguments)
+    parent, parts = psutil.Process(process.pid), set()
+    limit = time.monotonic() + 500
+    try:
+        while not ready(parent):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+            parts.update(parent.children(recursive=True))
+        parts.update(parent.children(recursive=True))
+        (os.killpg if group else os.kill)(process.pid, number)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    _, alive = psutil.wait_procs(parts, timeout=0.5)
+    assert not [part for part in alive if part.status() != psutil.STATUS_ZOMBIE]
+    return process.returncode, said.strip().splitlines(), len(parts)
+
+
+def busy(seconds: float) -> Callable[[psutil.Process], bool]:
+    """When a process has used so many core seconds."""
+    return lambda process: sum(process.cpu_times()[:2]) > seconds
+
+
+def many_pieces(folder: Path) -> list[str | Path]:
+    np.save(folder / "events.npy", np.random.default_rng(1).normal(size=(60_000, 3)))
+    (folder / "read.yaml").write_text("search: read\ncolumns: {mass: 0, features: [1, 2]}\nsource: {chunk_rows: 5}\n")
+    return ["read", "--config", folder / "read.yaml", "--output", folder / "out", folder / "events.npy"]
+
+
+def long_classify(folder: Path) -> list[str | Path]:
+    np.save(folder / "t.npy", toy_table(40_000, 100, 1))
+    tables = [word for name in ("data", "background", "score") for word in (f"--{name}", folder / "t.npy")]
+    return ["classify", *tables, "--features", "1,2", "--ensemble", "40", "--cpus", "1", "--output",
+            folder / "out" / "scores.parquet"]  # fmt: skip
+
+
+def long_search(folder: Path) -> list[str | Path]:
+    np.save(folder / "t.npy", toy_table(20_000, 100, 1))
+    return ["search", "--config", ROOT / "configs/lhco/laptop.yaml", "--output", folder / "out", *OVERRIDES,
+            f"data.path={folder / 't.npy'}", "flow.epochs=400", "resources.cpus=1"]  # fmt: skip
+
+
+def long_hunt(folder: Path) -> list[str | Path]:
+    np.save(folder / "m.npy", 100 + np.random.default_rng(1).exponential(40, 20_000))
+    return ["hunt", "--masses", folder / "m.npy", "--window", "100", "180", "--background", "poly:4", "--toys",
+            "100000", "--output", folder / "out"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [(many_pieces, signal.SIGTERM), (long_classify, signal.SIGTERM), (long_search, signal.SIGTERM),
+     (long_hunt, signal.SIGTERM), (long_hunt, signal.SIGINT)],
+)  # fmt: skip
+def test_a_command_in_one_process_ends_with_one_line(tmp_path, command, number):
+    status, said, _ = end(command(tmp_path), busy(4.0), number)
+    assert status == 128 + number
+    assert said[-1] == LINE[number]
+    assert len([line for line in said if line.startswith("raypipe: ")]) == 1
+    assert "Traceback" not in "".join(said)
+    assert not list((tmp_path / "out").rglob("*.parquet")) + list(tmp_path.rglob(".tmp-*"))
+
+
+def made(folder: Path) -> dict[Path, int]:
+    """Finished shards, and when."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob("events/shards/*/*.json")}
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("moment", ["while Ray starts", "in the work", "in the work, all processes"])
+def test_a_simulation_ends_with_nothing_left_and_goes_on(tmp_path, moment):
+    command = ["simulate", "--config", DEMO, "--output", tmp_path, *TINY]
+    if moment == "while Ray starts":
+        status, said, parts = end(command, lambda process: len(process.children(recursive=True)) >= 2)
+    else:
+        status, said, parts = end(command, lambda _: len(made(tmp_path)) >= 2, group="all" in moment)
+    assert (status, said) == (143, [LINE[signal.SIGTERM]])
+    assert parts >= 2
+    if moment == "in the work":
+        before = made(tmp_path)
+        process = start(command)
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        after = made(tmp_path)
+        assert {path: after[path] for path in before} == before
+        assert len(after) > len(before)
+        assert (tmp_path / "events" / "dataset.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("command", ["embed", "scan", "bench"])
+def test_a_long_command_ends_with_nothing_left(tmp_path, command):
+    arguments = ["--config", DEMO, "--output", tmp_path, *TINY]
+    seen = {
+        "embed": lambda _: (tmp_path / "events" / "dataset.json").exists(),
+        "scan": lambda _: len(list(tmp_path.glob("ledger/rows/*.parquet"))) >= 1,
+        "bench": busy(12.0),
+    }
+    if command == "bench":
+        arguments = ["--output", tmp_path, "bdt"]
+    status, said, _ = end([command, *arguments], seen[command])
+    assert status == 143, said
+    assert said[-1] == LINE[signal.SIGTERM]
+    assert "Traceback" not in "".join(said)
