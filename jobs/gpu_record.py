@@ -5,7 +5,7 @@ It measures correctness, speed and sensitivity step by step (`--help`); `make gp
 
 import sys
 
-from raypipe.bench.gpu.record import main
+from gpurecord.record import main
 
 if __name__ == "__main__":
     sys.exit(main())

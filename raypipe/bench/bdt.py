@@ -1,7 +1,7 @@
 """Five-fold boosted-tree fits: one thread a fit on every core, against one fit at a time that uses all cores.
 
 Ours is what a scan does: `Contest` parts (a fold and a member each) as tasks with one thread each, here on a pool of
-processes, with either engine of `raypipe.config.Classifier`. The references train the same folds one after another, as
+processes. The references train the same folds one after another, as
 a user would: xgboost with its default threads, and scikit-learn's `HistGradientBoostingClassifier` (which uses OpenMP
 on all cores). Same number of trees, depth, learning rate and bins, no early stopping, every event weighted; the AUC of
 all is in the detail. Wall seconds.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -42,16 +42,16 @@ def contest(data: int, template: int, config: Classifier, features: int = 6) -> 
     return Contest(x, y, w, np.r_[homes["data"], homes["template"]], tables, homes, config, SEED)
 
 
-_shared: dict[str, Contest] = {}
-"""The contest of each of our engines, sent to the processes once."""
+_shared: list[Contest] = []
+"""The contest, sent to the processes once."""
 
 
-def _receive(given: dict[str, Contest]) -> None:
-    _shared.update(given)
+def _receive(given: Contest) -> None:
+    _shared[:] = [given]
 
 
 @contextlib.contextmanager
-def _mapper(given: dict[str, Contest], cores: int) -> Iterator[Mapper]:
+def _mapper(given: Contest, cores: int) -> Iterator[Mapper]:
     """``map`` on a pool of processes; on one core this process does the work."""
     if cores == 1:
         _receive(given)
@@ -62,23 +62,18 @@ def _mapper(given: dict[str, Contest], cores: int) -> Iterator[Mapper]:
         yield pool.map
 
 
-def _part(job: tuple[str, tuple[int, int]]) -> dict[str, np.ndarray]:
-    return _shared[job[0]](job[1])
+def _part(part: tuple[int, int]) -> dict[str, np.ndarray]:
+    return _shared[0](part)
 
 
-def _auc(scores: dict[str, np.ndarray]) -> float:
-    data, template = scores["data"], scores["template"]
-    labels = np.r_[np.ones(len(data)), np.zeros(len(template))]
-    return float(roc_auc_score(labels, np.r_[data, template]))
-
-
-def _fill(given: Contest, total: dict[str, np.ndarray], fold: int, margins: dict[str, np.ndarray]) -> None:
-    for name, values in margins.items():
-        total[name][given.rows(name, fold)] += values
-
-
-def _empty(given: Contest) -> dict[str, np.ndarray]:
-    return {name: np.zeros(len(values)) for name, values in given.sets.items()}
+def _auc(given: Contest, parts: list[tuple[int, int]], found: Iterable[dict[str, np.ndarray]]) -> float:
+    """Of one five-fold fit: member 0 of every fold."""
+    total = {name: np.zeros(len(values)) for name, values in given.sets.items()}
+    for (fold, member), margins in zip(parts, found, strict=True):
+        for name, values in margins.items() if member == 0 else ():
+            total[name][given.rows(name, fold)] += values
+    labels = np.r_[np.ones(len(total["data"])), np.zeros(len(total["template"]))]
+    return float(roc_auc_score(labels, np.r_[total["data"], total["template"]]))
 
 
 def _xgboost(given: Contest, fold: int, member: int, cores: int) -> Any:
@@ -104,60 +99,45 @@ def _sklearn(given: Contest, fold: int, member: int, cores: int) -> Any:
 
 
 def measure(
-    data: int, template: int, config: Classifier, repeats: int, scaled_to: int, target: float | None,
-    cores: int = CORES, few: int | None = None,
-) -> list[Measurement]:  # fmt: skip
-    """Two rows for each of our engines: against xgboost and against scikit-learn, which fits ``few`` members a fold."""
-    engines = ("compiled", "xgboost")
-    given = {e: contest(data, template, config.model_copy(update={"engine": e})) for e in engines}
-    plain = given["xgboost"]
-    parts = plain.parts()
-    names = [*(f"ours, {engine}" for engine in engines), "xgboost", "scikit-learn"]
-    times: dict[str, list[float]] = {name: [] for name in names}
+    data: int, template: int, config: Classifier, repeats: int, target: float | None, cores: int = CORES, few: int = 1
+) -> list[Measurement]:
+    """Two rows: against xgboost, and against scikit-learn, which fits ``few`` members a fold."""
+    given = contest(data, template, config)
+    parts = given.parts()
+    slow = [part for part in parts if part[1] < few]
     aucs: dict[str, float] = {}
 
+    def ours() -> None:
+        aucs["ours"] = _auc(given, parts, mapper(_part, parts))
+
     def alone(name: str, fit: Any, chosen: list[tuple[int, int]]) -> None:
-        total = _empty(plain)
+        found = []
         with threadpool_limits(cores, "openmp"):  # scikit-learn's default, whatever OMP_NUM_THREADS says here
             for fold, member in chosen:
-                score = fit(plain, fold, member, cores)
-                margins = {k: score(v[plain.rows(k, fold)]) for k, v in plain.sets.items()}
-                if member == 0:
-                    _fill(plain, total, fold, margins)
-        aucs[name] = _auc(total)
-
-    def ours(engine: str) -> None:
-        total = _empty(plain)
-        for (fold, member), margins in zip(parts, mapper(_part, [(engine, part) for part in parts]), strict=True):
-            if member == 0:  # the score of one five-fold fit, as everywhere here
-                _fill(plain, total, fold, margins)
-        aucs[f"ours, {engine}"] = _auc(total)
+                score = fit(given, fold, member, cores)
+                found.append({name: score(values[given.rows(name, fold)]) for name, values in given.sets.items()})
+        aucs[name] = _auc(given, chosen, found)
 
     short = contest(200, 200, config.model_copy(update={"rounds": 2}))
     for fit in (_xgboost, _sklearn):  # first calls load libraries
         fit(short, 0, 0, cores)
-    slow = [part for part in parts if part[1] < (few or config.trained)]
+    times: dict[str, list[float]] = {"ours": [], "xgboost": [], "scikit-learn": []}
     with _mapper(given, cores) as mapper:
-        for engine in engines:  # workers are up before the clock runs, as in a scan
-            list(mapper(_part, [(engine, part) for part in parts[: 2 * cores]]))
+        list(mapper(_part, parts[: 2 * cores]))  # workers are up before the clock runs, as in a scan
         for _ in range(repeats):
-            for engine in engines:
-                times[f"ours, {engine}"].append(seconds(lambda engine=engine: ours(engine)))
+            times["ours"].append(seconds(ours))
             times["xgboost"].append(seconds(lambda: alone("xgboost", _xgboost, parts)))
             took = seconds(lambda: alone("scikit-learn", _sklearn, slow))
             times["scikit-learn"].append(took * len(parts) / len(slow))
-    detail = {
-        "events": [data, template], "fits": len(parts), "fits_of_scikit_learn": len(slow), "asked_fits": scaled_to,
-        "cores": cores, "auc_of_one_five_fold_fit": aucs, "rounds": config.rounds, "depth": config.depth,
-        "seconds_a_fit": {name: float(np.median(t)) / len(parts) for name, t in times.items()},
-    }  # fmt: skip
+    each = {name: float(np.median(t)) / len(parts) for name, t in times.items()}
+    detail = {"events": [data, template], "fits": len(parts), "fits_of_scikit_learn": len(slow), "cores": cores}
+    detail |= {"auc_of_one_five_fold_fit": aucs, "seconds_a_fit": each, "rounds": config.rounds, "depth": config.depth}
     return [
         speed_up(
-            f"BDT: {len(parts)} fits, engine {engine}, on {cores} cores against {name}", times[f"ours, {engine}"],
-            times[name], target if engine == "compiled" else None, **detail,
+            f"BDT: {len(parts)} fits on {cores} cores against {name}", times["ours"], times[name], target, **detail
         )
-        for engine in engines for name in ("xgboost", "scikit-learn")
-    ]  # fmt: skip
+        for name in ("xgboost", "scikit-learn")
+    ]
 
 
 def run(smoke: bool) -> list[Measurement]:
@@ -165,6 +145,6 @@ def run(smoke: bool) -> list[Measurement]:
     for a hundred, and scikit-learn, the slowest, does one."""
     if smoke:
         tiny = Classifier(rounds=3, depth=2, early_stopping=None, folds=2, members=1, ensemble=1, ensembles=1)
-        return measure(300, 300, tiny, 1, 2, None, cores=1)
+        return measure(300, 300, tiny, 1, None, cores=1)
     config = Classifier(early_stopping=None, rounds=100, members=10, ensemble=1, ensembles=1)
-    return measure(20_000, 57_000, config, 3, 500, 2.0, few=1)
+    return measure(20_000, 57_000, config, 3, 2.0)

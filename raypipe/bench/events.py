@@ -137,33 +137,30 @@ def run(smoke: bool) -> list[Measurement]:
             with PeakMemory() as peak:
                 assert _consume(stream_events(given)) == len(given) * each
             peaks[name] = peak.peak / 2**20
-        times = {
-            len(given) * each: alternate(
-                lambda given=given: _consume(stream_events(given)), lambda given=given: _consume(plain_blocks(given)),
-                repeats,
+        times = {}
+        for given in (small, large):
+            times[len(given) * each] = alternate(
+                lambda g=given: _consume(stream_events(g)), lambda g=given: _consume(plain_blocks(g)), repeats
             )
-            for given in (small, large)
-        }  # fmt: skip
         kept = paths[: min(RESIDENT_FILES, few)]
         reread = min(REREAD, epochs)
-        resident = alternate(
-            lambda: _resident_epochs(kept, epochs), lambda: [_consume(plain_blocks(kept)) for _ in range(reread)],
-            1 if smoke else 2,
-        )  # fmt: skip
+        again = lambda: [_consume(plain_blocks(kept)) for _ in range(reread)]  # noqa: E731
+        resident = alternate(lambda: _resident_epochs(kept, epochs), again, 1 if smoke else 2)
         once = [seconds(lambda: read_resident(kept)) for _ in range(repeats)]
     sizes = list(times)
     streamed = times[sizes[-1]]
     lines = {side: _line(sizes, [times[n][k] for n in sizes]) for k, side in enumerate(("ours", "pyarrow"))}
     detail = {"events": sizes[-1], "batch": BATCH, "time": time.strftime("%Y-%m-%d")}
     at_small = float(np.median([b / a for a, b in zip(*times[sizes[0]], strict=True)]))
-    return [
-        speed_up("events streamed: Ray Data against pyarrow", *streamed, 0.5, **detail, lines=lines,
-                 smaller={"events": sizes[0], "ratio": at_small},
-                 events_per_second=sizes[-1] / float(np.median(streamed[0]))),
-        Measurement("events streamed: memory of a 4x larger input", peaks["large"], peaks["small"], "MiB",
-                    [peaks["large"] / peaks["small"]], "memory 4x / memory 1x", 1.2, at_most=True,
-                    detail=detail | {"smaller": sizes[0]}),
-        speed_up("events resident: epochs from memory, reading included, against pyarrow re-reading", resident[0],
-                 [t * epochs / reread for t in resident[1]], 3.0, **detail | {"events": len(kept) * each},
-                 epochs=epochs, epochs_reread=reread, seconds_to_read_once=float(np.median(once))),
-    ]  # fmt: skip
+    rate = sizes[-1] / float(np.median(streamed[0]))
+    about = {"lines": lines, "smaller": {"events": sizes[0], "ratio": at_small}, "events_per_second": rate}
+    name = "events streamed: Ray Data against pyarrow"
+    rows = [speed_up(name, *streamed, 0.5, **detail, **about)]
+    name, meaning = "events streamed: memory of a 4x larger input", "memory 4x / memory 1x"
+    small, large, about = peaks["small"], peaks["large"], {"at_most": True, "detail": detail | {"smaller": sizes[0]}}
+    rows.append(Measurement(name, large, small, "MiB", [large / small], meaning, 1.2, **about))
+    name = "events resident: epochs from memory, reading included, against pyarrow re-reading"
+    detail |= {"events": len(kept) * each, "epochs": epochs, "epochs_reread": reread}
+    again = [t * epochs / reread for t in resident[1]]
+    rows.append(speed_up(name, resident[0], again, 3.0, **detail, seconds_to_read_once=float(np.median(once))))
+    return rows

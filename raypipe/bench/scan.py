@@ -27,27 +27,19 @@ _SHARED: dict[str, Any] = {}
 
 def _config(epochs: int, events: float) -> Config:
     background = list(YIELDS)
-    names = [*background, "wn_150"]
-    return Config.model_validate(
-        {
-            "seed": 5,
-            "simulate": {"samples": {name: {"events": int(2 * events)} for name in names}},
-            "embedding": {"samples": names},
-            "pseudodata": {"background": background, "luminosity": events / sum(YIELDS.values())},
-            "flow": {
-                "members": 5,
-                "leave_out": 1,
-                "layers": 2,
-                "hidden": 32,
-                "epochs": epochs,
-                "patience": epochs,
-                "batch_size": 512,
-            },
-            "selection": {"working_points": [0.01]},
-            "scan": {"signals": ["wn_150"], "strengths": [2.0], "instances": TRIALS, "background_instances": 0},
-            "resources": {"cpus": WORKERS, "object_store_gib": 0.25},
-        }
-    )
+    names, points = [*background, "wn_150"], {"signals": ["wn_150"], "strengths": [2.0]}
+    flow = {"members": 5, "leave_out": 1, "layers": 2, "hidden": 32, "batch_size": 512}
+    values = {
+        "seed": 5,
+        "simulate": {"samples": {name: {"events": int(2 * events)} for name in names}},
+        "embedding": {"samples": names},
+        "pseudodata": {"background": background, "luminosity": events / sum(YIELDS.values())},
+        "flow": flow | {"epochs": epochs, "patience": epochs},
+        "selection": {"working_points": [0.01]},
+        "scan": points | {"instances": TRIALS, "background_instances": 0},
+        "resources": {"cpus": WORKERS, "object_store_gib": 0.25},
+    }
+    return Config.model_validate(values)
 
 
 def _warm(_: int) -> None:
@@ -116,19 +108,12 @@ def run(smoke: bool) -> list[Measurement]:
                 starts.append(before)
                 over.append(wall / (spent / WORKERS))
                 theirs.append(_pool(pool, trials))
-    detail = {
-        "trials": TRIALS, "workers": WORKERS, "core_seconds_a_trial": ours[0][1] / TRIALS,
-        "ray_start_seconds": ray_start, "worker_start_seconds": starts,
-    }  # fmt: skip
-    return [
-        Measurement(
-            "scan: 8 trials on Ray, with ledger, against a process pool without", statistics.median(w for w, _ in ours),
-            statistics.median(w for w, _ in theirs), "s", [b[0] / a[0] for a, b in zip(ours, theirs, strict=True)],
-            "speed against the pool", 0.95, detail=detail,
-        ),
-        Measurement(
-            "scan: wall time over the trials' core time by workers", statistics.median(w for w, _ in ours),
-            statistics.median(s / WORKERS for _, s in ours), "s", over, "wall / (core seconds / workers)", 1.10,
-            at_most=True, detail=detail,
-        ),
-    ]  # fmt: skip
+    detail = {"trials": TRIALS, "workers": WORKERS, "core_seconds_a_trial": ours[0][1] / TRIALS}
+    detail |= {"ray_start_seconds": ray_start, "worker_start_seconds": starts}
+    wall, pooled = (statistics.median(w for w, _ in side) for side in (ours, theirs))
+    core = statistics.median(spent / WORKERS for _, spent in ours)
+    ratios = [b[0] / a[0] for a, b in zip(ours, theirs, strict=True)]
+    name, meaning = "scan: 8 trials on Ray, with ledger, against a process pool without", "speed against the pool"
+    against = Measurement(name, wall, pooled, "s", ratios, meaning, 0.95, detail=detail)
+    name, meaning = "scan: wall time over the trials' core time by workers", "wall / (core seconds / workers)"
+    return [against, Measurement(name, wall, core, "s", over, meaning, 1.10, at_most=True, detail=detail)]

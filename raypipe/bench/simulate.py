@@ -12,15 +12,12 @@ wall time (a shard waits for nothing but its small file).
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from raypipe.bench.base import Measurement
+from raypipe.bench.base import Measurement, cpu_seconds
 from raypipe.files import code_digest
 from raypipe.simulate import processes
 from raypipe.simulate.card import load_card
@@ -34,13 +31,6 @@ SIZES = {"yy": 6000, "ggf": 6000, "tth": 3000}
 larger, which spreads the initialisation further."""
 
 REPEATS, SEED, TARGET = 2, 20_261_122, 1.4
-
-
-def cpu_seconds(work: Callable[[], Any]) -> float:
-    """CPU seconds of this process in one call."""
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 def bare_loop(process: Process, n: int) -> tuple[float, float]:
@@ -58,10 +48,9 @@ def bare_loop(process: Process, n: int) -> tuple[float, float]:
 def measure(name: str, n: int, repeats: int) -> list[Measurement]:
     """Paired repetitions of one sample."""
     process = processes.get(name)
-    shard = Shard(
-        process=process, card=load_card("atlas"), number=0, seed=SEED, n_generate=n, embedding_fraction=0.5, mpi=False,
-        met_smearing=0.0, code=code_digest("simulate"),
-    )  # fmt: skip
+    counts = {"number": 0, "seed": SEED, "n_generate": n, "embedding_fraction": 0.5}
+    how = {"mpi": False, "met_smearing": 0.0, "code": code_digest("simulate")}
+    shard = Shard(process=process, card=load_card("atlas"), **counts, **how)
     ours, bare, sidecars = [], [], []
     with tempfile.TemporaryDirectory(prefix="raypipe-bench-") as folder:
         replace(shard, n_generate=50).make(folder)  # a worker loads its libraries once, for many shards
@@ -75,17 +64,13 @@ def measure(name: str, n: int, repeats: int) -> list[Measurement]:
         size = shard.path(Path(folder)).stat().st_size
     ratios = [a / b for a, b in zip(ours, bare, strict=True)]
     sidecar = sidecars[-1]
-    detail = {
-        "generated": sidecar["n_generated"], "selected": sidecar["n_selected"],
-        "selected_per_cpu_second": sidecar["n_selected"] / sorted(ours)[len(ours) // 2],
-        "bytes_per_selected_event": size / sidecar["n_selected"], "max_rss_mib": sidecar["max_rss_mib"],
-    }  # fmt: skip
-    rows = [
-        Measurement(
-            f"simulate {name}", sorted(ours)[len(ours) // 2], sorted(bare)[len(bare) // 2], "CPU s", ratios,
-            "time of the shard / time of bare next()", TARGET, at_most=True, detail=detail,
-        )
-    ]  # fmt: skip
+    middle, meaning = sorted(ours)[len(ours) // 2], "time of the shard / time of bare next()"
+    made, selected = sidecar["n_generated"], sidecar["n_selected"]
+    detail = {"generated": made, "selected": selected, "selected_per_cpu_second": selected / middle}
+    detail |= {"bytes_per_selected_event": size / selected, "max_rss_mib": sidecar["max_rss_mib"]}
+    alone = sorted(bare)[len(bare) // 2]
+    about = {"at_most": True, "detail": detail}
+    rows = [Measurement(f"simulate {name}", middle, alone, "CPU s", ratios, meaning, TARGET, **about)]
     if process.veto_hard_photons:
         # The veto leaves the selected events as they are and cuts the cross section: so many more it takes without.
         plain = replace(process, veto_hard_photons=False)
@@ -94,13 +79,9 @@ def measure(name: str, n: int, repeats: int) -> list[Measurement]:
             pass
         share = sidecar["pythia_cross_section_fb"] / probe.cross_section()[0]
         seconds, _ = bare_loop(plain, round(n / share))
-        rows.append(
-            Measurement(
-                f"simulate {name}, bare loop without the veto", rows[0].ours, seconds, "CPU s",
-                [rows[0].ours / seconds], "time of the shard / time of bare next()",
-                detail={"generated_without_veto": round(n / share), "share_kept_by_veto": share},
-            )
-        )  # fmt: skip
+        detail = {"generated_without_veto": round(n / share), "share_kept_by_veto": share}
+        title, ratios = f"simulate {name}, bare loop without the veto", [middle / seconds]
+        rows.append(Measurement(title, middle, seconds, "CPU s", ratios, meaning, detail=detail))
     return rows
 
 
@@ -109,10 +90,6 @@ def run(smoke: bool) -> list[Measurement]:
     threads = pa.cpu_count()
     pa.set_cpu_count(1)
     try:
-        return [
-            row
-            for name, n in SIZES.items()
-            for row in measure(name, n // 20 if smoke else n, 1 if smoke else REPEATS)
-        ]  # fmt: skip
+        return [r for k, n in SIZES.items() for r in measure(k, n // 20 if smoke else n, 1 if smoke else REPEATS)]
     finally:
         pa.set_cpu_count(threads)

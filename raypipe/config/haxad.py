@@ -10,17 +10,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from raypipe.config.base import Section
-from raypipe.config.grid import Scan, Selection
-from raypipe.config.resources import Resources, Tracking
-from raypipe.config.sections import (
-    Classifier,
-    Flow,
-    MassFit,
-    MassWindow,
-    PseudoData,
-    Simulate,
-)  # fmt: skip
-from raypipe.files import digest
+from raypipe.config.run import DiphotonRun
 
 EMBEDDING = "id"
 """What the representation of the one autoencoder is called in trials and rows."""
@@ -76,63 +66,23 @@ class BumpHunt(Section):
         return values
 
 
-class HaxadConfig(Section):
+class HaxadConfig(DiphotonRun):
     """One search, whole."""
 
     search: Literal["haxad"] = "haxad"
     """Which of the published searches this is."""
     output: str = "runs/haxad"
     """Folder of everything this run writes."""
-    seed: int = Field(1, ge=0)
-    """Root of every random stream."""
-    simulate: Simulate
-    """Event samples."""
-    window: MassWindow = MassWindow()
-    """Signal region and sidebands."""
     embedding: Vae
     """The autoencoder."""
-    pseudodata: PseudoData
-    """Pseudo-data."""
-    massfit: MassFit = MassFit()
-    """Sideband mass fit that normalises the continuum."""
-    flow: Flow = Flow()
-    """Continuum model."""
-    classifier: Classifier = Classifier()
-    """Data against hybrid background."""
-    selection: Selection
-    """Working points."""
     hunt: BumpHunt = BumpHunt()
     """Fit of the mass spectrum."""
-    scan: Scan
-    """Grid; `embeddings` and others than `id` do not apply."""
-    resources: Resources = Resources()
-    """Ray resources; they never change a number."""
-    tracking: Tracking = Tracking()
-    """MLflow."""
 
     @model_validator(mode="after")
-    def _samples_exist(self) -> HaxadConfig:
-        known = set(self.simulate.samples)
-        for key, names in (
-            ("embedding.samples", self.embedding.samples),
-            ("pseudodata.background", self.pseudodata.background),
-            ("scan.signals", self.scan.signals),
-        ):
-            for name in names:
-                if name not in known:
-                    raise ValueError(f"{key}: sample {name!r} is not in simulate.samples ({', '.join(sorted(known))})")
+    def _one_embedding(self) -> HaxadConfig:
         for number, grid in enumerate((self.scan, *self.scan.more)):
             if grid.embeddings not in (None, [EMBEDDING]):
                 where = f"scan.more[{number - 1}].embeddings" if number else "scan.embeddings"
                 given = ", ".join(name for name in grid.embeddings if name != EMBEDDING) or "the same twice"
                 raise ValueError(f"{where}: {given}: a haxad search has one embedding, `{EMBEDDING}`")
         return self
-
-    @model_validator(mode="after")
-    def _flows_serve_the_folds(self) -> HaxadConfig:
-        self.flow.left_out(self.classifier.folds)
-        return self
-
-    def physics_hash(self) -> str:
-        """Hash of everything that can change a number: not the output folder, the resources or the tracking."""
-        return digest(self.model_dump(mode="json", exclude={"output", "resources", "tracking"}))

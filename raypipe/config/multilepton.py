@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from raypipe.config.base import Section
 from raypipe.config.resources import Resources, Tracking
+from raypipe.config.run import Run
 from raypipe.config.sections import Simulate
-from raypipe.files import digest
-
-LOSSES = ("mlc", "bce")
 
 
 class Networks(Section):
@@ -115,15 +113,13 @@ class Files(Section):
     """Acceptance times efficiency of each signal, for the cross-section axis. [default]"""
 
 
-class MultileptonConfig(Section):
+class MultileptonConfig(Run):
     """One search, whole."""
 
     search: Literal["multilepton"] = "multilepton"
     """Which of the published searches this is."""
     output: str = "runs/multilepton"
     """Folder of everything this run writes."""
-    seed: int = Field(1, ge=0)
-    """Root of every random stream."""
     features: list[str] = Field(["m_4l", "m_ee", "m_mumu"], min_length=1)
     """Columns that the networks see, standardised with mean and deviation of the reference. [paper B]"""
     simulate: Simulate | None = None
@@ -142,10 +138,10 @@ class MultileptonConfig(Section):
     """Injections."""
     chunk: int = Field(3, ge=1)
     """Data sets whose networks one worker trains together; it changes no result. [default]"""
-    resources: Resources = Resources()
-    """Ray resources; they never change a number."""
     tracking: Tracking = Tracking()
     """MLflow."""
+
+    FREE: ClassVar[frozenset[str]] = Run.FREE | {"events", "chunk"}
 
     @model_validator(mode="after")
     def _sources(self) -> MultileptonConfig:
@@ -166,7 +162,3 @@ class MultileptonConfig(Section):
         if len(set(self.features)) < len(self.features):
             raise ValueError("features: a column is named twice")
         return self
-
-    def physics_hash(self) -> str:
-        """Hash of everything that can change a number."""
-        return digest(self.model_dump(mode="json", exclude={"output", "events", "chunk", "resources", "tracking"}))

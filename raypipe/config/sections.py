@@ -276,9 +276,6 @@ class Classifier(Section):
     """Every model sees the features, scaled to unit width, in a random rotation of its own. Trees cut along axes, and
     those of a latent space mean nothing: averaged over rotations the cuts are smooth. Raw features keep their axes.
     [default]"""
-    engine: Literal["xgboost", "compiled"] = "xgboost"
-    """Who grows the trees: XGBoost, or the same algorithm compiled for one thread, which needs a C compiler, half the
-    time and other random numbers. [default]"""
 
     @model_validator(mode="after")
     def _trees_are_bounded(self) -> Classifier:

@@ -11,9 +11,9 @@ from raypipe.config.classify import WEAK_SIGNAL
 from raypipe.config.closure import Closure
 from raypipe.config.grid import WorkingPoints
 from raypipe.config.read import Column, Columns, Source
-from raypipe.config.resources import Resources, Tracking
-from raypipe.config.sections import Classifier, Flow, MassFit, MassWindow
-from raypipe.files import digest
+from raypipe.config.resources import Tracking
+from raypipe.config.run import SidebandRun
+from raypipe.config.sections import Classifier, MassWindow
 
 
 class TableData(Source):
@@ -68,15 +68,13 @@ class TableSelection(Section):
     """What the template must do in the sidebands for z to be quoted."""
 
 
-class TableConfig(Section):
+class TableConfig(SidebandRun):
     """A search on a feature table, whole."""
 
     search: Literal["table"] = "table"
     """Which search this is."""
     output: str = "runs/table"
     """Folder of everything this run writes."""
-    seed: int = Field(1, ge=0)
-    """Root of every random stream."""
     data: TableData
     """The recorded events."""
     background: TableBackground = TableBackground()
@@ -85,16 +83,10 @@ class TableConfig(Section):
     """Signal region and sidebands, in the unit of the mass column."""
     preprocess: Preprocess = Preprocess()
     """Features of the flow."""
-    massfit: MassFit = MassFit()
-    """Sideband mass fit."""
-    flow: Flow = Flow()
-    """Background model."""
     classifier: Classifier = WEAK_SIGNAL
     """Data against background."""
     selection: TableSelection
     """Working points."""
-    resources: Resources = Resources()
-    """Ray resources; they never change a number."""
     tracking: Tracking = Tracking()
     """MLflow."""
 
@@ -107,12 +99,3 @@ class TableConfig(Section):
         if self.resources.artefacts is not None:
             raise ValueError("resources.artefacts: does not apply, a search on a table makes nothing that others share")
         return self
-
-    @model_validator(mode="after")
-    def _flows_serve_the_folds(self) -> TableConfig:
-        self.flow.left_out(self.classifier.folds)
-        return self
-
-    def physics_hash(self) -> str:
-        """Hash of everything that can change a number, but for the contents of the files."""
-        return digest(self.model_dump(mode="json", exclude={"output", "resources", "tracking"}))

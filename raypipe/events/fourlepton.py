@@ -6,12 +6,9 @@ split is that sample's yield per fb^-1. Masses follow from the twelve lepton col
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pyarrow as pa
 
-from raypipe.events.schema import EVENT_SCHEMA, validate
-from raypipe.events.table import read_table
+from raypipe.events.schema import EVENT_SCHEMA
 
 MASSES = ("m_4l", "m_ee", "m_mumu")
 """The three numbers that the search of paper B uses (section 2), GeV."""
@@ -29,8 +26,3 @@ FOUR_LEPTON_SCHEMA = pa.schema(
     ]
 )
 """Arrow schema of the four-lepton event table."""
-
-
-def read_four_leptons(path: str | Path) -> pa.Table:
-    """Read and validate one four-lepton table; what is wrong with it is a one-line `UserError`."""
-    return validate(read_table(path), str(path), FOUR_LEPTON_SCHEMA)

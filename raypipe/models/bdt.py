@@ -1,4 +1,4 @@
-"""Boosted decision trees: one small model, by XGBoost on as many threads as it is given, or by our compiled code."""
+"""Boosted decision trees: one small XGBoost model on as many threads as it is given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raypipe.config import Classifier
-from raypipe.models.trees import Trees, train_trees
 
 if TYPE_CHECKING:
     import xgboost
@@ -20,14 +19,11 @@ def train_bdt(
     *,
     seed: int,
     threads: int = 1,
-) -> xgboost.Booster | Trees:
+) -> xgboost.Booster:
     """Train one binary classifier on (features (n, d), label (n,), weight (n,)).
 
-    Boosting stops on the loss of ``validation``, or after ``config.rounds`` where that is None. ``config.engine`` says
-    whose code; ours takes one thread.
+    Boosting stops on the loss of ``validation``, or after ``config.rounds`` where that is None.
     """
-    if config.engine == "compiled":
-        return train_trees(train, validation, config, seed=seed)
     import xgboost
 
     matrices = [xgboost.DMatrix(x, label=y, weight=w, nthread=threads) for x, y, w in filter(None, (train, validation))]
@@ -46,10 +42,8 @@ def train_bdt(
     )  # fmt: skip
 
 
-def predict_bdt(booster: xgboost.Booster | Trees, features: np.ndarray, threads: int = 1) -> np.ndarray:
+def predict_bdt(booster: xgboost.Booster, features: np.ndarray, threads: int = 1) -> np.ndarray:
     """Log-odds (n,) of the best iteration; the margin keeps resolution where probabilities saturate."""
-    if isinstance(booster, Trees):
-        return booster.margin(features)
     booster.set_param({"nthread": threads})
     best = booster.attr("best_iteration")  # absent where all rounds count
     rounds = (0, 0 if best is None else int(best) + 1)

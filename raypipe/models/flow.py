@@ -139,9 +139,7 @@ class FlowEnsemble(nn.Module):
         """The noise that each sample comes from, the inverse of `inverse`: (M, n, d), (M, n, 1) -> (M, n, d)."""
         if not self._by_hand(x):
             return self._map(self._forward, x, context)
-        if torch.is_grad_enabled():
-            return self._stacked(x, context)[0]
-        return maf_stack.noise_of(x, context, self.shape, self._masks(), self._turns(), self._ordered())
+        return self._stacked(x, context)[0]
 
     def inverse(self, noise: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Samples from standard-normal noise: (M, n, d), (M, n, 1) -> (M, n, d)."""

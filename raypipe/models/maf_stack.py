@@ -1,8 +1,7 @@
 """Stacked masked autoregressive flows: all members through the layers of `raypipe.models.maf`, with their gradient.
 
 Members are handed out in small groups that fit the cache and run on threads without meeting. The groups never depend on
-the number of threads, so neither do the numbers. Sampling and its check, which need no gradient, go through the
-compiled kernel of maf.c where the layers are affine and the machine has a compiler.
+the number of threads, so neither do the numbers.
 """
 
 from __future__ import annotations
@@ -15,24 +14,12 @@ from typing import Any
 
 import torch
 
-from raypipe.models import native
-from raypipe.models.maf import (
-    MIN_SCALE,
-    Layer,
-    Masks,
-    Shape,
-    backward_layer,
-    forward_layer,
-    inverse_layer,
-    layers_of,
-)
+from raypipe.models.maf import Masks, Shape, backward_layer, forward_layer, inverse_layer, layers_of
 
 GROUP = 80_000
 """Activations (members x hidden x events) of a group of members: about the size of a core's second-level cache."""
 TILE = 1024
 """Events that the inverse takes at a time."""
-SHARE = 8192
-"""Events of a member that a thread takes at a time through the compiled kernel."""
 
 Turns = Sequence[torch.Tensor] | None
 """What lies between two layers: a matrix (M, d, d) for each such step, or nothing where the order is reversed."""
@@ -116,8 +103,6 @@ def inverse(
     degrees, order = masks.degrees.sort(stable=True)
     ends = [int((degrees <= i).sum()) for i in range(shape.features)]
     layers = layers_of(shape, masks, parameters, order)
-    if _compiled(shape, turns, noise):
-        return _affine(noise, context, shape, ends, layers, True)
     out = torch.empty_like(noise)
     parts = [(group, slice(start, start + TILE)) for group in _groups(noise[:, :TILE], len(order))
              for start in range(0, noise.shape[1], TILE)]  # fmt: skip
@@ -131,54 +116,6 @@ def inverse(
             if at:
                 value = _mix(value, turns, at, part, back=True)
         out[part, events] = value.mT
-
-    run_all(one, len(parts))
-    return out
-
-
-@torch.no_grad()
-def noise_of(
-    x: torch.Tensor, context: torch.Tensor, shape: Shape, masks: Masks, turns: Turns,
-    parameters: Sequence[torch.Tensor],
-) -> torch.Tensor:  # fmt: skip
-    """The noise (M, n, d) that samples (M, n, d) come from: `StackedFlow` without gradient and determinant."""
-    if not _compiled(shape, turns, x):
-        return StackedFlow.apply(x, context, shape, masks, turns, False, *parameters)[0]
-    degrees, order = masks.degrees.sort(stable=True)
-    ends = [int((degrees <= i).sum()) for i in range(shape.features)]
-    return _affine(x, context, shape, ends, layers_of(shape, masks, parameters, order), False)
-
-
-def _compiled(shape: Shape, turns: Turns, values: torch.Tensor) -> bool:
-    """Whether maf.c knows these layers: affine ones in alternating order."""
-    return shape.transform == "affine" and turns is None and native.maf(values.dtype) is not None
-
-
-def _affine(
-    values: torch.Tensor, context: torch.Tensor, shape: Shape, ends: list[int], layers: list[Layer], backwards: bool
-) -> torch.Tensor:
-    """All affine layers by the compiled kernel, either way: (M, n, d), (M, n, 1) -> (M, n, d)."""
-    library = native.maf(values.dtype)
-    assert library is not None
-    packed = torch.cat([
-        part.flatten(1) for w in layers
-        for part in (w.initial, w.context, *(p for block in w.blocks for p in block), w.final, w.bias)
-    ], 1).contiguous()  # fmt: skip
-    values, masses = values.contiguous(), context.contiguous()
-    out, hidden = torch.empty_like(values), layers[0].initial.shape[1]
-    limits = torch.tensor(ends, dtype=torch.int64)
-    parts = [(m, start) for m in range(len(values)) for start in range(0, values.shape[1], SHARE)]
-
-    def one(index: int) -> None:
-        m, start = parts[index]
-        rows = slice(start, start + SHARE)
-        tile = native.TILE_BYTES // values.element_size()
-        space = values.new_empty(((1 + 2 * shape.blocks) * hidden + 3 * shape.features) * tile)
-        library.maf_affine(
-            values[m, rows].data_ptr(), masses[m, rows].data_ptr(), packed[m].data_ptr(), out[m, rows].data_ptr(),
-            space.data_ptr(), limits.data_ptr(), len(values[m, rows]), shape.layers, shape.blocks, shape.features,
-            hidden, MIN_SCALE, backwards,
-        )  # fmt: skip
 
     run_all(one, len(parts))
     return out

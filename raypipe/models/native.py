@@ -1,7 +1,6 @@
-"""Compiled kernels: built once from the C sources beside this module, where the machine has a C compiler.
+"""The compiled spline: built once from the C source beside this module, where the machine has a C compiler.
 
-Flows do not need them: they have a plain torch form of the same function, which the tests compare them with. The
-compiled trees have none, since falling back to XGBoost would draw other random numbers: they refuse.
+Flows do not need it: `raypipe.models.spline` has a plain torch form of the same function.
 """
 
 from __future__ import annotations
@@ -15,20 +14,15 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the trees need no PyTorch, whose import takes a core second
-    import torch
+import torch
 
 _FLAGS = ["-O3", "-march=native", "-fPIC", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
 _POINTER, _LONG, _DOUBLE, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_double, ctypes.c_int
 _SHAPE = [_LONG, _LONG, _LONG, _INT, *[_DOUBLE] * 5]
-REALS = {"torch.float32": "float", "torch.float64": "double"}
-"""Precisions of tensors in C."""
+REALS = {torch.float32: "float", torch.float64: "double"}
 MAX_BINS = 64
 """As in spline.c: more bins take the plain form."""
-TILE_BYTES = 256
-"""As in maf.c: a row of a tile of events."""
 
 
 @functools.cache
@@ -38,51 +32,17 @@ def spline(dtype: torch.dtype) -> ctypes.CDLL | None:
     The library lies in the user's cache folder (``XDG_CACHE_HOME``), named by source, compiler and processor: it is
     built for the processor it runs on, and a changed source builds another.
     """
-    library = _library("spline", REALS.get(str(dtype)))
-    if library is None:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or dtype not in REALS or os.environ.get("RAYPIPE_NATIVE") == "0":
         return None
+    try:
+        library = ctypes.CDLL(str(_build(Path(__file__).with_name("spline.c"), compiler, REALS[dtype])))
+    except (OSError, subprocess.SubprocessError):
+        return None  # no headers, no space, a compiler without these flags: the plain form serves
     library.spline_apply.argtypes = [*[_POINTER] * 4, *_SHAPE, _INT]
     library.spline_gradient.argtypes = [*[_POINTER] * 6, *_SHAPE]
     library.spline_apply.restype = library.spline_gradient.restype = None
     return library
-
-
-@functools.cache
-def maf(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The kernel of affine layers, both ways without gradient, for one precision; None as for `spline`."""
-    library = _library("maf", REALS.get(str(dtype)))
-    if library is None:
-        return None
-    library.maf_affine.argtypes = [*[_POINTER] * 6, _LONG, *[_INT] * 4, _DOUBLE, _INT]
-    library.maf_affine.restype = None
-    return library
-
-
-@functools.cache
-def trees() -> ctypes.CDLL | None:
-    """The boosted trees of trees.c; None as for `spline`."""
-    library = _library("trees", "float")
-    if library is None:
-        return None
-    library.trees_train.argtypes = [
-        *[_POINTER] * 3, _LONG, *[_POINTER] * 3, _LONG, _POINTER, *[_INT] * 5, *[_DOUBLE] * 5, ctypes.c_uint64,
-        *[_POINTER] * 4,
-    ]  # fmt: skip
-    library.trees_train.restype = _INT
-    library.trees_bin.argtypes = [_POINTER, _LONG, _INT, *[_POINTER] * 3]
-    library.trees_predict.argtypes = [_POINTER, _LONG, _INT, *[_POINTER] * 4, _INT, _INT, _DOUBLE, _POINTER]
-    library.trees_bin.restype = library.trees_predict.restype = None
-    return library
-
-
-def _library(name: str, real: str | None) -> ctypes.CDLL | None:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or real is None or os.environ.get("RAYPIPE_NATIVE") == "0":
-        return None
-    try:
-        return ctypes.CDLL(str(_build(Path(__file__).with_name(f"{name}.c"), compiler, real)))
-    except (OSError, subprocess.SubprocessError):
-        return None  # no headers, no space, a compiler without these flags: the plain form serves
 
 
 def _build(source: Path, compiler: str, real: str) -> Path:

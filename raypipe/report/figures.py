@@ -13,9 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raypipe.config import Config
-from raypipe.files import atomic_path
 from raypipe.report.comparison import required_injection, sic_by_strength
-from raypipe.report.style import COLOURS, new_figure
+from raypipe.report.style import COLOURS, new_figure, save_figures
 from raypipe.report.summary import is_main
 from raypipe.search.result import NO_SIGNAL, Trial
 
@@ -181,9 +180,4 @@ def make_all(
     if required:
         figures["sic_by_strength"] = sic_by_strength(good, config.selection.working_points)
         figures["required"] = required_injection(required)
-    paths = {}
-    for name, figure in figures.items():
-        paths[name] = folder / f"{name}.png"
-        with atomic_path(paths[name]) as temporary:
-            figure.savefig(temporary, dpi=110)
-    return paths
+    return save_figures(figures, folder)

@@ -13,26 +13,19 @@ from matplotlib.figure import Figure
 from scipy.stats import chi2, norm
 
 from raypipe.config.haxad import HaxadConfig
-from raypipe.files import atomic_path
 from raypipe.report.figures import masses
-from raypipe.report.html import Section, Table, image, write_html
-from raypipe.report.style import COLOURS, new_figure
+from raypipe.report.html import Section, Table, images, resource, write_html
+from raypipe.report.style import COLOURS, new_figure, save_figures
 from raypipe.report.summary import other_versions_told, quote, with_error, withheld, withheld_lines
 from raypipe.search.result import NO_SIGNAL
 
 Rows = Sequence[Mapping[str, Any]]
 QUANTITIES = (
-    "fit_z_before", "fit_z_after", "fit_s_before", "fit_s_after", "asimov_before", "asimov_after", "sic",
-    "s_before", "s_after", "higgs_after", "z_after", "sculpting_p",
-)  # fmt: skip
+    *("fit_z_before", "fit_z_after", "fit_s_before", "fit_s_after", "asimov_before", "asimov_after", "sic"),
+    *("s_before", "s_after", "higgs_after", "z_after", "sculpting_p"),
+)
 POINT = ("method", "signal", "strength", "working_point")
-CAPTIONS = {
-    "spectrum": "Diphoton mass before and after the cut, with a signal.",
-    "spectrum_no_signal": "The same without a signal: the cut must not make a bump.",
-    "null": "Fits after the cut where nothing was injected: the pull of the fitted yield against a unit Gaussian, and "
-    "the distribution of Z = sqrt(q0) against a half-normal with half of the runs at zero.",
-    "linearity": "Fitted against injected signal events after the cut, one point a run; dashed: equality.",
-}
+TEXTS = resource("texts")["haxad"]
 
 
 def _value(row: Mapping[str, Any], name: str) -> float:
@@ -54,13 +47,13 @@ def summarise(rows: Rows, config: HaxadConfig) -> dict[str, Any]:
         for point, members in groups.items()
     ]
     good = [row for row in rows if row["status"] == "ok"]
+    points, failed = config.selection.working_points, [row for row in rows if row["status"] != "ok"]
     return {
         "results": results,
-        "null": [null_study(good, point) for point in config.selection.working_points],
-        "linearity": [linearity(good, point) for point in config.selection.working_points],
-        "failed_trials": [{k: row[k] for k in ("signal", "strength", "instance", "error")}
-                          for row in rows if row["status"] != "ok"],
-    }  # fmt: skip
+        "null": [null_study(good, point) for point in points],
+        "linearity": [linearity(good, point) for point in points],
+        "failed_trials": [{k: row[k] for k in ("signal", "strength", "instance", "error")} for row in failed],
+    }
 
 
 def _fits(rows: Rows, point: float, null: bool) -> list[Mapping[str, Any]]:
@@ -76,14 +69,14 @@ def null_study(rows: Rows, point: float) -> dict[str, Any] | None:
     pull = np.array([r["fit_s_after"] / r["fit_s_err_after"] for r in chosen])
     z = np.array([r["fit_z_after"] for r in chosen])
     n = len(z)
-    return {
-        "working_point": point, "instances": n, "pull_mean": float(pull.mean()),
-        "pull_mean_error": float(pull.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
-        "pull_width": float(pull.std(ddof=1)) if n > 1 else None,
-        "share_zero": float((z <= 1e-6).mean()), "share_above_1": float((z > 1).mean()),
-        "share_above_2": float((z > 2).mean()), "expected_shares": [0.5, float(norm.sf(1)), float(norm.sf(2))],
-        "coverage_68": float((np.abs(pull) < 1).mean()), "z": z.tolist(), "pulls": pull.tolist(),
-    }  # fmt: skip
+    mean, width = float(pull.mean()), float(pull.std(ddof=1)) if n > 1 else None
+    error = width / math.sqrt(n) if width is not None else None
+    pulls = {"pull_mean": mean, "pull_mean_error": error, "pull_width": width}
+    above = {f"share_above_{k}": float((z > k).mean()) for k in (1, 2)}
+    expected = [0.5, float(norm.sf(1)), float(norm.sf(2))]
+    shares = {"share_zero": float((z <= 1e-6).mean()), **above, "expected_shares": expected}
+    rest = {"coverage_68": float((np.abs(pull) < 1).mean()), "z": z.tolist(), "pulls": pull.tolist()}
+    return {"working_point": point, "instances": n} | pulls | shares | rest
 
 
 def linearity(rows: Rows, point: float) -> dict[str, Any] | None:
@@ -97,11 +90,10 @@ def linearity(rows: Rows, point: float) -> dict[str, Any] | None:
     covariance = np.linalg.inv(design.T @ design)
     offset, slope = covariance @ design.T @ (y / e)
     value = float((((y - offset - slope * x) / e) ** 2).sum())
-    return {
-        "working_point": point, "runs": len(x), "slope": float(slope), "slope_error": float(covariance[1, 1] ** 0.5),
-        "offset": float(offset), "offset_error": float(covariance[0, 0] ** 0.5), "chi2": value, "ndf": len(x) - 2,
-        "p": float(chi2.sf(value, len(x) - 2)),
-    }  # fmt: skip
+    line = {"slope": float(slope), "slope_error": float(covariance[1, 1] ** 0.5)}
+    line |= {"offset": float(offset), "offset_error": float(covariance[0, 0] ** 0.5)}
+    quality = {"chi2": value, "ndf": len(x) - 2, "p": float(chi2.sf(value, len(x) - 2))}
+    return {"working_point": point, "runs": len(x)} | line | quality
 
 
 def headlines(summary: Mapping[str, Any]) -> list[str]:
@@ -169,12 +161,7 @@ def make_figures(
         figures["null"] = null_figure(study)
     if _fits(rows, point, null=False):
         figures["linearity"] = linearity_figure(rows, point)
-    paths = {}
-    for name, figure in figures.items():
-        paths[name] = folder / f"{name}.png"
-        with atomic_path(paths[name]) as temporary:
-            figure.savefig(temporary, dpi=110)
-    return paths
+    return save_figures(figures, folder)
 
 
 def write_page(
@@ -196,26 +183,17 @@ def write_page(
             shown = {k: v for k, v in study.items() if k not in {"z", "pulls", "expected_shares"}}
             studies.append(Table([name, "value"], [[k, f"{v:.4g}" if isinstance(v, float) else str(v)]
                                                    for k, v in shown.items()]))  # fmt: skip
-    last = history[-1]
+    last, window = history[-1], config.window
 
-    def images(*names: str) -> list[dict[str, str]]:
-        return [image(figures[name], CAPTIONS[name]) for name in names if name in figures]
+    def shown(*names: str) -> list[dict[str, str]]:
+        return images(figures, TEXTS["captions"], *names)
 
+    trained = f"{len(history)} epochs; reconstruction error {last['error']:.3f} of 9, KL {last['kl']:.2f} nats."
     sections = [
-        Section(
-            "Bump hunt",
-            "Z is the square root of q0 of a signal peak above the continuum and the simulated Higgs peak; expected Z "
-            "is the Asimov formula on the true events of the signal region.",
-            [Table(head, cells)], images("spectrum", "spectrum_no_signal"),
-        ),
-        Section("False positives and linearity", "", studies, images("null", "linearity")),
-        Section(
-            "Autoencoder",
-            f"{len(history)} epochs; reconstruction error {last['error']:.3f} of 9, KL {last['kl']:.2f} nats.",
-        ),
+        Section("Bump hunt", TEXTS["hunt"], [Table(head, cells)], shown("spectrum", "spectrum_no_signal")),
+        Section("False positives and linearity", "", studies, shown("null", "linearity")),
+        Section("Autoencoder", trained),
         Section("Configuration", "", code=yaml.safe_dump(config.shown(), sort_keys=False)),
-    ]  # fmt: skip
-    write_html(
-        path, "haxad search", f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, window "
-        f"{config.window.low:g}-{config.window.high:g} GeV", headlines(summary), sections,
-    )  # fmt: skip
+    ]
+    subtitle = f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, window {window.low:g}-{window.high:g} GeV"
+    write_html(path, "haxad search", subtitle, headlines(summary), sections)

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jinja2
+import yaml
 
 from raypipe.files import write_text
+
+
+@cache
+def resource(name: str) -> dict[str, Any]:
+    """A YAML file beside this module: ``texts`` by page, ``references``, ``quantities``."""
+    return yaml.safe_load(resources.files("raypipe.report").joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,11 @@ class Section:
     code: str = ""
     notes: list[str] = field(default_factory=list)
     """Points of a list."""
+
+
+def images(figures: Mapping[str, Path], captions: Mapping[str, str], *names: str) -> list[dict[str, str]]:
+    """Those of the figures ``names`` that there are, with their captions."""
+    return [image(figures[name], captions[name]) for name in names if name in figures]
 
 
 def image(path: Path, caption: str) -> dict[str, str]:

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raypipe.config.multilepton import MultileptonConfig
-from raypipe.files import atomic_path
-from raypipe.report.html import Section, Table, image, write_html
+from raypipe.report.html import Section, Table, images, resource, write_html
+from raypipe.report.style import save_figures
 from raypipe.report.summary import other_versions_told
 from raypipe.search.exclusion import Values, sign
 from raypipe.search.multilepton import BOOTSTRAP, Tables
@@ -28,25 +28,7 @@ PAPER_LIMITS = {("mlc", 125): "0.8 +0.7 −0.2", ("mlc", 150): "0.8 +0.7 −0.2"
                 ("bce", 125): "1.2 ± 0.2", ("bce", 150): "1.2 ± 0.2", ("bce", 250): "0.4 ± 0.2"}  # fmt: skip
 """95 % limits in fb quoted in section 4 of the paper, by loss and parent mass in GeV."""
 
-DIFFERENCES = (
-    "What differs from the paper: our own leading-order matrix element with Pythia 8.317 and a parametrised CMS-like "
-    "response instead of MadGraph and Delphes, so another number of background events and other acceptances; the "
-    "paper does not say whether its cross sections include the acceptance. Its number of bootstraps and of background "
-    "events are not given. Here the number of events of a data set is a Poisson number in data and bootstraps alike "
-    "(compare.counts), and bootstraps are drawn from simulated events that are not in the reference."
-)
-
-CAPTIONS = {
-    "figure1": "Figure 1: the features. Background at the luminosity of the search, each signal scaled to a fifth of "
-    "it.",
-    "calibration": "p-values of background-only data sets that neither reference nor bootstraps have seen: the shares "
-    "should follow the diagonal within the grey 95 % band of the Kolmogorov-Smirnov test.",
-}
-for _number, _loss, _zoom in ((2, "MLC", ""), (3, "MLC", ", zoomed in"), (4, "BCE", ""), (5, "BCE", ", zoomed in")):
-    CAPTIONS[f"figure{_number}"] = (
-        f"Figure {_number}: {_loss} loss{_zoom}. Bands: 1 and 2 sigma of the bootstraps; lines: mean and standard "
-        "deviation over independent injections. Upper axis: events over luminosity, the cross section times acceptance."
-    )
+TEXTS = resource("texts")["multilepton"]
 
 
 def spectra(tables: Tables, config: MultileptonConfig) -> Figure:
@@ -146,12 +128,7 @@ def make_all(config: MultileptonConfig, tables: Tables, rows: list[dict[str, Any
             if loss in config.networks.losses and np.isfinite(values.null((loss, "mean_loss"))).sum() >= 20:
                 figures[f"figure{first}"] = responses(values, loss, largest)
                 figures[f"figure{first + 1}"] = responses(values, loss, largest / config.scan.zoom)
-    paths = {}
-    for name, figure in sorted((k, f) for k, f in figures.items() if f is not None):
-        paths[name] = folder / f"{name}.png"
-        with atomic_path(paths[name]) as temporary:
-            figure.savefig(temporary, dpi=110)
-    return paths
+    return save_figures(dict(sorted(figures.items())), folder)
 
 
 def _quoted(limit: dict[str, Any] | None, unit: str) -> str:
@@ -240,16 +217,11 @@ def metrics(summary: dict[str, Any]) -> dict[str, float]:
 
 def write_page(path: Path, summary: dict[str, Any], config: MultileptonConfig, figures: dict[str, Path]) -> None:
     """The self-contained HTML page."""
-    texts = {
-        "95 % limits": "Where the mean over injections leaves the 2 sigma band of the bootstraps (in brackets: mean "
-        "± one standard deviation), and by CLs at the median of the bootstraps (in brackets: 1 sigma). " + DIFFERENCES,
-        "Calibration without signal": "The error holds the binomial error of the data sets and of the threshold.",
-    }
     sections = [
-        Section(title, texts.get(title, ""), tables=[Table(head, rows)])
+        Section(title, TEXTS["tables"].get(title, ""), tables=[Table(head, rows)])
         for title, (head, rows) in tables(summary).items()
     ]
-    sections.append(Section("Figures", figures=[image(path, CAPTIONS[name]) for name, path in figures.items()]))
+    sections.append(Section("Figures", figures=images(figures, TEXTS["captions"], *figures)))
     if summary["failed_trials"]:
         rows = [[r["signal"], f"{r['strength']:g}", str(r["instance"]), r["error"]] for r in summary["failed_trials"]]
         sections.append(Section("Failed", tables=[Table(["signal", "strength", "instance", "error"], rows)]))

@@ -8,28 +8,11 @@ from typing import Any
 import yaml
 
 from raypipe.config import Config
-from raypipe.report.html import Section, Table, image, write_html
+from raypipe.report.html import Section, Table, images, resource, write_html
 from raypipe.report.summary import other_versions_told, with_error, withheld_lines
 from raypipe.search.result import NO_SIGNAL
 
-CAPTIONS = {
-    "significances": "Significance of the observed over the expected events, before and after the cut. Dots are single "
-    "pseudo-data sets, bars the mean with its standard error; the grey band is one sigma.",
-    "sic": "Significance improvement against background efficiency; the band spans the instances, dashed lines mark "
-    "the working points. Shown where at least 25 background events pass.",
-    "sic_by_strength": "SIC at the working points against the injected strength, for every embedding and method: mean "
-    "and standard error over instances; the band is the standard deviation of a single one (paper C, figures 4 to 6).",
-    "required": "Injection needed for the target significance (mean z) after the cut, by linear interpolation between "
-    "the strengths of the scan, with its jackknife error over instances; an arrow where the largest strength does not "
-    "reach it (paper C, figure 7).",
-    "closure": "A classifier trained to tell the template from the true background of the signal region finds nothing "
-    "to hold on to if the AUC is 0.5.",
-    "masses_signal": "Diphoton mass before and after the cut, with a signal; the grey band is the signal region.",
-    "masses_no_signal": "The same without a signal: the cut must not make a bump.",
-    "latents_signal": "Latent space with a signal.",
-    "latents_no_signal": "Latent space without a signal.",
-    "encoder_training": "Losses of the encoder.",
-}
+TEXTS = resource("texts")["contrastive"]
 
 
 def result_rows(entries: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -82,30 +65,18 @@ def headlines(summary: dict[str, Any]) -> list[str]:
 
 
 def _events_section(manifest: dict[str, Any], config: Config) -> Section:
-    samples = manifest["samples"]
-    luminosity = config.pseudodata.luminosity
-    yields = Table(
-        ["sample", "group", "generated", "selected", "embedding", "search", "efficiency", "reference σ·BR [fb]",
-         "events / fb⁻¹", f"events at {luminosity:g} fb⁻¹"],
-        [
-            [name, str(s["group"]), f"{s['n_generated']:,}", f"{s['n']:,}", f"{s['n_split']['embedding']:,}",
-             f"{s['n_split']['search']:,}", f"{s['efficiency']:.4f} ± {s['efficiency_error']:.4f}",
-             f"{s['reference_cross_section_fb']:.4g}", f"{s['yield_per_fb']:.4g}",
-             f"{s['yield_per_fb'] * luminosity:,.0f}"]
-            for name, s in samples.items()
-        ],
-    )  # fmt: skip
+    samples, luminosity, texts = manifest["samples"], config.pseudodata.luminosity, TEXTS["events"]
+    head = ["sample", *texts["columns"], f"events at {luminosity:g} fb⁻¹"]
+    rows = [
+        [name, *(form.format(**s) for form in texts["columns"].values()), f"{s['yield_per_fb'] * luminosity:,.0f}"]
+        for name, s in samples.items()
+    ]
     steps = list(next(iter(samples.values()))["cut_flow"])
     flow = Table(
         ["sample", *[step.replace("_", " ") for step in steps]],
         [[name, *[f"{s['cut_flow'][step]:,}" for step in steps]] for name, s in samples.items()],
     )
-    return Section(
-        "Events",
-        "Simulated with Pythia 8 and a parametrised detector. Signals are normalised to a nominal cross section and "
-        "injected by S/√B.",
-        [yields, flow],
-    )
+    return Section("Events", texts["text"], [Table(head, rows), flow])
 
 
 def write_page(
@@ -113,8 +84,8 @@ def write_page(
 ) -> None:
     """Write the page; images are embedded, so that the file can be mailed alone."""
 
-    def images(*names: str) -> list[dict[str, str]]:
-        return [image(figures[n], CAPTIONS[n]) for n in names if n in figures]
+    def shown(*names: str) -> list[dict[str, str]]:
+        return images(figures, TEXTS["captions"], *names)
 
     stages = Table(
         ["stage", "seconds", "share"],
@@ -127,15 +98,12 @@ def write_page(
     sections = [
         Section(
             "Significances",
-            "z: observed events in the signal region against the background expected from the template, as an analyst "
-            "would see it, with all its uncertainties. S/√B and SIC: from the truth. Errors are standard errors over "
-            f"instances; instances share {summary['instance_overlap']:.0%} of their background events, because they "
-            "are drawn from the same finite simulation.",
+            TEXTS["significances"].format(**summary),
             [Table(*rows) for rows in tables],
-            images("significances", "sic", "sic_by_strength", "required"),
+            shown("significances", "sic", "sic_by_strength", "required"),
         ),
-        Section("Background model", "", [], images("closure", "masses_signal", "masses_no_signal")),
-        Section("Latent space", "", [], images("latents_signal", "latents_no_signal", "encoder_training")),
+        Section("Background model", "", [], shown("closure", "masses_signal", "masses_no_signal")),
+        Section("Latent space", "", [], shown("latents_signal", "latents_no_signal", "encoder_training")),
         _events_section(manifest, config),
         Section("Where the time went", f"Peak memory {summary['peak_rss_gib']:.2f} GiB.", [stages]),
         Section("Configuration", "", code=yaml.safe_dump(config.shown(), sort_keys=False)),
@@ -144,11 +112,6 @@ def write_page(
     if summary["failed_trials"]:
         rows = [[f["signal"], f"{f['strength']:g}", str(f["instance"]), f["error"]] for f in summary["failed_trials"]]
         sections.insert(1, Section("Failed trials", "", [Table(["signal", "strength", "instance", "error"], rows)]))
-    write_html(
-        path,
-        f"{config.search} search",
-        f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, signal region "
-        f"{config.window.sr_low:g}-{config.window.sr_high:g} GeV, {summary['date']}",
-        headlines(summary),
-        sections,
-    )
+    window = f"signal region {config.window.sr_low:g}-{config.window.sr_high:g} GeV"
+    subtitle = f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, {window}, {summary['date']}"
+    write_html(path, f"{config.search} search", subtitle, headlines(summary), sections)

@@ -13,6 +13,7 @@ from raypipe.errors import UserError
 from raypipe.events.table import read_schema
 from raypipe.files import check_writable, read_json, write_json
 from raypipe.report import validation_figures as figures
+from raypipe.report.style import save_figures
 from raypipe.report.validation_data import SampleSums, collect
 from raypipe.report.validation_numbers import sample_numbers
 from raypipe.report.validation_page import write_validation_page
@@ -45,7 +46,7 @@ def make_validation(events: str | Path, output: str | Path | None = None) -> dic
     samples, numbers = measure(events)
     numbers["page"] = str(output / "validation.html")
     write_json(output / "validation.json", numbers)
-    paths = figures.save(draw_all(samples, numbers), output / "figures")
+    paths = save_figures(draw_all(samples, numbers), output / "figures")
     write_validation_page(output / "validation.html", numbers, _captions(samples), paths)
     return numbers
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -11,12 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from raypipe.files import atomic_path
 from raypipe.report.validation_data import SampleSums, Spectrum
 from raypipe.report.validation_presence import SLOT_NAMES
 from raypipe.report.validation_quantities import Quantity
 
-DOTS_PER_INCH = 110
 MAX_COLUMNS = 3
 LUMINOSITY_UNIT = r"fb$^{-1}$"
 
@@ -121,13 +118,3 @@ def presence(rows: dict[str, dict[str, Any]]) -> Figure:
         axis.set(ylabel="share of events", ylim=(0, 1.08))
         axis.legend(fontsize=7)
     return figure
-
-
-def save(figures: dict[str, Figure], folder: Path) -> dict[str, Path]:
-    """Write each figure as PNG; returns name -> path."""
-    paths = {}
-    for name, figure in figures.items():
-        paths[name] = folder / f"{name}.png"
-        with atomic_path(paths[name]) as temporary:
-            figure.savefig(temporary, dpi=DOTS_PER_INCH)
-    return paths

@@ -7,14 +7,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from raypipe.report.html import resource
 from raypipe.report.validation_data import Mean, SampleSums, Spectrum
 from raypipe.report.validation_presence import SLOT_NAMES, references
 
-MEANS = {
-    "n_jet": "<jets>", "n_btag": "<b-jets>", "n_fatjet": "<large-R jets>", "n_lepton": "<leptons>", "met": "<MET>",
-    "n_photon": "<photons>", "pt_yy": "<pT yy>", "z_to_4l": "Z → 4l, 85-97 GeV", "below_100": "m_4l < 100 GeV",
-    "two_z": "both pairs 66-116 GeV",
-}  # fmt: skip
+MEANS = resource("texts")["validation"]["means"]
 """Means and shares that the page shows of every sample, with their headings."""
 
 GROUP_4L = 10

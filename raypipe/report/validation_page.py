@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from raypipe.report.html import Section, Table, image, write_html
+from raypipe.report.html import Section, Table, image, images, resource, write_html
 from raypipe.report.validation_numbers import MEANS, SPLIT_TOLERANCE
-from raypipe.report.validation_presence import NOTES, SLOT_NAMES, VARIANTS, references
+from raypipe.report.validation_presence import SLOT_NAMES, VARIANTS, references
 
 Numbers = dict[str, Any]
+
+VARIANT_HEAD = ["sample", "large-R jets counted", "at least one", "at least two"]
+MEAN_HEAD = ["sample", "mean", "here", "reference"]
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -155,62 +158,44 @@ def presence_section(numbers: Numbers, figures: dict[str, Path]) -> Section | No
          f"{study['pt_yy']:g}", f"{study['n_jet']:g}"]
         for study in theirs["studies"] if study["sample"] in entries
     ]  # fmt: skip
-    low, high = theirs["window"]
+    texts, (low, high) = resource("texts")["validation"], theirs["window"]
+    study_head = ["sample", "change", "events", *SLOT_NAMES, "<pT yy>", "<jets>"]
+    title = "Presence of objects"
     return Section(
-        "Presence of objects",
-        f"Weighted share of events with each object slot filled, {low:g} < m_yy < {high:g} GeV, beside the authors' "
-        f"sample ({theirs['source']}; two digits given). Those differences that can be undone on the table are "
-        "measured below.",
+        title,
+        texts["sections"][title].format(low=low, high=high, source=theirs["source"]),
         [
             Table(["sample", "", *SLOT_NAMES], rows),
-            Table(["sample", "large-R jets counted", "at least one", "at least two"], variant_rows,
-                  "Large-R jets under other definitions"),
-            Table(["sample", "mean", "here", "reference"], mean_rows,
-                  "Means [GeV] in the same window (jets: whole window)"),
-            Table(["sample", "change", "events", *SLOT_NAMES, "<pT yy>", "<jets>"], studies,
-                  "One change at a time to our simulation (measured once, not this data set)"),
+            Table(VARIANT_HEAD, variant_rows, "Large-R jets under other definitions"),
+            Table(MEAN_HEAD, mean_rows, "Means [GeV] in the same window (jets: whole window)"),
+            Table(study_head, studies, "One change at a time to our simulation (measured once, not this data set)"),
         ],
-        [image(figures["presence"], "Share of events with each slot filled: points here, bars the reference; diamonds "
-               "large-R jets with the pair's photons put back.")] if "presence" in figures else [],
-        notes=list(NOTES),
-    )  # fmt: skip
+        images(figures, texts["captions"], "presence"),
+        notes=texts["notes"],
+    )
 
 
 def write_validation_page(path: Path, numbers: Numbers, captions: dict[str, str], figures: dict[str, Path]) -> None:
     """Write the page."""
-    shape_figures = [image(figures[n], c) for n, c in captions.items() if n in figures]
-    expected = [
-        image(p, "Expected events of the known processes, stacked; the unit is one fb⁻¹.")
-        for n, p in figures.items() if n.endswith("expected")
-    ]  # fmt: skip
+    texts = resource("texts")["validation"]
+    text, shape_figures = texts["sections"], images(figures, captions, *captions)
+    expected = [image(p, texts["captions"]["expected"]) for n, p in figures.items() if n.endswith("expected")]
     others = [
         f"{n}: {s['yield']['others']['source']}." for n, s in numbers["samples"].items() if s["yield"].get("others")
     ]
     bad = [[f["file"], f["reason"]] for f in numbers["skipped_files"]]
+    peaks = [peak_table(numbers)] if any(s["peaks"] for s in numbers["samples"].values()) else []
+    manifest = yaml.safe_dump(numbers["manifest"] | {"card": numbers["card"]}, sort_keys=False)
     sections = [
-        Section(
-            "Yields",
-            "Yield: sum of weights, expected selected events per fb⁻¹. Σw/(σ·ε): the same over reference cross section "
-            "× efficiency, mean of the splits; one if the weights are right. Signals are normalised to a nominal 1 fb. "
-            "Compared: the yield in the mass window and at the order (without our K factor) of the other simulation.",
-            [yield_table(numbers)], expected, notes=others,
-        ),
-        Section("Cut flow", "Share of the generated events after each step.", flow_tables(numbers)),
-        Section(
-            "Samples",
-            "Weighted means per event with statistical errors; in brackets the prototype's (simulation.md 4 and "
-            "5; looser photon cuts, large-R jets from 100 GeV). b-tags among the four jets kept, at most two large-R "
-            "jets.",
-            [mean_table(numbers)],
-        ),
-        Section("Peaks", "Highest peak of each mass [GeV]: robust position, median and half the central 68 % of all "
-                "events (`near Z`: of those between 80 and 100 GeV); in brackets the prototype's.",
-                [peak_table(numbers)] if any(s["peaks"] for s in numbers["samples"].values()) else []),
+        Section("Yields", text["Yields"], [yield_table(numbers)], expected, notes=others),
+        Section("Cut flow", text["Cut flow"], flow_tables(numbers)),
+        Section("Samples", text["Samples"], [mean_table(numbers)]),
+        Section("Peaks", text["Peaks"], peaks),
         presence_section(numbers, figures),
-        Section("Shapes", "All normalised to one, statistical errors as bars; grey: the continuum.", [], shape_figures),
+        Section("Shapes", text["Shapes"], [], shape_figures),
         Section("Skipped files", "", [Table(["file", "reason"], bad)]) if bad else None,
-        Section("Data set", "", code=yaml.safe_dump(numbers["manifest"] | {"card": numbers["card"]}, sort_keys=False)),
-    ]  # fmt: skip
+        Section("Data set", "", code=manifest),
+    ]
     cells = [s for s in sections if s is not None and (s.tables or s.figures or s.code)]
     mpi = numbers["manifest"].get("mpi")
     profile = (

@@ -2,19 +2,17 @@
 
 The reference (``references.yaml``) was made with MadGraph, Pythia and Delphes; ours differs in known ways. Those that
 can be undone on the event table are measured: every `VARIANTS` entry is a share under the reference's definition
-of a large-R jet instead of ours. Which other differences there are, `NOTES` says.
+of a large-R jet instead of ours. ``texts.yaml`` says which other differences there are.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import resources
 from typing import Any
 
 import numpy as np
-import yaml
 
 from raypipe.events.schema import OBJECT_FEATURES, SLOTS
+from raypipe.report.html import resource
 from raypipe.simulate.ragged import delta_r, wrap_phi
 
 Batch = dict[str, np.ndarray]
@@ -27,21 +25,13 @@ FAT_MIN_PT = 200.0
 
 SLOT_NAMES = ("jet1", "jet2", "jet3", "jet4", "fat1", "fat2", "e1", "mu1")
 
-VARIANTS = {
-    "fat_pt250": "pT > 250 GeV",
-    "fat_pt300": "pT > 300 GeV",
-    "fat_skim": "|eta| < 2.0 and 40 < m < 600 GeV",
-    "fat_photons": "photons clustered too",
-    "fat_photons_skim": "photons clustered too, |eta| < 2.0 and 40 < m < 600 GeV",
-    "fat_diphoton": "of these, the leading one holds the pair",
-}
+VARIANTS = resource("texts")["validation"]["variants"]
 """Other definitions of a large-R jet, each measured as <name>_1 and <name>_2 (one, two of them present)."""
 
 
-@cache
 def references() -> dict[str, Any]:
-    """``references.yaml``."""
-    return yaml.safe_load(resources.files("raypipe.report").joinpath("references.yaml").read_text(encoding="utf-8"))
+    """Numbers of others."""
+    return resource("references")
 
 
 def slot(batch: Batch, kind: str, what: str) -> np.ndarray:
@@ -138,20 +128,3 @@ def presence_means(batch: Batch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     jet1 = slot(batch, "jet", "pt")[:, 0]
     found |= {"pt_yy": (batch["pt_yy"], window), "jet1_pt": (jet1, window & (jet1 > 0))}
     return {f"window.{name}": pair for name, pair in found.items()}
-
-
-NOTES = (
-    "Higgs samples come from Pythia in both simulations. The continuum and WN are MadGraph there, the continuum with "
-    "up to three further jets, unmatched, so that some jets count twice; here all further jets come from the shower.",
-    "Multi-parton interactions are on in their Pythia by default, off here unless the manifest says otherwise: more "
-    "soft jets, fewer isolated leptons and photons (see: one change at a time).",
-    "Large-R jets there contain the pair's photons, and their overlap is not removed: a boosted pair or one hard "
-    "photon is itself a large-R jet (their note: 36 % of leading large-R jets are the pair). Here the photons are "
-    "taken out before clustering, because such a jet tells m_yy. `Photons clustered too` puts them back, with cones "
-    "in place of anti-kT.",
-    "The threshold of both is pT > 200 GeV, ungroomed; a trimmed pT is lower, and the rows with higher thresholds "
-    "bound what grooming could change. The reference may also carry the cuts of the authors' later skim, |eta| < 2.0 "
-    "and 40 < m < 600 GeV, and its looser photon cuts, 0.35/0.25.",
-    "Jets: from 25 GeV after the energy scale here, from 20 GeV before a scale of up to 1.2 there.",
-)
-"""What differs between the two simulations, for people."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from raypipe.errors import UserError
 from raypipe.events.fourlepton import LEPTONS, MASSES
 from raypipe.events.schema import FEATURES, PHOTON_COLUMNS
 from raypipe.events.table import read_schema, stream_table
+from raypipe.report.html import resource
 from raypipe.report.validation_presence import presence_means, slot
 
 Batch = dict[str, np.ndarray]
@@ -82,55 +84,21 @@ def n_lepton(batch: Batch) -> np.ndarray:
 
 
 def _diphoton_means(batch: Batch) -> Means:
-    values = {
-        "n_jet": _feature("n_jet")(batch), "n_btag": n_btag(batch), "n_fatjet": n_fatjet(batch),
-        "n_lepton": n_lepton(batch), "met": _feature("met")(batch), "pt_yy": batch["pt_yy"],
-        "n_photon": _feature("n_photon")(batch),
-    }  # fmt: skip
+    values = {name: _feature(name)(batch) for name in ("n_jet", "met", "n_photon")} | {"pt_yy": batch["pt_yy"]}
+    values |= {"n_btag": n_btag(batch), "n_fatjet": n_fatjet(batch), "n_lepton": n_lepton(batch)}
     mask = everywhere(batch)
     return {name: (v, mask) for name, v in values.items()} | presence_means(batch)
 
 
-def _has(kind: str) -> Callable[[Batch], np.ndarray]:
-    return lambda batch: slot(batch, kind, "pt")[:, 0] > 0
-
-
-def _leading(kind: str, what: str) -> Callable[[Batch], np.ndarray]:
-    return lambda batch: slot(batch, kind, what)[:, 0]
-
-
-_COUNT = np.arange(-0.5, 16.5)
-
-DIPHOTON = Kind(
-    "diphoton",
-    ("weight", "m_yy", "pt_yy", "dr_yy", *PHOTON_COLUMNS, "objects", "features"),
-    (
-        Quantity("m_yy", r"$m_{\gamma\gamma}$ [GeV]", np.linspace(105, 160, 56), _column("m_yy"),
-                 caption="Diphoton mass over the whole window: the continuum falls without an edge, every H peaks at "
-                 "125 GeV."),
-        Quantity("m_yy_peak", r"$m_{\gamma\gamma}$ [GeV]", np.linspace(117, 133, 33), _column("m_yy"), log=False,
-                 caption="The same around the Higgs boson, linear."),
-        Quantity("m_yy_fine", "", np.linspace(105, 160, 1101), _column("m_yy"), shown=False),
-        Quantity("pt_yy", r"$p_T^{\gamma\gamma}$ [GeV]", np.linspace(0, 1000, 51), _column("pt_yy"),
-                 caption="Transverse momentum of the pair: what it recoils against."),
-        Quantity("n_jet", "jets", _COUNT, _feature("n_jet"), caption="Number of small-radius jets (all, not only the "
-                 "four in the table)."),
-        Quantity("y1_pt", r"leading photon $p_T$ [GeV]", np.linspace(30, 830, 51), _column("y1_pt"),
-                 caption="Leading photon; the cut at 0.4 m_yy leaves nothing below 42 GeV."),
-        Quantity("y2_pt", r"second photon $p_T$ [GeV]", np.linspace(20, 420, 51), _column("y2_pt"),
-                 caption="Second photon; the cut at 0.3 m_yy leaves nothing below 31.5 GeV."),
-        Quantity("met", r"$p_T^{miss}$ [GeV]", np.linspace(0, 800, 51), _feature("met"),
-                 caption="Missing transverse momentum: without pile-up and multi-parton interactions, narrow where no "
-                 "particle escapes."),
-        Quantity("jet1_pt", r"leading jet $p_T$ [GeV]", np.linspace(20, 1020, 51), _leading("jet", "pt"),
-                 present=_has("jet"), caption="Leading jet, of the events that have one."),
-        Quantity("fat1_mass", "leading large-R jet mass [GeV]", np.linspace(0, 300, 31), _leading("fatjet", "mass"),
-                 present=_has("fatjet"), log=False, caption="Mass of the leading ungroomed large-R jet, of the events "
-                 "that have one: decays of W, Z and top stand out of the QCD slope. The pair's photons are not in "
-                 "it; a third photon is, as a jet without mass."),
-    ),
-    _diphoton_means,
-)  # fmt: skip
+def _quantity(name: str, edges: list[float], of: dict[str, Any] | None = None, **texts: Any) -> Quantity:
+    """An entry of ``quantities.yaml``; a leading object's quantity is that of the events that have the object."""
+    [(where, what)] = (of or {"column": name}).items()
+    if where == "leading":
+        kind, feature = what
+        texts["present"] = lambda batch: slot(batch, kind, "pt")[:, 0] > 0
+        return Quantity(name, edges=np.linspace(*edges), values=lambda b: slot(b, kind, feature)[:, 0], **texts)
+    values = _feature(what) if where == "feature" else _column(what)
+    return Quantity(name, edges=np.linspace(*edges), values=values, **texts)
 
 
 MAX_ANY = 24
@@ -140,47 +108,23 @@ Z_WINDOW = (85.0, 97.0)
 """GeV, m_4l of Z -> 4l (simulation.md 5)."""
 
 ON_SHELL = (66.0, 116.0)
-"""GeV, mass of a pair from a Z (issue 3)."""
+"""GeV, mass of a pair from a Z."""
 
 
 def _four_lepton_means(batch: Batch) -> Means:
     both = [(batch[m] > ON_SHELL[0]) & (batch[m] < ON_SHELL[1]) for m in ("m_ee", "m_mumu")]
-    shares = {
-        "z_to_4l": (batch["m_4l"] > Z_WINDOW[0]) & (batch["m_4l"] < Z_WINDOW[1]), "below_100": batch["m_4l"] < 100,
-        "two_z": both[0] & both[1],
-    }  # fmt: skip
+    shares = {"z_to_4l": (batch["m_4l"] > Z_WINDOW[0]) & (batch["m_4l"] < Z_WINDOW[1])}
+    shares |= {"below_100": batch["m_4l"] < 100, "two_z": both[0] & both[1]}
     return {name: (mask, everywhere(batch)) for name, mask in shares.items()}
 
 
-def _lepton(name: str) -> Quantity:
-    sign = "+" if name.endswith("plus") else "-"
-    label = (r"\mu" if name.startswith("mu") else "e") + f"^{sign}"
-    return Quantity(
-        f"{name}_pt", rf"${label}$ $p_T$ [GeV]", np.linspace(0, 200, 41), _column(f"{name}_pt"),
-        caption=f"Transverse momentum of the {name.replace('_', ' ')}.",
-    )  # fmt: skip
+_LISTED = {kind: tuple(_quantity(**entry) for entry in entries) for kind, entries in resource("quantities").items()}
 
+_DIPHOTON = ("weight", "m_yy", "pt_yy", "dr_yy", *PHOTON_COLUMNS, "objects", "features")
+DIPHOTON = Kind("diphoton", _DIPHOTON, _LISTED["diphoton"], _diphoton_means)
 
-FOUR_LEPTON = Kind(
-    "four-lepton",
-    ("weight", *MASSES, *(f"{name}_pt" for name in LEPTONS)),
-    (
-        Quantity("m_4l", r"$m_{4\ell}$ [GeV]", np.linspace(50, 500, 91), _column("m_4l"),
-                 caption="Four-lepton mass: Z at 91 GeV, H at 125 GeV, the threshold of two Z at 182 GeV; signals at "
-                 "their own masses."),
-        Quantity("m_4l_low", r"$m_{4\ell}$ [GeV]", np.linspace(70, 190, 61), _column("m_4l"), log=False,
-                 caption="The same around Z and H, linear."),
-        Quantity("m_ee", r"$m_{ee}$ [GeV]", np.linspace(0, 130, 66), _column("m_ee"),
-                 caption="Electron pair: Z at 91 GeV and the photon pole; signals at 25 GeV."),
-        Quantity("m_mumu", r"$m_{\mu\mu}$ [GeV]", np.linspace(0, 130, 66), _column("m_mumu"),
-                 caption="Muon pair: the same; signals at 15 GeV."),
-        Quantity("m_4l_fine", "", np.linspace(50, 500, 1801), _column("m_4l"), shown=False),
-        Quantity("m_ee_fine", "", np.linspace(0, 130, 1301), _column("m_ee"), shown=False),
-        Quantity("m_mumu_fine", "", np.linspace(0, 130, 1301), _column("m_mumu"), shown=False),
-        *(_lepton(name) for name in LEPTONS),
-    ),
-    _four_lepton_means,
-)  # fmt: skip
+_LEPTONS = ("weight", *MASSES, *(f"{name}_pt" for name in LEPTONS))
+FOUR_LEPTON = Kind("four-lepton", _LEPTONS, _LISTED["four-lepton"], _four_lepton_means)
 
 
 def _any_table(path: Path, schema: pa.Schema) -> Kind:

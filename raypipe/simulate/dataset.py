@@ -67,14 +67,10 @@ class Shard:
     @cached_property
     def key(self) -> str:
         """Hash of all that determines the shard's events."""
-        return digest(
-            {
-                "process": self.process.as_dict(), "card": self.card.model_dump(mode="json"), "shard": self.number,
-                "seed": self.seed, "n_generate": self.n_generate, "embedding_fraction": self.embedding_fraction,
-                "mpi": self.mpi, "met_smearing": self.met_smearing, "cuts": self.cuts, "code": self.code,
-                "generator": version("pythia8mc"), "clustering": version("fastjet"),
-            }
-        )  # fmt: skip
+        names = ("seed", "n_generate", "embedding_fraction", "mpi", "met_smearing", "cuts", "code")
+        made = {"process": self.process.as_dict(), "card": self.card.model_dump(mode="json"), "shard": self.number}
+        made |= {name: getattr(self, name) for name in names}
+        return digest(made | {"generator": version("pythia8mc"), "clustering": version("fastjet")})
 
     @property
     def cuts(self) -> dict[str, Any]:
@@ -275,17 +271,9 @@ def assemble(wanted: Plan, folder: str | Path, sidecars: dict[str, list[dict[str
             if path.stem not in samples:
                 path.unlink()
     first = next(iter(wanted.samples.values())).template
-    manifest = {
-        "format": FORMAT,
-        "key": wanted.key,
-        "code": first.code,
-        "card": first.card.model_dump(mode="json"),
-        "mpi": first.mpi,
-        "met_smearing": first.met_smearing,
-        "cuts": first.cuts,
-        "versions": next(iter(sidecars.values()))[0]["versions"],
-        "samples": samples,
-    }
+    manifest = {"format": FORMAT, "key": wanted.key, "code": first.code, "card": first.card.model_dump(mode="json")}
+    manifest |= {"mpi": first.mpi, "met_smearing": first.met_smearing, "cuts": first.cuts}
+    manifest |= {"versions": next(iter(sidecars.values()))[0]["versions"], "samples": samples}
     write_json(folder / MANIFEST, manifest)
     return manifest
 
@@ -299,33 +287,20 @@ def _summary(sample: SamplePlan, sidecars: list[dict[str, Any]]) -> dict[str, An
     shares = generated / total
     cross_section = float(shares @ [sidecar["pythia_cross_section_fb"] for sidecar in sidecars])
     efficiency = kept / total
-    process = sample.template.process
-    normalisation = sample.template.reference
+    template, normalisation = sample.template, sample.template.reference
     reference_fb = normalisation.value(cross_section)
     embedding = sum(sidecar["n_embedding"] for sidecar in sidecars)
     flow = {step: sum(sidecar["cut_flow"][step] for sidecar in sidecars) for step in sidecars[0]["cut_flow"]}
-    return {
-        "title": process.title,
-        "group": process.group,
-        "final_state": process.final_state,
-        "card": sample.template.card.name,
-        "cuts": sample.template.cuts,
-        "n": kept,
-        "n_split": {"embedding": embedding, "search": kept - embedding},
-        "n_generated": total,
-        "cut_flow": flow,
-        "efficiency": efficiency,
-        "efficiency_error": math.sqrt(efficiency * (1 - efficiency) / total),
-        "pythia_cross_section_fb": cross_section,
-        "pythia_cross_section_error_fb": float(np.sqrt(np.sum((shares * errors) ** 2))),
-        "reference_cross_section_fb": reference_fb,
-        "reference": normalisation.as_dict(),
-        "yield_per_fb": reference_fb * efficiency,
-        "cpu_seconds": sum(sidecar["cpu_seconds"] for sidecar in sidecars),
-        "max_rss_mib": max(sidecar["max_rss_mib"] for sidecar in sidecars),
-        "seeds": [sidecar["seed"] for sidecar in sidecars],
-        "keys": [sidecar["key"] for sidecar in sidecars],
-    }
+    sigma_error = float(np.sqrt(np.sum((shares * errors) ** 2)))
+    entry = {name: getattr(template.process, name) for name in ("title", "group", "final_state")}
+    entry |= {"card": template.card.name, "cuts": template.cuts, "n": kept}
+    entry |= {"n_split": {"embedding": embedding, "search": kept - embedding}, "n_generated": total, "cut_flow": flow}
+    entry |= {"efficiency": efficiency, "efficiency_error": math.sqrt(efficiency * (1 - efficiency) / total)}
+    entry |= {"pythia_cross_section_fb": cross_section, "pythia_cross_section_error_fb": sigma_error}
+    entry |= {"reference_cross_section_fb": reference_fb, "reference": normalisation.as_dict()}
+    entry |= {"yield_per_fb": reference_fb * efficiency, "cpu_seconds": sum(s["cpu_seconds"] for s in sidecars)}
+    entry |= {"max_rss_mib": max(s["max_rss_mib"] for s in sidecars), "seeds": [s["seed"] for s in sidecars]}
+    return entry | {"keys": [s["key"] for s in sidecars]}
 
 
 def _join(paths: Iterable[Path], split: str, weight: float, target: Path) -> None:

@@ -60,6 +60,32 @@ def process_batch(
     return pairs, columns(pairs, jets, fat, electrons, muons, seen.met_x[events], seen.met_y[events])
 
 
+def in_embedding(seed: int, selected: int, fraction: float) -> np.ndarray:
+    """Which of the selected events belong to the `embedding` split."""
+    return seeds.generator(seed, "split").random(selected) < fraction
+
+
+def account(
+    seed: int, flow: dict[str, int], embedding: np.ndarray, sigma: tuple[float, float], began: tuple[float, float]
+) -> dict[str, Any]:
+    """Most of a sidecar; ``sigma``: cross section and error [fb]; ``began``: wall and CPU time of the start."""
+    generated, *_, selected = flow.values()
+    efficiency, usage = selected / generated, resource.getrusage(resource.RUSAGE_SELF)
+    counts = {"n_generated": generated, "n_selected": selected, "n_embedding": int(embedding.sum()), "cut_flow": flow}
+    error = float(np.sqrt(efficiency * (1 - efficiency) / generated))
+    spent = {"seconds": time.perf_counter() - began[0], "cpu_seconds": time.process_time() - began[1]}
+    return {
+        "seed": seed,
+        "pythia_seed": pythia_seed(seed),
+        **counts,
+        **{"efficiency": efficiency, "efficiency_error": error},
+        **{"pythia_cross_section_fb": sigma[0], "pythia_cross_section_error_fb": sigma[1]},
+        "versions": versions(),
+        **spent,
+        "max_rss_mib": usage.ru_maxrss / 1024,
+    }
+
+
 def simulate_shard(
     process: Process, card: Card, *, seed: int, shard: int, n_generate: int, embedding_fraction: float = 0.5,
     mpi: bool = False, met_smearing: float = 0.0, cuts: Cuts = PAPER,
@@ -77,7 +103,7 @@ def simulate_shard(
         The event table, weighted as if this shard were the whole sample and its splits were one, and the sidecar:
         counts, cut flow, cross section [fb], efficiency, seeds, versions, seconds.
     """
-    began, cpu = time.perf_counter(), time.process_time()
+    began = time.perf_counter(), time.process_time()
     detector_rng, fake_rng = (seeds.generator(seed, name) for name in ("detector", "fakes"))
     generator = Generator(process, pythia_seed(seed), mpi=mpi)
     flow = dict.fromkeys(STEPS, 0)
@@ -94,29 +120,10 @@ def simulate_shard(
             flow[step] += pairs.cut_flow[step]
 
     selected = flow[STEPS[-1]]
-    cross_section, error = generator.cross_section()
-    weight = process.reference.value(cross_section) / generator.generated
-    embedding = seeds.generator(seed, "split").random(selected) < embedding_fraction
+    sigma = generator.cross_section()
+    weight = process.reference.value(sigma[0]) / generator.generated
+    embedding = in_embedding(seed, selected, embedding_fraction)
     table = event_table(
         parts, event_ids(process, shard, np.concatenate(rows)), process.name, process.group, embedding, weight
     )
-    efficiency = selected / generator.generated
-    sidecar = {
-        "sample": process.name,
-        "shard": shard,
-        "seed": seed,
-        "pythia_seed": pythia_seed(seed),
-        "n_generated": generator.generated,
-        "n_selected": selected,
-        "n_embedding": int(embedding.sum()),
-        "cut_flow": flow,
-        "efficiency": efficiency,
-        "efficiency_error": float(np.sqrt(efficiency * (1 - efficiency) / generator.generated)),
-        "pythia_cross_section_fb": cross_section,
-        "pythia_cross_section_error_fb": error,
-        "versions": versions(),
-        "seconds": time.perf_counter() - began,
-        "cpu_seconds": time.process_time() - cpu,
-        "max_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
-    return table, sidecar
+    return table, {"sample": process.name, "shard": shard} | account(seed, flow, embedding, sigma, began)

@@ -25,19 +25,15 @@ H = 35
 Decay = tuple[float, Sequence[tuple[float, Sequence[int]]]]
 """A width [GeV] and the channels (branching ratio, PDG ids of the products)."""
 
-SM_HIGGS: Decay = (
-    0.00407,
-    [
-        (0.5824, (5, -5)), (0.2137, (24, -24)), (0.08187, (21, 21)), (0.06272, (15, -15)), (0.02891, (4, -4)),
-        (0.02619, (23, 23)), (0.00227, (22, 22)), (0.00153, (22, 23)), (0.00041, (3, -3)),
-    ],
-)  # fmt: skip
+_PRODUCTS = ((5, -5), (24, -24), (21, 21), (15, -15), (4, -4), (23, 23), (22, 22), (22, 23), (3, -3))
+_RATIOS = (0.5824, 0.2137, 0.08187, 0.06272, 0.02891, 0.02619, 0.00227, 0.00153, 0.00041)
+SM_HIGGS: Decay = (0.00407, list(zip(_RATIOS, _PRODUCTS, strict=True)))
 """Decays of an inclusive H(125) (LHC Higgs WG, YR4, arXiv:1610.07922; s sbar takes what is left of one)."""
 
 _UNUSED = (
-    *range(1000001, 1000007), *range(1000011, 1000017), *range(2000001, 2000007), 2000011, 2000013, 2000015,
-    1000021, N1, N2, C1, N3, 1000035, 1000037, 35, 36, 37,
-)  # fmt: skip
+    *(*range(1000001, 1000007), *range(1000011, 1000017), *range(2000001, 2000007), 2000011, 2000013, 2000015),
+    *(1000021, N1, N2, C1, N3, 1000035, 1000037, 35, 36, 37),
+)
 
 
 def spectrum(masses: Mapping[int, float], decays: Mapping[int, Decay]) -> str:

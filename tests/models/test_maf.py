@@ -45,7 +45,6 @@ def kernels(request, monkeypatch):
     """With the compiled layers and without them."""
     if request.param == "torch":
         monkeypatch.setattr(native, "spline", lambda dtype: None)
-        monkeypatch.setattr(native, "maf", lambda dtype: None)
     elif native.spline(torch.float64) is None:
         pytest.skip("no C compiler on this machine")
 
@@ -144,7 +143,6 @@ def test_paper_size_affine_layers_equal_those_of_nflows():
 @pytest.mark.parametrize("name", ["affine", "spline", "turned"])
 def test_threads_change_no_bit(monkeypatch, name):
     monkeypatch.setattr(maf_stack, "GROUP", 1)  # a group a member
-    monkeypatch.setattr(maf_stack, "SHARE", 64)
     flows = ensemble(SHAPES[name])
     x, c = events(flows)
     before, found = torch.get_num_threads(), []
@@ -178,9 +176,8 @@ def test_kernels_keep_what_is_not_a_number(name):
 
 
 def test_a_machine_without_compiler_is_served(monkeypatch):
-    for kernel in (native.spline, native.maf):
-        kernel.cache_clear()
-        with monkeypatch.context() as context:
-            context.setattr(native.shutil, "which", lambda name: None)
-            assert kernel(torch.float32) is None
-        kernel.cache_clear()
+    native.spline.cache_clear()
+    with monkeypatch.context() as context:
+        context.setattr(native.shutil, "which", lambda name: None)
+        assert native.spline(torch.float32) is None
+    native.spline.cache_clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from raypipe.simulate.generator import Generator
 from raypipe.simulate.particles import flatten
 from raypipe.simulate.processes import Process
 from raypipe.simulate.processes.fourlepton import LES_HOUCHES
-from raypipe.simulate.shard import event_ids, pythia_seed, versions
+from raypipe.simulate.shard import account, event_ids, in_embedding, pythia_seed
 from raypipe.simulate.yields import reference
 
 _HARD_OUTGOING = 23
@@ -98,7 +97,7 @@ def simulate_shard(
         as of `raypipe.simulate.shard.simulate_shard`; ``n_generated`` counts events with e- e+ mu- mu+ in truth.
     """
     settings = settings or FourLeptonSettings()
-    began, cpu = time.perf_counter(), time.process_time()
+    began = time.perf_counter(), time.process_time()
     detector_rng = seeds.generator(seed, "detector")
     source = _Source(process, settings, seed, n_generate, mpi)
     flow = dict.fromkeys(STEPS, 0)
@@ -112,30 +111,11 @@ def simulate_shard(
             flow[step] += count
 
     generated, selected = flow["generated"], flow[STEPS[-1]]
-    cross_section, error = source.cross_section()
-    weight = reference(process.name, settings.beam_energy).value(cross_section) / generated
-    embedding = seeds.generator(seed, "split").random(selected) < embedding_fraction
+    sigma = source.cross_section()
+    weight = reference(process.name, settings.beam_energy).value(sigma[0]) / generated
+    embedding = in_embedding(seed, selected, embedding_fraction)
     table = four_lepton_table(
         parts, event_ids(process, shard, np.concatenate(rows)), process.name, process.group, embedding, weight
     )
-    efficiency = selected / generated
-    sidecar = {
-        "sample": process.name,
-        "shard": shard,
-        "seed": seed,
-        "pythia_seed": pythia_seed(seed),
-        "n_generated": generated,
-        "n_selected": selected,
-        "n_embedding": int(embedding.sum()),
-        "cut_flow": flow,
-        "efficiency": efficiency,
-        "efficiency_error": float(np.sqrt(efficiency * (1 - efficiency) / generated)),
-        "pythia_cross_section_fb": cross_section,
-        "pythia_cross_section_error_fb": error,
-        "hard_process": source.details,
-        "versions": versions(),
-        "seconds": time.perf_counter() - began,
-        "cpu_seconds": time.process_time() - cpu,
-        "max_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
-    return table, sidecar
+    about = {"sample": process.name, "shard": shard, "hard_process": source.details}
+    return table, about | account(seed, flow, embedding, sigma, began)

@@ -7,12 +7,12 @@ from typing import Any
 
 from raypipe.simulate.yields import Reference, reference
 
-GROUPS = {
-    0: "non-resonant", 1: "ggF", 2: "VBF", 3: "VH", 4: "ttH",
-    -1: "chargino-neutralino", -2: "extended Higgs sector", -3: "RPV chargino pair", -4: "RPV chargino-neutralino",
-    -5: "RPC sbottom", -6: "heavy resonance", -7: "FCNC top", -8: "RPC stop",
-    10: "4l continuum", 11: "H -> 4l", -10: "A -> BC -> 4l",
-}  # fmt: skip
+GROUPS = (
+    {0: "non-resonant", 1: "ggF", 2: "VBF", 3: "VH", 4: "ttH"}
+    | {-1: "chargino-neutralino", -2: "extended Higgs sector", -3: "RPV chargino pair", -4: "RPV chargino-neutralino"}
+    | {-5: "RPC sbottom", -6: "heavy resonance", -7: "FCNC top", -8: "RPC stop"}
+    | {10: "4l continuum", 11: "H -> 4l", -10: "A -> BC -> 4l"}
+)
 """Labels of the contrastive loss (paper C, table 1): all mass points of a family share one. From 10: four leptons."""
 
 DIPHOTON, FOUR_LEPTONS = "diphoton", "four_leptons"
@@ -75,14 +75,17 @@ class Process:
 
     def listing(self) -> dict[str, Any]:
         """What `raypipe simulate --list` shows of this sample, JSON-ready."""
-        reference = self.reference
-        return {
-            "sample": self.name, "group": self.group, "family": GROUPS[self.group], "title": self.title,
-            "masses": dict(self.masses), "expected_yield_per_fb": self.expected_yield_per_fb,
-            "efficiency": self.efficiency, "cross_section_fb": reference.cross_section_fb or self.expected_fb,
-            "k_factor": reference.k_factor, "source": reference.source, "approximations": list(self.approximations),
-        }  # fmt: skip
+        reference, shown = self.reference, self.expected_yield_per_fb
+        who = {"sample": self.name, "group": self.group, "family": GROUPS[self.group], "title": self.title}
+        much = {"masses": dict(self.masses), "expected_yield_per_fb": shown, "efficiency": self.efficiency}
+        sigma = {"cross_section_fb": reference.cross_section_fb or self.expected_fb, "k_factor": reference.k_factor}
+        return who | much | sigma | {"source": reference.source, "approximations": list(self.approximations)}
 
 
-HIGGS = ("25:m0=125.", "25:mWidth=0.00407", "25:doForceWidth=on", "25:onMode=off", "25:onIfMatch=22 22")
+def pythia(text: str) -> tuple[str, ...]:
+    """Pythia settings from text, one a line or parted by semicolons."""
+    return tuple(filter(None, map(str.strip, text.replace("\n", ";").split(";"))))
+
+
+HIGGS = pythia("25:m0=125.; 25:mWidth=0.00407; 25:doForceWidth=on; 25:onMode=off; 25:onIfMatch=22 22")
 """H(125) -> yy in every event."""

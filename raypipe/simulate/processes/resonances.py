@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from raypipe.simulate.processes.base import HIGGS, ISOTROPIC, LEADING_ORDER, Process
+from raypipe.simulate.processes.base import HIGGS, ISOTROPIC, LEADING_ORDER, Process, pythia
 
 _S_DECAYS = {
-    "bb": ("36:onMode=off", "36:onIfMatch=5 -5"),
-    "ll": (
-        "36:addChannel=1 0.5 100 11 -11", "36:addChannel=1 0.5 100 13 -13",
-        "36:onMode=off", "36:onIfMatch=11 -11", "36:onIfMatch=13 -13",
-    ),
-}  # fmt: skip
+    "bb": "36:onMode=off; 36:onIfMatch=5 -5",
+    "ll": "36:addChannel=1 0.5 100 11 -11; 36:addChannel=1 0.5 100 13 -13; 36:onMode=off; 36:onIfMatch=11 -11;"
+    "36:onIfMatch=13 -13",
+}
 """Pythia settings of the decays of S; ll is e+e- and mu+mu- in equal parts."""
 
 
@@ -19,17 +17,16 @@ def _xsh(mass_x: float, mass_s: float, number: int, efficiency: float, decay: st
 
     35 keeps its own channels, because they give its gg coupling: the new one is added and selected.
     """
-    settings = (
-        "Higgs:useBSM=on", "HiggsBSM:gg2H2=on",
-        f"35:m0={mass_x}", "35:mWidth=0.01", "35:doForceWidth=on", f"35:mMin={mass_x - 2}", f"35:mMax={mass_x + 2}",
-        "35:addChannel=1 1.0 100 25 36", "35:onMode=off", "35:onIfMatch=25 36",
-        f"36:m0={mass_s}", "36:mWidth=0.01", "36:doForceWidth=on", f"36:mMin={mass_s - 1}", f"36:mMax={mass_s + 1}",
-        *_S_DECAYS[decay], *HIGGS,
-    )  # fmt: skip
-    return Process(
-        f"xsh_{mass_x:g}_{mass_s:g}", number, -2, f"X -> SH, {mass_x:g}/{mass_s:g} GeV, S -> {decay}", settings,
-        efficiency, masses=(("X", mass_x), ("S", mass_s)), approximations=(LEADING_ORDER, "X from a point coupling"),
-    )  # fmt: skip
+    settings = pythia(f"""
+        Higgs:useBSM=on; HiggsBSM:gg2H2=on
+        35:m0={mass_x}; 35:mWidth=0.01; 35:doForceWidth=on; 35:mMin={mass_x - 2}; 35:mMax={mass_x + 2}
+        35:addChannel=1 1.0 100 25 36; 35:onMode=off; 35:onIfMatch=25 36
+        36:m0={mass_s}; 36:mWidth=0.01; 36:doForceWidth=on; 36:mMin={mass_s - 1}; 36:mMax={mass_s + 1}
+        {_S_DECAYS[decay]}
+    """)
+    name, title = f"xsh_{mass_x:g}_{mass_s:g}", f"X -> SH, {mass_x:g}/{mass_s:g} GeV, S -> {decay}"
+    masses, about = (("X", mass_x), ("S", mass_s)), (LEADING_ORDER, "X from a point coupling")
+    return Process(name, number, -2, title, (*settings, *HIGGS), efficiency, masses, about)
 
 
 def _zp(mass: float, number: int, efficiency: float) -> Process:
@@ -38,19 +35,17 @@ def _zp(mass: float, number: int, efficiency: float) -> Process:
     The H is a copy with its own id (9000025): were it 25, Pythia would recognise G* -> hh and impose its own decay
     angle. Pythia's Z' itself cannot be used, as its cross section counts open fermion channels only.
     """
-    settings = (
-        "ExtraDimensionsG*:ffbar2G*=on", "ExtraDimensionsG*:kappaMG=0.054",
-        f"5100039:m0={mass}", f"5100039:mWidth={0.0042 * mass}", "5100039:doForceWidth=on",
-        f"5100039:mMin={0.9 * mass}", f"5100039:mMax={1.1 * mass}",
-        "9000025:all=Hcopy void 1 0 0 125. 0.00407 120. 130. 0.", "9000025:isResonance=on",
-        "9000025:oneChannel=1 1.0 100 22 22",
-        "5100039:addChannel=1 1.0 100 9000025 22", "5100039:onMode=off", "5100039:onIfMatch=9000025 22",
-    )  # fmt: skip
+    settings = pythia(f"""
+        ExtraDimensionsG*:ffbar2G*=on; ExtraDimensionsG*:kappaMG=0.054
+        5100039:m0={mass}; 5100039:mWidth={0.0042 * mass}; 5100039:doForceWidth=on
+        5100039:mMin={0.9 * mass}; 5100039:mMax={1.1 * mass}
+        9000025:all=Hcopy void 1 0 0 125. 0.00407 120. 130. 0.
+        9000025:isResonance=on; 9000025:oneChannel=1 1.0 100 22 22
+        5100039:addChannel=1 1.0 100 9000025 22; 5100039:onMode=off; 5100039:onIfMatch=9000025 22
+    """)
     about = (LEADING_ORDER, ISOTROPIC, "relative width 0.42 % (the authors' card: 4.2 MeV), far below the resolution")
-    return Process(
-        f"zp_{mass:g}", number, -6, f"Z' -> H y, {mass:g} GeV", settings, efficiency, masses=(("Z'", mass),),
-        approximations=about,
-    )  # fmt: skip
+    title = f"Z' -> H y, {mass:g} GeV"
+    return Process(f"zp_{mass:g}", number, -6, title, settings, efficiency, (("Z'", mass),), about)
 
 
 ENTRIES = (

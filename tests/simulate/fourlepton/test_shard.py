@@ -8,9 +8,9 @@ import pytest
 
 from raypipe.config import load_config
 from raypipe.errors import UserError
-from raypipe.events.fourlepton import FOUR_LEPTON_SCHEMA, LEPTONS, MASSES, read_four_leptons
+from raypipe.events.fourlepton import FOUR_LEPTON_SCHEMA, LEPTONS, MASSES
 from raypipe.events.schema import validate
-from raypipe.events.table import sample_path
+from raypipe.events.table import read_table, sample_path, write_table
 from raypipe.simulate import dataset, processes
 from raypipe.simulate.card import load_card
 from raypipe.simulate.fourlepton.selection import mass
@@ -144,7 +144,8 @@ def test_data_set(tmp_path):
         assert entry["card"] == "cms"
         assert entry["cuts"]["selection"]["electron_pt"] == 10
         for split in ("embedding", "search"):
-            table = read_four_leptons(sample_path(tmp_path, split, name))
+            path = sample_path(tmp_path, split, name)
+            table = validate(read_table(path), str(path), FOUR_LEPTON_SCHEMA)
             assert table.num_rows == entry["n_split"][split]
             assert table["weight"].to_numpy().sum() == pytest.approx(entry["yield_per_fb"], rel=1e-12)
     # A cross-section axis: events = sigma x luminosity x efficiency.
@@ -173,8 +174,6 @@ def test_settings_are_part_of_the_key():
 
 
 def test_tables_of_the_wrong_kind_are_refused(shards, tmp_path):
-    from raypipe.events.table import write_table
-
     table = shards["abc_125"][0]
     for bad, message in (
         (table.drop_columns(["m_ee"]), "column 'm_ee' is missing"),
@@ -183,4 +182,4 @@ def test_tables_of_the_wrong_kind_are_refused(shards, tmp_path):
     ):
         write_table(bad, tmp_path / "bad.parquet")
         with pytest.raises(UserError, match=message):
-            read_four_leptons(tmp_path / "bad.parquet")
+            validate(read_table(tmp_path / "bad.parquet"), "bad.parquet", FOUR_LEPTON_SCHEMA)

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from gpurecord.correctness import WINDOW, sidebands
 from raypipe.bench.encoder import PlainTraining
 from raypipe.bench.ensemble import toy_samples, train_one
-from raypipe.bench.gpu.correctness import WINDOW, sidebands
 from raypipe.bench.samples import arrays
 from raypipe.config import Embedding, Flow
 from raypipe.config.multilepton import Networks

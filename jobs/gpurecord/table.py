@@ -1,4 +1,4 @@
-"""What a GPU record says, as Markdown: ``python -m raypipe.bench.gpu.table RECORD.json``."""
+"""What a GPU record says, as Markdown: ``python jobs/gpurecord/table.py RECORD.json``."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from raypipe.bench.gpu import correctness, events, sensitivity, speed
+from gpurecord import correctness, events, sensitivity, speed
 from raypipe.errors import UserError
 from raypipe.files import read_json, write_json
 
@@ -101,7 +101,7 @@ def run(names: Sequence[str], options: Options, arguments: Sequence[str]) -> boo
             continue
         limit = STEPS[name].seconds * (3 if options.device == "cpu" else 1)
         print(f"{name}: at most {limit:g} s", flush=True)
-        command = [sys.executable, "-m", "raypipe.bench.gpu.record", *arguments, "--only", name]
+        command = [sys.executable, str(Path(__file__).parents[1] / "gpu_record.py"), *arguments, "--only", name]
         start = time.perf_counter()
         try:
             status = subprocess.run(command, timeout=limit, check=False).returncode
@@ -158,7 +158,3 @@ def _without_steps(arguments: Sequence[str]) -> list[str]:
         if not skipping:
             kept.append(argument)
     return kept
-
-
-if __name__ == "__main__":
-    sys.exit(main())

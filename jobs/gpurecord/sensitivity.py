@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from gpurecord import events
+from gpurecord.speed import clocked
 from raypipe import seeds
-from raypipe.bench.gpu import events
-from raypipe.bench.gpu.speed import clocked
 from raypipe.config import Config, load_config
 from raypipe.events.latents import Events
 from raypipe.events.schema import FEATURES
@@ -51,7 +51,7 @@ class Source:
         config = load_config(self.configs / ENCODERS["paper"])
         own = load_config(self.configs / ENCODERS[encoder]).embedding
         own = own.model_copy(update={"samples": config.embedding.samples})
-        classifier, scan = config.classifier, config.scan
+        classifier, scan, selection = config.classifier, config.scan, config.selection
         if self.tiny:
             size = {"width": 16, "heads": 2, "particle_blocks": 1, "class_blocks": 1, "pair_width": 8}
             own = own.model_copy(
@@ -60,7 +60,9 @@ class Source:
             )  # fmt: skip
             classifier = classifier.model_copy(update={"ensemble": 1, "rounds": 10, "folds": 2})
             scan = scan.model_copy(update={"instances": 1})
-        return config.model_copy(update={"embedding": own, "classifier": classifier, "scan": scan})
+            selection = selection.model_copy(update={"working_points": [0.3, 0.1]})
+        changed = {"embedding": own, "classifier": classifier, "scan": scan, "selection": selection}
+        return config.model_copy(update=changed)
 
 
 def encoders(device: str, source: Source, out: Path, keep: Keep) -> dict[str, Any]:
@@ -118,16 +120,15 @@ def judge(source: Source, out: Path, job: tuple[str, Trial]) -> list[dict[str, A
     case = draw_case(tables(source, out, encoder), config, trial)
     seed = seeds.integer(config.seed, "gpu-record", trial.signal, trial.instance, trial.method)
     scores = METHODS[trial.method](case, config, seed, Means()).scores[0]
-    background, weight = true_background(case, scores)
     real = ~case.data.is_signal[case.inside]
-    signal = np.r_[scores.data[~real], scores.others["signal"]]
     ids = _ids(case, real)
     rows = []
     for point in config.selection.working_points:
-        eff_s, eff_b = (signal <= point).mean(), weight[background <= point].sum() / weight.sum()
-        replicas = bootstrapped_sic(
-            signal <= point, ids[0], background <= point, ids[1], config.seed, weight, 20 if source.tiny else 200
-        )
+        passes = partial(scores.passes, point=point)
+        background, weight = true_background(case, passes)
+        signal = np.r_[passes("data")[~real], passes("signal")]
+        eff_s, eff_b = signal.mean(), weight[background].sum() / weight.sum()
+        replicas = bootstrapped_sic(signal, ids[0], background, ids[1], config.seed, weight, 20 if source.tiny else 200)
         rows.append({
             "encoder": encoder, "signal": trial.signal, "method": trial.method, "instance": trial.instance,
             "point": point, "sic": sic(float(eff_s), float(eff_b)), "signal_efficiency": float(eff_s),

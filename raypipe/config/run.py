@@ -1,0 +1,78 @@
+"""What configurations have in common: a run; a background model from sidebands; a search in simulated diphotons."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from raypipe.config.base import Section
+from raypipe.config.grid import Scan, Selection
+from raypipe.config.resources import Resources, Tracking
+from raypipe.config.sections import Classifier, Flow, MassFit, MassWindow, PseudoData, Simulate
+from raypipe.files import digest
+
+
+class Run(Section):
+    """Where a run goes and what its random numbers start from."""
+
+    search: str
+    """Which search this is."""
+    output: str
+    """Folder of everything this run writes."""
+    seed: int = Field(1, ge=0)
+    """Root of every random stream."""
+    resources: Resources = Resources()
+    """Ray resources; they never change a number."""
+
+    FREE: ClassVar[frozenset[str]] = frozenset({"output", "resources", "tracking"})
+    """Keys that cannot change a number."""
+
+    def physics_hash(self) -> str:
+        """Hash of everything that can change a number, but for the contents of files."""
+        return digest(self.model_dump(mode="json", exclude=set(self.FREE)))
+
+
+class SidebandRun(Run):
+    """A run whose background is learnt from the sidebands of a mass window."""
+
+    window: MassWindow = MassWindow()
+    """Signal region and sidebands."""
+    massfit: MassFit = MassFit()
+    """Sideband mass fit that normalises the continuum."""
+    flow: Flow = Flow()
+    """Background model."""
+    classifier: Classifier = Classifier()
+    """Data against background."""
+
+    @model_validator(mode="after")
+    def _flows_serve_the_folds(self) -> SidebandRun:
+        self.flow.left_out(self.classifier.folds)
+        return self
+
+
+class DiphotonRun(SidebandRun):
+    """A search in simulated diphoton events, with pseudo-data in place of recorded ones."""
+
+    simulate: Simulate
+    """Event samples."""
+    embedding: Any
+    """What the classifier sees, and how it is trained."""
+    pseudodata: PseudoData
+    """Pseudo-data."""
+    selection: Selection
+    """Working points."""
+    scan: Scan
+    """Grid."""
+    tracking: Tracking = Tracking()
+    """MLflow."""
+
+    @model_validator(mode="after")
+    def _samples_exist(self) -> DiphotonRun:
+        known = set(self.simulate.samples)
+        asked = {"embedding.samples": self.embedding.samples, "pseudodata.background": self.pseudodata.background}
+        for key, names in (asked | {"scan.signals": self.scan.signals}).items():
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{key}: sample {name!r} is not in simulate.samples ({', '.join(sorted(known))})")
+        return self
