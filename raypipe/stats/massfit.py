@@ -116,8 +116,8 @@ def fit_signal(
     if not problem.weighted:
         return _tested(problem, template, counted, level, signal_at)
     found = _tested(problem, template, counted, None, signal_at)
-    # At a wall the curvature is that of the wall, and no events are left to tell their weights: the error is that of the
-    # background alone.
+    # At a wall the curvature is that of the wall, and no events are left to tell their weights: the error is that of
+    # the background alone.
     factor = 1.0 if found.at_boundary else found.best.stretch
     # With this scale the curvature against the yield is its variance, so that q0, interval and limit hold.
     again = _tested(problem.stretched(factor), template, counted.stretched(factor), level, signal_at)

@@ -121,7 +121,8 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
 
     ``auto`` is Poisson for whole numbers whose errors, if any, are those of counts; scaled Poisson for fractions whose
     errors are those of counts times a factor (a rate or cross section, see `raypipe.stats.poisson_errors`); weighted
-    for errors sqrt(sum w^2) of weighted events (see `raypipe.stats.weighted`); a Gaussian chi-square for other published errors.
+    for errors sqrt(sum w^2) of weighted events (see `raypipe.stats.weighted`); a Gaussian chi-square for other
+    published errors.
 
     Raises:
         UserError: no bin inside, contents or errors that the likelihood cannot take.
