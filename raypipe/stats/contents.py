@@ -72,4 +72,5 @@ def _deviance(n: np.ndarray, mu: np.ndarray) -> np.ndarray:
     """2 [mu - n + n ln(n / mu)] without cancellation for n near mu."""
     filled = np.where(n > 0, n, 1.0)
     away = (mu - filled) / filled
-    return 2 * np.where(n > 0, filled * (away - np.log1p(away)), mu)
+    with np.errstate(divide="ignore", invalid="ignore"):  # impossible expectations, refused by whoever asks
+        return 2 * np.where(n > 0, filled * (away - np.log1p(away)), mu)

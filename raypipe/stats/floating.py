@@ -148,7 +148,10 @@ class _Moving:
     def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         problem, x, order = self._tangent(theta[0])
         value, gradient, information = problem.evaluate(x[None])
-        return value, gradient[:, order], information[:, order][:, :, order]
+        information = information[:, order][:, :, order]
+        for k, (low, high) in enumerate(self.ends, start=len(order) - len(self.ends)):
+            information[:, k, k] += 1 / (high - low) ** 2  # no step beyond the range where a bin hides the whole peak
+        return value, gradient[:, order], information
 
     def score_variance(self, theta: np.ndarray) -> np.ndarray:
         problem, x, order = self._tangent(theta[0])
@@ -159,6 +162,12 @@ class _Moving:
         for which, value in zip(self.moving, theta[len(theta) - len(self.moving) :], strict=True):
             place[which] = float(value)
         return _shaped(self.start, *place)
+
+    def ended(self, theta: np.ndarray) -> list[int]:
+        """Which of mass and width are at an end of their ranges."""
+        place = theta[len(theta) - len(self.moving) :]
+        return [k for k, v, (low, high) in zip(self.moving, place, self.ends, strict=True)
+                if min(v - low, high - v) < 1e-3 * (high - low)]  # fmt: skip
 
     def _fixed(self, theta: np.ndarray) -> tuple[Binned | Unbinned, Peak]:
         peak = self.peak(theta)
@@ -197,22 +206,26 @@ def _together(
     """Background, yield, mass and width together; one that runs to an end of its range is fixed there."""
     pairs = (ranges.mass, ranges.width)
     peak, moving, x = _inside(start, ranges), [k for k, pair in enumerate(pairs) if pair is not None], np.r_[theta, s]
-    at_limit = False
-    while True:
+    at_limit, best = False, None
+    while best is None:
         free = _Moving(problem, peak, tuple(moving), tuple(pairs[k] for k in moving), low, high, values)
-        x = minimise(free, np.r_[x, [(peak.mass, peak.width)[k] for k in moving]][None], 1e-6, 15).theta[0]
-        peak, x = free.peak(x), x[: len(theta) + 1]
-        place = [peak.mass, peak.width]
-        out = [k for k in moving if min(abs(place[k] - end) for end in pairs[k]) < 1e-3 * (pairs[k][1] - pairs[k][0])]
-        if not out:
-            break
-        at_limit = True
-        for k in out:
-            place[k] = min(pairs[k], key=lambda end, at=place[k]: abs(end - at))
-        peak, moving = _shaped(peak, *place), [k for k in moving if k not in out]
-    best = massfit.fit(free, np.r_[x, [place[k] for k in moving]], "fit of the peak's place")
+        x = np.r_[x, [(peak.mass, peak.width)[k] for k in moving]]
+        while not np.isfinite(free.evaluate(x[None])[0][0]) and abs(x[len(theta)]) > 1e-6 * abs(s):
+            x[len(theta)] /= 2  # a deficit deeper than the background here
+        x = minimise(free, x[None], 1e-6, 15).theta[0]
+        if not free.ended(x):
+            best = massfit.fit(free, x, "fit of the peak's place")
+            x = best.theta
+        peak = free.peak(x)
+        x, out = x[: len(theta) + 1], free.ended(x)
+        if out:
+            at_limit, best = True, None
+            place = [peak.mass, peak.width]
+            for k in out:
+                place[k] = min(pairs[k], key=lambda end, at=place[k]: abs(end - at))
+            peak, moving = _shaped(peak, *place), [k for k in moving if k not in out]
     errors = {k: float(best.errors[len(x) + i]) for i, k in enumerate(moving)}
-    return Floated(free.peak(best.theta), errors.get(0), errors.get(1), float(best.errors[len(theta)]), best.valid,
+    return Floated(peak, errors.get(0), errors.get(1), float(best.errors[len(theta)]), best.valid,
                    at_limit, None)  # fmt: skip
 
 

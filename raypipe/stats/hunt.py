@@ -179,7 +179,7 @@ def _row(
     toys, failed,
 ) -> dict[str, Any]:  # type: ignore[no-untyped-def]  # fmt: skip
     """The result as one JSON-ready object."""
-    observed = max(signal.q0, float(q0[top]))
+    observed = signal.q0 if problem.weighted else max(signal.q0, float(q0[top]))
     chi2, ndf = massfit.goodness(full, problem.expected(null.theta[None])[0], problem.size)
     where = [{"mass": float(masses[m]), "width": labels[w]} for w, m in np.argwhere(failed)]
     valid = null.valid and signal.best.valid and not where and lost <= 0.01 * max(toys, 1)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from raypipe.errors import UserError
-from raypipe.stats.likelihood import Binned
-from raypipe.stats.newton import Exact, balanced, curvature, follow, minimise
-from raypipe.stats.unbinned import Unbinned
+from raypipe.stats.newton import Problem, balanced, curvature, follow, minimise
+
+NEAR = 1e-3
+"""Further decrease of -2 ln L that is expected at a minimum at the most."""
+
+
+class Weighable(Problem, Protocol):
+    """A problem that knows the variance of its score where events are weighted."""
+
+    @property
+    def weighted(self) -> bool: ...
+
+    def score_variance(self, theta: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class Minimum:
         return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
 
 
-def fit(problem: Binned | Unbinned, start: np.ndarray, what: str) -> Minimum:
+def fit(problem: Weighable, start: np.ndarray, what: str) -> Minimum:
     """Minimise one row by Fisher scoring, end with the observed information and take the errors from it.
 
     Weighted events: the covariance is that of Langenbruch (1911.01303), the variance of the score from the squared
@@ -50,17 +61,18 @@ def fit(problem: Binned | Unbinned, start: np.ndarray, what: str) -> Minimum:
         raise UserError(f"{what}: no starting point with a finite likelihood; the background cannot describe the data")
     if _inverse(solution.information[0]) is None:
         raise UserError(f"{what}: degenerate: the data do not determine all parameters; use a simpler background")
-    solution = minimise(Exact(problem), solution.theta, 1e-6)
-    theta, information = solution.theta, problem.evaluate(solution.theta)[2]
+    solution = minimise(problem, solution.theta, 1e-6, exact=True)
+    theta = solution.theta
+    _, gradient, information = problem.evaluate(theta)
     naive = _inverse(curvature(problem, theta, information)[0])
-    status = "converged" if solution.converged[0] else "not converged"
+    inside = naive is not None
     if naive is None:
         naive = np.linalg.pinv(information[0], hermitian=True)
-        if solution.converged[0]:
-            status = "converged at a boundary (errors from expected information)"
+    valid = bool(solution.converged[0] or 0.25 * gradient[0] @ naive @ gradient[0] < NEAR)
+    status = "converged" if inside else "converged at a boundary (errors from expected information)"
     covariance = naive @ problem.score_variance(theta)[0] @ naive if problem.weighted else naive
-    return Minimum(theta[0], covariance, float(solution.value[0]), bool(solution.converged[0]), status,
-                   float(covariance[-1, -1] / naive[-1, -1]))  # fmt: skip
+    stretch = float(covariance[-1, -1] / naive[-1, -1])
+    return Minimum(theta[0], covariance, float(solution.value[0]), valid, status if valid else "not converged", stretch)
 
 
 def _inverse(information: np.ndarray) -> np.ndarray | None:

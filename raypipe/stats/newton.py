@@ -43,20 +43,22 @@ def follow(problem: Problem, start: np.ndarray, tolerance: float, floor: float |
 
     The interior-point method; slower than `minimise`, for rows that it gave up.
     """
-    theta, exact = start, Exact(problem)
+    theta = start
     for barrier in (1e-1, 1e-2, 1e-3, 1e-4):
-        theta = minimise(exact.softened(barrier), theta, 1e-3, 40, floor).theta
-    return minimise(exact, theta, tolerance, 100, floor)
+        theta = minimise(problem.softened(barrier), theta, 1e-3, 40, floor, exact=True).theta
+    return minimise(problem, theta, tolerance, 100, floor, exact=True)
 
 
 def minimise(problem: Problem, start: np.ndarray, tolerance: float = 1e-7, most: int = 100,
-             floor: float | None = None) -> Solution:  # fmt: skip
-    """Minimise -2 ln L of every row by Newton steps with the expected information, halved where they do not help.
+             floor: float | None = None, exact: bool = False) -> Solution:  # fmt: skip
+    """Minimise -2 ln L of every row by Newton steps, halved where they do not help.
 
     Args:
         problem: rows to solve. start: (R, D). tolerance: expected further decrease of -2 ln L at which a row is done.
         most: iterations before a row is given up. floor: lower bound of the last parameter; a row whose minimum lies
-            below ends at the bound, with the rest at its values there.
+            below ends at the bound, with the rest at its values there. exact: steps with the observed information
+            instead of the expected one, wherever it is positive definite; slower, but near a wall and far from the
+            data Fisher scoring creeps.
     """
     theta = np.array(start, float)
     if floor is not None:
@@ -68,6 +70,8 @@ def minimise(problem: Problem, start: np.ndarray, tolerance: float = 1e-7, most:
     while len(active) and iteration < most:
         iteration += 1
         g, matrix, at = gradient[active], information[active], theta[active]
+        if exact:
+            matrix = _positive(curvature(problem.take(active), at, matrix), matrix)
         if floor is not None:  # a row at the bound that wants to go below moves in the other parameters only
             held = (at[:, -1] <= floor) & (g[:, -1] > 0)
             g = g.copy()
@@ -89,34 +93,12 @@ def minimise(problem: Problem, start: np.ndarray, tolerance: float = 1e-7, most:
     return Solution(theta, value, information, converged, iteration)
 
 
-@dataclass(frozen=True)
-class Exact:
-    """A problem with the observed information in place of the expected one, wherever it is positive definite.
-
-    For the last steps, for errors, and for minima near a wall or far from the data, which Fisher scoring nears slowly.
-    """
-
-    problem: Problem
-
-    @property
-    def rows(self) -> int:
-        return self.problem.rows
-
-    def take(self, rows: np.ndarray) -> Exact:
-        return Exact(self.problem.take(rows))
-
-    def softened(self, barrier: float) -> Exact:
-        return Exact(self.problem.softened(barrier))
-
-    def longest(self, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
-        return self.problem.longest(theta, step)
-
-    def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        value, gradient, information = self.problem.evaluate(theta)
-        observed = curvature(self.problem, theta, information)
-        good = np.isfinite(observed).all((1, 2))
-        good[good] = np.linalg.eigvalsh(balanced(observed[good])[0])[:, 0] > 1e-10
-        return value, gradient, np.where(good[:, None, None], observed, information)
+def _positive(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """The observed information (R, D, D) where it is positive definite and not nearly flat, else the expected one."""
+    flat = np.einsum("rdd->rd", observed) < 1e-2 * np.einsum("rdd->rd", expected)
+    good = np.isfinite(observed).all((1, 2)) & ~flat.any(1)
+    good[good] = np.linalg.eigvalsh(balanced(observed[good])[0])[:, 0] > 1e-10
+    return np.where(good[:, None, None], observed, expected)
 
 
 def curvature(problem: Problem, theta: np.ndarray, information: np.ndarray, share: float = 1e-4) -> np.ndarray:
@@ -131,14 +113,15 @@ def curvature(problem: Problem, theta: np.ndarray, information: np.ndarray, shar
         step[:, k] = unit[:, k]
         (up, above, _), (down, below, _) = problem.evaluate(theta + step), problem.evaluate(theta - step)
         wide = (theta + step)[:, k] - (theta - step)[:, k]
-        possible = np.isfinite(up) & np.isfinite(down)
-        observed[:, k] = np.where(possible[:, None], (above - below) / (2 * wide[:, None]), np.inf)
+        possible = np.isfinite(up) & np.isfinite(down) & (wide > 0)
+        slope = (above - below) / (2 * np.where(possible, wide, 1.0)[:, None])
+        observed[:, k] = np.where(possible[:, None], slope, np.inf)
     return (observed + observed.transpose(0, 2, 1)) / 2
 
 
 def balanced(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Matrices (R, D, D) with a unit diagonal, and the scale (R, D) that made them so."""
-    scale = 1 / np.sqrt(np.maximum(np.einsum("rdd->rd", matrix), 1e-300))
+    scale = 1 / np.sqrt(np.maximum(np.abs(np.einsum("rdd->rd", matrix)), 1e-200))
     return matrix * scale[:, :, None] * scale[:, None, :], scale
 
 
