@@ -180,5 +180,5 @@ def test_a_haxad_search_has_one_embedding(tmp_path):
     """Told before anything is simulated or trained."""
     given = ["search", "--config", str(ROOT / "configs/haxad/laptop.yaml"), "--output", str(tmp_path / "run")]
     result = CliRunner().invoke(main, [*given, "--signal", "wn_150", "--strength", "2", "--embedding", "raw"])
-    assert "embedding 'raw': a haxad search has one embedding, 'id'" in one_line(result)
+    assert "--embedding has no effect: a haxad search has one embedding" in one_line(result)
     assert not (tmp_path / "run" / "events").exists()

@@ -72,8 +72,10 @@ def many_pieces(folder: Path) -> list[str | Path]:
 
 
 def long_classify(folder: Path) -> list[str | Path]:
-    np.save(folder / "t.npy", toy_table(40_000, 100, 1))
-    tables = [word for name in ("data", "background", "score") for word in (f"--{name}", folder / "t.npy")]
+    tables: list[str | Path] = []
+    for number, name in enumerate(("data", "background", "score")):
+        np.save(folder / f"{name}.npy", toy_table(40_000, 100, 1 + number))
+        tables += [f"--{name}", folder / f"{name}.npy"]
     return ["classify", *tables, "--features", "1,2", "--ensemble", "40", "--cpus", "1", "--output",
             folder / "out" / "scores.parquet"]  # fmt: skip
 
