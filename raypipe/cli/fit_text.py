@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,26 +19,31 @@ def refuse(reason: str, *names: str) -> None:
             raise UserError(f"{flags[name]} has no effect {reason}: leave it out")
 
 
-def refuse_reading(path: Any, events: bool, density: bool, background: str | None) -> None:
+def refuse_names(path: Path) -> None:
+    """Names of columns and trees that would be passed over, told before the file is read."""
+    given = click.get_current_context().params
+    if path.suffix != ".root":
+        refuse(f"on {path.name}: only ROOT files hold trees", "tree")
+    if given["branch"] is not None:
+        refuse("beside --branch", "column")
+    if given["column"] is not None:
+        refuse("beside --column, which names the masses or the contents", "x", "y")
+
+
+def refuse_reading(path: Path, events: bool, density: bool, background: str | None) -> None:
     """Options of reading and fitting that do nothing for these data.
 
     Args:
         path: the file. events: it holds event masses. density: ``--density`` may be meant for another file.
         background: the families, or None where a reference takes their place.
     """
-    if path.suffix != ".root":
-        refuse(f"on {path.name}: only ROOT files hold trees", "tree")
-    if click.get_current_context().params["branch"] is not None:
-        refuse("beside --branch", "column")
     if events:
-        what = f"on the event masses of {path.name}"
-        refuse(f"{what}: it is for histograms", "x", "y", "error", "scale", "likelihood")
-        if not density:
-            refuse(f"{what}: it is for histograms", "density")
+        what = f"on the event masses of {path.name}, it is for histograms"
+        refuse(what, "x", "y", "error", "scale", "likelihood", *([] if density else ["density"]))
     if background is None:
         refuse("with --reference, which takes its place", "background")
     if background is None or not ("dijet" in background or "diphoton" in background):
-        refuse("on this background: dijet and diphoton functions use it", "sqrt_s")
+        refuse("on this background, dijet and diphoton functions use it", "sqrt_s")
 
 
 def describe(row: dict[str, Any]) -> list[str]:

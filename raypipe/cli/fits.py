@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from raypipe.cli.base import emit
-from raypipe.cli.fit_text import describe, describe_hunt, failure, refuse, refuse_reading
+from raypipe.cli.fit_text import describe, describe_hunt, failure, refuse, refuse_names, refuse_reading
 
 BACKGROUND = """exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N, diphoton:N, flat. To be chosen by F-test:
 the order of one family (NAME:auto), the first sufficient one of a list (A,B,C), the best of several families (auto)."""
@@ -100,6 +100,7 @@ def fit(
     from raypipe.stats.peaks import peak
 
     ranges = Ranges(float_mass, float_width, toys, seed)
+    refuse_names(path)
     data = load_masses(path, **{name: reading[name] for name in READING})
     simulated = None
     if simulation is not None:
@@ -108,7 +109,7 @@ def fit(
     if simulation is None:
         refuse("without --simulation", "simulation_column", "simulation_weight")
     if not ranges.free:
-        refuse("on a fixed peak: toys are for --float-mass and --float-width", "toys", "seed")
+        refuse("on a fixed peak, toys are for --float-mass and --float-width", "toys", "seed")
     if not toys:
         refuse("without toys", "seed")
     if peak_spec is None:
@@ -178,6 +179,7 @@ def hunt(
     from raypipe.stats.peakdata import known_peak
     from raypipe.stats.widths import width
 
+    refuse_names(path)
     data = load_masses(path, **{name: reading[name] for name in READING})
     simulated = None
     if reference is not None:
