@@ -50,8 +50,10 @@ def describe(row: dict[str, Any]) -> list[str]:
     """The result of a fit."""
     from raypipe.stats.lookelsewhere import in_words
 
-    lines = [f"status      {row['status']} ({row['likelihood']}, {row['n_events']:g} events in "
-             f"{row['window'][0]:g}-{row['window'][1]:g}, {row['bins']} bins)"]  # fmt: skip
+    lines = [
+        f"status      {row['status']} ({row['likelihood']}, {row['n_events']:g} events in "
+        f"{row['window'][0]:g}-{row['window'][1]:g}, {row['bins']} bins)"
+    ]
     if row["s"] is not None:
         lines.append(f"s           {row['s']:.5g} ± {row['s_err']:.3g}  ({row['yield']})")
     lines.append(f"b           {row['b']:.6g} ± {row['b_err']:.3g}")
@@ -66,21 +68,27 @@ def describe(row: dict[str, Any]) -> list[str]:
     if row.get("global"):
         lines.append(f"global      {in_words(row['global'])} (toys)")
     if row.get("upper_limit") is not None:
-        lines.append(f"limit       s < {row['upper_limit']:.4g} at {row['limit_level']:.0%} CLs "
-                     f"(expected {row['expected_limit']:.4g})")  # fmt: skip
+        lines.append(
+            f"limit       s < {row['upper_limit']:.4g} at {row['limit_level']:.0%} CLs "
+            f"(expected {row['expected_limit']:.4g})"
+        )
     if row["chi2"] is not None:
         tail = "" if row["gof_p"] is None else f", p {row['gof_p']:.3g}"
         lines.append(f"chi2/ndf    {row['chi2']:.2f}/{row['ndf']}{tail}")
     parameters = ", ".join(f"{k} = {v:.5g} ± {e:.2g}" for k, (v, e) in row["background"]["parameters"].items())
     lines.append(f"background  {row['background']['family']}: {parameters}")
     lines += _choice(row["background"].get("chosen_by"), row["background"].get("compared"))
-    lines += [f"component   {name}: {v:.4g}" + ("" if e < 1e-7 * abs(v) else f" ± {e:.3g}")
-              for name, (v, e) in row["components"].items()]  # fmt: skip
+    lines += [
+        f"component   {name}: {v:.4g}" + ("" if e < 1e-7 * abs(v) else f" ± {e:.3g}")
+        for name, (v, e) in row["components"].items()
+    ]
     count = row.get("signal_region")
     if count:
         z = "" if count["z"] is None else f", Z {count['z']:.3f}"
-        lines.append(f"region      {count['window'][0]:g}-{count['window'][1]:g}: {count['n']:g} counted, "
-                     f"{count['b']:.5g} ± {count['b_err']:.3g} expected{z}")  # fmt: skip
+        lines.append(
+            f"region      {count['window'][0]:g}-{count['window'][1]:g}: {count['n']:g} counted, "
+            f"{count['b']:.5g} ± {count['b_err']:.3g} expected{z}"
+        )
     if floating or count:
         lines += _quote(row["quote"])
     return lines + [f"note        {note}" for note in row["notes"]]
@@ -101,8 +109,10 @@ def describe_hunt(row: dict[str, Any]) -> list[str]:
     ]
     if found["toys"]:
         lines.append(f"global      {in_words(found['toys'])} ({found['number_of_toys']} toys)")
-    lines.append(f"global      {in_words(found['asymptotic'])} (estimate: {found['asymptotic']['method']} in "
-                 f"{found['asymptotic_from']})")  # fmt: skip
+    lines.append(
+        f"global      {in_words(found['asymptotic'])} (estimate: {found['asymptotic']['method']} in "
+        f"{found['asymptotic_from']})"
+    )
     lines += _quote(row["quote"])
     lines += _choice(row["background_chosen_by"], row["backgrounds_compared"])
     lines += [f"peak        {p['mass']:.6g} (width {p['width']}): {p['z']:.2f} sigma local" for p in row["peaks"]]

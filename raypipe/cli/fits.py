@@ -184,8 +184,9 @@ def hunt(
     simulated = None
     if reference is not None:
         simulated = load_masses(reference, reference_column, weight=reference_weight, density=reading["density"])
-    refuse_reading(path, isinstance(data, Masses), isinstance(simulated, Spectrum),
-                   None if reference is not None else background)  # fmt: skip
+    refuse_reading(
+        path, isinstance(data, Masses), isinstance(simulated, Spectrum), None if reference is not None else background
+    )
     if reference is None:
         refuse("without --reference", "reference_column", "reference_weight", "reference_order")
     if region is not None:

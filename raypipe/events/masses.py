@@ -131,8 +131,10 @@ def _no_weight(weight: str | None, path: str | Path) -> None:
 def _no_columns(path: str | Path, **named: str | None) -> None:
     for option, name in named.items():
         if name is not None:
-            raise UserError(f"{path}: its histograms have no columns: --{option} {name} has no effect; "
-                            "name a histogram with --column or --branch")  # fmt: skip
+            raise UserError(
+                f"{path}: its histograms have no columns: --{option} {name} has no effect; "
+                "name a histogram with --column or --branch"
+            )
 
 
 def numbers(arrays: dict[str, np.ndarray], name: str, path: str | Path) -> np.ndarray:

@@ -136,10 +136,17 @@ def write_th1(path, counts, squares, low=100.0, high=180.0):
     centres = low + (np.arange(bins) + 0.5) * (high - low) / bins
     with uproot.recreate(path) as file:
         file["h"] = to_TH1x(
-            fName="h", fTitle="h", data=flow(counts), fEntries=float(bins), fTsumw=counts.sum(), fTsumw2=squares.sum(),
-            fTsumwx=(counts * centres).sum(), fTsumwx2=(counts * centres**2).sum(), fSumw2=flow(squares),
+            fName="h",
+            fTitle="h",
+            data=flow(counts),
+            fEntries=float(bins),
+            fTsumw=counts.sum(),
+            fTsumw2=squares.sum(),
+            fTsumwx=(counts * centres).sum(),
+            fTsumwx2=(counts * centres**2).sum(),
+            fSumw2=flow(squares),
             fXaxis=to_TAxis("x", "x", bins, low, high),
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.parametrize("n", [400, 4000])
@@ -154,8 +161,10 @@ def test_a_th1_with_sumw2_is_the_fit_of_its_events(tmp_path, n, negative):
     write_th1(tmp_path / "h.root", counts, squares)
     np.savetxt(tmp_path / "m.csv", np.c_[m, w], delimiter=",", header="m,w", comments="")
     options = ("--window", 100, 180, "--background", "exp", "--peak", "125:1.7", "--json")
-    rows = [json.loads(run("fit", "--masses", tmp_path / name, *more, *options)[1])
-            for name, more in (("h.root", ()), ("m.csv", ("--column", "m", "--weight", "w")))]  # fmt: skip
+    rows = [
+        json.loads(run("fit", "--masses", tmp_path / name, *more, *options)[1])
+        for name, more in (("h.root", ()), ("m.csv", ("--column", "m", "--weight", "w")))
+    ]
     for row in rows:
         assert row["b"] + row["s"] == pytest.approx(w.sum(), rel=1e-3)
         assert row["b_err"] == pytest.approx(np.sqrt((w**2).sum()), rel=0.08)
@@ -173,12 +182,28 @@ def histogram(tmp_path):
     return path
 
 
-READING = ["--scale 2", "--density", "--error 0", "--x 0", "--y 0 --column 0", "--tree t", "--likelihood poisson",
-           "--sqrt-s 8000", "--column 0 --branch 0"]  # fmt: skip
+READING = [
+    "--scale 2",
+    "--density",
+    "--error 0",
+    "--x 0",
+    "--y 0 --column 0",
+    "--tree t",
+    "--likelihood poisson",
+    "--sqrt-s 8000",
+    "--column 0 --branch 0",
+]
 FITTING = ["--toys 10", "--seed 3", "--simulation-column a", "--simulation-weight a"]
-HUNTING = ["--reference-column a", "--reference-weight a", "--reference-order 1", "--widths 1 --signal-region 4 6",
-           "--points 3 --signal-region 4 6", "--scan 3 7 --signal-region 4 6", "--tails 1:2:1:2 --signal-region 4 6",
-           "--seed 3 --toys 0"]  # fmt: skip
+HUNTING = [
+    "--reference-column a",
+    "--reference-weight a",
+    "--reference-order 1",
+    "--widths 1 --signal-region 4 6",
+    "--points 3 --signal-region 4 6",
+    "--scan 3 7 --signal-region 4 6",
+    "--tails 1:2:1:2 --signal-region 4 6",
+    "--seed 3 --toys 0",
+]
 
 
 @pytest.mark.parametrize(
@@ -209,8 +234,9 @@ def test_more_options_without_effect(masses, histogram):
         assert status == 2, arguments
         assert message in error
     # A density is that of the reference too.
-    status, _, error = run("hunt", "--masses", masses, "--reference", histogram, "--density", "--window", 0, 10,
-                           "--bins", 50, "--toys", 0)  # fmt: skip
+    status, _, error = run(
+        "hunt", "--masses", masses, "--reference", histogram, "--density", "--window", 0, 10, "--bins", 50, "--toys", 0
+    )
     assert status == 0, error
 
 
@@ -254,8 +280,24 @@ def test_a_hunt_that_fails_says_where_and_gives_no_advice_that_cannot_apply(tmp_
     m = 100 - 40 * np.log(1 - rng.random(200) * (1 - np.exp(-2)))
     w = np.where(rng.random(200) < 0.42, -1.0, 1.0)
     np.savetxt(tmp_path / "m.csv", np.c_[m, w], delimiter=",", header="m,w", comments="")
-    status, out, error = run("hunt", "--masses", tmp_path / "m.csv", "--column", "m", "--weight", "w", "--window", 100,
-                             180, "--widths", 3, "--bins", 40, "--toys", 0)  # fmt: skip
+    status, out, error = run(
+        "hunt",
+        "--masses",
+        tmp_path / "m.csv",
+        "--column",
+        "m",
+        "--weight",
+        "w",
+        "--window",
+        100,
+        180,
+        "--widths",
+        3,
+        "--bins",
+        40,
+        "--toys",
+        0,
+    )
     assert status == 1
     assert "not converged" in out
     assert re.search(r"no convergence at mass 103 \(width 3\), .* and \d+ more: do not use these numbers", error)

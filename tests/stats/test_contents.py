@@ -41,8 +41,10 @@ def test_the_best_factor_is_the_best_of_all(n, b, error):
         if n == 0 and t == 0:
             continue  # a kink, where the factor is nought
         step = 1e-5
-        values = [contents.simulated(row(n), row(b), row(t + s), np.ones(1), np.array([error]), 1.0).value[0]
-                  for s in (-step, step)]  # fmt: skip
+        values = [
+            contents.simulated(row(n), row(b), row(t + s), np.ones(1), np.array([error]), 1.0).value[0]
+            for s in (-step, step)
+        ]
         assert cost.slope[0, 0] == pytest.approx((values[1] - values[0]) / (2 * step), abs=1e-3)
 
 
@@ -74,8 +76,9 @@ def test_deficits_over_empty_bins_are_the_least_of_minus_two_ln_l():
     data, simulation = sparse(1000, seed=1)
     bins, reference = match_reference(bin_masses(data, (100, 400), np.linspace(100, 400, 241)), simulation)
     shape = make_shape(template_family(0, 100, 400), bins, reference.expected)
-    problem = Binned(shape, bins.counts[None], np.zeros(1, int), bins.scale,
-                     template_error=reference.errors / reference.expected)  # fmt: skip
+    problem = Binned(
+        shape, bins.counts[None], np.zeros(1, int), bins.scale, template_error=reference.errors / reference.expected
+    )
     null = massfit.fit(problem, shape.start, "null")
     signals = np.array([Gaussian(m, 5.0).integral(bins.low, bins.high) for m in np.r_[np.linspace(110, 390, 15), 220]])
     found = scan(problem, bins.counts[None], signals, null.theta, one_sided=False, tolerance=1e-7)

@@ -57,8 +57,14 @@ def test_binned_errors(background):
 @pytest.mark.parametrize("background", ["exp", "exppoly:3", "poly:3", "bernstein:3", "power:2", "dijet:4"])
 def test_unbinned_errors(background):
     m = masses()
-    check(lambda k: errors(fit_peak(Masses(np.repeat(m, int(k)), None, "m"), (100, 180), background, PEAK, level=None,
-                                    unbinned=True).row), factors=(30,))  # fmt: skip
+    check(
+        lambda k: errors(
+            fit_peak(
+                Masses(np.repeat(m, int(k)), None, "m"), (100, 180), background, PEAK, level=None, unbinned=True
+            ).row
+        ),
+        factors=(30,),
+    )
 
 
 def test_weighted_unbinned_errors_scale_with_the_weights():
