@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -34,6 +35,9 @@ class Commands(click.Group):
             sys.exit(2)
         except Terminated:
             sys.exit(STATUS)
+        except BrokenPipeError:  # whoever read the output, such as `head`, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
         except KeyboardInterrupt:
             click.echo("raypipe: interrupted; run the same command again to go on", err=True)
             sys.exit(130)
@@ -85,9 +89,10 @@ def refuse_given(names: Sequence[str], why: str) -> None:
         UserError: one of ``names`` is on the command line, whatever its value.
     """
     context = click.get_current_context()
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
     for name in names:
         if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            raise UserError(why.format(f"--{name.replace('_', '-')}"))
+            raise UserError(why.format(flags[name]))
 
 
 def emit(value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,32 +15,41 @@ def refuse(reason: str, *names: str) -> None:
     refuse_given(names, f"{{}} has no effect {reason}: leave it out")
 
 
-def refuse_reading(path: Any, events: bool, density: bool, background: str | None) -> None:
+def refuse_names(path: Path) -> None:
+    """Names of columns and trees that would be passed over, told before the file is read."""
+    given = click.get_current_context().params
+    if path.suffix.lower() not in (".root", ".h5", ".hdf5", ".hdf"):
+        refuse(f"on {path.name}, only ROOT and HDF5 files hold several tables", "tree")
+    if given["branch"] is not None:
+        refuse("beside --branch", "column")
+    if given["column"] is not None:
+        refuse("beside --column, which names the masses or the contents", "x", "y")
+
+
+def refuse_reading(path: Path, events: bool, density: bool, background: str | None) -> None:
     """Options of reading and fitting that do nothing for these data.
 
     Args:
         path: the file. events: it holds event masses. density: ``--density`` may be meant for another file.
         background: the families, or None where a reference takes their place.
     """
-    if click.get_current_context().params["branch"] is not None:
-        refuse("beside --branch", "column")
     if events:
-        what = f"on the event masses of {path.name}"
-        refuse(f"{what}: it is for histograms", "x", "y", "error", "scale", "likelihood")
-        if not density:
-            refuse(f"{what}: it is for histograms", "density")
+        what = f"on the event masses of {path.name}, it is for histograms"
+        refuse(what, "x", "y", "error", "scale", "likelihood", *([] if density else ["density"]))
     if background is None:
         refuse("with --reference, which takes its place", "background")
     if background is None or not ("dijet" in background or "diphoton" in background):
-        refuse("on this background: dijet and diphoton functions use it", "sqrt_s")
+        refuse("on this background, dijet and diphoton functions use it", "sqrt_s")
 
 
 def describe(row: dict[str, Any]) -> list[str]:
     """The result of a fit."""
     from raypipe.stats.lookelsewhere import in_words
 
-    lines = [f"status      {row['status']} ({row['likelihood']}, {row['n_events']:g} events in "
-             f"{row['window'][0]:g}-{row['window'][1]:g}, {row['bins']} bins)"]  # fmt: skip
+    lines = [
+        f"status      {row['status']} ({row['likelihood']}, {row['n_events']:g} events in "
+        f"{row['window'][0]:g}-{row['window'][1]:g}, {row['bins']} bins)"
+    ]
     if row["s"] is not None:
         lines.append(f"s           {row['s']:.5g} ± {row['s_err']:.3g}  ({row['yield']})")
     lines.append(f"b           {row['b']:.6g} ± {row['b_err']:.3g}")
@@ -54,21 +64,27 @@ def describe(row: dict[str, Any]) -> list[str]:
     if row.get("global"):
         lines.append(f"global      {in_words(row['global'])} (toys)")
     if row.get("upper_limit") is not None:
-        lines.append(f"limit       s < {row['upper_limit']:.4g} at {row['limit_level']:.0%} CLs "
-                     f"(expected {row['expected_limit']:.4g})")  # fmt: skip
+        lines.append(
+            f"limit       s < {row['upper_limit']:.4g} at {row['limit_level']:.0%} CLs "
+            f"(expected {row['expected_limit']:.4g})"
+        )
     if row["chi2"] is not None:
         tail = "" if row["gof_p"] is None else f", p {row['gof_p']:.3g}"
         lines.append(f"chi2/ndf    {row['chi2']:.2f}/{row['ndf']}{tail}")
     parameters = ", ".join(f"{k} = {v:.5g} ± {e:.2g}" for k, (v, e) in row["background"]["parameters"].items())
     lines.append(f"background  {row['background']['family']}: {parameters}")
     lines += _choice(row["background"].get("chosen_by"), row["background"].get("compared"))
-    lines += [f"component   {name}: {v:.4g}" + ("" if e < 1e-7 * abs(v) else f" ± {e:.3g}")
-              for name, (v, e) in row["components"].items()]  # fmt: skip
+    lines += [
+        f"component   {name}: {v:.4g}" + ("" if e < 1e-7 * abs(v) else f" ± {e:.3g}")
+        for name, (v, e) in row["components"].items()
+    ]
     count = row.get("signal_region")
     if count:
         z = "" if count["z"] is None else f", Z {count['z']:.3f}"
-        lines.append(f"region      {count['window'][0]:g}-{count['window'][1]:g}: {count['n']:g} counted, "
-                     f"{count['b']:.5g} ± {count['b_err']:.3g} expected{z}")  # fmt: skip
+        lines.append(
+            f"region      {count['window'][0]:g}-{count['window'][1]:g}: {count['n']:g} counted, "
+            f"{count['b']:.5g} ± {count['b_err']:.3g} expected{z}"
+        )
     if floating or count:
         lines += _quote(row["quote"])
     return lines + [f"note        {note}" for note in row["notes"]]
@@ -89,8 +105,10 @@ def describe_hunt(row: dict[str, Any]) -> list[str]:
     ]
     if found["toys"]:
         lines.append(f"global      {in_words(found['toys'])} ({found['number_of_toys']} toys)")
-    lines.append(f"global      {in_words(found['asymptotic'])} (estimate: {found['asymptotic']['method']} in "
-                 f"{found['asymptotic_from']})")  # fmt: skip
+    lines.append(
+        f"global      {in_words(found['asymptotic'])} (estimate: {found['asymptotic']['method']} in "
+        f"{found['asymptotic_from']})"
+    )
     lines += _quote(row["quote"])
     lines += _choice(row["background_chosen_by"], row["backgrounds_compared"])
     lines += [f"peak        {p['mass']:.6g} (width {p['width']}): {p['z']:.2f} sigma local" for p in row["peaks"]]

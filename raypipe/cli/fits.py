@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from raypipe.cli.base import NUMBER, POSITIVE, Number, emit
-from raypipe.cli.fit_text import describe, describe_hunt, failure, refuse, refuse_reading
+from raypipe.cli.fit_text import describe, describe_hunt, failure, refuse, refuse_names, refuse_reading
 
 BACKGROUND = """exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N, diphoton:N, flat. To be chosen by F-test:
 the order of one family (NAME:auto), the first sufficient one of a list (A,B,C), the best of several families (auto)."""
@@ -101,13 +101,14 @@ def fit(
     from raypipe.stats.peaks import peak
 
     ranges = Ranges(float_mass, float_width, toys, seed)
+    refuse_names(path)
     data = load_masses(path, **{name: reading[name] for name in READING})
     simulated = _simulated(
         "simulation", simulation, simulation_column, simulation_tree, simulation_weight, reading["density"]
     )
     refuse_reading(path, isinstance(data, Masses), isinstance(simulated, Spectrum), background)
     if not ranges.free:
-        refuse("on a fixed peak: toys are for --float-mass and --float-width", "toys", "seed")
+        refuse("on a fixed peak, toys are for --float-mass and --float-width", "toys", "seed")
     if not toys:
         refuse("without toys", "seed")
     if peak_spec is None:
@@ -130,14 +131,11 @@ def _simulated(
     option: str, path: Path | None, column: str | None, tree: str | None, weight: str | None, density: bool
 ) -> Any:
     """The simulation of --``option``, or None; its column, tree or weight without a file are refused."""
-    from raypipe.errors import UserError
     from raypipe.events.masses import load_masses
 
     if path is not None:
         return load_masses(path, column, tree=tree, weight=weight, density=density)
-    for name, given in (("column", column), ("tree", tree), ("weight", weight)):
-        if given is not None:
-            raise UserError(f"--{option}-{name} {given}: there is no --{option} FILE")
+    refuse(f"without --{option}", *(f"{option}_{name}" for name in ("column", "tree", "weight")))
     return None
 
 
@@ -195,6 +193,7 @@ def hunt(
 
     if output is not None:
         check_writable(output)
+    refuse_names(path)
     data = load_masses(path, **{name: reading[name] for name in READING})
     simulated = _simulated(
         "reference", reference, reference_column, reference_tree, reference_weight, reading["density"]

@@ -63,6 +63,7 @@ def load_masses(
             found: Any = read_root(path, tree, name, weight)
             if isinstance(found, Spectrum):
                 _no_weight(weight, path)
+                _no_columns(path, x=x, y=y, error=error)
                 return found.scaled(scale, density)
             columns = found
         else:
@@ -88,6 +89,7 @@ def interpret(
         spectrum = spectrum_from_mapping(columns, name, str(path))
         if spectrum is not None:
             _no_weight(weight, path)
+            _no_columns(path, x=x, y=y, error=error)
             return spectrum.scaled(scale, density)
     wanted = _roles(columns, name, x, y, error, str(path)) if weight is None or y is not None else None
     if wanted is not None:
@@ -166,6 +168,15 @@ def _has_edges(columns: dict[str, Any], error: str | None, source: str) -> bool:
 def _no_weight(weight: str | None, path: str | Path) -> None:
     if weight is not None:
         raise UserError(f"{path}: it holds a histogram: --weight {weight} is for event masses")
+
+
+def _no_columns(path: str | Path, **named: str | None) -> None:
+    for option, name in named.items():
+        if name is not None:
+            raise UserError(
+                f"{path}: its histograms have no columns: --{option} {name} has no effect; "
+                "name a histogram with --column or --branch"
+            )
 
 
 def numbers(arrays: dict[str, np.ndarray], name: str, path: str | Path) -> np.ndarray:

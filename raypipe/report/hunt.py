@@ -40,10 +40,9 @@ def figure(hunt: Hunt, title: str = "") -> Figure:
             bottom.axhline(level, color="grey", ls=":", lw=0.7)
     bottom.axhline(0, color="black", lw=0.7)
     bottom.set(xlabel="mass", ylabel="local significance (signed)")
-    note = f"best {best['z']:.2f}σ local at {best['mass']:.5g}"
-    judged = hunt.row["global"]["toys"] or hunt.row["global"]["asymptotic"]
-    if judged:
-        note += f", global {in_words(judged)} ({judged['method']})"
+    quote = hunt.row["quote"]
+    note = f"to quote: global {in_words(quote)} ({quote['key'].removeprefix('global.')}); "
+    note += f"largest local excess {best['z']:.2f}σ at {best['mass']:.5g}"
     bottom.set_title(note, fontsize=9)
     bottom.legend(fontsize=8)
     return page

@@ -88,8 +88,10 @@ def float_peak(
     top = int(np.argmax(local.r[0]))
     found = _together(problem, peaks[top], float(local.s[0, top]), null.theta, ranges, low, high, values)
     plain = replace(counted, squares=None)
-    maxima = [scan(plain, counts, templates, null.theta, auxiliary).q0.max(1)
-              for counts, auxiliary in draw_toys(plain, null.theta, ranges.toys, ranges.seed)]  # fmt: skip
+    maxima = [
+        scan(plain, counts, templates, null.theta, auxiliary).q0.max(1)
+        for counts, auxiliary in draw_toys(plain, null.theta, ranges.toys, ranges.seed)
+    ]
     judged = from_toys(float(local.q0[0].max()), np.concatenate(maxima)) if maxima else None
     return replace(found, global_p=judged)
 
@@ -166,8 +168,11 @@ class _Moving:
     def ended(self, theta: np.ndarray) -> list[int]:
         """Which of mass and width are at an end of their ranges."""
         place = theta[len(theta) - len(self.moving) :]
-        return [k for k, v, (low, high) in zip(self.moving, place, self.ends, strict=True)
-                if min(v - low, high - v) < 1e-3 * (high - low)]  # fmt: skip
+        return [
+            k
+            for k, v, (low, high) in zip(self.moving, place, self.ends, strict=True)
+            if min(v - low, high - v) < 1e-3 * (high - low)
+        ]
 
     def _fixed(self, theta: np.ndarray) -> tuple[Binned | Unbinned, Peak]:
         peak = self.peak(theta)
@@ -185,8 +190,10 @@ class _Moving:
         components, densities = list(fixed.components), []
         for which in self.moving:
             step = 1e-4 * peak.width
-            up, down = (_shaped(peak, peak.mass + sign * step * (which == 0), peak.width + sign * step * (which == 1))
-                        for sign in (1, -1))  # fmt: skip
+            up, down = (
+                _shaped(peak, peak.mass + sign * step * (which == 0), peak.width + sign * step * (which == 1))
+                for sign in (1, -1)
+            )
             slope = s * (up.integral(self.low, self.high) - down.integral(self.low, self.high)) / (2 * step)
             components.append(Component("shift", slope, 0.0, math.inf))
             if self.values is not None:
@@ -225,8 +232,7 @@ def _together(
                 place[k] = min(pairs[k], key=lambda end, at=place[k]: abs(end - at))
             peak, moving = _shaped(peak, *place), [k for k in moving if k not in out]
     errors = {k: float(best.errors[len(x) + i]) for i, k in enumerate(moving)}
-    return Floated(peak, errors.get(0), errors.get(1), float(best.errors[len(theta)]), best.valid,
-                   at_limit, None)  # fmt: skip
+    return Floated(peak, errors.get(0), errors.get(1), float(best.errors[len(theta)]), best.valid, at_limit, None)
 
 
 def _inside(peak: Peak, ranges: Ranges) -> Peak:

@@ -105,14 +105,23 @@ def asymptotic(observed: float, q0: np.ndarray) -> GlobalP:
 def report(value: GlobalP) -> dict[str, Any]:
     """JSON-ready; a bound has neither error nor z nor trials factor."""
     trials = None if value.is_bound or not math.isfinite(value.trials) else value.trials
-    return {"p": value.p, "p_err": value.error, "z": value.z, "trials_factor": trials, "method": value.method,
-            "is_upper_bound": value.is_bound}  # fmt: skip
+    return {
+        "p": value.p,
+        "p_err": value.error,
+        "z": value.z,
+        "trials_factor": trials,
+        "method": value.method,
+        "is_upper_bound": value.is_bound,
+    }
 
 
 def quotable(found: dict[str, Any], which: str, key: str) -> dict[str, Any]:
     """The one significance to quote of several: from where (``key`` of the row), and in words which it is."""
-    return {"key": key, "which": which} | {name: found.get(name) for name in ("p", "z")} | {
-        "is_upper_bound": bool(found.get("is_upper_bound"))}  # fmt: skip
+    return (
+        {"key": key, "which": which}
+        | {name: found.get(name) for name in ("p", "z")}
+        | {"is_upper_bound": bool(found.get("is_upper_bound"))}
+    )
 
 
 def in_words(found: dict[str, Any], digits: int = 2) -> str:

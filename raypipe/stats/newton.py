@@ -95,7 +95,7 @@ def minimise(problem: Problem, start: np.ndarray, tolerance: float = 1e-7, most:
 
 def _positive(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """The observed information (R, D, D) where it is positive definite and not nearly flat, else the expected one."""
-    flat = np.einsum("rdd->rd", observed) < 1e-2 * np.einsum("rdd->rd", expected)
+    flat = np.einsum("rdd->rd", observed) < 1e-4 * np.einsum("rdd->rd", expected)
     good = np.isfinite(observed).all((1, 2)) & ~flat.any(1)
     good[good] = np.linalg.eigvalsh(balanced(observed[good])[0])[:, 0] > 1e-10
     return np.where(good[:, None, None], observed, expected)

@@ -25,8 +25,13 @@ def weigh(bins: Bins, squares: np.ndarray, note: str) -> Bins:
     """
     total = float(squares.sum() / bins.counts.sum())
     equal = np.allclose(squares, total * bins.counts, rtol=1e-6, atol=1e-9 * total**2)
-    return replace(bins, scale=np.full(len(bins), total), squares=None if equal else squares, errors=None,
-                   notes=(*bins.notes, *(() if equal else (note,))))  # fmt: skip
+    return replace(
+        bins,
+        scale=np.full(len(bins), total),
+        squares=None if equal else squares,
+        errors=None,
+        notes=(*bins.notes, *(() if equal else (note,))),
+    )
 
 
 def of_events(y: np.ndarray, errors: np.ndarray) -> bool:
@@ -70,8 +75,12 @@ def join_negative(bins: Bins, region: tuple[float, float] | None = None) -> Bins
         return bins
     slack = 1e-6 * (bins.high - bins.low).min()
     low, high = region if region is not None else (-np.inf, np.inf)
-    place = ((bins.high > low + slack).astype(int) + (bins.low >= low - slack) + (bins.high > high + slack)
-             + (bins.low >= high - slack))  # fmt: skip
+    place = (
+        (bins.high > low + slack).astype(int)
+        + (bins.low >= low - slack)
+        + (bins.high > high + slack)
+        + (bins.low >= high - slack)
+    )
     wall = np.r_[True, (bins.low[1:] > bins.high[:-1] + slack) | (np.diff(place) != 0)]
     starts: list[int] = []
     totals: list[float] = []
@@ -91,9 +100,14 @@ def join_negative(bins: Bins, region: tuple[float, float] | None = None) -> Bins
     add = lambda v: None if v is None else np.add.reduceat(v, first)  # noqa: E731
     note = f"{len(bins) - len(first)} bins added to a neighbour because contents were negative"
     return replace(
-        bins, low=bins.low[first], high=bins.high[np.r_[first[1:] - 1, len(bins) - 1]], counts=add(bins.counts),
-        scale=bins.scale[first], squares=add(bins.squares), notes=(*bins.notes, note),
-    )  # fmt: skip
+        bins,
+        low=bins.low[first],
+        high=bins.high[np.r_[first[1:] - 1, len(bins) - 1]],
+        counts=add(bins.counts),
+        scale=bins.scale[first],
+        squares=add(bins.squares),
+        notes=(*bins.notes, note),
+    )
 
 
 def gaussian(bins: Bins) -> Bins:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from raypipe.cli import main
+from raypipe.cli.fit_text import failure
 from tests.conftest import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
@@ -145,4 +146,188 @@ def test_trees_of_one_file_are_data_and_simulation(tmp_path):
     assert "no tree 'absent'" in error
     status, _, error = run(*common)
     assert status == 2
-    assert error.strip() == "raypipe: error: --reference-column m: there is no --reference FILE"
+    assert error.strip() == "raypipe: error: --reference-column has no effect without --reference: leave it out"
+
+
+def write_th1(path, counts, squares, low=100.0, high=180.0):
+    """A TH1D with Sumw2, as ROOT writes it."""
+    import uproot
+    from uproot.writing.identify import to_TAxis, to_TH1x
+
+    bins, flow = len(counts), lambda v: np.r_[0.0, v, 0.0]
+    centres = low + (np.arange(bins) + 0.5) * (high - low) / bins
+    with uproot.recreate(path) as file:
+        file["h"] = to_TH1x(
+            fName="h",
+            fTitle="h",
+            data=flow(counts),
+            fEntries=float(bins),
+            fTsumw=counts.sum(),
+            fTsumw2=squares.sum(),
+            fTsumwx=(counts * centres).sum(),
+            fTsumwx2=(counts * centres**2).sum(),
+            fSumw2=flow(squares),
+            fXaxis=to_TAxis("x", "x", bins, low, high),
+        )
+
+
+@pytest.mark.parametrize("n", [400, 4000])
+@pytest.mark.parametrize("negative", [0.0, 0.15])
+def test_a_th1_with_sumw2_is_the_fit_of_its_events(tmp_path, n, negative):
+    rng = np.random.default_rng(3)
+    m = np.r_[100 + rng.exponential(40, n), rng.normal(125, 1.7, int(0.03 * n))]
+    w = rng.gamma(4, 0.25, len(m)) * np.where(rng.random(len(m)) < negative, -1, 1)
+    inside = m < 180
+    m, w = m[inside], w[inside]
+    counts, squares = (np.histogram(m, 80, (100, 180), weights=x)[0] for x in (w, w**2))
+    write_th1(tmp_path / "h.root", counts, squares)
+    np.savetxt(tmp_path / "m.csv", np.c_[m, w], delimiter=",", header="m,w", comments="")
+    options = ("--window", 100, 180, "--background", "exp", "--peak", "125:1.7", "--json")
+    rows = [
+        json.loads(run("fit", "--masses", tmp_path / name, *more, *options)[1])
+        for name, more in (("h.root", ()), ("m.csv", ("--column", "m", "--weight", "w")))
+    ]
+    for row in rows:
+        assert row["b"] + row["s"] == pytest.approx(w.sum(), rel=1e-3)
+        assert row["b_err"] == pytest.approx(np.sqrt((w**2).sum()), rel=0.08)
+    assert rows[0]["s"] == pytest.approx(rows[1]["s"], abs=0.35 * rows[1]["s_err"])
+    assert rows[0]["s_err"] == pytest.approx(rows[1]["s_err"], rel=0.06)
+
+
+@pytest.fixture
+def histogram(tmp_path):
+    path = tmp_path / "h.csv"
+    edges = np.linspace(0, 10, 51)
+    counts, _ = np.histogram(np.random.default_rng(1).uniform(0, 10, 2000), edges)
+    rows = "\n".join(f"{a:g},{b:g},{n}" for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True))
+    path.write_text("low,high,y\n" + rows + "\n")
+    return path
+
+
+READING = [
+    "--scale 2",
+    "--density",
+    "--error 0",
+    "--x 0",
+    "--y 0 --column 0",
+    "--tree t",
+    "--likelihood poisson",
+    "--sqrt-s 8000",
+    "--column 0 --branch 0",
+]
+FITTING = ["--toys 10", "--seed 3", "--simulation-column a", "--simulation-weight a"]
+HUNTING = [
+    "--reference-column a",
+    "--reference-weight a",
+    "--reference-order 1",
+    "--widths 1 --signal-region 4 6",
+    "--points 3 --signal-region 4 6",
+    "--scan 3 7 --signal-region 4 6",
+    "--tails 1:2:1:2 --signal-region 4 6",
+    "--seed 3 --toys 0",
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [("fit", text) for text in READING + FITTING] + [("hunt", text) for text in READING + HUNTING],
+)
+def test_options_without_effect_are_refused(masses, command, text):
+    options = text.split()
+    peak = ("--peak", "5:0.2") if command == "fit" else ()
+    status, out, error = run(command, "--masses", masses, "--window", 0, 10, "--background", "poly:1", *peak, *options)
+    assert status == 2
+    assert not out
+    assert len(error.strip().splitlines()) == 1
+    assert f"{options[0]} has no effect" in error
+    assert "leave it out" in error
+
+
+def test_more_options_without_effect(masses, histogram):
+    for command, arguments, message in (
+        ("fit", ("--masses", masses, "--level", 0.9), "--level has no effect without --peak or --signal-region"),
+        ("fit", ("--masses", masses, "--signal-region", 4, 6, "--unbinned"), "--unbinned has no effect"),
+        ("fit", ("--masses", masses, "--signal-region", 4, 6, "--float-mass", 4, 6), "needs a peak to begin with"),
+        ("hunt", ("--masses", masses, "--reference", masses, "--background", "exp"), "--background has no effect with"),
+        ("hunt", ("--masses", histogram, "--bins", 10), "a histogram keeps its own bins"),
+        ("hunt", ("--masses", masses, "--mask", 20, 30), "mask 20-30 lies outside the window 0-10: leave it out"),
+    ):
+        status, _, error = run(command, *arguments, "--window", 0, 10)
+        assert status == 2, arguments
+        assert message in error
+    # A density is that of the reference too.
+    status, _, error = run(
+        "hunt", "--masses", masses, "--reference", histogram, "--density", "--window", 0, 10, "--bins", 50, "--toys", 0
+    )
+    assert status == 0, error
+
+
+def test_columns_of_a_histogram_without_columns_are_refused(tmp_path):
+    path = tmp_path / "h.json"
+    path.write_text(json.dumps({"edges": [0, 1, 2, 3, 4], "data": [5, 4, 3, 2], "mine": [9, 9, 9, 9]}))
+    status, _, error = run("fit", "--masses", path, "--window", 0, 4, "--error", "mine", "--background", "flat")
+    assert status == 2
+    assert "--error mine has no effect" in error
+
+
+def test_a_bound_is_printed_as_a_bound_and_one_number_is_to_be_quoted(masses):
+    arguments = ("--masses", masses, "--window", 0, 10, "--background", "poly:1", "--toys", 100)
+    floating = ("--peak", "5:0.2", "--float-mass", 3, 7)
+    for command, more, where in (("fit", floating, ("global",)), ("hunt", ("--widths", 0.2), ("global", "toys"))):
+        _, out, _ = run(command, *arguments, *more)
+        (line,) = (line for line in out.splitlines() if "toys)" in line and line.startswith("global") and "<" in line)
+        assert re.fullmatch(r"global +p < 0\.0099 \((100 )?toys\)", line)
+        (quote,) = (line for line in out.splitlines() if line.startswith("quote"))
+        assert quote.startswith("quote       p < 0.0099 (global, toys")
+        _, out, _ = run(command, *arguments, *more, "--json")
+        row = json.loads(out)
+        found = row
+        for key in where:
+            found = found[key]
+        assert found["is_upper_bound"]
+        assert found["z"] is None
+        assert found["p_err"] is None
+        assert found["p"] == pytest.approx(1 / 101)
+        assert row["quote"]["key"] == ".".join(where)
+        assert (row["quote"]["p"], row["quote"]["z"]) == (found["p"], None)
+    _, out, _ = run("fit", "--masses", masses, "--window", 0, 10, "--background", "poly:1", "--signal-region", 4.4, 5.6)
+    assert re.search(r"quote +p = \S+, Z [\d.]+ \(profile likelihood of sidebands and count\)", out)
+    _, out, _ = run("fit", *arguments[:-1], 0, *floating)
+    assert "quote       nothing yet" in out
+
+
+def test_a_hunt_that_fails_says_where_and_gives_no_advice_that_cannot_apply(tmp_path):
+    """Weights that nearly cancel (200 events, sum 8): no fit at most masses."""
+    rng = np.random.default_rng(11)
+    m = 100 - 40 * np.log(1 - rng.random(200) * (1 - np.exp(-2)))
+    w = np.where(rng.random(200) < 0.42, -1.0, 1.0)
+    np.savetxt(tmp_path / "m.csv", np.c_[m, w], delimiter=",", header="m,w", comments="")
+    status, out, error = run(
+        "hunt",
+        "--masses",
+        tmp_path / "m.csv",
+        "--column",
+        "m",
+        "--weight",
+        "w",
+        "--window",
+        100,
+        180,
+        "--widths",
+        3,
+        "--bins",
+        40,
+        "--toys",
+        0,
+    )
+    assert status == 1
+    assert "not converged" in out
+    assert re.search(r"no convergence at mass 103 \(width 3\), .* and \d+ more: do not use these numbers", error)
+    assert "another background" in error
+    row = {"notes": ["no convergence at mass 120 (width 3)"]}
+    assert failure(row, reference=True, events=False) == (
+        "raypipe: no convergence at mass 120 (width 3): do not use these numbers; try a larger simulation, or --mask "
+        "that range"
+    )
+    assert "background" not in failure(row, reference=True, events=True)
+    assert "--bins" not in failure(row, reference=False, events=False)

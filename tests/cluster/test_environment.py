@@ -61,7 +61,10 @@ def test_unreachable_tracking_costs_a_warning_not_the_results(monkeypatch, tmp_p
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     config = load_config(laptop_yaml, [f"output={tmp_path}"])
-    summary = {"config_hash": "x", "code": "y", "keys": ["k"]}
+    summary = {
+        "config_hash": "x", "code": "y", "keys": ["k"], "results_all_working_points": [], "closure_auc": None,
+        "sculpting": None, "stage_seconds": {}, "peak_rss_gib": 1.0,
+    }  # fmt: skip
     assert record_run(config, summary, [], {}, [], None) is None
     assert "did not record this run" in capsys.readouterr().err
     assert not (tmp_path / "tracking.json").exists()
