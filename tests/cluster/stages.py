@@ -34,7 +34,7 @@ def beside(events: str, folder: str) -> None:
     """Train two encoders side by side; prints how many at once, and of every Train worker start, end and node."""
     import ray
 
-    jobs = [(config(epochs=2, beta=beta), Path(folder) / str(beta)) for beta in (0.5, 0.25)]
+    jobs = [(config(epochs=40, patience=40, beta=beta), Path(folder) / str(beta)) for beta in (0.5, 0.25)]
     with ray_session(jobs[0][0].resources):
         at_once = side_by_side(len(jobs), 1)
         train_encoders(jobs, Path(events), MANIFEST, at_once)

@@ -65,7 +65,7 @@ def test_encoders_train_side_by_side_where_there_are_nodes(cluster, events, tmp_
     assert node != other_node
     assert max(start, other_start) < min(end, other_end)
     for beta in (0.5, 0.25):
-        given = config(epochs=2, beta=beta)
+        given = config(epochs=40, patience=40, beta=beta)
         plain, _ = fit_encoder(read_inputs(given, events), given.embedding, given.seed)
         assert_same(load_encoder(tmp_path / str(beta))[0], plain, rtol=1e-5, atol=1e-6)
 
