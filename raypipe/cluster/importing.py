@@ -91,7 +91,7 @@ def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False
         raise UserError(f"two files are called {twice!r}: read them into different output folders")
     folder = check_writable(config.output)
     plan = plan_read(paths, config.source, config.columns, skip=skip)
-    done: dict[str, Any] = {"written": {}, "failed": {}}
+    done: dict[str, Any] = {"written": {}, "failed": {}, "repeated": 0}
     if plan.pieces:
         with spread(config.resources) as mapper, progress_bar("read", len(plan.pieces)) as bar:
             done = _write(config, plan, folder, skip, counted(mapper, bar))

@@ -24,6 +24,8 @@ class Seen:
 
     def add(self, file: int, table: pa.Table) -> None:
         """The events of a feature or event table, which belong to the file of that number."""
+        if not table.num_rows:
+            return
         mass = next(name for name in MASSES if name in table.column_names)
         others = [name for name in table.column_names if name not in NOT_MEASURED and name != mass]
         key, rest = _matrix(table[mass]), np.concatenate([_matrix(table[name]) for name in others], axis=1)
