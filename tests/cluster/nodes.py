@@ -114,6 +114,17 @@ class Nodes:
                         process = psutil.Process(info.process.pid)
                         processes += [*process.children(recursive=True), process]
         _kill(processes)
+        _back_to_own_ray()
+
+
+def _back_to_own_ray() -> None:
+    """A `Cluster` makes its own control store that of the whole process; an embedded Ray beside it needs its again."""
+    import ray
+    from ray.experimental import internal_kv
+
+    if ray.is_initialized():
+        internal_kv._internal_kv_reset()
+        internal_kv._initialize_internal_kv(ray._private.worker.global_worker.gcs_client)
 
 
 def _kill(processes: list[psutil.Process]) -> None:

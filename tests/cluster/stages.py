@@ -39,7 +39,8 @@ def beside(events: str, folder: str) -> None:
         at_once = side_by_side(len(jobs), 1)
         train_encoders(jobs, Path(events), MANIFEST, at_once)
         every = ray._private.state.actors().values()
-        workers = [a for a in every if "TrainWorker" in a["ActorClassName"]]
+        job = ray.get_runtime_context().get_job_id()  # the cluster remembers the actors of earlier drivers
+        workers = [a for a in every if "TrainWorker" in a["ActorClassName"] and a["JobID"] == job]
         spans = [(a["StartTime"], a["EndTime"], a["Address"]["NodeID"]) for a in workers]
         print(json.dumps({"at_once": at_once, "spans": spans, "alone": side_by_side(len(jobs), 2)}))
 
