@@ -87,8 +87,8 @@ class TableConfig(SidebandRun):
     """Data against background."""
     selection: TableSelection
     """Working points."""
-    tracking: Tracking = Tracking()
-    """MLflow."""
+    tracking: Tracking = Tracking(enabled=False)
+    """MLflow. Off, since its database takes longer than a small search; a `tracking.uri` turns it on. [default]"""
 
     @model_validator(mode="after")
     def _mass_is_no_feature(self) -> TableConfig:

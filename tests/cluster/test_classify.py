@@ -242,7 +242,13 @@ def test_search_on_a_table(ray_local, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     np.save(tmp_path / "toy.npy", toy_table(8000, 80, 8))
     arguments = ["search", "--config", ROOT / "configs/lhco/laptop.yaml", "--output", tmp_path / "run", "--json"]
-    overrides = [*OVERRIDES, f"data.path={tmp_path / 'toy.npy'}", "flow.epochs=3", "resources.cpus=2"]
+    overrides = [
+        *OVERRIDES,
+        "tracking.enabled=true",
+        f"data.path={tmp_path / 'toy.npy'}",
+        "flow.epochs=3",
+        "resources.cpus=2",
+    ]
     done = invoke(*arguments, *overrides)
     assert done.exit_code == 0, done.output
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

@@ -172,7 +172,7 @@ def test_a_scan_whose_trials_all_failed_is_one_line(tmp_path, kind):
 
 def test_pages_tell_of_other_versions():
     for headlines in (page.headlines, haxad.headlines):
-        summary = {"results": [], "closure_auc": None}
+        summary = {"results": [], "results_all_working_points": [], "closure_auc": None}
         assert headlines(summary) == headlines(summary | {"other_versions": 0}) == []
         assert headlines(summary | {"other_versions": 3})[0].startswith("The ledger holds 3 trials of another version")
 
