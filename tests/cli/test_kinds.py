@@ -151,6 +151,12 @@ def test_config_and_doctor_show_no_password():
     assert "s3cret" not in shown
 
 
+@pytest.fixture(autouse=True)
+def _no_tracking_server(monkeypatch):
+    """Loading a model leaves its tracking URI in the environment of the process."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize("path", [p for p in CONFIGS if p.stem in ("laptop", "delphes")], ids=lambda p: p.parent.name)
 def test_doctor_knows_every_kind(ray_local, tmp_path, path):
