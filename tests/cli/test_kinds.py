@@ -165,9 +165,11 @@ def test_doctor_knows_every_kind(ray_local, tmp_path, path):
     checks = {check["name"]: check for check in json.loads(result.stdout)}
     assert checks["output"]["status"] == "ok"
     assert f"{tmp_path}/a #1? writable" in checks["output"]["found"]
-    assert ("mlflow" in checks) == hasattr(load_config(path, overrides), "tracking")
-    if "mlflow" in checks:
-        assert checks["mlflow"]["found"] == f"{tmp_path}/a #1?/mlflow.db"
+    tracking = getattr(load_config(path, overrides), "tracking", None)
+    assert ("mlflow" in checks) == (tracking is not None)
+    if tracking is not None:
+        place = f"{tmp_path}/a #1?/mlflow.db" if tracking.enabled else "tracking is off"
+        assert checks["mlflow"]["found"] == place
 
 
 @pytest.mark.ray
