@@ -170,8 +170,7 @@ def test_weak_supervision_comes_near_the_best_classifier():
 def test_a_percentile_is_never_zero():
     """An event above all n background events is at 1 / (n + 1): no cut is passed by what no background was seen at."""
     rng = np.random.default_rng(3)
-    data, background = rng.normal(size=(600, 2)), rng.normal(size=(500, 2))
-    score = np.r_[rng.normal(size=(200, 2)), np.full((1, 2), 50.0)]
-    result = classify(contest_of(data, background, score, Classifier(rounds=5, folds=2), seed=1))
-    assert result.percentile.min() >= 1 / 501
-    assert result.percentile.max() <= 1
+    data, background = rng.normal(10, 1, (600, 1)), rng.normal(0, 1, (500, 1))
+    result = classify(contest_of(data, background, np.full((7, 1), 10.0), Classifier(rounds=5, folds=2), seed=1))
+    assert result.background.max() < result.score.min()
+    assert result.percentile == pytest.approx(1 / 501)
