@@ -19,11 +19,15 @@ console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
 def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
     """A bar with done/total, elapsed time and time left; yields ``advance(steps=1, note="")``."""
     columns = (
-        TextColumn("{task.description:<13}"), BarColumn(12), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.description:<13}"),
+        BarColumn(12),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         # The note alone gives way on a narrow terminal.
         TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
-    )  # fmt: skip
+    )
     with Progress(*columns, console=console, expand=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=total, note="")
 
@@ -48,13 +52,15 @@ class SampleTable:
         self._selected = dict.fromkeys(targets, 0)
         self._found = dict.fromkeys(targets, 0)
         columns = (
-            TextColumn("{task.description:<16}"), BarColumn(12), MofNCompleteColumn(), TextColumn("selected"),
-            TextColumn("{task.fields[rate]:>7}"), TextColumn("{task.fields[left]:>14}"),
-        )  # fmt: skip
+            TextColumn("{task.description:<16}"),
+            BarColumn(12),
+            MofNCompleteColumn(),
+            TextColumn("selected"),
+            TextColumn("{task.fields[rate]:>7}"),
+            TextColumn("{task.fields[left]:>14}"),
+        )
         self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._tasks = {
-            name: self._bar.add_task(name, total=total, rate="", left="") for name, total in targets.items()
-        }  # fmt: skip
+        self._tasks = {name: self._bar.add_task(name, total=total, rate="", left="") for name, total in targets.items()}
 
     def __enter__(self) -> SampleTable:
         self._bar.start()
@@ -78,9 +84,11 @@ class SampleTable:
         rate = self.rate(name)
         left = self.seconds_left(name)
         self._bar.update(
-            self._tasks[name], completed=self._selected[name], rate=f"{rate:.0f}/s" if rate else "",
+            self._tasks[name],
+            completed=self._selected[name],
+            rate=f"{rate:.0f}/s" if rate else "",
             left="" if left is None else ("done" if left == 0 else f"{left:.0f} s left"),
-        )  # fmt: skip
+        )
 
     def rate(self, name: str) -> float | None:
         """Selected events per second of this run; None before the first."""

@@ -22,26 +22,56 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.ray
 
 CONFIG = ROOT / "configs" / "contrastive" / "laptop.yaml"
-SAMPLES = {"yy": 2600, "ggf": 300, "vbf": 160, "vh": 160, "tth": 160, "wn_150": 300, "wn_300": 160,
-           "xsh_500_100": 300, "zp_400": 160}  # fmt: skip
+SAMPLES = {
+    "yy": 2600,
+    "ggf": 300,
+    "vbf": 160,
+    "vh": 160,
+    "tth": 160,
+    "wn_150": 300,
+    "wn_300": 160,
+    "xsh_500_100": 300,
+    "zp_400": 160,
+}
 TINY = [
     *(f"simulate.samples.{name}.events={n}" for name, n in SAMPLES.items()),
-    "simulate.samples.yy.embedding_fraction=0.2", "simulate.shard_events=1400", "pseudodata.luminosity=0.25",
-    "embedding.batch_size=32", "embedding.steps_per_epoch=6", "embedding.epochs=3", "embedding.warmup_epochs=1",
-    "embedding.encoder.width=16", "embedding.encoder.heads=2", "embedding.encoder.pair_width=8",
-    "flow.members=3", "flow.leave_out=1", "flow.layers=2", "flow.hidden=12", "flow.epochs=4", "flow.batch_size=128",
-    "classifier.folds=3", "classifier.rounds=20", "selection.working_points=[0.05, 0.02]",
-    "scan.strengths=[3.0]", "scan.instances=1", "scan.background_instances=2",
-]  # fmt: skip
+    "simulate.samples.yy.embedding_fraction=0.2",
+    "simulate.shard_events=1400",
+    "pseudodata.luminosity=0.25",
+    "embedding.batch_size=32",
+    "embedding.steps_per_epoch=6",
+    "embedding.epochs=3",
+    "embedding.warmup_epochs=1",
+    "embedding.encoder.width=16",
+    "embedding.encoder.heads=2",
+    "embedding.encoder.pair_width=8",
+    "flow.members=3",
+    "flow.leave_out=1",
+    "flow.layers=2",
+    "flow.hidden=12",
+    "flow.epochs=4",
+    "flow.batch_size=128",
+    "classifier.folds=3",
+    "classifier.rounds=20",
+    "selection.working_points=[0.05, 0.02]",
+    "scan.strengths=[3.0]",
+    "scan.instances=1",
+    "scan.background_instances=2",
+]
 
 
 def start(command: str, output: Path, *extra: str, tiny: bool = True) -> subprocess.Popen:
     arguments = [sys.executable, "-m", "raypipe.cli", command, "--config", str(CONFIG), "--output", str(output)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
     return subprocess.Popen(
-        [*arguments, *(TINY if tiny else []), *extra], cwd=ROOT, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+        [*arguments, *(TINY if tiny else []), *extra],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
 
 
 def run(command: str, output: Path, *extra: str, tiny: bool = True) -> subprocess.CompletedProcess:
@@ -79,8 +109,10 @@ def test_summary_has_what_people_quote(finished):
     summary = json.loads((output / "summary.json").read_text())
     assert summary == printed
     assert [(r["signal"], r["strength"], r["instances"]) for r in summary["results"]] == [
-        ("none", 0.0, 2), ("xsh_500_100", 3.0, 1), ("wn_150", 3.0, 1),
-    ]  # fmt: skip
+        ("none", 0.0, 2),
+        ("xsh_500_100", 3.0, 1),
+        ("wn_150", 3.0, 1),
+    ]
     for entry in summary["results"]:
         assert {"mean", "standard_error"} <= set(entry["z_before"])
         assert {"mean", "standard_error"} <= set(entry["z_after"])
@@ -228,8 +260,16 @@ def test_scan_with_another_encoder_alone_has_a_report(finished, tmp_path):
     output, _ = finished
     other = tmp_path / "background"
     shutil.copytree(output / "events", other / "events")
-    done = run("scan", other, "--json", "tracking.enabled=false", "scan.embeddings=[background]",
-               "scan.signals=[wn_150]", "scan.background_instances=0", "scan.strengths=[2.0, 3.0]")  # fmt: skip
+    done = run(
+        "scan",
+        other,
+        "--json",
+        "tracking.enabled=false",
+        "scan.embeddings=[background]",
+        "scan.signals=[wn_150]",
+        "scan.background_instances=0",
+        "scan.strengths=[2.0, 3.0]",
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     summary = json.loads(done.stdout)
     assert [(e["embedding"], e["strength"]) for e in summary["results"]] == [("background", 2.0), ("background", 3.0)]

@@ -43,27 +43,62 @@ EXACT = 1e-6
 ELSEWHERE = 0.3
 """Relative, and absolute for numbers below one, on any other machine."""
 BEFORE_TRAINING = {
-    "s_before", "b_before", "n_before", "truth_before", "b_expected_sr", "massfit_chi2", "massfit_ndf", "luminosity",
-    "instance_overlap", "peak_mass", "peak_width", "higgs_before", "fit_s_before", "fit_z_before", "n_data",
-    "n_reference", "n_signal", "strength", "instance", "seed", "working_point",
-}  # fmt: skip
+    "s_before",
+    "b_before",
+    "n_before",
+    "truth_before",
+    "b_expected_sr",
+    "massfit_chi2",
+    "massfit_ndf",
+    "luminosity",
+    "instance_overlap",
+    "peak_mass",
+    "peak_width",
+    "higgs_before",
+    "fit_s_before",
+    "fit_z_before",
+    "n_data",
+    "n_reference",
+    "n_signal",
+    "strength",
+    "instance",
+    "seed",
+    "working_point",
+}
 """Columns that no training enters."""
-FLOW = {"members": 3, "leave_out": 1, "layers": 2, "hidden": 16, "blocks": 1, "epochs": 3, "batch_size": 256,
-        "learning_rate": 0.005}  # fmt: skip
+FLOW = {
+    "members": 3,
+    "leave_out": 1,
+    "layers": 2,
+    "hidden": 16,
+    "blocks": 1,
+    "epochs": 3,
+    "batch_size": 256,
+    "learning_rate": 0.005,
+}
 SMALL = [*(f"flow.{k}={v}" for k, v in FLOW.items()), "classifier.folds=3", "classifier.rounds=15"]
 
 
 def cathode_tables(config: Any) -> Tables:
     """A falling continuum with two Gaussian latents, a Higgs and a signal above it."""
     higgs = [events(600, 20.0, f, 1.5, True, f) for f in (200_000, 300_000)]
-    search = {"yy": events(4000, 300.0, 0, 0.0, False, 1), "ggf": higgs[0],
-              "wn_150": events(800, 1.0, 100_000, 3.0, True, 2)}  # fmt: skip
+    search = {
+        "yy": events(4000, 300.0, 0, 0.0, False, 1),
+        "ggf": higgs[0],
+        "wn_150": events(800, 1.0, 100_000, 3.0, True, 2),
+    }
     return prepare_tables({"search": search, "embedding": {"ggf": higgs[1]}}, config)
 
 
 def contrastive_rows(*trials: Trial, encoders: int = 1) -> list[Result]:
-    given = ["pseudodata.luminosity=10", "pseudodata.background=[yy, ggf]", "scan.signals=[wn_150]",
-             "classifier.ensemble=1", "classifier.ensembles=2", "selection.working_points=[0.02, 0.1]"]  # fmt: skip
+    given = [
+        "pseudodata.luminosity=10",
+        "pseudodata.background=[yy, ggf]",
+        "scan.signals=[wn_150]",
+        "classifier.ensemble=1",
+        "classifier.ensembles=2",
+        "selection.working_points=[0.02, 0.1]",
+    ]
     config = load_config(ROOT / "configs/contrastive/laptop.yaml", [*given, *SMALL])
     tables = cathode_tables(config)
     return [contrastive.search([tables] * encoders, config, trial) for trial in trials]
@@ -73,12 +108,14 @@ def haxad_config(**classifier: Any) -> HaxadConfig:
     return HaxadConfig.model_validate(
         {
             "simulate": {"samples": {name: {"events": 1000} for name in ("yy", "ggf", "wn_150")}},
-            "embedding": {"samples": ["yy", "ggf"]}, "flow": FLOW,
+            "embedding": {"samples": ["yy", "ggf"]},
+            "flow": FLOW,
             "pseudodata": {"luminosity": 10.0, "background": ["yy", "ggf"]},
             "classifier": {"folds": 3, "ensemble": 1, "rounds": 15} | classifier,
-            "selection": {"working_points": [0.05]}, "scan": {"signals": ["wn_150"], "strengths": [2.0]},
+            "selection": {"working_points": [0.05]},
+            "scan": {"signals": ["wn_150"], "strengths": [2.0]},
         }
-    )  # fmt: skip
+    )
 
 
 def haxad_rows() -> list[Result]:
@@ -90,12 +127,14 @@ def haxad_rows() -> list[Result]:
 def multilepton_rows() -> list[Result]:
     config = MultileptonConfig.model_validate(
         {
-            "features": ["x", "y"], "files": {"data": "-", "reference": "-", "signals": {"bump": "-"}},
-            "compare": {"expected": 150}, "networks": {"hidden": [16, 16], "members": 3, "epochs": 4},
+            "features": ["x", "y"],
+            "files": {"data": "-", "reference": "-", "signals": {"bump": "-"}},
+            "compare": {"expected": 150},
+            "networks": {"hidden": [16, 16], "members": 3, "epochs": 4},
             "bootstrap": {"count": 20},
             "scan": {"signals": ["bump"], "strengths": [60], "instances": 2, "calibration": 20},
         }
-    )  # fmt: skip
+    )
     signals = {"bump": pool(9, 400, "bump", 2.0, 0.1)}
     tables = multilepton.divide(pool(1, 4000), pool(2, 2000), signals, None, config)
     kinds = (multilepton.BOOTSTRAP, 0.0), (NO_SIGNAL, 0.0), ("bump", 60.0)

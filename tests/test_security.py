@@ -26,8 +26,11 @@ def test_nothing_is_written_outside_the_output_root(tmp_path, monkeypatch, way):
     monkeypatch.setenv("RAYPIPE_OUTPUT_ROOT", str(root))
     assert check_writable(root / "demo") == root / "demo"
     (root / "link").symlink_to(tmp_path)
-    target = {"outside": tmp_path / "else", "dots": root / "demo" / ".." / ".." / "else",
-              "link": root / "link" / "else"}.get(way)  # fmt: skip
+    target = {
+        "outside": tmp_path / "else",
+        "dots": root / "demo" / ".." / ".." / "else",
+        "link": root / "link" / "else",
+    }.get(way)
     if target is not None:
         with pytest.raises(UserError, match="outside RAYPIPE_OUTPUT_ROOT"):
             check_writable(target)
@@ -44,8 +47,13 @@ def test_the_command_refuses_an_output_outside_the_root_on_one_line(tmp_path):
     environment = os.environ | {"RAYPIPE_OUTPUT_ROOT": str(tmp_path / "results"), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", "raypipe.cli", "scan", "--config", str(CONFIG), "--output", str(tmp_path / "else")],
-        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert "outside RAYPIPE_OUTPUT_ROOT" in done.stderr
@@ -74,8 +82,17 @@ def test_loading_is_safe_and_nothing_listens_everywhere(path):
             assert keywords.get("weights_only") == "True", text
         if name in {"np.load", "numpy.load"}:
             assert keywords.get("allow_pickle", "False") == "False", text
-        assert name not in {"eval", "exec", "pickle.load", "pickle.loads", "yaml.load", "yaml.unsafe_load",
-                            "joblib.load", "pd.read_pickle", "os.system"}, text  # fmt: skip
+        assert name not in {
+            "eval",
+            "exec",
+            "pickle.load",
+            "pickle.loads",
+            "yaml.load",
+            "yaml.unsafe_load",
+            "joblib.load",
+            "pd.read_pickle",
+            "os.system",
+        }, text
         assert keywords.get("shell") != "True", text
         for key in ("host", "dashboard_host"):
             assert "0.0.0.0" not in keywords.get(key, ""), text
@@ -94,12 +111,20 @@ def test_the_authentication_mode_is_always_explicit(monkeypatch):
     )
     plain = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"PYTHONPATH": str(ROOT)}
     cases = [
-        ({}, "token"), ({"RAY_AUTH_MODE": "disabled"}, "token"),
+        ({}, "token"),
+        ({"RAY_AUTH_MODE": "disabled"}, "token"),
         ({"RAY_ADDRESS": "127.0.0.1:1", "RAY_AUTH_TOKEN": "x"}, "token"),
         ({"RAY_ADDRESS": "127.0.0.1:1"}, "disabled"),
         ({"RAY_ADDRESS": "127.0.0.1:1", "RAY_AUTH_MODE": "token"}, "token"),
-    ]  # fmt: skip
+    ]
     for given, expected in cases:
-        done = subprocess.run([sys.executable, "-c", code], env=plain | given, cwd=ROOT, capture_output=True, text=True,
-                              timeout=120, check=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=plain | given,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
         assert done.stdout.strip() == expected, given

@@ -66,8 +66,9 @@ def losses(device: str, tiny: bool) -> Compared:
         results.append(([loss], torch.autograd.grad(loss, leaves)))
     (loss, gradient), (loss_there, gradient_there) = results
     return {
-        "loss": (difference(loss_there, loss), SINGLE), "loss, gradient": (difference(gradient_there, gradient), SINGLE)
-    }  # fmt: skip
+        "loss": (difference(loss_there, loss), SINGLE),
+        "loss, gradient": (difference(gradient_there, gradient), SINGLE),
+    }
 
 
 def _encoder(tiny: bool) -> tuple[Embedding, EncoderInputs]:

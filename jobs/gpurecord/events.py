@@ -73,11 +73,14 @@ def _packed(table: pa.Table, view: View) -> dict[str, np.ndarray]:
     objects = view.objects(table)
     present = objects[..., PT] > 0
     return {
-        "event_id": table["event_id"].to_numpy(), "group": table["group"].to_numpy(),
-        "weight": table["weight"].to_numpy(), "mass": table["m_yy"].to_numpy(),
+        "event_id": table["event_id"].to_numpy(),
+        "group": table["group"].to_numpy(),
+        "weight": table["weight"].to_numpy(),
+        "mass": table["m_yy"].to_numpy(),
         "present": (present * (1 << np.arange(len(SLOTS), dtype=np.uint16))).sum(1).astype(np.uint16),
-        "values": objects[present][:, :MEASURED].astype(np.float16), "event": view.event(table).astype(np.float16),
-    }  # fmt: skip
+        "values": objects[present][:, :MEASURED].astype(np.float16),
+        "event": view.event(table).astype(np.float16),
+    }
 
 
 def load(path: Path) -> PackedEvents:
@@ -100,6 +103,12 @@ def load(path: Path) -> PackedEvents:
     objects[present] = np.broadcast_to(types, objects.shape)[present]
     objects[present, :MEASURED] = given["values"]
     return PackedEvents(
-        given["event_id"], given["names"][given["sample"]], given["search"], given["group"].astype(np.int64),
-        given["weight"], given["mass"].astype(np.float64), objects, given["event"].astype(np.float32),
-    )  # fmt: skip
+        given["event_id"],
+        given["names"][given["sample"]],
+        given["search"],
+        given["group"].astype(np.int64),
+        given["weight"],
+        given["mass"].astype(np.float64),
+        objects,
+        given["event"].astype(np.float32),
+    )

@@ -116,10 +116,11 @@ def run(names: Sequence[str], options: Options, arguments: Sequence[str]) -> boo
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of `jobs/gpu_record.py`."""
     parser = argparse.ArgumentParser(
-        prog="gpu_record.py", description=__doc__,
+        prog="gpu_record.py",
+        description=__doc__,
         epilog="Example: python jobs/gpu_record.py --input runs/gpu/events.npz --out runs/gpu/record",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--input", type=Path, default=Path("runs/gpu/events.npz"), help="events of `make gpu-input`")
     parser.add_argument("--configs", type=Path, default=Path("configs/contrastive"), help="folder of gpu.yaml")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu/record"), help=f"folder of {RECORD} and latents")

@@ -55,9 +55,15 @@ class Source:
         if self.tiny:
             size = {"width": 16, "heads": 2, "particle_blocks": 1, "class_blocks": 1, "pair_width": 8}
             own = own.model_copy(
-                update={"encoder": own.encoder.model_copy(update=size), "batch_size": 60, "steps_per_epoch": 3,
-                        "epochs": 2, "warmup_epochs": 1, "compile": False}
-            )  # fmt: skip
+                update={
+                    "encoder": own.encoder.model_copy(update=size),
+                    "batch_size": 60,
+                    "steps_per_epoch": 3,
+                    "epochs": 2,
+                    "warmup_epochs": 1,
+                    "compile": False,
+                }
+            )
             classifier = classifier.model_copy(update={"ensemble": 1, "rounds": 10, "folds": 2})
             scan = scan.model_copy(update={"instances": 1})
             selection = selection.model_copy(update={"working_points": [0.3, 0.1]})
@@ -89,12 +95,16 @@ def encoders(device: str, source: Source, out: Path, keep: Keep) -> dict[str, An
         np.savez_compressed(out / f"latents_{name}.npz", latent=latent[packed.search].astype(np.float32))
         steps = len(history) * config.embedding.steps_per_epoch
         record[name] = {
-            "parameters": sum(p.numel() for p in model.parameters()), "training_events": len(inputs.event_id),
-            "steps": steps, "seconds": took, "batch": config.embedding.batch_size,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "training_events": len(inputs.event_id),
+            "steps": steps,
+            "seconds": took,
+            "batch": config.embedding.batch_size,
             "events_per_second": steps * config.embedding.batch_size / took,
-            "best_loss": min(h["loss"] for h in history), "history": history[:: max(1, len(history) // 10)],
+            "best_loss": min(h["loss"] for h in history),
+            "history": history[:: max(1, len(history) // 10)],
             "mean_posterior_width": float(posterior[:, 1].mean()),
-        }  # fmt: skip
+        }
         keep(record)
     return record
 
@@ -107,9 +117,13 @@ def tables(source: Source, out: Path, encoder: str) -> Tables:
     kept = packed.search
     sample = packed.sample[kept]
     whole = Events(
-        packed.event_id[kept], packed.mass[kept], packed.weight[kept], latent,
-        np.zeros((len(latent), len(FEATURES)), np.float32), np.zeros((len(latent), 2, latent.shape[1]), np.float32),
-    )  # fmt: skip
+        packed.event_id[kept],
+        packed.mass[kept],
+        packed.weight[kept],
+        latent,
+        np.zeros((len(latent), len(FEATURES)), np.float32),
+        np.zeros((len(latent), 2, latent.shape[1]), np.float32),
+    )
     return Tables({str(name): whole.take(np.flatnonzero(sample == name)) for name in np.unique(sample)}, {})
 
 
@@ -129,11 +143,18 @@ def judge(source: Source, out: Path, job: tuple[str, Trial]) -> list[dict[str, A
         signal = np.r_[passes("data")[~real], passes("signal")]
         eff_s, eff_b = signal.mean(), weight[background].sum() / weight.sum()
         replicas = bootstrapped_sic(signal, ids[0], background, ids[1], config.seed, weight, 20 if source.tiny else 200)
-        rows.append({
-            "encoder": encoder, "signal": trial.signal, "method": trial.method, "instance": trial.instance,
-            "point": point, "sic": sic(float(eff_s), float(eff_b)), "signal_efficiency": float(eff_s),
-            "replicas": replicas,
-        })  # fmt: skip
+        rows.append(
+            {
+                "encoder": encoder,
+                "signal": trial.signal,
+                "method": trial.method,
+                "instance": trial.instance,
+                "point": point,
+                "sic": sic(float(eff_s), float(eff_b)),
+                "signal_efficiency": float(eff_s),
+                "replicas": replicas,
+            }
+        )
     return rows
 
 
@@ -177,9 +198,14 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         means = np.mean([row["replicas"] for row in same], axis=0)
         spread = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
         error = float(np.nanstd(means, ddof=1)) if np.isfinite(means).sum() > 1 else None
-        out.append(dict(zip(named, key, strict=True)) | {
-            "sic": float(values.mean()) if np.isfinite(values).all() else None, "error_events": error,
-            "error_instances": spread, "signal_efficiency": float(np.mean([row["signal_efficiency"] for row in same])),
-            "instances": len(same),
-        })  # fmt: skip
+        out.append(
+            dict(zip(named, key, strict=True))
+            | {
+                "sic": float(values.mean()) if np.isfinite(values).all() else None,
+                "error_events": error,
+                "error_instances": spread,
+                "signal_efficiency": float(np.mean([row["signal_efficiency"] for row in same])),
+                "instances": len(same),
+            }
+        )
     return out

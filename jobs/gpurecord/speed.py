@@ -74,9 +74,11 @@ def encoder(device: str, tiny: bool, keep: Keep) -> dict[str, Any]:
     some = list(islice(stream, steps))
     flops = _flops(plain, some[0])
     record: dict[str, Any] = {
-        "parameters": sum(p.numel() for p in bare.parameters()), "batch": batch, "flop_per_event": flops / batch,
+        "parameters": sum(p.numel() for p in bare.parameters()),
+        "batch": batch,
+        "flop_per_event": flops / batch,
         "bf16_matmul_peak_flops": matmul_peak(device, 256 if tiny else 8192),
-    }  # fmt: skip
+    }
     record["compile_seconds"] = clocked(lambda: ours.train_epoch(some), device)
     keep(record)
     few = max(2, steps // 5)
@@ -86,11 +88,14 @@ def encoder(device: str, tiny: bool, keep: Keep) -> dict[str, Any]:
     resident = clocked(lambda: ours.train_epoch(some), device) / steps
     rates = [batch / float(np.median(t)) for t in (our_seconds, plain_seconds)]
     record |= {
-        "events_per_second": rates[0], "plain_events_per_second": rates[1], "speed_up": rates[0] / rates[1],
-        "seconds_per_step": our_seconds, "plain_seconds_per_step": plain_seconds,
+        "events_per_second": rates[0],
+        "plain_events_per_second": rates[1],
+        "speed_up": rates[0] / rates[1],
+        "seconds_per_step": our_seconds,
+        "plain_seconds_per_step": plain_seconds,
         "seconds_per_step_batches_at_hand": resident,
         "share_of_peak": rates[0] * record["flop_per_event"] / record["bf16_matmul_peak_flops"],
-    }  # fmt: skip
+    }
     keep(record)
     if record["share_of_peak"] < 0.4 and device != "cpu":
         record["profile"] = _profile(ours, some[:10])
@@ -118,10 +123,14 @@ def _profile(training: EncoderTraining, batches: list[dict[str, Any]]) -> list[d
     total = sum(e.self_device_time_total for e in rows)
     rows.sort(key=lambda e: -e.self_device_time_total)
     return [
-        {"kernel": e.key[:100], "calls_per_step": e.count / len(batches),
-         "microseconds_per_step": e.self_device_time_total / len(batches), "share": e.self_device_time_total / total}
+        {
+            "kernel": e.key[:100],
+            "calls_per_step": e.count / len(batches),
+            "microseconds_per_step": e.self_device_time_total / len(batches),
+            "share": e.self_device_time_total / total,
+        }
         for e in rows[:25]
-    ]  # fmt: skip
+    ]
 
 
 def flows(device: str, tiny: bool, keep: Keep) -> dict[str, Any]:
@@ -133,8 +142,16 @@ def flows(device: str, tiny: bool, keep: Keep) -> dict[str, Any]:
     size = {"layers": 2, "hidden": 8, "blocks": 1, "bins": 4} if tiny else {}
     config = Flow(members=10, leave_out=2, mixing="rotate", epochs=epochs, batch_size=batch, **size)
     data = [sidebands(events, number) for number in range(sets)]
-    record: dict[str, Any] = {"sets": sets, "members": 10, "events": events, "epochs": epochs, "batch": batch,
-                              "layers": config.layers, "hidden": config.hidden, "bins": config.bins}  # fmt: skip
+    record: dict[str, Any] = {
+        "sets": sets,
+        "members": 10,
+        "events": events,
+        "epochs": epochs,
+        "batch": batch,
+        "layers": config.layers,
+        "hidden": config.hidden,
+        "bins": config.bins,
+    }
     first: list[tuple[int, int]] = [(0, m) for m in range(alone)]
     ways = {"one by one": [[member] for member in first], "stack": [None], "compiled stack": [None]}
     for way, trainings in ways.items():
@@ -147,9 +164,10 @@ def flows(device: str, tiny: bool, keep: Keep) -> dict[str, Any]:
             found.append((times[0], float(np.median(times[1:])) / count, training.best_loss[:alone].tolist()))
         per_flow = float(np.mean([seconds for _, seconds, _ in found]))
         record[way] = {
-            "first_epoch_seconds": [start for start, _, _ in found], "seconds_per_epoch_and_flow": per_flow,
+            "first_epoch_seconds": [start for start, _, _ in found],
+            "seconds_per_epoch_and_flow": per_flow,
             "validation": [loss for _, _, losses in found for loss in losses[:alone]],
-        }  # fmt: skip
+        }
         record[way]["speed_up"] = record["one by one"]["seconds_per_epoch_and_flow"] / per_flow
         keep(record)
     losses = [np.array(record[way]["validation"]) for way in ways]
@@ -164,19 +182,26 @@ def networks(device: str, tiny: bool, keep: Keep) -> dict[str, Any]:
     samples = toy_samples(max(1, many // config.members), events)
     keys = [Network(k % len(samples), ("gpu", k)) for k in range(many)]
     record: dict[str, Any] = {"networks": many, "events": 2 * events, "epochs": epochs, "batch": config.batch_size}
-    train_stack(samples[:1], [Network(0, ("warm", 0))], config.model_copy(update={"epochs": 1}), "mlc", SEED,
-                device=device)  # fmt: skip
+    train_stack(
+        samples[:1], [Network(0, ("warm", 0))], config.model_copy(update={"epochs": 1}), "mlc", SEED, device=device
+    )
     for loss in ("mlc", "bce"):
         trained = []
         took = clocked(
             lambda loss=loss, trained=trained: trained.append(
                 train_stack(samples, keys, config, loss, SEED, device=device)
-            ), device,
-        )  # fmt: skip
+            ),
+            device,
+        )
         single = train_one(samples[0], ("gpu", 0), config, loss, SEED)
         pair = [_loss_of(stack, samples[0], loss) for stack in (trained[0].take([0]), single)]
-        record[loss] = {"seconds": took, "networks_per_minute": 60 * many / took, "loss_stacked": pair[0],
-                        "loss_one_on_the_cpu": pair[1], "loss_difference": abs(pair[0] - pair[1])}  # fmt: skip
+        record[loss] = {
+            "seconds": took,
+            "networks_per_minute": 60 * many / took,
+            "loss_stacked": pair[0],
+            "loss_one_on_the_cpu": pair[1],
+            "loss_difference": abs(pair[0] - pair[1]),
+        }
         keep(record)
     return record
 

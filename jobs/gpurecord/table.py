@@ -17,8 +17,10 @@ def markdown(record: dict[str, Any]) -> str:
     agreeing = [row["ok"] for row in steps["correctness"]["comparisons"].values()]
     trained = steps["encoders"]["paper"]
     lines = [
-        f"On one {machine['card']}, torch {machine['torch']}, {machine['date']}:", "",
-        "| what | measured | goal |", "|---|---|---|",
+        f"On one {machine['card']}, torch {machine['torch']}, {machine['date']}:",
+        "",
+        "| what | measured | goal |",
+        "|---|---|---|",
         f"| CPU against GPU, outputs and gradients | {sum(agreeing)} of {len(agreeing)} within their limits | all |",
         f"| encoder of the paper's size ({speed['parameters']:,} parameters), batch {speed['batch']}, bf16, compiled | "
         f"{speed['events_per_second']:,.0f} events/s | – |",
@@ -30,7 +32,7 @@ def markdown(record: dict[str, Any]) -> str:
         f"{networks['bce']['networks_per_minute']:,.0f} a minute | 1,000 |",
         f"| {trained['steps']:,} steps of the encoder, {trained['training_events']:,} events | "
         f"{trained['seconds']:.0f} s | – |",
-    ]  # fmt: skip
+    ]
     return "\n".join([*lines, "", *_sic(steps["sic"]["sic"])])
 
 

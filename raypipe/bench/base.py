@@ -93,9 +93,13 @@ def alternate(ours: Callable[[], Any], reference: Callable[[], Any], repeats: in
 
 
 def speed_up(
-    name: str, ours: Sequence[float], reference: Sequence[float], target: float | None = None, unit: str = "s",
+    name: str,
+    ours: Sequence[float],
+    reference: Sequence[float],
+    target: float | None = None,
+    unit: str = "s",
     **detail: Any,
-) -> Measurement:  # fmt: skip
+) -> Measurement:
     """A measurement whose ratio is time of the reference over time of ours, from paired times in seconds."""
     ratios = [b / a for a, b in zip(ours, reference, strict=True)]
     medians = statistics.median(ours), statistics.median(reference)

@@ -80,10 +80,15 @@ def _xgboost(given: Contest, fold: int, member: int, cores: int) -> Any:
     """A fit as the manual of xgboost has it: the scikit-learn interface with its default threads."""
     config, train = given.config, given.fold != fold
     model = xgboost.XGBClassifier(
-        n_estimators=config.rounds, max_depth=config.depth, learning_rate=config.learning_rate,
-        subsample=config.subsample, min_child_weight=config.min_child_weight, tree_method="hist",
-        random_state=1000 * fold + member, n_jobs=cores,
-    )  # fmt: skip
+        n_estimators=config.rounds,
+        max_depth=config.depth,
+        learning_rate=config.learning_rate,
+        subsample=config.subsample,
+        min_child_weight=config.min_child_weight,
+        tree_method="hist",
+        random_state=1000 * fold + member,
+        n_jobs=cores,
+    )
     model.fit(given.x[train], given.y[train], sample_weight=given.w[train])
     return lambda x: model.predict(x, output_margin=True)
 
@@ -91,9 +96,14 @@ def _xgboost(given: Contest, fold: int, member: int, cores: int) -> Any:
 def _sklearn(given: Contest, fold: int, member: int, cores: int) -> Any:
     config, train = given.config, given.fold != fold
     model = HistGradientBoostingClassifier(
-        max_iter=config.rounds, max_depth=config.depth, max_leaf_nodes=2**config.depth, early_stopping=False,
-        learning_rate=config.learning_rate, min_samples_leaf=1, random_state=1000 * fold + member,
-    )  # fmt: skip
+        max_iter=config.rounds,
+        max_depth=config.depth,
+        max_leaf_nodes=2**config.depth,
+        early_stopping=False,
+        learning_rate=config.learning_rate,
+        min_samples_leaf=1,
+        random_state=1000 * fold + member,
+    )
     model.fit(given.x[train], given.y[train], sample_weight=given.w[train])
     return model.decision_function
 

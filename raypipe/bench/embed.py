@@ -72,7 +72,14 @@ def run(smoke: bool) -> list[Measurement]:
             rates.append((rows / took, total / bare))
     ours, theirs = zip(*rates, strict=True)
     return [
-        Measurement("embed: Ray Data against the bare model on all cores", float(np.median(ours)),
-                    float(np.median(theirs)), "events/s", [a / b for a, b in rates], "rate ours / rate reference", 0.85,
-                    detail={"events": total, "cores": cores, "seconds_until_first_chunks": starts, "encoder": size}),
-    ]  # fmt: skip
+        Measurement(
+            "embed: Ray Data against the bare model on all cores",
+            float(np.median(ours)),
+            float(np.median(theirs)),
+            "events/s",
+            [a / b for a, b in rates],
+            "rate ours / rate reference",
+            0.85,
+            detail={"events": total, "cores": cores, "seconds_until_first_chunks": starts, "encoder": size},
+        ),
+    ]

@@ -71,9 +71,16 @@ def measure(config: Embedding, events: int, repeats: int, name: str, target: flo
     torch.set_num_threads(before)
     parameters = sum(p.numel() for p in ours.encoder.parameters())
     return speed_up(
-        name, times["ours"], times["plain"], target, unit="CPU s", batch=config.batch_size, parameters=parameters,
-        steps=config.steps_per_epoch, losses=losses,
-    )  # fmt: skip
+        name,
+        times["ours"],
+        times["plain"],
+        target,
+        unit="CPU s",
+        batch=config.batch_size,
+        parameters=parameters,
+        steps=config.steps_per_epoch,
+        losses=losses,
+    )
 
 
 def run(smoke: bool) -> list[Measurement]:

@@ -25,7 +25,7 @@ from raypipe.fit.stacked import (
     initial_generator,
     network_order,
     train_stack,
-)  # fmt: skip
+)
 from raypipe.models.stacked import StackedMLP, initial_weights
 from raypipe.stats.comparison import mean_loss
 
@@ -34,9 +34,13 @@ CORES = 2
 
 
 def train_one(
-    sample: LabelledSample, key: tuple[str | int, ...], config: Networks, loss: str, root: int,
+    sample: LabelledSample,
+    key: tuple[str | int, ...],
+    config: Networks,
+    loss: str,
+    root: int,
     dtype: torch.dtype = torch.float32,
-) -> StackedMLP:  # fmt: skip
+) -> StackedMLP:
     """One network as one would write it in PyTorch (`nn.Sequential`, autograd, `torch.optim.Adam`), same streams."""
     sizes = [sample.features.shape[1], *config.hidden, 1]
     layers: list[nn.Module] = []
@@ -138,19 +142,25 @@ def _measure(config: Networks, loss: str, events: int, many: int, few: int, repe
         return [float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))]
 
     detail = {
-        "events": 2 * events, "epochs": config.epochs, "batch_size": config.batch_size, "cores": CORES,
+        "events": 2 * events,
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "cores": CORES,
         "networks_per_second": 1 / float(np.median(ours)),
         "reference_networks_per_second": 1 / float(np.median(alone)),
-        "reference_measured_on": few * repeats, "reference_scaled_to": many,
-        "loss_stacked": mean(stacked_loss), "loss_reference": mean(single_loss),
+        "reference_measured_on": few * repeats,
+        "reference_scaled_to": many,
+        "loss_stacked": mean(stacked_loss),
+        "loss_reference": mean(single_loss),
         "loss_stacked_of_the_same_networks": mean(same),
         "largest_loss_difference_same_network": float(np.abs(same - single_loss).max()),
-    }  # fmt: skip
+    }
     name = f"networks: {many} stacked 3x50, {loss}, against one after another"
     medians = float(np.median(ours)) * many, float(np.median(alone)) * many
     target = 15.0 if config.epochs == 20 else None
-    return Measurement(name, *medians, "s", [b / a for a, b in zip(ours, alone, strict=True)], "speed-up", target,
-                       detail=detail)  # fmt: skip
+    return Measurement(
+        name, *medians, "s", [b / a for a, b in zip(ours, alone, strict=True)], "speed-up", target, detail=detail
+    )
 
 
 def run(smoke: bool) -> list[Measurement]:

@@ -137,11 +137,18 @@ def measure(
         threads > 1
     )
     return speed_up(
-        name, ours, theirs, target, unit="CPU s" if threads == 1 else "s", events=events,
-        config=config.model_dump(mode="json"), nll_stacked=float(np.mean([p[0] for p in pairs])),
-        nll_nflows=float(np.mean([p[1] for p in pairs])), nflows_members_trained=len(alone),
+        name,
+        ours,
+        theirs,
+        target,
+        unit="CPU s" if threads == 1 else "s",
+        events=events,
+        config=config.model_dump(mode="json"),
+        nll_stacked=float(np.mean([p[0] for p in pairs])),
+        nll_nflows=float(np.mean([p[1] for p in pairs])),
+        nflows_members_trained=len(alone),
         largest_nll_difference=max(abs(a - b) for a, b in pairs),
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()
@@ -162,9 +169,12 @@ def run(smoke: bool) -> list[Measurement]:
     full = {"layers": 6, "hidden": 64, "blocks": 2, "bins": 8, "epochs": 4, "learning_rate": 1e-3}
     rows = []
     for transform, batch, threads, target in (
-        ("spline", 320, 1, 5.0), ("spline", 320, 2, 5.0), ("spline", 2048, 1, None), ("affine", 320, 1, None),
+        ("spline", 320, 1, 5.0),
+        ("spline", 320, 2, 5.0),
+        ("spline", 2048, 1, None),
+        ("affine", 320, 1, None),
         ("affine", 2048, 1, None),
-    ):  # fmt: skip
+    ):
         config = FlowConfig(**full, transform=transform, batch_size=batch)
         config = config if batch < 1000 else config.model_copy(update={"epochs": 2})
         events = 4 * batch * (2 if batch < 1000 else 1)

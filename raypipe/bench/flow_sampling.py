@@ -61,11 +61,14 @@ def measure(config: FlowConfig, samples: int, repeats: int, target: float | None
     spread = quartiles["nflows"][2] - quartiles["nflows"][0]
     shift = np.abs(quartiles["ours"] - quartiles["nflows"]) / spread
     return speed_up(
-        f"flow sampling: {samples} {config.transform} samples of {config.members} members", *zip(*pairs, strict=True),
-        target, unit="CPU s", largest_shift_of_a_quartile_in_their_range=float(shift.max()),
+        f"flow sampling: {samples} {config.transform} samples of {config.members} members",
+        *zip(*pairs, strict=True),
+        target,
+        unit="CPU s",
+        largest_shift_of_a_quartile_in_their_range=float(shift.max()),
         config=config.model_dump(mode="json"),
         samples_per_second=samples / float(np.median([p[0] for p in pairs])),
-    )  # fmt: skip
+    )
 
 
 def run(smoke: bool) -> list[Measurement]:

@@ -37,12 +37,23 @@ def grow(name: str, unit: str, smallest: int, work: Callable[[int], Any], repeat
             memory.append(peak.peak / 2**20)
     slopes = [float(np.polyfit(np.log(sizes), np.log(row), 1)[0]) for row in times]
     detail = {
-        "sizes": sizes, "of": unit, "seconds": np.median(times, 0).tolist(),
+        "sizes": sizes,
+        "of": unit,
+        "seconds": np.median(times, 0).tolist(),
         "peak_mib": np.array(memory).reshape(repeats, -1).max(0).tolist(),
-    }  # fmt: skip
+    }
     medians = np.median(times, 0)
-    return Measurement(f"growth: {name}", float(medians[-1]), float(medians[0]), "CPU s", slopes,
-                       f"log-log slope over {unit}", 1.1, at_most=True, detail=detail)  # fmt: skip
+    return Measurement(
+        f"growth: {name}",
+        float(medians[-1]),
+        float(medians[0]),
+        "CPU s",
+        slopes,
+        f"log-log slope over {unit}",
+        1.1,
+        at_most=True,
+        detail=detail,
+    )
 
 
 def run(smoke: bool) -> list[Measurement]:

@@ -43,10 +43,11 @@ def write_events(path: Path, n: int, first_id: int = 0) -> str:
         "group": pa.array(inputs.group.astype(np.int8)),
         "split": pa.array([SPLITS[0]] * n).dictionary_encode(),
         "weight": pa.array(np.ones(n)),
-        "pt_yy": pa.array(inputs.event[:, 0]), "dr_yy": pa.array(inputs.event[:, 1]),
+        "pt_yy": pa.array(inputs.event[:, 0]),
+        "dr_yy": pa.array(inputs.event[:, 1]),
         "objects": tensor_column(inputs.objects),
         "features": tensor_column(rng.random((n, 9), dtype=np.float32)),
-    }  # fmt: skip
+    }
     for field in EVENT_SCHEMA:
         if field.name not in columns:
             columns[field.name] = pa.array(rng.random(n, dtype=np.float32))

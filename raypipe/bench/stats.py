@@ -88,9 +88,21 @@ def run(smoke: bool) -> list[Measurement]:
         reference.append((time.perf_counter() - wall) * toys / alone)
         difference = max(difference, float(np.abs(plain - batched.q0[:alone]).max()))
         failed = int(batched.failed.sum())
-    return [speed_up(
-        "fits", ours, reference, target=20.0, toys=toys, masses=len(masses), bins=BINS, events=EVENTS,
-        background=shape.family.name, cpu_seconds=cpu, failed_toys=failed, largest_q0_difference=difference,
-        reference_measured_on=f"{alone} toys x {len(masses)} masses, scaled to {toys}; one core each",
-        seconds_allowed=60.0,
-    )]  # fmt: skip
+    return [
+        speed_up(
+            "fits",
+            ours,
+            reference,
+            target=20.0,
+            toys=toys,
+            masses=len(masses),
+            bins=BINS,
+            events=EVENTS,
+            background=shape.family.name,
+            cpu_seconds=cpu,
+            failed_toys=failed,
+            largest_q0_difference=difference,
+            reference_measured_on=f"{alone} toys x {len(masses)} masses, scaled to {toys}; one core each",
+            seconds_allowed=60.0,
+        )
+    ]

@@ -35,9 +35,18 @@ def main() -> None:
 
 
 for command in (
-    simulate, stages.embed, stages.search, stages.scan, report, latent,
-    fits.fit, fits.hunt,
-    tools.doctor, tools.config,
-    bench, classify, read,
-):  # fmt: skip
+    simulate,
+    stages.embed,
+    stages.search,
+    stages.scan,
+    report,
+    latent,
+    fits.fit,
+    fits.hunt,
+    tools.doctor,
+    tools.config,
+    bench,
+    classify,
+    read,
+):
     main.add_command(command)

@@ -53,7 +53,8 @@ def bench(names: tuple[str, ...], smoke: bool, output: Path, list_only: bool, ta
             bound = f"  asked {'<=' if row['at_most'] else '>='} {row['target']:g}" if row["target"] is not None else ""
             click.echo(
                 f"{row['name']}: {row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f}) {row['meaning']}"
-                f"{bound}", err=True,
-            )  # fmt: skip
+                f"{bound}",
+                err=True,
+            )
     if as_json:
         emit(record)

@@ -17,8 +17,13 @@ from raypipe.cli.base import emit
 @click.option("--label", metavar="COL", help="Truth (1: signal): never trained on, used to evaluate.")
 @click.option("--mass", metavar="COL", help="Kept out of the features and copied into the output.")
 @click.option("--weight", metavar="COL", help="Event weights; one in a file without the column.")
-@click.option("--weights", type=click.Choice(["file", "sign"]), default="file", show_default=True,
-              help="sign: negative weights (NLO) count as such, trees take averages.")  # fmt: skip
+@click.option(
+    "--weights",
+    type=click.Choice(["file", "sign"]),
+    default="file",
+    show_default=True,
+    help="sign: negative weights (NLO) count as such, trees take averages.",
+)
 @click.option("--only-background", is_flag=True, help="Of the background files keep the rows labelled 0.")
 @click.option("--format", "kind", default="auto", show_default=True, help="numpy, hdf5, lhco, parquet, csv, root.")
 @click.option("--key", help="HDF5 dataset or ROOT tree, where a file has several.")
@@ -34,12 +39,29 @@ from raypipe.cli.base import emit
 @click.option("--output", type=click.Path(path_type=Path), default=Path("scores.parquet"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
 def classify(
-    data: tuple[str, ...], background: tuple[str, ...], score: tuple[str, ...], features: str | None,
-    label: str | None, mass: str | None, weight: str | None, weights: str, only_background: bool, kind: str,
-    key: str | None, data_key: str | None, background_key: str | None, score_key: str | None,
-    folds: int | None, ensemble: int | None, rounds: int | None, leaves: int | None, seed: int, cpus: int | None,
-    output: Path, as_json: bool,
-) -> None:  # fmt: skip
+    data: tuple[str, ...],
+    background: tuple[str, ...],
+    score: tuple[str, ...],
+    features: str | None,
+    label: str | None,
+    mass: str | None,
+    weight: str | None,
+    weights: str,
+    only_background: bool,
+    kind: str,
+    key: str | None,
+    data_key: str | None,
+    background_key: str | None,
+    score_key: str | None,
+    folds: int | None,
+    ensemble: int | None,
+    rounds: int | None,
+    leaves: int | None,
+    seed: int,
+    cpus: int | None,
+    output: Path,
+    as_json: bool,
+) -> None:
     """Train the classifier ensemble of the search between two tables, and score a third.
 
     Events that are also in the training tables are scored out of fold, others by the mean of all fits. An event that
@@ -73,20 +95,31 @@ def classify(
     except ValidationError as error:
         raise UserError(f"--format {kind!r}: {error.errors()[0]['msg']}") from error
     request = Request(
-        data, background, score, [column(f) for f in features.split(",")] if features else (), column(label),
-        column(mass), column(weight), only_background, source,
-        WEAK_SIGNAL.model_copy(update={k: v for k, v in changed.items() if v is not None}), seed,
+        data,
+        background,
+        score,
+        [column(f) for f in features.split(",")] if features else (),
+        column(label),
+        column(mass),
+        column(weight),
+        only_background,
+        source,
+        WEAK_SIGNAL.model_copy(update={k: v for k, v in changed.items() if v is not None}),
+        seed,
         {name: given for name, given in keys.items() if given is not None},
-    )  # fmt: skip
+    )
     summary = run(request, output, Resources(cpus=cpus))
     found = summary["evaluation"]
-    click.echo(f"data against background, out of fold: AUC {summary['auc_data_background']:.4f} "
-               f"± {summary['auc_error']:.4f}", err=True)  # fmt: skip
+    click.echo(
+        f"data against background, out of fold: AUC {summary['auc_data_background']:.4f} ± {summary['auc_error']:.4f}",
+        err=True,
+    )
     if found and "max_sic" in found:
         click.echo(
             f"signal against background: AUC {found['auc']:.4f}, max SIC {found['max_sic']:.2f} ± "
-            f"{found['max_sic_error']:.2f} at background efficiency {found['background_efficiency']:.2e}", err=True,
-        )  # fmt: skip
+            f"{found['max_sic_error']:.2f} at background efficiency {found['background_efficiency']:.2e}",
+            err=True,
+        )
     click.echo(f"{summary['files']['score']['events']} events scored: {output}", err=True)
     if as_json:
         emit(summary)

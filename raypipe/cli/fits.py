@@ -21,14 +21,28 @@ def spectrum_options(command: Callable) -> Callable:
     """Where the masses or the histogram are and how to read them; common to fit and hunt."""
     for decorate in (
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
-        click.option("--known", "known", multiple=True, metavar="MASS:WIDTH[=YIELD[+-ERROR]]",
-                     help="A resonance that belongs to the background; without a yield it is fitted."),
+        click.option(
+            "--known",
+            "known",
+            multiple=True,
+            metavar="MASS:WIDTH[=YIELD[+-ERROR]]",
+            help="A resonance that belongs to the background; without a yield it is fitted.",
+        ),
         click.option("--background", default="exp", show_default=True, help=BACKGROUND),
-        click.option("--sqrt-s", type=POSITIVE, default=13000.0, show_default=True,
-                     help="Collision energy of dijet and diphoton functions, in the unit of the masses."),
-        click.option("--likelihood", type=click.Choice(["auto", "poisson", "weighted", "gaussian"]), default="auto",
-                     show_default=True, help="Of a histogram; auto looks at contents and errors, weighted takes them "
-                     "as sqrt(sum w^2)."),
+        click.option(
+            "--sqrt-s",
+            type=POSITIVE,
+            default=13000.0,
+            show_default=True,
+            help="Collision energy of dijet and diphoton functions, in the unit of the masses.",
+        ),
+        click.option(
+            "--likelihood",
+            type=click.Choice(["auto", "poisson", "weighted", "gaussian"]),
+            default="auto",
+            show_default=True,
+            help="Of a histogram; auto looks at contents and errors, weighted takes them as sqrt(sum w^2).",
+        ),
         click.option("--bins", type=click.IntRange(1), help="Equal bins for event masses."),
         click.option("--scale", type=POSITIVE, default=1.0, show_default=True, help="Factor on y and errors."),
         click.option("--density", is_flag=True, help="y (of a reference too) is per unit of x: times bin width."),
@@ -39,9 +53,15 @@ def spectrum_options(command: Callable) -> Callable:
         click.option("--branch", help="ROOT branch of the masses, or histogram."),
         click.option("--tree", help="ROOT tree; data set or group of an HDF5 file."),
         click.option("--column", help="Column of the masses; for {edges, NAME: ...} files the histogram (A+B adds)."),
-        click.option("--masses", "path", type=click.Path(path_type=Path), required=True, metavar="FILE",
-                     help="Masses or histogram: .root .parquet .csv .txt .json .yaml (HEPData) .h5 .npy .npz"),
-    ):  # fmt: skip
+        click.option(
+            "--masses",
+            "path",
+            type=click.Path(path_type=Path),
+            required=True,
+            metavar="FILE",
+            help="Masses or histogram: .root .parquet .csv .txt .json .yaml (HEPData) .h5 .npy .npz",
+        ),
+    ):
         command = decorate(command)
     return command
 
@@ -61,23 +81,44 @@ READING = ("column", "tree", "branch", "weight", "x", "y", "error", "density", "
 )
 @click.option("--float-mass", **PAIR, help="Fit the mass of the peak too, in this range.")
 @click.option("--float-width", **PAIR, help="Fit the width of the peak too, in this range.")
-@click.option("--toys", type=click.IntRange(0), default=500, show_default=True,
-              help="For the global p-value of a floating peak.")  # fmt: skip
+@click.option(
+    "--toys", type=click.IntRange(0), default=500, show_default=True, help="For the global p-value of a floating peak."
+)
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the toys.")
-@click.option("--simulation", type=click.Path(path_type=Path), metavar="FILE",
-              help="Simulated background, for the choice of --background by spurious signal.")  # fmt: skip
+@click.option(
+    "--simulation",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Simulated background, for the choice of --background by spurious signal.",
+)
 @click.option("--simulation-column", help="Column, branch or histogram of the simulation (A+B adds).")
 @click.option("--simulation-tree", help="ROOT tree of the simulation.")
 @click.option("--simulation-weight", help="Weight column of the simulation.")
 @click.option("--unbinned/--binned", default=None, help="For event masses; default: unbinned up to 20,000 events.")
 @click.option("--level", type=Number(0.5, 0.9999), default=0.95, show_default=True, help="Of the CLs limit.")
 def fit(
-    path: Path, region: tuple[float, float] | None, window: tuple[float, float], background: str,
-    peak_spec: str | None, float_mass: tuple[float, float] | None, float_width: tuple[float, float] | None,
-    toys: int, seed: int, simulation: Path | None, simulation_column: str | None, simulation_tree: str | None,
-    simulation_weight: str | None, unbinned: bool | None, level: float, bins: int | None, likelihood: str,
-    sqrt_s: float, known: tuple[str, ...], as_json: bool, **reading: Any,
-) -> None:  # fmt: skip
+    path: Path,
+    region: tuple[float, float] | None,
+    window: tuple[float, float],
+    background: str,
+    peak_spec: str | None,
+    float_mass: tuple[float, float] | None,
+    float_width: tuple[float, float] | None,
+    toys: int,
+    seed: int,
+    simulation: Path | None,
+    simulation_column: str | None,
+    simulation_tree: str | None,
+    simulation_weight: str | None,
+    unbinned: bool | None,
+    level: float,
+    bins: int | None,
+    likelihood: str,
+    sqrt_s: float,
+    known: tuple[str, ...],
+    as_json: bool,
+    **reading: Any,
+) -> None:
     """Fit a peak, or count a signal region, over a smooth background of any mass spectrum.
 
     Prints the signal yield s (unconstrained: it may be negative) and its error, the background b (in the signal region
@@ -115,9 +156,20 @@ def fit(
         refuse("without --peak or --signal-region", *(() if region else ("level",)))
         refuse("on a counted region, whose sidebands are binned", *(("unbinned",) if region and unbinned else ()))
     result = fit_peak(
-        data, window, background, peak(peak_spec) if peak_spec else None, region, bins, unbinned, likelihood,
-        [known_peak(spec) for spec in known], sqrt_s=sqrt_s, level=level, ranges=ranges, simulation=simulated,
-    )  # fmt: skip
+        data,
+        window,
+        background,
+        peak(peak_spec) if peak_spec else None,
+        region,
+        bins,
+        unbinned,
+        likelihood,
+        [known_peak(spec) for spec in known],
+        sqrt_s=sqrt_s,
+        level=level,
+        ranges=ranges,
+        simulation=simulated,
+    )
     if as_json:
         emit(result.row)
     else:
@@ -153,24 +205,52 @@ def _simulated(
 @click.option("--tails", default="", metavar="AL:NL:AH:NH", help="Crystal Ball tails of the peak.")
 @click.option("--signal-region", "region", **PAIR, help="Count this blinded region over its sidebands instead.")
 @click.option("--mask", "masks", multiple=True, **PAIR, help="Leave out a range, such as a known resonance.")
-@click.option("--reference", type=click.Path(path_type=Path), metavar="FILE",
-              help="Simulated background instead of a family: shape and errors, free normalisation.")  # fmt: skip
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Simulated background instead of a family: shape and errors, free normalisation.",
+)
 @click.option("--reference-column", help="Column, branch or histogram of the reference (A+B adds).")
 @click.option("--reference-tree", help="ROOT tree of the reference.")
 @click.option("--reference-weight", help="Weight column of the reference.")
-@click.option("--reference-order", type=click.IntRange(0), default=0, show_default=True,
-              help="Degree of a polynomial in the exponent that may correct the reference.")  # fmt: skip
+@click.option(
+    "--reference-order",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Degree of a polynomial in the exponent that may correct the reference.",
+)
 @click.option("--toys", type=click.IntRange(0), default=1000, show_default=True, help="For the global p-value.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the toys.")
 @click.option("--level", type=Number(0.5, 0.9999), default=0.95, show_default=True, help="Of the CLs limit.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for hunt.json and hunt.png.")
 def hunt(
-    path: Path, window: tuple[float, float], widths: str, background: str, scan_range: tuple[float, float] | None,
-    points: int | None, tails: str, region: tuple[float, float] | None, masks: tuple[tuple[float, float], ...],
-    reference: Path | None, reference_column: str | None, reference_tree: str | None, reference_weight: str | None,
-    reference_order: int, toys: int, seed: int, level: float, output: Path | None, bins: int | None, likelihood: str,
-    sqrt_s: float, known: tuple[str, ...], as_json: bool, **reading: Any,
-) -> None:  # fmt: skip
+    path: Path,
+    window: tuple[float, float],
+    widths: str,
+    background: str,
+    scan_range: tuple[float, float] | None,
+    points: int | None,
+    tails: str,
+    region: tuple[float, float] | None,
+    masks: tuple[tuple[float, float], ...],
+    reference: Path | None,
+    reference_column: str | None,
+    reference_tree: str | None,
+    reference_weight: str | None,
+    reference_order: int,
+    toys: int,
+    seed: int,
+    level: float,
+    output: Path | None,
+    bins: int | None,
+    likelihood: str,
+    sqrt_s: float,
+    known: tuple[str, ...],
+    as_json: bool,
+    **reading: Any,
+) -> None:
     """Scan a peak over any mass spectrum: local and global significance.
 
     The global p-value counts background-only toys whose largest excess anywhere in the scan (masses and widths)
@@ -198,8 +278,9 @@ def hunt(
     simulated = _simulated(
         "reference", reference, reference_column, reference_tree, reference_weight, reading["density"]
     )
-    refuse_reading(path, isinstance(data, Masses), isinstance(simulated, Spectrum),
-                   None if reference is not None else background)  # fmt: skip
+    refuse_reading(
+        path, isinstance(data, Masses), isinstance(simulated, Spectrum), None if reference is not None else background
+    )
     if reference is None:
         refuse("without --reference", "reference_order")
     if region is not None:
@@ -214,9 +295,25 @@ def hunt(
         raise UserError(f"--tails {tails!r}: write A_LOW:N_LOW:A_HIGH:N_HIGH")
     peaks = [known_peak(spec) for spec in known]
     result = hunting.hunt(
-        data, window, background, [width(part) for part in widths.split(",") if part.strip()], scan_range,
-        points, shape, toys, seed, bins, likelihood, region, masks, peaks, simulated, reference_order, sqrt_s, level,
-    )  # fmt: skip
+        data,
+        window,
+        background,
+        [width(part) for part in widths.split(",") if part.strip()],
+        scan_range,
+        points,
+        shape,
+        toys,
+        seed,
+        bins,
+        likelihood,
+        region,
+        masks,
+        peaks,
+        simulated,
+        reference_order,
+        sqrt_s,
+        level,
+    )
     if output is not None:
         from raypipe.report.hunt import write_figure
 

@@ -13,8 +13,13 @@ from raypipe.cli.base import emit
 @click.command()
 @click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="YAML with search: read.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the tables; wins over the configuration.")
-@click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
-              help="What to do with a file that cannot be read.")  # fmt: skip
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="What to do with a file that cannot be read.",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as source.sample=ggf.")
 @click.option("--json", "as_json", is_flag=True, help="Print the sidecar on standard output.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
@@ -43,13 +48,19 @@ def read(
             f"{file['path']}: {file['events']} events read, {file['written']} written: {file['table']}", err=True
         )
         if file["negative_weights"]:
-            click.echo(f"  {file['negative_weights']} weights are negative: the yield is their sum, {file['weight']:g} "
-                       f"({file['weight'] / file['sum_of_moduli']:.3f} of that of the moduli)", err=True)  # fmt: skip
+            click.echo(
+                f"  {file['negative_weights']} weights are negative: the yield is their sum, {file['weight']:g} "
+                f"({file['weight'] / file['sum_of_moduli']:.3f} of that of the moduli)",
+                err=True,
+            )
     for file in summary["skipped"]:
         click.echo(f"skipped: {file['reason']}", err=True)
     if summary["repeated"]:
-        click.echo(f"{summary['repeated']} events repeat an earlier one: "
-                   + ("dropped" if config.source.duplicates == "drop" else "kept"), err=True)  # fmt: skip
+        click.echo(
+            f"{summary['repeated']} events repeat an earlier one: "
+            + ("dropped" if config.source.duplicates == "drop" else "kept"),
+            err=True,
+        )
     if as_json:
         emit(summary)
     if not summary["files"]:

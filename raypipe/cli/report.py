@@ -14,15 +14,17 @@ from raypipe.errors import UserError
 @click.command()
 @click.option("--config", "path", type=click.Path(path_type=Path), help="YAML of the search (not with --events).")
 @click.option(
-    "--events", type=click.Path(path_type=Path), metavar="DIR",
+    "--events",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
     help="Validate this event data set instead: the folder with dataset.json.",
-)  # fmt: skip
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the page; wins over the configuration.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON on standard output.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def report(
     path: Path | None, events: Path | None, output: Path | None, as_json: bool, overrides: tuple[str, ...]
-) -> None:  # fmt: skip
+) -> None:
     """Make figures, page and summary again from a finished or unfinished scan; or validate an event data set.
 
     \b

@@ -18,16 +18,22 @@ if TYPE_CHECKING:
 @click.option("--config", "path", type=click.Path(path_type=Path), help="YAML of the search (not needed with --list).")
 @click.option("--list", "list_only", is_flag=True, help="Show all samples that can be simulated and leave.")
 @click.option(
-    "--target", type=click.IntRange(min=1), metavar="N",
+    "--target",
+    type=click.IntRange(min=1),
+    metavar="N",
     help="Selected events of every sample, in place of the configuration's sizes.",
-)  # fmt: skip
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Run folder; wins over the configuration.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def simulate(
-    path: Path | None, list_only: bool, target: int | None, output: Path | None, as_json: bool,
+    path: Path | None,
+    list_only: bool,
+    target: int | None,
+    output: Path | None,
+    as_json: bool,
     overrides: tuple[str, ...],
-) -> None:  # fmt: skip
+) -> None:
     """Simulate the event samples of a configuration; --list shows all that exist.
 
     \b
@@ -56,8 +62,9 @@ def simulate(
         for name, sample in manifest["samples"].items():
             click.echo(
                 f"{name:14s} {sample['n']:8d} events, {sample['yield_per_fb']:10.4g} per fb^-1, "
-                f"efficiency {sample['efficiency']:.3f}", err=True,
-            )  # fmt: skip
+                f"efficiency {sample['efficiency']:.3f}",
+                err=True,
+            )
 
 
 def _resized(config: Config, target: int) -> Config:

@@ -58,9 +58,16 @@ def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, 
     help="How the background is known (scan.methods).",
 )
 def search(
-    path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...], signal: str, strength: float,
-    instance: int, embedding: str, method: str,
-) -> None:  # fmt: skip
+    path: Path,
+    output: Path | None,
+    as_json: bool,
+    overrides: tuple[str, ...],
+    signal: str,
+    strength: float,
+    instance: int,
+    embedding: str,
+    method: str,
+) -> None:
     """Run the search once on one pseudo-data set (prepares what is missing).
 
     \b
@@ -101,8 +108,9 @@ def search(
         if row.get("fit_z_after") is not None and not row["verdict"]:
             click.echo(
                 f"  bump hunt ({row['family']}): {row['fit_s_after']:.1f} ± {row['fit_s_err_after']:.1f} events, "
-                f"z {row['fit_z_before']:.2f} -> {row['fit_z_after']:.2f} ({row['fit_status_after']})", err=True,
-            )  # fmt: skip
+                f"z {row['fit_z_before']:.2f} -> {row['fit_z_after']:.2f} ({row['fit_status_after']})",
+                err=True,
+            )
     if as_json:
         emit([{k: None if v != v else v for k, v in row.items()} for row in rows])
 
@@ -141,9 +149,18 @@ def _check_injection(signal: str, strength: float, signals: list[str]) -> None:
     help="With --plan: read the measurements of another machine from this file, or keep them there.",
 )
 def scan(
-    path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...], status: bool, plan: bool,
-    price: float | None, gpu_price: float | None, gpu_speedup: float, configurations: int, calibration: Path | None,
-) -> None:  # fmt: skip
+    path: Path,
+    output: Path | None,
+    as_json: bool,
+    overrides: tuple[str, ...],
+    status: bool,
+    plan: bool,
+    price: float | None,
+    gpu_price: float | None,
+    gpu_speedup: float,
+    configurations: int,
+    calibration: Path | None,
+) -> None:
     """Run the whole grid of searches and write the report (prepares what is missing).
 
     \b
@@ -157,10 +174,13 @@ def scan(
 
         config = load(path, output, overrides)
         estimate = tell_plan(
-            config, calibration, configurations=configurations, gpu_speedup=gpu_speedup,
+            config,
+            calibration,
+            configurations=configurations,
+            gpu_speedup=gpu_speedup,
             price=config.resources.price_cpu_hour if price is None else price,
             gpu_price=config.resources.price_gpu_hour if gpu_price is None else gpu_price,
-        )  # fmt: skip
+        )
         if as_json:
             emit(estimate)
         return

@@ -54,9 +54,14 @@ def calibrate(config: Any, say: Callable[[str], None] = lambda text: None) -> Ca
     start, first = worker.fresh(config, found["yield_per_fb"])
     found["measured"].append("a fresh worker process: its imports, and its first trial against the same one again")
     return Calibration(
-        search=config.search, machine=platform.node() + " " + platform.machine(), worker_start=start, first_trial=first,
-        worker_bytes=float(psutil.Process().memory_info().rss), measured_seconds=_processor_seconds() - began, **found,
-    )  # fmt: skip
+        search=config.search,
+        machine=platform.node() + " " + platform.machine(),
+        worker_start=start,
+        first_trial=first,
+        worker_bytes=float(psutil.Process().memory_info().rss),
+        measured_seconds=_processor_seconds() - began,
+        **found,
+    )
 
 
 def _processor_seconds() -> float:
@@ -157,6 +162,11 @@ def _shard(template: Shard, number: int, count: int, seed: int) -> tuple[pa.Tabl
         special = {"met_smearing": template.met_smearing}
     name = template.process.name
     return simulate_shard(
-        template.process, template.card, seed=seeds.integer(seed, "calibration", name, number), shard=number,
-        n_generate=count, mpi=template.mpi, **special,
-    )  # fmt: skip
+        template.process,
+        template.card,
+        seed=seeds.integer(seed, "calibration", name, number),
+        shard=number,
+        n_generate=count,
+        mpi=template.mpi,
+        **special,
+    )

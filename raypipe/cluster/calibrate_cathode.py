@@ -84,8 +84,11 @@ def vae(config: HaxadConfig, table: pa.Table) -> tuple[dict[str, float], str]:
         seconds, (model, _) = timed(lambda g=given: fit_vae(values, validation, g, config.seed))
         times.append(seconds)
     more, _ = timed(lambda: embed_features(model, values, latent_noise(ids, short.latent, config.seed)))
-    costs = {"train_event": max(0.0, times[2] - times[1]) / 2 / VAE_EVENTS, "train_pair": 0.0,
-             "embed_event": (spent + more) / VAE_EVENTS}  # fmt: skip
+    costs = {
+        "train_event": max(0.0, times[2] - times[1]) / 2 / VAE_EVENTS,
+        "train_pair": 0.0,
+        "embed_event": (spent + more) / VAE_EVENTS,
+    }
     return costs, f"autoencoder: {VAE_EVENTS} events for three epochs, as many embedded"
 
 

@@ -92,9 +92,12 @@ def run(request: Request, output: Path, resources: Resources) -> dict[str, Any]:
     for note in notes:
         console.print(note, highlight=False, soft_wrap=True)
     contest = contest_of(
-        *matrices, request.classifier, seed=request.seed, data_weights=weights["data"],
+        *matrices,
+        request.classifier,
+        seed=request.seed,
+        data_weights=weights["data"],
         background_weights=weights["background"],
-    )  # fmt: skip
+    )
     with spread(resources) as mapper, progress_bar("classify", len(contest.parts())) as bar:
         scores = classify(contest, weights["background"], weights["data"], mapper=counted(mapper, bar))
     write_table(_output(tables["score"], scores, label, request.mass), output)
@@ -188,9 +191,13 @@ def _output(table: Columnar, scores: Scores, label: str | None, mass: Column | N
 
 
 def _summary(
-    request: Request, tables: dict[str, Columnar], scores: Scores, features: list[Column], label: str | None,
+    request: Request,
+    tables: dict[str, Columnar],
+    scores: Scores,
+    features: list[Column],
+    label: str | None,
     output: Path,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     truth = labels_of(tables["score"], label)
     evaluation = None
     weights = np.empty(0) if truth is None else weights_of(tables["score"], request.weight, request.source.weights)
@@ -199,20 +206,33 @@ def _summary(
         best = max_sic(scores.score[truth], scores.score[~truth], weights=split)
         auc, error = weighted_auc(scores.score, truth, weights)
         evaluation = {"auc": auc, "auc_error": error, "signal": int(truth.sum()), "background": int((~truth).sum())}
-        evaluation |= {} if best is None else {
-            "max_sic": best.sic, "max_sic_error": best.error, "signal_efficiency": best.signal_efficiency,
-            "background_efficiency": best.background_efficiency,
-        }  # fmt: skip
+        evaluation |= (
+            {}
+            if best is None
+            else {
+                "max_sic": best.sic,
+                "max_sic_error": best.error,
+                "signal_efficiency": best.signal_efficiency,
+                "background_efficiency": best.background_efficiency,
+            }
+        )
     return {
         "files": {
             name: {
-                "paths": list(t.paths), "key": _source(request, name).key, "events": len(t),
+                "paths": list(t.paths),
+                "key": _source(request, name).key,
+                "events": len(t),
                 "digests": [file_digest(p) for p in t.paths],
             }
             for name, t in tables.items()
         },
-        "features": [str(f) for f in features], "label": label, "scored_out_of_fold": int(scores.out_of_fold.sum()),
-        "auc_data_background": scores.auc, "auc_error": scores.auc_error,
-        "classifier": request.classifier.model_dump(), "seed": request.seed, "evaluation": evaluation,
+        "features": [str(f) for f in features],
+        "label": label,
+        "scored_out_of_fold": int(scores.out_of_fold.sum()),
+        "auc_data_background": scores.auc,
+        "auc_error": scores.auc_error,
+        "classifier": request.classifier.model_dump(),
+        "seed": request.seed,
+        "evaluation": evaluation,
         "output": str(output),
-    }  # fmt: skip
+    }

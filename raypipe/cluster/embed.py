@@ -81,9 +81,14 @@ def embed_stream(paths: list[str], folder: Path, seed: int, *, gpu: bool = False
     import ray
 
     return ray.data.from_arrow(plan_chunks(paths)).map_batches(
-        Embedder, fn_constructor_args=(str(folder.resolve()), seed), batch_size=1, batch_format="pyarrow",
-        num_cpus=CPUS, num_gpus=int(gpu), compute=ray.data.ActorPoolStrategy(size=actors(gpu)),
-    )  # fmt: skip
+        Embedder,
+        fn_constructor_args=(str(folder.resolve()), seed),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=CPUS,
+        num_gpus=int(gpu),
+        compute=ray.data.ActorPoolStrategy(size=actors(gpu)),
+    )
 
 
 def actors(gpu: bool) -> int:
@@ -113,9 +118,13 @@ def load_latents(folder: Path, key: str | None = None) -> tuple[pa.Table, dict[s
 
 
 def embed_events(
-    config: Config, events: Path, folder: Path, manifest: dict[str, Any], record: dict[str, Any],
+    config: Config,
+    events: Path,
+    folder: Path,
+    manifest: dict[str, Any],
+    record: dict[str, Any],
     on_rows: Callable[[int], None] | None = None,
-) -> tuple[pa.Table, dict[str, Any]]:  # fmt: skip
+) -> tuple[pa.Table, dict[str, Any]]:
     """Write ``latents.parquet`` (both splits of all samples, sorted by id) unless it is already there.
 
     Ray must be running. The finished encoder of ``folder`` is used; ``record`` is its record.

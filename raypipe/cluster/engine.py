@@ -35,9 +35,15 @@ def price_of(resources: Resources) -> Price:
 
 
 def run_scan(
-    function: Function | Together, inputs: Any, trials: Mapping[str, Any], book: Ledger, resources: Resources,
-    on_trial: OnTrial | None = None, name: str = "scan", together: int = 0,
-) -> None:  # fmt: skip
+    function: Function | Together,
+    inputs: Any,
+    trials: Mapping[str, Any],
+    book: Ledger,
+    resources: Resources,
+    on_trial: OnTrial | None = None,
+    name: str = "scan",
+    together: int = 0,
+) -> None:
     """Run the trials that the ledger does not hold yet. Ray must be running.
 
     ``inputs`` goes into the object store once; every trial on a machine reads the same copy of its arrays. A trial is
@@ -68,7 +74,7 @@ def run_scan(
     with Heartbeat(book) as beat:
         rules = Rules(
             book.store, book.shared, beat.id, threads, resources.trial_timeout, resources.max_failures, together > 0
-        )  # fmt: skip
+        )
         trainable = tune.with_resources(
             # Once a scan, not once a window: each call puts the inputs into the object store anew.
             tune.with_parameters(_trainable, function=function, inputs=inputs, rules=rules),
@@ -151,9 +157,13 @@ def pack_size(typical: float | None, left: int, slots: int, pack_seconds: float)
 
 
 def _fit(
-    trainable: Any, packs: list[list[str]], trials: Mapping[str, Any], book: Ledger, resources: Resources,
+    trainable: Any,
+    packs: list[list[str]],
+    trials: Mapping[str, Any],
+    book: Ledger,
+    resources: Resources,
     events: _Events,
-) -> None:  # fmt: skip
+) -> None:
     """Let Ray Tune run one window of packs."""
     from ray import tune
 
@@ -166,10 +176,15 @@ def _fit(
         # No max_concurrent_trials: pending trials are what a cluster grows for.
         tune_config=tune.TuneConfig(reuse_actors=True, num_samples=1, trial_dirname_creator=lambda t: t.trial_id),
         run_config=tune.RunConfig(
-            name=f"{time.time_ns():x}", storage_path=folder, verbose=0, callbacks=[events.callback()],
-            stop=events.stopper(), failure_config=tune.FailureConfig(max_failures=resources.max_failures), **where,
+            name=f"{time.time_ns():x}",
+            storage_path=folder,
+            verbose=0,
+            callbacks=[events.callback()],
+            stop=events.stopper(),
+            failure_config=tune.FailureConfig(max_failures=resources.max_failures),
+            **where,
         ),
-    )  # fmt: skip
+    )
     try:
         tuner.fit()
     except Exception as error:
@@ -228,9 +243,14 @@ class _Events:
     """What the driver learns from one window."""
 
     def __init__(
-        self, trials: Mapping[str, Any], book: Ledger, beat: Heartbeat, on_trial: OnTrial | None, retries: int,
+        self,
+        trials: Mapping[str, Any],
+        book: Ledger,
+        beat: Heartbeat,
+        on_trial: OnTrial | None,
+        retries: int,
         together: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.trials, self.book, self.beat, self.on_trial, self.retries = trials, book, beat, on_trial, retries
         self.together = together
         self.ended: set[str] = set()

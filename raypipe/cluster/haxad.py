@@ -181,10 +181,13 @@ class HaxadRun(Run):
         good = [row for row in rows if row["status"] == "ok"]
         with self.timed("report"):
             summary = pages.summarise(rows, self.config) | {
-                "config_hash": self.config.physics_hash(), "code": code_digest("simulate", *CODE),
-                "keys": list(trials), "stage_seconds": self.times(), "peak_rss_gib": self.peak(),
+                "config_hash": self.config.physics_hash(),
+                "code": code_digest("simulate", *CODE),
+                "keys": list(trials),
+                "stage_seconds": self.times(),
+                "peak_rss_gib": self.peak(),
                 "other_versions": other_versions(book, self.config),
-            }  # fmt: skip
+            }
             figures = pages.make_figures(good, self.config, book.arrays, self.folder / "figures")
             write_json(self.folder / "summary.json", summary)
             history = read_json(self.folder / "encoder" / "encoder.json")["history"]

@@ -98,20 +98,30 @@ def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False
     failed = plan.failed | done["failed"]
     files = [
         {
-            "path": plan.paths[number], "format": file_format(plan.paths[number], config.source),
-            "events": plan.rows[number], "written": writer.rows, "weight": writer.weight,
-            "negative_weights": writer.negative, "sum_of_moduli": writer.modulus,
-            "table": str(writer.path), "digest": file_digest(plan.paths[number]),
+            "path": plan.paths[number],
+            "format": file_format(plan.paths[number], config.source),
+            "events": plan.rows[number],
+            "written": writer.rows,
+            "weight": writer.weight,
+            "negative_weights": writer.negative,
+            "sum_of_moduli": writer.modulus,
+            "table": str(writer.path),
+            "digest": file_digest(plan.paths[number]),
         }
         for number, writer in sorted(done["written"].items())
-    ]  # fmt: skip
+    ]
     summary = {
-        "files": files, "skipped": [{"path": plan.paths[n], "reason": failed[n]} for n in sorted(failed)],
-        "n_files": len(paths), "n_skipped": len(failed), "events": sum(f["events"] for f in files),
-        "written": sum(f["written"] for f in files), "weight": sum(f["weight"] for f in files),
+        "files": files,
+        "skipped": [{"path": plan.paths[n], "reason": failed[n]} for n in sorted(failed)],
+        "n_files": len(paths),
+        "n_skipped": len(failed),
+        "events": sum(f["events"] for f in files),
+        "written": sum(f["written"] for f in files),
+        "weight": sum(f["weight"] for f in files),
         "repeated": done["repeated"],
-        "raypipe": __version__, "config": config.model_dump(mode="json", exclude={"output", "resources"}),
-    }  # fmt: skip
+        "raypipe": __version__,
+        "config": config.model_dump(mode="json", exclude={"output", "resources"}),
+    }
     write_json(folder / "read.json", summary)
     return summary
 

@@ -84,9 +84,11 @@ def read_resident(paths: list[str], view: View = VIEW, threads: int | None = Non
 def _shapes(rows: int) -> dict[str, tuple[tuple[int, ...], type]]:
     """Shape and type of every array of `EncoderInputs`."""
     return {
-        "event_id": ((rows,), np.int64), "objects": ((rows, 11, 12), np.float32), "event": ((rows, 2), np.float32),
+        "event_id": ((rows,), np.int64),
+        "objects": ((rows, 11, 12), np.float32),
+        "event": ((rows, 2), np.float32),
         "group": ((rows,), np.int64),
-    }  # fmt: skip
+    }
 
 
 def event_source(config: Config, events: Path, scratch: Path, at_once: int = 1) -> tuple[EventSource, EncoderInputs]:

@@ -44,9 +44,18 @@ class Meter:
         rate = (len(self.times) - 1) / span if span > 0 else None
         left = self.total - self.done - self.failed
         return Status(
-            self.total, self.done, self.failed, 0, left, 1, 60 * rate if rate else None, left / rate if rate else None,
-            self.spent * self.price.cpus / 3600, self.spent * self.price.gpus / 3600, self.price.of(self.spent),
-        )  # fmt: skip
+            self.total,
+            self.done,
+            self.failed,
+            0,
+            left,
+            1,
+            60 * rate if rate else None,
+            left / rate if rate else None,
+            self.spent * self.price.cpus / 3600,
+            self.spent * self.price.gpus / 3600,
+            self.price.of(self.spent),
+        )
 
     def note(self) -> str:
         """What the bar does not show by itself."""
@@ -58,9 +67,14 @@ class Meter:
 
 
 def run_with_progress(
-    function: Function | Together, inputs: Any, trials: Mapping[str, Any], book: Ledger, resources: Resources,
-    name: str = "scan", together: int = 0,
-) -> None:  # fmt: skip
+    function: Function | Together,
+    inputs: Any,
+    trials: Mapping[str, Any],
+    book: Ledger,
+    resources: Resources,
+    name: str = "scan",
+    together: int = 0,
+) -> None:
     """`engine.run_scan` with progress on standard error and, at its end, a table of what is missing."""
     done, price = book.done(trials), price_of(resources)
     seconds = book.seconds()

@@ -25,8 +25,12 @@ def usable_cores() -> int:
 
 def machine_memory_gib() -> float:
     """Memory of this machine, or of the control group that limits it, in GiB."""
-    limits = [int(text) for name in ("memory.max", "memory.limit_in_bytes") for text in _settings("memory", name)
-              if text.isdigit()]  # fmt: skip
+    limits = [
+        int(text)
+        for name in ("memory.max", "memory.limit_in_bytes")
+        for text in _settings("memory", name)
+        if text.isdigit()
+    ]
     return min([psutil.virtual_memory().total, *limits]) / 2**30
 
 

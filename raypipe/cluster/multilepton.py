@@ -213,17 +213,24 @@ class MultileptonRun(Run):
         book, rows = self.finished(trials)
         with self.timed("report"):
             summary = {
-                "search": "multilepton", "config_hash": self.config.physics_hash(), "code": code_digest(*CODE),
+                "search": "multilepton",
+                "config_hash": self.config.physics_hash(),
+                "code": code_digest(*CODE),
                 "notes": self.notes,
-                "acceptance": acceptance, "expected": tables.expected, "reference": len(tables.reference),
-                "null_pool": len(tables.null), "nature_pool": len(tables.nature),
+                "acceptance": acceptance,
+                "expected": tables.expected,
+                "reference": len(tables.reference),
+                "null_pool": len(tables.null),
+                "nature_pool": len(tables.nature),
                 "finished": sum(r["status"] == "ok" for r in rows) // len(self.config.networks.losses),
-                "planned": len(trials), **analyse(rows, self.config, acceptance),
+                "planned": len(trials),
+                **analyse(rows, self.config, acceptance),
                 "failed_trials": [r for r in rows if r["status"] != "ok"],
                 "other_versions": other_versions(book, self.config),
-                "stage_seconds": self.times(), "peak_rss_gib": max(self.peak(), self.memory.peak_gib),
+                "stage_seconds": self.times(),
+                "peak_rss_gib": max(self.peak(), self.memory.peak_gib),
                 **_provenance(),
-            }  # fmt: skip
+            }
             write_json(self.folder / "summary.json", summary)
             write_table(pa.Table.from_pylist([r for r in rows if r["status"] == "ok"]), self.folder / "rows.parquet")
             figures = report.make_all(self.config, tables, rows, self.folder / "figures")
@@ -260,8 +267,12 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     stages = ", ".join(f"{k} {v:.0f} s" for k, v in summary["stage_seconds"].items())
     console.print(f"{summary['finished']} of {summary['planned']} comparisons; stages: {stages}", highlight=False)
     for failed in summary["failed_trials"]:
-        console.print(f"[red]failed: {failed['signal']} {failed['strength']:g} instance {failed['instance']}[/red]: "
-                      f"{failed['error'].strip().splitlines()[-1]}", highlight=False, soft_wrap=True)  # fmt: skip
+        console.print(
+            f"[red]failed: {failed['signal']} {failed['strength']:g} instance {failed['instance']}[/red]: "
+            f"{failed['error'].strip().splitlines()[-1]}",
+            highlight=False,
+            soft_wrap=True,
+        )
     for line in other_versions_told(summary.get("other_versions", 0)):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)

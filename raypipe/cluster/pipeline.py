@@ -163,9 +163,12 @@ class Run:
                 progress_bar(f"train encoder{title}", config.embedding.epochs) as bar,
             ):
                 found = train_encoder(
-                    config, self.events, folder, manifest,
+                    config,
+                    self.events,
+                    folder,
+                    manifest,
                     on_epoch=lambda r: bar(1, f"contrastive {r['contrastive']:.3f}, KL {r['kl']:.2f}"),
-                )  # fmt: skip
+                )
         record = found[1]
         latents = embedding.latents_key(manifest, record)
         there = done = embedding.load_latents(folder, latents)
@@ -270,9 +273,15 @@ class Run:
         with self.timed("report"):
             summary = self._summary(rows, trials)
             figures = make_all(
-                self.config, trials, rows, book.arrays, history, summary["results"], summary["required"],
+                self.config,
+                trials,
+                rows,
+                book.arrays,
+                history,
+                summary["results"],
+                summary["required"],
                 self.folder / "figures",
-            )  # fmt: skip
+            )
             write_json(self.folder / "summary.json", summary)
             write_page(self.folder / "report.html", summary, self.config, dataset.read_manifest(self.events), figures)
         with self.timed("mlflow"), one_flow(book, rows) as flow:
@@ -309,9 +318,13 @@ class Run:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         return build_summary(
-            rows, working_point=self.config.selection.working_points[0], target=self.config.selection.target,
-            stages=self.times(), peak_rss_gib=max(self.peak(), self.memory.peak_gib), provenance=provenance,
-        ) | {"other_versions": other_versions(self.ledger(), self.config)}  # fmt: skip
+            rows,
+            working_point=self.config.selection.working_points[0],
+            target=self.config.selection.target,
+            stages=self.times(),
+            peak_rss_gib=max(self.peak(), self.memory.peak_gib),
+            provenance=provenance,
+        ) | {"other_versions": other_versions(self.ledger(), self.config)}
 
 
 @contextlib.contextmanager
@@ -341,6 +354,10 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     stages = ", ".join(f"{k} {v:.0f} s" for k, v in summary["stage_seconds"].items())
     console.print(f"Stages: {stages}; peak memory {summary['peak_rss_gib']:.1f} GiB", highlight=False, soft_wrap=True)
     for failed in summary["failed_trials"]:
-        console.print(f"[red]failed: {failed['signal']} {failed['strength']:g} instance {failed['instance']}[/red]: "
-                      f"{failed['error'].strip().splitlines()[-1]}", highlight=False, soft_wrap=True)  # fmt: skip
+        console.print(
+            f"[red]failed: {failed['signal']} {failed['strength']:g} instance {failed['instance']}[/red]: "
+            f"{failed['error'].strip().splitlines()[-1]}",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)

@@ -63,9 +63,14 @@ class ScanPlan:
 
 
 def plan(
-    config: Any, measured: Calibration, *, configurations: int = 1, price: float = 0.0, gpu_price: float = 0.0,
+    config: Any,
+    measured: Calibration,
+    *,
+    configurations: int = 1,
+    price: float = 0.0,
+    gpu_price: float = 0.0,
     gpu_speedup: float = 50.0,
-) -> ScanPlan:  # fmt: skip
+) -> ScanPlan:
     """Estimate a scan from a calibration.
 
     Args:
@@ -84,10 +89,12 @@ def plan(
     processes = sum(work.starts(work.slots, warm))
     first = processes * measured.first_trial
     hours = {
-        "simulate": simulate / 3600, "encoder": work.encoders * work.encoder / 3600,
-        "embed": work.encoders * work.embed / 3600, "workers": processes * measured.worker_start / 3600,
+        "simulate": simulate / 3600,
+        "encoder": work.encoders * work.encoder / 3600,
+        "embed": work.encoders * work.embed / 3600,
+        "workers": processes * measured.worker_start / 3600,
         "trials": (work.trials_seconds + first) / 3600,
-    }  # fmt: skip
+    }
     networks = {name: hours[name] for name in ("encoder", "embed")} if work.encoders_on_gpu else {}
     if work.gpu_share:
         networks["trials"] = work.trained_seconds / 3600
@@ -109,9 +116,10 @@ def plan(
     if on_gpu:
         assumptions.append(f"one GPU does the networks of {gpu_speedup:g} such cores (assumed, not measured here)")
     parallel = {
-        "simulate": max(1, sum(shards.values())), "encoder": max(1, work.encoders * work.encoder_workers),
+        "simulate": max(1, sum(shards.values())),
+        "encoder": max(1, work.encoders * work.encoder_workers),
         "embed": work.embed_pieces,
-    }  # fmt: skip
+    }
     packs = math.ceil(work.trials / work.pack)
     fresh = measured.worker_start + measured.first_trial
     assumptions.append(
@@ -119,18 +127,36 @@ def plan(
         f"seconds until its first trial and {measured.first_trial:.1f} more in it"
     )
     return ScanPlan(
-        work.trials, work.encoders, work.events, work.trial + first / work.trials, work.seconds, processes, hours,
-        cpu_hours, gpu_hours, saved,
+        work.trials,
+        work.encoders,
+        work.events,
+        work.trial + first / work.trials,
+        work.seconds,
+        processes,
+        hours,
+        cpu_hours,
+        gpu_hours,
+        saved,
         {name: value / gpu_speedup for name, value in saved.items() if faster.get(name) in networks},
-        {"a node's tables": _node_gib(config, work), "all tables": max(1, work.encoders) * work.table_bytes / 2**30,
-         "worker": (measured.worker_bytes + WORK_COPIES * work.trial_bytes) / 2**30},
-        {"events": 2 * events * measured.event_bytes / 2**30,  # shards and tables
-         "latents": work.encoders * work.table_bytes / 2**30, "ledger": work.trials * measured.trial_bytes / 2**30},
+        {
+            "a node's tables": _node_gib(config, work),
+            "all tables": max(1, work.encoders) * work.table_bytes / 2**30,
+            "worker": (measured.worker_bytes + WORK_COPIES * work.trial_bytes) / 2**30,
+        },
+        {
+            "events": 2 * events * measured.event_bytes / 2**30,  # shards and tables
+            "latents": work.encoders * work.table_bytes / 2**30,
+            "ledger": work.trials * measured.trial_bytes / 2**30,
+        },
         cpu_hours * price + gpu_hours * gpu_price,
-        {n: wall_seconds(waits, parallel, packs, work.pack * trial, n) + len(work.starts(n, trial)) * fresh
-         for n in WORKERS},
-        measured.measured, assumptions, measured.as_dict(),
-    )  # fmt: skip
+        {
+            n: wall_seconds(waits, parallel, packs, work.pack * trial, n) + len(work.starts(n, trial)) * fresh
+            for n in WORKERS
+        },
+        measured.measured,
+        assumptions,
+        measured.as_dict(),
+    )
 
 
 def _node_gib(config: Any, work: Work) -> float:
@@ -173,9 +199,7 @@ def _saved(work: Work, simulate: float) -> dict[str, float]:
     return saved
 
 
-def wall_seconds(
-    hours: dict[str, float], parallel: dict[str, int], trials: int, trial: float, workers: int
-) -> float:  # fmt: skip
+def wall_seconds(hours: dict[str, float], parallel: dict[str, int], trials: int, trial: float, workers: int) -> float:
     """Wall time with so many one-core workers, once started: stages one after another, trials in whole rounds.
 
     No stage uses more workers than it has pieces, and the driver hands out trials one at a time.

@@ -143,8 +143,9 @@ class ReadPiece:
 
 def _cast(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
     if table.column_names != schema.names:
-        raise UserError(f"{path}: columns {', '.join(table.column_names)} differ from the first file's "
-                        f"{', '.join(schema.names)}")  # fmt: skip
+        raise UserError(
+            f"{path}: columns {', '.join(table.column_names)} differ from the first file's {', '.join(schema.names)}"
+        )
     table = with_ids(table, schema.field("event_id").type, path) if "event_id" in schema.names else table
     return table.cast(schema)
 

@@ -23,9 +23,14 @@ CURVES = ("z_before", "z_after", "sic", "truth_before", "truth_after", "auc")
 
 
 def record_run(
-    config: Config, summary: dict[str, Any], history: list[dict[str, float]], figures: dict[str, Path],
-    rows: list[dict[str, Any]], flow: Path | None, examples: dict[str, Any] | None = None,
-) -> str | None:  # fmt: skip
+    config: Config,
+    summary: dict[str, Any],
+    history: list[dict[str, float]],
+    figures: dict[str, Path],
+    rows: list[dict[str, Any]],
+    flow: Path | None,
+    examples: dict[str, Any] | None = None,
+) -> str | None:
     """Record one finished scan: a parent run with parameters, metrics, models, figures and ledger rows, and one child
     run for each (signal, configuration) with its curves over the strength.
 
@@ -46,9 +51,14 @@ def record_run(
 
 
 def record_haxad(
-    config: HaxadConfig, summary: dict[str, Any], history: list[dict[str, float]], figures: dict[str, Path],
-    rows: list[dict[str, Any]], flow: Path | None, examples: dict[str, Any] | None = None,
-) -> str | None:  # fmt: skip
+    config: HaxadConfig,
+    summary: dict[str, Any],
+    history: list[dict[str, float]],
+    figures: dict[str, Path],
+    rows: list[dict[str, Any]],
+    flow: Path | None,
+    examples: dict[str, Any] | None = None,
+) -> str | None:
     """`record_run` for a finished scan of a haxad search: fits, significances, its null and linearity studies."""
     metrics = {f"seconds.{stage}": seconds for stage, seconds in summary["stage_seconds"].items()}
     metrics["peak_rss_gib"] = summary["peak_rss_gib"]

@@ -85,10 +85,14 @@ def register_models(config: Any, run: Recorder, flow: Path | None, examples: dic
     with _active_run(run):
         for name, (artifact, signature) in models.items():
             mlflow.pyfunc.log_model(
-                name=name, python_model=str(served.joinpath(f"{name}.py")), artifacts={name: artifact},
-                signature=signature, input_example=examples.get(name), registered_model_name=f"raypipe-{name}",
+                name=name,
+                python_model=str(served.joinpath(f"{name}.py")),
+                artifacts={name: artifact},
+                signature=signature,
+                input_example=examples.get(name),
+                registered_model_name=f"raypipe-{name}",
                 pip_requirements=[f"raypipe=={__version__}"],
-            )  # fmt: skip
+            )
 
 
 @contextlib.contextmanager

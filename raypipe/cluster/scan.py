@@ -33,9 +33,12 @@ def trial_inputs(config: Config, latents: Sequence[str]) -> dict[str, Any]:
     embedding = {k: values["embedding"][k] for k in ("train_fraction", "validation_fraction")}
     code = code_digest(*CODE)
     return {
-        "latents": list(latents), "code": code, "embedding": embedding, **{k: values[k] for k in sections},
+        "latents": list(latents),
+        "code": code,
+        "embedding": embedding,
+        **{k: values[k] for k in sections},
         "versions": {name: importlib.metadata.version(name) for name in NUMERICS},
-    }  # fmt: skip
+    }
 
 
 def grid_of(config: Config) -> list[Trial]:

@@ -102,9 +102,7 @@ def _datasource(spans: list[Piece], view: View) -> Any:
         def _metadata(self, span: Piece) -> BlockMetadata:
             path, start, stop = span
             rows = stop - start
-            return BlockMetadata(
-                num_rows=rows, size_bytes=rows * BYTES_PER_EVENT, input_files=[path], exec_stats=None
-            )  # fmt: skip
+            return BlockMetadata(num_rows=rows, size_bytes=rows * BYTES_PER_EVENT, input_files=[path], exec_stats=None)
 
     return Events()
 

@@ -72,11 +72,16 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
         write_table(_score_table(found).replace_schema_metadata({KEY: key}), scores_path)
         book.record(key, trial, result)
     summary = {
-        "search": "table", "rows": [_json(row) for row in book.rows([key])], "key": key,
-        "files": digests, "config_hash": config.physics_hash(), "code": code,
-        "scores": str(scores_path), "raypipe": __version__,
+        "search": "table",
+        "rows": [_json(row) for row in book.rows([key])],
+        "key": key,
+        "files": digests,
+        "config_hash": config.physics_hash(),
+        "code": code,
+        "scores": str(scores_path),
+        "raypipe": __version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
+    }
     write_json(folder / "summary.json", summary)
     _to_mlflow(config, summary, book)
     return summary
@@ -152,17 +157,23 @@ def summary_lines(summary: dict[str, Any], folder: Path) -> list[str]:
     first = summary["rows"][0]
     lines = [f"made smooth for the flow: {first['features']}"] if first["features"] else []
     if first["negative_weights"]:
-        lines.append(f"{first['negative_weights']:.2%} of the background's weights are negative: its template is their "
-                     "sum, trees take averages over nearest events")  # fmt: skip
+        lines.append(
+            f"{first['negative_weights']:.2%} of the background's weights are negative: its template is their "
+            "sum, trees take averages over nearest events"
+        )
     if first["repeated"]:
-        lines.append(f"{first['repeated']} events repeat an earlier one: "
-                     + ("dropped" if first["duplicates"] == "drop" else "kept, in the fold of the first"))  # fmt: skip
+        lines.append(
+            f"{first['repeated']} events repeat an earlier one: "
+            + ("dropped" if first["duplicates"] == "drop" else "kept, in the fold of the first")
+        )
     if first["shared"]:
         lines.append(f"{first['shared']} background events of the signal region are in the data too: in the same fold")
     for row in summary["rows"]:
         truth = "" if row["sic"] is None else f", SIC {row['sic']:.2f}"
         lines += [f"{line}{truth if k == 0 else ''}" for k, line in enumerate(cut_lines(row))]
     if first["max_sic"] is not None:
-        lines.append(f"largest SIC {first['max_sic']:.2f} ± {first['max_sic_error']:.2f} at background efficiency "
-                     f"{first['max_sic_background_efficiency']:.2e}")  # fmt: skip
+        lines.append(
+            f"largest SIC {first['max_sic']:.2f} ± {first['max_sic_error']:.2f} at background efficiency "
+            f"{first['max_sic_background_efficiency']:.2e}"
+        )
     return [*lines, f"scores: {folder / 'scores.parquet'}; summary: {folder / 'summary.json'}"]

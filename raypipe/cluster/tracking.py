@@ -99,9 +99,12 @@ class Recorder:
 
 
 def record(
-    config: Any, name: str, made_of: dict[str, Any], fill: Callable[[Recorder], None],
+    config: Any,
+    name: str,
+    made_of: dict[str, Any],
+    fill: Callable[[Recorder], None],
     tags: Mapping[str, str] | None = None,
-) -> str | None:  # fmt: skip
+) -> str | None:
     """Record one run with the configuration as parameters, once: the same ``made_of`` and configuration are not
     recorded twice (``tracking.json``).
 
@@ -132,9 +135,7 @@ def record(
     return run_id
 
 
-def _record(
-    config: Any, uri: str, name: str, fill: Callable[[Recorder], None], tags: Mapping[str, str] | None
-) -> str:  # fmt: skip
+def _record(config: Any, uri: str, name: str, fill: Callable[[Recorder], None], tags: Mapping[str, str] | None) -> str:
     for logger in ("mlflow", "alembic"):
         logging.getLogger(logger).setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient

@@ -65,8 +65,9 @@ class GatherSteps:
         import ray
 
         inputs, plan = self.source.load(), ray.get(self.plan)
-        batches = [rank_batch(inputs, plan, self.first + int(s), self.config, self.rank, self.workers)
-                   for s in steps["id"]]  # fmt: skip
+        batches = [
+            rank_batch(inputs, plan, self.first + int(s), self.config, self.rank, self.workers) for s in steps["id"]
+        ]
         rows = len(batches[0]["group"])
         out = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
         return out | {"step": np.repeat(self.first + steps["id"], rows)}
@@ -89,8 +90,11 @@ def stream_batches(
     blocks = np.array_split(np.arange(len(steps)), max(1, len(steps) // 8))
     dataset = ray.data.from_arrow([pa.table({"id": b}) for b in blocks]).map_batches(
         GatherSteps(source, plan, steps.start, rank, workers, config),
-        batch_size=None, batch_format="numpy", num_cpus=0.25, zero_copy_batch=True,
-    )  # fmt: skip
+        batch_size=None,
+        batch_format="numpy",
+        num_cpus=0.25,
+        zero_copy_batch=True,
+    )
     expected = steps.start
     # streaming_split moves the executor into an actor of its own; in this process it would compete with the training.
     (shard,) = dataset.streaming_split(1)
@@ -183,9 +187,12 @@ def side_by_side(encoders: int, workers: int, *, gpu: bool = False) -> int:
 
 
 def train_encoders(
-    jobs: Sequence[tuple[Config, Path]], events: Path, manifest: dict[str, Any], at_once: int,
+    jobs: Sequence[tuple[Config, Path]],
+    events: Path,
+    manifest: dict[str, Any],
+    at_once: int,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """`train_encoder` of each (configuration, folder), so many at the same time, each a Ray Train run of its own.
 
     Raises:
@@ -193,8 +200,9 @@ def train_encoders(
     """
     pool = ThreadPoolExecutor(at_once)
     try:
-        running = [pool.submit(train_encoder, config, events, folder, manifest, on_epoch, at_once)
-                   for config, folder in jobs]  # fmt: skip
+        running = [
+            pool.submit(train_encoder, config, events, folder, manifest, on_epoch, at_once) for config, folder in jobs
+        ]
         for one in as_completed(running):
             one.result()
     finally:
@@ -257,19 +265,24 @@ def train_encoder(
     trainer = TorchTrainer(
         _train_loop,
         train_loop_config={
-            "embedding": config.embedding.model_dump(mode="json"), "seed": config.seed, "threads": threads,
-            "source": source, "plans": ray.put(plans), "train_plan": ray.put(plans.train),
+            "embedding": config.embedding.model_dump(mode="json"),
+            "seed": config.seed,
+            "threads": threads,
+            "source": source,
+            "plans": ray.put(plans),
+            "train_plan": ray.put(plans.train),
             "progress": str(progress.resolve()),
         },
         scaling_config=train.ScalingConfig(
             num_workers=workers, use_gpu=config.resources.gpu, resources_per_worker={"CPU": cpus}
         ),
         run_config=train.RunConfig(
-            name=key, storage_path=str(storage.resolve()),
+            name=key,
+            storage_path=str(storage.resolve()),
             failure_config=train.FailureConfig(max_failures=config.resources.max_failures),
             checkpoint_config=train.CheckpointConfig(num_to_keep=2),
         ),
-    )  # fmt: skip
+    )
     with _watch(progress, on_epoch):
         try:
             result = trainer.fit()
@@ -284,9 +297,14 @@ def train_encoder(
     embedding = config.embedding.model_dump(mode="json")
     write_json(
         folder / "encoder.json",
-        {"key": key, "embedding": embedding, "history": state["history"], "best_loss": state["best_loss"],
-         "events_by_group": {str(g): len(r) for g, r in zip(plans.train.groups, plans.train.rows, strict=True)}},
-    )  # fmt: skip
+        {
+            "key": key,
+            "embedding": embedding,
+            "history": state["history"],
+            "best_loss": state["best_loss"],
+            "events_by_group": {str(g): len(r) for g, r in zip(plans.train.groups, plans.train.rows, strict=True)},
+        },
+    )
     shutil.rmtree(storage, ignore_errors=True)
     loaded = load_encoder(folder, key)
     assert loaded is not None

@@ -96,9 +96,12 @@ def announce(book: Ledger, trials: Mapping[str, Any], price: Price, name: str) -
     """Write what a scan wants (keys and labels) into its ledger, so that `status` needs no more; returns its id."""
     scan = digest(sorted(trials))
     value = {
-        "name": name, "time": time.time(), "price": asdict(price), "made_by": made_by(),
+        "name": name,
+        "time": time.time(),
+        "price": asdict(price),
+        "made_by": made_by(),
         "trials": {key: trial.label() for key, trial in trials.items()},
-    }  # fmt: skip
+    }
     book.store.write(f"scans/{name}-{scan}.json", json.dumps(value).encode())
     return scan
 
@@ -177,20 +180,31 @@ def status(book: Ledger, scan: Mapping[str, Any] | None = None, config: Any = No
     # What is not in the index yet costs what the others cost on average.
     seconds = sum(times) * (len(done) / len(times) if times else 0.0)
     return Status(
-        total=len(labels), done=len(done), failed=len(failures), running=len(running), left=left, drivers=len(alive),
-        per_minute=60 * rate if rate else None, seconds_left=left / rate if rate and alive else None,
-        cpu_hours=seconds * price.cpus / 3600, gpu_hours=seconds * price.gpus / 3600, cost=price.of(seconds),
-        missing=[missing(labels[key], row) for key, row in failures.items()], other=other_versions(book, config),
-    )  # fmt: skip
+        total=len(labels),
+        done=len(done),
+        failed=len(failures),
+        running=len(running),
+        left=left,
+        drivers=len(alive),
+        per_minute=60 * rate if rate else None,
+        seconds_left=left / rate if rate and alive else None,
+        cpu_hours=seconds * price.cpus / 3600,
+        gpu_hours=seconds * price.gpus / 3600,
+        cost=price.of(seconds),
+        missing=[missing(labels[key], row) for key, row in failures.items()],
+        other=other_versions(book, config),
+    )
 
 
 def missing(label: str, failure: Mapping[str, Any]) -> dict[str, Any]:
     """One line of the table of what a scan lacks."""
     lines = [line for line in failure["error"].strip().splitlines() if line.strip()]
     return {
-        "trial": label, "kind": failure.get("kind", "raised"), "attempts": failure.get("attempts", 1),
+        "trial": label,
+        "kind": failure.get("kind", "raised"),
+        "attempts": failure.get("attempts", 1),
         "error": lines[-1].strip() if lines else "",
-    }  # fmt: skip
+    }
 
 
 class Heartbeat(Sign):

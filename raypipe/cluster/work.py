@@ -162,21 +162,31 @@ def _cathode(config: Any, measured: Calibration, configurations: int) -> Work:
     shared = {(representation(trial, groups), trial.instance) for trial in flows}
     closure = _stretched(measured.trial.get("closure", Line(0.0, 0.0)), drawn, measured.largest) * members
     return Work(
-        trials=configurations * len(grid), events=drawn, trained="flow", seconds=each,
+        trials=configurations * len(grid),
+        events=drawn,
+        trained="flow",
+        seconds=each,
         trainings=configurations * len(shared if config.flow.share else flows),
-        null_trials=configurations * sum(trial.signal == NO_SIGNAL for trial in grid), closure=closure,
+        null_trials=configurations * sum(trial.signal == NO_SIGNAL for trial in grid),
+        closure=closure,
         light=configurations * light,
         light_seconds=sum(seconds for name, seconds in each.items() if name not in known),
-        pack_seconds=config.resources.pack_seconds, scans=configurations, slots=slots_of(config.resources),
-        gpu_share=config.resources.trial_gpus, encoders=configurations * spaces * members, encoders_a_trial=members,
+        pack_seconds=config.resources.pack_seconds,
+        scans=configurations,
+        slots=slots_of(config.resources),
+        gpu_share=config.resources.trial_gpus,
+        encoders=configurations * spaces * members,
+        encoders_a_trial=members,
         # The autoencoder is trained, and its events embedded, by the driver alone.
-        encoder=encoder, encoder_workers=1 if haxad else config.resources.train_workers,
-        embed=measured.embed_event * simulated, embed_pieces=1 if haxad else max(1, simulated // BATCH),
+        encoder=encoder,
+        encoder_workers=1 if haxad else config.resources.train_workers,
+        embed=measured.embed_event * simulated,
+        embed_pieces=1 if haxad else max(1, simulated // BATCH),
         encoders_on_gpu=config.resources.gpu and not haxad,
         table_bytes=simulated * (8 + 8 + 8 + 4 * (latent + FEATURES)),
         trial_bytes=drawn * (8 + 8 + 4 * (latent + FEATURES)),
         extrapolated=_extrapolated(drawn, measured, config.flow.epochs, "flow"),
-    )  # fmt: skip
+    )
 
 
 def _multilepton(config: Any, measured: Calibration, configurations: int) -> Work:
@@ -186,14 +196,19 @@ def _multilepton(config: Any, measured: Calibration, configurations: int) -> Wor
     columns = 8 * (len(config.features) + 2)
     trials = configurations * len(multilepton.plan(config, observed))
     return Work(
-        trials=trials, events=events, trained="networks", trainings=trials, seconds=trial_seconds(config, measured),
-        pack=config.chunk, scans=configurations,
+        trials=trials,
+        events=events,
+        trained="networks",
+        trainings=trials,
+        seconds=trial_seconds(config, measured),
+        pack=config.chunk,
+        scans=configurations,
         slots=slots_of(config.resources),
         gpu_share=config.resources.trial_gpus or float(config.resources.gpu),
         table_bytes=columns * sum(size.events for size in sizes),
         trial_bytes=config.chunk * columns * events * (1 + config.compare.reference_ratio),
         extrapolated=_extrapolated(events, measured, config.networks.epochs, "networks"),
-    )  # fmt: skip
+    )
 
 
 def _extrapolated(events: float, measured: Calibration, epochs: int, what: str) -> list[str]:

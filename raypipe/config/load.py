@@ -15,9 +15,13 @@ from raypipe.config.text import parse
 from raypipe.errors import UserError
 
 SEARCHES = {
-    "contrastive": "contrastive.Config", "haxad": "haxad.HaxadConfig", "multilepton": "multilepton.MultileptonConfig",
-    "table": "table.TableConfig", "read": "read.ReadConfig", "none": "simulation.Simulation",
-}  # fmt: skip
+    "contrastive": "contrastive.Config",
+    "haxad": "haxad.HaxadConfig",
+    "multilepton": "multilepton.MultileptonConfig",
+    "table": "table.TableConfig",
+    "read": "read.ReadConfig",
+    "none": "simulation.Simulation",
+}
 """Module and model of every value that the key `search` may have; `contrastive` when a file does not say. By name,
 since building all models takes longer than many a command."""
 

@@ -15,11 +15,53 @@ MASS = ("mass", "m", "mjj", "mgg", "myy", "mll")
 _X = ("x", *MASS, "centre", "center", "bin_centre", "bin_center", "bincenter", "bincentre", "mid", "bin_mid", "xmid")
 _LOW = ("low", "xlow", "x_low", "xmin", "x_min", "lo", "bin_low", "edge_low", "left", "low_edge", "bin_lo")
 _HIGH = ("high", "xhigh", "x_high", "xmax", "x_max", "hi", "bin_high", "edge_high", "right", "high_edge", "bin_hi")
-Y = ("y", "n", "counts", "count", "events", "entries", "n_events", "nevents", "observed", "obs", "nobs", "n_obs",
-     "data", "content", "contents", "bin_content", "value", "values", "yield", "weighted_events")  # fmt: skip
-ERROR = ("error", "err", "errors", "yerr", "y_err", "yerror", "dy", "ey", "sigma", "stat", "uncertainty", "e", "unc",
-         "y_error", "stat_error", "stat_err", "stat_unc", "error_y", "std", "bin_error", "statistical_uncertainty",
-         "y_unc", "stat_uncertainty")  # fmt: skip
+Y = (
+    "y",
+    "n",
+    "counts",
+    "count",
+    "events",
+    "entries",
+    "n_events",
+    "nevents",
+    "observed",
+    "obs",
+    "nobs",
+    "n_obs",
+    "data",
+    "content",
+    "contents",
+    "bin_content",
+    "value",
+    "values",
+    "yield",
+    "weighted_events",
+)
+ERROR = (
+    "error",
+    "err",
+    "errors",
+    "yerr",
+    "y_err",
+    "yerror",
+    "dy",
+    "ey",
+    "sigma",
+    "stat",
+    "uncertainty",
+    "e",
+    "unc",
+    "y_error",
+    "stat_error",
+    "stat_err",
+    "stat_unc",
+    "error_y",
+    "std",
+    "bin_error",
+    "statistical_uncertainty",
+    "y_unc",
+    "stat_uncertainty",
+)
 VARIANCE = ("variance", "variances", "stat_variance", "sumw2")
 _X_ERROR = ("xerr", "x_err", "xerror", "x_error", "ex", "dx", "half_width", "x_unc")
 _WIDTH = ("width", "bin_width", "binwidth")

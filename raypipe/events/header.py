@@ -15,8 +15,27 @@ from raypipe.errors import UserError
 SAMPLE = 200
 """Lines that are looked at to tell separator, columns and header."""
 BLANKS = " \t\f\v"
-MISSING = ("", "-", "--", "#N/A", "<NA>", "N/A", "n/a", "NA", "NULL", "null", "None", "NaN", "nan", "-nan", "-NaN",
-           "NAN", "1.#QNAN", "-1.#IND", "1.#IND")  # fmt: skip
+MISSING = (
+    "",
+    "-",
+    "--",
+    "#N/A",
+    "<NA>",
+    "N/A",
+    "n/a",
+    "NA",
+    "NULL",
+    "null",
+    "None",
+    "NaN",
+    "nan",
+    "-nan",
+    "-NaN",
+    "NAN",
+    "1.#QNAN",
+    "-1.#IND",
+    "1.#IND",
+)
 """Cells that say that there is no value."""
 
 _BROKEN = re.compile(r"[+-]?\d[^\s]*[.,;|]")
@@ -110,8 +129,10 @@ def _names(
         names = re.sub(r"[\[(][^\])]*[\])]", "", " ".join(first)).split() if width > 1 else [" ".join(first)]
         if separator == " " and not any(map(_is_number, first)):  # a title, or names with units or blanks
             return names if len(names) == width else numbered, 1
-        raise UserError(f"{where}: {len(first)} values where the lines below have {width}: name every column, mark "
-                        "comments with #, write decimal points, not commas")  # fmt: skip
+        raise UserError(
+            f"{where}: {len(first)} values where the lines below have {width}: name every column, mark "
+            "comments with #, write decimal points, not commas"
+        )
     values = first[:width]
     digits = [field for field in values if _is_number(field)]
     if any(map(_is_word, values)) and not (digits and below):
@@ -119,8 +140,9 @@ def _names(
     if named:  # a name above numbers, beside a number
         if len(digits) > 1 and all(f.isdigit() for f in digits) and set(np.diff(np.array(digits, int))) == {1}:
             return values, 1
-        raise UserError(f"{where} is neither a header nor a row: {values[named[0]]!r} stands above numbers, "
-                        f"{digits[0]!r} is one")  # fmt: skip
+        raise UserError(
+            f"{where} is neither a header nor a row: {values[named[0]]!r} stands above numbers, {digits[0]!r} is one"
+        )
     if values == numbered and _are_places(below, where):
         return numbered, 1
     if comment.startswith("#"):  # "# x y err" above bare numbers

@@ -36,10 +36,17 @@ class Masses:
 
 
 def load_masses(
-    path: str | Path, column: str | None = None, tree: str | None = None, branch: str | None = None,
-    weight: str | None = None, x: str | None = None, y: str | None = None, error: str | None = None,
-    density: bool = False, scale: float = 1.0,
-) -> Masses | Spectrum:  # fmt: skip
+    path: str | Path,
+    column: str | None = None,
+    tree: str | None = None,
+    branch: str | None = None,
+    weight: str | None = None,
+    x: str | None = None,
+    y: str | None = None,
+    error: str | None = None,
+    density: bool = False,
+    scale: float = 1.0,
+) -> Masses | Spectrum:
     """Event masses or a published histogram, whichever the file holds.
 
     Args:
@@ -79,9 +86,16 @@ def load_masses(
 
 
 def interpret(
-    columns: dict[str, Any], path: str | Path, name: str | None, weight: str | None, x: str | None, y: str | None,
-    error: str | None, density: bool, scale: float,
-) -> Masses | Spectrum:  # fmt: skip
+    columns: dict[str, Any],
+    path: str | Path,
+    name: str | None,
+    weight: str | None,
+    x: str | None,
+    y: str | None,
+    error: str | None,
+    density: bool,
+    scale: float,
+) -> Masses | Spectrum:
     """Decide whether columns are event masses or a histogram, and check them."""
     wanted_names = {name, weight, x, y, error}
     columns = {k: _parsed(v, k, path, name is None or k in wanted_names) for k, v in columns.items()}
@@ -101,8 +115,10 @@ def interpret(
         if len(numeric) != 1 and len(arrays) == 1:
             numeric = list(arrays)
         if len(numeric) != 1:
-            raise UserError(f"{path}: say which column is the mass (--column), or which are a histogram's centres and "
-                            f"contents (--x, --y): there are {_names(columns)}")  # fmt: skip
+            raise UserError(
+                f"{path}: say which column is the mass (--column), or which are a histogram's centres and "
+                f"contents (--x, --y): there are {_names(columns)}"
+            )
         name = numeric[0]
     values = numbers(arrays, name, path)
     weights = None if weight is None else numbers(arrays, weight, path)

@@ -150,8 +150,14 @@ def _printed_grid(values: np.ndarray) -> float | None:
     return None
 
 
-def _checked(low: np.ndarray, high: np.ndarray, counts: np.ndarray, errors: np.ndarray | None, source: str,
-             upper: np.ndarray | None = None) -> Spectrum:  # fmt: skip
+def _checked(
+    low: np.ndarray,
+    high: np.ndarray,
+    counts: np.ndarray,
+    errors: np.ndarray | None,
+    source: str,
+    upper: np.ndarray | None = None,
+) -> Spectrum:
     if len({len(low), len(high), len(counts)} | ({len(errors)} if errors is not None else set())) != 1:
         raise UserError(f"{source}: edges, contents and errors have different lengths")
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (high > low).all()):

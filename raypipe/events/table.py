@@ -24,9 +24,14 @@ def write_table(table: pa.Table, path: str | Path) -> None:
     split = [leaf for field in table.schema for leaf in _float_leaves(field)]
     with atomic_path(path) as temporary:
         pq.write_table(
-            table, temporary, compression="zstd", compression_level=3, row_group_size=ROW_GROUP,
-            use_dictionary=dictionary or False, use_byte_stream_split=split or False,
-        )  # fmt: skip
+            table,
+            temporary,
+            compression="zstd",
+            compression_level=3,
+            row_group_size=ROW_GROUP,
+            use_dictionary=dictionary or False,
+            use_byte_stream_split=split or False,
+        )
 
 
 def _float_leaves(field: pa.Field) -> list[str]:

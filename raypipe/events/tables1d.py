@@ -47,8 +47,9 @@ def read_columns(path: Path, key: str | None = None) -> dict[str, Any]:
         import yaml
 
         return hepdata.from_yaml(yaml.safe_load(path.read_text(encoding="utf-8")))
-    raise UserError(f"{path}: unknown kind of file {suffix!r}: use .root, .parquet, .csv, .txt, .json, .yaml, .h5, "
-                    ".npy or .npz")  # fmt: skip
+    raise UserError(
+        f"{path}: unknown kind of file {suffix!r}: use .root, .parquet, .csv, .txt, .json, .yaml, .h5, .npy or .npz"
+    )
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -135,8 +136,10 @@ def _read_hdf5(path: Path, key: str | None) -> dict[str, Any]:
             found = {f"{name}/{k}": column for k, column in enumerate(item[()].T)}
         for column in found:
             if column in columns:
-                raise UserError(f"{path}: the data sets {owners[column]!r} and {item.name!r} both have a column "
-                                f"{column!r}: say which with --tree")  # fmt: skip
+                raise UserError(
+                    f"{path}: the data sets {owners[column]!r} and {item.name!r} both have a column "
+                    f"{column!r}: say which with --tree"
+                )
         owners.update(dict.fromkeys(found, item.name))
         columns.update(found)
 

@@ -112,8 +112,10 @@ class TextTable:
         for row, line in enumerate(cleaned.decode().split("\n")[:-1]):
             fields = split(line, self.head.separator)
             if len(fields) != expected:
-                return (f"{self.path}: line {self.line_of(self.rows[block] + row)}: {len(fields)} values where there "
-                        f"are {expected} columns ({line[:40]!r}): mend the line, or mark a comment with #")  # fmt: skip
+                return (
+                    f"{self.path}: line {self.line_of(self.rows[block] + row)}: {len(fields)} values where there "
+                    f"are {expected} columns ({line[:40]!r}): mend the line, or mark a comment with #"
+                )
         return f"{self.path}: lines {self.lines[block]} to {self.lines[block + 1] - 1}: not {expected} columns"
 
 

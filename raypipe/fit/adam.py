@@ -44,10 +44,21 @@ class CosineAdam:
     def step(self) -> None:
         """Move every parameter; all must have a gradient."""
         adam(
-            self.parameters, [p.grad for p in self.parameters], self._first, self._second, [], self._counts,  # type: ignore[misc]
-            fused=True, amsgrad=False, beta1=BETAS[0], beta2=BETAS[1], lr=self.rate, weight_decay=0.0, eps=EPSILON,
+            self.parameters,
+            [p.grad for p in self.parameters],
+            self._first,
+            self._second,
+            [],
+            self._counts,  # type: ignore[misc]
+            fused=True,
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=self.rate,
+            weight_decay=0.0,
+            eps=EPSILON,
             maximize=False,
-        )  # fmt: skip
+        )
         self.taken += 1
         # By recursion, as PyTorch has it: the closed form rounds differently.
         before, now = (1 + math.cos(math.pi * t / self.steps) for t in (self.taken - 1, self.taken))

@@ -166,20 +166,33 @@ class FoldScores:
 
 
 def out_of_fold_scores(
-    data: np.ndarray, template: np.ndarray, template_weights: np.ndarray, config: Classifier, *, seed: int,
+    data: np.ndarray,
+    template: np.ndarray,
+    template_weights: np.ndarray,
+    config: Classifier,
+    *,
+    seed: int,
     **options: Any,
-) -> FoldScores:  # fmt: skip
+) -> FoldScores:
     """The scores of one ensemble of ``config.ensemble`` classifiers: see `ensemble_scores`."""
     one = config.model_copy(update={"members": config.ensemble, "ensembles": 1})
     return ensemble_scores(data, template, template_weights, one, seed=seed, **options)[0]
 
 
 def ensemble_scores(
-    data: np.ndarray, template: np.ndarray, template_weights: np.ndarray, config: Classifier, *, seed: int,
-    threads: int = 1, others: dict[str, np.ndarray] | None = None, data_weights: np.ndarray | None = None,
+    data: np.ndarray,
+    template: np.ndarray,
+    template_weights: np.ndarray,
+    config: Classifier,
+    *,
+    seed: int,
+    threads: int = 1,
+    others: dict[str, np.ndarray] | None = None,
+    data_weights: np.ndarray | None = None,
     homes: dict[str, np.ndarray] | None = None,
-    background: Sequence[tuple[np.ndarray, np.ndarray]] | None = None, mapper: Mapper = map,
-) -> list[FoldScores]:  # fmt: skip
+    background: Sequence[tuple[np.ndarray, np.ndarray]] | None = None,
+    mapper: Mapper = map,
+) -> list[FoldScores]:
     """Train ``folds x members`` classifiers of ``data`` (n, d) against ``template`` (m, d); score everything.
 
     Returns the scores of ``config.ensembles`` ensembles, each the average over a random choice of ``config.ensemble``

@@ -36,9 +36,15 @@ class Scores:
 
 
 def contest_of(
-    data: np.ndarray, background: np.ndarray, score: np.ndarray, config: Classifier, *, seed: int,
-    data_weights: np.ndarray | None = None, background_weights: np.ndarray | None = None,
-) -> Contest:  # fmt: skip
+    data: np.ndarray,
+    background: np.ndarray,
+    score: np.ndarray,
+    config: Classifier,
+    *,
+    seed: int,
+    data_weights: np.ndarray | None = None,
+    background_weights: np.ndarray | None = None,
+) -> Contest:
     """The fits of `classify`, ready for a cluster.
 
     Folds are random and balanced. An event that is in two tables is in the same fold of both, and is scored only by
@@ -49,19 +55,29 @@ def contest_of(
     background_weights = np.ones(len(background)) if background_weights is None else background_weights
     (of_data, of_background), (of_score,) = deal_folds([data, background], [score], config.folds, seed)
     x, y, w = balanced(
-        data, background, weights_to_fit(data, data_weights, of_data),
+        data,
+        background,
+        weights_to_fit(data, data_weights, of_data),
         weights_to_fit(background, background_weights, of_background),
-    )  # fmt: skip
+    )
     return Contest(
-        x, y, w, np.r_[of_data, of_background], {"data": data, "background": background, "score": score},
-        {"data": of_data, "background": of_background, "score": of_score}, config, seed,
-    )  # fmt: skip
+        x,
+        y,
+        w,
+        np.r_[of_data, of_background],
+        {"data": data, "background": background, "score": score},
+        {"data": of_data, "background": of_background, "score": of_score},
+        config,
+        seed,
+    )
 
 
 def classify(
-    contest: Contest, background_weights: np.ndarray | None = None, data_weights: np.ndarray | None = None,
+    contest: Contest,
+    background_weights: np.ndarray | None = None,
+    data_weights: np.ndarray | None = None,
     mapper: Mapper = map,
-) -> Scores:  # fmt: skip
+) -> Scores:
     """Fit all members of `contest_of`'s result and average them; weights count in percentiles, AUC and error."""
     margins = ensemble_margins(contest, mapper)
     data, background = margins["data"], margins["background"]
@@ -70,6 +86,11 @@ def classify(
     labels = np.r_[np.ones(len(data), bool), np.zeros(len(background), bool)]
     auc, error = weighted_auc(np.r_[data, background], labels, np.r_[data_weights, background_weights])
     return Scores(
-        margins["score"], tail_shares(margins["score"], background, background_weights)[1],
-        contest.home["score"] != EVERY_FOLD, data, background, auc, error,
-    )  # fmt: skip
+        margins["score"],
+        tail_shares(margins["score"], background, background_weights)[1],
+        contest.home["score"] != EVERY_FOLD,
+        data,
+        background,
+        auc,
+        error,
+    )

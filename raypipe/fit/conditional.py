@@ -89,11 +89,15 @@ class ConditionalFlow:
     def state(self) -> dict[str, object]:
         """A state that `torch.load(weights_only=True)` reads back."""
         return {
-            "model": self.ensemble.state_dict(), "shape": self.shape, "members": self.ensemble.members,
-            "mean": torch.from_numpy(self.mean), "std": torch.from_numpy(self.std),
-            "mass": [self.mass_low, self.mass_high], "part": torch.from_numpy(self.part.copy()),
+            "model": self.ensemble.state_dict(),
+            "shape": self.shape,
+            "members": self.ensemble.members,
+            "mean": torch.from_numpy(self.mean),
+            "std": torch.from_numpy(self.std),
+            "mass": [self.mass_low, self.mass_high],
+            "part": torch.from_numpy(self.part.copy()),
             "left_out": [list(parts) for parts in self.left_out],
-        }  # fmt: skip
+        }
 
     @staticmethod
     def from_state(state: dict) -> ConditionalFlow:

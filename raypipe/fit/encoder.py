@@ -167,9 +167,13 @@ class EncoderTraining:
         mean, log_variance, projection = (value.float() for value in outputs)
         labels = tensors["group"].long()
         summed, anchors = self.contrastive(
-            projection, labels, self.workers.gather(projection), self.workers.gather(labels),
-            first=self.workers.rank * len(labels), temperature=self.config.temperature,
-        )  # fmt: skip
+            projection,
+            labels,
+            self.workers.gather(projection),
+            self.workers.gather(labels),
+            first=self.workers.rank * len(labels),
+            temperature=self.config.temperature,
+        )
         contrastive = summed * self.workers.size / self.workers.total(anchors.float())
         kl = gaussian_kl(mean, log_variance).mean()
         parts = {"contrastive": contrastive.detach(), "kl": kl.detach()}
@@ -221,11 +225,15 @@ class EncoderTraining:
     def state(self) -> dict[str, Any]:
         """Everything needed to go on as if never interrupted; `torch.load(weights_only=True)` reads it."""
         return {
-            "model": self.encoder.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "model": self.encoder.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
             "schedule": {k: v for k, v in self.schedule.state_dict().items() if k != "lr_lambdas"},
-            "epoch": self.epoch, "stale": self.stale, "best_loss": self.best_loss, "best": self.best,
+            "epoch": self.epoch,
+            "stale": self.stale,
+            "best_loss": self.best_loss,
+            "best": self.best,
             "history": self.history,
-        }  # fmt: skip
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
@@ -267,9 +275,13 @@ def rank_batches(
 
 
 def fit_encoder(
-    inputs: EncoderInputs, config: Embedding, seed: int, *, device: str = "cpu",
+    inputs: EncoderInputs,
+    config: Embedding,
+    seed: int,
+    *,
+    device: str = "cpu",
     on_epoch: Callable[[dict[str, float]], None] | None = None,
-) -> tuple[ContrastiveEncoder, list[dict[str, float]]]:  # fmt: skip
+) -> tuple[ContrastiveEncoder, list[dict[str, float]]]:
     """Train an encoder in this process; returns it with the best epoch's weights, and the history."""
     plan = EncoderPlan.of(inputs, config, seed)
     bare = build_encoder(config, plan.scales, seed).to(device)
@@ -295,9 +307,12 @@ def latent_noise(event_ids: np.ndarray, dimensions: int, seed: int) -> np.ndarra
 
 @torch.no_grad()
 def embed(
-    encoder: ContrastiveEncoder, objects: np.ndarray, event: np.ndarray, noise: np.ndarray | None = None,
+    encoder: ContrastiveEncoder,
+    objects: np.ndarray,
+    event: np.ndarray,
+    noise: np.ndarray | None = None,
     chunk: int = 4096,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray]:
     """Latents (n, d) float32 and posteriors (n, 2, d) float32 of events: objects (n, 11, 12), event (n, 2).
 
     A posterior is the mean and the standard deviation of an event's Gaussian. Latents are the means, or with ``noise``

@@ -74,9 +74,15 @@ class FlowTraining:
     """
 
     def __init__(
-        self, sets: Sequence[Sidebands], window: tuple[float, float], config: FlowConfig, *, folds: int = 5,
-        device: str = "cpu", members: Sequence[tuple[int, int]] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        sets: Sequence[Sidebands],
+        window: tuple[float, float],
+        config: FlowConfig,
+        *,
+        folds: int = 5,
+        device: str = "cpu",
+        members: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
         self.sets, self.window, self.config, self.folds, self.device = list(sets), window, config, folds, device
         self.shape = config.model_dump(include={"layers", "hidden", "blocks", "transform", "bins", "mixing"})
         every = [(k, m) for k in range(len(sets)) for m in range(config.members)]
@@ -98,8 +104,9 @@ class FlowTraining:
 
     def _scale(self) -> None:
         """The standardised latents, masses and posteriors of all sets, one behind the other, on the device."""
-        self.scales = [(s.latents.mean(0, dtype=np.float64), s.latents.std(0, dtype=np.float64) + 1e-9)
-                       for s in self.sets]  # fmt: skip
+        self.scales = [
+            (s.latents.mean(0, dtype=np.float64), s.latents.std(0, dtype=np.float64) + 1e-9) for s in self.sets
+        ]
         scaled = [(s.latents - mean) / std for s, (mean, std) in zip(self.sets, self.scales, strict=True)]
         low, high = self.window
         context = np.concatenate([2 * (np.asarray(s.masses, np.float64) - low) / (high - low) - 1 for s in self.sets])
@@ -202,10 +209,15 @@ class FlowTraining:
         for k, (mean, std) in enumerate(self.scales):
             mine = slice(k * self.config.members, (k + 1) * self.config.members)
             given: dict[str, Any] = {
-                "model": {name: value[mine].clone() for name, value in state.items()}, "shape": self.shape,
-                "members": self.config.members, "mean": torch.from_numpy(mean), "std": torch.from_numpy(std),
-                "mass": list(self.window), "part": torch.from_numpy(self.parts[k]), "left_out": self.left_out,
-            }  # fmt: skip
+                "model": {name: value[mine].clone() for name, value in state.items()},
+                "shape": self.shape,
+                "members": self.config.members,
+                "mean": torch.from_numpy(mean),
+                "std": torch.from_numpy(std),
+                "mass": list(self.window),
+                "part": torch.from_numpy(self.parts[k]),
+                "left_out": self.left_out,
+            }
             flow = ConditionalFlow.from_state(given)
             flow.history = self.history[k]
             found.append(flow)

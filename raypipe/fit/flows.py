@@ -22,10 +22,17 @@ __all__ = ["MIN_EVENTS", "ConditionalFlow", "fit_flows", "fit_flows_once"]
 
 
 def fit_flows(
-    latents: np.ndarray, masses: np.ndarray, window: tuple[float, float], config: FlowConfig, *, seed: int,
-    folds: int = 5, device: str = "cpu", posterior: np.ndarray | None = None,
+    latents: np.ndarray,
+    masses: np.ndarray,
+    window: tuple[float, float],
+    config: FlowConfig,
+    *,
+    seed: int,
+    folds: int = 5,
+    device: str = "cpu",
+    posterior: np.ndarray | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
-) -> ConditionalFlow:  # fmt: skip
+) -> ConditionalFlow:
     """Train ``config.members`` flows together on (latents, masses) of the sidebands of one pseudo-data set.
 
     Args:
@@ -45,10 +52,17 @@ def fit_flows(
 
 
 def fit_flows_once(
-    latents: np.ndarray, masses: np.ndarray, window: tuple[float, float], config: FlowConfig, *, seed: int,
-    folds: int = 5, device: str = "cpu", posterior: np.ndarray | None = None,
+    latents: np.ndarray,
+    masses: np.ndarray,
+    window: tuple[float, float],
+    config: FlowConfig,
+    *,
+    seed: int,
+    folds: int = 5,
+    device: str = "cpu",
+    posterior: np.ndarray | None = None,
     stage: Callable[[str, str, Callable[[], dict[str, Any]]], dict[str, Any]] | None = None,
-) -> tuple[ConditionalFlow, str | None]:  # fmt: skip
+) -> tuple[ConditionalFlow, str | None]:
     """`fit_flows`, or the same flow as trained before on the same sidebands; also its key if ``stage`` keeps it.
 
     The key holds the events, the window, the configuration, the seed and the code. What comes back has the bits of
@@ -56,9 +70,7 @@ def fit_flows_once(
     """
 
     def train() -> ConditionalFlow:
-        return fit_flows(
-            latents, masses, window, config, seed=seed, folds=folds, device=device, posterior=posterior
-        )  # fmt: skip
+        return fit_flows(latents, masses, window, config, seed=seed, folds=folds, device=device, posterior=posterior)
 
     if stage is None:
         return train(), None
@@ -66,7 +78,15 @@ def fit_flows_once(
     for values in (latents, masses, *(() if posterior is None else (posterior,))):
         arrays.update(np.ascontiguousarray(values).tobytes())
     key = digest(
-        {"events": arrays.hexdigest(), "window": list(window), "flow": config.model_dump(mode="json"), "seed": seed,
-         "folds": folds, "device": device, "torch": torch.__version__, "code": code_digest("models", "fit")}
-    )  # fmt: skip
+        {
+            "events": arrays.hexdigest(),
+            "window": list(window),
+            "flow": config.model_dump(mode="json"),
+            "seed": seed,
+            "folds": folds,
+            "device": device,
+            "torch": torch.__version__,
+            "code": code_digest("models", "fit"),
+        }
+    )
     return ConditionalFlow.from_state(stage("flow", key, lambda: train().state())), key

@@ -83,9 +83,16 @@ def initial_generator(root: int, key: tuple[str | int, ...]) -> np.random.Genera
 
 
 def train_stack(
-    samples: Sequence[LabelledSample], networks: Sequence[Network], config: Networks, loss: str, root: int, *,
-    device: str = "cpu", dtype: torch.dtype = torch.float32, stack: int | None = None,
-) -> StackedMLP:  # fmt: skip
+    samples: Sequence[LabelledSample],
+    networks: Sequence[Network],
+    config: Networks,
+    loss: str,
+    root: int,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    stack: int | None = None,
+) -> StackedMLP:
     """Train one network for each entry of ``networks``, in stacks of ``stack`` (`STACK` on a CPU, else all at once).
 
     Adam with PyTorch's defaults, a fixed number of epochs, the loss of a batch averaged over its events as in Keras.
@@ -116,9 +123,14 @@ def _bank(samples: Sequence[LabelledSample], used: list[int], loss: str) -> tupl
 
 
 def _train(
-    samples: Sequence[LabelledSample], networks: Sequence[Network], config: Networks, loss: str, root: int,
-    device: torch.device, dtype: torch.dtype,
-) -> StackedMLP:  # fmt: skip
+    samples: Sequence[LabelledSample],
+    networks: Sequence[Network],
+    config: Networks,
+    loss: str,
+    root: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> StackedMLP:
     used = sorted({network.sample for network in networks})
     bank_rows, first = _bank(samples, used, loss)
     bank = torch.tensor(bank_rows, dtype=dtype, device=device)
@@ -167,9 +179,21 @@ def _descend(
             torch.index_select(bank, 0, rows[t, :active].view(-1), out=taken)
             work.step(x, a, b, scales[t, :active])
             adam(
-                work.w, work.g, m, v, [], counts, fused=True, amsgrad=False, beta1=0.9, beta2=0.999,
-                lr=config.learning_rate, weight_decay=0.0, eps=1e-8, maximize=False,
-            )  # fmt: skip
+                work.w,
+                work.g,
+                m,
+                v,
+                [],
+                counts,
+                fused=True,
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=config.learning_rate,
+                weight_decay=0.0,
+                eps=1e-8,
+                maximize=False,
+            )
         start = stop
 
 

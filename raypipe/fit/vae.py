@@ -18,9 +18,12 @@ from raypipe.models.vae import FeatureVae
 
 
 def fit_vae(
-    train: np.ndarray, validation: np.ndarray, config: Vae, seed: int,
+    train: np.ndarray,
+    validation: np.ndarray,
+    config: Vae,
+    seed: int,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
-) -> tuple[FeatureVae, list[dict[str, float]]]:  # fmt: skip
+) -> tuple[FeatureVae, list[dict[str, float]]]:
     """Train on continuous features (n, d) float64 of background events; the best validation epoch is kept.
 
     Loss: reconstruction error / 2 + beta x KL(q(z|x), N(0, 1)), means over events.

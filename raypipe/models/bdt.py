@@ -28,18 +28,29 @@ def train_bdt(
 
     matrices = [xgboost.DMatrix(x, label=y, weight=w, nthread=threads) for x, y, w in filter(None, (train, validation))]
     parameters = {
-        "objective": "binary:logistic", "eval_metric": "logloss", "tree_method": "hist", "max_depth": config.depth,
-        "eta": config.learning_rate, "subsample": config.subsample, "seed": seed, "nthread": threads, "verbosity": 0,
+        "objective": "binary:logistic",
+        "eval_metric": "logloss",
+        "tree_method": "hist",
+        "max_depth": config.depth,
+        "eta": config.learning_rate,
+        "subsample": config.subsample,
+        "seed": seed,
+        "nthread": threads,
+        "verbosity": 0,
         "min_child_weight": config.min_child_weight,
-    }  # fmt: skip
+    }
     if config.leaves is not None:
         parameters |= {"grow_policy": "lossguide", "max_leaves": config.leaves}
     if validation is None:
         return xgboost.train(parameters, matrices[0], num_boost_round=config.rounds)
     return xgboost.train(
-        parameters, matrices[0], num_boost_round=config.rounds, evals=[(matrices[1], "validation")],
-        early_stopping_rounds=config.early_stopping, verbose_eval=False,
-    )  # fmt: skip
+        parameters,
+        matrices[0],
+        num_boost_round=config.rounds,
+        evals=[(matrices[1], "validation")],
+        early_stopping_rounds=config.early_stopping,
+        verbose_eval=False,
+    )
 
 
 def predict_bdt(booster: xgboost.Booster, features: np.ndarray, threads: int = 1) -> np.ndarray:

@@ -49,9 +49,7 @@ class Scales:
         def std(x: torch.Tensor) -> torch.Tensor:
             return x.std(dim=0).clamp(min=1e-3)
 
-        return Scales(
-            kinematics.mean(0), std(kinematics), log_pairs.mean(0), std(log_pairs), logs.mean(0), std(logs)
-        )  # fmt: skip
+        return Scales(kinematics.mean(0), std(kinematics), log_pairs.mean(0), std(log_pairs), logs.mean(0), std(logs))
 
 
 def _log_kinematics(objects: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,9 +119,13 @@ class _Residual(nn.Module):
     def __init__(self, width: int, feedforward: int, dropout: float, layer_scale: float) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, feedforward * width), nn.GELU(), nn.Dropout(dropout),
-            nn.Linear(feedforward * width, width), nn.Dropout(dropout),
-        )  # fmt: skip
+            nn.LayerNorm(width),
+            nn.Linear(width, feedforward * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(feedforward * width, width),
+            nn.Dropout(dropout),
+        )
         self.scale = nn.Parameter(torch.full((width,), layer_scale))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -194,10 +196,21 @@ class ContrastiveEncoder(nn.Module):
     """
 
     def __init__(
-        self, *, width: int, heads: int, particle_blocks: int, class_blocks: int, pair_width: int, feedforward: int,
-        event_width: int, latent: int, projection: int, dropout: float, layer_scale: float,
+        self,
+        *,
+        width: int,
+        heads: int,
+        particle_blocks: int,
+        class_blocks: int,
+        pair_width: int,
+        feedforward: int,
+        event_width: int,
+        latent: int,
+        projection: int,
+        dropout: float,
+        layer_scale: float,
         scales: Scales | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.padded = False
         for name in Scales.__dataclass_fields__:
@@ -214,9 +227,11 @@ class ContrastiveEncoder(nn.Module):
             nn.Linear(N_EVENT, event_width), nn.GELU(), nn.Linear(event_width, event_width), nn.GELU()
         )
         self.output = nn.Sequential(
-            nn.LayerNorm(width + event_width), nn.Linear(width + event_width, width), nn.GELU(),
+            nn.LayerNorm(width + event_width),
+            nn.Linear(width + event_width, width),
+            nn.GELU(),
             nn.Linear(width, 2 * latent),
-        )  # fmt: skip
+        )
         self.projection = nn.Sequential(nn.Linear(latent, projection), nn.GELU(), nn.Linear(projection, projection))
 
     def encode(
@@ -249,9 +264,12 @@ class ContrastiveEncoder(nn.Module):
         log_pt, log_mass = _log_kinematics(objects)
         kinematics = (torch.stack([log_pt, log_mass], dim=-1) - self.object_mean) / self.object_std
         columns = [
-            kinematics[:, :1], objects[:, ETA : PHI + 1], kinematics[:, 1:], objects[:, BTAG : BTAG + 1].clamp(0, 1),
+            kinematics[:, :1],
+            objects[:, ETA : PHI + 1],
+            kinematics[:, 1:],
+            objects[:, BTAG : BTAG + 1].clamp(0, 1),
             objects[:, TAU32:],
-        ]  # fmt: skip
+        ]
         return torch.cat(columns, dim=-1) * (objects[:, PT : PT + 1] > 0)
 
     def _pair_bias(self, objects: torch.Tensor, present: torch.Tensor, packed: bool) -> torch.Tensor:

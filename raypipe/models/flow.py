@@ -24,9 +24,15 @@ TAIL_BOUND = 5.0
 
 
 def build_maf(
-    features: int, *, layers: int, hidden: int, blocks: int, transform: str = "affine", bins: int = 8,
+    features: int,
+    *,
+    layers: int,
+    hidden: int,
+    blocks: int,
+    transform: str = "affine",
+    bins: int = 8,
     mixing: str = "reverse",
-) -> nn.Module:  # fmt: skip
+) -> nn.Module:
     """One conditional MAF of ``features`` dimensions given one number: an `nflows.flows.Flow`.
 
     ``transform`` is what a layer does to each dimension given the earlier ones: an ``affine`` map, or a
@@ -110,9 +116,14 @@ class FlowEnsemble(nn.Module):
         self.__dict__["_forward"] = _Forward(template)
         self.__dict__["_inverse"] = _Inverse(template)
         self.__dict__["shape"] = Shape(
-            shape["layers"], shape["blocks"], features, shape.get("transform", "affine"), shape.get("bins", 8),
-            math.sqrt(shape["hidden"]), TAIL_BOUND,
-        )  # fmt: skip
+            shape["layers"],
+            shape["blocks"],
+            features,
+            shape.get("transform", "affine"),
+            shape.get("bins", 8),
+            math.sqrt(shape["hidden"]),
+            TAIL_BOUND,
+        )
         self._names = {name.replace(".", "/"): name for name in [*parameters, *buffers]}
         for name, value in parameters.items():
             self.register_parameter(name.replace(".", "/"), nn.Parameter(value.detach().clone()))

@@ -106,10 +106,14 @@ def layers_of(
         blocks = []
         for _ in range(shape.blocks):
             cw, cb, w1, b1, w2, b2 = (next(values) for _ in range(6))
-            blocks.append((
-                take(torch.cat([(cb + b1)[..., None], cw], -1), 1), take(w1 * masks.inner, 1, 2),
-                take(w2 * masks.inner, 1, 2), take(b2[..., None], 1),
-            ))  # fmt: skip
+            blocks.append(
+                (
+                    take(torch.cat([(cb + b1)[..., None], cw], -1), 1),
+                    take(w1 * masks.inner, 1, 2),
+                    take(w2 * masks.inner, 1, 2),
+                    take(b2[..., None], 1),
+                )
+            )
         weight, bias = next(values), next(values)
         made.append(Layer(initial, context, blocks, take(weight * masks.final, 2), bias[..., None]))
     return made
@@ -179,9 +183,7 @@ def backward_layer(
     for (_, first, second, _), (r, t) in zip(reversed(w.blocks), reversed(blocks), strict=True):
         gt = cut(torch.bmm(second.mT, gh), t, 0)
         gc = torch.bmm(gt, c.mT)
-        found = [
-            gc[..., 1:], gc[..., 0], torch.bmm(gt, r.mT), gc[..., 0], torch.bmm(gh, t.mT), gh.sum(-1), *found
-        ]  # fmt: skip
+        found = [gc[..., 1:], gc[..., 0], torch.bmm(gt, r.mT), gc[..., 0], torch.bmm(gh, t.mT), gh.sum(-1), *found]
         gh += cut(torch.bmm(first.mT, gt), r, 0)
     g1 = torch.bmm(gh, x1.mT)
     gc = torch.bmm(cut(gh, gate, 0), c.mT)

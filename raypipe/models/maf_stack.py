@@ -30,9 +30,15 @@ class StackedFlow(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, context: torch.Tensor, shape: Shape, masks: Masks, turns: Turns, keep: bool,
+        ctx: Any,
+        x: torch.Tensor,
+        context: torch.Tensor,
+        shape: Shape,
+        masks: Masks,
+        turns: Turns,
+        keep: bool,
         *parameters,
-    ):  # fmt: skip
+    ):
         layers = layers_of(shape, masks, parameters, None)
         rows, c = x.mT.contiguous(), _context(context)
         noise, logs = torch.empty_like(rows), x.new_zeros(x.shape[:2])
@@ -96,16 +102,23 @@ def _mix(value: torch.Tensor, turns: Turns, at: int, part: slice, back: bool = F
 
 @torch.no_grad()
 def inverse(
-    noise: torch.Tensor, context: torch.Tensor, shape: Shape, masks: Masks, turns: Turns,
+    noise: torch.Tensor,
+    context: torch.Tensor,
+    shape: Shape,
+    masks: Masks,
+    turns: Turns,
     parameters: Sequence[torch.Tensor],
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Samples (M, n, d) from noise (M, n, d) at masses (M, n, 1)."""
     degrees, order = masks.degrees.sort(stable=True)
     ends = [int((degrees <= i).sum()) for i in range(shape.features)]
     layers = layers_of(shape, masks, parameters, order)
     out = torch.empty_like(noise)
-    parts = [(group, slice(start, start + TILE)) for group in _groups(noise[:, :TILE], len(order))
-             for start in range(0, noise.shape[1], TILE)]  # fmt: skip
+    parts = [
+        (group, slice(start, start + TILE))
+        for group in _groups(noise[:, :TILE], len(order))
+        for start in range(0, noise.shape[1], TILE)
+    ]
 
     def one(index: int) -> None:
         part, events = parts[index]

@@ -60,7 +60,9 @@ def _build(source: Path, compiler: str, real: str) -> Path:
             built = Path(work) / path.name
             subprocess.run(
                 [compiler, *_FLAGS, f"-DREAL={real}", "-shared", str(source), "-o", str(built), "-lm"],
-                capture_output=True, check=True, timeout=120,
-            )  # fmt: skip
+                capture_output=True,
+                check=True,
+                timeout=120,
+            )
             built.replace(path)  # whole or absent, however many processes build at once
     return path

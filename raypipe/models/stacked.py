@@ -45,14 +45,15 @@ class StackedMLP:
 
     @classmethod
     def initialise(
-        cls, sizes: Sequence[int], generators: Sequence[np.random.Generator], device: str = "cpu",
+        cls,
+        sizes: Sequence[int],
+        generators: Sequence[np.random.Generator],
+        device: str = "cpu",
         dtype: torch.dtype = torch.float32,
-    ) -> StackedMLP:  # fmt: skip
+    ) -> StackedMLP:
         """One network for each generator."""
         each = [initial_weights(sizes, rng) for rng in generators]
-        return cls(
-            [torch.tensor(np.stack(layer), dtype=dtype, device=device) for layer in zip(*each, strict=True)]
-        )  # fmt: skip
+        return cls([torch.tensor(np.stack(layer), dtype=dtype, device=device) for layer in zip(*each, strict=True)])
 
     def __len__(self) -> int:
         return len(self.weights[0])

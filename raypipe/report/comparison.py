@@ -30,8 +30,11 @@ def curve(rows: Rows, quantity: str, way: tuple[str, str], signal: str, point: f
 
     Instances whose value does not exist or is withheld are left out.
     """
-    mine = [r for r in rows if (r["embedding"], r["method"]) == way and r["signal"] == signal
-            and r["working_point"] == point]  # fmt: skip
+    mine = [
+        r
+        for r in rows
+        if (r["embedding"], r["method"]) == way and r["signal"] == signal and r["working_point"] == point
+    ]
     out = []
     for strength in sorted({r["strength"] for r in mine}):
         values = [r[quantity] for r in mine if r["strength"] == strength and np.isfinite(r[quantity])]
@@ -66,9 +69,12 @@ def sic_by_strength(rows: Rows, points: Sequence[float]) -> Figure:
                 axis.errorbar(x, y, np.nan_to_num(e), marker="o", ms=4, lw=1.2, color=colour, label=" ".join(way))
             top = axis.dataLim.ymax  # with error bars; margins are a share of the spread, which a single strength lacks
             axis.set(
-                title=f"{signal}, cut at {point:.1%}", xlabel=r"injected $S/\sqrt{B}$", ylabel="SIC",
-                ylim=(0, 1.15 * top if np.isfinite(top) else None), xlim=(0, 1.1 * max(r["strength"] for r in rows)),
-            )  # fmt: skip
+                title=f"{signal}, cut at {point:.1%}",
+                xlabel=r"injected $S/\sqrt{B}$",
+                ylabel="SIC",
+                ylim=(0, 1.15 * top if np.isfinite(top) else None),
+                xlim=(0, 1.1 * max(r["strength"] for r in rows)),
+            )
     for number in range(len(signals), blocks * columns):
         for i in range(len(points)):
             grid[number // columns, i, number % columns].axis("off")
@@ -128,10 +134,17 @@ def required_table(rows: Rows, points: Sequence[float], target: float) -> list[d
                     continue
                 required, error = jackknife(required_strength(rows, way, signal, point, target))
                 out.append(
-                    {"signal": signal, "embedding": way[0], "method": way[1], "working_point": point, "target": target,
-                     "required": required if np.isfinite(required) else None, "standard_error": error,
-                     "largest": float(strengths[-1])}
-                )  # fmt: skip
+                    {
+                        "signal": signal,
+                        "embedding": way[0],
+                        "method": way[1],
+                        "working_point": point,
+                        "target": target,
+                        "required": required if np.isfinite(required) else None,
+                        "standard_error": error,
+                        "largest": float(strengths[-1]),
+                    }
+                )
     return out
 
 
@@ -154,14 +167,20 @@ def required_injection(table: list[dict[str, Any]]) -> Figure:
                 axis.errorbar(x, entry["required"], entry["standard_error"], fmt="o", color=colours[way], label=label)
             else:
                 axis.plot(x, entry["largest"], "_", ms=8, color=colours[way], label=label)
-                axis.annotate("", (x, entry["largest"] * 1.15), (x, entry["largest"]),
-                              arrowprops={"arrowstyle": "->", "color": colours[way]})  # fmt: skip
+                axis.annotate(
+                    "",
+                    (x, entry["largest"] * 1.15),
+                    (x, entry["largest"]),
+                    arrowprops={"arrowstyle": "->", "color": colours[way]},
+                )
         axis.set_xticks(range(len(signals)), signals, rotation=30, ha="right", fontsize=8)
         largest = max(1.15 * e["largest"] if e["required"] is None else e["required"] for e in entries)
         axis.set(
-            title=f"cut at {point:.1%}", ylabel=rf"$S/\sqrt{{B}}$ for {entries[0]['target']:g} sigma after the cut",
-            ylim=(0, 1.1 * largest), xlim=(-0.5, len(signals) - 0.5),
-        )  # fmt: skip
+            title=f"cut at {point:.1%}",
+            ylabel=rf"$S/\sqrt{{B}}$ for {entries[0]['target']:g} sigma after the cut",
+            ylim=(0, 1.1 * largest),
+            xlim=(-0.5, len(signals) - 0.5),
+        )
         axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 

@@ -40,8 +40,15 @@ def latents(arrays: Arrays, title: str) -> Figure:
             axis.set_axis_off()
             continue
         edges = arrays[f"latent{k}_edges"]
-        _step(axis, edges, arrays[f"latent{k}_template"], color=COLOURS["template"], label="template", histtype="fill",
-              alpha=0.35)  # fmt: skip
+        _step(
+            axis,
+            edges,
+            arrays[f"latent{k}_template"],
+            color=COLOURS["template"],
+            label="template",
+            histtype="fill",
+            alpha=0.35,
+        )
         _step(axis, edges, arrays[f"latent{k}_true"], color=COLOURS["true"], label="true background")
         _points(axis, edges, arrays[f"latent{k}_data"], "data")
         if arrays[f"latent{k}_signal"].sum():
@@ -72,8 +79,9 @@ def sic(curves: Mapping[tuple[str, float], list[Arrays]], points: list[float]) -
     signals = sorted({signal for signal, _ in curves})
     figure, axes = new_figure(max(1, len(signals)))
     for axis, signal in zip(np.atleast_1d(axes), signals, strict=True):
-        for colour, strength in zip(mpl.color_sequences["petroff10"], sorted(s for n, s in curves if n == signal),
-                                    strict=False):  # fmt: skip
+        for colour, strength in zip(
+            mpl.color_sequences["petroff10"], sorted(s for n, s in curves if n == signal), strict=False
+        ):
             runs = np.array([a["sic"] for a in curves[signal, strength]])
             x = curves[signal, strength][0]["sic_background_efficiency"]
             seen = np.isfinite(runs).any(0)
@@ -123,8 +131,15 @@ def significances(results: list[dict[str, Any]]) -> Figure:
                 continue
             x = k + offset
             axis.plot([x] * len(quoted["values"]), quoted["values"], ".", color=colour, alpha=0.5)
-            axis.errorbar(x, quoted["mean"], quoted["standard_error"] or 0, fmt="_", ms=14, color=colour,
-                          label=("before the cut", "after the cut")[offset > 0])  # fmt: skip
+            axis.errorbar(
+                x,
+                quoted["mean"],
+                quoted["standard_error"] or 0,
+                fmt="_",
+                ms=14,
+                color=colour,
+                label=("before the cut", "after the cut")[offset > 0],
+            )
     axis.axhline(0, color="k", lw=0.8)
     axis.axhspan(-1, 1, color="grey", alpha=0.12, lw=0)
     axis.set_xticks(range(len(labels)), labels, fontsize=8)
@@ -147,9 +162,15 @@ def training(history: list[dict[str, float]]) -> Figure:
 
 
 def make_all(
-    config: Config, trials: Mapping[str, Trial], rows: list[dict[str, Any]], arrays_of: Callable[[str], Arrays],
-    history: list[dict[str, float]], results: list[dict[str, Any]], required: list[dict[str, Any]], folder: Path,
-) -> dict[str, Path]:  # fmt: skip
+    config: Config,
+    trials: Mapping[str, Trial],
+    rows: list[dict[str, Any]],
+    arrays_of: Callable[[str], Arrays],
+    history: list[dict[str, float]],
+    results: list[dict[str, Any]],
+    required: list[dict[str, Any]],
+    folder: Path,
+) -> dict[str, Path]:
     """Write every figure of a scan as PNG into ``folder``; returns name -> path."""
     point = config.selection.working_points[0]
     good = [r for r in rows if r["status"] == "ok"]

@@ -57,8 +57,15 @@ def summarise(rows: Rows, config: HaxadConfig) -> dict[str, Any]:
 
 
 def _fits(rows: Rows, point: float, null: bool) -> list[Mapping[str, Any]]:
-    return [r for r in rows if r["method"] == "cathode" and r["working_point"] == point and r.get("fit_valid_after")
-            and not r.get("verdict") and (r["signal"] == NO_SIGNAL) == null]  # fmt: skip
+    return [
+        r
+        for r in rows
+        if r["method"] == "cathode"
+        and r["working_point"] == point
+        and r.get("fit_valid_after")
+        and not r.get("verdict")
+        and (r["signal"] == NO_SIGNAL) == null
+    ]
 
 
 def null_study(rows: Rows, point: float) -> dict[str, Any] | None:
@@ -134,9 +141,16 @@ def linearity_figure(rows: Rows, point: float) -> Figure:
     figure, axis = new_figure()
     for colour, signal in zip(COLOURS.values(), sorted({r["signal"] for r in _fits(rows, point, False)}), strict=False):
         mine = [r for r in _fits(rows, point, False) if r["signal"] == signal]
-        axis.errorbar([r["s_after"] for r in mine], [r["fit_s_after"] for r in mine],
-                      [r["fit_s_err_after"] for r in mine],
-                      fmt="o", ms=3, lw=0.8, color=colour, label=signal)  # fmt: skip
+        axis.errorbar(
+            [r["s_after"] for r in mine],
+            [r["fit_s_after"] for r in mine],
+            [r["fit_s_err_after"] for r in mine],
+            fmt="o",
+            ms=3,
+            lw=0.8,
+            color=colour,
+            label=signal,
+        )
     top = axis.get_xlim()[1]
     axis.plot([0, top], [0, top], "k--", lw=0.8)
     axis.set(xlabel="injected events after the cut", ylabel="fitted signal events")
@@ -165,24 +179,56 @@ def make_figures(
 
 
 def write_page(
-    path: Path, summary: Mapping[str, Any], config: HaxadConfig, history: list[dict[str, float]],
+    path: Path,
+    summary: Mapping[str, Any],
+    config: HaxadConfig,
+    history: list[dict[str, float]],
     figures: Mapping[str, Path],
-) -> None:  # fmt: skip
+) -> None:
     """Write the self-contained page."""
-    head = ["method", "signal", "S/√B", "cut", "runs", "Z before", "Z after", "fitted S after", "injected after",
-            "expected Z before", "expected Z after", "SIC"]  # fmt: skip
+    head = [
+        "method",
+        "signal",
+        "S/√B",
+        "cut",
+        "runs",
+        "Z before",
+        "Z after",
+        "fitted S after",
+        "injected after",
+        "expected Z before",
+        "expected Z after",
+        "SIC",
+    ]
     cells = [
-        [e["method"], e["signal"], f"{e['strength']:g}", f"{e['working_point']:.1%}", str(e["instances"]),
-         *(with_error(e[k]) for k in ("fit_z_before", "fit_z_after", "fit_s_after", "s_after", "asimov_before",
-                                      "asimov_after", "sic"))]
+        [
+            e["method"],
+            e["signal"],
+            f"{e['strength']:g}",
+            f"{e['working_point']:.1%}",
+            str(e["instances"]),
+            *(
+                with_error(e[k])
+                for k in (
+                    "fit_z_before",
+                    "fit_z_after",
+                    "fit_s_after",
+                    "s_after",
+                    "asimov_before",
+                    "asimov_after",
+                    "sic",
+                )
+            ),
+        ]
         for e in summary["results"]
-    ]  # fmt: skip
+    ]
     studies = []
     for name in ("null", "linearity"):
         for study in filter(None, summary[name]):
             shown = {k: v for k, v in study.items() if k not in {"z", "pulls", "expected_shares"}}
-            studies.append(Table([name, "value"], [[k, f"{v:.4g}" if isinstance(v, float) else str(v)]
-                                                   for k, v in shown.items()]))  # fmt: skip
+            studies.append(
+                Table([name, "value"], [[k, f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in shown.items()])
+            )
     last, window = history[-1], config.window
 
     def shown(*names: str) -> list[dict[str, str]]:

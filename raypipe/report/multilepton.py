@@ -20,12 +20,22 @@ from raypipe.search.multilepton import BOOTSTRAP, Tables
 from raypipe.search.result import NO_SIGNAL, Trial
 from raypipe.stats.empirical import bands, combined_p, p_value
 
-PANELS = {"mean_loss": "mean loss", "mean_score": "mean score", "std_score": "standard deviation of scores",
-          "max_score": "max score"}  # fmt: skip
+PANELS = {
+    "mean_loss": "mean loss",
+    "mean_score": "mean score",
+    "std_score": "standard deviation of scores",
+    "max_score": "max score",
+}
 """The paper's four statistics in the places of its figures 2 to 5."""
 
-PAPER_LIMITS = {("mlc", 125): "0.8 +0.7 −0.2", ("mlc", 150): "0.8 +0.7 −0.2", ("mlc", 250): "0.4 +0.1 −0.3",
-                ("bce", 125): "1.2 ± 0.2", ("bce", 150): "1.2 ± 0.2", ("bce", 250): "0.4 ± 0.2"}  # fmt: skip
+PAPER_LIMITS = {
+    ("mlc", 125): "0.8 +0.7 −0.2",
+    ("mlc", 150): "0.8 +0.7 −0.2",
+    ("mlc", 250): "0.4 +0.1 −0.3",
+    ("bce", 125): "1.2 ± 0.2",
+    ("bce", 150): "1.2 ± 0.2",
+    ("bce", 250): "0.4 ± 0.2",
+}
 """95 % limits in fb quoted in section 4 of the paper, by loss and parent mass in GeV."""
 
 TEXTS = resource("texts")["multilepton"]
@@ -65,8 +75,9 @@ def responses(values: Values, loss: str, largest: float) -> Figure:
         _response(axis, values, (loss, name), null[np.isfinite(null)], largest)
         axis.set(xlabel="injected signal events", ylabel=title, xlim=(0, largest))
         luminosity = config.compare.luminosity
-        upper = axis.secondary_xaxis("top", functions=(lambda n, lum=luminosity: n / lum,
-                                                       lambda fb, lum=luminosity: fb * lum))  # fmt: skip
+        upper = axis.secondary_xaxis(
+            "top", functions=(lambda n, lum=luminosity: n / lum, lambda fb, lum=luminosity: fb * lum)
+        )
         upper.set_xlabel("cross section x acceptance [fb]")
     figure.axes[0].legend(fontsize=7)
     return figure
@@ -152,33 +163,69 @@ def tables(summary: dict[str, Any]) -> dict[str, tuple[list[str], list[list[str]
     out = {}
     signals = list(summary["tests"][0]["limits"])
     if signals:
-        head = ["signal", "loss", "statistic", "crossing, events", "crossing, fb", "CLs, events", "CLs, fb",
-                "paper, fb"]  # fmt: skip
+        head = [
+            "signal",
+            "loss",
+            "statistic",
+            "crossing, events",
+            "crossing, fb",
+            "CLs, events",
+            "CLs, fb",
+            "paper, fb",
+        ]
         rows = []
         for signal in signals:
             for test in summary["tests"]:
                 limit = test["limits"][signal] or {}
                 crossing, cls = limit.get("crossing"), limit.get("cls")
                 paper = PAPER_LIMITS.get((test["loss"], _mass(signal)), "-")
-                rows.append([signal, test["loss"], test["statistic"], _quoted(crossing, "events"),
-                             _quoted(crossing, "fb"), _quoted(cls, "events"), _quoted(cls, "fb"), paper])  # fmt: skip
+                rows.append(
+                    [
+                        signal,
+                        test["loss"],
+                        test["statistic"],
+                        _quoted(crossing, "events"),
+                        _quoted(crossing, "fb"),
+                        _quoted(cls, "events"),
+                        _quoted(cls, "fb"),
+                        paper,
+                    ]
+                )
         out["95 % limits"] = head, rows
     if any("data" in test for test in summary["tests"]):
-        rows = [[t["loss"], t["statistic"], f"{t['data']['value']:.4g}", f"{t['data']['p']:.3f}"]
-                for t in summary["tests"] if "data" in t]  # fmt: skip
+        rows = [
+            [t["loss"], t["statistic"], f"{t['data']['value']:.4g}", f"{t['data']['p']:.3f}"]
+            for t in summary["tests"]
+            if "data" in t
+        ]
         rows.append(["all", f"{summary['combined']['tests']} combined", "", f"{summary['combined']['data_p']:.3f}"])
         out["The data"] = ["loss", "statistic", "value", "p"], rows
     checks = [t for t in summary["tests"] if "calibration" in t]
     if checks:
         head = ["loss", "statistic", "data sets", "bootstraps", "type I at 5 %", "KS p"]
         rows = [
-            [t["loss"], t["statistic"], str(c["data_sets"]), str(c["bootstraps"]),
-             f"{c['type_i']:.3f} ± {c['error']:.3f}", f"{c['ks_p']:.3f}"]
-            for t in checks for c in [t["calibration"]]
-        ]  # fmt: skip
+            [
+                t["loss"],
+                t["statistic"],
+                str(c["data_sets"]),
+                str(c["bootstraps"]),
+                f"{c['type_i']:.3f} ± {c['error']:.3f}",
+                f"{c['ks_p']:.3f}",
+            ]
+            for t in checks
+            for c in [t["calibration"]]
+        ]
         if (c := summary["combined"].get("calibration")) is not None:
-            rows.append(["all", "combined", str(c["data_sets"]), str(summary["bootstraps"]),
-                         f"{c['type_i']:.3f} ± {c['error']:.3f}", "-"])  # fmt: skip
+            rows.append(
+                [
+                    "all",
+                    "combined",
+                    str(c["data_sets"]),
+                    str(summary["bootstraps"]),
+                    f"{c['type_i']:.3f} ± {c['error']:.3f}",
+                    "-",
+                ]
+            )
         out["Calibration without signal"] = head, rows
     return out
 

@@ -18,17 +18,35 @@ TEXTS = resource("texts")["contrastive"]
 def result_rows(entries: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """The table of significances: head and rows of text, for the page and the terminal."""
     way = ["embedding", "method"] if len({(e["embedding"], e["method"]) for e in entries}) > 1 else []
-    head = ["signal", *way, "S/√B injected", "cut", "instances", "z before", "z after", "S/√B before", "S/√B after",
-            "SIC"]  # fmt: skip
+    head = [
+        "signal",
+        *way,
+        "S/√B injected",
+        "cut",
+        "instances",
+        "z before",
+        "z after",
+        "S/√B before",
+        "S/√B after",
+        "SIC",
+    ]
     rows = []
     for e in entries:
         none = e["signal"] == NO_SIGNAL
         truth = ["-"] * 3 if none else [with_error(e[k]) for k in ("truth_before", "truth_after", "sic")]
         name, strength = ("no signal", "-") if none else (e["signal"], f"{e['strength']:g}")
         rows.append(
-            [name, *(e[k] for k in way), strength, f"{e['working_point']:.1%}", str(e["instances"]),
-             with_error(e["z_before"]), with_error(e["z_after"], none="withheld"), *truth]
-        )  # fmt: skip
+            [
+                name,
+                *(e[k] for k in way),
+                strength,
+                f"{e['working_point']:.1%}",
+                str(e["instances"]),
+                with_error(e["z_before"]),
+                with_error(e["z_after"], none="withheld"),
+                *truth,
+            ]
+        )
     return head, rows
 
 

@@ -11,9 +11,18 @@ from raypipe.search.result import NO_SIGNAL
 from raypipe.stats.significance import mean_and_error
 
 QUANTITIES = (
-    "z_before", "z_after", "sic", "truth_before", "truth_after", "auc", "n_after", "expected_after", "kappa",
-    "background_efficiency", "signal_efficiency",
-)  # fmt: skip
+    "z_before",
+    "z_after",
+    "sic",
+    "truth_before",
+    "truth_after",
+    "auc",
+    "n_after",
+    "expected_after",
+    "kappa",
+    "background_efficiency",
+    "signal_efficiency",
+)
 
 POINT = ("embedding", "method", "signal", "strength", "working_point")
 """What makes rows of different instances comparable."""
@@ -81,9 +90,14 @@ def closure(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def build_summary(
-    rows: list[dict[str, Any]], *, working_point: float, target: float, stages: dict[str, float], peak_rss_gib: float,
+    rows: list[dict[str, Any]],
+    *,
+    working_point: float,
+    target: float,
+    stages: dict[str, float],
+    peak_rss_gib: float,
     provenance: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The content of ``summary.json``: results at the quoted working point, and at all of them.
 
     ``required`` (`required_table`) is empty where there is nothing to compare: one strength, embedding and method.

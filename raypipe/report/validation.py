@@ -63,7 +63,7 @@ def measure(events: str | Path) -> tuple[list[SampleSums], dict[str, Any]]:
         "manifest": {k: v for k, v in manifest.items() if k not in {"samples", "card"}},
         "card": (manifest.get("card") or {}).get("name"),
         "samples": {s.name: sample_numbers(s, entries[s.name]) for s in samples},
-    }  # fmt: skip
+    }
 
 
 def describe(events: Path) -> dict[str, Any]:
@@ -79,11 +79,13 @@ def describe(events: Path) -> dict[str, Any]:
         group = (summary["config"].get("source") or {}).get("group", 0)
         samples = {
             Path(file["table"]).stem: {
-                "title": str(file["path"]), "group": group, "files": {Path(file["table"]).name: None},
+                "title": str(file["path"]),
+                "group": group,
+                "files": {Path(file["table"]).name: None},
                 "cut_flow": {"events_read": file["events"], "written": file["written"]},
             }
             for file in summary["files"]
-        }  # fmt: skip
+        }
         skipped = [{"file": str(f["path"]), "reason": str(f["reason"])} for f in summary["skipped"]]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{sidecar}: not a sidecar of `raypipe read`: {error} is missing") from error

@@ -71,9 +71,12 @@ class Spectrum:
     def as_dict(self) -> dict[str, Any]:
         """Plain values; counts are in the unit of the weights."""
         return {
-            "edges": self.edges.tolist(), "counts": self.counts.tolist(), "errors": self.errors.tolist(),
-            "below": float(self.sums[0]), "above": float(self.sums[-1]),
-        }  # fmt: skip
+            "edges": self.edges.tolist(),
+            "counts": self.counts.tolist(),
+            "errors": self.errors.tolist(),
+            "below": float(self.sums[0]),
+            "above": float(self.sums[-1]),
+        }
 
 
 @dataclass
@@ -177,10 +180,15 @@ def collect(name: str, group: int, files: Mapping[str, Sequence[Path]], keep: Ki
     total = sum(rows.values()) or 1
     kind = keep or kind_of(next(iter(files.values()))[0])
     sums = SampleSums(
-        name, kind, group, rows, dict.fromkeys(files, 0.0),
+        name,
+        kind,
+        group,
+        rows,
+        dict.fromkeys(files, 0.0),
         sum(path.stat().st_size for paths in files.values() for path in paths),
-        {q.name: Spectrum(q.edges) for q in kind.quantities}, {},
-    )  # fmt: skip
+        {q.name: Spectrum(q.edges) for q in kind.quantities},
+        {},
+    )
     for split, paths in files.items():
         factor = rows[split] / total
         for batch in (batch for path in paths for batch in _pieces(path, kind)):

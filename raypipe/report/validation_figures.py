@@ -41,9 +41,7 @@ def draw(axis: Axes, spectrum: Spectrum, label: str, **style: Any) -> np.ndarray
     return heights
 
 
-def shapes(
-    quantity: Quantity, panels: Sequence[tuple[str, list[SampleSums]]], reference: SampleSums | None
-) -> Figure:  # fmt: skip
+def shapes(quantity: Quantity, panels: Sequence[tuple[str, list[SampleSums]]], reference: SampleSums | None) -> Figure:
     """One quantity of all samples, normalised to one.
 
     Args:
@@ -87,13 +85,30 @@ def stacked(quantity: Quantity, samples: Sequence[SampleSums]) -> Figure:
         axis.stairs(top, edges, baseline=below, fill=True, color=colour, alpha=0.8, lw=0.5, label=sample.name)
         variance += (spectrum.errors / width) ** 2
         below = top
-    axis.errorbar((edges[:-1] + edges[1:]) / 2, below, np.sqrt(variance), fmt="none", ecolor="k", elinewidth=0.8,
-                  label="statistical error")  # fmt: skip
-    smallest = min((s.spectra[quantity.name].counts[s.spectra[quantity.name].counts > 0].min() for s in samples
-                    if s.spectra[quantity.name].counts.any()), default=1.0)  # fmt: skip
-    axis.set(yscale="log", ylim=(max(smallest / width.max(), 1e-6 * below.max()), 3 * below.max()),
-             xlim=(edges[0], edges[-1]), xlabel=quantity.label,
-             ylabel=f"events / GeV / {LUMINOSITY_UNIT}")  # fmt: skip
+    axis.errorbar(
+        (edges[:-1] + edges[1:]) / 2,
+        below,
+        np.sqrt(variance),
+        fmt="none",
+        ecolor="k",
+        elinewidth=0.8,
+        label="statistical error",
+    )
+    smallest = min(
+        (
+            s.spectra[quantity.name].counts[s.spectra[quantity.name].counts > 0].min()
+            for s in samples
+            if s.spectra[quantity.name].counts.any()
+        ),
+        default=1.0,
+    )
+    axis.set(
+        yscale="log",
+        ylim=(max(smallest / width.max(), 1e-6 * below.max()), 3 * below.max()),
+        xlim=(edges[0], edges[-1]),
+        xlabel=quantity.label,
+        ylabel=f"events / GeV / {LUMINOSITY_UNIT}",
+    )
     axis.legend(fontsize=8)
     return figure
 

@@ -21,9 +21,13 @@ NEAR_Z = (80.0, 100.0)
 """GeV, where the Z peak of a four-lepton background is looked for."""
 
 FROM_MANIFEST = (
-    "n_generated", "efficiency", "efficiency_error", "reference_cross_section_fb", "pythia_cross_section_fb",
+    "n_generated",
+    "efficiency",
+    "efficiency_error",
+    "reference_cross_section_fb",
+    "pythia_cross_section_fb",
     "cut_flow",
-)  # fmt: skip
+)
 """What the page takes over from the manifest."""
 
 PEAK_REACH = 3.0
@@ -67,9 +71,11 @@ def peak(spectrum: Spectrum, low: float = -np.inf, high: float = np.inf) -> dict
     n_eff = core.counts.sum() ** 2 / core.squares[1:-1].sum()
     wide = whole.quantiles([0.15865, 0.84135])
     return {
-        "position": float(position), "error": float(1.2533 * (right - left) / 2 / np.sqrt(n_eff)),
-        "median": float(whole.quantiles([0.5])[0]), "sigma68": float((wide[1] - wide[0]) / 2),
-    }  # fmt: skip
+        "position": float(position),
+        "error": float(1.2533 * (right - left) / 2 / np.sqrt(n_eff)),
+        "median": float(whole.quantiles([0.5])[0]),
+        "sigma68": float((wide[1] - wide[0]) / 2),
+    }
 
 
 def _part(spectrum: Spectrum, mask: np.ndarray) -> Spectrum:
@@ -98,9 +104,12 @@ def smoothness(spectrum: Spectrum, degree: int = 3) -> dict[str, float] | None:
     pulls = (counts - model) / np.sqrt(model * per_weight)
     chi2, ndf = float(np.sum(pulls**2)), len(counts) - degree - 1
     return {
-        "chi2": chi2, "ndf": ndf, "p_value": float(stats.chi2.sf(chi2, ndf)),
-        "largest_pull": float(pulls[np.argmax(np.abs(pulls))]), "largest_at": float(_centre(spectrum, pulls)),
-    }  # fmt: skip
+        "chi2": chi2,
+        "ndf": ndf,
+        "p_value": float(stats.chi2.sf(chi2, ndf)),
+        "largest_pull": float(pulls[np.argmax(np.abs(pulls))]),
+        "largest_at": float(_centre(spectrum, pulls)),
+    }
 
 
 def _centre(spectrum: Spectrum, pulls: np.ndarray) -> float:
@@ -149,11 +158,13 @@ def presence_table(sums: SampleSums) -> dict[str, Any] | None:
 
     slots = {
         slot: {
-            "ours": of(slot).value, "error": of(slot).error, "reference": reference,
+            "ours": of(slot).value,
+            "error": of(slot).error,
+            "reference": reference,
             "difference": None if of(slot).value is None else of(slot).value - reference,
         }
         for slot, reference in zip(SLOT_NAMES, entry["shares"], strict=True)
-    }  # fmt: skip
+    }
     means = {
         name: {**(of(name) if name != "n_jet" else sums.means[name]).as_dict(), "reference": value}
         for name, value in theirs["means"].get(sums.name, {}).items()
@@ -174,14 +185,18 @@ def sample_numbers(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:
     if "m_4l" in fine and sums.group == GROUP_4L:
         peaks |= {f"{n} near Z": peak(s, *NEAR_Z) for n, s in fine.items()}
     numbers = {
-        "kind": sums.kind.name, "group": sums.group, "title": entry.get("title", ""),
+        "kind": sums.kind.name,
+        "group": sums.group,
+        "title": entry.get("title", ""),
         "yield": yields(sums, entry),
         "means": {n: m.as_dict() for n, m in sums.means.items() if "." not in n},
-        "peaks": peaks, "others_widths": references()["widths"].get(sums.name, {}),
+        "peaks": peaks,
+        "others_widths": references()["widths"].get(sums.name, {}),
         "presence": presence_table(sums),
-        "bytes": sums.size, "bytes_per_event": _ratio(sums.size, sums.events),
+        "bytes": sums.size,
+        "bytes_per_event": _ratio(sums.size, sums.events),
         "spectra": {q.name: sums.spectra[q.name].as_dict() for q in sums.kind.quantities if q.shown},
-    }  # fmt: skip
+    }
     if sums.group == 0 and "m_yy" in sums.spectra:
         numbers["smoothness"] = smoothness(sums.spectra["m_yy"])
     return numbers

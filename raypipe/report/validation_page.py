@@ -67,8 +67,20 @@ def headlines(numbers: Numbers) -> list[str]:
 
 def yield_table(numbers: Numbers) -> Table:
     """Yields beside the references."""
-    head = ["sample", "group", "events", "σ·BR·K [fb]", "K over Pythia", "prototype's K", "efficiency",
-            "yield [fb]", "Σw / (σ·ε)", "compared [fb]", "another simulation [fb]", "ratio"]  # fmt: skip
+    head = [
+        "sample",
+        "group",
+        "events",
+        "σ·BR·K [fb]",
+        "K over Pythia",
+        "prototype's K",
+        "efficiency",
+        "yield [fb]",
+        "Σw / (σ·ε)",
+        "compared [fb]",
+        "another simulation [fb]",
+        "ratio",
+    ]
     rows = []
     for name, s in numbers["samples"].items():
         y = s["yield"]
@@ -76,13 +88,22 @@ def yield_table(numbers: Numbers) -> Table:
         physical = s["group"] >= 0
         efficiency = {"value": y.get("efficiency"), "error": y.get("efficiency_error")}
         other = y.get("others")
-        rows.append([
-            name, str(s["group"]), f"{sum(y['events'].values()):,}", number(y.get("reference_cross_section_fb"), 4),
-            number(y.get("k_factor") if physical else None), number(y["others_k_factor"]), with_error(efficiency, 4),
-            number(y["per_fb"], 4), f"{np.mean(closure):.6f}" if closure else "-",
-            "-" if other is None else number(other["ours"], 4), "-" if other is None else number(other["per_fb"], 4),
-            "-" if other is None else f"{other['ratio']:.2f}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                str(s["group"]),
+                f"{sum(y['events'].values()):,}",
+                number(y.get("reference_cross_section_fb"), 4),
+                number(y.get("k_factor") if physical else None),
+                number(y["others_k_factor"]),
+                with_error(efficiency, 4),
+                number(y["per_fb"], 4),
+                f"{np.mean(closure):.6f}" if closure else "-",
+                "-" if other is None else number(other["ours"], 4),
+                "-" if other is None else number(other["per_fb"], 4),
+                "-" if other is None else f"{other['ratio']:.2f}",
+            ]
+        )
     return Table(head, rows)
 
 
@@ -123,10 +144,15 @@ def peak_table(numbers: Numbers) -> Table:
         cells = []
         for m in masses:
             p, other = s["peaks"].get(m), s["others_widths"].get(m)
-            cells += ["-"] * 3 if p is None else [
-                f"{p['position']:.2f} ± {p['error']:.2f}", f"{p['median']:.2f}",
-                f"{p['sigma68']:.2f}" + (f" ({other:g})" if other else ""),
-            ]  # fmt: skip
+            cells += (
+                ["-"] * 3
+                if p is None
+                else [
+                    f"{p['position']:.2f} ± {p['error']:.2f}",
+                    f"{p['median']:.2f}",
+                    f"{p['sigma68']:.2f}" + (f" ({other:g})" if other else ""),
+                ]
+            )
         rows.append([name, *cells])
     return Table(["sample", *(f"{m} {what}" for m in masses for what in ("peak", "median", "σ68"))], rows)
 
@@ -144,8 +170,9 @@ def presence_section(numbers: Numbers, figures: dict[str, Path]) -> Section | No
         rows.append(["", "difference", *("-" if s["difference"] is None else f"{s['difference']:+.3f}" for s in slots)])
         first, second = e["slots"]["fat1"], e["slots"]["fat2"]
         variant_rows.append([name, "reference", f"{first['reference']:.2f}", f"{second['reference']:.2f}"])
-        variant_rows.append(["", "as stored", *(with_error({"value": s["ours"], "error": s["error"]}, 3)
-                                                for s in (first, second))])  # fmt: skip
+        variant_rows.append(
+            ["", "as stored", *(with_error({"value": s["ours"], "error": s["error"]}, 3) for s in (first, second))]
+        )
         for key, title in VARIANTS.items():
             cells = [with_error(e["variants"].get(f"{key}_{i}"), 3) for i in (1, 2)]
             variant_rows.append(["", title, *cells])
@@ -153,11 +180,17 @@ def presence_section(numbers: Numbers, figures: dict[str, Path]) -> Section | No
             mean_rows.append([name, key, with_error(mean, 2), f"{mean['reference']:g}"])
     theirs = references()["presence"]
     studies = [
-        [study["sample"], study["change"], f"{study['events']:,}",
-         *(f"{share:.3f} ± {error:.3f}" for share, error in zip(study["shares"], study["errors"], strict=True)),
-         f"{study['pt_yy']:g}", f"{study['n_jet']:g}"]
-        for study in theirs["studies"] if study["sample"] in entries
-    ]  # fmt: skip
+        [
+            study["sample"],
+            study["change"],
+            f"{study['events']:,}",
+            *(f"{share:.3f} ± {error:.3f}" for share, error in zip(study["shares"], study["errors"], strict=True)),
+            f"{study['pt_yy']:g}",
+            f"{study['n_jet']:g}",
+        ]
+        for study in theirs["studies"]
+        if study["sample"] in entries
+    ]
     texts, (low, high) = resource("texts")["validation"], theirs["window"]
     study_head = ["sample", "change", "events", *SLOT_NAMES, "<pT yy>", "<jets>"]
     title = "Presence of objects"

@@ -43,9 +43,11 @@ def slot(batch: Batch, kind: str, what: str) -> np.ndarray:
 def presence(batch: Batch) -> dict[str, np.ndarray]:
     """Slot name -> mask of the events in which it is filled."""
     columns = [
-        slot(batch, "jet", "pt"), slot(batch, "fatjet", "pt"), slot(batch, "electron", "pt")[:, :1],
+        slot(batch, "jet", "pt"),
+        slot(batch, "fatjet", "pt"),
+        slot(batch, "electron", "pt")[:, :1],
         slot(batch, "muon", "pt")[:, :1],
-    ]  # fmt: skip
+    ]
     return dict(zip(SLOT_NAMES, (np.concatenate(columns, axis=1) > 0).T, strict=True))
 
 

@@ -51,18 +51,32 @@ def balanced(labels: np.ndarray, rows: np.ndarray, most: int, seed: int, what: s
 
 
 def tree_confusion(
-    values: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray, *, seed: int, threads: int = 1,
-    rounds: int = 150, depth: int = 5,
-) -> Confusion:  # fmt: skip
+    values: np.ndarray,
+    labels: np.ndarray,
+    train: np.ndarray,
+    test: np.ndarray,
+    *,
+    seed: int,
+    threads: int = 1,
+    rounds: int = 150,
+    depth: int = 5,
+) -> Confusion:
     """Boosted trees on ``values`` (n, d): trained on rows ``train``, judged on rows ``test``."""
     import xgboost
 
     groups = tuple(int(g) for g in np.unique(labels[train]))
     index = np.searchsorted(groups, labels)
     parameters = {
-        "objective": "multi:softprob", "num_class": len(groups), "tree_method": "hist", "max_depth": depth, "eta": 0.15,
-        "subsample": 0.8, "seed": seeds.integer(seed, "confusion-trees"), "nthread": threads, "verbosity": 0,
-    }  # fmt: skip
+        "objective": "multi:softprob",
+        "num_class": len(groups),
+        "tree_method": "hist",
+        "max_depth": depth,
+        "eta": 0.15,
+        "subsample": 0.8,
+        "seed": seeds.integer(seed, "confusion-trees"),
+        "nthread": threads,
+        "verbosity": 0,
+    }
     matrix = xgboost.DMatrix(values[train], label=index[train], nthread=threads)
     booster = xgboost.train(parameters, matrix, num_boost_round=rounds)
     called = booster.inplace_predict(values[test]).argmax(1)
@@ -70,9 +84,14 @@ def tree_confusion(
 
 
 def supervised_confusion(
-    inputs: EncoderInputs, config: Embedding, test: np.ndarray, *, seed: int, device: str = "cpu",
+    inputs: EncoderInputs,
+    config: Embedding,
+    test: np.ndarray,
+    *,
+    seed: int,
+    device: str = "cpu",
     on_epoch: Callable[[float], None] | None = None,
-) -> Confusion:  # fmt: skip
+) -> Confusion:
     """A transformer of the encoder's size trained on cross-entropy over the same balanced batches.
 
     Its latent layer has one unit a group, whose means are the logits.

@@ -74,9 +74,14 @@ def prepare_tables(latents: dict[str, dict[str, Events]], config: Config) -> Tab
 
 
 def search(
-    tables: Tables | Sequence[Tables], config: Config, trial: Trial, *, threads: int = 1, device: str = "cpu",
+    tables: Tables | Sequence[Tables],
+    config: Config,
+    trial: Trial,
+    *,
+    threads: int = 1,
+    device: str = "cpu",
     stage: Stage | None = None,
-) -> Result:  # fmt: skip
+) -> Result:
     """Run the whole search once.
 
     Pseudo-data -> sideband mass fit and flow ensemble -> template in the signal region -> out-of-fold classifiers ->
@@ -89,8 +94,10 @@ def search(
     """
     started = time.perf_counter()
     if trial.embedding == "raw":  # their axes mean something, and they know the mass
-        kept = {"classifier": config.classifier.model_copy(update={"rotate": False}),
-                "flow": config.flow.model_copy(update={"mixing": "reverse", "mass_scale": 1.0})}  # fmt: skip
+        kept = {
+            "classifier": config.classifier.model_copy(update={"rotate": False}),
+            "flow": config.flow.model_copy(update={"mixing": "reverse", "mass_scale": 1.0}),
+        }
         config = config.model_copy(update=kept)
     encoders = [tables] if isinstance(tables, Tables) else list(tables)
     here = ("search", trial.signal, repr(trial.strength), trial.instance)
@@ -118,15 +125,21 @@ def search(
     background = {name: encoders[0].search[name] for name in config.pseudodata.background}
     luminosity = config.pseudodata.luminosity
     common = {
-        **asdict(trial), "encoders": len(encoders), "ensembles": len(every[0]), "luminosity": luminosity,
-        "seed": config.seed, "b_expected_sr": expected_background(background, luminosity, config.window),
+        **asdict(trial),
+        "encoders": len(encoders),
+        "ensembles": len(every[0]),
+        "luminosity": luminosity,
+        "seed": config.seed,
+        "b_expected_sr": expected_background(background, luminosity, config.window),
         "closure_auc": float(np.mean([c.auc for c in closures])) if closures else float("nan"),
         "closure_auc_error": closures[0].error if closures else float("nan"),
-        "massfit_chi2": case.fit.chi2, "massfit_ndf": case.fit.ndf,
+        "massfit_chi2": case.fit.chi2,
+        "massfit_ndf": case.fit.ndf,
         "instance_overlap": expected_overlap(background, luminosity),
-        **({"flow_stage": judged.flow_stage} if judged.flow_stage else {}), **clock,
+        **({"flow_stage": judged.flow_stage} if judged.flow_stage else {}),
+        **clock,
         "seconds": time.perf_counter() - started,
-    }  # fmt: skip
+    }
     arrays = figure_arrays(case, judged.scores[0], judged.template, config)
     if closures:
         arrays |= {"closure_efficiency": closures[0].efficiency, "closure_true": closures[0].true_efficiency}
@@ -139,9 +152,14 @@ def draw_case(tables: Tables, config: Config, trial: Trial, encoder: int = 0) ->
     background = {name: tables.search[name] for name in config.pseudodata.background}
     signal = None if trial.signal == NO_SIGNAL else (trial.signal, tables.search[trial.signal])
     data = draw(
-        background, config.pseudodata.luminosity, window, seed=config.seed, instance=trial.instance, signal=signal,
+        background,
+        config.pseudodata.luminosity,
+        window,
+        seed=config.seed,
+        instance=trial.instance,
+        signal=signal,
         strength=trial.strength,
-    )  # fmt: skip
+    )
     finite = np.isfinite(data.events.latent).all(1)
     if not finite.all():
         row = int(data.events.event_id[np.argmin(finite)])
@@ -150,9 +168,13 @@ def draw_case(tables: Tables, config: Config, trial: Trial, encoder: int = 0) ->
     left = data.left_over.take(left_inside)
     rest = data.signal_left_over
     return Case(
-        data, in_signal_region(data.events.mass, window), in_sidebands(data.events.mass, window), left,
+        data,
+        in_signal_region(data.events.mass, window),
+        in_sidebands(data.events.mass, window),
+        left,
         left.weight * data.left_over_scale[left_inside],
         None if rest is None else rest.take(in_signal_region(rest.mass, window)),
-        tables.higgs, fit_sidebands(data.events.mass, window, config.massfit),
+        tables.higgs,
+        fit_sidebands(data.events.mass, window, config.massfit),
         seeds.integer(config.seed, "shared", trial.instance, encoder, bits=62),
-    )  # fmt: skip
+    )

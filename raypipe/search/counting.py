@@ -20,9 +20,14 @@ SIDEBANDS = ("sideband_data", "sideband_template")
 
 
 def counting_row(
-    scores: FoldScores, template: Template, point: float, *, calibrate: bool, higgs_uncertainty: float = 0.0,
+    scores: FoldScores,
+    template: Template,
+    point: float,
+    *,
+    calibrate: bool,
+    higgs_uncertainty: float = 0.0,
     limits: Closure | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The cut ``percentile <= point`` without any truth.
 
     ``n_before, n_after`` observed; ``expected_before, expected_after`` and their errors from the template; ``kept`` the
@@ -43,13 +48,21 @@ def counting_row(
         bool(template.weight[passed].any()), (auc, auc_error), (measured, measured_error), limits or Closure()
     )
     return {
-        "n_before": n0, "expected_before": before, "expected_before_error": before_error,
-        "n_after": n1, "expected_after": after, "expected_after_error": after_error,
-        "kept": _kept(scores, template, point), "kappa": kappa, "kappa_error": kappa_error,
-        "sideband_auc": auc, "sideband_auc_error": auc_error, "verdict": verdict,
+        "n_before": n0,
+        "expected_before": before,
+        "expected_before_error": before_error,
+        "n_after": n1,
+        "expected_after": after,
+        "expected_after_error": after_error,
+        "kept": _kept(scores, template, point),
+        "kappa": kappa,
+        "kappa_error": kappa_error,
+        "sideband_auc": auc,
+        "sideband_auc_error": auc_error,
+        "verdict": verdict,
         "z_before": counting_significance(n0, before, before_error),
         "z_after": float("nan") if verdict else counting_significance(n1, after, after_error),
-    }  # fmt: skip
+    }
 
 
 def cut_lines(row: Mapping[str, Any]) -> list[str]:

@@ -71,9 +71,6 @@ def raw_representation(latents: Mapping[str, Mapping[str, Events]], seed: int) -
     pool = np.concatenate([smooth(e) for e in latents["embedding"].values()])
     centre, width = pool.mean(0), pool.std(0) + 1e-9
     return {
-        split: {
-            name: e.seen_as((smooth(e) - centre) / width)
-            for name, e in samples.items()
-        }
+        split: {name: e.seen_as((smooth(e) - centre) / width) for name, e in samples.items()}
         for split, samples in latents.items()
-    }  # fmt: skip
+    }

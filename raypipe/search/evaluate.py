@@ -50,11 +50,18 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
     kept = true_background(case, lambda name: scores.passes(name, point))[0]
     eff_b = float(weights[kept].sum() / weights.sum())
     row: dict[str, Any] = {
-        "working_point": point, "s_before": s0, "b_before": b0, "s_after": s1, "b_after": b1,
-        "background_efficiency": eff_b, "truth_before": s0 / np.sqrt(b0) if b0 else float("nan"),
-        "truth_after": s1 / np.sqrt(b1) if b1 else float("nan"), "signal_efficiency": float("nan"),
-        "sic": float("nan"), "auc": float("nan"),
-    }  # fmt: skip
+        "working_point": point,
+        "s_before": s0,
+        "b_before": b0,
+        "s_after": s1,
+        "b_after": b1,
+        "background_efficiency": eff_b,
+        "truth_before": s0 / np.sqrt(b0) if b0 else float("nan"),
+        "truth_after": s1 / np.sqrt(b1) if b1 else float("nan"),
+        "signal_efficiency": float("nan"),
+        "sic": float("nan"),
+        "auc": float("nan"),
+    }
     if "signal" in scores.others:
         signal = np.r_[scores.data[truth], scores.others["signal"]]
         eff_s = float(np.r_[passed[truth], scores.passes("signal", point)].mean())
@@ -63,9 +70,13 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
         row |= {"signal_efficiency": eff_s, "sic": sic(eff_s, eff_b), "auc": auc}
 
     row |= counting_row(
-        scores, template, point, calibrate=config.selection.sideband_calibration and template.sideband is not None,
-        higgs_uncertainty=config.selection.higgs_uncertainty, limits=config.selection.closure,
-    )  # fmt: skip
+        scores,
+        template,
+        point,
+        calibrate=config.selection.sideband_calibration and template.sideband is not None,
+        higgs_uncertainty=config.selection.higgs_uncertainty,
+        limits=config.selection.closure,
+    )
     chi2, ndf, p = _sculpting(case, scores, point)
     return row | {"sculpting_chi2": chi2, "sculpting_ndf": ndf, "sculpting_p": p}
 

@@ -89,9 +89,13 @@ def analyse(rows: Rows, config: MultileptonConfig, acceptance: Mapping[str, floa
 
 
 def _limits(
-    values: Values, signal: str, test: tuple[str, str], null: np.ndarray, config: MultileptonConfig,
+    values: Values,
+    signal: str,
+    test: tuple[str, str],
+    null: np.ndarray,
+    config: MultileptonConfig,
     acceptance: Mapping[str, float],
-) -> dict[str, Any] | None:  # fmt: skip
+) -> dict[str, Any] | None:
     injected = sign(test) * values.injected(signal, test)
     there = np.isfinite(injected).all(1)
     if there.sum() < 2:

@@ -46,9 +46,14 @@ WITHHELD = ("fit_q0_after", "fit_z_after", "fit_z_signed_after", "fit_p0_after")
 
 
 def search(
-    tables: Tables, config: HaxadConfig, trial: Trial, *, threads: int = 1, device: str = "cpu",
+    tables: Tables,
+    config: HaxadConfig,
+    trial: Trial,
+    *,
+    threads: int = 1,
+    device: str = "cpu",
     stage: Stage | None = None,
-) -> Result:  # fmt: skip
+) -> Result:
     """Run the whole search once; deterministic in (tables, config, trial).
 
     A row, a mean over the ensembles of classifiers, is that of `raypipe.search.evaluate.evaluate` with the fits of the
@@ -82,20 +87,32 @@ def search(
     background = {name: tables.search[name] for name in config.pseudodata.background}
     luminosity = config.pseudodata.luminosity
     common: dict[str, Any] = {
-        **asdict(trial), "ensembles": len(judged.scores), "luminosity": luminosity, "seed": config.seed,
+        **asdict(trial),
+        "ensembles": len(judged.scores),
+        "luminosity": luminosity,
+        "seed": config.seed,
         "b_expected_sr": expected_background(background, luminosity, config.window),
-        "closure_auc": auc, "closure_auc_error": auc_error, "massfit_chi2": case.fit.chi2, "massfit_ndf": case.fit.ndf,
+        "closure_auc": auc,
+        "closure_auc_error": auc_error,
+        "massfit_chi2": case.fit.chi2,
+        "massfit_ndf": case.fit.ndf,
         "instance_overlap": expected_overlap(background, luminosity),
-        **({"flow_stage": judged.flow_stage} if judged.flow_stage else {}), **clock,
+        **({"flow_stage": judged.flow_stage} if judged.flow_stage else {}),
+        **clock,
         "seconds": time.perf_counter() - started,
-    }  # fmt: skip
+    }
     return Result([common | row for row in rows], arrays, judged.flow_state)
 
 
 def _row(
-    case: Case, scores: FoldScores, template: Template, point: float, same: Mapping[str, Any], peak: CrystalBall,
+    case: Case,
+    scores: FoldScores,
+    template: Template,
+    point: float,
+    same: Mapping[str, Any],
+    peak: CrystalBall,
     config: HaxadConfig,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """One cut by one ensemble of classifiers; ``same``: what no cut changes."""
     row = evaluate(case, scores, template, point, config) | same
     # Only the template of the search itself scores the simulated Higgs, which the fit needs.
@@ -160,9 +177,15 @@ def _bins(config: HaxadConfig) -> int:
 
 
 def _hunt(
-    case: Case, scores: FoldScores, template: Template, cut: float | None, when: str, family: str, peak: CrystalBall,
+    case: Case,
+    scores: FoldScores,
+    template: Template,
+    cut: float | None,
+    when: str,
+    family: str,
+    peak: CrystalBall,
     config: HaxadConfig,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The fit of the spectrum before (``cut`` None) or after a cut."""
     mass = case.data.events.mass
     passed = np.ones(len(mass), dtype=bool)

@@ -39,9 +39,14 @@ def closure(case: Case, template: Template, config: Config, seed: int, threads: 
     if template.sideband is not None:
         truth, truth_weights = np.concatenate([truth, case.left.latent]), np.r_[truth_weights, case.left.weight]
     scores = out_of_fold_scores(
-        truth, template.latent, template.weight, config.classifier, seed=seed, threads=threads,
+        truth,
+        template.latent,
+        template.weight,
+        config.classifier,
+        seed=seed,
+        threads=threads,
         data_weights=truth_weights,
-    )  # fmt: skip
+    )
     values = -np.r_[scores.data, scores.template]
     labels = np.r_[np.ones(len(truth), bool), np.zeros(len(template.latent), bool)]
     weights = np.r_[truth_weights, template.weight]

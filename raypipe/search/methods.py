@@ -87,10 +87,16 @@ def background_flow(
         rows = side[~case.data.is_signal[side]]
         rows = rows[np.argsort(events.event_id[rows], kind="stable")]
     flow, key = fit_flows_once(
-        events.latent[rows], events.mass[rows], config.flow.mass_range(window.low, window.high), config.flow,
-        seed=seeds.integer(case.shared_seed if config.flow.share else seed, "flow"), folds=folds, device=means.device,
-        posterior=events.posterior[rows] if config.flow.redraw else None, stage=means.stage,
-    )  # fmt: skip
+        events.latent[rows],
+        events.mass[rows],
+        config.flow.mass_range(window.low, window.high),
+        config.flow,
+        seed=seeds.integer(case.shared_seed if config.flow.share else seed, "flow"),
+        folds=folds,
+        device=means.device,
+        posterior=events.posterior[rows] if config.flow.redraw else None,
+        stage=means.stage,
+    )
     fold = seeds.generator(seed, "sideband-folds").integers(0, folds, len(side))  # of events that no flow knows
     fold[np.searchsorted(side, rows)] = flow.part
     return flow, fold, key
@@ -107,15 +113,23 @@ def cathode(case: Case, config: Config, seed: int, means: Means) -> Judged:
     chosen = config.selection
     check_cuts(chosen.working_points, template, config.classifier.folds, by_sidebands=chosen.sideband_calibration)
     others = {
-        "sideband_data": latent[case.side], "sideband_template": template.sideband, "background": case.left.latent,
-    }  # fmt: skip
+        "sideband_data": latent[case.side],
+        "sideband_template": template.sideband,
+        "background": case.left.latent,
+    }
     if case.signal is not None:
         others["signal"] = case.signal.latent
     scores = ensemble_scores(
-        latent[case.inside], template.latent, template.weight, config.classifier,
-        seed=seeds.integer(seed, "classifier"), threads=means.threads, others=others, homes=template.homes,
+        latent[case.inside],
+        template.latent,
+        template.weight,
+        config.classifier,
+        seed=seeds.integer(seed, "classifier"),
+        threads=means.threads,
+        others=others,
+        homes=template.homes,
         background=template.training,
-    )  # fmt: skip
+    )
     if chosen.sideband_calibration:
         scores = [background_percentiles(s, template) for s in scores]
     clock = {"flow": fitted - start, "sampling": sampled - fitted, "classifier": time.perf_counter() - sampled}
@@ -146,9 +160,14 @@ def idealised(case: Case, config: Config, seed: int, means: Means) -> Judged:
     if case.signal is not None:
         others["signal"] = case.signal.latent
     every = ensemble_scores(
-        latent[case.inside], template.latent, template.weight, config.classifier,
-        seed=seeds.integer(seed, "classifier"), threads=means.threads, others=others,
-    )  # fmt: skip
+        latent[case.inside],
+        template.latent,
+        template.weight,
+        config.classifier,
+        seed=seeds.integer(seed, "classifier"),
+        threads=means.threads,
+        others=others,
+    )
     # The template is the left-over background: its out-of-fold scores are the background's.
     return Judged(template, [_known(s, {"data": "data", "background": "template"}) for s in every])
 
@@ -164,9 +183,14 @@ def supervised(case: Case, config: Config, seed: int, means: Means) -> Judged:
     template, signal = _true_template(case, config), _signal(case)
     latent = case.data.events.latent
     every = ensemble_scores(
-        signal.latent, template.latent, template.weight, config.classifier, seed=seeds.integer(seed, "classifier"),
-        threads=means.threads, others={"inside": latent[case.inside], "sideband_data": latent[case.side]},
-    )  # fmt: skip
+        signal.latent,
+        template.latent,
+        template.weight,
+        config.classifier,
+        seed=seeds.integer(seed, "classifier"),
+        threads=means.threads,
+        others={"inside": latent[case.inside], "sideband_data": latent[case.side]},
+    )
     names = {"data": "inside", "background": "template", "signal": "data"}
     return Judged(template, [replace(_known(s, names), margin=-s.of("inside")) for s in every])
 
@@ -183,9 +207,11 @@ def best_cut(case: Case, config: Config, seed: int, means: Means) -> Judged:
     template, signal = _true_template(case, config), _signal(case)
     features = case.data.events.features
     sets = {
-        "data": features[case.inside], "sideband_data": features[case.side], "background": case.left.features,
+        "data": features[case.inside],
+        "sideband_data": features[case.side],
+        "background": case.left.features,
         "signal": signal.features,
-    }  # fmt: skip
+    }
     best, most, point = None, -1.0, config.selection.working_points[0]
     for column in range(features.shape[1]):
         for sign in (1, -1):
@@ -205,6 +231,10 @@ def best_cut(case: Case, config: Config, seed: int, means: Means) -> Judged:
 
 
 METHODS: dict[str, Callable[[Case, Config, int, Means], Judged]] = {
-    "cathode": cathode, "no_higgs": without_higgs, "idealised": idealised, "supervised": supervised, "cut": best_cut,
-}  # fmt: skip
+    "cathode": cathode,
+    "no_higgs": without_higgs,
+    "idealised": idealised,
+    "supervised": supervised,
+    "cut": best_cut,
+}
 """Name in `Trial.method` -> (case, configuration, seed, means) -> template and scores."""

@@ -52,9 +52,12 @@ class Tables:
 
 
 def divide(
-    simulation: Pool, nature: Pool | None, signals: dict[str, Pool], data: np.ndarray | None,
+    simulation: Pool,
+    nature: Pool | None,
+    signals: dict[str, Pool],
+    data: np.ndarray | None,
     config: MultileptonConfig,
-) -> Tables:  # fmt: skip
+) -> Tables:
     """Choose the reference among the simulated events; the rest of them is the pool of the bootstraps.
 
     Args:
@@ -114,9 +117,10 @@ def scale_masses(values: np.ndarray, features: Sequence[str], electron: float, m
     ee, mm = column["m_ee"] ** 2, column["m_mumu"] ** 2
     product = column["m_4l"] ** 2 - ee - mm
     new = {
-        "m_ee": electron * column["m_ee"], "m_mumu": muon * column["m_mumu"],
+        "m_ee": electron * column["m_ee"],
+        "m_mumu": muon * column["m_mumu"],
         "m_4l": np.sqrt(np.maximum(electron**2 * ee + muon**2 * mm + electron * muon * product, 0.0)),
-    }  # fmt: skip
+    }
     return np.column_stack([new[name] for name in features])
 
 
@@ -213,11 +217,18 @@ def compare(tables: Tables, config: MultileptonConfig, trials: Sequence[Trial], 
             own = stack.take(list(range(k * members, (k + 1) * members)))
             scores = ensemble_scores(own, sample.features, loss)
             n_data = int(sample.is_data.sum())
-            rows[k].append({
-                "signal": trial.signal, "strength": trial.strength, "instance": trial.instance, "loss": loss,
-                "n_data": n_data, "n_reference": len(sample.is_data) - n_data, "n_signal": injected,
-                **compute(scores, sample.is_data, sample.weights, loss),
-            })  # fmt: skip
+            rows[k].append(
+                {
+                    "signal": trial.signal,
+                    "strength": trial.strength,
+                    "instance": trial.instance,
+                    "loss": loss,
+                    "n_data": n_data,
+                    "n_reference": len(sample.is_data) - n_data,
+                    "n_signal": injected,
+                    **compute(scores, sample.is_data, sample.weights, loss),
+                }
+            )
     seconds = (time.perf_counter() - start) / len(trials)
     return [
         Result([{**row, "seconds": seconds} for row in each], {"n_data": np.array([each[0]["n_data"]], dtype=float)})

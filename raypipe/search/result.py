@@ -49,9 +49,13 @@ class Trial:
 
 
 def trial_grid(
-    signals: list[str], strengths: list[float], instances: int, background_instances: int,
-    embeddings: Sequence[str] = ("id",), methods: Sequence[str] = ("cathode",),
-) -> list[Trial]:  # fmt: skip
+    signals: list[str],
+    strengths: list[float],
+    instances: int,
+    background_instances: int,
+    embeddings: Sequence[str] = ("id",),
+    methods: Sequence[str] = ("cathode",),
+) -> list[Trial]:
     """All trials of a scan; runs without signal come first.
 
     Without a signal there is nothing to hold out (`ip`, `ep`) and nothing to train a supervised classifier or a cut on.
@@ -59,9 +63,7 @@ def trial_grid(
     ways = [(e, m) for e in embeddings for m in methods]
     blind = [(e, m) for e, m in ways if e not in {"ip", "ep"} and m not in {"supervised", "cut"}]
     none = [Trial(NO_SIGNAL, 0.0, i, e, m) for e, m in blind for i in range(background_instances)]
-    return none + [
-        Trial(s, x, i, e, m) for e, m in ways for s in signals for x in strengths for i in range(instances)
-    ]  # fmt: skip
+    return none + [Trial(s, x, i, e, m) for e, m in ways for s in signals for x in strengths for i in range(instances)]
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,13 @@ class EventScores:
 
 
 def search_table(
-    data: FeatureTable, config: TableConfig, *, background: FeatureTable | None = None, mapper: Mapper = map,
+    data: FeatureTable,
+    config: TableConfig,
+    *,
+    background: FeatureTable | None = None,
+    mapper: Mapper = map,
     source: str = "data",
-) -> tuple[Result, EventScores]:  # fmt: skip
+) -> tuple[Result, EventScores]:
     """Run the whole search once: sidebands -> template in the signal region -> out-of-fold classifiers -> cuts.
 
     With sidebands the flow makes the template and the mass fit its expected yield. With ``background`` its events in
@@ -73,10 +77,16 @@ def search_table(
     repeated_homes, shared = _homes_of_repeated(data, background, config, seed)
     now = time.perf_counter()
     scores = out_of_fold_scores(
-        made.bounded(data.features[inside]), template.latent, template.weight, config.classifier,
-        seed=seeds.integer(seed, "classifier"), others={k: made.bounded(v) for k, v in made.others.items()},
-        homes=template.homes | repeated_homes, background=template.training or None, mapper=mapper,
-    )  # fmt: skip
+        made.bounded(data.features[inside]),
+        template.latent,
+        template.weight,
+        config.classifier,
+        seed=seeds.integer(seed, "classifier"),
+        others={k: made.bounded(v) for k, v in made.others.items()},
+        homes=template.homes | repeated_homes,
+        background=template.training or None,
+        mapper=mapper,
+    )
     clock = made.clock | {"seconds_classifier": time.perf_counter() - now}
     if calibrate and template.sideband is not None:
         scores = background_percentiles(scores, template)
@@ -86,17 +96,25 @@ def search_table(
     )
     truth = None if data.label is None else data.label[inside]
     common = {
-        "signal": DATA, "strength": 0.0, "instance": 0, "seed": config.seed,
+        "signal": DATA,
+        "strength": 0.0,
+        "instance": 0,
+        "seed": config.seed,
         "background_model": "flow" if background is None else "table",
         "normalisation": "sidebands" if side.any() else "data",
         "features": "; ".join(filter(None, (made.said, constant))),
-        "auc_data_template": closeness[0], "auc_error": closeness[1],
+        "auc_data_template": closeness[0],
+        "auc_error": closeness[1],
         "massfit_chi2": template.fit.chi2 if template.fit else float("nan"),
         "massfit_ndf": template.fit.ndf if template.fit else 0,
         "negative_weights": float((template.weight < 0).mean()),
-        "repeated": repeated, "duplicates": config.data.duplicates or "keep", "shared": shared,
-        **_best_cut(scores, truth), **clock, "seconds": time.perf_counter() - started,
-    }  # fmt: skip
+        "repeated": repeated,
+        "duplicates": config.data.duplicates or "keep",
+        "shared": shared,
+        **_best_cut(scores, truth),
+        **clock,
+        "seconds": time.perf_counter() - started,
+    }
     rows = [common | _row(scores, template, point, calibrate, truth, config) for point in selection.working_points]
     arrays = _figures(data, inside, scores, template, config)
     found = EventScores(data.event_id[inside], data.mass[inside], scores.margin, scores.data, truth)
@@ -119,9 +137,13 @@ def _homes_of_repeated(
 
 
 def _check(
-    data: FeatureTable, config: TableConfig, inside: np.ndarray, side: np.ndarray, background: FeatureTable | None,
+    data: FeatureTable,
+    config: TableConfig,
+    inside: np.ndarray,
+    side: np.ndarray,
+    background: FeatureTable | None,
     source: str,
-) -> None:  # fmt: skip
+) -> None:
     """Refuse what cannot be searched, with the remedy."""
     w = config.window
     span = f"masses {data.mass.min():g} to {data.mass.max():g}"
@@ -196,15 +218,21 @@ def _interpolated(data: FeatureTable, side: np.ndarray, config: TableConfig, see
     scaler = fit_scaler(data.features[side], data.names, config.preprocess)
     latent = scaler.forward(data.features[side], seed).astype(np.float32)
     flow = fit_flows(
-        latent, data.mass[side], config.flow.mass_range(window.low, window.high), config.flow,
-        seed=seeds.integer(seed, "flow"), folds=config.classifier.folds,
-    )  # fmt: skip
+        latent,
+        data.mass[side],
+        config.flow.mass_range(window.low, window.high),
+        config.flow,
+        seed=seeds.integer(seed, "flow"),
+        folds=config.classifier.folds,
+    )
     trained = time.perf_counter()
     template = build_template(flow, fit, data.mass[side], flow.part, {}, config, seed)
     template = replace(
-        template, latent=scaler.inverse(template.latent), sideband=scaler.inverse(template.sideband),
+        template,
+        latent=scaler.inverse(template.latent),
+        sideband=scaler.inverse(template.sideband),
         training=tuple((scaler.inverse(values), weights) for values, weights in template.training),
-    )  # fmt: skip
+    )
     others = {"sideband_data": data.features[side], "sideband_template": template.sideband}
     clock = {"seconds_flow": trained - started, "seconds_sampling": time.perf_counter() - trained}
     return _Background(template, others, scaler, clock, flow.state())
@@ -249,10 +277,14 @@ def _row(
     passed = scores.passes("data", point)
     eff = [float(passed[mask].mean()) if mask.any() else float("nan") for mask in (truth, ~truth)]
     return row | {
-        "s_before": int(truth.sum()), "b_before": int((~truth).sum()),
-        "s_after": int((truth & passed).sum()), "b_after": int((~truth & passed).sum()),
-        "signal_efficiency": eff[0], "background_efficiency": eff[1], "sic": sic(*eff),
-    }  # fmt: skip
+        "s_before": int(truth.sum()),
+        "b_before": int((~truth).sum()),
+        "s_after": int((truth & passed).sum()),
+        "b_after": int((~truth & passed).sum()),
+        "signal_efficiency": eff[0],
+        "background_efficiency": eff[1],
+        "sic": sic(*eff),
+    }
 
 
 def _best_cut(scores: FoldScores, truth: np.ndarray | None) -> dict[str, float]:

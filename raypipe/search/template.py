@@ -120,6 +120,14 @@ def build_template(
     weight = np.concatenate([np.full(share * folds, each), *(r[1] for r in resonant)])
     home = np.concatenate([np.repeat(np.arange(folds), share), *(r[2] for r in resonant)])
     return Template(
-        latent, weight, np.arange(len(latent)) >= share * folds, fit, continuum, error, home, tuple(training),
-        sideband, np.asarray(sideband_home, np.int64),
-    )  # fmt: skip
+        latent,
+        weight,
+        np.arange(len(latent)) >= share * folds,
+        fit,
+        continuum,
+        error,
+        home,
+        tuple(training),
+        sideband,
+        np.asarray(sideband_home, np.int64),
+    )

@@ -65,9 +65,14 @@ def log_normal(mean: np.ndarray, sigma: np.ndarray, rng: np.random.Generator) ->
 
 
 def deposit(
-    calorimeter: Calorimeter, event: np.ndarray, energy: np.ndarray, eta: np.ndarray, phi: np.ndarray,
-    kinds: np.ndarray, rng: np.random.Generator,
-) -> Towers:  # fmt: skip
+    calorimeter: Calorimeter,
+    event: np.ndarray,
+    energy: np.ndarray,
+    eta: np.ndarray,
+    phi: np.ndarray,
+    kinds: np.ndarray,
+    rng: np.random.Generator,
+) -> Towers:
     """Particles (flat arrays, ``kinds``: (k, n) of 0/1 marks) into smeared towers.
 
     The direction of a tower is drawn uniformly inside its cell, so that no artefact of the grid remains.
@@ -94,9 +99,13 @@ def deposit(
     cell_of = np.full(len(event), -1)
     cell_of[inside] = index[tower]
     return Towers(
-        event=event[inside[first]][kept], pt=(measured / np.cosh(tower_eta))[kept], eta=tower_eta[kept],
-        phi=tower_phi[kept], shares=shares[kept], cell_of=cell_of,
-    )  # fmt: skip
+        event=event[inside[first]][kept],
+        pt=(measured / np.cosh(tower_eta))[kept],
+        eta=tower_eta[kept],
+        phi=tower_phi[kept],
+        shares=shares[kept],
+        cell_of=cell_of,
+    )
 
 
 def _cells(
@@ -134,9 +143,14 @@ def electromagnetic_towers(particles: Particles, card: Card, rng: np.random.Gene
     use = np.flatnonzero((fraction > 0) & (particles.energy > 0))
     photons = particles.pdg[use] == PHOTON
     towers = deposit(
-        card.ecal, particles.event[use], particles.energy[use] * fraction[use], particles.eta[use], particles.phi[use],
-        photons[None, :], rng,
-    )  # fmt: skip
+        card.ecal,
+        particles.event[use],
+        particles.energy[use] * fraction[use],
+        particles.eta[use],
+        particles.phi[use],
+        photons[None, :],
+        rng,
+    )
     return towers, use
 
 
@@ -145,6 +159,11 @@ def hadronic_towers(particles: Particles, card: Card, tracked: np.ndarray, rng: 
     fraction = np.where(visible(particles.pdg), 1.0 - ecal_fraction(particles.pdg, card), 0.0)
     use = np.flatnonzero((fraction > 0) & (particles.energy > 0))
     return deposit(
-        card.hcal, particles.event[use], particles.energy[use] * fraction[use], particles.eta[use], particles.phi[use],
-        ~tracked[None, use], rng,
-    )  # fmt: skip
+        card.hcal,
+        particles.event[use],
+        particles.energy[use] * fraction[use],
+        particles.eta[use],
+        particles.phi[use],
+        ~tracked[None, use],
+        rng,
+    )

@@ -104,9 +104,15 @@ class Shard:
 
             special = {"met_smearing": self.met_smearing}
         table, sidecar = simulate_shard(
-            self.process, self.card, seed=self.seed, shard=self.number, n_generate=self.n_generate,
-            embedding_fraction=self.embedding_fraction, mpi=self.mpi, **special,
-        )  # fmt: skip
+            self.process,
+            self.card,
+            seed=self.seed,
+            shard=self.number,
+            n_generate=self.n_generate,
+            embedding_fraction=self.embedding_fraction,
+            mpi=self.mpi,
+            **special,
+        )
         path = self.path(folder)
         path.with_suffix(".json").unlink(missing_ok=True)
         write_table(validate(table, f"sample {self.process.name}, shard {self.number}", self.schema), path)
@@ -208,10 +214,17 @@ def plan(config: Config) -> Plan:
         n_generate = math.ceil((per_shard + 2 * math.sqrt(per_shard)) * 1.01 / table[name].efficiency)
         final_state = table[name].final_state
         template = Shard(
-            process=table[name], card=cards[final_state], number=0, seed=0, n_generate=n_generate,
-            embedding_fraction=size.embedding_fraction, mpi=settings.mpi, met_smearing=settings.met_smearing, code=code,
+            process=table[name],
+            card=cards[final_state],
+            number=0,
+            seed=0,
+            n_generate=n_generate,
+            embedding_fraction=size.embedding_fraction,
+            mpi=settings.mpi,
+            met_smearing=settings.met_smearing,
+            code=code,
             four_leptons=four_leptons if final_state == FOUR_LEPTONS else None,
-        )  # fmt: skip
+        )
         _ = template.reference  # a beam energy without a cross section is told now, not after the simulation
         samples[name] = SamplePlan(template, size.events, expected, config.seed)
     return Plan(samples)

@@ -97,9 +97,16 @@ def reconstruct(
     met_x = met_x + met_smearing * rng.standard_normal(particles.n_events)
     met_y = met_y + met_smearing * rng.standard_normal(particles.n_events)
     return Reconstructed(
-        n_events=particles.n_events, photons=photons, electrons=electrons, muons=muon_tracks.select(good_muon),
-        other_muons=muon_tracks.select(~good_muon), ecal=ecal, hcal=hcal, met_x=met_x, met_y=met_y,
-    )  # fmt: skip
+        n_events=particles.n_events,
+        photons=photons,
+        electrons=electrons,
+        muons=muon_tracks.select(good_muon),
+        other_muons=muon_tracks.select(~good_muon),
+        ecal=ecal,
+        hcal=hcal,
+        met_x=met_x,
+        met_y=met_y,
+    )
 
 
 def track_efficiency(kind: np.ndarray, abs_eta: np.ndarray, pt: np.ndarray, card: Card) -> np.ndarray:
@@ -107,8 +114,10 @@ def track_efficiency(kind: np.ndarray, abs_eta: np.ndarray, pt: np.ndarray, card
     efficiency = np.zeros(len(kind))
     charged_hadron = visible(kind) & (kind != ELECTRON) & (kind != PHOTON) & ~np.isin(kind, _NEUTRAL_HADRONS)
     for mask, curve in (
-        (charged_hadron, card.tracks.hadron), (kind == ELECTRON, card.tracks.electron), (kind == MUON, card.tracks.muon)
-    ):  # fmt: skip
+        (charged_hadron, card.tracks.hadron),
+        (kind == ELECTRON, card.tracks.electron),
+        (kind == MUON, card.tracks.muon),
+    ):
         efficiency[mask] = step_efficiency(curve, abs_eta[mask], pt[mask])
     return np.where(abs_eta < card.tracks.eta, efficiency, 0.0)
 
@@ -120,9 +129,14 @@ def momentum_sigma(regions: list[MomentumResolution], pt: np.ndarray, eta: np.nd
 
 
 def lepton_tracks(
-    particles: Particles, use: np.ndarray, tower_of: np.ndarray, card: Card, rng: np.random.Generator, *,
+    particles: Particles,
+    use: np.ndarray,
+    tower_of: np.ndarray,
+    card: Card,
+    rng: np.random.Generator,
+    *,
     muon: bool = False,
-) -> Candidates:  # fmt: skip
+) -> Candidates:
     """Tracks of electrons or muons with smeared momentum; electrons combine the track with the ECal."""
     pt, eta = particles.pt[use], particles.eta[use]
     if muon:

@@ -57,9 +57,11 @@ def jets_as_photons(particles: Particles, eta: np.ndarray, phi: np.ndarray, rng:
         px, py, pz = (
             sum_by_event(event, values, particles.n_events)
             for values in (
-                pt * np.cos(particles.phi[near]), pt * np.sin(particles.phi[near]), pt * np.sinh(particles.eta[near])
+                pt * np.cos(particles.phi[near]),
+                pt * np.sin(particles.phi[near]),
+                pt * np.sinh(particles.eta[near]),
             )
-        )  # fmt: skip
+        )
         found = np.hypot(px, py)
         eta = np.where(found > 0, np.arcsinh(pz / np.maximum(found, 1e-12)), eta)
         phi = np.where(found > 0, np.arctan2(py, px), phi)
@@ -67,9 +69,13 @@ def jets_as_photons(particles: Particles, eta: np.ndarray, phi: np.ndarray, rng:
     new = np.flatnonzero(found > 0)
     photon_pt = (share * found)[new]
     columns = {
-        "event": new, "pdg": np.full(len(new), PHOTON), "pt": photon_pt, "eta": eta[new], "phi": phi[new],
+        "event": new,
+        "pdg": np.full(len(new), PHOTON),
+        "pt": photon_pt,
+        "eta": eta[new],
+        "phi": phi[new],
         "energy": photon_pt * np.cosh(eta[new]),
-    }  # fmt: skip
+    }
     joined = {name: np.concatenate([getattr(particles, name)[~near], values]) for name, values in columns.items()}
     order = np.argsort(joined["event"], kind="stable")
     return replace(particles, **{name: values[order] for name, values in joined.items()})

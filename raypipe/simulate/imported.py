@@ -39,9 +39,11 @@ def diphoton_table(
     selected = pairs.event
     met_x, met_y = (batch.met * f(batch.met_phi) for f in (np.cos, np.sin))
     made = columns(
-        pairs, *(_renumbered(kind, selected, batch.n_events) for kind in (jets, fat, electrons, muons)),
-        met_x[selected], met_y[selected],
-    )  # fmt: skip
+        pairs,
+        *(_renumbered(kind, selected, batch.n_events) for kind in (jets, fat, electrons, muons)),
+        met_x[selected],
+        met_y[selected],
+    )
     weight = batch.weight[selected] / (source.luminosity or 1.0)
     embedding = np.full(len(selected), source.split == SPLITS[0])
     table = event_table([made], first + selected, source.sample, source.group, embedding, 0.0)

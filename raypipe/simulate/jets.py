@@ -135,18 +135,27 @@ def fat_jets(given: JetInput, settings: FatJets) -> JetList:
     tau = n_subjettiness(members, settings.radius)
     kept = np.abs(eta) < settings.max_eta
     return JetList(
-        able[event][kept], pt[kept], eta[kept], phi[kept], mass[kept], np.zeros(kept.sum()),
-        _ratio(tau[:, 2], tau[:, 1])[kept], _ratio(tau[:, 3], tau[:, 2])[kept],
-    )  # fmt: skip
+        able[event][kept],
+        pt[kept],
+        eta[kept],
+        phi[kept],
+        mass[kept],
+        np.zeros(kept.sum()),
+        _ratio(tau[:, 2], tau[:, 1])[kept],
+        _ratio(tau[:, 3], tau[:, 2])[kept],
+    )
 
 
 def n_subjettiness(members: ak.Array, radius: float) -> np.ndarray:
     """tau_1..tau_4 (n, 4) of n jets given by their constituents (records px, py, pz, E)."""
     sequence = fastjet.ClusterSequence(members, fastjet.JetDefinition(fastjet.antikt_algorithm, radius))
     tau = sequence.njettiness(
-        measure_definition="NormalizedMeasure", axes_definition="OnePass_KT_Axes", njets=[1, 2, 3, 4], beta=1.0,
+        measure_definition="NormalizedMeasure",
+        axes_definition="OnePass_KT_Axes",
+        njets=[1, 2, 3, 4],
+        beta=1.0,
         R0=radius,
-    )  # fmt: skip
+    )
     return ak.to_numpy(tau)
 
 

@@ -25,10 +25,12 @@ def qg_to_top_higgs(s: float, u: float, mass2_higgs: float, mass2_top: float) ->
     """
     top = mass2_top - u
     return (
-        s / top + top / s
-        + 2 * mass2_top * (mass2_higgs - u) / top**2 - 2 * mass2_top / top
+        s / top
+        + top / s
+        + 2 * mass2_top * (mass2_higgs - u) / top**2
+        - 2 * mass2_top / top
         + 2 * (mass2_higgs - u) * (mass2_higgs - mass2_top - s) / (top * s)
-    )  # fmt: skip
+    )
 
 
 class TopHiggs(pythia8mc.Sigma2Process):

@@ -59,10 +59,18 @@ def flatten(batch: ak.Array) -> Particles:
     heavy_pt, heavy_eta, heavy_phi = _polar(px[heavy], py[heavy], pz[heavy])
     hard = heavy_pt > HADRON_MIN_PT
     return Particles(
-        n_events=n_events, event=event[stable], pdg=pdg[stable], pt=pt, eta=eta, phi=phi, energy=energy[stable],
-        hadron_event=event[heavy[hard]], hadron_eta=heavy_eta[hard], hadron_phi=heavy_phi[hard],
+        n_events=n_events,
+        event=event[stable],
+        pdg=pdg[stable],
+        pt=pt,
+        eta=eta,
+        phi=phi,
+        energy=energy[stable],
+        hadron_event=event[heavy[hard]],
+        hadron_eta=heavy_eta[hard],
+        hadron_phi=heavy_phi[hard],
         hadron_bottom=bottom[hard],
-    )  # fmt: skip
+    )
 
 
 def _flat(column: ak.Array) -> np.ndarray:

@@ -96,9 +96,17 @@ def select(photons: Candidates, n_events: int, cuts: Cuts = PAPER) -> Diphotons:
     eta, phi = (photons.eta[pair], photons.phi[pair]) if len(photons) else (np.empty((0, 2)), np.empty((0, 2)))
     px, py = (pt * np.cos(phi)).sum(axis=1), (pt * np.sin(phi)).sum(axis=1)
     return Diphotons(
-        event=events, pt=pt, eta=eta, phi=phi, tower=photons.tower[pair] if len(photons) else np.empty((0, 2), int),
-        mass=mass, pair_pt=np.hypot(px, py), pair_phi=np.arctan2(py, px), n_photon=n_photon[events], cut_flow=flow,
-    )  # fmt: skip
+        event=events,
+        pt=pt,
+        eta=eta,
+        phi=phi,
+        tower=photons.tower[pair] if len(photons) else np.empty((0, 2), int),
+        mass=mass,
+        pair_pt=np.hypot(px, py),
+        pair_phi=np.arctan2(py, px),
+        n_photon=n_photon[events],
+        cut_flow=flow,
+    )
 
 
 def _mass(photons: Candidates, pairs: np.ndarray) -> np.ndarray:

@@ -87,9 +87,17 @@ def account(
 
 
 def simulate_shard(
-    process: Process, card: Card, *, seed: int, shard: int, n_generate: int, embedding_fraction: float = 0.5,
-    mpi: bool = False, met_smearing: float = 0.0, cuts: Cuts = PAPER,
-) -> tuple[pa.Table, dict[str, Any]]:  # fmt: skip
+    process: Process,
+    card: Card,
+    *,
+    seed: int,
+    shard: int,
+    n_generate: int,
+    embedding_fraction: float = 0.5,
+    mpi: bool = False,
+    met_smearing: float = 0.0,
+    cuts: Cuts = PAPER,
+) -> tuple[pa.Table, dict[str, Any]]:
     """Generate ``n_generate`` events and keep those that pass the selection.
 
     Args:

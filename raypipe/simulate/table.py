@@ -24,9 +24,14 @@ Columns = dict[str, np.ndarray]
 
 
 def columns(
-    pairs: Diphotons, jets: JetList, fat: JetList, electrons: Candidates, muons: Candidates,
-    met_x: np.ndarray, met_y: np.ndarray,
-) -> Columns:  # fmt: skip
+    pairs: Diphotons,
+    jets: JetList,
+    fat: JetList,
+    electrons: Candidates,
+    muons: Candidates,
+    met_x: np.ndarray,
+    met_y: np.ndarray,
+) -> Columns:
     """All numeric columns of the selected events.
 
     Args:
@@ -54,12 +59,16 @@ def columns(
     has_lepton = np.bincount(electrons.event, minlength=n) + np.bincount(muons.event, minlength=n) > 0
     high = jets.pt > HT_MIN_PT
     features = {
-        "pt_yy": pairs.pair_pt, "dr_yy": dr_yy,
+        "pt_yy": pairs.pair_pt,
+        "dr_yy": dr_yy,
         "m_jj": np.where(two, _dijet_mass(first, second), 0.0),
         "dr_jj": np.where(two, delta_r(first[:, 1], first[:, 2], second[:, 1], second[:, 2]), 0.0),
-        "ht": np.bincount(jets.event[high], weights=jets.pt[high], minlength=n), "has_lepton": has_lepton,
-        "met": met, "n_photon": pairs.n_photon, "n_jet": np.bincount(jets.event, minlength=n),
-    }  # fmt: skip
+        "ht": np.bincount(jets.event[high], weights=jets.pt[high], minlength=n),
+        "has_lepton": has_lepton,
+        "met": met,
+        "n_photon": pairs.n_photon,
+        "n_jet": np.bincount(jets.event, minlength=n),
+    }
     result = {name: np.asarray(values, dtype=np.float32) for name, values in result.items()}
     result["objects"] = objects.astype(np.float32)
     result["features"] = np.stack([np.asarray(features[name], dtype=np.float32) for name in FEATURES], axis=1)
@@ -118,10 +127,12 @@ def event_table(
     )
     names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, dtype=np.int32)), pa.array([sample]))
     fixed = {
-        "event_id": pa.array(event_id.astype(np.int64)), "sample": names,
-        "group": pa.array(np.full(n, group, dtype=np.int8)), "split": split,
+        "event_id": pa.array(event_id.astype(np.int64)),
+        "sample": names,
+        "group": pa.array(np.full(n, group, dtype=np.int8)),
+        "split": split,
         "weight": pa.array(np.full(n, weight, dtype=np.float64)),
-    }  # fmt: skip
+    }
     arrays = []
     for field in EVENT_SCHEMA:
         if field.name in fixed:

@@ -87,8 +87,10 @@ def family(spec: str, low: float, high: float, sqrt_s: float = 13000.0) -> Famil
         return Family(full, True, labels, lambda m: np.polynomial.polynomial.polyvander(np.log(m / middle), order))
     if name in ("dijet", "diphoton"):
         if low <= 0 or high >= sqrt_s:
-            raise UserError(f"background {spec!r} needs masses between 0 and sqrt(s) = {sqrt_s:g}, in the unit of the "
-                            f"masses: the window is {low:g}-{high:g} (--sqrt-s)")  # fmt: skip
+            raise UserError(
+                f"background {spec!r} needs masses between 0 and sqrt(s) = {sqrt_s:g}, in the unit of the "
+                f"masses: the window is {low:g}-{high:g} (--sqrt-s)"
+            )
         labels = ("ln_p0", *(f"p{k}" for k in range(1, order)))
         root = 1.0 if name == "dijet" else 1 / 3
         return Family(full, True, labels, lambda m: _dijet(m / sqrt_s, order, root))
@@ -104,8 +106,12 @@ def template_family(order: int, low: float, high: float) -> Family:
     """The factor on a simulated shape: a free normalisation times the exponential of a polynomial without constant."""
     middle, half = (high + low) / 2, (high - low) / 2
     labels = ("ln_scale", *(f"a{k}" for k in range(1, order + 1)))
-    return Family("reference" + (f"*exppoly:{order}" if order else ""), True, labels,
-                  lambda m: np.polynomial.polynomial.polyvander(_scaled(m, middle, half), order))  # fmt: skip
+    return Family(
+        "reference" + (f"*exppoly:{order}" if order else ""),
+        True,
+        labels,
+        lambda m: np.polynomial.polynomial.polyvander(_scaled(m, middle, half), order),
+    )
 
 
 def _scaled(m: np.ndarray, middle: float, half: float) -> np.ndarray:

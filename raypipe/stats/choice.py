@@ -162,9 +162,12 @@ def choose_order(
 
 
 def choose_listed(
-    bins: Bins, names: Sequence[str], fixed: Sequence[FixedPeak] = (), sqrt_s: float = 13000.0,
+    bins: Bins,
+    names: Sequence[str],
+    fixed: Sequence[FixedPeak] = (),
+    sqrt_s: float = 13000.0,
     threshold: float = THRESHOLD,
-) -> tuple[str, list[dict[str, Any]]]:  # fmt: skip
+) -> tuple[str, list[dict[str, Any]]]:
     """The first of families, in the given order, that the next one does not improve significantly, and the record.
 
     Fisher's F-test: F = (chi2_1 - chi2_2) / (ndf_1 - ndf_2) / (chi2_2 / ndf_2). Exact for nested families.
@@ -217,9 +220,14 @@ def spurious_masses(window: tuple[float, float], width: float, most: int = 60) -
 
 
 def choose_by_simulation(
-    bins: Bins, spec: str, simulated: Masses | Spectrum, masses: np.ndarray, width: float,
-    tails: Sequence[float] = (), sqrt_s: float = 13000.0,
-) -> Choice:  # fmt: skip
+    bins: Bins,
+    spec: str,
+    simulated: Masses | Spectrum,
+    masses: np.ndarray,
+    width: float,
+    tails: Sequence[float] = (),
+    sqrt_s: float = 13000.0,
+) -> Choice:
     """Choose among `candidate_names` by the spurious signal on a simulated spectrum, scaled to the data.
 
     The simulation's own fluctuations count as bias: it should hold many times the events of the data.
@@ -248,9 +256,15 @@ class Spurious:
 
 
 def spurious_signal(
-    expected: np.ndarray, bins: Bins, candidates: Sequence[str], masses: np.ndarray, width: float,
-    tails: Sequence[float] = (), sqrt_s: float = 13000.0, tolerance: float = 0.2,
-) -> tuple[str, list[dict[str, Any]]]:  # fmt: skip
+    expected: np.ndarray,
+    bins: Bins,
+    candidates: Sequence[str],
+    masses: np.ndarray,
+    width: float,
+    tails: Sequence[float] = (),
+    sqrt_s: float = 13000.0,
+    tolerance: float = 0.2,
+) -> tuple[str, list[dict[str, Any]]]:
     """The simplest family whose fitted yield on a background-only template stays small, and the record.
 
     Fits signal plus background to the smooth expectation itself (no fluctuations) at the data's luminosity. The

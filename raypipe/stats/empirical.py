@@ -92,9 +92,12 @@ def calibration(tests: np.ndarray, null: np.ndarray, level: float = 0.05) -> dic
     size = math.floor(level * (len(null) + 1) + 1e-9) / (len(null) + 1)
     variance = size * (1 - size)
     return {
-        "data_sets": len(tests), "bootstraps": len(null), "type_i": float((p <= level + 1e-12).mean()),
-        "expected": size, "binomial_error": math.sqrt(variance / len(tests)),
+        "data_sets": len(tests),
+        "bootstraps": len(null),
+        "type_i": float((p <= level + 1e-12).mean()),
+        "expected": size,
+        "binomial_error": math.sqrt(variance / len(tests)),
         "error": math.sqrt(variance * (1 / len(tests) + 1 / len(null))),
         "ks_p": float(stats.ks_2samp(tests, null).pvalue),
         "ks_uniform_p": float(stats.kstest(p, stats.uniform.cdf).pvalue),
-    }  # fmt: skip
+    }

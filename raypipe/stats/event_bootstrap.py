@@ -23,9 +23,14 @@ def poisson_weights(event_id: np.ndarray, seed: int, replicas: int = REPLICAS) -
 
 
 def bootstrapped_sic(
-    signal: np.ndarray, signal_id: np.ndarray, background: np.ndarray, background_id: np.ndarray, seed: int,
-    background_weight: np.ndarray | None = None, replicas: int = REPLICAS,
-) -> np.ndarray:  # fmt: skip
+    signal: np.ndarray,
+    signal_id: np.ndarray,
+    background: np.ndarray,
+    background_id: np.ndarray,
+    seed: int,
+    background_weight: np.ndarray | None = None,
+    replicas: int = REPLICAS,
+) -> np.ndarray:
     """SIC eps_S / sqrt(eps_B) of one cut in every replica: (replicas,); NaN where no background passes.
 
     Args:

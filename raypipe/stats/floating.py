@@ -66,9 +66,14 @@ class Floated:
 
 
 def float_peak(
-    problem: Binned | Unbinned, counted: Binned, peak: Peak, ranges: Ranges, low: np.ndarray, high: np.ndarray,
+    problem: Binned | Unbinned,
+    counted: Binned,
+    peak: Peak,
+    ranges: Ranges,
+    low: np.ndarray,
+    high: np.ndarray,
     values: np.ndarray | None,
-) -> Floated:  # fmt: skip
+) -> Floated:
     """Fit mass and width of ``peak`` with its yield, starting from the best point of a grid.
 
     At the best mass, q0 is not chi-square distributed: every mass of the range had its chance. The global p-value
@@ -207,9 +212,15 @@ class _Moving:
 
 
 def _together(
-    problem: Binned | Unbinned, start: Peak, s: float, theta: np.ndarray, ranges: Ranges, low: np.ndarray,
-    high: np.ndarray, values: np.ndarray | None,
-) -> Floated:  # fmt: skip
+    problem: Binned | Unbinned,
+    start: Peak,
+    s: float,
+    theta: np.ndarray,
+    ranges: Ranges,
+    low: np.ndarray,
+    high: np.ndarray,
+    values: np.ndarray | None,
+) -> Floated:
     """Background, yield, mass and width together; one that runs to an end of its range is fixed there."""
     pairs = (ranges.mass, ranges.width)
     peak, moving, x = _inside(start, ranges), [k for k, pair in enumerate(pairs) if pair is not None], np.r_[theta, s]

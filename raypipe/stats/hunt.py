@@ -50,13 +50,25 @@ class Hunt:
 
 
 def hunt(
-    data: Masses | Spectrum, window: tuple[float, float], background: str = "exp", widths: Sequence[Width] = (),
-    scan_range: tuple[float, float] | None = None, points: int | None = None, tails: Sequence[float] = (),
-    toys: int = 0, seed: int = 0, bins: int | None = None, likelihood: str = "auto",
-    region: tuple[float, float] | None = None, masks: Sequence[tuple[float, float]] = (),
-    fixed: Sequence[FixedPeak] = (), reference: Masses | Spectrum | None = None, reference_order: int = 0,
-    sqrt_s: float = 13000.0, level: float | None = 0.95,
-) -> Hunt:  # fmt: skip
+    data: Masses | Spectrum,
+    window: tuple[float, float],
+    background: str = "exp",
+    widths: Sequence[Width] = (),
+    scan_range: tuple[float, float] | None = None,
+    points: int | None = None,
+    tails: Sequence[float] = (),
+    toys: int = 0,
+    seed: int = 0,
+    bins: int | None = None,
+    likelihood: str = "auto",
+    region: tuple[float, float] | None = None,
+    masks: Sequence[tuple[float, float]] = (),
+    fixed: Sequence[FixedPeak] = (),
+    reference: Masses | Spectrum | None = None,
+    reference_order: int = 0,
+    sqrt_s: float = 13000.0,
+    level: float | None = 0.95,
+) -> Hunt:
     """Scan a peak of given widths over a spectrum and judge the largest excess.
 
     Args:
@@ -106,8 +118,9 @@ def hunt(
             raise UserError(f"scan {low:g}-{high:g} must lie inside the window {window[0]:g}-{window[1]:g}")
         points_at = grid(low, high, narrowest, points)
         points_at = _unmasked(points_at, masks)
-        templates = np.concatenate([[make_peak(m, float(w.at(m)), *tails).integral(full.low, full.high)
-                                     for m in points_at] for w in widths])  # fmt: skip
+        templates = np.concatenate(
+            [[make_peak(m, float(w.at(m)), *tails).integral(full.low, full.high) for m in points_at] for w in widths]
+        )
         labels = tuple(w.label for w in widths)
         if (templates.sum(1) < 0.01).any():
             raise UserError("a scanned peak has no share in the fitted bins; narrow the scan or the masks")
@@ -123,17 +136,41 @@ def hunt(
     signal = massfit.fit_signal(problem, chosen, problem, level)
     maxima, fields, lost = _throw(replace(problem, squares=None), null.theta, templates, toys, seed, shape)
     best = massfit.with_signal(problem, chosen).expected(signal.best.theta[None])[0]
-    row = _row(data, full, kind.name, labels, points_at, q0, s, s_err, r, top, signal, null, problem, maxima, fields,
-               lost, region, toys, local.lost.reshape(shape))  # fmt: skip
+    row = _row(
+        data,
+        full,
+        kind.name,
+        labels,
+        points_at,
+        q0,
+        s,
+        s_err,
+        r,
+        top,
+        signal,
+        null,
+        problem,
+        maxima,
+        fields,
+        lost,
+        region,
+        toys,
+        local.lost.reshape(shape),
+    )
     row["background_chosen_by"] = None if choice is None else choice.by
     row["backgrounds_compared"] = None if choice is None else choice.record
     return Hunt(points_at, labels, q0, s, s_err, r, full, problem.expected(null.theta[None])[0], best, maxima, row)
 
 
 def _prepare(
-    data: Masses | Spectrum, window: tuple[float, float], narrowest: Width | None, bins: int | None, likelihood: str,
-    region: tuple[float, float] | None, masks: Sequence[tuple[float, float]],
-) -> Bins:  # fmt: skip
+    data: Masses | Spectrum,
+    window: tuple[float, float],
+    narrowest: Width | None,
+    bins: int | None,
+    likelihood: str,
+    region: tuple[float, float] | None,
+    masks: Sequence[tuple[float, float]],
+) -> Bins:
     """Bins of the data without the masked ranges."""
     smallest = None if narrowest is None else float(narrowest.at(window[0])) * 1.5  # binned_data takes a sixth
     binned = False if isinstance(data, Masses) else None
@@ -175,9 +212,26 @@ def _throw(
 
 
 def _row(
-    data, full, background, labels, masses, q0, s, s_err, r, top, signal, null, problem, maxima, fields, lost, region,
-    toys, failed,
-) -> dict[str, Any]:  # type: ignore[no-untyped-def]  # fmt: skip
+    data,
+    full,
+    background,
+    labels,
+    masses,
+    q0,
+    s,
+    s_err,
+    r,
+    top,
+    signal,
+    null,
+    problem,
+    maxima,
+    fields,
+    lost,
+    region,
+    toys,
+    failed,
+) -> dict[str, Any]:  # type: ignore[no-untyped-def]
     """The result as one JSON-ready object."""
     observed = signal.q0 if problem.weighted else max(signal.q0, float(q0[top]))
     chi2, ndf = massfit.goodness(full, problem.expected(null.theta[None])[0], problem.size)
@@ -187,8 +241,10 @@ def _row(
     notes = list(full.notes)
     merged, merged_ndf = massfit.goodness(full, problem.expected(null.theta[None])[0], problem.size, merge=5.0)
     if merged_ndf > 0 and stats.chi2.sf(merged, merged_ndf) < 1e-3:
-        notes.append(f"background alone: goodness of fit p = {stats.chi2.sf(merged, merged_ndf):.2g}: a peak, or a "
-                     "background that cannot follow the data")  # fmt: skip
+        notes.append(
+            f"background alone: goodness of fit p = {stats.chi2.sf(merged, merged_ndf):.2g}: a peak, or a "
+            "background that cannot follow the data"
+        )
     if where:
         told = ", ".join(f"{at['mass']:.6g} (width {at['width']})" for at in where[:5])
         more = f" and {len(where) - 5} more" if len(where) > 5 else ""
@@ -200,31 +256,54 @@ def _row(
     if lost:
         notes.append(f"{lost} of {toys} toys left out because a fit did not converge")
     best = {
-        "mass": float(masses[top[1]]), "width": labels[top[0]], "s": signal.s, "s_err": signal.s_err, "q0": observed,
-        "z": math.sqrt(observed), "p_local": float(stats.norm.sf(math.sqrt(observed))),
+        "mass": float(masses[top[1]]),
+        "width": labels[top[0]],
+        "s": signal.s,
+        "s_err": signal.s_err,
+        "q0": observed,
+        "z": math.sqrt(observed),
+        "p_local": float(stats.norm.sf(math.sqrt(observed))),
         "upper_limit": None if limit is None or not math.isfinite(limit.observed) else limit.observed,
-    }  # fmt: skip
+    }
     row: dict[str, Any] = {"status": "converged" if valid else "not converged", "valid": valid, "best": best}
     row["global"] = {
         "toys": report(from_toys(observed, maxima)) if len(maxima) else None,
-        "asymptotic": report(asymptotic(observed, fields if len(maxima) > 1 else q0[None])) if q0.size > 1
+        "asymptotic": report(asymptotic(observed, fields if len(maxima) > 1 else q0[None]))
+        if q0.size > 1
         else report(GlobalP(best["p_local"], 0.0, 1.0, "a single test")),
         "asymptotic_from": f"{len(maxima)} toys" if len(maxima) > 1 else "the observed scan",
         "number_of_toys": len(maxima),
-    }  # fmt: skip
+    }
     how = "toys" if len(maxima) else "asymptotic"
     single = "the only test" if q0.size == 1 else f"the largest of {q0.size} tests"
     row["quote"] = quotable(row["global"][how], f"global, {how}; best.z is local, of {single}", f"global.{how}")
     return row | {
-        "chi2_background_only": chi2, "ndf": ndf, "likelihood": full.likelihood, "background": background,
-        "n_events": float(full.counts.sum()), "bins": len(full), "window": list(full.window),
-        "signal_region": list(region) if region else None, "peaks": local_maxima(masses, labels, r, s, s_err),
-        "scan": {"mass": masses.tolist(), "widths": [
-            {"width": label, "q0": q0[k].tolist(), "z_signed": _numbers(r[k]), "s": _numbers(s[k]),
-             "s_err": _numbers(s_err[k]), "p_local": stats.norm.sf(np.sqrt(q0[k])).tolist()}
-            for k, label in enumerate(labels)]},
-        "data": data.source, "notes": notes,
-    }  # fmt: skip
+        "chi2_background_only": chi2,
+        "ndf": ndf,
+        "likelihood": full.likelihood,
+        "background": background,
+        "n_events": float(full.counts.sum()),
+        "bins": len(full),
+        "window": list(full.window),
+        "signal_region": list(region) if region else None,
+        "peaks": local_maxima(masses, labels, r, s, s_err),
+        "scan": {
+            "mass": masses.tolist(),
+            "widths": [
+                {
+                    "width": label,
+                    "q0": q0[k].tolist(),
+                    "z_signed": _numbers(r[k]),
+                    "s": _numbers(s[k]),
+                    "s_err": _numbers(s_err[k]),
+                    "p_local": stats.norm.sf(np.sqrt(q0[k])).tolist(),
+                }
+                for k, label in enumerate(labels)
+            ],
+        },
+        "data": data.source,
+        "notes": notes,
+    }
 
 
 def local_maxima(
@@ -235,10 +314,15 @@ def local_maxima(
     padded = np.r_[-np.inf, line, -np.inf]
     peaks = np.flatnonzero((line >= padded[:-2]) & (line > padded[2:]) & (line > least))
     return [
-        {"mass": float(masses[k]), "width": labels[which[k]], "z": float(line[k]), "s": float(s[which[k], k]),
-         "s_err": float(s_err[which[k], k])}
+        {
+            "mass": float(masses[k]),
+            "width": labels[which[k]],
+            "z": float(line[k]),
+            "s": float(s[which[k], k]),
+            "s_err": float(s_err[which[k], k]),
+        }
         for k in sorted(peaks, key=lambda k: -line[k])[:10]
-    ]  # fmt: skip
+    ]
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:

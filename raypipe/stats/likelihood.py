@@ -104,9 +104,11 @@ class Binned:
     def take(self, rows: np.ndarray) -> Binned:
         """The same problem for some of the rows."""
         return replace(
-            self, data=self.data[rows], which=None if self.which is None else self.which[rows],
+            self,
+            data=self.data[rows],
+            which=None if self.which is None else self.which[rows],
             offset=self.offset[rows] if np.ndim(self.offset) == 2 else self.offset,
-        )  # fmt: skip
+        )
 
     def softened(self, barrier: float) -> Binned:
         """The same with another weight of the barriers."""

@@ -46,9 +46,13 @@ def q_mu_tilde(profile: Callable[[float], float], best: float, free: float, mu: 
 
 
 def upper_limit(
-    profile: Callable[[float], float], best: float, free: float, error: float,
-    asimov_profile: Callable[[float], float], level: float = 0.95,
-) -> Limit:  # fmt: skip
+    profile: Callable[[float], float],
+    best: float,
+    free: float,
+    error: float,
+    asimov_profile: Callable[[float], float],
+    level: float = 0.95,
+) -> Limit:
     """The yield with CLs = 1 - level, observed and expected, for given profile likelihoods.
 
     Args:

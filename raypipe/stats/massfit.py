@@ -100,9 +100,12 @@ def without_signal(problem: Binned | Unbinned) -> Binned | Unbinned:
 
 
 def fit_signal(
-    problem: Binned | Unbinned, template: np.ndarray, counted: Binned, level: float | None = 0.95,
+    problem: Binned | Unbinned,
+    template: np.ndarray,
+    counted: Binned,
+    level: float | None = 0.95,
     signal_at: np.ndarray | None = None,
-) -> SignalFit:  # fmt: skip
+) -> SignalFit:
     """Fit the yield of a signal over the background of ``problem`` and test it against nought.
 
     Args:
@@ -130,9 +133,12 @@ def fit_signal(
 
 
 def _tested(
-    problem: Binned | Unbinned, template: np.ndarray, counted: Binned, level: float | None,
+    problem: Binned | Unbinned,
+    template: np.ndarray,
+    counted: Binned,
+    level: float | None,
     signal_at: np.ndarray | None,
-) -> SignalFit:  # fmt: skip
+) -> SignalFit:
     """`fit_signal` with errors from the likelihood alone."""
     start = np.r_[problem.shape.start, [c.expected for c in problem.components]]
     null = fit(problem, start, "background-only fit")
@@ -154,8 +160,18 @@ def _tested(
     limit = None
     if level is not None and best.valid and null.valid:
         limit = upper_limit(curve, s, best.value, error, _asimov(counted, template, null), level)
-    return SignalFit(null, best, s, error, interval, difference if s > 0 else 0.0,
-                     math.copysign(math.sqrt(difference), s), limit, boundary, inflation)  # fmt: skip
+    return SignalFit(
+        null,
+        best,
+        s,
+        error,
+        interval,
+        difference if s > 0 else 0.0,
+        math.copysign(math.sqrt(difference), s),
+        limit,
+        boundary,
+        inflation,
+    )
 
 
 def _best(both: Binned | Unbinned, null: Minimum) -> Minimum:
@@ -221,8 +237,15 @@ def _asimov(counted: Binned, template: np.ndarray, null: Minimum) -> Profile:
         else Component(c.name, c.template, float(null.theta[counted.shape.size + k]), c.error)
         for k, c in enumerate(counted.components)
     )
-    asimov = replace(counted, counts=expected, data=np.zeros(1, int), auxiliary=auxiliary, components=components,
-                     signals=None, which=None)  # fmt: skip
+    asimov = replace(
+        counted,
+        counts=expected,
+        data=np.zeros(1, int),
+        auxiliary=auxiliary,
+        components=components,
+        signals=None,
+        which=None,
+    )
     return Profile(asimov, template, 0.0, null.theta)
 
 

@@ -49,8 +49,14 @@ def follow(problem: Problem, start: np.ndarray, tolerance: float, floor: float |
     return minimise(problem, theta, tolerance, 100, floor, exact=True)
 
 
-def minimise(problem: Problem, start: np.ndarray, tolerance: float = 1e-7, most: int = 100,
-             floor: float | None = None, exact: bool = False) -> Solution:  # fmt: skip
+def minimise(
+    problem: Problem,
+    start: np.ndarray,
+    tolerance: float = 1e-7,
+    most: int = 100,
+    floor: float | None = None,
+    exact: bool = False,
+) -> Solution:
     """Minimise -2 ln L of every row by Newton steps, halved where they do not help.
 
     Args:

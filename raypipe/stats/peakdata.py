@@ -57,9 +57,14 @@ def known_peak(spec: str) -> FixedPeak:
 
 
 def binned_data(
-    data: Masses | Spectrum, window: tuple[float, float], bins: int | None, likelihood: str, width: float | None,
-    region: tuple[float, float] | None = None, unbinned: bool | None = None,
-) -> tuple[Bins, np.ndarray | None, np.ndarray | None]:  # fmt: skip
+    data: Masses | Spectrum,
+    window: tuple[float, float],
+    bins: int | None,
+    likelihood: str,
+    width: float | None,
+    region: tuple[float, float] | None = None,
+    unbinned: bool | None = None,
+) -> tuple[Bins, np.ndarray | None, np.ndarray | None]:
     """Bins of the data, and the masses and weights themselves where the fit is unbinned.
 
     Without a number of bins they are narrow: a sixth of the peak's width, 100 to 1000 in all. Edges of the signal
@@ -127,5 +132,13 @@ def binned_problem(bins: Bins, kind: Family, fixed: Sequence[FixedPeak], referen
         template_error = reference.errors / reference.expected
     if bins.errors is not None and (bins.counts < 0).any() and shape.positive is not None:
         shape = replace(shape, positive=None)  # a subtracted spectrum: a negative expectation is meant
-    return Binned(shape, bins.counts[None], np.zeros(1, int), bins.scale, bins.errors, components=components,
-                  template_error=template_error, squares=bins.squares)  # fmt: skip
+    return Binned(
+        shape,
+        bins.counts[None],
+        np.zeros(1, int),
+        bins.scale,
+        bins.errors,
+        components=components,
+        template_error=template_error,
+        squares=bins.squares,
+    )

@@ -28,12 +28,21 @@ from raypipe.stats.weighted import join_negative
 
 
 def fit_peak(
-    data: Masses | Spectrum, window: tuple[float, float], background: str = "exp", peak: Peak | None = None,
-    region: tuple[float, float] | None = None, bins: int | None = None, unbinned: bool | None = None,
-    likelihood: str = "auto", fixed: Sequence[FixedPeak] = (), reference: Reference | None = None,
-    sqrt_s: float = 13000.0, level: float | None = 0.95, ranges: Ranges | None = None,
+    data: Masses | Spectrum,
+    window: tuple[float, float],
+    background: str = "exp",
+    peak: Peak | None = None,
+    region: tuple[float, float] | None = None,
+    bins: int | None = None,
+    unbinned: bool | None = None,
+    likelihood: str = "auto",
+    fixed: Sequence[FixedPeak] = (),
+    reference: Reference | None = None,
+    sqrt_s: float = 13000.0,
+    level: float | None = 0.95,
+    ranges: Ranges | None = None,
     simulation: Masses | Spectrum | None = None,
-) -> PeakFit:  # fmt: skip
+) -> PeakFit:
     """Fit a peak over a smooth background, and count a signal region over the background of its sidebands.
 
     With ``peak`` the yield ``s`` is that of the whole peak (also where part of it lies outside the window), fitted
@@ -98,9 +107,14 @@ def fit_peak(
 
 
 def _chosen(
-    full: Bins, background: str, peak: Peak | None, region: tuple[float, float] | None, fixed: Sequence[FixedPeak],
-    sqrt_s: float, simulation: Masses | Spectrum | None,
-) -> Choice | None:  # fmt: skip
+    full: Bins,
+    background: str,
+    peak: Peak | None,
+    region: tuple[float, float] | None,
+    fixed: Sequence[FixedPeak],
+    sqrt_s: float,
+    simulation: Masses | Spectrum | None,
+) -> Choice | None:
     """The background chosen by data or simulation, or None where it is given."""
     if not is_choice(background):
         if simulation is not None:
@@ -124,16 +138,24 @@ def _unbinned(problem: Binned, values: np.ndarray, weights: np.ndarray | None, f
     """The same with masses in place of counts; scale and kind of errors are those of the bins."""
     shape = problem.shape
     return Unbinned(
-        shape, shape.family.basis(values) @ shape.transform, np.ones(len(values)) if weights is None else weights,
-        float(problem.scale[0]), components=problem.components,
-        densities=tuple(f.peak.density(values) for f in fixed), weighted=problem.weighted,
-    )  # fmt: skip
+        shape,
+        shape.family.basis(values) @ shape.transform,
+        np.ones(len(values)) if weights is None else weights,
+        float(problem.scale[0]),
+        components=problem.components,
+        densities=tuple(f.peak.density(values) for f in fixed),
+        weighted=problem.weighted,
+    )
 
 
 def _count_region(
-    full: Bins, region: tuple[float, float], background: str, sqrt_s: float, fixed: Sequence[FixedPeak],
+    full: Bins,
+    region: tuple[float, float],
+    background: str,
+    sqrt_s: float,
+    fixed: Sequence[FixedPeak],
     level: float | None,
-) -> tuple[dict[str, Any], Fitted]:  # fmt: skip
+) -> tuple[dict[str, Any], Fitted]:
     """Fit the sidebands, count the region over them."""
     split = split_region(full, region)
     n = split.count
@@ -147,10 +169,19 @@ def _count_region(
         b_err = math.hypot(b_err, share * float(best.errors[problem.shape.size + k]))
     chi2, ndf = massfit.goodness(split.sidebands, problem.expected(best.theta[None])[0], problem.size)
     row: dict[str, Any] = {
-        "window": [split.low, split.high], "n": n, "b": b, "b_err": b_err, "excess": n - b,
-        "z": None, "z_without_uncertainty": None, "z_asimov": None, "sideband_status": best.status,
-        "sideband_events": float(split.sidebands.counts.sum()), "sideband_chi2": chi2, "sideband_ndf": ndf,
-    }  # fmt: skip
+        "window": [split.low, split.high],
+        "n": n,
+        "b": b,
+        "b_err": b_err,
+        "excess": n - b,
+        "z": None,
+        "z_without_uncertainty": None,
+        "z_asimov": None,
+        "sideband_status": best.status,
+        "sideband_events": float(split.sidebands.counts.sum()),
+        "sideband_chi2": chi2,
+        "sideband_ndf": ndf,
+    }
     if full.errors is not None:
         row["z"] = (n - b) / math.sqrt(split.variance + b_err**2)
         row["z_without_uncertainty"] = (n - b) / math.sqrt(split.variance)

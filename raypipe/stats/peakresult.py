@@ -53,10 +53,15 @@ class Fitted:
 
 
 def write_up(
-    data: Masses | Spectrum, fitted: Fitted, region_row: dict[str, Any] | None, peak: Peak | None,
-    region: tuple[float, float] | None, choice: Choice | None, level: float | None,
+    data: Masses | Spectrum,
+    fitted: Fitted,
+    region_row: dict[str, Any] | None,
+    peak: Peak | None,
+    region: tuple[float, float] | None,
+    choice: Choice | None,
+    level: float | None,
     full: Bins,
-) -> PeakFit:  # fmt: skip
+) -> PeakFit:
     """Write up the result as one JSON-ready row."""
     shape, best, signal, bins = fitted.shape, fitted.best, fitted.signal, fitted.bins
     size = shape.size
@@ -85,14 +90,19 @@ def write_up(
             notes.append("the yield stopped where it would make the expectation negative; its error is the upper one")
         limit = signal.limit
         row |= {
-            "s": signal.s, "s_err": signal.s_err,
+            "s": signal.s,
+            "s_err": signal.s_err,
             "s_interval": [None if math.isnan(v) else v for v in signal.interval],
-            "q0": signal.q0, "z": signal.z, "p0": signal.p0, "z_signed": signal.r,
+            "q0": signal.q0,
+            "z": signal.z,
+            "p0": signal.p0,
+            "z_signed": signal.r,
             "upper_limit": None if limit is None else _finite(limit.observed),
             "expected_limit": None if limit is None else _finite(limit.expected),
             "expected_limit_bands": None if limit is None else [_finite(v) for v in limit.bands],
-            "limit_level": level, "yield": "unconstrained" if not signal.at_boundary else "at its lower boundary",
-        }  # fmt: skip
+            "limit_level": level,
+            "yield": "unconstrained" if not signal.at_boundary else "at its lower boundary",
+        }
     else:
         row |= {"s": None, "s_err": None, "q0": None, "z": None, "p0": None}
     if region_row is not None and peak is None:
@@ -105,22 +115,40 @@ def write_up(
     if gof_p is not None and gof_p < 1e-3:
         notes.append(f"the model describes the data badly (goodness of fit p = {gof_p:.2g}): mistrust yield and error")
     if peak is not None and signal is not None and signal.inflation > 10:
-        notes.append(f"the background can nearly take the shape of the signal: it makes the yield's error "
-                     f"{signal.inflation:.0f} times larger than over a known background")  # fmt: skip
+        notes.append(
+            f"the background can nearly take the shape of the signal: it makes the yield's error "
+            f"{signal.inflation:.0f} times larger than over a known background"
+        )
     row |= {
-        "chi2": chi2 if ndf > 0 else None, "ndf": max(ndf, 0), "chi2_ndf": chi2 / ndf if ndf > 0 else None,
+        "chi2": chi2 if ndf > 0 else None,
+        "ndf": max(ndf, 0),
+        "chi2_ndf": chi2 / ndf if ndf > 0 else None,
         "gof_p": gof_p,
-        "likelihood": "unbinned" if fitted.unbinned else bins.likelihood, "window": list(bins.window),
-        "bins": len(bins), "n_events": float(full.counts.sum()), "background_in_window": b,
-        "background": {"family": shape.family.name, "parameters": {
-            name: [float(v), float(e)] for name, v, e in zip(shape.family.labels, physical, errors, strict=True)}},
-        "components": {c.name: [float(best.theta[size + k]), float(best.errors[size + k])]
-                       for k, c in enumerate(fitted.components)},
+        "likelihood": "unbinned" if fitted.unbinned else bins.likelihood,
+        "window": list(bins.window),
+        "bins": len(bins),
+        "n_events": float(full.counts.sum()),
+        "background_in_window": b,
+        "background": {
+            "family": shape.family.name,
+            "parameters": {
+                name: [float(v), float(e)] for name, v, e in zip(shape.family.labels, physical, errors, strict=True)
+            },
+        },
+        "components": {
+            c.name: [float(best.theta[size + k]), float(best.errors[size + k])] for k, c in enumerate(fitted.components)
+        },
         "largest_pulls": _largest(bins, pulls),
-    }  # fmt: skip
+    }
     if peak is not None:
-        row |= {"peak": {"mass": peak.mass, "width": peak.width, "share_in_window": float(
-            peak.integral(bins.low, bins.high).sum())}, "counting": _window_count(fitted, peak, yields)}  # fmt: skip
+        row |= {
+            "peak": {
+                "mass": peak.mass,
+                "width": peak.width,
+                "share_in_window": float(peak.integral(bins.low, bins.high).sum()),
+            },
+            "counting": _window_count(fitted, peak, yields),
+        }
     if region_row is not None:
         row["signal_region"] = region_row
     if choice is not None:
@@ -144,16 +172,20 @@ def _window_count(fitted: Fitted, peak: Peak, background: np.ndarray) -> dict[st
     near = np.abs(centres - peak.mass) <= 1.5 * peak.width
     if not near.any():
         near = np.arange(len(bins)) == np.argmax(peak.integral(bins.low, bins.high))
-    others = sum((fitted.best.theta[fitted.shape.size + k] * c.template for k, c in enumerate(fitted.components)),
-                 np.zeros(len(bins)))  # fmt: skip
+    others = sum(
+        (fitted.best.theta[fitted.shape.size + k] * c.template for k, c in enumerate(fitted.components)),
+        np.zeros(len(bins)),
+    )
     b, n = float((background + others)[near].sum()), float(bins.counts[near].sum())
     share = float(peak.integral(bins.low[near], bins.high[near]).sum())
     s = float(fitted.best.theta[-1]) * share
     row = {"window": [float(bins.low[near].min()), float(bins.high[near].max())], "n": n, "b": b, "s": s}
     c = float(bins.variance[near].sum()) / n if bins.squares is not None and n > 0 else float(bins.scale[near].mean())
     if b > 0 and n >= 0 and bins.errors is None:
-        row |= {"z": counting_significance(n / c, b / c),
-                "z_asimov": asimov_significance(s / c, b / c) if s > 0 else None}  # fmt: skip
+        row |= {
+            "z": counting_significance(n / c, b / c),
+            "z_asimov": asimov_significance(s / c, b / c) if s > 0 else None,
+        }
     return row
 
 

@@ -54,9 +54,12 @@ def split_region(bins: Bins, region: tuple[float, float]) -> Region:
     order = np.argsort(np.r_[sidebands.low, low])
     put = lambda values, one: np.r_[values, one][order]  # noqa: E731
     joined = replace(
-        sidebands, low=put(sidebands.low, low), high=put(sidebands.high, high), counts=put(sidebands.counts, n),
+        sidebands,
+        low=put(sidebands.low, low),
+        high=put(sidebands.high, high),
+        counts=put(sidebands.counts, n),
         scale=put(sidebands.scale, scale if bins.squares is None else bins.scale[0]),
         squares=None if sidebands.squares is None else put(sidebands.squares, variance),
         errors=None if sidebands.errors is None else put(sidebands.errors, variance**0.5),
-    )  # fmt: skip
+    )
     return Region(low, high, n, variance, scale, sidebands, joined, put(np.zeros(len(sidebands)), 1.0))

@@ -38,9 +38,14 @@ class LocalScan:
 
 
 def scan(
-    problem: Binned, counts: np.ndarray, templates: np.ndarray, start: np.ndarray, auxiliary: np.ndarray | None = None,
-    one_sided: bool = True, tolerance: float = 1e-5,
-) -> LocalScan:  # fmt: skip
+    problem: Binned,
+    counts: np.ndarray,
+    templates: np.ndarray,
+    start: np.ndarray,
+    auxiliary: np.ndarray | None = None,
+    one_sided: bool = True,
+    tolerance: float = 1e-5,
+) -> LocalScan:
     """q0 of every signal template in every spectrum, the background profiled.
 
     The background is fitted once a spectrum. Its score against every signal is one matrix product; where that already
@@ -119,8 +124,7 @@ def _starting_points(
         # A negative yield starts half way to where the expectation would vanish, at the most.
         b = both.shape.expected(fitted.theta[:, : both.shape.size])
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            room = np.array([np.nanmin(np.where(t > 0, b / np.where(t > 0, t, 1), np.inf), 1)
-                             for t in both.signals]).T  # fmt: skip
+            room = np.array([np.nanmin(np.where(t > 0, b / np.where(t > 0, t, 1), np.inf), 1) for t in both.signals]).T
         yields = np.maximum(yields, -0.5 * room[row, column])
         moving = ~replace(both, data=both.data[row], which=column).kinked(fitted.theta[row])
         row, column, yields = row[moving], column[moving], yields[moving]

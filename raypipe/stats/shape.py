@@ -165,14 +165,24 @@ def _finish(family: Family, nodes: Nodes, weight: np.ndarray, physical: np.ndarr
             "window; use a lower order or a wider window"
         )
     inverse = np.linalg.inv(upper) / scale[:, None]
-    return _over(family, nodes, weight, inverse, upper @ (scale * physical),
-                 None if family.positive is None else family.positive @ inverse)  # fmt: skip
+    return _over(
+        family,
+        nodes,
+        weight,
+        inverse,
+        upper @ (scale * physical),
+        None if family.positive is None else family.positive @ inverse,
+    )
 
 
 def _over(
-    family: Family, nodes: Nodes, weight: np.ndarray, transform: np.ndarray, start: np.ndarray,
+    family: Family,
+    nodes: Nodes,
+    weight: np.ndarray,
+    transform: np.ndarray,
+    start: np.ndarray,
     positive: np.ndarray | None,
-) -> Shape:  # fmt: skip
+) -> Shape:
     phi = family.basis(nodes.mass) @ transform
     if not family.log:
         matrix = nodes.sum((phi * weight[:, None]).T).T

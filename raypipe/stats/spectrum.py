@@ -62,8 +62,15 @@ class Bins:
     def select(self, mask: np.ndarray) -> Bins:
         """The bins of a mask."""
         pick = lambda a: None if a is None else a[mask]  # noqa: E731
-        return replace(self, low=self.low[mask], high=self.high[mask], counts=self.counts[mask],
-                       scale=self.scale[mask], errors=pick(self.errors), squares=pick(self.squares))  # fmt: skip
+        return replace(
+            self,
+            low=self.low[mask],
+            high=self.high[mask],
+            counts=self.counts[mask],
+            scale=self.scale[mask],
+            errors=pick(self.errors),
+            squares=pick(self.squares),
+        )
 
 
 def check_window(window: tuple[float, float], region: tuple[float, float] | None = None) -> None:
@@ -140,8 +147,9 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
     cut = ~inside & (spectrum.high > low + slack) & (spectrum.low < high - slack)
     if cut.any():
         notes += (f"{cut.sum()} bins cut by the window's edges left out",)
-    bins = Bins(spectrum.low[inside], spectrum.high[inside], spectrum.counts[inside], np.ones(inside.sum()), None,
-                window, notes)  # fmt: skip
+    bins = Bins(
+        spectrum.low[inside], spectrum.high[inside], spectrum.counts[inside], np.ones(inside.sum()), None, window, notes
+    )
     errors = None if spectrum.errors is None else spectrum.errors[inside]
     y = bins.counts
     if not (y != 0).any():

@@ -22,8 +22,23 @@ from tests.conftest import ROOT
 from tests.events.helpers import event_table
 
 CONFIGS = ROOT / "configs" / "contrastive"
-ABSENT = ("ray", "xgboost_ray", "mlflow", "pythia8", "fastjet", "awkward", "uproot", "iminuit", "click", "jinja2",
-          "mplhep", "vector", "hist", "h5py", "hdf5plugin")  # fmt: skip
+ABSENT = (
+    "ray",
+    "xgboost_ray",
+    "mlflow",
+    "pythia8",
+    "fastjet",
+    "awkward",
+    "uproot",
+    "iminuit",
+    "click",
+    "jinja2",
+    "mplhep",
+    "vector",
+    "hist",
+    "h5py",
+    "hdf5plugin",
+)
 """What the GPU machine does not have."""
 
 
@@ -36,8 +51,15 @@ def simulated(tmp_path_factory) -> Path:
         for half, split in enumerate(SPLITS):
             n = 3000 if (name, split) == ("yy", "search") else 200
             weight = 0.1 if name == "yy" else 1e-3
-            table = event_table(n, sample=name, group=groups[name], split=split, first=(2 * number + half) * 10_000,
-                                weight=weight, seed=number)  # fmt: skip
+            table = event_table(
+                n,
+                sample=name,
+                group=groups[name],
+                split=split,
+                first=(2 * number + half) * 10_000,
+                weight=weight,
+                seed=number,
+            )
             path = folder / split / f"{name}.parquet"
             path.parent.mkdir(exist_ok=True)
             write_table(table, path)
@@ -70,8 +92,19 @@ def test_packed_events_are_what_the_encoder_is_shown(packed, simulated):
 
 
 def test_every_step_runs_and_is_not_repeated(packed, tmp_path):
-    command = [sys.executable, str(ROOT / "jobs" / "gpu_record.py"), "--input", str(packed), "--configs", str(CONFIGS),
-               "--out", str(tmp_path), "--device", "cpu", "--tiny"]  # fmt: skip
+    command = [
+        sys.executable,
+        str(ROOT / "jobs" / "gpu_record.py"),
+        "--input",
+        str(packed),
+        "--configs",
+        str(CONFIGS),
+        "--out",
+        str(tmp_path),
+        "--device",
+        "cpu",
+        "--tiny",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     steps = json.loads((tmp_path / record.RECORD).read_text())["steps"]
@@ -85,9 +118,11 @@ def test_every_step_runs_and_is_not_repeated(packed, tmp_path):
     assert steps["networks"]["mlc"]["loss_difference"] < 1e-5
     rows = steps["sic"]["sic"]
     assert {(row["encoder"], row["method"], row["point"]) for row in rows} == {
-        (encoder, method, point) for encoder in ("paper", "laptop") for method in ("supervised", "idealised")
+        (encoder, method, point)
+        for encoder in ("paper", "laptop")
+        for method in ("supervised", "idealised")
         for point in (0.3, 0.1)
-    }  # fmt: skip
+    }
     again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
     assert again.returncode == 0
     assert again.stdout.count("done before") == len(record.STEPS)
@@ -95,8 +130,20 @@ def test_every_step_runs_and_is_not_repeated(packed, tmp_path):
 
 def test_a_step_that_takes_too_long_is_stopped_and_the_next_one_runs(packed, tmp_path, monkeypatch, capfd):
     monkeypatch.setitem(record.STEPS, "encoders", record.Step(record.STEPS["encoders"].make, 0.2))
-    arguments = ["--input", str(packed), "--configs", str(CONFIGS), "--out", str(tmp_path), "--device", "cpu", "--tiny",
-                 "--steps", "encoders", "networks"]  # fmt: skip
+    arguments = [
+        "--input",
+        str(packed),
+        "--configs",
+        str(CONFIGS),
+        "--out",
+        str(tmp_path),
+        "--device",
+        "cpu",
+        "--tiny",
+        "--steps",
+        "encoders",
+        "networks",
+    ]
     assert record.main(arguments) == 1
     assert "encoders: stopped at its time limit" in capfd.readouterr().out
     assert json.loads((tmp_path / record.RECORD).read_text())["steps"]["networks"]["complete"]

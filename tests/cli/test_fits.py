@@ -30,8 +30,24 @@ def masses(tmp_path):
 
 
 def test_fit_prints_one_json_object(masses):
-    status, out, _ = run("fit", "--masses", masses, "--window", 0, 10, "--background", "poly:1", "--peak", "5:0.2",
-                         "--signal-region", 4.6, 5.4, "--bins", 50, "--json")  # fmt: skip
+    status, out, _ = run(
+        "fit",
+        "--masses",
+        masses,
+        "--window",
+        0,
+        10,
+        "--background",
+        "poly:1",
+        "--peak",
+        "5:0.2",
+        "--signal-region",
+        4.6,
+        5.4,
+        "--bins",
+        50,
+        "--json",
+    )
     row = json.loads(out)
     assert status == 0
     assert row["status"] == "converged"
@@ -59,8 +75,23 @@ def test_bad_input_leaves_with_status_2_and_one_line(masses):
 
 def test_hunt_writes_json_and_figure(masses, tmp_path):
     out_folder = tmp_path / "out"
-    status, out, _ = run("hunt", "--masses", masses, "--window", 0, 10, "--background", "poly:1", "--widths", "0.2,0.4",
-                         "--toys", 200, "--output", out_folder, "--json")  # fmt: skip
+    status, out, _ = run(
+        "hunt",
+        "--masses",
+        masses,
+        "--window",
+        0,
+        10,
+        "--background",
+        "poly:1",
+        "--widths",
+        "0.2,0.4",
+        "--toys",
+        200,
+        "--output",
+        out_folder,
+        "--json",
+    )
     row = json.loads(out)
     assert status == 0
     assert row["best"]["mass"] == pytest.approx(5, abs=0.2)
@@ -82,8 +113,25 @@ def test_hunt_writes_json_and_figure(masses, tmp_path):
 def test_hunt_over_the_simulated_background_of_cms():
     """Four leptons against the simulated ZZ, tt and DY histograms: the largest excess is the Higgs, at 125 GeV."""
     path = DATA / "cms_4lepton" / "m4l_70_181_normalised.json"
-    _, out, _ = run("hunt", "--masses", path, "--column", "data", "--window", 70, 181, "--reference", path,
-                    "--reference-column", "ZZ+TTbar+DY", "--widths", 2, "--toys", 200, "--json")  # fmt: skip
+    _, out, _ = run(
+        "hunt",
+        "--masses",
+        path,
+        "--column",
+        "data",
+        "--window",
+        70,
+        181,
+        "--reference",
+        path,
+        "--reference-column",
+        "ZZ+TTbar+DY",
+        "--widths",
+        2,
+        "--toys",
+        200,
+        "--json",
+    )
     row = json.loads(out)
     assert row["valid"]
     assert row["best"]["mass"] == pytest.approx(125, abs=2)
@@ -93,8 +141,21 @@ def test_hunt_over_the_simulated_background_of_cms():
 @pytest.mark.skipif(not (DATA / "readers").is_dir(), reason="the shared real data are not beside the checkout")
 def test_z_to_muons_of_cms():
     """2304 CMS muon pairs: the Z stands at 91 GeV over little background."""
-    _, out, _ = run("fit", "--masses", DATA / "readers" / "uproot-Zmumu.root", "--branch", "M", "--window", 70, 110,
-                    "--background", "exp", "--peak", "91:2.5", "--json")  # fmt: skip
+    _, out, _ = run(
+        "fit",
+        "--masses",
+        DATA / "readers" / "uproot-Zmumu.root",
+        "--branch",
+        "M",
+        "--window",
+        70,
+        110,
+        "--background",
+        "exp",
+        "--peak",
+        "91:2.5",
+        "--json",
+    )
     row = json.loads(out)
     assert row["valid"]
     assert row["z"] > 40
@@ -102,9 +163,28 @@ def test_z_to_muons_of_cms():
 
 
 def test_floating_peak_and_chosen_background_are_told(masses, tmp_path):
-    _, out, error = run("fit", "--masses", masses, "--window", 0, 10, "--background", "poly:auto", "--peak", "4:0.3",
-                        "--float-mass", 3, 7, "--float-width", 0.1, 0.6, "--toys", 100,
-                        "--known", "8:0.2=5+-3")  # fmt: skip
+    _, out, error = run(
+        "fit",
+        "--masses",
+        masses,
+        "--window",
+        0,
+        10,
+        "--background",
+        "poly:auto",
+        "--peak",
+        "4:0.3",
+        "--float-mass",
+        3,
+        7,
+        "--float-width",
+        0.1,
+        0.6,
+        "--toys",
+        100,
+        "--known",
+        "8:0.2=5+-3",
+    )
     assert not error
     found = re.search(r"peak +mass ([\d.]+) ± ([\d.]+), width ([\d.]+) ± ([\d.]+)", out)
     mass, mass_err, width, width_err = (float(x) for x in found.groups())
@@ -118,8 +198,21 @@ def test_floating_peak_and_chosen_background_are_told(masses, tmp_path):
 @pytest.mark.skipif(not (DATA / "cms_4lepton").is_dir(), reason="the shared real data are not beside the checkout")
 def test_higgs_to_four_leptons_of_cms():
     """The published four-lepton histogram: about three sigma at 125 GeV over a line (real data, 2011-2012)."""
-    _, out, _ = run("fit", "--masses", DATA / "cms_4lepton" / "m4l_70_181_normalised.json", "--column", "data",
-                    "--window", 100, 181, "--background", "poly:1", "--peak", "125:2", "--json")  # fmt: skip
+    _, out, _ = run(
+        "fit",
+        "--masses",
+        DATA / "cms_4lepton" / "m4l_70_181_normalised.json",
+        "--column",
+        "data",
+        "--window",
+        100,
+        181,
+        "--background",
+        "poly:1",
+        "--peak",
+        "125:2",
+        "--json",
+    )
     row = json.loads(out)
     assert row["likelihood"] == "poisson"
     assert row["n_events"] == 54
@@ -136,8 +229,27 @@ def test_trees_of_one_file_are_data_and_simulation(tmp_path):
     with uproot.recreate(path) as file:
         file["data"] = {"m": rng.uniform(0, 10, 900)}
         file["simulated"] = {"m": rng.uniform(0, 10, 9000), "w": np.full(9000, 0.2)}
-    common = ["hunt", "--masses", path, "--tree", "data", "--branch", "m", "--window", 0, 10, "--bins", 20, "--widths",
-              0.5, "--toys", 50, "--reference-column", "m", "--json"]  # fmt: skip
+    common = [
+        "hunt",
+        "--masses",
+        path,
+        "--tree",
+        "data",
+        "--branch",
+        "m",
+        "--window",
+        0,
+        10,
+        "--bins",
+        20,
+        "--widths",
+        0.5,
+        "--toys",
+        50,
+        "--reference-column",
+        "m",
+        "--json",
+    ]
     status, out, error = run(*common, "--reference", path, "--reference-tree", "simulated", "--reference-weight", "w")
     assert status == 0, error
     assert json.loads(out)["n_events"] == 900

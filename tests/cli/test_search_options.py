@@ -26,10 +26,16 @@ def refused(*arguments: object) -> str:
 @pytest.mark.parametrize(
     "option",
     [
-        ("--method", "cathode"), ("--method", "supervised"), ("--embedding", "ip"), ("--instance", "0"),
-        ("--instance", "3"), ("--strength", "2"), ("--signal", "xsh_500_100"), ("--signal", "none"),
+        ("--method", "cathode"),
+        ("--method", "supervised"),
+        ("--embedding", "ip"),
+        ("--instance", "0"),
+        ("--instance", "3"),
+        ("--strength", "2"),
+        ("--signal", "xsh_500_100"),
+        ("--signal", "none"),
     ],
-)  # fmt: skip
+)
 def test_a_table_search_takes_none_of_the_options_of_an_injection(option):
     assert f"{option[0]} has no effect: a search on a table" in refused("--config", TABLE, *option, "data.path=x.npy")
 
@@ -46,10 +52,12 @@ def test_searches_refuse_what_they_do_not_know(tmp_path):
 @pytest.mark.parametrize(
     ("strength", "words"),
     [
-        ("nan", "'nan' is not a finite number"), ("inf", "'inf' is not a finite number"), ("-1", "not in the range"),
+        ("nan", "'nan' is not a finite number"),
+        ("inf", "'inf' is not a finite number"),
+        ("-1", "not in the range"),
         ("0", "a signal needs a positive strength"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize(("config", "signal"), [(CONTRASTIVE, "wn_150"), (MULTI, "abc_250")])
 def test_a_strength_that_is_none(config, signal, strength, words):
     assert words in refused("--config", config, "--signal", signal, "--strength", strength)
@@ -61,7 +69,14 @@ def test_a_cut_finer_than_the_background_is_one_line(ray_local, tmp_path):
     np.save(tmp_path / "data.npy", inside[::2])
     np.save(tmp_path / "background.npy", inside[1::2])
     words = refused(
-        "--config", TABLE, "--output", tmp_path / "run", *OVERRIDES, f"data.path={tmp_path / 'data.npy'}",
-        f"background.path={tmp_path / 'background.npy'}", "selection.working_points=[0.0001]", "resources.cpus=2",
-    )  # fmt: skip
+        "--config",
+        TABLE,
+        "--output",
+        tmp_path / "run",
+        *OVERRIDES,
+        f"data.path={tmp_path / 'data.npy'}",
+        f"background.path={tmp_path / 'background.npy'}",
+        "selection.working_points=[0.0001]",
+        "resources.cpus=2",
+    )
     assert "selection.working_points: a cut at 0.01% cannot be made with" in words

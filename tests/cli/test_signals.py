@@ -20,22 +20,30 @@ from tests.search.toys import toy_table
 from tests.test_end_to_end import TINY
 
 DEMO = str(ROOT / "configs" / "contrastive" / "laptop.yaml")
-LINE = {signal.SIGTERM: "raypipe: terminated; run the same command again to go on",
-        signal.SIGINT: "raypipe: interrupted; run the same command again to go on"}  # fmt: skip
+LINE = {
+    signal.SIGTERM: "raypipe: terminated; run the same command again to go on",
+    signal.SIGINT: "raypipe: interrupted; run the same command again to go on",
+}
 
 
 def start(arguments: list[str | Path]) -> subprocess.Popen:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
     return subprocess.Popen(
-        [sys.executable, "-m", "raypipe.cli", *map(str, arguments)], env=environment | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "raypipe.cli", *map(str, arguments)],
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def end(
-    arguments: list[str | Path], ready: Callable[[psutil.Process], bool], number: int = signal.SIGTERM,
+    arguments: list[str | Path],
+    ready: Callable[[psutil.Process], bool],
+    number: int = signal.SIGTERM,
     group: bool = False,
-) -> tuple[int, list[str], int]:  # fmt: skip
+) -> tuple[int, list[str], int]:
     """Start, signal when ``ready``, wait: status, lines on standard error, how many processes it had started.
 
     Args:
@@ -76,27 +84,63 @@ def long_classify(folder: Path) -> list[str | Path]:
     for number, name in enumerate(("data", "background", "score")):
         np.save(folder / f"{name}.npy", toy_table(40_000, 100, 1 + number))
         tables += [f"--{name}", folder / f"{name}.npy"]
-    return ["classify", *tables, "--features", "1,2", "--ensemble", "40", "--cpus", "1", "--output",
-            folder / "out" / "scores.parquet"]  # fmt: skip
+    return [
+        "classify",
+        *tables,
+        "--features",
+        "1,2",
+        "--ensemble",
+        "40",
+        "--cpus",
+        "1",
+        "--output",
+        folder / "out" / "scores.parquet",
+    ]
 
 
 def long_search(folder: Path) -> list[str | Path]:
     np.save(folder / "t.npy", toy_table(20_000, 100, 1))
-    return ["search", "--config", ROOT / "configs/lhco/laptop.yaml", "--output", folder / "out", *OVERRIDES,
-            f"data.path={folder / 't.npy'}", "flow.epochs=400", "resources.cpus=1"]  # fmt: skip
+    return [
+        "search",
+        "--config",
+        ROOT / "configs/lhco/laptop.yaml",
+        "--output",
+        folder / "out",
+        *OVERRIDES,
+        f"data.path={folder / 't.npy'}",
+        "flow.epochs=400",
+        "resources.cpus=1",
+    ]
 
 
 def long_hunt(folder: Path) -> list[str | Path]:
     np.save(folder / "m.npy", 100 + np.random.default_rng(1).exponential(40, 20_000))
-    return ["hunt", "--masses", folder / "m.npy", "--window", "100", "180", "--background", "poly:4", "--toys",
-            "100000", "--output", folder / "out"]  # fmt: skip
+    return [
+        "hunt",
+        "--masses",
+        folder / "m.npy",
+        "--window",
+        "100",
+        "180",
+        "--background",
+        "poly:4",
+        "--toys",
+        "100000",
+        "--output",
+        folder / "out",
+    ]
 
 
 @pytest.mark.parametrize(
     ("command", "number"),
-    [(many_pieces, signal.SIGTERM), (long_classify, signal.SIGTERM), (long_search, signal.SIGTERM),
-     (long_hunt, signal.SIGTERM), (long_hunt, signal.SIGINT)],
-)  # fmt: skip
+    [
+        (many_pieces, signal.SIGTERM),
+        (long_classify, signal.SIGTERM),
+        (long_search, signal.SIGTERM),
+        (long_hunt, signal.SIGTERM),
+        (long_hunt, signal.SIGINT),
+    ],
+)
 def test_a_command_in_one_process_ends_with_one_line(tmp_path, command, number):
     status, said, _ = end(command(tmp_path), busy(4.0), number)
     assert status == 128 + number

@@ -23,9 +23,15 @@ from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, events
 
 SMALL = [
-    "scan.strengths=[1.0, 2.0, 4.0]", "scan.instances=10", "scan.background_instances=10", "flow.epochs=3",
-    "selection.working_points=[0.05]", "classifier.rounds=20", "resources.max_failures=2", "resources.cpus=2",
-]  # fmt: skip
+    "scan.strengths=[1.0, 2.0, 4.0]",
+    "scan.instances=10",
+    "scan.background_instances=10",
+    "flow.epochs=3",
+    "selection.working_points=[0.05]",
+    "classifier.rounds=20",
+    "resources.max_failures=2",
+    "resources.cpus=2",
+]
 """The search of `tests.search.test_contrastive`, smaller still: 40 trials with one row each."""
 
 
@@ -44,8 +50,11 @@ def small_search() -> tuple[Function, Any, dict[str, Any]]:
 def small_tables(config: Config) -> Tables:
     """Made-up events for `small_config`."""
     higgs = [events(1000, 20.0, f, 1.5, True, f) for f in (200_000, 300_000)]
-    search = {"yy": events(6000, 360.0, 0, 0.0, False, 1), "ggf": higgs[0],
-              "wn_150": events(1500, 1.0, 100_000, 3.0, True, 2)}  # fmt: skip
+    search = {
+        "yy": events(6000, 360.0, 0, 0.0, False, 1),
+        "ggf": higgs[0],
+        "wn_150": events(1500, 1.0, 100_000, 3.0, True, 2),
+    }
     return prepare_tables({"search": search, "embedding": {"ggf": higgs[1]}}, config)
 
 

@@ -46,12 +46,27 @@ class Head:
         self.environment = clean | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "PYTHONPATH": str(ROOT)}
         self.log = open(folder / "head.log", "w")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1",
-             f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1",
-             f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}", f"--num-cpus={cpus}",
-             f"--temp-dir={folder}/ray", "--object-store-memory=150000000", "--disable-usage-stats"],
-            env=self.environment, cwd=folder, stdout=self.log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            [
+                str(Path(sys.executable).parent / "ray"),
+                "start",
+                "--head",
+                "--block",
+                "--node-ip-address=127.0.0.1",
+                f"--port={port}",
+                f"--dashboard-port={dashboard}",
+                "--dashboard-host=127.0.0.1",
+                f"--ray-client-server-port={client}",
+                f"--dashboard-agent-listen-port={agent}",
+                f"--num-cpus={cpus}",
+                f"--temp-dir={folder}/ray",
+                "--object-store-memory=150000000",
+                "--disable-usage-stats",
+            ],
+            env=self.environment,
+            cwd=folder,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> int:
         """HTTP status of a request to the job server."""

@@ -69,9 +69,13 @@ class Nodes:
         """
         with open(log, "a") if log else contextlib.nullcontext(subprocess.PIPE) as out:
             return subprocess.Popen(
-                [sys.executable, "-m", module, *map(str, arguments)], env=self.environment, cwd=ROOT, text=True,
-                stdout=out, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                [sys.executable, "-m", module, *map(str, arguments)],
+                env=self.environment,
+                cwd=ROOT,
+                text=True,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
 
     def busy(self) -> list[psutil.Process]:
         """Worker processes that have work."""
@@ -101,8 +105,12 @@ class Nodes:
 
     def kill_head(self) -> None:
         """SIGKILL the control store and the raylet of the head."""
-        _kill([psutil.Process(self.cluster.head_node.all_processes["gcs_server"][0].process.pid),
-               psutil.Process(self.raylet(self.cluster.head_node))])  # fmt: skip
+        _kill(
+            [
+                psutil.Process(self.cluster.head_node.all_processes["gcs_server"][0].process.pid),
+                psutil.Process(self.raylet(self.cluster.head_node)),
+            ]
+        )
 
     def close(self) -> None:
         """End every process of this cluster, by its id."""

@@ -18,8 +18,15 @@ from tests.conftest import ROOT
 @pytest.mark.parametrize(("kind", "count"), [("path", 32), ("url", 9)])
 def test_processes_that_start_together_make_each_stage_once_and_a_killed_one_is_replaced(tmp_path, kind, count):
     command = [sys.executable, "-m", "tests.cluster.claimants", str(tmp_path), str(count), kind]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-                          timeout=120, check=False)  # fmt: skip
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.stdout.split() == ["1", "0"], done.stderr[-2000:]
     made = {path.name: len(path.read_text().split()) for path in tmp_path.glob("made-*")}
     assert made == {"made-first": 1, "made-second": 1, "made-victim": 2}  # the second time after the kill

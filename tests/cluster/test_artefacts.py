@@ -151,11 +151,22 @@ def test_shards_of_another_run_are_not_simulated_again(ray_local, tmp_path, monk
 def test_haxad_runs_share_one_autoencoder(ray_local, tmp_path, monkeypatch):
     def run(name: str, *overrides: str) -> HaxadRun:
         samples = "{yy: {events: 60}, ggf: {events: 60}, wn_150: {events: 20}}"
-        return HaxadRun(load_config(ROOT / "configs/haxad/laptop.yaml",
-                                    [f"simulate.samples={samples}", "embedding.samples=[yy, ggf]", "embedding.epochs=1",
-                                     "embedding.batch_size=8", "pseudodata.background=[yy, ggf]",
-                                     "scan.signals=[wn_150]", f"output={tmp_path / name}",
-                                     f"resources.artefacts={tmp_path / 'shared'}", *overrides]))  # fmt: skip
+        return HaxadRun(
+            load_config(
+                ROOT / "configs/haxad/laptop.yaml",
+                [
+                    f"simulate.samples={samples}",
+                    "embedding.samples=[yy, ggf]",
+                    "embedding.epochs=1",
+                    "embedding.batch_size=8",
+                    "pseudodata.background=[yy, ggf]",
+                    "scan.signals=[wn_150]",
+                    f"output={tmp_path / name}",
+                    f"resources.artefacts={tmp_path / 'shared'}",
+                    *overrides,
+                ],
+            )
+        )
 
     with run("one") as one:
         table, record = one.embed()

@@ -45,10 +45,23 @@ def files(tmp_path_factory):
 
 def test_classify_writes_scores_and_a_summary(ray_local, files, tmp_path):
     done = invoke(
-        "classify", "--data", files / "data.npy", "--background", files / "background.npy", "--only-background",
-        "--score", files / "score.npy", "--score", files / "background.npy", "--mass", "0", *FAST,
-        "--output", tmp_path / "s.parquet", "--json",
-    )  # fmt: skip
+        "classify",
+        "--data",
+        files / "data.npy",
+        "--background",
+        files / "background.npy",
+        "--only-background",
+        "--score",
+        files / "score.npy",
+        "--score",
+        files / "background.npy",
+        "--mass",
+        "0",
+        *FAST,
+        "--output",
+        tmp_path / "s.parquet",
+        "--json",
+    )
     assert done.exit_code == 0, done.output
     table = pq.read_table(tmp_path / "s.parquet")
     assert table.column_names == ["row", "file", "score", "background_percentile", "out_of_fold", "mass", "label"]
@@ -74,9 +87,19 @@ def _like(summary: dict):
 
 def test_formats_mix_where_the_names_agree(ray_local, files, tmp_path):
     done = invoke(
-        "classify", "--data", files / "data.parquet", "--background", files / "background.csv", "--score",
-        files / "data.parquet", "--mass", "mass", *FAST, "--output", tmp_path / "s.parquet",
-    )  # fmt: skip
+        "classify",
+        "--data",
+        files / "data.parquet",
+        "--background",
+        files / "background.csv",
+        "--score",
+        files / "data.parquet",
+        "--mass",
+        "mass",
+        *FAST,
+        "--output",
+        tmp_path / "s.parquet",
+    )
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "s.json").read_text())["features"] == ["a", "b"]
 
@@ -142,8 +165,10 @@ def test_tables_of_one_file_are_the_classes(ray_local, files, tmp_path, kind):
     assert done.exit_code == 0, done.output
     summary = json.loads((tmp_path / "one.json").read_text())
     assert {name: (f["key"], f["events"]) for name, f in summary["files"].items()} == {
-        "data": ("sr", 800), "background": ("sb", 900), "score": ("new", 300),
-    }  # fmt: skip
+        "data": ("sr", 800),
+        "background": ("sb", 900),
+        "score": ("new", 300),
+    }
     assert summary["auc_data_background"] == pytest.approx(0.69, abs=0.05)  # Phi(0.5), less what few events cost
     expected = classify(contest_of(tables["sr"], tables["sb"], tables["new"], _like(summary), seed=1))
     assert pq.read_table(tmp_path / "one.parquet")["score"].to_numpy() == pytest.approx(expected.score, abs=1e-9)
@@ -159,9 +184,22 @@ def test_weights_count_in_fits_shares_auc_and_evaluation(ray_local, tmp_path):
     x = np.r_[rng.normal(2, 1, 1500), rng.normal(0, 1, 1500)]
     np.save(tmp_path / "data.npy", np.c_[x, np.repeat([9.0, 1.0], 1500), np.repeat([1, 0], 1500)])
     np.save(tmp_path / "background.npy", np.c_[rng.normal(0, 1, 3000), np.ones(3000), np.zeros(3000)])
-    arguments = ["classify", "--data", tmp_path / "data.npy", "--background", tmp_path / "background.npy", *FAST,
-                 "--score", tmp_path / "data.npy", "--features", "0", "--label", "2",
-                 "--output", tmp_path / "s.parquet"]  # fmt: skip
+    arguments = [
+        "classify",
+        "--data",
+        tmp_path / "data.npy",
+        "--background",
+        tmp_path / "background.npy",
+        *FAST,
+        "--score",
+        tmp_path / "data.npy",
+        "--features",
+        "0",
+        "--label",
+        "2",
+        "--output",
+        tmp_path / "s.parquet",
+    ]
     found = {}
     for name, more in (("weighted", ["--weight", "1"]), ("plain", [])):
         done = invoke(*arguments, *more)
@@ -181,8 +219,20 @@ def test_negative_weights_are_refused_or_meant(ray_local, tmp_path):
     np.save(tmp_path / "data.npy", np.c_[rng.normal(0, 1, (1000, 2)), np.ones(1000)])
     signs = np.where(np.arange(3000) % 5 == 0, -1.0, 1.0)
     np.save(tmp_path / "nlo.npy", np.c_[rng.normal(0, 1, (3000, 2)), signs])
-    arguments = ["classify", "--data", tmp_path / "data.npy", "--background", tmp_path / "nlo.npy", "--score",
-                 tmp_path / "nlo.npy", "--features", "0,1", "--output", tmp_path / "s.parquet", *FAST]  # fmt: skip
+    arguments = [
+        "classify",
+        "--data",
+        tmp_path / "data.npy",
+        "--background",
+        tmp_path / "nlo.npy",
+        "--score",
+        tmp_path / "nlo.npy",
+        "--features",
+        "0,1",
+        "--output",
+        tmp_path / "s.parquet",
+        *FAST,
+    ]
     refused = invoke(*arguments, "--weight", "2")
     assert refused.exit_code == 2
     assert "column 2, row 0: the weight -1 is negative: --weights sign keeps the signs" in refused.output
@@ -205,9 +255,19 @@ def test_repeated_events_are_told(ray_local, files, tmp_path):
     table = np.load(files / "data.npy")
     np.save(tmp_path / "twice.npy", np.concatenate([table, table[:500]]))
     done = invoke(
-        "classify", "--data", tmp_path / "twice.npy", "--background", files / "background.npy", "--score",
-        files / "score.npy", "--mass", "0", *FAST, "--output", tmp_path / "s.parquet",
-    )  # fmt: skip
+        "classify",
+        "--data",
+        tmp_path / "twice.npy",
+        "--background",
+        files / "background.npy",
+        "--score",
+        files / "score.npy",
+        "--mass",
+        "0",
+        *FAST,
+        "--output",
+        tmp_path / "s.parquet",
+    )
     assert done.exit_code == 0, done.output
     notes = json.loads((tmp_path / "s.json").read_text())["notes"]
     assert notes == ["data: 500 events repeat an earlier one: each is held out with it"]
@@ -221,12 +281,15 @@ def test_the_search_refuses_repeated_events_and_data_as_background(ray_local, tm
     common = ["search", "--config", ROOT / "configs/lhco/laptop.yaml", "--output", tmp_path / "run", *OVERRIDES]
     a, b = tmp_path / "a.npy", tmp_path / "b.npy"
     for more, words in (
-        ([f"data.path=[{a}, {b}]"], f"100 of 5100 events (1.96%) repeat an earlier one in all columns: {b} row 2000 = "
-                                    f"{a} row 0, {b} row 2001 = {a} row 1"),
+        (
+            [f"data.path=[{a}, {b}]"],
+            f"100 of 5100 events (1.96%) repeat an earlier one in all columns: {b} row 2000 = "
+            f"{a} row 0, {b} row 2001 = {a} row 1",
+        ),
         ([f"data.path=[{a}, {a}]"], f"3000 of 6000 events (50.00%) repeat an earlier one in all columns: {a} row 0 = "),
         ([f"data.path={a}", f"background.path={a}"], f"background.path: {a} holds the data"),
         ([f"data.path={a}", "data.duplicates=some"], "data.duplicates"),
-    ):  # fmt: skip
+    ):
         done = invoke(*common, *more)
         assert done.exit_code == 2, done.output
         assert words in done.output.splitlines()[-1]

@@ -35,16 +35,33 @@ def test_every_fault_is_retried_or_reported_and_costs_only_itself(ray_local, tmp
     acts = ["work", "raise", "hang", "memory", "die", "flaky", "once", "work"]
     trials = {p.key(): p for p in (Probe(i, act) for i, act in enumerate(acts))}
     book, ended = Ledger(tmp_path / "ledger"), []
-    run_scan(run_probe, {"scratch": str(tmp_path), "table": TABLE}, trials, book, ONCE,
-             lambda key, trial, how: ended.append((trial.act, how)))  # fmt: skip
+    run_scan(
+        run_probe,
+        {"scratch": str(tmp_path), "table": TABLE},
+        trials,
+        book,
+        ONCE,
+        lambda key, trial, how: ended.append((trial.act, how)),
+    )
     assert sorted(ended) == sorted(
-        [("work", "ok"), ("work", "ok"), ("flaky", "ok"), ("once", "ok"), ("raise", "failed"), ("hang", "failed"),
-         ("memory", "failed"), ("die", "failed")]
-    )  # fmt: skip
+        [
+            ("work", "ok"),
+            ("work", "ok"),
+            ("flaky", "ok"),
+            ("once", "ok"),
+            ("raise", "failed"),
+            ("hang", "failed"),
+            ("memory", "failed"),
+            ("die", "failed"),
+        ]
+    )
     failed = {trials[key].act: row for key, row in book.failures(trials).items()}
     assert {act: row["kind"] for act, row in failed.items()} == {
-        "raise": "raised", "hang": "timeout", "memory": "raised", "die": "died"
-    }  # fmt: skip
+        "raise": "raised",
+        "hang": "timeout",
+        "memory": "raised",
+        "die": "died",
+    }
     assert "ValueError: trial 1 cannot be done" in failed["raise"]["error"]
     assert "time.sleep(600)" in failed["hang"]["error"]  # where it hung
     assert "MemoryError" in failed["memory"]["error"]
@@ -93,8 +110,15 @@ def test_of_trials_made_as_one_the_bad_ones_alone_fail(ray_local, tmp_path):
     bad = {p.key(): p for p in (Probe(100 + i, act) for i, act in enumerate(acts))}
     trials, book, ended = good | bad, Ledger(tmp_path / "ledger"), []
     resources = Resources(cpus=2, max_failures=0, trial_timeout=1.0)
-    run_scan(run_probes, {"scratch": str(tmp_path), "table": TABLE}, trials, book, resources,
-             lambda key, trial, how: ended.append((trial.act, how)), together=8)  # fmt: skip
+    run_scan(
+        run_probes,
+        {"scratch": str(tmp_path), "table": TABLE},
+        trials,
+        book,
+        resources,
+        lambda key, trial, how: ended.append((trial.act, how)),
+        together=8,
+    )
     failed = {trials[key].act: row["kind"] for key, row in book.failures(trials).items()}
     assert failed == {"raise": "raised", "hang": "timeout", "die": "died"}
     assert len(book.done(trials)) == len(trials) - 3 == ended.count(("work", "ok"))
@@ -200,8 +224,15 @@ def test_the_driver_does_not_grow_with_the_trials(tmp_path):
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
         )
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True,
-                              timeout=900, check=False)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         peaks[count] = float(done.stdout.split()[-1])
     print(f"\npeak memory of the driver, MiB: {peaks}")

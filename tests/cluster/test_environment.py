@@ -23,8 +23,12 @@ def test_doctor_finds_a_working_machine(tmp_path, laptop_yaml):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
     done = subprocess.run(
         [sys.executable, "-m", "raypipe.cli", "doctor", "--config", str(laptop_yaml), "--json"],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     checks = {c["name"]: c for c in json.loads(done.stdout)}
     assert {"python", "packages", "threads", "memory", "gpu", "ray", "output", "mlflow"} <= set(checks)
@@ -62,9 +66,15 @@ def test_unreachable_tracking_costs_a_warning_not_the_results(monkeypatch, tmp_p
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     config = load_config(laptop_yaml, [f"output={tmp_path}"])
     summary = {
-        "config_hash": "x", "code": "y", "keys": ["k"], "results_all_working_points": [], "closure_auc": None,
-        "sculpting": None, "stage_seconds": {}, "peak_rss_gib": 1.0,
-    }  # fmt: skip
+        "config_hash": "x",
+        "code": "y",
+        "keys": ["k"],
+        "results_all_working_points": [],
+        "closure_auc": None,
+        "sculpting": None,
+        "stage_seconds": {},
+        "peak_rss_gib": 1.0,
+    }
     assert record_run(config, summary, [], {}, [], None) is None
     assert "did not record this run" in capsys.readouterr().err
     assert not (tmp_path / "tracking.json").exists()
@@ -73,11 +83,22 @@ def test_unreachable_tracking_costs_a_warning_not_the_results(monkeypatch, tmp_p
 def test_cores_are_those_of_the_affinity():
     one = min(os.sched_getaffinity(0))
     code = f"import os; os.sched_setaffinity(0, [{one}])\nfrom raypipe.cluster.machine import usable_cores as cores\n"
-    for more, found in (("", "1"), ("from raypipe.cluster.work import slots_of\nfrom raypipe.config import Resources\n"
-                                    "cores = lambda: (slots_of(Resources()), slots_of(Resources(cpus=3)))\n",
-                                    "(1, 3)")):  # fmt: skip
-        done = subprocess.run([sys.executable, "-c", f"{code}{more}print(cores())"], capture_output=True, text=True,
-                              env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=120, check=True)  # fmt: skip
+    for more, found in (
+        ("", "1"),
+        (
+            "from raypipe.cluster.work import slots_of\nfrom raypipe.config import Resources\n"
+            "cores = lambda: (slots_of(Resources()), slots_of(Resources(cpus=3)))\n",
+            "(1, 3)",
+        ),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", f"{code}{more}print(cores())"],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            timeout=120,
+            check=True,
+        )
         assert done.stdout.strip() == found
 
 
@@ -85,17 +106,29 @@ def test_cores_are_those_of_the_affinity():
     ("membership", "files", "cores", "gib"),
     [
         ("0::/job/step", {"job/cpu.max": "200000 100000", "job/step/cpu.max": "max 100000"}, 2, None),
-        ("0::/job/step", {"job/cpu.max": "max 100000", "job/step/cpu.max": "350000 100000",
-                          "job/memory.max": f"{2**30}"}, 3, 1),
+        (
+            "0::/job/step",
+            {"job/cpu.max": "max 100000", "job/step/cpu.max": "350000 100000", "job/memory.max": f"{2**30}"},
+            3,
+            1,
+        ),
         ("0::/", {"cpu.max": "50000 100000", "memory.max": "max"}, 1, None),
         ("0::/of/the/host", {"cpu.max": "250000 100000"}, 2, None),
-        ("3:cpu,cpuacct:/a\n2:memory:/a\n1:name=systemd:/b",
-         {"cpu,cpuacct/a/cpu.cfs_quota_us": "400000", "cpu,cpuacct/a/cpu.cfs_period_us": "100000",
-          "cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000",
-          "memory/a/memory.limit_in_bytes": f"{2**31}"}, 4, 2),
+        (
+            "3:cpu,cpuacct:/a\n2:memory:/a\n1:name=systemd:/b",
+            {
+                "cpu,cpuacct/a/cpu.cfs_quota_us": "400000",
+                "cpu,cpuacct/a/cpu.cfs_period_us": "100000",
+                "cpu,cpuacct/cpu.cfs_quota_us": "-1",
+                "cpu,cpuacct/cpu.cfs_period_us": "100000",
+                "memory/a/memory.limit_in_bytes": f"{2**31}",
+            },
+            4,
+            2,
+        ),
         ("0::/job", {}, 64, None),
     ],
-)  # fmt: skip
+)
 def test_cores_and_memory_are_those_of_the_control_groups(monkeypatch, tmp_path, membership, files, cores, gib):
     for name, text in files.items():
         path = tmp_path / "groups" / name

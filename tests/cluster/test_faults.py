@@ -95,7 +95,11 @@ def test_chaos_with_real_searches():
     """A short version of `make chaos`."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.cluster.chaos", "--trials", "9", "--kills", "3", "--seed", "5"],
-        cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert done.stdout.strip().splitlines()[-1] == "chaos: rows 9 identical 9 lost 0 duplicate 0"

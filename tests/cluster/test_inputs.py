@@ -36,9 +36,11 @@ def plainly(paths: list[str], view: View) -> dict[str, np.ndarray]:
     table = pa.concat_tables([read_table(path) for path in paths]).combine_chunks()
     table = table.sort_by("event_id").combine_chunks()
     return {
-        "event_id": table["event_id"].to_numpy(), "objects": view.objects(table),
-        "event": view.event(table), "group": table["group"].to_numpy().astype(np.int64),
-    }  # fmt: skip
+        "event_id": table["event_id"].to_numpy(),
+        "objects": view.objects(table),
+        "event": view.event(table),
+        "group": table["group"].to_numpy().astype(np.int64),
+    }
 
 
 def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:

@@ -29,10 +29,16 @@ MANY = 10_000
 
 def rows_of(i: int) -> list[dict]:
     return [
-        {"signal": "s", "instance": i, "working_point": w, "sic": math.nan if i % 7 == 0 else w * i, "count": i,
-         "seconds": 36.0}
+        {
+            "signal": "s",
+            "instance": i,
+            "working_point": w,
+            "sic": math.nan if i % 7 == 0 else w * i,
+            "count": i,
+            "seconds": 36.0,
+        }
         for w in (0.1, 0.2)
-    ]  # fmt: skip
+    ]
 
 
 def memory_store(name: str) -> Store:
@@ -51,10 +57,12 @@ def sub_tree(tmp_path) -> Store:
 @pytest.mark.parametrize("kind", ["path", "file", "memory", "memory url", "sub tree"])
 def test_rows_arrays_failures_and_stages_on_any_storage(tmp_path, kind):
     where = {
-        "path": lambda: tmp_path / "a b", "file": lambda: f"file://{tmp_path}/a%20b",
-        "memory": lambda: memory_store("somewhere/deep"), "memory url": lambda: "memory://url/deep",
+        "path": lambda: tmp_path / "a b",
+        "file": lambda: f"file://{tmp_path}/a%20b",
+        "memory": lambda: memory_store("somewhere/deep"),
+        "memory url": lambda: "memory://url/deep",
         "sub tree": lambda: sub_tree(tmp_path),
-    }[kind]()  # fmt: skip
+    }[kind]()
     book, trial = Ledger(where), Trial("s", 1.0, 2)
     assert book.read("k") is None
     assert book.rows(["k"]) == []
@@ -64,8 +72,14 @@ def test_rows_arrays_failures_and_stages_on_any_storage(tmp_path, kind):
     failure = book.failures(["k", "absent"])["k"]
     assert (failure["attempts"], failure["kind"], failure["strength"]) == (2, "died", 1.0)
     assert book.rows(["k"])[0]["status"] == "failed"
-    book.record("k", trial, Result([{**row, "sic": np.float64(row["sic"])} for row in rows_of(3)],
-                                   {"x": np.arange(3), "nan": np.array([1.0, math.nan])}))  # fmt: skip
+    book.record(
+        "k",
+        trial,
+        Result(
+            [{**row, "sic": np.float64(row["sic"])} for row in rows_of(3)],
+            {"x": np.arange(3), "nan": np.array([1.0, math.nan])},
+        ),
+    )
     again = Ledger(where)
     assert again.finished("k")
     assert again.done(["k", "absent"]) == {"k"}
@@ -181,8 +195,17 @@ def test_ten_thousand_rows(tmp_path):
     assert len(Ledger(tmp_path).rows(keys)) == MANY + 1
 
     # The whole command, imports and all: processor time, which a busy machine does not stretch.
-    command = [sys.executable, "-m", "raypipe.cli", "scan", "--config", str(ROOT / "configs/contrastive/laptop.yaml"),
-               "--status", f"resources.storage={tmp_path}", f"output={tmp_path}"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "raypipe.cli",
+        "scan",
+        "--config",
+        str(ROOT / "configs/contrastive/laptop.yaml"),
+        "--status",
+        f"resources.storage={tmp_path}",
+        f"output={tmp_path}",
+    ]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -36,13 +36,21 @@ def tables(tmp_path):
     write_table(table(rng.normal(size=(6000, 2)), 150 / 150 / 6000), tmp_path / "reference.parquet")
     write_table(table(rng.normal(2.0, 0.1, size=(300, 2)), 1.0), tmp_path / "bump.parquet")
     values = {
-        "search": "multilepton", "output": str(tmp_path / "run"), "features": ["x", "y"],
-        "files": {"data": str(tmp_path / "data.csv"), "reference": str(tmp_path / "reference.parquet"), "weight": "w",
-                  "signals": {"a_125": str(tmp_path / "bump.parquet")}, "acceptance": {"a_125": 0.2}},
-        "networks": {"hidden": [16, 16], "members": 2, "epochs": 6}, "bootstrap": {"count": 20},
+        "search": "multilepton",
+        "output": str(tmp_path / "run"),
+        "features": ["x", "y"],
+        "files": {
+            "data": str(tmp_path / "data.csv"),
+            "reference": str(tmp_path / "reference.parquet"),
+            "weight": "w",
+            "signals": {"a_125": str(tmp_path / "bump.parquet")},
+            "acceptance": {"a_125": 0.2},
+        },
+        "networks": {"hidden": [16, 16], "members": 2, "epochs": 6},
+        "bootstrap": {"count": 20},
         "scan": {"signals": ["a_125"], "strengths": [10, 60], "instances": 2, "calibration": 20},
         "resources": {"cpus": 2, "object_store_gib": 0.25},
-    }  # fmt: skip
+    }
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
@@ -183,5 +191,15 @@ def test_weights_with_signs_give_the_yield(tables):
 def test_the_data_are_no_reference(tables):
     data = tables.parent / "data.csv"
     with pytest.raises(UserError, match="holds the recorded data"):
-        MultileptonRun(load_config(tables, [f"files.reference={data}", "files.weight=null", "compare.expected=90",
-                                            "files.signals={}", "scan.signals=[]"])).inputs()  # fmt: skip
+        MultileptonRun(
+            load_config(
+                tables,
+                [
+                    f"files.reference={data}",
+                    "files.weight=null",
+                    "compare.expected=90",
+                    "files.signals={}",
+                    "scan.signals=[]",
+                ],
+            )
+        ).inputs()

@@ -37,8 +37,17 @@ def test_delphes_files_with_a_bad_one_among_them(ray_local, tmp_path):
     bad = write_delphes(tmp_path / "bad.root", [NARROW] * 3 + [NARROW | {"weight": -1.0}])
     (tmp_path / "cut.root").write_bytes(good.read_bytes()[:900])
     empty = write_delphes(tmp_path / "none.root", known_events()[1:2])  # nothing passes
-    arguments = ["read", "--config", ROOT / "configs/read/delphes.yaml", "--output", tmp_path / "out",
-                 "--set", "source.sample=mine", "--set", "source.chunk_rows=2"]  # fmt: skip
+    arguments = [
+        "read",
+        "--config",
+        ROOT / "configs/read/delphes.yaml",
+        "--output",
+        tmp_path / "out",
+        "--set",
+        "source.sample=mine",
+        "--set",
+        "source.chunk_rows=2",
+    ]
     files = [good, bad, tmp_path / "cut.root", empty, other]
     stopped = invoke(*arguments, *files)
     assert stopped.exit_code == 2
@@ -72,8 +81,17 @@ def test_repeated_events_are_refused_dropped_or_kept(ray_local, tmp_path):
     events = [different(n) for n in range(60)]
     one = write_delphes(tmp_path / "one.root", [*events[:40], *events[:3]])
     two = write_delphes(tmp_path / "two.root", [*events[40:], *events[10:15]])
-    arguments = ["read", "--config", ROOT / "configs/read/delphes.yaml", "--output", tmp_path / "out",
-                 "--set", "source.chunk_rows=7", one, two]  # fmt: skip
+    arguments = [
+        "read",
+        "--config",
+        ROOT / "configs/read/delphes.yaml",
+        "--output",
+        tmp_path / "out",
+        "--set",
+        "source.chunk_rows=7",
+        one,
+        two,
+    ]
     refused = invoke(*arguments)
     assert refused.exit_code == 2
     words = f"8 of 68 events (11.76%) repeat an earlier one in all columns: {one} row 40 = {one} row 0, {one} row 41 = "
@@ -188,9 +206,11 @@ def test_refusals(tmp_path):
     for arguments, words in (
         ([*config, tmp_path / "x.npy"], "say which column is what"),
         ([*config, tmp_path / "x.npy", tmp_path / "y" / "x.npy"], "two files are called 'x'"),
-        (["read", "--config", ROOT / "configs/lhco/laptop.yaml", "--set", "data.path=x", tmp_path / "x.npy"],
-         "expected a file with search: read"),
-    ):  # fmt: skip
+        (
+            ["read", "--config", ROOT / "configs/lhco/laptop.yaml", "--set", "data.path=x", tmp_path / "x.npy"],
+            "expected a file with search: read",
+        ),
+    ):
         done = invoke(*arguments)
         assert done.exit_code == 2, done.output
         assert words in done.output
@@ -203,8 +223,11 @@ def test_raw_lhc_olympics_events_become_a_feature_table(ray_local, tmp_path):
     table = pq.read_table(tmp_path / "events_anomalydetection_tiny.parquet")
     assert table.column_names == ["event_id", "mass", "weight", "m_j1", "delta_m", "tau21_1", "tau21_2", "label"]
     assert (table.num_rows, sum(table["label"].to_pylist())) == (1000, 93)
-    again = read_features(tmp_path / "events_anomalydetection_tiny.parquet", Source(),
-                          Columns(mass="mass", features=["m_j1"], label="label", event_id="event_id"))  # fmt: skip
+    again = read_features(
+        tmp_path / "events_anomalydetection_tiny.parquet",
+        Source(),
+        Columns(mass="mass", features=["m_j1"], label="label", event_id="event_id"),
+    )
     assert len(again) == 1000
 
 
@@ -230,8 +253,10 @@ def test_nothing_but_skipped_files_is_a_failure(ray_local, tmp_path):
         assert [s["path"] for s in sidecar["skipped"]] == [str(tmp_path / name) for name in names]
         assert not list((tmp_path / "out").glob("*.parquet"))
     reasons = [s["reason"].split(": ", 1)[1] for s in sidecar["skipped"]]
-    assert reasons[1:3] == ["column 'a' is missing (present: m, b)",
-                            "column 'a' has type string, expected numbers: row 1 holds 'x' (line 3)"]  # fmt: skip
+    assert reasons[1:3] == [
+        "column 'a' is missing (present: m, b)",
+        "column 'a' has type string, expected numbers: row 1 holds 'x' (line 3)",
+    ]
     assert reasons[3].startswith("line 3: 1 values where there are 2 columns")
     done = invoke(
         "read", "--config", config, "--on-error", "skip", *(tmp_path / n for n in ["columns.csv", "good.csv"])

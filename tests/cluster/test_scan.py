@@ -30,8 +30,11 @@ def config():
 @pytest.fixture(scope="module")
 def tables(config):
     higgs = [events(1000, 20.0, f, 1.5, True, f) for f in (200_000, 300_000)]
-    search = {"yy": events(10_000, 600.0, 0, 0.0, False, 1), "ggf": higgs[0],
-              "wn_150": events(1500, 1.0, 100_000, 3.0, True, 2)}  # fmt: skip
+    search = {
+        "yy": events(10_000, 600.0, 0, 0.0, False, 1),
+        "ggf": higgs[0],
+        "wn_150": events(1500, 1.0, 100_000, 3.0, True, 2),
+    }
     return prepare_tables({"search": search, "embedding": {"ggf": higgs[1]}}, config)
 
 
@@ -50,8 +53,14 @@ def test_failed_trials_are_recorded_and_only_missing_ones_run(ray_local, config,
 
     def run(which: Config = config) -> None:
         ended.clear()
-        run_scan(run_contrastive, ({"id": [tables]}, which), plan_scan(which, LATENTS), book, which.resources,
-                 lambda key, trial, status: ended.append((trial.strength, status)))  # fmt: skip
+        run_scan(
+            run_contrastive,
+            ({"id": [tables]}, which),
+            plan_scan(which, LATENTS),
+            book,
+            which.resources,
+            lambda key, trial, status: ended.append((trial.strength, status)),
+        )
 
     run()
     # Strength 500 asks for more signal than was simulated.
@@ -97,20 +106,47 @@ def test_keys_follow_everything_that_changes_a_result(config):
     base = key()
     same = key("scan.instances=9", "output=other", "resources.cpus=1", "tracking.enabled=false")
     assert same == base
-    others = [key("flow.epochs=4"), key("seed=5"), key("window.high=145"), key("selection.working_points=[0.01]"),
-              key("pseudodata.luminosity=11"), key(latents=("other",))]  # fmt: skip
+    others = [
+        key("flow.epochs=4"),
+        key("seed=5"),
+        key("window.high=145"),
+        key("selection.working_points=[0.01]"),
+        key("pseudodata.luminosity=11"),
+        key(latents=("other",)),
+    ]
     assert len({base, *others}) == 7
 
 
 def test_summary_means_and_errors():
     rows = [
-        {"status": "ok", "embedding": "id", "method": "cathode", "signal": "s", "strength": 1.0, "instance": i,
-         "working_point": 0.1, "closure_auc": 0.5,
-         **{q: float(v) for q in ("z_before", "z_after", "truth_before", "truth_after", "auc", "n_after",
-                                  "expected_after", "kappa", "background_efficiency", "signal_efficiency")},
-         "sic": math.nan if i == 2 else float(v)}
+        {
+            "status": "ok",
+            "embedding": "id",
+            "method": "cathode",
+            "signal": "s",
+            "strength": 1.0,
+            "instance": i,
+            "working_point": 0.1,
+            "closure_auc": 0.5,
+            **{
+                q: float(v)
+                for q in (
+                    "z_before",
+                    "z_after",
+                    "truth_before",
+                    "truth_after",
+                    "auc",
+                    "n_after",
+                    "expected_after",
+                    "kappa",
+                    "background_efficiency",
+                    "signal_efficiency",
+                )
+            },
+            "sic": math.nan if i == 2 else float(v),
+        }
         for i, v in enumerate((1, 2, 6))
-    ]  # fmt: skip
+    ]
     (entry,) = summarise(rows)
     assert entry["instances"] == 3
     assert entry["z_after"]["mean"] == pytest.approx(3)

@@ -36,9 +36,13 @@ def alone(*arguments: str | Path) -> tuple[dict, str]:
     """A command in a process of its own: its status, core seconds and heavy libraries; what it said."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
     done = subprocess.run(
-        [sys.executable, "-c", COMMAND, *map(str, arguments)], env=environment | {"PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", COMMAND, *map(str, arguments)],
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
     assert done.stdout, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
@@ -46,9 +50,13 @@ def alone(*arguments: str | Path) -> tuple[dict, str]:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
-    for name, table in (("data", toy_table(550, 50, 1)), ("background", toy_table(600, 0, 2)),
-                        ("score", toy_table(500, 100, 3)), ("table", toy_table(10_000, 100, 4)),
-                        ("simulated", toy_table(10_000, 0, 5))):  # fmt: skip
+    for name, table in (
+        ("data", toy_table(550, 50, 1)),
+        ("background", toy_table(600, 0, 2)),
+        ("score", toy_table(500, 100, 3)),
+        ("table", toy_table(10_000, 100, 4)),
+        ("simulated", toy_table(10_000, 0, 5)),
+    ):
         np.save(folder / f"{name}.npy", table)
     with open(folder / "read.csv", "w") as handle:
         np.savetxt(handle, toy_table(1780, 20, 6), delimiter=",", header="mass,a,b,label", comments="")
@@ -60,11 +68,22 @@ def commands(files: Path, output: Path) -> dict[str, list[str | Path]]:
     """Small work of three kinds, and the table that it writes below ``output``."""
     tables = (f"data.path={files}/table.npy", f"background.path={files}/simulated.npy")
     return {
-        "classify": ["classify", "--data", files / "data.npy", "--background", files / "background.npy",
-                     "--score", files / "score.npy", "--mass", "0", "--output", output / "scores.parquet"],
+        "classify": [
+            "classify",
+            "--data",
+            files / "data.npy",
+            "--background",
+            files / "background.npy",
+            "--score",
+            files / "score.npy",
+            "--mass",
+            "0",
+            "--output",
+            output / "scores.parquet",
+        ],
         "read": ["read", "--config", files / "read.yaml", "--output", output, files / "read.csv"],
         "search": ["search", "--config", LHCO, "--output", output, *OVERRIDES, *tables],
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.ray
@@ -147,8 +166,9 @@ def test_work_that_pays_moves_to_ray_in_the_middle():
         "assert os.getpid() not in {pid for _, pid in again}\n"
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200,
-                          check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 

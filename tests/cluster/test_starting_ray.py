@@ -54,8 +54,15 @@ def test_ray_starts_where_everything_is_in_its_way(tmp_path):
         (work / f"{name}.py").write_text("raise RuntimeError('the wrong one')\n")
     (work / "script.txt").write_text(WHERE)
     run = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); exec(open('script.txt').read())"
-    done = subprocess.run([sys.executable, "-P", "-c", run], cwd=work, env=clean(TMPDIR=str(temporary)),
-                          capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", run],
+        cwd=work,
+        env=clean(TMPDIR=str(temporary)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[0] == ["cores", "1.0"]
@@ -75,8 +82,13 @@ def test_doctor_says_all_that_is_in_the_way(tmp_path):
     long = tmp_path / ("x" * 100)
     done = subprocess.run(
         ["taskset", "-c", str(min(os.sched_getaffinity(0))), sys.executable, "-m", "raypipe.cli", "doctor", "--json"],
-        cwd=tmp_path, env=clean(TMPDIR=str(long)), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=clean(TMPDIR=str(long)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     checks = {c["name"]: c for c in json.loads(done.stdout)}
     assert checks["ray"]["found"] == "embedded, 1 cores"
@@ -130,8 +142,15 @@ def test_files_that_hide_modules(tmp_path):
 def test_python_m_passes_the_working_folder_by(tmp_path):
     for name in ("signal", "queue", "types", "numpy", "click"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('the wrong one')\n")
-    done = subprocess.run([sys.executable, "-m", "raypipe.cli", "config"], cwd=tmp_path, env=clean(),
-                          capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "raypipe.cli", "config"],
+        cwd=tmp_path,
+        env=clean(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -189,11 +208,18 @@ def test_a_dead_address_ends_commands_and_doctor(tmp_path):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     config = str(ROOT / "configs" / "contrastive" / "laptop.yaml")
     for arguments, status in (
-        (["doctor"], 1), (["simulate", "--config", config, "--output", str(tmp_path / "run")], 2)
-    ):  # fmt: skip
+        (["doctor"], 1),
+        (["simulate", "--config", config, "--output", str(tmp_path / "run")], 2),
+    ):
         began = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", "raypipe.cli", *arguments], env=clean(RAY_ADDRESS=address),
-                              capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "raypipe.cli", *arguments],
+            env=clean(RAY_ADDRESS=address),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert time.monotonic() - began < 60  # 3 s on a machine of one's own
         assert done.returncode == status, done.stderr
         assert f"RAY_ADDRESS = {address}: connection refused" in done.stderr

@@ -36,21 +36,47 @@ from tests.search.test_contrastive import OVERRIDES
 
 def rows_of_a_scan() -> list[dict]:
     """Two signals at three strengths, two instances, one working point; z is ten times the strength."""
-    values = ("z_before", "sic", "truth_before", "truth_after", "auc", "n_after", "expected_after", "kappa",
-              "background_efficiency", "signal_efficiency")  # fmt: skip
+    values = (
+        "z_before",
+        "sic",
+        "truth_before",
+        "truth_after",
+        "auc",
+        "n_after",
+        "expected_after",
+        "kappa",
+        "background_efficiency",
+        "signal_efficiency",
+    )
     return [
-        {"status": "ok", "key": f"{signal}{strength}{i}", "signal": signal, "strength": strength, "instance": i,
-         "embedding": "id", "method": "cathode",
-         "working_point": 0.01, "z_after": 10 * strength + i, "closure_auc": 0.5, **dict.fromkeys(values, 1.0)}
-        for signal in ("wn_150", "zp_400") for strength in (0.5, 1.0, 2.0) for i in (0, 1)
-    ]  # fmt: skip
+        {
+            "status": "ok",
+            "key": f"{signal}{strength}{i}",
+            "signal": signal,
+            "strength": strength,
+            "instance": i,
+            "embedding": "id",
+            "method": "cathode",
+            "working_point": 0.01,
+            "z_after": 10 * strength + i,
+            "closure_auc": 0.5,
+            **dict.fromkeys(values, 1.0),
+        }
+        for signal in ("wn_150", "zp_400")
+        for strength in (0.5, 1.0, 2.0)
+        for i in (0, 1)
+    ]
 
 
 def summary_of(rows: list[dict]) -> dict:
     return build_summary(
-        rows, working_point=0.01, target=5.0, stages={"scan": 1.0}, peak_rss_gib=1.0,
+        rows,
+        working_point=0.01,
+        target=5.0,
+        stages={"scan": 1.0},
+        peak_rss_gib=1.0,
         provenance={"config_hash": "c", "code": "d", "keys": [row["key"] for row in rows]},
-    )  # fmt: skip
+    )
 
 
 def test_curves_have_the_strength_as_step():
@@ -178,10 +204,27 @@ def server(tmp_path_factory):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "RAY_"))}
     log = open(folder / "server.log", "w")  # noqa: SIM115
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-         "--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "artifacts")],
-        env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+            "--backend-store-uri",
+            f"sqlite:///{folder}/server.db",
+            "--artifacts-destination",
+            str(folder / "artifacts"),
+        ],
+        env=environment,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
     url, end = f"http://127.0.0.1:{port}", time.monotonic() + 180
     try:
         while True:
@@ -204,17 +247,45 @@ def haxad_scan(folder) -> tuple:
     """Configuration and rows of a made-up scan: two strengths, two instances, one method; z is twice the strength."""
     config = load_config(ROOT / "configs/haxad/laptop.yaml", [f"output={folder}"])
     point = config.selection.working_points[0]
-    names = ("fit_z_before", "fit_s_before", "asimov_before", "asimov_after", "sic", "s_before", "higgs_after",
-             "z_after", "sculpting_p")  # fmt: skip
+    names = (
+        "fit_z_before",
+        "fit_s_before",
+        "asimov_before",
+        "asimov_after",
+        "sic",
+        "s_before",
+        "higgs_after",
+        "z_after",
+        "sculpting_p",
+    )
     rows = [
-        {"status": "ok", "key": f"{x}{i}", "signal": "wn_150", "strength": x, "instance": i, "method": "cathode",
-         "working_point": point, "family": "exp", "fit_valid_after": True, "fit_z_after": 2 * x, "s_after": 10 * x,
-         "fit_s_after": 10 * x + i, "fit_s_err_after": 5.0, **dict.fromkeys(names, 1.0)}
-        for x in (1.0, 3.0) for i in (0, 1)
-    ]  # fmt: skip
+        {
+            "status": "ok",
+            "key": f"{x}{i}",
+            "signal": "wn_150",
+            "strength": x,
+            "instance": i,
+            "method": "cathode",
+            "working_point": point,
+            "family": "exp",
+            "fit_valid_after": True,
+            "fit_z_after": 2 * x,
+            "s_after": 10 * x,
+            "fit_s_after": 10 * x + i,
+            "fit_s_err_after": 5.0,
+            **dict.fromkeys(names, 1.0),
+        }
+        for x in (1.0, 3.0)
+        for i in (0, 1)
+    ]
     summary = pages.summarise(rows, config)
-    summary |= {"config_hash": "c", "code": "d", "keys": [row["key"] for row in rows], "peak_rss_gib": 1.0,
-                "stage_seconds": {"scan": 2.0}}  # fmt: skip
+    summary |= {
+        "config_hash": "c",
+        "code": "d",
+        "keys": [row["key"] for row in rows],
+        "peak_rss_gib": 1.0,
+        "stage_seconds": {"scan": 2.0},
+    }
     (folder / "summary.json").write_text("{}")
     return config, rows, summary
 
@@ -271,8 +342,10 @@ def test_a_scan_is_one_parent_with_a_child_a_group_and_models(kind, request, tmp
 
     uri = f"sqlite:///{tmp_path}/mlflow.db" if kind == "sqlite" else request.getfixturevalue("server")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    config = load_config(ROOT / "configs/contrastive/laptop.yaml",
-                         [*OVERRIDES, f"output={tmp_path}", f"tracking.uri={uri}", "flow.epochs=2"])  # fmt: skip
+    config = load_config(
+        ROOT / "configs/contrastive/laptop.yaml",
+        [*OVERRIDES, f"output={tmp_path}", f"tracking.uri={uri}", "flow.epochs=2"],
+    )
     rng = np.random.default_rng(1)
     latents, masses = rng.standard_normal((600, 6)).astype("f4"), rng.uniform(105, 160, 600)
     flow = fit_flows(latents, masses, (105, 160), config.flow, seed=1, folds=config.classifier.folds)

@@ -30,9 +30,13 @@ GROUPS = {"yy": 0, "ggf": 1, "wn_150": -1}
 
 def config(**embedding) -> Config:
     small = {
-        "samples": list(GROUPS), "batch_size": 24, "steps_per_epoch": 5, "epochs": 4, "warmup_epochs": 1,
+        "samples": list(GROUPS),
+        "batch_size": 24,
+        "steps_per_epoch": 5,
+        "epochs": 4,
+        "warmup_epochs": 1,
         "encoder": {"width": 16, "heads": 2, "particle_blocks": 1, "class_blocks": 1, "pair_width": 8, "dropout": 0.0},
-    }  # fmt: skip
+    }
     return Config.model_validate(
         {
             "seed": 4,
@@ -159,9 +163,12 @@ def test_what_cannot_be_trained_is_one_line(ray_local, events, tmp_path):
     with pytest.raises(UserError, match=r"batch_size = 25: must divide by resources\.train_workers = 2"):
         train_encoder(two, events, tmp_path, MANIFEST)
     absent = Config.model_validate(
-        given.model_dump() | {"simulate": {"samples": {n: {} for n in [*GROUPS, "zp_400"]}},
-                              "embedding": given.embedding.model_dump() | {"samples": [*GROUPS, "zp_400"]}}
-    )  # fmt: skip
+        given.model_dump()
+        | {
+            "simulate": {"samples": {n: {} for n in [*GROUPS, "zp_400"]}},
+            "embedding": given.embedding.model_dump() | {"samples": [*GROUPS, "zp_400"]},
+        }
+    )
     with pytest.raises(UserError, match=r"'zp_400' was not simulated \(present: ggf, wn_150, yy\)"):
         train_encoder(absent, events, tmp_path, MANIFEST)
     assert np.isfinite(read_inputs(config(), events).objects).all()

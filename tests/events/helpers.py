@@ -8,8 +8,17 @@ import pyarrow as pa
 from raypipe.events.schema import EVENT_SCHEMA, tensor_column
 
 
-def event_table(n: int, *, sample: str = "yy", group: int = 0, split: str = "search", first: int = 0,
-                weight: float = 1.0, seed: int = 0, mass: np.ndarray | None = None) -> pa.Table:  # fmt: skip
+def event_table(
+    n: int,
+    *,
+    sample: str = "yy",
+    group: int = 0,
+    split: str = "search",
+    first: int = 0,
+    weight: float = 1.0,
+    seed: int = 0,
+    mass: np.ndarray | None = None,
+) -> pa.Table:
     """A valid event table of ``n`` rows; objects get harder with |group|, something to learn."""
     rng = np.random.default_rng([seed, first])
     objects = np.zeros((n, 11, 12), np.float32)
@@ -27,9 +36,12 @@ def event_table(n: int, *, sample: str = "yy", group: int = 0, split: str = "sea
     photons = {
         f"y{i}_{q}": values
         for i in (1, 2)
-        for q, values in (("pt", apart.uniform(30, 90, n)), ("eta", apart.uniform(-2, 2, n)),
-                          ("phi", apart.uniform(-np.pi, np.pi, n)))
-    }  # fmt: skip
+        for q, values in (
+            ("pt", apart.uniform(30, 90, n)),
+            ("eta", apart.uniform(-2, 2, n)),
+            ("phi", apart.uniform(-np.pi, np.pi, n)),
+        )
+    }
     columns = {
         "event_id": np.arange(first, first + n),
         "sample": pa.array([sample] * n).dictionary_encode(),

@@ -71,8 +71,10 @@ def test_second_column_of_a_hepdata_table_has_its_own_errors(tmp_path):
 
 def test_hepdata_yaml_with_several_variables(tmp_path):
     """Statistical errors alone, percents, two-sided ones, missing bins; other variables by their names."""
-    values = [f"  - {{value: {n}, errors: [{{symerror: {e}, label: stat}}, {{symerror: 9, label: sys}}]}}"
-              for n, e in zip(N, E, strict=True)]  # fmt: skip
+    values = [
+        f"  - {{value: {n}, errors: [{{symerror: {e}, label: stat}}, {{symerror: 9, label: sys}}]}}"
+        for n, e in zip(N, E, strict=True)
+    ]
     model = ["  - {value: 10, errors: [{asymerror: {plus: 3, minus: -1}}, {symerror: '40%'}]}"] * 5
     axis = [f"  - {{low: {a}, high: {b}}}" for a, b in zip(LOW, HIGH, strict=True)]
     bare = ["  - {value: 7}"] * 5
@@ -113,8 +115,9 @@ def test_arrays_and_compressed_text(tmp_path):
 
 
 def test_points_of_a_root_graph():
-    frame = pd.DataFrame({"x": MID, "y": N, "x_errors_low": HALF, "x_errors_high": HALF, "y_errors_low": E,
-                          "y_errors_high": E + 1})  # fmt: skip
+    frame = pd.DataFrame(
+        {"x": MID, "y": N, "x_errors_low": HALF, "x_errors_high": HALF, "y_errors_low": E, "y_errors_high": E + 1}
+    )
     found = _graph(uproot.as_TGraph(frame))
     np.testing.assert_array_equal(found["low"], LOW)
     np.testing.assert_array_equal(found["high"], HIGH)

@@ -101,8 +101,15 @@ def test_root_histogram(tmp_path):
 
 def test_histograms_of_one_file_add(tmp_path):
     path = tmp_path / "stack.json"
-    path.write_text(json.dumps({"edges": [0, 1, 2], "a": {"values": [1.5, 2], "stat_variance": [0.09, 0]},
-                                "b": {"values": [2.5, 3], "stat_variance": [0.16, 4]}}))  # fmt: skip
+    path.write_text(
+        json.dumps(
+            {
+                "edges": [0, 1, 2],
+                "a": {"values": [1.5, 2], "stat_variance": [0.09, 0]},
+                "b": {"values": [2.5, 3], "stat_variance": [0.16, 4]},
+            }
+        )
+    )
     data = load_masses(path, column="a+b")
     np.testing.assert_allclose(data.counts, [4, 5])
     np.testing.assert_allclose(data.errors, [0.5, 2])

@@ -15,8 +15,12 @@ CMS = ROOT.parent / "shared" / "data" / "cms_4lepton"
 
 
 def test_draws_follow_the_weights():
-    pool = Pool(np.arange(3000.0)[:, None], np.r_[np.full(1000, 3.0), np.full(2000, 0.5)],
-                np.r_[np.zeros(1000, int), np.ones(2000, int)], ("a", "b"))  # fmt: skip
+    pool = Pool(
+        np.arange(3000.0)[:, None],
+        np.r_[np.full(1000, 3.0), np.full(2000, 0.5)],
+        np.r_[np.zeros(1000, int), np.ones(2000, int)],
+        ("a", "b"),
+    )
     rows = pool.draw(800, np.random.default_rng(1), False, "test")
     assert len(set(rows)) == 800
     share = (rows < 1000).mean()  # 3000 of 4000 by weight

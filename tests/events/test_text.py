@@ -34,8 +34,9 @@ def text(rows, end="\n", head="m,a,k", last=True):
 
 
 def blanks(rows):
-    return [part for row, gap in zip(rows, [[""], [], ["   "], ["\t"], ["", ""]] * N, strict=False)
-            for part in [*gap, row]]  # fmt: skip
+    return [
+        part for row, gap in zip(rows, [[""], [], ["   "], ["\t"], ["", ""]] * N, strict=False) for part in [*gap, row]
+    ]
 
 
 WITH_NAMES = {
@@ -65,7 +66,7 @@ WITH_NAMES = {
     "plus_signs": text(lines(form="+{m:.4f},{a:+.6f},+{k}")),
     "exponents": text(lines(form="{m:.10E},{a:.10e},{k}")),
     "long_comment": "#" * 3000 + "\n" + text(lines()),
-}  # fmt: skip
+}
 WITHOUT_NAMES = {
     "bare": text(lines(), head=""),
     "bare_twice_dos": text(lines(), "\r\r\n", head=""),
@@ -134,9 +135,14 @@ def test_other_encodings(tmp_path):
 
 def test_a_single_column_with_and_without_name(tmp_path):
     values = [f"{m:.4f}" for m in M]
-    for name, content in {"a": text(values, head=""), "b": text(values, head="m"), "c": text(values, "\r", head="# m"),
-                          "d": text(blanks(values), head="0"), "e": text([v + "," for v in values], head=""),
-                          "f": text(sorted(values), head="")}.items():  # fmt: skip
+    for name, content in {
+        "a": text(values, head=""),
+        "b": text(values, head="m"),
+        "c": text(values, "\r", head="# m"),
+        "d": text(blanks(values), head="0"),
+        "e": text([v + "," for v in values], head=""),
+        "f": text(sorted(values), head=""),
+    }.items():
         found = load_masses(write(tmp_path, name, content))
         assert isinstance(found, Masses)
         np.testing.assert_array_equal(np.sort(found.values), np.sort(M))
@@ -290,8 +296,10 @@ def test_two_columns_of_one_name(tmp_path):
     path = write(tmp_path, "twins", TWINS)
     with pytest.raises(UserError, match=r"two columns are called 'y': say which, as in --y 'y \(1\)'"):
         load_masses(path)
-    for y, counts, errors in (("y (1)", np.arange(1, 6), np.arange(1, 6) / 10),
-                              ("y (2)", np.arange(10, 60, 10), np.arange(2, 7))):  # fmt: skip
+    for y, counts, errors in (
+        ("y (1)", np.arange(1, 6), np.arange(1, 6) / 10),
+        ("y (2)", np.arange(10, 60, 10), np.arange(2, 7)),
+    ):
         found = load_masses(path, y=y)
         np.testing.assert_array_equal(found.counts, counts)
         np.testing.assert_allclose(found.errors, errors)
@@ -308,8 +316,11 @@ def test_two_columns_of_one_name(tmp_path):
 def test_tables_of_hepdata_that_share_their_bins_are_one(tmp_path):
     head = "M,M LOW,M HIGH"
     bins = [f"{101 + 2 * k},{100 + 2 * k},{102 + 2 * k}" for k in range(5)]
-    block = lambda name, values: "\n".join([f"{head},{name},stat +,stat -",  # noqa: E731
-                                            *(f"{b},{v},1,-1" for b, v in zip(bins, values, strict=True))])  # fmt: skip
+
+    def block(name, values):
+        rows = [f"{b},{v},1,-1" for b, v in zip(bins, values, strict=True)]
+        return "\n".join([f"{head},{name},stat +,stat -", *rows])
+
     content = "#: name: T\n#: data_file: x\n" + block("DATA", range(5)) + "\n\n#: more\n" + block("MC", range(5, 10))
     path = write(tmp_path, "hepdata", content)
     np.testing.assert_array_equal(load_masses(path).counts, range(5))

@@ -17,8 +17,12 @@ from tests.models.test_encoder import events
 CONFIG = Embedding(
     samples=["any"],
     encoder=Encoder(width=16, heads=2, particle_blocks=1, class_blocks=1, pair_width=8, dropout=0.0, layer_scale=0.5),
-    batch_size=32, steps_per_epoch=4, epochs=3, warmup_epochs=1, learning_rate=1e-3,
-)  # fmt: skip
+    batch_size=32,
+    steps_per_epoch=4,
+    epochs=3,
+    warmup_epochs=1,
+    learning_rate=1e-3,
+)
 
 
 def inputs(n: int = 400) -> EncoderInputs:

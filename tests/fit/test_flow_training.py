@@ -12,9 +12,18 @@ from raypipe.fit.flows import fit_flows
 from tests.fit.test_flows import WINDOW, toy
 
 CONFIG = Flow(
-    members=5, leave_out=1, layers=2, hidden=8, blocks=1, bins=4, epochs=4, patience=2, batch_size=100,
-    learning_rate=5e-3, mixing="rotate",
-)  # fmt: skip
+    members=5,
+    leave_out=1,
+    layers=2,
+    hidden=8,
+    blocks=1,
+    bins=4,
+    epochs=4,
+    patience=2,
+    batch_size=100,
+    learning_rate=5e-3,
+    mixing="rotate",
+)
 
 
 def sets(count: int) -> list[Sidebands]:
@@ -50,8 +59,9 @@ def test_some_members_are_the_same_as_among_all():
 def test_a_set_whose_patience_is_spent_is_final(monkeypatch):
     """The first set gets worse after the first epoch, the second better: only the second's best epoch moves on."""
     training = FlowTraining(sets(2), WINDOW, CONFIG)
-    losses = iter(torch.tensor([[3.0] * 5 + [3.0] * 5, [4.0] * 5 + [2.0] * 5, [4.0] * 5 + [1.0] * 5,
-                                [0.0] * 5 + [0.5] * 5]))  # fmt: skip
+    losses = iter(
+        torch.tensor([[3.0] * 5 + [3.0] * 5, [4.0] * 5 + [2.0] * 5, [4.0] * 5 + [1.0] * 5, [0.0] * 5 + [0.5] * 5])
+    )
     monkeypatch.setattr("raypipe.fit.flow_training._evaluate", lambda *_: next(losses))
     while not training.finished:
         training.finish_epoch(torch.zeros(10))

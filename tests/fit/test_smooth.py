@@ -15,14 +15,21 @@ def features() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
     isolation = np.maximum(0, rng.normal(size=N))
     return {
-        "zeros": isolation, "flag": (rng.random(N) < 0.1) * 1.0, "counts": rng.poisson(3, N) * 1.0,
-        "codes": rng.choice([11.0, 13.0, 22.0, 2212.0], N, p=[0.3, 0.05, 0.6, 0.05]), "bound": 1 - isolation,
-        "both bounds": rng.normal(size=N).clip(-1, 1), "default": np.where(rng.random(N) < 0.1, -999, isolation),
-        "grid": rng.normal(size=N).round(1), "zeros on a grid": isolation.round(2), "cauchy": rng.standard_cauchy(N),
-        "thirds": rng.integers(0, 9, N) / 3, "large counts": rng.poisson(2000, N) * 1.0,
+        "zeros": isolation,
+        "flag": (rng.random(N) < 0.1) * 1.0,
+        "counts": rng.poisson(3, N) * 1.0,
+        "codes": rng.choice([11.0, 13.0, 22.0, 2212.0], N, p=[0.3, 0.05, 0.6, 0.05]),
+        "bound": 1 - isolation,
+        "both bounds": rng.normal(size=N).clip(-1, 1),
+        "default": np.where(rng.random(N) < 0.1, -999, isolation),
+        "grid": rng.normal(size=N).round(1),
+        "zeros on a grid": isolation.round(2),
+        "cauchy": rng.standard_cauchy(N),
+        "thirds": rng.integers(0, 9, N) / 3,
+        "large counts": rng.poisson(2000, N) * 1.0,
         "middle": np.where(rng.random(N) < 0.2, 0.5, rng.normal(size=N)),
         "spike and rare": np.where(rng.random(N) < 0.999, 0.0, rng.normal(size=N)),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", features())

@@ -101,5 +101,10 @@ def test_bad_samples_are_one_line(change, words):
 
 def test_a_learning_rate_that_explodes_is_named():
     with pytest.raises(UserError, match="learning_rate"):
-        train_stack([sample(1, 64, 64)], [Network(0, ("n", 0))],
-                    SMALL.model_copy(update={"learning_rate": 1e4, "epochs": 5}), "mlc", 1)  # fmt: skip
+        train_stack(
+            [sample(1, 64, 64)],
+            [Network(0, ("n", 0))],
+            SMALL.model_copy(update={"learning_rate": 1e4, "epochs": 5}),
+            "mlc",
+            1,
+        )

@@ -72,8 +72,9 @@ def test_a_job_streams_its_log_and_tells_its_exit_code_and_strangers_are_refused
     listening = {c.laddr.ip for p in cluster.processes() for c in connections(p) if c.laddr.port == cluster.port}
     assert listening == {"127.0.0.1"}  # the job server is not reachable from outside
     assert {job["submission_id"] for job in ask(cluster, "") if job["submission_id"]} == {
-        "raypipe-list-1", "raypipe-bad-1"
-    }  # fmt: skip
+        "raypipe-list-1",
+        "raypipe-bad-1",
+    }
 
 
 def connections(process: psutil.Process) -> list:
@@ -94,8 +95,15 @@ def test_a_stopped_scan_goes_on_as_another_job(cluster, tmp_path):
 
     rows = tmp_path / "run" / "ledger" / "rows"
     # Enough trials that some are left when `ray job stop`, which takes seconds to start, has stopped the scan.
-    arguments = ["jobs/scan.py", "--config", str(CONFIG.relative_to(ROOT)), "--output", str(tmp_path / "run"), *TINY,
-                 "scan.background_instances=14"]  # fmt: skip
+    arguments = [
+        "jobs/scan.py",
+        "--config",
+        str(CONFIG.relative_to(ROOT)),
+        "--output",
+        str(tmp_path / "run"),
+        *TINY,
+        "scan.background_instances=14",
+    ]
     assert submit(cluster, *arguments, wait=False, submission="raypipe-scan-1").returncode == 0
     end = time.monotonic() + 500
     while not list(rows.glob("[!.]*.parquet")):

@@ -30,9 +30,12 @@ def render(overlay: str) -> str:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed: overlays cannot be rendered (their files are still checked one by one)")
     done = subprocess.run(
-        ["kubectl", "kustomize", str(K8S / "overlays" / overlay)], capture_output=True, text=True, timeout=60,
+        ["kubectl", "kustomize", str(K8S / "overlays" / overlay)],
+        capture_output=True,
+        text=True,
+        timeout=60,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -133,9 +136,11 @@ def _job_rules(spec: dict) -> list[str]:
     if (spec.get("rayClusterSpec") or {}).get("authOptions", {}).get("enableK8sTokenAuth"):
         found.append("enableK8sTokenAuth is not for RayJob")
     for policy in (spec.get("deletionStrategy") or {}).values():
-        if isinstance(policy, dict) and policy.get("policy") == "DeleteWorkers" and (
-            (spec.get("rayClusterSpec") or {}).get("enableInTreeAutoscaling")
-        ):  # fmt: skip
+        if (
+            isinstance(policy, dict)
+            and policy.get("policy") == "DeleteWorkers"
+            and ((spec.get("rayClusterSpec") or {}).get("enableInTreeAutoscaling"))
+        ):
             found.append("DeleteWorkers does not go with autoscaling")
     return found
 

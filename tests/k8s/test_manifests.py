@@ -41,8 +41,10 @@ def test_every_file_is_valid_by_itself(path):
     """What can be said without kubectl: each document is YAML that the schemas accept; each patch and name exists."""
     for document in yaml.safe_load_all(path.read_text()):
         if isinstance(document, list):  # a patch
-            assert {frozenset(step) for step in document} <= {frozenset(("op", "path", "value")),
-                                                              frozenset(("op", "path"))}  # fmt: skip
+            assert {frozenset(step) for step in document} <= {
+                frozenset(("op", "path", "value")),
+                frozenset(("op", "path")),
+            }
             assert all(step["path"].startswith("/") for step in document)
         elif path.name == "kustomization.yaml":
             for name in document["resources"] + [patch["path"] for patch in document.get("patches", [])]:
@@ -74,7 +76,7 @@ MUTANTS = [
     ("spec/rayClusterSpec/workerGroupSpecs/0/minReplicas", 99, "minReplicas 99 > maxReplicas"),
     ("spec/rayClusterSpec/workerGroupSpecs/0/replicas", 99, "replicas outside"),
     ("spec/rayClusterSpec/headGroupSpec/template/spec/restartPolicy", "Always", "restartPolicy Never"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("path", "value", "words"), MUTANTS)
@@ -150,19 +152,29 @@ def test_the_namespace_lets_nothing_in_that_is_not_named(overlay):
     for spec in policies.values():
         for rule in spec.get("ingress", []):
             assert rule["from"]  # an empty list would mean everybody
-    assert all(d["metadata"].get("namespace") == "raypipe" for d in manifests
-               if d["kind"] not in {"Namespace", "PriorityClass", "ClusterQueue", "ResourceFlavor"})  # fmt: skip
+    assert all(
+        d["metadata"].get("namespace") == "raypipe"
+        for d in manifests
+        if d["kind"] not in {"Namespace", "PriorityClass", "ClusterQueue", "ResourceFlavor"}
+    )
     labels = find(manifests, "Namespace")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     # Every label that a policy selects by is one that some pod carries.
-    carried = {("app.kubernetes.io/name", d["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"])
-               for d in manifests if d["kind"] in {"Deployment", "StatefulSet"}}  # fmt: skip
+    carried = {
+        ("app.kubernetes.io/name", d["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"])
+        for d in manifests
+        if d["kind"] in {"Deployment", "StatefulSet"}
+    }
     for document in manifests:
         text = yaml.safe_dump(document)
         if document["apiVersion"] == "ray.io/v1":
             carried |= set(re.findall(r"(app\.kubernetes\.io/[a-z-]+): ([a-z-]+)", text))
-    wanted = {pair for d in manifests if d["kind"] == "NetworkPolicy"
-              for pair in re.findall(r"(app\.kubernetes\.io/[a-z-]+): ([a-z-]+)", yaml.safe_dump(d))}  # fmt: skip
+    wanted = {
+        pair
+        for d in manifests
+        if d["kind"] == "NetworkPolicy"
+        for pair in re.findall(r"(app\.kubernetes\.io/[a-z-]+): ([a-z-]+)", yaml.safe_dump(d))
+    }
     assert wanted - carried <= {("app.kubernetes.io/component", "submitter")}  # a standing cluster has no submitter
 
 

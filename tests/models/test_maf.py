@@ -77,9 +77,14 @@ def test_spline_layers_equal_those_of_nflows():
     for transform in flow._transform._transforms:
         if hasattr(transform, "autoregressive_net"):
             transform = MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
-                features=4, hidden_features=17, context_features=1, num_blocks=2, num_bins=5, tails="linear",
+                features=4,
+                hidden_features=17,
+                context_features=1,
+                num_blocks=2,
+                num_bins=5,
+                tails="linear",
                 tail_bound=TAIL_BOUND,
-            ).double()  # fmt: skip
+            ).double()
             transform.autoregressive_net.hidden_features = 17
         theirs.append(transform)
     flow._transform = CompositeTransform(theirs)

@@ -55,11 +55,15 @@ def run(sample: str, change: str, n_generate: int) -> dict:
         means = collect(sample, process.group, {"all": [path]}).means
     found = [means[f"window.{name}"] for name in SLOT_NAMES]
     return {
-        "sample": sample, "change": CHANGES[change], "events": table.num_rows,
+        "sample": sample,
+        "change": CHANGES[change],
+        "events": table.num_rows,
         "efficiency": round(sidecar["efficiency"], 4),
-        "shares": [round(m.value, 3) for m in found], "errors": [round(m.error, 3) for m in found],
-        "pt_yy": round(means["window.pt_yy"].value, 1), "n_jet": round(means["n_jet"].value, 3),
-    }  # fmt: skip
+        "shares": [round(m.value, 3) for m in found],
+        "errors": [round(m.error, 3) for m in found],
+        "pt_yy": round(means["window.pt_yy"].value, 1),
+        "n_jet": round(means["n_jet"].value, 3),
+    }
 
 
 if __name__ == "__main__":

@@ -12,10 +12,20 @@ from tests.search.record_figures import required_compared
 
 def rows(z_per_strength: dict[float, list[float]], **more) -> list[dict]:
     return [
-        {"embedding": "id", "method": "cathode", "signal": "s", "strength": s, "working_point": 0.01, "instance": i,
-         "z_after": z, "sic": z / s} | more
-        for s, values in z_per_strength.items() for i, z in enumerate(values)
-    ]  # fmt: skip
+        {
+            "embedding": "id",
+            "method": "cathode",
+            "signal": "s",
+            "strength": s,
+            "working_point": 0.01,
+            "instance": i,
+            "z_after": z,
+            "sic": z / s,
+        }
+        | more
+        for s, values in z_per_strength.items()
+        for i, z in enumerate(values)
+    ]
 
 
 def test_crossing_of_a_line_is_exact_and_an_unreached_target_is_infinite():
@@ -38,8 +48,10 @@ def test_required_table_has_one_entry_a_signal_way_and_cut():
     tight = rows({1.0: [6.0], 2.0: [9.0]}, working_point=0.002)
     table = required_table(both + tight, [0.01, 0.002], 5.0)
     assert [(e["embedding"], e["working_point"], e["required"]) for e in table] == [
-        ("id", 0.01, pytest.approx(1.5)), ("id", 0.002, pytest.approx(5 / 6)), ("raw", 0.01, None),
-    ]  # fmt: skip
+        ("id", 0.01, pytest.approx(1.5)),
+        ("id", 0.002, pytest.approx(5 / 6)),
+        ("raw", 0.01, None),
+    ]
     assert table[-1]["largest"] == 2.0
     head, body = required_rows(table)
     assert head[3:] == ["S/√B for 5σ, cut at 1.0%", "S/√B for 5σ, cut at 0.2%"]

@@ -66,8 +66,11 @@ def test_numbers_agree_with_numpy(tmp_path):
     assert found["yield"]["per_fb"] == pytest.approx(weights.sum(), rel=1e-12)
     for split, table in tables.items():
         assert found["yield"]["sum_of_weights"][split] == pytest.approx(table["weight"].to_numpy().sum(), rel=1e-12)
-    for name, values in (("m_yy", columns["m_yy"]), ("pt_yy", columns["pt_yy"]),
-                         ("met", columns["features"][:, FEATURES.index("met")])):  # fmt: skip
+    for name, values in (
+        ("m_yy", columns["m_yy"]),
+        ("pt_yy", columns["pt_yy"]),
+        ("met", columns["features"][:, FEATURES.index("met")]),
+    ):
         spectrum = found["spectra"][name]
         edges = np.array(spectrum["edges"])
         np.testing.assert_allclose(spectrum["counts"], np.histogram(values, edges, weights=weights)[0], rtol=1e-10)
@@ -179,10 +182,14 @@ def test_presence_of_constructed_events():
     objects[1, [0, 1, 2, 3, 8], 0] = 30
     found = presence({"objects": objects})
     assert {k: v.tolist() for k, v in found.items() if v.any()} == {
-        "jet1": [True, True, False, False], "jet2": [False, True, False, False], "jet3": [False, True, False, False],
-        "jet4": [False, True, False, False], "fat1": [True, False, False, False], "e1": [True, False, False, False],
+        "jet1": [True, True, False, False],
+        "jet2": [False, True, False, False],
+        "jet3": [False, True, False, False],
+        "jet4": [False, True, False, False],
+        "fat1": [True, False, False, False],
+        "e1": [True, False, False, False],
         "mu1": [False, True, False, False],
-    }  # fmt: skip
+    }
 
 
 def test_references_name_samples_that_exist():
@@ -230,8 +237,11 @@ def test_many_signals_share_panels_by_family(tmp_path):
     named = [("yy", 0), ("ggf", 1), *((f"a_{m}", -1) for m in range(4)), *((f"b_{m}", -2) for m in range(8))]
     found = panels([collect(name, group, {"search": [path]}) for name, group in named])
     assert [[s.name for s in members] for _, members in found] == [
-        ["yy", "ggf"], ["a_0", "a_1", "a_2", "a_3"], ["b_0", "b_1", "b_2", "b_3", "b_4", "b_5"], ["b_6", "b_7"],
-    ]  # fmt: skip
+        ["yy", "ggf"],
+        ["a_0", "a_1", "a_2", "a_3"],
+        ["b_0", "b_1", "b_2", "b_3", "b_4", "b_5"],
+        ["b_6", "b_7"],
+    ]
 
 
 def test_imported_tables_and_their_skipped_files(tmp_path):
@@ -262,10 +272,12 @@ def test_imported_tables_and_their_skipped_files(tmp_path):
 def four_leptons(n: int, masses: dict[str, np.ndarray], sample: str, group: int) -> pa.Table:
     """A four-lepton table with given masses."""
     values = {
-        "event_id": pa.array(np.arange(n)), "sample": pa.array([sample] * n).dictionary_encode(),
-        "group": pa.array(np.full(n, group, np.int8)), "split": pa.array(["search"] * n).dictionary_encode(),
+        "event_id": pa.array(np.arange(n)),
+        "sample": pa.array([sample] * n).dictionary_encode(),
+        "group": pa.array(np.full(n, group, np.int8)),
+        "split": pa.array(["search"] * n).dictionary_encode(),
         "weight": pa.array(np.full(n, 0.01)),
-    }  # fmt: skip
+    }
     floats = {name: np.full(n, 20.0) for name in LEPTON_COLUMNS} | masses
     values |= {name: pa.array(column.astype(np.float32)) for name, column in floats.items()}
     return pa.table([values[f.name] for f in FOUR_LEPTON_SCHEMA], schema=FOUR_LEPTON_SCHEMA)
@@ -315,9 +327,11 @@ def invoke(*arguments):
 def test_command(tmp_path):
     events = data_set(
         tmp_path / "events",
-        {name: {"search": event_table(300, sample=name, group=group, first=1000 * k)}
-         for k, (name, group) in enumerate((("yy", 0), ("ggf", 1), ("tth", 4), ("wn_150", -1), ("zp_400", -6)))},
-    )  # fmt: skip
+        {
+            name: {"search": event_table(300, sample=name, group=group, first=1000 * k)}
+            for k, (name, group) in enumerate((("yy", 0), ("ggf", 1), ("tth", 4), ("wn_150", -1), ("zp_400", -6)))
+        },
+    )
     result = invoke("--events", events, "--output", tmp_path / "page", "--json")
     assert result.exit_code == 0, result.output
     numbers = json.loads(result.stdout)

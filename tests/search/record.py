@@ -12,8 +12,23 @@ from typing import Any
 from raypipe.files import read_json, write_json
 
 RECORD = Path(__file__).parents[1] / "records" / "multilepton.json"
-KEPT = ("date", "config_hash", "code", "versions", "expected", "reference", "null_pool", "nature_pool", "bootstraps",
-        "finished", "planned", "acceptance", "combined", "stage_seconds", "peak_rss_gib")  # fmt: skip
+KEPT = (
+    "date",
+    "config_hash",
+    "code",
+    "versions",
+    "expected",
+    "reference",
+    "null_pool",
+    "nature_pool",
+    "bootstraps",
+    "finished",
+    "planned",
+    "acceptance",
+    "combined",
+    "stage_seconds",
+    "peak_rss_gib",
+)
 
 
 def condense(summary: dict[str, Any]) -> dict[str, Any]:

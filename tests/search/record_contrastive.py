@@ -16,51 +16,80 @@ from raypipe.search.result import NO_SIGNAL
 from tests.conftest import ROOT
 
 PAPER = {
-    ("wn_150", "loose"): 7.0, ("wn_150", "tight"): 9.8, ("xsh_500_100", "loose"): 9.0, ("xsh_500_100", "tight"): 17.8,
-}  # fmt: skip
+    ("wn_150", "loose"): 7.0,
+    ("wn_150", "tight"): 9.8,
+    ("xsh_500_100", "loose"): 9.0,
+    ("xsh_500_100", "tight"): 17.8,
+}
 """SIC of paper C (section IV.3, encoder of everything, 1 sigma injected) at the working point of paper A and at its own
 tight one, whose values are lost."""
 
 
 def null_of(rows: list[dict[str, Any]], point: float) -> dict[str, Any] | None:
     """Significances of the runs without signal: mean, spread, share above two sigma and its p-value for 2.3 %."""
-    z = [r["z_after"] for r in rows if r["signal"] == NO_SIGNAL and r["working_point"] == point
-         and (r["embedding"], r["method"]) == ("id", "cathode")]  # fmt: skip
+    z = [
+        r["z_after"]
+        for r in rows
+        if r["signal"] == NO_SIGNAL
+        and r["working_point"] == point
+        and (r["embedding"], r["method"]) == ("id", "cathode")
+    ]
     if not z:
         return None
     above = int(np.sum(np.array(z) > 2))
     return {
-        "working_point": point, "instances": len(z), "mean": float(np.mean(z)),
-        "error": float(np.std(z, ddof=1) / len(z) ** 0.5) if len(z) > 1 else None, "above_two_sigma": above,
-        "p_for_2.3_percent": float(binomtest(above, len(z), 0.0228).pvalue), "z": z,
-    }  # fmt: skip
+        "working_point": point,
+        "instances": len(z),
+        "mean": float(np.mean(z)),
+        "error": float(np.std(z, ddof=1) / len(z) ** 0.5) if len(z) > 1 else None,
+        "above_two_sigma": above,
+        "p_for_2.3_percent": float(binomtest(above, len(z), 0.0228).pvalue),
+        "z": z,
+    }
 
 
 COMPARED = [
-    (("id", "cathode"), ("id", "idealised")), (("ip", "cathode"), ("id", "cathode")),
-    (("ep", "cathode"), ("background", "cathode")), (("ep", "cathode"), ("id", "cathode")),
-    (("ip", "cathode"), ("background", "cathode")), (("id", "no_higgs"), ("id", "cathode")),
+    (("id", "cathode"), ("id", "idealised")),
+    (("ip", "cathode"), ("id", "cathode")),
+    (("ep", "cathode"), ("background", "cathode")),
+    (("ep", "cathode"), ("id", "cathode")),
+    (("ip", "cathode"), ("background", "cathode")),
+    (("id", "no_higgs"), ("id", "cathode")),
     (("raw", "cathode"), ("id", "cathode")),
-]  # fmt: skip
+]
 """Pairs of (embedding, method) whose SIC on the same pseudo-data sets are compared."""
 
 
 def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each pair, signal, strength and cut: ratio of the mean SIC, and their difference with its paired error."""
-    sic = {(r["embedding"], r["method"], r["signal"], r["strength"], r["working_point"], r["instance"]): r["sic"]
-           for r in rows if r["signal"] != NO_SIGNAL}  # fmt: skip
+    sic = {
+        (r["embedding"], r["method"], r["signal"], r["strength"], r["working_point"], r["instance"]): r["sic"]
+        for r in rows
+        if r["signal"] != NO_SIGNAL
+    }
     out = []
     for one, other in COMPARED:
         for signal, strength, point in sorted({k[2:5] for k in sic if k[:2] == one}):
-            both = [(v, sic[*other, *k[2:]]) for k, v in sic.items()
-                    if k[:5] == (*one, signal, strength, point) and (*other, *k[2:]) in sic]  # fmt: skip
+            both = [
+                (v, sic[*other, *k[2:]])
+                for k, v in sic.items()
+                if k[:5] == (*one, signal, strength, point) and (*other, *k[2:]) in sic
+            ]
             if len(both) > 1:
                 a, b = np.array(both).T
-                out.append({
-                    "one": one, "other": other, "signal": signal, "strength": strength, "working_point": point,
-                    "instances": len(both), "ratio": float(a.mean() / b.mean()), "difference": float((a - b).mean()),
-                    "error": float((a - b).std(ddof=1) / len(both) ** 0.5),
-                })  # fmt: skip
+                out.append(
+                    {
+                        "one": one,
+                        "other": other,
+                        "signal": signal,
+                        "strength": strength,
+                        "working_point": point,
+                        "instances": len(both),
+                        "ratio": float(a.mean() / b.mean()),
+                        "difference": float((a - b).mean()),
+                        "error": float((a - b).std(ddof=1) / len(both) ** 0.5),
+                    }
+                )
     return out
 
 
@@ -71,22 +100,28 @@ def results_of(summary: dict[str, Any]) -> list[dict[str, Any]]:
     out = []
     for e in every:
         entry = {k: e[k] for k in ("embedding", "method", "signal", "strength", "working_point", "instances")}
-        entry |= {k: {"mean": e[k]["mean"], "error": e[k]["standard_error"]} if e[k] else None
-                  for k in ("sic", "z_before", "z_after", "truth_after")}  # fmt: skip
+        entry |= {
+            k: {"mean": e[k]["mean"], "error": e[k]["standard_error"]} if e[k] else None
+            for k in ("sic", "z_before", "z_after", "truth_after")
+        }
         where = "loose" if e["working_point"] == loosest else "tight"
         entry["paper_sic"] = PAPER.get((e["signal"], where)) if is_main(e) and e["strength"] == 1 else None
         out.append(entry)
-        print(f"| {e['embedding']} {e['method']} | `{e['signal']}` | {e['strength']:g} | {e['working_point']:.1%} | "
-              f"{e['instances']} | {with_error(e['sic'], 1)} | {with_error(e['z_after'], 1)} | "
-              f"{entry['paper_sic'] or '–'} |")  # fmt: skip
+        print(
+            f"| {e['embedding']} {e['method']} | `{e['signal']}` | {e['strength']:g} | {e['working_point']:.1%} | "
+            f"{e['instances']} | {with_error(e['sic'], 1)} | {with_error(e['z_after'], 1)} | "
+            f"{entry['paper_sic'] or '–'} |"
+        )
     return out
 
 
 def print_compared(entries: list[dict[str, Any]]) -> None:
     """One line a comparison."""
     for c in entries:
-        print(f"{' '.join(c['one'])} / {' '.join(c['other'])}, {c['signal']} at {c['strength']:g}, "
-              f"{c['working_point']:.1%}: {c['ratio']:.2f} ({c['difference']:+.2f} ± {c['error']:.2f})")  # fmt: skip
+        print(
+            f"{' '.join(c['one'])} / {' '.join(c['other'])}, {c['signal']} at {c['strength']:g}, "
+            f"{c['working_point']:.1%}: {c['ratio']:.2f} ({c['difference']:+.2f} ± {c['error']:.2f})"
+        )
 
 
 def main(folder: Path) -> None:
@@ -95,15 +130,26 @@ def main(folder: Path) -> None:
     book = Ledger(folder / "ledger")
     rows = [r for r in book.rows(summary["keys"]) if r["status"] == "ok"]
     points = sorted({r["working_point"] for r in rows}, reverse=True)
-    sculpting = [r["sculpting_p"] for r in rows if (r["embedding"], r["method"]) == ("id", "cathode")
-                 and r["signal"] == NO_SIGNAL and r["working_point"] == points[0]]  # fmt: skip
+    sculpting = [
+        r["sculpting_p"]
+        for r in rows
+        if (r["embedding"], r["method"]) == ("id", "cathode")
+        and r["signal"] == NO_SIGNAL
+        and r["working_point"] == points[0]
+    ]
     record = {
-        "date": summary["date"], "versions": summary["versions"], "config_hash": summary["config_hash"],
-        "code": summary["code"], "closure_auc": summary["closure_auc"], "instance_overlap": summary["instance_overlap"],
-        "null": [null_of(rows, p) for p in points], "sculpting_p_values": sculpting, "results": results_of(summary),
+        "date": summary["date"],
+        "versions": summary["versions"],
+        "config_hash": summary["config_hash"],
+        "code": summary["code"],
+        "closure_auc": summary["closure_auc"],
+        "instance_overlap": summary["instance_overlap"],
+        "null": [null_of(rows, p) for p in points],
+        "sculpting_p_values": sculpting,
+        "results": results_of(summary),
         "compared": compared(rows),
         "stage_seconds": summary["stage_seconds"],
-    }  # fmt: skip
+    }
     print_compared(record["compared"])
     for null in filter(None, record["null"]):
         print({k: v for k, v in null.items() if k != "z"})

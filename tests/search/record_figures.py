@@ -28,15 +28,24 @@ def required_compared(rows: list[dict[str, Any]], target: float) -> list[dict[st
     for one, other in COMPARED:
         for signal, point in sorted({(r["signal"], r["working_point"]) for r in rows}):
             mine = [r for r in rows if r["signal"] == signal and (r["embedding"], r["method"]) in (one, other)]
-            of_one, of_other = ({r["instance"] for r in mine if r["embedding"] == w[0] and r["method"] == w[1]}
-                                for w in (one, other))  # fmt: skip
+            of_one, of_other = (
+                {r["instance"] for r in mine if r["embedding"] == w[0] and r["method"] == w[1]} for w in (one, other)
+            )
             common = [r for r in mine if r["instance"] in of_one & of_other]
             found = [required_strength(common, way, signal, point, target) for way in (one, other)]
             if np.isfinite([found[0][0], found[1][0]]).all():
                 difference, error = jackknife(found[0] - found[1])
-                out.append({"one": one, "other": other, "signal": signal, "working_point": point,
-                            "required": [float(f[0]) for f in found], "difference": difference,
-                            "error": error})  # fmt: skip
+                out.append(
+                    {
+                        "one": one,
+                        "other": other,
+                        "signal": signal,
+                        "working_point": point,
+                        "required": [float(f[0]) for f in found],
+                        "difference": difference,
+                        "error": error,
+                    }
+                )
     return out
 
 
@@ -51,8 +60,10 @@ def record_of(folder: Path, ledger: Path) -> dict[str, Any]:
     record["required_compared"] = required_compared(rows, summary["required"][0]["target"])
     for c in record["required_compared"]:
         error = "" if c["error"] is None else f" ± {c['error']:.2f}"
-        print(f"{c['one'][0]} - {c['other'][0]}, {c['signal']}, {c['working_point']:.1%}: required "
-              f"{c['required'][0]:.2f} - {c['required'][1]:.2f} = {c['difference']:+.2f}{error}")  # fmt: skip
+        print(
+            f"{c['one'][0]} - {c['other'][0]}, {c['signal']}, {c['working_point']:.1%}: required "
+            f"{c['required'][0]:.2f} - {c['required'][1]:.2f} = {c['difference']:+.2f}{error}"
+        )
     return record
 
 
@@ -60,8 +71,10 @@ def main(folder: Path) -> None:
     """Record the figures that lie finished under ``folder`` (runs/figures)."""
     ledger = folder.parent / "study-contrastive" / "ledger"
     finished = [name for name in FIGURES if (folder / name / "summary.json").exists()]
-    write_json(ROOT / "tests" / "records" / "contrastive_figures.json",
-               {name: record_of(folder / name, ledger) for name in finished})  # fmt: skip
+    write_json(
+        ROOT / "tests" / "records" / "contrastive_figures.json",
+        {name: record_of(folder / name, ledger) for name in finished},
+    )
 
 
 if __name__ == "__main__":

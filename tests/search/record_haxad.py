@@ -30,9 +30,12 @@ def main(folder: Path) -> None:
     record = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions | {"python": platform.python_version()},
-        "config_hash": summary["config_hash"], "null": summary["null"], "linearity": summary["linearity"],
-        "results": results, "stage_seconds": summary["stage_seconds"],
-    }  # fmt: skip
+        "config_hash": summary["config_hash"],
+        "null": summary["null"],
+        "linearity": summary["linearity"],
+        "results": results,
+        "stage_seconds": summary["stage_seconds"],
+    }
     write_json(ROOT / "tests" / "records" / "haxad.json", record)
     print("\n".join(headlines(summary)))
     for study in [*summary["null"], *summary["linearity"]]:

@@ -38,18 +38,28 @@ def test_trees_reach_the_optimum_of_three_gaussians():
 def test_a_transformer_with_labels_separates_what_the_objects_tell_apart():
     from raypipe.events.schema import tensor_values
 
-    tables = [event_table(400, sample=s, group=g, split="embedding", first=1000 * k)
-              for k, (s, g) in enumerate((("yy", 0), ("wn_150", -1)))]  # fmt: skip
+    tables = [
+        event_table(400, sample=s, group=g, split="embedding", first=1000 * k)
+        for k, (s, g) in enumerate((("yy", 0), ("wn_150", -1)))
+    ]
     objects = np.concatenate([tensor_values(t["objects"]) for t in tables])
     objects[400:, 0, 0] *= 20  # harder jets in the second group
     inputs = EncoderInputs(
-        np.concatenate([t["event_id"].to_numpy() for t in tables]), objects,
+        np.concatenate([t["event_id"].to_numpy() for t in tables]),
+        objects,
         np.concatenate([np.stack([t["pt_yy"].to_numpy(), t["dr_yy"].to_numpy()], 1) for t in tables]),
         np.repeat([0, -1], 400),
-    )  # fmt: skip
+    )
     small = Encoder(width=16, heads=2, particle_blocks=1, class_blocks=1, pair_width=8, dropout=0.0, layer_scale=0.1)
-    config = Embedding(samples=["yy", "wn_150"], encoder=small, batch_size=64, steps_per_epoch=20, epochs=4,
-                       warmup_epochs=0, learning_rate=3e-3)  # fmt: skip
+    config = Embedding(
+        samples=["yy", "wn_150"],
+        encoder=small,
+        batch_size=64,
+        steps_per_epoch=20,
+        epochs=4,
+        warmup_epochs=0,
+        learning_rate=3e-3,
+    )
     with_jet = np.flatnonzero(objects[:, 0, 0] > 0)
     confusion = supervised_confusion(inputs, config, with_jet, seed=1)
     assert confusion.groups == (-1, 0)

@@ -19,12 +19,22 @@ from raypipe.search.result import NO_SIGNAL, Trial, trial_grid
 from tests.conftest import ROOT
 
 OVERRIDES = [
-    "pseudodata.luminosity=10", "pseudodata.background=[yy, ggf]", "scan.signals=[wn_150]",
-    "flow.members=3", "flow.leave_out=1", "flow.layers=2", "flow.hidden=16", "flow.blocks=1", "flow.epochs=10",
+    "pseudodata.luminosity=10",
+    "pseudodata.background=[yy, ggf]",
+    "scan.signals=[wn_150]",
+    "flow.members=3",
+    "flow.leave_out=1",
+    "flow.layers=2",
+    "flow.hidden=16",
+    "flow.blocks=1",
+    "flow.epochs=10",
     "flow.batch_size=256",
-    "flow.learning_rate=0.005", "classifier.folds=3", "classifier.ensemble=1", "classifier.rounds=60",
+    "flow.learning_rate=0.005",
+    "classifier.folds=3",
+    "classifier.ensemble=1",
+    "classifier.rounds=60",
     "selection.working_points=[0.02, 0.1]",
-]  # fmt: skip
+]
 
 
 def events(n: int, total: float, first: int, mean: float, resonant: bool, seed: int) -> Events:
@@ -48,11 +58,12 @@ def made_up_latents() -> dict[str, dict[str, Events]]:
     higgs = [events(2000, 20.0, f, 1.5, True, f) for f in (200_000, 300_000)]
     return {
         "search": {
-            "yy": events(20_000, 900.0, 0, 0.0, False, 1), "ggf": higgs[0],
+            "yy": events(20_000, 900.0, 0, 0.0, False, 1),
+            "ggf": higgs[0],
             "wn_150": events(2000, 1.0, 100_000, 3.0, True, 2),
         },
         "embedding": {"ggf": higgs[1]},
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")

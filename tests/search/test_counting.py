@@ -28,9 +28,10 @@ def scored(rng: np.random.Generator, ties: int = 0) -> tuple[FoldScores, Templat
         np.zeros((len(weight), 1)), weight, is_higgs, None, EXPECTED, 5.0, sideband=np.zeros((EVENTS, 1))
     )
     others = {
-        "sideband_data": draw(EVENTS, POWER), "sideband_template": draw(EVENTS, 1.0),
+        "sideband_data": draw(EVENTS, POWER),
+        "sideband_template": draw(EVENTS, 1.0),
         "background": np.r_[draw(90_000, POWER), draw(10_000, PEAK)],
-    }  # fmt: skip
+    }
     data = np.r_[draw(900, POWER), draw(100, PEAK)]
     return FoldScores(data, np.r_[draw(EVENTS, 1.0), draw(HIGGS, PEAK)], others, -data), template
 

@@ -47,11 +47,13 @@ def test_no_held_out_event_reaches_the_training(ray_local, tmp_path):
         write_table(table, tmp_path / "embedding" / f"{name}.parquet")
     config = Config.model_validate(
         {
-            "simulate": {"samples": {name: {} for name in SAMPLES}}, "embedding": {"samples": SAMPLES},
-            "pseudodata": {"background": ["yy", "ggf"]}, "selection": {"working_points": [0.01]},
+            "simulate": {"samples": {name: {} for name in SAMPLES}},
+            "embedding": {"samples": SAMPLES},
+            "pseudodata": {"background": ["yy", "ggf"]},
+            "selection": {"working_points": [0.01]},
             "scan": {"signals": ["wn_150"], "strengths": [1.0]},
         }
-    )  # fmt: skip
+    )
     for name, held in (("id", []), ("background", SAMPLES[2:]), ("ip:wn_150", ["wn_150"]), ("ep:-1", SAMPLES[2:4])):
         inputs = read_inputs(encoder_config(config, name, 0, GROUPS), tmp_path)
         seen = set(inputs.event_id.tolist())

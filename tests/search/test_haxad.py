@@ -20,14 +20,24 @@ SIZES = {name: {"events": 1000} for name in ("yy", "ggf", "wn_150")}
 def made_up_config() -> HaxadConfig:
     return HaxadConfig.model_validate(
         {
-            "simulate": {"samples": SIZES}, "embedding": {"samples": ["yy", "ggf"]},
+            "simulate": {"samples": SIZES},
+            "embedding": {"samples": ["yy", "ggf"]},
             "pseudodata": {"luminosity": 10.0, "background": ["yy", "ggf"]},
-            "flow": {"members": 3, "leave_out": 1, "layers": 2, "hidden": 16, "blocks": 1, "epochs": 8,
-                     "batch_size": 256, "learning_rate": 0.005},
-            "classifier": {"folds": 3, "ensemble": 1, "rounds": 40}, "selection": {"working_points": [0.05]},
+            "flow": {
+                "members": 3,
+                "leave_out": 1,
+                "layers": 2,
+                "hidden": 16,
+                "blocks": 1,
+                "epochs": 8,
+                "batch_size": 256,
+                "learning_rate": 0.005,
+            },
+            "classifier": {"folds": 3, "ensemble": 1, "rounds": 40},
+            "selection": {"working_points": [0.05]},
             "scan": {"signals": ["wn_150"], "strengths": [2.0]},
         }
-    )  # fmt: skip
+    )
 
 
 def made_up_tables(config: HaxadConfig) -> Tables:
@@ -35,13 +45,14 @@ def made_up_tables(config: HaxadConfig) -> Tables:
     return prepare_tables(
         {
             "search": {
-                "yy": events(20_000, 900.0, 0, 0.0, False, 1), "ggf": higgs[0],
+                "yy": events(20_000, 900.0, 0, 0.0, False, 1),
+                "ggf": higgs[0],
                 "wn_150": events(2000, 1.0, 100_000, 3.0, True, 2),
             },
             "embedding": {"ggf": higgs[1]},
         },
         config,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +97,29 @@ def test_rows_are_means_over_all_ensembles(tables, config):
 
 def test_the_mean_of_ensembles():
     made = [
-        {"n_after": 3, "fit_s_after": 2.0, "fit_z_after": 1.0, "fit_valid_after": True, "fit_status_after": "converged",
-         "sic": 1.0, "z_after": 1.0, "signal_efficiency": 0.5, "family": "exp"},
-        {"n_after": 5, "fit_s_after": 6.0, "fit_z_after": 2.0, "fit_valid_after": False, "fit_status_after": "at limit",
-         "sic": 2.0, "z_after": 3.0, "signal_efficiency": 0.7, "family": "exp"},
-    ]  # fmt: skip
+        {
+            "n_after": 3,
+            "fit_s_after": 2.0,
+            "fit_z_after": 1.0,
+            "fit_valid_after": True,
+            "fit_status_after": "converged",
+            "sic": 1.0,
+            "z_after": 1.0,
+            "signal_efficiency": 0.5,
+            "family": "exp",
+        },
+        {
+            "n_after": 5,
+            "fit_s_after": 6.0,
+            "fit_z_after": 2.0,
+            "fit_valid_after": False,
+            "fit_status_after": "at limit",
+            "sic": 2.0,
+            "z_after": 3.0,
+            "signal_efficiency": 0.7,
+            "family": "exp",
+        },
+    ]
     row = mean_row(made)
     assert (row["n_after"], row["fit_s_after"], row["fit_z_after"]) == (4, 4, 1.5)
     assert (row["fit_valid_after"], row["fit_status_after"], row["family"]) == (False, "at limit", "exp")
@@ -120,10 +149,18 @@ def test_the_simplest_sufficient_family_is_chosen(tables, config):
 
 def test_linearity_of_a_constructed_line():
     made = [
-        {"method": "cathode", "working_point": 0.05, "fit_valid_after": True, "signal": "s", "strength": x,
-         "s_after": x, "fit_s_after": 3 + 1.5 * x, "fit_s_err_after": 1.0 + x}
+        {
+            "method": "cathode",
+            "working_point": 0.05,
+            "fit_valid_after": True,
+            "signal": "s",
+            "strength": x,
+            "s_after": x,
+            "fit_s_after": 3 + 1.5 * x,
+            "fit_s_err_after": 1.0 + x,
+        }
         for x in (1.0, 2.0, 5.0)
-    ]  # fmt: skip
+    ]
     line = pages.linearity(made, 0.05)
     assert (line["slope"], line["offset"]) == pytest.approx((1.5, 3.0))
     assert line["chi2"] == pytest.approx(0, abs=1e-9)

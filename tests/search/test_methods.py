@@ -32,9 +32,10 @@ def tables(config) -> Tables:
 
     higgs = [with_feature(events(2000, 20.0, f, 1.5, True, f)) for f in (200_000, 300_000)]
     search_split = {
-        "yy": with_feature(events(40_000, 900.0, 0, 0.0, False, 1)), "ggf": higgs[0],
+        "yy": with_feature(events(40_000, 900.0, 0, 0.0, False, 1)),
+        "ggf": higgs[0],
         "wn_150": with_feature(events(2000, 1.0, 100_000, 3.0, True, 2)),
-    }  # fmt: skip
+    }
     return prepare_tables({"search": search_split, "embedding": {"ggf": higgs[1]}}, config)
 
 

@@ -23,11 +23,13 @@ def pool(seed: int, n: int, name: str = "background", mean: float = 0.0, spread:
 
 def config(**changes) -> MultileptonConfig:
     values = {
-        "features": ["x", "y"], "files": {"data": "-", "reference": "-", "signals": {"bump": "-"}},
-        "compare": {"expected": 150}, "networks": {"hidden": [16, 16], "members": 3, "epochs": 8},
+        "features": ["x", "y"],
+        "files": {"data": "-", "reference": "-", "signals": {"bump": "-"}},
+        "compare": {"expected": 150},
+        "networks": {"hidden": [16, 16], "members": 3, "epochs": 8},
         "bootstrap": {"count": 40},
         "scan": {"signals": ["bump"], "strengths": [20, 60], "instances": 3, "calibration": 40},
-    }  # fmt: skip
+    }
     for key, value in changes.items():
         section, _, name = key.partition("__")
         values[section] = {**values[section], name: value} if name else value
@@ -185,9 +187,7 @@ def test_bootstraps_of_the_reference_itself_are_not_calibrated():
     prepared = tables(given)
     trials = [t for t in plan(given, observed=False) if t.signal in (BOOTSTRAP, NO_SIGNAL)]
     values = Values(rows_of(compare(prepared, given, trials)), given)
-    naive = type(prepared)(
-        prepared.reference, prepared.reference, prepared.nature, {}, None, prepared.expected
-    )  # fmt: skip
+    naive = type(prepared)(prepared.reference, prepared.reference, prepared.nature, {}, None, prepared.expected)
     wrong = Values(rows_of(compare(naive, given, [t for t in trials if t.signal == BOOTSTRAP])), given)
     for test in (("mlc", "likelihood_ratio"), ("bce", "std_score")):
         checks = values.of(NO_SIGNAL, 0.0, test, 200)

@@ -18,9 +18,16 @@ from tests.conftest import ROOT
 
 EVENTS = 930
 BASE = [
-    "data.path=toy.npy", "data.columns.features=[1, 2]", "data.columns.label=null", "window.low=100",
-    "window.sr_low=120", "window.sr_high=130", "window.high=160", "massfit.bin_width=1", "classifier.ensemble=2",
-]  # fmt: skip
+    "data.path=toy.npy",
+    "data.columns.features=[1, 2]",
+    "data.columns.label=null",
+    "window.low=100",
+    "window.sr_low=120",
+    "window.sr_high=130",
+    "window.high=160",
+    "massfit.bin_width=1",
+    "classifier.ensemble=2",
+]
 
 
 def config(seed: int, points: str, *more: str):
@@ -55,9 +62,12 @@ def test_the_best_of_all_is_not_at_zero_and_a_finer_cut_is_refused():
     template = rng.normal(size=(EVENTS, 2))
     signal = rng.normal(8, 0.1, (100, 2))
     scores = out_of_fold_scores(
-        np.r_[rng.normal(size=(400, 2)), signal], template, np.ones(EVENTS), Classifier(rounds=20, early_stopping=None),
+        np.r_[rng.normal(size=(400, 2)), signal],
+        template,
+        np.ones(EVENTS),
+        Classifier(rounds=20, early_stopping=None),
         seed=1,
-    )  # fmt: skip
+    )
     assert scores.data.min() == pytest.approx(1 / 187)  # 186 template events in each of five folds
     assert scores.template.min() == pytest.approx(1 / 187)
     assert scores.template.max() == pytest.approx(186 / 187)
@@ -76,9 +86,13 @@ def test_background_events_of_weight_zero_are_as_if_they_were_not_there():
     data, some = (inside(rng, rng.normal(size=(EVENTS, 2))) for _ in range(2))
     other = inside(rng, rng.normal(size=(EVENTS, 2)))
     joined = FeatureTable(
-        np.arange(2 * EVENTS), np.r_[some.mass, other.mass], np.r_[some.features, other.features],
-        np.repeat([1.0, 0.0], EVENTS), None, some.names,
-    )  # fmt: skip
+        np.arange(2 * EVENTS),
+        np.r_[some.mass, other.mass],
+        np.r_[some.features, other.features],
+        np.repeat([1.0, 0.0], EVENTS),
+        None,
+        some.names,
+    )
     rows = [search_table(data, config(3, "[0.05, 0.006]"), background=b)[0].rows for b in (some, joined)]
     for alone, with_zeros in zip(*rows, strict=True):
         assert with_zeros["z_after"] == alone["z_after"]
@@ -154,9 +168,13 @@ def test_background_events_of_weight_zero_that_repeat_are_as_if_they_were_not_th
     rng = np.random.default_rng(2)
     data, some, other = (inside(rng, rng.normal(size=(EVENTS, 2))) for _ in range(3))
     joined = FeatureTable(
-        np.arange(2 * EVENTS), np.r_[some.mass, other.mass], np.r_[some.features, other.features],
-        np.repeat([1.0, 0.0], EVENTS), None, some.names,
-    )  # fmt: skip
+        np.arange(2 * EVENTS),
+        np.r_[some.mass, other.mass],
+        np.r_[some.features, other.features],
+        np.repeat([1.0, 0.0], EVENTS),
+        None,
+        some.names,
+    )
     some.mass[:3], joined.mass[:3] = data.mass[:3], data.mass[:3]
     some.features[:3], joined.features[:3] = data.features[:3], data.features[:3]
     rows = [search_table(data, config(3, "[0.05]"), background=b)[0].rows[0] for b in (some, joined)]

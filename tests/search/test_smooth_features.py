@@ -15,11 +15,25 @@ from raypipe.search.table import search_table
 from tests.conftest import ROOT
 
 SETTINGS = [
-    "data.path=toy.npy", "data.columns.features=[1, 2]", "data.columns.label=null", "window.low=100",
-    "window.sr_low=120", "window.sr_high=130", "window.high=160", "massfit.bin_width=1", "massfit.order=2",
-    "flow.members=5", "flow.leave_out=1", "flow.layers=3", "flow.hidden=24", "flow.epochs=12", "flow.batch_size=512",
-    "flow.learning_rate=0.005", "classifier.ensemble=2", "selection.working_points=[0.05, 0.01]",
-]  # fmt: skip
+    "data.path=toy.npy",
+    "data.columns.features=[1, 2]",
+    "data.columns.label=null",
+    "window.low=100",
+    "window.sr_low=120",
+    "window.sr_high=130",
+    "window.high=160",
+    "massfit.bin_width=1",
+    "massfit.order=2",
+    "flow.members=5",
+    "flow.leave_out=1",
+    "flow.layers=3",
+    "flow.hidden=24",
+    "flow.epochs=12",
+    "flow.batch_size=512",
+    "flow.learning_rate=0.005",
+    "classifier.ensemble=2",
+    "selection.working_points=[0.05, 0.01]",
+]
 EVENTS = 5000
 CODES, SHARES = [11, 13, 15, 22, 211, 2212], [0.3, 0.05, 0.02, 0.4, 0.2, 0.03]
 Draw = Callable[[np.random.Generator, int], np.ndarray]

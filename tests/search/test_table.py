@@ -16,13 +16,26 @@ from tests.conftest import ROOT
 from tests.search.toys import WINDOW, log_likelihood_ratio, toy_table
 
 OVERRIDES = [
-    "data.path=toy.npy", "data.columns.features=[1, 2]", "data.columns.label=3",
-    *(f"window.{k}={v}" for k, v in WINDOW.items()), "massfit.order=2",
-    "flow.members=3", "flow.leave_out=1", "flow.layers=2", "flow.hidden=16", "flow.epochs=6", "flow.batch_size=512",
-    "flow.learning_rate=0.005", "flow.oversampling=2", "classifier.folds=3", "classifier.ensemble=2",
-    "classifier.rounds=25", "classifier.leaves=16", "classifier.min_child_weight=10",
+    "data.path=toy.npy",
+    "data.columns.features=[1, 2]",
+    "data.columns.label=3",
+    *(f"window.{k}={v}" for k, v in WINDOW.items()),
+    "massfit.order=2",
+    "flow.members=3",
+    "flow.leave_out=1",
+    "flow.layers=2",
+    "flow.hidden=16",
+    "flow.epochs=6",
+    "flow.batch_size=512",
+    "flow.learning_rate=0.005",
+    "flow.oversampling=2",
+    "classifier.folds=3",
+    "classifier.ensemble=2",
+    "classifier.rounds=25",
+    "classifier.leaves=16",
+    "classifier.min_child_weight=10",
     "selection.working_points=[0.02]",
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")

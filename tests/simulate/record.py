@@ -28,9 +28,7 @@ SEED, N_GENERATE = 20_261_122, 10_000
 
 def measure(name: str, folder: Path, n_generate: int) -> dict:
     """The numbers of one sample."""
-    table, sidecar = simulate_shard(
-        PROCESSES[name], load_card("atlas"), seed=SEED, shard=0, n_generate=n_generate
-    )  # fmt: skip
+    table, sidecar = simulate_shard(PROCESSES[name], load_card("atlas"), seed=SEED, shard=0, n_generate=n_generate)
     write_table(table, folder / "sample.parquet")
     n, objects = table.num_rows, tensor_values(table["objects"])
     present, btag = objects[:, :, OBJECT_FEATURES.index("pt")] > 0, objects[:, :, OBJECT_FEATURES.index("btag")]
@@ -39,23 +37,29 @@ def measure(name: str, folder: Path, n_generate: int) -> dict:
     low, median, high = np.percentile(table["m_yy"].to_numpy(), [16, 50, 84])
     in_paper_window = table["m_yy"].to_numpy() < 145
     return {
-        "group": PROCESSES[name].group, "n_generated": sidecar["n_generated"], "n_selected": n,
-        "efficiency": sidecar["efficiency"], "efficiency_error": sidecar["efficiency_error"],
+        "group": PROCESSES[name].group,
+        "n_generated": sidecar["n_generated"],
+        "n_selected": n,
+        "efficiency": sidecar["efficiency"],
+        "efficiency_error": sidecar["efficiency_error"],
         "pythia_cross_section_fb": sidecar["pythia_cross_section_fb"],
         "yield_per_fb": float(table["weight"].to_numpy().sum()),
-        "selected_per_cpu_second": n / sidecar["cpu_seconds"], "max_rss_mib": sidecar["max_rss_mib"],
+        "selected_per_cpu_second": n / sidecar["cpu_seconds"],
+        "max_rss_mib": sidecar["max_rss_mib"],
         "bytes_per_event": (folder / "sample.parquet").stat().st_size / n,
         "mean_n_jet": float(features[:, -1].mean()),
         "mean_n_btag": float((btag[:, kinds == "jet"] > 0.5).sum(axis=1).mean()),
         "mean_n_fatjet": float(present[:, kinds == "fatjet"].sum(axis=1).mean()),
         "mean_n_lepton": float(present[:, np.isin(kinds, ("electron", "muon"))].sum(axis=1).mean()),
-        "mean_met": float(objects[:, -1, 0].mean()), "mean_pt_yy": float(table["pt_yy"].to_numpy().mean()),
-        "m_yy_median": float(median), "m_yy_half_width": float((high - low) / 2),
+        "mean_met": float(objects[:, -1, 0].mean()),
+        "mean_pt_yy": float(table["pt_yy"].to_numpy().mean()),
+        "m_yy_median": float(median),
+        "m_yy_half_width": float((high - low) / 2),
         "presence_105_145": {
             f"{kind}{1 + i - SLOTS.index(kind)}": float(present[in_paper_window, i].mean())
             for i, kind in enumerate(SLOTS[:-1])
         },
-    }  # fmt: skip
+    }
 
 
 def main(names: list[str]) -> None:
@@ -67,12 +71,16 @@ def main(names: list[str]) -> None:
             print(
                 f"{name:16s} eff {row['efficiency']:.4f} rate {row['selected_per_cpu_second']:5.0f}/s "
                 f"{row['bytes_per_event']:4.0f} B/event, m_yy {row['m_yy_median']:.2f} ± {row['m_yy_half_width']:.2f}, "
-                f"sigma {row['pythia_cross_section_fb']:.4g} fb", flush=True,
-            )  # fmt: skip
+                f"sigma {row['pythia_cross_section_fb']:.4g} fb",
+                flush=True,
+            )
             record |= {
-                "date": datetime.date.today().isoformat(), "machine": platform.machine(),
-                "python": platform.python_version(), "versions": versions(), "seed": SEED,
-            }  # fmt: skip
+                "date": datetime.date.today().isoformat(),
+                "machine": platform.machine(),
+                "python": platform.python_version(),
+                "versions": versions(),
+                "seed": SEED,
+            }
             RECORD.parent.mkdir(exist_ok=True)
             RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 

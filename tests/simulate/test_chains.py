@@ -34,22 +34,26 @@ def _any_order(*pairs):
 
 WN = {1000023: (_any_order((H, 1000022)), 1), "1000024": (_any_order((W, 1000022)), 1)}
 RPVCHAR = {
-    1000024: (_any_order(*((H, x) for x in LEPTONS)), 1), -1000024: (_any_order(*((TAG, x) for x in LEPTONS)), 1),
+    1000024: (_any_order(*((H, x) for x in LEPTONS)), 1),
+    -1000024: (_any_order(*((TAG, x) for x in LEPTONS)), 1),
     TAG: (ANY_H, 1),
-}  # fmt: skip
+}
 RPVNEUT = {
     "1000024": (_any_order(*((H, x) for x in LEPTONS)), 1),
     1000023: (
-        _any_order(*((W, x) for x in LEPTONS), *((Z, x + 1) for x in LEPTONS), *((TAG, x + 1) for x in LEPTONS)), 1
+        _any_order(*((W, x) for x in LEPTONS), *((Z, x + 1) for x in LEPTONS), *((TAG, x + 1) for x in LEPTONS)),
+        1,
     ),
-}  # fmt: skip
+}
 
 
 def _squarks(squark, quark, other):
     return {
-        squark: (_any_order((quark, 1000023)), 1), -squark: (_any_order((quark, 1000025)), 1),
-        1000023: (_any_order((H, 1000022)), 1), 1000025: (_any_order((other, 1000022)), 1),
-    }  # fmt: skip
+        squark: (_any_order((quark, 1000023)), 1),
+        -squark: (_any_order((quark, 1000025)), 1),
+        1000023: (_any_order((H, 1000022)), 1),
+        1000025: (_any_order((other, 1000022)), 1),
+    }
 
 
 SBOTTOM = {**_squarks(1000005, 5, TAG), TAG: (ANY_H, 1)}
@@ -70,8 +74,17 @@ CHAINS = {
 }
 """Sample: parent (a text: either charge): allowed products and decays an event. H(25) -> yy once is asked of all."""
 
-FEW = ("wn_150", "xsh_750_100", "zp_400", "rpvchar_150", "rpvneut_200", "sbottom_500", "stop_1000", "fcnc_th_u",
-       "fcnc_tt_c")  # fmt: skip
+FEW = (
+    "wn_150",
+    "xsh_750_100",
+    "zp_400",
+    "rpvchar_150",
+    "rpvneut_200",
+    "sbottom_500",
+    "stop_1000",
+    "fcnc_th_u",
+    "fcnc_tt_c",
+)
 
 
 def check(name: str, n: int) -> None:

@@ -71,9 +71,11 @@ def test_keys_depend_on_what_matters():
     base = dataset.plan(config(SMALL)).samples["ggf"].shard(0)
     assert base.key == dataset.plan(config(dict(reversed(SMALL.items())))).samples["ggf"].shard(0).key
     for changed in (
-        config({"ggf": {"events": 70, "embedding_fraction": 0.3}}), config({"ggf": {"events": 60}}),
-        config(SMALL, mpi=True), config(SMALL, met_smearing=1.0),
-    ):  # fmt: skip
+        config({"ggf": {"events": 70, "embedding_fraction": 0.3}}),
+        config({"ggf": {"events": 60}}),
+        config(SMALL, mpi=True),
+        config(SMALL, met_smearing=1.0),
+    ):
         assert dataset.plan(changed).samples["ggf"].shard(0).key != base.key
 
 

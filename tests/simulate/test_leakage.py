@@ -20,9 +20,14 @@ def r_squared(inputs: np.ndarray, mass: np.ndarray) -> float:
     fold, predicted = np.arange(len(mass)) % 2, np.empty(len(mass))
     for k in (0, 1):
         trees = xgboost.XGBRegressor(
-            n_estimators=200, max_depth=4, learning_rate=0.05, subsample=0.7, min_child_weight=20, n_jobs=1,
+            n_estimators=200,
+            max_depth=4,
+            learning_rate=0.05,
+            subsample=0.7,
+            min_child_weight=20,
+            n_jobs=1,
             random_state=k,
-        )  # fmt: skip
+        )
         predicted[fold == k] = trees.fit(inputs[fold != k], mass[fold != k]).predict(inputs[fold == k])
     return 1 - np.sum((mass - predicted) ** 2) / np.sum((mass - mass.mean()) ** 2)
 
@@ -52,7 +57,7 @@ def test_many_events(card):
         "objects from the pair's rapidity, pt": r_squared(inputs(table, "none", eta="diphoton"), mass),
         "objects, pt, dr at 125": r_squared(inputs(table, "at_125"), mass),
         "objects, pt, dr measured": r_squared(inputs(table, "measured"), mass),
-    }  # fmt: skip
+    }
     print({name: round(float(value), 4) for name, value in found.items()})
     assert found["objects, pt"] < 0.02
     assert found["objects from the pair's rapidity, pt"] < 0.02

@@ -17,18 +17,21 @@ E, MU, NEUTRON = 11, 13, 2112
 
 def _single(pdg, pt, eta, card, seed=0):
     """One particle an event, N events."""
-    return reconstruct(
-        particles([(i, pdg, pt, eta, 0.3) for i in range(N)], N), card, np.random.default_rng(seed)
-    )  # fmt: skip
+    return reconstruct(particles([(i, pdg, pt, eta, 0.3) for i in range(N)], N), card, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize(
     ("pdg", "pt", "eta", "efficiency"),
     [
-        (E, 50.0, 0.5, 0.95 * 0.95), (E, 150.0, 0.5, 0.99 * 0.95), (E, 50.0, 2.0, 0.83 * 0.85),
-        (MU, 50.0, 0.5, 0.99 * 0.95), (MU, 50.0, 2.0, 0.98 * 0.85), (MU, 50.0, 2.6, 0.0), (E, 5.0, 0.5, 0.0),
+        (E, 50.0, 0.5, 0.95 * 0.95),
+        (E, 150.0, 0.5, 0.99 * 0.95),
+        (E, 50.0, 2.0, 0.83 * 0.85),
+        (MU, 50.0, 0.5, 0.99 * 0.95),
+        (MU, 50.0, 2.0, 0.98 * 0.85),
+        (MU, 50.0, 2.6, 0.0),
+        (E, 5.0, 0.5, 0.0),
     ],
-)  # fmt: skip
+)
 def test_lepton_efficiency_is_track_times_identification(card, pdg, pt, eta, efficiency):
     seen = _single(pdg, pt, eta, card)
     found = len(seen.electrons if pdg == E else seen.muons) / N

@@ -22,10 +22,8 @@ def test_toy_jet():
     rows = [
         row
         for i in range(n)
-        for row in (
-            (i, 211, 30.0, 0.5, 1.0), (i, 22, 20.0, 0.7, 1.0), (i, 14, 9.0, 0.6, 1.0), (i, 211, 5.0, 0.5, 1.9)
-        )
-    ]  # fmt: skip
+        for row in ((i, 211, 30.0, 0.5, 1.0), (i, 22, 20.0, 0.7, 1.0), (i, 14, 9.0, 0.6, 1.0), (i, 211, 5.0, 0.5, 1.9))
+    ]
     # The parton points 0.2 away from the jet; a neutrino inside and a pion outside stay.
     fake = jets_as_photons(particles(rows, n), np.full(n, 0.6), np.full(n, 1.2), np.random.default_rng(0))
     assert Counter(fake.pdg.tolist()) == {22: n, 14: n, 211: n}

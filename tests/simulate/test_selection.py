@@ -20,12 +20,15 @@ def test_cut_flow_counts_each_cut():
         [
             (0, 80.0, 0.0, 0.0),  # one photon
             *_pair(1, 70.0, 60.0),  # passes
-            (2, 30.0, -2.3, 0.0), (2, 28.0, 2.3, 3.0),  # m = 290: fails the trigger
-            (3, 150.0, 0.0, 0.0), (3, 24.0, 1.4, 3.0),  # fires on the single photon, fails 0.3
+            (2, 30.0, -2.3, 0.0),
+            (2, 28.0, 2.3, 3.0),  # m = 290: fails the trigger
+            (3, 150.0, 0.0, 0.0),
+            (3, 24.0, 1.4, 3.0),  # fires on the single photon, fails 0.3
             *_pair(4, 120.0, 36.0),  # 36 / 125 = 0.288: fails the paper's 0.3, passes ATLAS's 0.25
-            (5, 90.0, 0.0, 0.0), (5, 90.0, 0.0, np.pi),  # m = 180: outside the window
+            (5, 90.0, 0.0, 0.0),
+            (5, 90.0, 0.0, np.pi),  # m = 180: outside the window
         ]
-    )  # fmt: skip
+    )
     found = select(photons, 7)
     assert tuple(found.cut_flow) == STEPS
     assert list(found.cut_flow.values()) == [7, 5, 4, 2, 1]

@@ -20,11 +20,16 @@ def _pairs(phis):
     n = len(phis)
     phi = np.array(phis, dtype=float)
     return Diphotons(
-        event=np.arange(n), pt=np.tile([70.0, 60.0], (n, 1)), eta=np.tile([0.5, -0.5], (n, 1)),
+        event=np.arange(n),
+        pt=np.tile([70.0, 60.0], (n, 1)),
+        eta=np.tile([0.5, -0.5], (n, 1)),
         phi=np.stack([phi, phi + 0.0], axis=1),
-        tower=np.zeros((n, 2), dtype=int), mass=np.full(n, 125.0), pair_pt=np.full(n, 130.0), pair_phi=phi,
+        tower=np.zeros((n, 2), dtype=int),
+        mass=np.full(n, 125.0),
+        pair_pt=np.full(n, 130.0),
+        pair_phi=phi,
         n_photon=np.full(n, 2),
-    )  # fmt: skip
+    )
 
 
 def _jetlist(rows):
@@ -83,9 +88,11 @@ def test_rotating_an_event_changes_nothing_but_the_photons():
 
 def test_features():
     jets = [
-        (0, 90, 0.5, 1.0, 0, 0, 0, 0), (0, 60, -0.5, -1.0, 0, 0, 0, 0), (0, 29, 1.0, 2.0, 0, 0, 0, 0),
+        (0, 90, 0.5, 1.0, 0, 0, 0, 0),
+        (0, 60, -0.5, -1.0, 0, 0, 0, 0),
+        (0, 29, 1.0, 2.0, 0, 0, 0, 0),
         (1, 40, 0.0, 0.0, 5, 0, 0, 0),
-    ]  # fmt: skip
+    ]
     found = _table([0.0, 0.0], jets, muons=candidates([(1, 20.0, 1.0, 0.0)]), met=[[3.0, 4.0], [0.0, 0.0]])
     values = dict(zip(FEATURES, found["features"].T, strict=True))
     assert values["pt_yy"] == pytest.approx([130.0, 130.0])

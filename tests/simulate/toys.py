@@ -15,10 +15,18 @@ def particles(rows: list[tuple], n_events: int, hadrons: list[tuple] = ()) -> Pa
     h = [np.array(column) for column in zip(*hadrons, strict=True)] if hadrons else [np.empty(0) for _ in range(4)]
     pt = pt.astype(float)
     return Particles(
-        n_events=n_events, event=event, pdg=pdg, pt=pt, eta=eta.astype(float), phi=phi.astype(float),
-        energy=pt * np.cosh(eta), hadron_event=h[0].astype(int), hadron_eta=h[1], hadron_phi=h[2],
+        n_events=n_events,
+        event=event,
+        pdg=pdg,
+        pt=pt,
+        eta=eta.astype(float),
+        phi=phi.astype(float),
+        energy=pt * np.cosh(eta),
+        hadron_event=h[0].astype(int),
+        hadron_eta=h[1],
+        hadron_phi=h[2],
         hadron_bottom=h[3].astype(bool),
-    )  # fmt: skip
+    )
 
 
 def candidates(rows: list[tuple]) -> Candidates:

@@ -49,12 +49,19 @@ def pulls(toys: int) -> list[dict[str, Any]]:
             failed += not row["valid"]
             values.append(row["s"] / row["s_err"])
             roots.append(row["z_signed"])
-        rows.append({
-            "background": background, "events": events, "bins": bins, "toys": toys, "failed": failed,
-            "mean": float(np.mean(values)), "width": float(np.std(values)),
-            "signed_root_ks_p": float(stats.kstest(roots, "norm").pvalue),
-            "cpu_seconds_per_fit": (time.process_time() - start) / toys,
-        })  # fmt: skip
+        rows.append(
+            {
+                "background": background,
+                "events": events,
+                "bins": bins,
+                "toys": toys,
+                "failed": failed,
+                "mean": float(np.mean(values)),
+                "width": float(np.std(values)),
+                "signed_root_ks_p": float(stats.kstest(roots, "norm").pvalue),
+                "cpu_seconds_per_fit": (time.process_time() - start) / toys,
+            }
+        )
     return rows
 
 
@@ -68,10 +75,15 @@ def local_p(toys: int) -> list[dict[str, Any]]:
     templates = np.array([Gaussian(m, 1.5).integral(EDGES[:-1], EDGES[1:]) for m in masses])
     found = scan(problem, counts, templates, problem.shape.start, one_sided=False)
     return [
-        {"mass": float(m), "toys": toys, "ks_p": float(stats.kstest(stats.norm.sf(found.r[:, g]), "uniform").pvalue),
-         "share_at_zero": float((found.q0[:, g] == 0).mean()), "failed": int(found.failed.sum())}
+        {
+            "mass": float(m),
+            "toys": toys,
+            "ks_p": float(stats.kstest(stats.norm.sf(found.r[:, g]), "uniform").pvalue),
+            "share_at_zero": float((found.q0[:, g] == 0).mean()),
+            "failed": int(found.failed.sum()),
+        }
         for g, m in enumerate(masses)
-    ]  # fmt: skip
+    ]
 
 
 def linearity(toys: int) -> list[dict[str, Any]]:
@@ -85,9 +97,15 @@ def linearity(toys: int) -> list[dict[str, Any]]:
         problem = Binned(make_shape(family("exp", LOW, HIGH), bins), counts[:1], np.zeros(1, int), bins.scale)
         found = scan(problem, counts, template[None], problem.shape.start, one_sided=False)
         s, error = found.s[:, 0], found.s_err[:, 0]
-        rows.append({"injected": injected, "toys": toys, "fitted": float(s.mean()),
-                     "error_of_mean": float(s.std() / np.sqrt(toys)),
-                     "coverage_68": float((np.abs(s - injected) < error).mean())})  # fmt: skip
+        rows.append(
+            {
+                "injected": injected,
+                "toys": toys,
+                "fitted": float(s.mean()),
+                "error_of_mean": float(s.std() / np.sqrt(toys)),
+                "coverage_68": float((np.abs(s - injected) < error).mean()),
+            }
+        )
     return rows
 
 
@@ -98,9 +116,15 @@ def limits(toys: int) -> list[dict[str, Any]]:
         rng = np.random.default_rng(int(injected) + 41)
         found = [fit_peak(draw(2000, injected, rng), (LOW, HIGH), "exp", PEAK, bins=55).row for _ in range(toys)]
         above = [row["upper_limit"] > injected for row in found]
-        rows.append({"injected": injected, "toys": toys, "coverage_95": float(np.mean(above)),
-                     "median_limit": float(np.median([row["upper_limit"] for row in found])),
-                     "median_expected_limit": float(np.median([row["expected_limit"] for row in found]))})  # fmt: skip
+        rows.append(
+            {
+                "injected": injected,
+                "toys": toys,
+                "coverage_95": float(np.mean(above)),
+                "median_limit": float(np.median([row["upper_limit"] for row in found])),
+                "median_expected_limit": float(np.median([row["expected_limit"] for row in found])),
+            }
+        )
     return rows
 
 
@@ -115,6 +139,8 @@ def global_p(sets: int, toys: int) -> dict[str, Any]:
         asymptotic.append(row["asymptotic"]["p"])
     small = np.array(by_toys) < 0.3
     return {
-        "sets": sets, "toys": toys, "ks_p": float(stats.kstest(by_toys, "uniform").pvalue),
+        "sets": sets,
+        "toys": toys,
+        "ks_p": float(stats.kstest(by_toys, "uniform").pvalue),
         "asymptotic_over_toys_below_0.3": float(np.mean(np.array(asymptotic)[small] / np.array(by_toys)[small])),
-    }  # fmt: skip
+    }

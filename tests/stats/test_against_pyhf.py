@@ -42,11 +42,15 @@ def pyhf_model(signal, background, error=None, higgs=None, higgs_error=0.1):
         parameters.append(
             {"name": "lumi", "auxdata": [1.0], "sigmas": [higgs_error], "bounds": [[0.0, 3.0]], "inits": [1.0]}
         )
-    return pyhf.Model({
-        "channels": [{"name": "c", "samples": samples}],
-        "parameters": parameters,
-        "measurements": [],
-    }, poi_name="mu", validate=False)  # fmt: skip
+    return pyhf.Model(
+        {
+            "channels": [{"name": "c", "samples": samples}],
+            "parameters": parameters,
+            "measurements": [],
+        },
+        poi_name="mu",
+        validate=False,
+    )
 
 
 def compare(problem, template, model, counts, mus):
@@ -54,10 +58,13 @@ def compare(problem, template, model, counts, mus):
     fit = massfit.fit_signal(problem, template, problem)
     data = list(counts) + model.config.auxdata
     q0 = pyhf.infer.test_statistics.q0(
-        0.0, data, model, model.config.suggested_init(),
+        0.0,
+        data,
+        model,
+        model.config.suggested_init(),
         [(0.0, b[1]) if k == model.config.poi_index else b for k, b in enumerate(model.config.suggested_bounds())],
         model.config.suggested_fixed(),
-    )  # fmt: skip
+    )
     assert fit.q0 == pytest.approx(float(q0), abs=1e-3)
     bounds = model.config.suggested_bounds()
     bounds[model.config.poi_index] = (0.0, 200.0)
@@ -100,9 +107,12 @@ def test_template_with_statistical_errors_and_a_constrained_peak(seed):
     counts = rng.poisson(1.1 * expected + higgs + 10 * signal * (seed == 0)).astype(float)
     data = bins(counts)
     problem = Binned(
-        make_shape(template_family(0, 0, 12), data, expected), counts[None], np.zeros(1, int), data.scale,
+        make_shape(template_family(0, 0, 12), data, expected),
+        counts[None],
+        np.zeros(1, int),
+        data.scale,
         components=(Component("higgs", higgs / higgs.sum(), higgs.sum(), 0.15 * higgs.sum()),),
         template_error=error / expected,
-    )  # fmt: skip
+    )
     model = pyhf_model(signal, expected, error, higgs, 0.15)
     compare(problem, signal, model, counts, [8.0])

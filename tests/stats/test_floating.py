@@ -81,8 +81,9 @@ def test_global_p_of_a_floating_mass_is_uniform_without_signal():
     found, local = [], []
     for k in range(40):
         counts = rng.poisson(expected(3000, 0)).astype(float)
-        row = fit_peak(spectrum(counts), (LOW, HIGH), "exp", PEAK, level=None,
-                       ranges=Ranges((115, 140), toys=100, seed=k)).row  # fmt: skip
+        row = fit_peak(
+            spectrum(counts), (LOW, HIGH), "exp", PEAK, level=None, ranges=Ranges((115, 140), toys=100, seed=k)
+        ).row
         found.append(row["global"]["p"])
         local.append(row["p0"])
     assert stats.kstest(found, "uniform").pvalue > 0.01

@@ -93,8 +93,9 @@ def test_percentiles_keep_the_asked_share_of_the_reference():
 def test_sic_of_two_gaussians():
     rng = np.random.default_rng(3)
     signal, background = rng.normal(2, 1, 400_000), rng.normal(0, 1, 400_000)
-    percentile = {k: background_percentile(v, background, np.ones(len(background)))
-                  for k, v in (("s", signal), ("b", background))}  # fmt: skip
+    percentile = {
+        k: background_percentile(v, background, np.ones(len(background))) for k, v in (("s", signal), ("b", background))
+    }
     eff_s, curve = sic_curve(percentile["s"], percentile["b"], np.ones(len(background)), np.array([0.01, 1e-6]))
     # eps_B = 1 % is a cut at 2.326; eps_S = Phi(2 - 2.326)
     expected = 0.5 * (1 + math.erf((2 - 2.3263479) / math.sqrt(2)))

@@ -58,8 +58,9 @@ def resolve(column: Column, names: Sequence[str], source: str | Path) -> str:
         raise UserError(f"{source}: column {column} is missing (the file has {len(names)} columns)")
     if alike := twins(column, names):
         places = " or ".join(str(names.index(name)) for name in alike)
-        raise UserError(f"{source}: {len(alike)} columns are called {column!r}: name the place ({places}), or "
-                        f"{alike[0]!r}")  # fmt: skip
+        raise UserError(
+            f"{source}: {len(alike)} columns are called {column!r}: name the place ({places}), or {alike[0]!r}"
+        )
     shown = ", ".join(names[:12]) + (f", ... {len(names) - 12} more" if len(names) > 12 else "")
     raise UserError(f"{source}: column {column!r} is missing (present: {shown})")
 

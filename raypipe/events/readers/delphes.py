@@ -45,8 +45,10 @@ class DelphesReader:
                 self._fatjets(read) if read.has("FatJet.PT") else flat_objects(np.zeros(stop - start, np.int64)),
                 read.kind("Electron", pt="PT", eta="Eta", phi="Phi", charge="Charge"),
                 read.kind("Muon", pt="PT", eta="Eta", phi="Phi", charge="Charge"),
-                read.scalar("MissingET.MET"), read.scalar("MissingET.Phi"), weight,
-            )  # fmt: skip
+                read.scalar("MissingET.MET"),
+                read.scalar("MissingET.Phi"),
+                weight,
+            )
 
     def _fatjets(self, read: _Branches) -> Objects:
         counts, columns = read.columns("FatJet", pt="PT", eta="Eta", phi="Phi", mass="Mass")
@@ -83,8 +85,10 @@ class _Branches:
             first = counts if first is None else first
             if (counts != first).any():
                 event = self.range[0] + int(np.argmax(counts != first))
-                raise UserError(f"{self.path}: branch '{kind}.{leaf}', event {event}: {counts[event - self.range[0]]} "
-                                f"values for {first[event - self.range[0]]} objects")  # fmt: skip
+                raise UserError(
+                    f"{self.path}: branch '{kind}.{leaf}', event {event}: {counts[event - self.range[0]]} "
+                    f"values for {first[event - self.range[0]]} objects"
+                )
         return first, columns
 
     def kind(self, kind: str, **branches: str) -> Objects:

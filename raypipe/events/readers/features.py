@@ -106,14 +106,18 @@ def event_ids(table: pa.Table, column: str, source: str | Path, first: int = 0) 
         found = [_whole(cell, exact) for cell in cells.to_pylist()]
         if None in found:
             row = found.index(None)
-            raise UserError(f"{source}: column {column!r}, row {first + row}: {cells[row].as_py()!r} is no event id: "
-                            f"write integers below 2^64, stored as integers{at_line(source, first + row)}")  # fmt: skip
+            raise UserError(
+                f"{source}: column {column!r}, row {first + row}: {cells[row].as_py()!r} is no event id: "
+                f"write integers below 2^64, stored as integers{at_line(source, first + row)}"
+            )
         ids = np.array(found, dtype=object)
     large = bool(len(ids)) and ids.max() >= 2**63
     if large and ids.min() < 0:
         row = first + int(np.argmin(ids))
-        raise UserError(f"{source}: column {column!r}, row {row}: {ids.min()} is negative, beside ids beyond 2^63"
-                        f"{at_line(source, row)}")  # fmt: skip
+        raise UserError(
+            f"{source}: column {column!r}, row {row}: {ids.min()} is negative, beside ids beyond 2^63"
+            f"{at_line(source, row)}"
+        )
     return ids.astype(np.uint64 if large else np.int64)
 
 
@@ -160,9 +164,11 @@ def feature_columns(
     result["mass"] = column(columns.mass) * columns.mass_scale
     weight = np.ones(table.num_rows) if columns.weight is None or weights == "one" else column(columns.weight)
     refuse_negative(
-        weight, weights, SOURCE,
+        weight,
+        weights,
+        SOURCE,
         lambda row, w: f"{source}: column {columns.weight!r}, row {first + row}: the weight {w}",
-    )  # fmt: skip
+    )
     result["weight"] = weight
     for feature in columns.features:
         name = resolve(feature, names, source)

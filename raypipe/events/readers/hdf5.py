@@ -98,16 +98,20 @@ def _columns_of(data: h5py.Dataset, path: Path) -> dict[str, tuple[Any, Place]]:
     if data.ndim == 1:
         return {data.name.lstrip("/"): (data, None)}
     if data.ndim != 2 or data.dtype.kind not in "fiub":
-        raise UserError(f"{path}: dataset {data.name!r} has shape {data.shape} and type {data.dtype}, expected numbers "
-                        "of shape (events, columns)")  # fmt: skip
+        raise UserError(
+            f"{path}: dataset {data.name!r} has shape {data.shape} and type {data.dtype}, expected numbers "
+            "of shape (events, columns)"
+        )
     return {str(i): (data, i) for i in range(data.shape[1])}
 
 
 def _pandas(group: h5py.Group, path: Path) -> dict[str, tuple[Any, Place]]:
     kind = group.attrs["pandas_type"]
     if (kind.decode() if isinstance(kind, bytes) else str(kind)) != "frame":
-        raise UserError(f"{path}: pandas object {group.name!r} is stored as {kind!r}; only fixed frames can be read "
-                        "(DataFrame.to_hdf(..., format='fixed'))")  # fmt: skip
+        raise UserError(
+            f"{path}: pandas object {group.name!r} is stored as {kind!r}; only fixed frames can be read "
+            "(DataFrame.to_hdf(..., format='fixed'))"
+        )
     found = {}
     for block in range(int(group.attrs["nblocks"])):
         values = group[f"block{block}_values"]

@@ -73,7 +73,7 @@ def jet_features(particles: np.ndarray, source: str | Path = "particles", start:
     momenta = ak.zip(
         {"px": pt * np.cos(phi), "py": pt * np.sin(phi), "pz": pt * np.sinh(eta), "E": pt * np.cosh(eta)},
         with_name="Momentum4D",
-    )  # fmt: skip
+    )
     momenta = ak.unflatten(momenta, counts)
     definition = fastjet.JetDefinition(fastjet.antikt_algorithm, RADIUS)
     sequence = fastjet.ClusterSequence(momenta, definition)
@@ -90,10 +90,13 @@ def jet_features(particles: np.ndarray, source: str | Path = "particles", start:
     inside = ak.unflatten(ak.flatten(momenta[ak.flatten(members, axis=2)]), sizes)
     tau = ak.to_numpy(
         fastjet.ClusterSequence(inside, definition).njettiness(
-            measure_definition="NormalizedMeasure", axes_definition="OnePass_KT_Axes", njets=[1, 2], beta=1.0,
+            measure_definition="NormalizedMeasure",
+            axes_definition="OnePass_KT_Axes",
+            njets=[1, 2],
+            beta=1.0,
             R0=RADIUS,
         )
-    )  # fmt: skip
+    )
     tau21 = np.divide(tau[:, 1], tau[:, 0], out=np.zeros(len(tau)), where=tau[:, 0] > 1e-9).reshape(-1, 2)
     order = np.argsort(mass, axis=1)
     mass, tau21 = np.take_along_axis(mass, order, 1), np.take_along_axis(np.clip(tau21, 0, 1), order, 1)

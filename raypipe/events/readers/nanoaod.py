@@ -22,7 +22,7 @@ KINDS = {
     "FatJet": {"pt": "pt", "eta": "eta", "phi": "phi", "mass": "mass"},
     "Electron": {"pt": "pt", "eta": "eta", "phi": "phi", "mass": "mass", "charge": "charge"},
     "Muon": {"pt": "pt", "eta": "eta", "phi": "phi", "mass": "mass", "charge": "charge"},
-}  # fmt: skip
+}
 """Objects and the leaves that are read of each."""
 
 
@@ -65,9 +65,16 @@ class NanoAodReader:
             refuse_negative(weight, source.weights, SOURCE, place_of(name("genWeight"), path, start))
             every = set(kinds) == set(KINDS)
             return ObjectBatch(
-                n, found["Photon"], found["Jet"], found["FatJet"], found["Electron"], found["Muon"],
-                scalar("MET_pt", every, 0.0), scalar("MET_phi", every, 0.0), weight,
-            )  # fmt: skip
+                n,
+                found["Photon"],
+                found["Jet"],
+                found["FatJet"],
+                found["Electron"],
+                found["Muon"],
+                scalar("MET_pt", every, 0.0),
+                scalar("MET_phi", every, 0.0),
+                weight,
+            )
 
 
 def _objects(tree: Any, path: Path, start: int, stop: int, kind: str, leaves: dict[str, str], name: Any) -> Objects:

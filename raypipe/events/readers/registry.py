@@ -11,16 +11,27 @@ from raypipe.events.readers.base import Reader, check_file
 from raypipe.events.text import SUFFIXES, is_text
 
 READERS = {
-    "numpy": "numpy_file.NumpyReader", "hdf5": "hdf5.Hdf5Reader", "parquet": "columnar.ParquetReader",
-    "csv": "columnar.CsvReader", "root": "root.RootReader", "delphes": "delphes.DelphesReader",
-    "nanoaod": "nanoaod.NanoAodReader", "lhco": "lhco.LhcoReader",
-}  # fmt: skip
+    "numpy": "numpy_file.NumpyReader",
+    "hdf5": "hdf5.Hdf5Reader",
+    "parquet": "columnar.ParquetReader",
+    "csv": "columnar.CsvReader",
+    "root": "root.RootReader",
+    "delphes": "delphes.DelphesReader",
+    "nanoaod": "nanoaod.NanoAodReader",
+    "lhco": "lhco.LhcoReader",
+}
 """Format -> class in this package; loaded when first needed, so that a CSV user needs no ROOT library."""
 
 EXTENSIONS = {
-    ".npy": "numpy", ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".parquet": "parquet", ".pq": "parquet",
-    ".root": "root", **dict.fromkeys(SUFFIXES, "csv"),
-}  # fmt: skip
+    ".npy": "numpy",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".hdf": "hdf5",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".root": "root",
+    **dict.fromkeys(SUFFIXES, "csv"),
+}
 
 
 def file_format(path: str | Path, source: Source) -> str:

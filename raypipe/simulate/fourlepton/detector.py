@@ -65,9 +65,11 @@ def collect_photons(particles: Particles, cone: float) -> Particles:
     kept = np.ones(len(pt), dtype=bool)
     kept[taken] = False
     return replace(
-        particles, event=particles.event[kept], pdg=particles.pdg[kept],
+        particles,
+        event=particles.event[kept],
+        pdg=particles.pdg[kept],
         **{name: values[kept] for name, values in columns.items()},
-    )  # fmt: skip
+    )
 
 
 def reconstruct_leptons(particles: Particles, card: Card, rng: np.random.Generator) -> Leptons:

@@ -77,10 +77,14 @@ class HardProcess:
         # Momentum balance: the mass is at least the sum of the four transverse momenta.
         self.space = PhaseSpace(
             Bounds(
-                beam_energy=cuts.beam_energy, min_pair=low, min_total=max(2 * low, 4 * cuts.min_pt),
-                max_eta=cuts.max_eta, m_z=self.inputs.m_z, width_z=self.inputs.width_z,
+                beam_energy=cuts.beam_energy,
+                min_pair=low,
+                min_total=max(2 * low, 4 * cuts.min_pt),
+                max_eta=cuts.max_eta,
+                m_z=self.inputs.m_z,
+                width_z=self.inputs.width_z,
             )
-        )  # fmt: skip
+        )
         self.shares = np.full(N_CHANNELS, 1 / N_CHANNELS)
         self.largest = 0.0
         self._set_up(seeds.generator(0, "four leptons", "set up"))

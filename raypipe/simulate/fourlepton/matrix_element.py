@@ -110,8 +110,9 @@ def _squared(momenta: np.ndarray, inputs: Electroweak) -> np.ndarray:
         topologies = [_line(line, right, angle, square, invariant) for line in range(3)]
         # The parity-flipped configuration has the complex conjugate topologies.
         for helicities, values in (
-            (right, topologies), (tuple(not h for h in right), [np.conj(t) for t in topologies])
-        ):  # fmt: skip
+            (right, topologies),
+            (tuple(not h for h in right), [np.conj(t) for t in topologies]),
+        ):
             for column, quark in enumerate(("up", "down")):
                 names = (quark, "lepton", "lepton")
                 amplitude = sum(

@@ -94,9 +94,15 @@ def select(leptons: Leptons, n_events: int, cuts: FourLeptonCuts | None = None) 
             kept &= (value > window[0]) & (value < window[1])
     flow["pair_masses"] = int(kept.sum())
     return Quadruplets(
-        event=events[kept], pt=pt[kept], eta=eta[kept], phi=phi[kept],
-        m_4l=m_4l[kept], m_ee=m_ee[kept], m_mumu=m_mumu[kept], cut_flow=flow,
-    )  # fmt: skip
+        event=events[kept],
+        pt=pt[kept],
+        eta=eta[kept],
+        phi=phi[kept],
+        m_4l=m_4l[kept],
+        m_ee=m_ee[kept],
+        m_mumu=m_mumu[kept],
+        cut_flow=flow,
+    )
 
 
 def mass(pt: np.ndarray, eta: np.ndarray, phi: np.ndarray) -> np.ndarray:

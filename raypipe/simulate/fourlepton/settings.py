@@ -32,12 +32,16 @@ class FourLeptonSettings:
         # Each pair lies in one of the two windows.
         min_pair = max(self.cuts.min_pair, min(windows)) if len(windows) == 2 else self.cuts.min_pair
         return PartonCuts(
-            beam_energy=self.beam_energy, min_pt=PARTON_PT * min(self.cuts.electron_pt, self.cuts.muon_pt),
-            max_eta=PARTON_ETA, min_pair=PARTON_PAIR * min_pair,
-        )  # fmt: skip
+            beam_energy=self.beam_energy,
+            min_pt=PARTON_PT * min(self.cuts.electron_pt, self.cuts.muon_pt),
+            max_eta=PARTON_ETA,
+            min_pair=PARTON_PAIR * min_pair,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for keys and manifests."""
         return {
-            "beam_energy": self.beam_energy, "selection": self.cuts.as_dict(), "parton_level": asdict(self.parton_cuts)
-        }  # fmt: skip
+            "beam_energy": self.beam_energy,
+            "selection": self.cuts.as_dict(),
+            "parton_level": asdict(self.parton_cuts),
+        }

@@ -80,9 +80,16 @@ class _Source:
 
 
 def simulate_shard(
-    process: Process, card: Card, *, seed: int, shard: int, n_generate: int, embedding_fraction: float = 0.5,
-    mpi: bool = False, settings: FourLeptonSettings | None = None,
-) -> tuple[pa.Table, dict[str, Any]]:  # fmt: skip
+    process: Process,
+    card: Card,
+    *,
+    seed: int,
+    shard: int,
+    n_generate: int,
+    embedding_fraction: float = 0.5,
+    mpi: bool = False,
+    settings: FourLeptonSettings | None = None,
+) -> tuple[pa.Table, dict[str, Any]]:
     """Generate ``n_generate`` events of a four-lepton sample and keep those that pass the selection.
 
     Args:

@@ -235,9 +235,17 @@ def test_ids_stay_integers_where_other_columns_change_late(tmp_path):
 
 @pytest.mark.parametrize(
     ("cell", "told"),
-    [("1.5", "'1.5'"), ("x", "'x'"), ("1e17", "'1e17'"), ("9007199254740993.0", "'9007199254740993.0'"),
-     ("18446744073709551616", "'18446744073709551616'"), ("inf", "'inf'"), ("True", "'True'"), ("0x10", "'0x10'")],
-)  # fmt: skip
+    [
+        ("1.5", "'1.5'"),
+        ("x", "'x'"),
+        ("1e17", "'1e17'"),
+        ("9007199254740993.0", "'9007199254740993.0'"),
+        ("18446744073709551616", "'18446744073709551616'"),
+        ("inf", "'inf'"),
+        ("True", "'True'"),
+        ("0x10", "'0x10'"),
+    ],
+)
 def test_what_is_no_id_is_refused_with_its_row(tmp_path, cell, told):
     ids = [str(10**16 + k) for k in range(12)]
     ids[8] = cell

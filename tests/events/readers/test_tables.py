@@ -85,8 +85,10 @@ def test_a_range_is_read_alone_and_in_any_order(files, table, name):
 
 
 def test_memory_is_that_of_a_chunk(files):
-    sizes = [t.num_rows for _, t in chunks(reader_for(files["t.parquet"], Source()), files["t.parquet"],
-                                           Source(chunk_rows=64), ["a"])]  # fmt: skip
+    sizes = [
+        t.num_rows
+        for _, t in chunks(reader_for(files["t.parquet"], Source()), files["t.parquet"], Source(chunk_rows=64), ["a"])
+    ]
     assert sizes == [64, 64, 64, 58]
 
 

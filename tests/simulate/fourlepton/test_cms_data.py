@@ -43,7 +43,7 @@ def test_shape_of_the_published_zz_spectrum():
     shard = plan.samples["qq4l"].shard(0)
     table, _ = simulate_shard(
         shard.process, shard.card, seed=1, shard=0, n_generate=16_000, settings=shard.four_leptons
-    )  # fmt: skip
+    )
     published = json.loads((DATA / "m4l_70_181_normalised.json").read_text())
     edges = np.array(published["edges"])
     # One bin over the Z: a shift of 0.3 GeV between the two detectors is not the question here.

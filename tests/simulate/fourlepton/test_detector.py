@@ -27,10 +27,18 @@ def single(pdg, pt, eta, n=N) -> Particles:
     """``n`` events with one particle each."""
     event, full = np.arange(n), np.full
     return Particles(
-        n_events=n, event=event, pdg=full(n, pdg), pt=full(n, float(pt)), eta=full(n, float(eta)),
-        phi=np.linspace(-3, 3, n), energy=full(n, pt * np.cosh(eta)), hadron_event=np.empty(0, int),
-        hadron_eta=np.empty(0), hadron_phi=np.empty(0), hadron_bottom=np.empty(0, bool),
-    )  # fmt: skip
+        n_events=n,
+        event=event,
+        pdg=full(n, pdg),
+        pt=full(n, float(pt)),
+        eta=full(n, float(eta)),
+        phi=np.linspace(-3, 3, n),
+        energy=full(n, pt * np.cosh(eta)),
+        hadron_event=np.empty(0, int),
+        hadron_eta=np.empty(0),
+        hadron_phi=np.empty(0),
+        hadron_bottom=np.empty(0, bool),
+    )
 
 
 def test_card_numbers(cms):
@@ -67,10 +75,16 @@ def test_atlas_card_has_no_eta_shape():
 @pytest.mark.parametrize(
     ("pdg", "pt", "eta", "efficiency"),
     [
-        (11, 30, 0.7, 0.95 * 0.95), (-11, 30, 2.0, 0.83 * 0.85), (11, 150, 0.7, 0.99 * 0.95), (11, 30, 2.6, 0.0),
-        (13, 30, 0.7, 0.99 * 0.95), (-13, 30, 2.0, 0.98 * 0.95), (13, 30, 2.45, 0.0), (13, 9, 0.7, 0.0),
+        (11, 30, 0.7, 0.95 * 0.95),
+        (-11, 30, 2.0, 0.83 * 0.85),
+        (11, 150, 0.7, 0.99 * 0.95),
+        (11, 30, 2.6, 0.0),
+        (13, 30, 0.7, 0.99 * 0.95),
+        (-13, 30, 2.0, 0.98 * 0.95),
+        (13, 30, 2.45, 0.0),
+        (13, 9, 0.7, 0.0),
     ],
-)  # fmt: skip
+)
 def test_efficiencies(cms, pdg, pt, eta, efficiency):
     found = reconstruct_leptons(single(pdg, pt, eta), cms, np.random.default_rng(1))
     error = np.sqrt(max(efficiency * (1 - efficiency), 1e-4) / N)
@@ -101,9 +115,13 @@ def test_electron_resolution_combines_track_and_calorimeter(cms, pt, eta):
 
 def test_photons_near_an_electron_belong_to_it():
     event = [
-        (0, 11, 30.0, 0.50, 1.00), (0, 22, 5.0, 0.52, 1.02), (0, 22, 4.0, 0.50, 1.20), (0, 22, 3.0, 0.50, -1.00),
-        (1, 22, 5.0, 0.52, 1.02), (1, 13, 30.0, 0.50, 1.00),
-    ]  # fmt: skip
+        (0, 11, 30.0, 0.50, 1.00),
+        (0, 22, 5.0, 0.52, 1.02),
+        (0, 22, 4.0, 0.50, 1.20),
+        (0, 22, 3.0, 0.50, -1.00),
+        (1, 22, 5.0, 0.52, 1.02),
+        (1, 13, 30.0, 0.50, 1.00),
+    ]
     before = particles(event, 2)
     after = collect_photons(before, 0.05)
     assert after.pdg.tolist() == [11, 22, 22, 22, 13]
@@ -124,9 +142,15 @@ def test_isolation_sees_hadrons_and_photons_but_not_leptons():
     card = ideal_card()
     card = card.model_copy(update={"electron_cone": 0.0})
     for pdg, near, pt, kept in (
-        (13, 211, 8.0, False), (13, 211, 7.0, True), (13, 22, 8.0, False), (13, 130, 8.0, False),
-        (13, -13, 20.0, True), (11, 211, 4.0, False), (11, 211, 3.0, True), (11, -11, 20.0, True),
-    ):  # fmt: skip
+        (13, 211, 8.0, False),
+        (13, 211, 7.0, True),
+        (13, 22, 8.0, False),
+        (13, 130, 8.0, False),
+        (13, -13, 20.0, True),
+        (11, 211, 4.0, False),
+        (11, 211, 3.0, True),
+        (11, -11, 20.0, True),
+    ):
         event = particles([(0, pdg, 30.0, 0.5, 1.0), (0, near, pt, 0.7, 1.2)], 1)
         found = reconstruct_leptons(event, card, np.random.default_rng(4))
         assert (found.charge == -np.sign(pdg)).any() == kept, (pdg, near, pt)

@@ -31,10 +31,17 @@ def pythia_double_resonant(n):
     """sigma(e+e-mu+mu-, both pairs 66-116 GeV) of Pythia's own process with its own settings, and its error [fb]."""
     pythia = pythia8mc.Pythia("", False)
     for setting in (
-        "Print:quiet=on", "Beams:eCM=13000.", "WeakDoubleBoson:ffbar2gmZgmZ=on", "PartonLevel:all=off",
-        f"23:mMin={Z_WINDOW[0]}", f"23:mMax={Z_WINDOW[1]}", "23:onMode=off", "23:onIfAny=11 13",
-        "Random:setSeed=on", "Random:seed=3",
-    ):  # fmt: skip
+        "Print:quiet=on",
+        "Beams:eCM=13000.",
+        "WeakDoubleBoson:ffbar2gmZgmZ=on",
+        "PartonLevel:all=off",
+        f"23:mMin={Z_WINDOW[0]}",
+        f"23:mMax={Z_WINDOW[1]}",
+        "23:onMode=off",
+        "23:onIfAny=11 13",
+        "Random:setSeed=on",
+        "Random:seed=3",
+    ):
         assert pythia.readString(setting)
     assert pythia.init()
     for _ in range(n):

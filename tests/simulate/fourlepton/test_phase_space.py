@@ -9,9 +9,7 @@ import pytest
 
 from raypipe.simulate.fourlepton.phase_space import N_CHANNELS, Bounds, PhaseSpace
 
-BOUNDS = Bounds(
-    beam_energy=1000.0, min_pair=2.0, min_total=20.0, max_eta=2.5, m_z=91.1876, width_z=2.4952
-)  # fmt: skip
+BOUNDS = Bounds(beam_energy=1000.0, min_pair=2.0, min_total=20.0, max_eta=2.5, m_z=91.1876, width_z=2.4952)
 
 
 @pytest.fixture(scope="module")

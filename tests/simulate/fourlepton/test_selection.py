@@ -49,14 +49,16 @@ def test_all_four_kinds_are_needed(missing):
 @pytest.mark.parametrize(
     ("cuts", "step"),
     [
-        (FourLeptonCuts(electron_pt=36), "transverse_momenta"), (FourLeptonCuts(muon_pt=26), "transverse_momenta"),
+        (FourLeptonCuts(electron_pt=36), "transverse_momenta"),
+        (FourLeptonCuts(muon_pt=26), "transverse_momenta"),
         (FourLeptonCuts(leading_pt=(41.0,)), "transverse_momenta"),
         (FourLeptonCuts(leading_pt=(20.0, 36.0)), "transverse_momenta"),
-        (FourLeptonCuts(min_pair=80.0), "pair_masses"), (FourLeptonCuts(min_delta_r=2.5), "pair_masses"),
+        (FourLeptonCuts(min_pair=80.0), "pair_masses"),
+        (FourLeptonCuts(min_delta_r=2.5), "pair_masses"),
         (FourLeptonCuts(z1_window=(40.0, 60.0)), "pair_masses"),
         (FourLeptonCuts(z2_window=(12.0, 60.0)), "pair_masses"),
     ],
-)  # fmt: skip
+)
 def test_each_cut_cuts(cuts, step):
     assert len(select(leptons(GOOD), 1).event) == 1
     flow = select(leptons(GOOD), 1, cuts).cut_flow

@@ -100,8 +100,10 @@ def test_higgs_to_four_leptons(shards):
 def test_signal_peaks(shards, name, m_a):
     """Medians at the masses of paper B: 25 (ee), 15 (mumu) and A, with the resolution of the card."""
     for quantity, expected, tolerance, width in (
-        ("m_4l", m_a, 0.005 * m_a, 0.02 * m_a), ("m_ee", 25.0, 0.15, 0.75), ("m_mumu", 15.0, 0.06, 0.3),
-    ):  # fmt: skip
+        ("m_4l", m_a, 0.005 * m_a, 0.02 * m_a),
+        ("m_ee", 25.0, 0.15, 0.75),
+        ("m_mumu", 15.0, 0.06, 0.3),
+    ):
         values = column(shards, name, quantity)
         assert np.median(values) == pytest.approx(expected, abs=tolerance)
         assert 0.2 * width < sigma68(values) < width
@@ -165,9 +167,11 @@ def test_settings_are_part_of_the_key():
     path = ROOT / "configs" / "fourlepton" / "laptop.yaml"
     key = lambda *overrides: dataset.plan(load_config(path, overrides)).samples["qq4l"].shard(0).key  # noqa: E731
     keys = {
-        key(), key("simulate.four_leptons.beam_energy=8000"), key("simulate.four_leptons.selection.muon_pt=5"),
+        key(),
+        key("simulate.four_leptons.beam_energy=8000"),
+        key("simulate.four_leptons.selection.muon_pt=5"),
         key("simulate.four_leptons.card=atlas"),
-    }  # fmt: skip
+    }
     assert len(keys) == 4
     with pytest.raises(UserError, match=r"sample h4l: .* no cross section at 9000 GeV"):
         key("simulate.four_leptons.beam_energy=9000")
