@@ -166,10 +166,10 @@ class Run:
         if self.search.here:
             self._run_here(missing or self._untold(trials), book)
         elif missing:
-            self.ray()
             shelf = Shelf()
             for need in sorted(set(map(self.search.need, missing.values()))):
                 for part in self.search.inputs(need, self.folder, Tools()):
+                    self.ray()  # not before the first could be read
                     shelf.put(need, part)
             with self.timed("scan"):
                 given = (shelf, self.config.search, self.search.handed())
@@ -208,7 +208,8 @@ class Run:
         rows = self.run_trials(keyed, "search").rows(keyed)
         if failed := [row for row in rows if row["status"] != "ok"]:
             raise UserError(f"the search failed: {failed[0]['error'].strip().splitlines()[-1]}")
-        self._tell_notes()
+        for note in self.search.notes:
+            console.print(note, highlight=False, soft_wrap=True)
         return self.search.answer(rows, trials)
 
     def report(self, trials: Mapping[str, Trial] | None = None) -> dict[str, Any]:
@@ -237,7 +238,6 @@ class Run:
             summary = finish(self.search, found, report)
         with self.timed("mlflow", add=False), self._one_flow(book, found) as flow:
             record_report(self.search, found, report, summary, flow)
-        self._tell_notes()
         self._tell(report, summary)
         return summary
 
@@ -265,11 +265,6 @@ class Run:
         with tempfile.TemporaryDirectory(prefix="raypipe-") as scratch:
             files = (book.flow_file(key, row, Path(scratch)) for key, row in by_key.items())
             yield next(filter(None, files), None)
-
-    def _tell_notes(self) -> None:
-        """What was done to the user's events, once."""
-        for note in self.search.notes:
-            console.print(note, highlight=False, soft_wrap=True)
 
     def _tell(self, report: Report, summary: Mapping[str, Any]) -> None:
         """The terminal's version of the report, on standard error."""
