@@ -8,8 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from raypipe.cli.base import POSITIVE, Number, emit, load, options, refuse_given
-from raypipe.config.kinds import BACKGROUNDS
+from raypipe.cli.base import POSITIVE, Backgrounds, Number, Searching, emit, load, options, refuse_given
 from raypipe.errors import UserError
 
 ASKED = ("signal", "strength", "instance", "embedding", "method")
@@ -36,7 +35,7 @@ def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, 
             emit({**record, "path": str(where)})
 
 
-@click.command()
+@click.command(cls=Searching)
 @options
 @click.option("--signal", default="none", show_default=True, help="Sample to inject, or none.")
 @click.option(
@@ -56,7 +55,7 @@ def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, 
 )
 @click.option(
     "--method",
-    type=click.Choice(list(BACKGROUNDS)),
+    type=Backgrounds(),
     default="cathode",
     show_default=True,
     help="How the background is known (scan.methods).",
@@ -106,7 +105,7 @@ def _given() -> frozenset[str]:
     return frozenset(n for n in ASKED if context.get_parameter_source(n) == ParameterSource.COMMANDLINE)
 
 
-@click.command()
+@click.command(cls=Searching)
 @options
 @click.option("--status", is_flag=True, help="Only say how far the scan of this run folder is.")
 @click.option("--plan", is_flag=True, help="Only estimate hours, memory, storage, cost and wall time (a minute).")
