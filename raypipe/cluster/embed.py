@@ -18,7 +18,7 @@ from raypipe.events.diphoton import View
 from raypipe.events.latents import latent_schema
 from raypipe.events.schema import SPLITS, tensor_column, tensor_values
 from raypipe.events.table import count_rows, read_rows, read_table, sample_path, write_table
-from raypipe.files import code_digest, digest, file_digest, read_json, write_json
+from raypipe.files import code_of, digest, file_digest, read_json, write_json
 from raypipe.fit.encoder import embed, latent_noise
 
 COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "features"]
@@ -98,8 +98,13 @@ def actors(gpu: bool) -> int:
 
 def latents_key(manifest: dict[str, Any], encoder_record: dict[str, Any]) -> str:
     """Hash of what determines the latent table."""
+    code = code_of("raypipe.fit.encoder", "raypipe.events.diphoton", "raypipe.events.latents")
     return digest(
-        {"events": manifest["key"], "encoder": encoder_record["key"], "code": code_digest("events", "models", "fit")}
+        {
+            "events": manifest["key"],
+            "encoder": encoder_record["key"],
+            "code": code,
+        }
     )
 
 

@@ -12,21 +12,19 @@ import torch
 
 from raypipe.cluster.attempt import Context
 from raypipe.cluster.embed import load_latents
-from raypipe.cluster.ledger import CODE, Ledger
 from raypipe.cluster.live import run_with_progress
 from raypipe.cluster.pipeline import Run, one_flow
 from raypipe.cluster.record import record_haxad
 from raypipe.cluster.registry import EXAMPLE, flow_example
 from raypipe.cluster.scan import grid_of, trial_inputs
 from raypipe.cluster.simulate import is_complete
-from raypipe.cluster.watch import other_versions
 from raypipe.config.haxad import EMBEDDING, HaxadConfig
 from raypipe.errors import UserError
 from raypipe.events.continuous import continuous_features
 from raypipe.events.latents import latent_schema, split_latents
 from raypipe.events.schema import SPLITS, tensor_column, tensor_values
 from raypipe.events.table import read_table, sample_path, write_table
-from raypipe.files import atomic_path, code_digest, digest, file_digest, read_json, write_json
+from raypipe.files import atomic_path, code_digest, code_of, digest, file_digest, read_json, write_json
 from raypipe.fit.batches import PARTS, parts_of
 from raypipe.fit.encoder import latent_noise
 from raypipe.fit.vae import embed_features, fit_vae
@@ -37,6 +35,8 @@ from raypipe.search.contrastive import Tables, prepare_tables
 from raypipe.search.haxad import search
 from raypipe.search.result import Result, Trial
 from raypipe.simulate.dataset import read_manifest
+from raypipe.store.ledger import CODE, Ledger
+from raypipe.store.status import other_versions
 
 FILES = ("vae.pt", "latents.parquet", "encoder.json", "latents.json")
 """Files of the autoencoder's folder that runs share; records last."""
@@ -92,7 +92,7 @@ class HaxadRun(Run):
     def _key(self, manifest: dict[str, Any]) -> str:
         """Hash of what determines the autoencoder and the latent table."""
         embedding = self.config.embedding.model_dump(mode="json")
-        code = code_digest("events", "models", "fit")
+        code = code_of("raypipe.fit.vae", "raypipe.events.continuous", "raypipe.events.latents")
         return digest({"events": manifest["key"], "embedding": embedding, "seed": self.config.seed, "code": code})
 
     def there(self) -> dict[str, Trial]:

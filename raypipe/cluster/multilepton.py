@@ -14,11 +14,9 @@ import pyarrow as pa
 
 from raypipe.cluster import simulate as simulation
 from raypipe.cluster.attempt import Context
-from raypipe.cluster.ledger import CODE, Ledger
 from raypipe.cluster.live import run_with_progress
 from raypipe.cluster.pipeline import Run
 from raypipe.cluster.tracking import Recorder, record
-from raypipe.cluster.watch import other_versions
 from raypipe.config.multilepton import Files, MultileptonConfig
 from raypipe.errors import UserError
 from raypipe.events.pools import Pool, read_columns, read_pool
@@ -33,6 +31,8 @@ from raypipe.search.exclusion import analyse
 from raypipe.search.multilepton import Tables, compare, divide, plan
 from raypipe.search.result import Result, Trial
 from raypipe.simulate import dataset
+from raypipe.store.ledger import CODE, Ledger, search_code
+from raypipe.store.status import other_versions
 
 
 def compare_together(
@@ -174,7 +174,7 @@ class MultileptonRun(Run):
         uncertain = {k: v for k, v in values["bootstrap"].items() if k != "count"}
         pseudo = bool(self.config.scan.signals or self.config.scan.calibration)
         sections = {k: values[k] for k in ("seed", "features", "compare", "networks")}
-        return {"events": key, "code": code_digest(*CODE), "bootstrap": uncertain, "pseudo": pseudo, **sections}
+        return {"events": key, "code": search_code("multilepton"), "bootstrap": uncertain, "pseudo": pseudo, **sections}
 
     def run(self, trials: dict[str, Trial], tables: Tables) -> Ledger:
         """Stage 2: the comparisons that the ledger does not hold yet."""

@@ -17,8 +17,6 @@ import pyarrow as pa
 from raypipe import __version__
 from raypipe.cluster import embed as embedding
 from raypipe.cluster import simulate as simulation
-from raypipe.cluster.artefacts import open_artefacts
-from raypipe.cluster.ledger import CODE, Ledger, open_ledger
 from raypipe.cluster.live import run_with_progress
 from raypipe.cluster.memory import MemoryWatch
 from raypipe.cluster.record import record_run
@@ -26,7 +24,6 @@ from raypipe.cluster.registry import model_examples
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.scan import Shelf, flows_first, grid_of, plan_scan, run_contrastive, sample_groups
 from raypipe.cluster.train import encoder_key, load_encoder, side_by_side, train_encoder, train_encoders
-from raypipe.cluster.watch import other_versions
 from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.events.latents import split_latents
@@ -39,6 +36,9 @@ from raypipe.search.contrastive import Tables, prepare_tables
 from raypipe.search.embeddings import encoder_config, raw_representation, representation
 from raypipe.search.result import NO_SIGNAL, Trial
 from raypipe.simulate import dataset
+from raypipe.store.artefacts import open_artefacts
+from raypipe.store.ledger import CODE, Ledger, open_ledger
+from raypipe.store.status import other_versions
 
 EMBEDDING = ("encoder.pt", "latents.parquet", "encoder.json", "latents.json")
 """Files of an encoder's folder that runs share; records last."""

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from raypipe.cluster.attempt import Context
-from raypipe.cluster.ledger import CODE, NUMERICS
 from raypipe.config import Config
-from raypipe.files import code_digest
 from raypipe.search.contrastive import Tables, search
 from raypipe.search.embeddings import representation
 from raypipe.search.result import TRAINS_FLOWS, Result, Trial, trial_grid
 from raypipe.simulate.processes import PROCESSES
+from raypipe.store.ledger import NUMERICS, search_code
 
 
 def sample_groups() -> dict[str, int]:
@@ -31,10 +30,9 @@ def trial_inputs(config: Config, latents: Sequence[str]) -> dict[str, Any]:
     sections = ("seed", "window", "pseudodata", "massfit", "flow", "classifier", "selection")
     values = config.model_dump(mode="json")
     embedding = {k: values["embedding"][k] for k in ("train_fraction", "validation_fraction")}
-    code = code_digest(*CODE)
     return {
         "latents": list(latents),
-        "code": code,
+        "code": search_code(config.search),
         "embedding": embedding,
         **{k: values[k] for k in sections},
         "versions": {name: importlib.metadata.version(name) for name in NUMERICS},

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from raypipe import __version__
-from raypipe.cluster.ledger import CODE, Ledger, open_ledger
 from raypipe.cluster.read import check_columns, collect
 from raypipe.cluster.tasks import counted, spread
 from raypipe.cluster.tracking import Recorder, record
@@ -20,9 +19,10 @@ from raypipe.errors import UserError
 from raypipe.events.readers.base import check_file
 from raypipe.events.readers.features import FeatureTable
 from raypipe.events.table import read_table, write_table
-from raypipe.files import check_file_writable, check_writable, code_digest, file_digest, write_json
+from raypipe.files import check_file_writable, check_writable, file_digest, write_json
 from raypipe.progress import progress_bar
 from raypipe.search.result import DATA, Trial
+from raypipe.store.ledger import Ledger, open_ledger, search_code
 
 if TYPE_CHECKING:
     from raypipe.fit.classifier import Mapper
@@ -57,7 +57,7 @@ def run_table_search(config: TableConfig) -> dict[str, Any]:
     trial = Trial(DATA, 0.0, 0)
     values = config.model_dump(mode="json", exclude={"output", "resources", "tracking"})
     values["data"].pop("path"), values["background"].pop("path")
-    code = code_digest(*CODE)
+    code = search_code("table")
     key = trial.key({"files": list(digests.values()), "code": code, "config": values})
     scores_path = folder / "scores.parquet"
     if not (book.finished(key) and _scored(scores_path) == key):

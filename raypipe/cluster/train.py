@@ -21,7 +21,7 @@ from raypipe.cluster.inputs import EventSource, event_source, resident_batches
 from raypipe.cluster.runtime import limit_threads, places
 from raypipe.config import Config, Embedding
 from raypipe.errors import UserError
-from raypipe.files import atomic_path, code_digest, digest, read_json, write_json
+from raypipe.files import atomic_path, code_of, digest, read_json, write_json
 from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, rank_batch, wrapped
 from raypipe.models.encoder import ContrastiveEncoder
 
@@ -35,7 +35,7 @@ def encoder_key(config: Config, manifest: dict[str, Any]) -> str:
             "embedding": config.embedding.model_dump(mode="json"),
             "seed": config.seed,
             "events": manifest["key"],
-            "code": code_digest("events", "models", "fit"),
+            "code": code_of("raypipe.fit.encoder", "raypipe.events.diphoton"),
         }
     )
 

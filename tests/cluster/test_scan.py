@@ -8,13 +8,13 @@ import math
 import pytest
 
 from raypipe.cluster.engine import run_scan
-from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.scan import flows_first, grid_of, plan_scan, run_contrastive, sample_groups, trial_inputs
 from raypipe.config import Config, load_config
 from raypipe.report.summary import build_summary, summarise
 from raypipe.search.contrastive import prepare_tables, search
 from raypipe.search.embeddings import representation
 from raypipe.search.result import Trial
+from raypipe.store.ledger import Ledger
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, events
 

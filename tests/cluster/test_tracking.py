@@ -17,9 +17,7 @@ import torch
 from click.testing import CliRunner
 
 from raypipe.cli.base import Commands
-from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.record import group_curves, record_haxad, record_run
-from raypipe.cluster.storage import Store
 from raypipe.cluster.tracking import record, sqlite_path
 from raypipe.config import load_config
 from raypipe.errors import UserError
@@ -29,6 +27,8 @@ from raypipe.models.vae import FeatureVae
 from raypipe.report import haxad as pages
 from raypipe.report.summary import build_summary
 from raypipe.search.result import Trial
+from raypipe.store.files import Store
+from raypipe.store.ledger import Ledger
 from tests.cluster.head import free_ports
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES

@@ -1,10 +1,10 @@
-"""What runs share: finished work by the hash of all that determines it, in one folder that no run owns.
+"""Finished work by the hash of all that determines it, made once: in a run's folder, and in one that runs share.
 
 Layout of ``resources.artefacts``::
 
     shards/<key>/       simulated events of one shard and their sidecar (key: `raypipe.simulate.dataset.Shard.key`)
     encoders/<key>/     encoder, its record, the latents of all events and their record (key: of the encoder)
-    stages/flow/        background models (`raypipe.cluster.ledger.Ledger.stage`)
+    stages/flow/        background models (`raypipe.store.ledger.Ledger.stage`)
 
 A run takes what it needs into its output folder, by a link where the file system has links, and leaves there what it
 has made. Nothing is ever changed in place, so that a link can be shared.
@@ -16,13 +16,14 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from raypipe.cluster.storage import DiskFull, is_full
 from raypipe.errors import UserError
 from raypipe.files import check_writable, file_digest, make_directory, read_json, write_json
+from raypipe.store.claims import once
+from raypipe.store.files import DiskFull, Store, flush, is_full
 
 DIGESTS = "digests.json"
 """File of an artefact with the hashes of the others."""
@@ -31,10 +32,7 @@ DIGESTS = "digests.json"
 class Artefacts:
     """A folder of artefacts, each a folder of files that appears whole or not at all: by one rename.
 
-    No locks: of two runs that finish the same artefact one is first, and the other's is dropped. Two that start at the
-    same time on an empty folder may so train the same encoder twice, which costs time and never a number; start the
-    second when the first has left its encoder there. (A claim would need a heartbeat and a take-over for runs that
-    died, on file systems that do not agree about the time: more that can go wrong than one training is worth.)
+    Of two runs that give the same artefact one is first, and the other's is dropped.
 
     Args:
         root: the folder; None shares nothing.
@@ -48,28 +46,47 @@ class Artefacts:
             raise UserError(f"resources.artefacts = {root}: expected a folder that all machines see, not a URL")
         self.root = None if root is None else check_writable(root)
 
-    def _place(self, kind: str, key: str) -> Path:
-        assert self.root is not None
-        return self.root / kind / key
+    def get_or_make(self, kind: str, key: str, files: Mapping[str, Path], make: Callable[[], Any]) -> None:
+        """See that the files of an artefact are where ``files`` says (name -> path): here, taken, or made once.
+
+        Looked for in the run's own place, where ``<first file>.made.json`` says what they are, then among the shared
+        ones. Else one of all processes that ask calls ``make``, which writes all of them, and the others wait for it;
+        if it dies, the next one makes it. With a shared folder that holds for all its runs, else for those that have
+        the same place. Damaged files count as absent.
+
+        Raises:
+            UserError: the files cannot be written.
+        """
+        first = next(iter(files.values()))
+        record = first.with_name(f"{first.name}.made.json")
+        claims = first.parent if self.root is None else self.root / kind
+
+        def get() -> bool | None:
+            if _whole(lambda: read_json(record)[key], files):
+                self.give(kind, key, files)
+                return True
+            return keep() if self.take(kind, key, files) else None
+
+        def keep() -> bool:
+            write_json(record, {key: {name: file_digest(path) for name, path in files.items()}})
+            return True
+
+        def made() -> bool:
+            make()
+            if not self.give(kind, key, files):  # somebody was first after all: all go on with the same bits
+                self.take(kind, key, files)
+            return keep()
+
+        once(Store(claims.parent), claims.name, f"{kind}.{key}", get, made)
 
     def take(self, kind: str, key: str, files: Mapping[str, Path]) -> bool:
-        """Put the files of an artefact where ``files`` says (name -> path), in that order; False if it is not there.
+        """Put the files of an artefact where ``files`` says, in that order; False if it is not there.
 
         A damaged artefact is removed and counts as absent.
         """
-        if self.root is None:
+        if self.root is None or not (place := self.root / kind / key).exists():
             return False
-        place = self._place(kind, key)
-        try:
-            digests = read_json(place / DIGESTS)
-            whole = all(file_digest(place / name) == digests[name] for name in files)
-        except FileNotFoundError:
-            if not place.exists():
-                return False
-            whole = False
-        except (UserError, KeyError, TypeError, OSError):
-            whole = False
-        if not whole:
+        if not _whole(lambda: read_json(place / DIGESTS), {name: place / name for name in files}):
             _remove(place)
             return False
         for name, path in files.items():
@@ -85,11 +102,11 @@ class Artefacts:
         """
         if self.root is None:
             return True
-        place = self._place(kind, key)
+        place = self.root / kind / key
         if place.exists():
             return False
         make_directory(place.parent)
-        temporary = place.parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{key}"
+        temporary = _beside(place)
         try:
             temporary.mkdir()
             for name, path in files.items():
@@ -112,9 +129,22 @@ def open_artefacts(config: Any) -> Artefacts:
     return Artefacts(config.resources.artefacts)
 
 
+def _whole(digests: Callable[[], Mapping[str, str]], files: Mapping[str, Path]) -> bool:
+    """Whether all ``files`` are there with the hashes that a record gives, which may be absent or damaged itself."""
+    with contextlib.suppress(UserError, LookupError, TypeError, OSError):
+        found = digests()
+        return all(file_digest(path) == found[name] for name, path in files.items())
+    return False
+
+
+def _beside(path: Path) -> Path:
+    """A temporary name in the same folder."""
+    return path.parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}"
+
+
 def _put(source: Path, target: Path) -> None:
     """Make ``target`` the same file as ``source``, or a copy where there are no links; whole or not at all."""
-    temporary = target.parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{target.name}"
+    temporary = _beside(target)
     try:
         try:
             os.link(source, temporary)
@@ -122,8 +152,7 @@ def _put(source: Path, target: Path) -> None:
             raise
         except OSError:  # another file system, or one without links
             shutil.copyfile(source, temporary)
-            with open(temporary, "rb") as handle:
-                os.fsync(handle.fileno())
+            flush(temporary)
         os.replace(temporary, target)
     finally:
         # A rename onto another link of the same file does nothing and leaves both names.
@@ -132,7 +161,7 @@ def _put(source: Path, target: Path) -> None:
 
 def _remove(place: Path) -> None:
     """Move a damaged artefact out of sight, then delete it: nobody sees half of it."""
-    gone = place.parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}-damaged"
+    gone = _beside(place)
     with contextlib.suppress(FileNotFoundError):
         os.rename(place, gone)
     shutil.rmtree(gone, ignore_errors=True)

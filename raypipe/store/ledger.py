@@ -1,4 +1,4 @@
-"""The ledger: one Parquet part a finished trial, keyed by what determines its result. It is the truth of a scan."""
+"""The ledger: the rows of every finished trial, keyed by what determines them. It is the truth of a scan."""
 
 from __future__ import annotations
 
@@ -8,34 +8,35 @@ import importlib.metadata
 import io
 import json
 import time
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from raypipe.cluster.alive import Claim
-from raypipe.cluster.storage import Store
 from raypipe.errors import UserError
-from raypipe.files import code_digest, inside_output_root
+from raypipe.files import code_digest, code_of, inside_output_root
 from raypipe.redact import redact
 from raypipe.search.result import Result
+from raypipe.store.claims import once
+from raypipe.store.files import Store
 
 OK, FAILED = "ok", "failed"
-CODE = ("events", "models", "fit", "stats", "search")
-"""Rooms whose source is part of the key of a trial."""
+CODE = ("config", "events", "models", "fit", "stats", "search")
+"""Rooms whose source can move a number of a search."""
+SEARCHES = ("contrastive", "haxad", "multilepton", "table")
+"""Modules of `raypipe.search` that make trials."""
 NUMERICS = ("numpy", "torch", "xgboost", "scipy", "iminuit")
 """Packages whose version can move a number."""
-WAIT = 1.0
-"""Seconds between two looks at what another process is making."""
 COMPACT_AT = 200
 """Parts outside the index that are read one by one before they are gathered."""
+LAYOUT = 2
+"""Of the folder, as its ``layout.json`` says; the first was Parquet files without such a note."""
 
 
 class Ledger:
-    """A folder, on any storage, of ``rows/<key>.parquet`` (a finished trial), ``failed/`` and ``arrays/``.
+    """A folder, on any storage, of ``rows/<key>.json`` (a finished trial), ``failed/`` and ``arrays/<key>.npz``.
 
     Nothing is ever changed in place: a part is written once, whole, after everything that belongs to it. Same key,
     same content, so two drivers on one ledger can only write the same thing twice. ``index/`` gathers many parts into
@@ -45,24 +46,54 @@ class Ledger:
     Args:
         where: path or URL, or an open `Store`.
         shared: where ``stages/`` is instead, so that several ledgers share them.
+
+    Raises:
+        UserError: a folder of another layout.
     """
 
     def __init__(self, where: str | Path | Store, shared: Store | None = None) -> None:
         self.store = where if isinstance(where, Store) else Store(where)
         self.shared = shared or self.store
         self._pieces: dict[str, dict[str, tuple[float | None, str]]] = {}
+        self._marked = self._knows_layout()
 
     def __str__(self) -> str:
         return str(self.store)
 
+    def _knows_layout(self) -> bool:
+        """Whether the folder says that it has this layout; an empty one says nothing."""
+        remedy = "name another folder (output=..., resources.storage=...), or move this one away, and run again"
+        data = self.store.read("layout.json")
+        if data is None:
+            if any(name.endswith(".parquet") for folder in ("rows", FAILED) for name in self.store.listing(folder)):
+                raise UserError(f"{self}: a ledger of an older layout (Parquet rows), which is not read: {remedy}")
+            return False
+        try:
+            found = json.loads(data)["layout"]
+        except (ValueError, LookupError, TypeError):
+            found = "unknown"
+        if found != LAYOUT:
+            raise UserError(
+                f"{self}: a ledger of layout {found}, which this raypipe (layout {LAYOUT}) does not read: {remedy}"
+            )
+        return True
+
+    def mark(self) -> None:
+        """Say in the folder which layout it has."""
+        if not self._marked:
+            self.store.write("layout.json", json.dumps({"layout": LAYOUT}).encode())
+            self._marked = True
+
     def record(self, key: str, trial: Any, result: Result) -> None:
         """Store a finished trial."""
-        arrays = {name: pa.array([np.asarray(v, dtype=np.float64)]) for name, v in result.arrays.items()}
-        self.store.write(f"arrays/{key}.parquet", _parquet(pa.table(arrays)))
+        self.mark()
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **{n: np.asarray(v, dtype=np.float64) for n, v in result.arrays.items()})
+        self.store.write(f"arrays/{key}.npz", buffer.getvalue())
         if result.flow_state is not None:
             self.store.write(f"flows/{key}.pt", _torch_bytes(result.flow_state))
         self._write("rows", key, [{"key": key, "status": OK, "error": "", **row} for row in result.rows])
-        self.store.delete(f"failed/{key}.parquet")
+        self.store.delete(f"failed/{key}.json")
 
     def record_failure(self, key: str, trial: Any, error: str, kind: str = "raised") -> None:
         """Store why a trial failed; a later run of the scan tries it again.
@@ -70,6 +101,7 @@ class Ledger:
         Args:
             kind: ``raised``, ``died`` or ``timeout``.
         """
+        self.mark()
         before = self._part("failed", key)
         row = {
             "key": key,
@@ -82,13 +114,19 @@ class Ledger:
         self._write("failed", key, [row | plain_fields(trial)])
 
     def _write(self, folder: str, key: str, rows: list[dict[str, Any]]) -> None:
-        plain = [{k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in rows]
-        self.store.write(f"{folder}/{key}.parquet", _parquet(pa.Table.from_pylist(plain)))
+        # Python writes a float so that the same bits come back, and NaN and Infinity by name.
+        self.store.write(f"{folder}/{key}.json", json.dumps(rows, default=lambda value: value.tolist()).encode())
 
     def _part(self, folder: str, key: str) -> list[dict[str, Any]] | None:
         """One part; a missing or damaged one is None."""
-        table = _table(self.store.read(f"{folder}/{key}.parquet"))
-        return None if table is None else table.to_pylist()
+        try:
+            return json.loads(self.store.read(f"{folder}/{key}.json") or b"") or None
+        except ValueError:
+            return None
+
+    def _keys(self, folder: str) -> dict[str, float]:
+        """Keys of the parts in ``folder`` with the Unix seconds when they were written."""
+        return {name.removesuffix(".json"): modified for name, modified in self.store.listing(folder).items()}
 
     def read(self, key: str) -> list[dict[str, Any]] | None:
         """The rows of a finished trial, else the one of its last failure, else None."""
@@ -98,116 +136,100 @@ class Ledger:
         """Whether this trial has succeeded (and can be read)."""
         return self._part("rows", key) is not None
 
+    def written(self) -> dict[str, float]:
+        """When every finished trial was written, Unix seconds by the storage's clock."""
+        return self._keys("rows")
+
     def done(self, keys: Iterable[str]) -> set[str]:
         """Those of ``keys`` that have succeeded; reads only what the index does not hold."""
-        there, indexed = self.store.names("rows"), self._index()
-        return {k for k in keys if f"{k}.parquet" in there and (k in indexed or self._part("rows", k) is not None)}
-
-    def _finished(self, keys: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
-        there = self.store.names("rows")
-        indexed = self._index()
-        found = {}
-        for key in keys:
-            if f"{key}.parquet" in there:
-                rows = json.loads(indexed[key][1]) if key in indexed else self._part("rows", key)
-                if rows:
-                    found[key] = rows
-        return found
+        there, indexed = self._keys("rows"), self._index()
+        return {key for key in keys if key in there and (key in indexed or self.finished(key))}
 
     def rows(self, keys: Iterable[str]) -> list[dict[str, Any]]:
         """All rows of the given trials, in that order; a trial that only failed gives its last failure."""
-        keys = list(keys)
-        good = self._finished(keys)
-        failed = self.store.names("failed")
+        good, failed, indexed = self._keys("rows"), self._keys("failed"), self._index()
         out = []
         for key in keys:
-            out += good.get(key) or (self._part("failed", key) if f"{key}.parquet" in failed else None) or []
+            rows = None
+            if key in good:
+                rows = json.loads(indexed[key][1]) if key in indexed else self._part("rows", key)
+            out += rows or (self._part("failed", key) if key in failed else None) or []
         return out
 
     def failures(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The last failure of those trials that have one and have not succeeded since."""
-        failed, good = self.store.names("failed"), self.store.names("rows")
-        found = {}
-        for key in keys:
-            if f"{key}.parquet" in failed and f"{key}.parquet" not in good and (rows := self._part("failed", key)):
-                found[key] = rows[0]
-        return found
+        failed = self._keys("failed")
+        good = self._keys("rows") if failed else {}
+        open_keys = (key for key in keys if key in failed and key not in good)
+        return {key: rows[0] for key in open_keys if (rows := self._part("failed", key))}
 
     def compact(self, at_least: int = COMPACT_AT) -> int:
         """Gather all parts into one index file if ``at_least`` are outside it; returns how many it then holds.
 
-        Any number of processes may do this at once: the file's name is the hash of what is in it.
+        JSON lines: the seconds of every trial by key, then the rows of each, in that order. Any number of processes
+        may do this at once: the file's name is the hash of what is in it.
         """
-        names = {name.removesuffix(".parquet") for name in self.store.names("rows")}
-        old = self.store.names("index")
-        indexed = self._index()
-        loose = names - set(indexed)
+        there, old, indexed = self._keys("rows"), set(self.store.listing("index")), self._index()
+        loose = there.keys() - indexed.keys()
         if len(loose) < at_least:
             return len(indexed)
-        parts = {key: rows for key in sorted(loose) if (rows := self._part("rows", key))}
-        gathered = {key: (rows[0].get("seconds"), json.dumps(rows)) for key, rows in parts.items()}
-        merged = {key: entry for key, entry in sorted((indexed | gathered).items()) if key in names}
-        table = pa.table(
-            {
-                "key": pa.array(merged, pa.string()),
-                "seconds": pa.array([entry[0] for entry in merged.values()], pa.float64()),
-                # Rows as text: every search has its own columns, and they must come back as they were.
-                "rows": pa.array([entry[1] for entry in merged.values()], pa.string()),
-            }
-        )
-        name = f"{hashlib.sha256(' '.join(merged).encode()).hexdigest()[:20]}.parquet"
-        self.store.write(f"index/{name}", _parquet(table))
+        parts = {key: rows for key in loose if (rows := self._part("rows", key))}
+        gathered = indexed | {key: (rows[0].get("seconds"), json.dumps(rows)) for key, rows in parts.items()}
+        kept = {key: gathered[key] for key in sorted(gathered.keys() & there.keys())}
+        head = json.dumps({key: seconds for key, (seconds, _) in kept.items()})
+        data = "\n".join([head, *(rows for _, rows in kept.values()), ""]).encode()
+        name = _index_name(data)
+        self.store.write(f"index/{name}", data)
         for stale in old - {name}:
             self.store.delete(f"index/{stale}")
-        return len(merged)
+        return len(kept)
 
     def _index(self) -> dict[str, tuple[float | None, str]]:
         """Seconds and rows (as JSON) by key, of every trial in the index."""
-        names = self.store.names("index")
-        self._pieces = {name: piece for name, piece in self._pieces.items() if name in names}
-        for name in names - set(self._pieces):  # named by its content, a file once read needs no second look
-            table = _table(self.store.read(f"index/{name}"))
-            columns = [table[c].to_pylist() for c in ("key", "seconds", "rows")] if table is not None else [[], [], []]
-            self._pieces[name] = {key: (seconds, rows) for key, seconds, rows in zip(*columns, strict=True)}
+        names = self.store.listing("index")
+        # Named by its content, a file once read needs no second look.
+        self._pieces = {name: self._pieces.get(name) or self._piece(name) for name in names}
         return {key: entry for piece in self._pieces.values() for key, entry in piece.items()}
+
+    def _piece(self, name: str) -> dict[str, tuple[float | None, str]]:
+        """What one file of the index holds; nothing if it is damaged."""
+        data = self.store.read(f"index/{name}")
+        if data is None or _index_name(data) != name:
+            return {}
+        head, *lines = data.decode().split("\n")
+        return {key: (seconds, rows) for (key, seconds), rows in zip(json.loads(head).items(), lines, strict=False)}
 
     def seconds(self) -> dict[str, float | None]:
         """Every finished trial with its wall seconds, as far as the index or at most `COMPACT_AT` parts tell."""
-        names = {name.removesuffix(".parquet") for name in self.store.names("rows")}
-        known = {key: entry[0] for key, entry in self._index().items() if key in names}
-        for key in sorted(names - set(known))[:COMPACT_AT]:
+        there = self._keys("rows")
+        known = {key: seconds for key, (seconds, _) in self._index().items() if key in there}
+        for key in sorted(there.keys() - known.keys())[:COMPACT_AT]:
             rows = self._part("rows", key)
             known[key] = rows[0].get("seconds") if rows else None
-        return dict.fromkeys(names) | known
+        return dict.fromkeys(there) | known
 
     def arrays(self, key: str) -> dict[str, np.ndarray]:
         """The figure arrays of a finished trial."""
-        table = _table(self.store.read(f"arrays/{key}.parquet"))
-        if table is None:
-            raise UserError(
-                f"{self.store}/arrays/{key}.parquet: not a readable Parquet file: delete it and rows/{key}.parquet "
-                "beside it, and run `raypipe scan` again"
-            )
-        return {name: np.asarray(table[name][0].as_py(), dtype=np.float64) for name in table.column_names}
+        try:
+            with np.load(io.BytesIO(self.store.read(f"arrays/{key}.npz") or b""), allow_pickle=False) as found:
+                return dict(found)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            told = f"not a readable NumPy file: delete it and rows/{key}.json beside it, and run `raypipe scan` again"
+            raise UserError(f"{self.store}/arrays/{key}.npz: {told}") from None
 
     def stage(self, kind: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The state of a stage that trials share: what ``stages/<kind>/<key>.pt`` holds, else made and kept there.
+        """The state of a stage that trials share: what ``stages/<kind>/<key>.pt`` holds, else made once and kept there.
 
-        Of all processes that want it at the same time one makes it, and the others wait; if that one dies, the next
-        does. ``make`` returns a dictionary of tensors and plain values, as `torch.load(weights_only=True)` reads them.
+        ``make`` returns a dictionary of tensors and plain values, as `torch.load(weights_only=True)` reads them.
         """
         name = f"stages/{kind}/{key}.pt"
-        if (state := self._state(name)) is not None:
+
+        def made() -> dict[str, Any]:
+            state = make()
+            self.shared.write(name, _torch_bytes(state))
             return state
-        with Claim(self.shared, f"stages/{kind}", key) as claim:
-            while not claim.is_first():
-                time.sleep(WAIT)
-                if (state := self._state(name)) is not None:
-                    return state
-            if (state := self._state(name)) is None:  # else whoever was first has just finished
-                state = make()
-                self.shared.write(name, _torch_bytes(state))
-            return state
+
+        return once(self.shared, f"stages/{kind}", key, lambda: self._state(name), made)
 
     def _state(self, name: str) -> dict[str, Any] | None:
         """What a stage's file holds; a damaged one is removed and counts as absent."""
@@ -231,13 +253,18 @@ class Ledger:
         return path
 
 
+def search_code(search: str) -> str:
+    """The hash of the code that determines the trials of a search."""
+    return code_of(f"raypipe.search.{search}")
+
+
 def made_by(config: Any = None) -> dict[str, str]:
     """What, besides the configuration, the keys of trials are made of: the code and the packages of this process.
 
     Args:
         config: leaves out what its keys do not hold.
     """
-    made = {"search": code_digest(*CODE)}
+    made = {name: search_code(name) for name in (SEARCHES if config is None else (config.search,))}
     if config is None or getattr(config, "simulate", None) is not None:
         made["simulate"] = code_digest("simulate")
     if config is None or config.search != "multilepton":
@@ -250,7 +277,7 @@ def open_ledger(config: Any) -> Ledger:
     are in ``resources.artefacts`` if that is set.
 
     Raises:
-        UserError: a local folder outside RAYPIPE_OUTPUT_ROOT.
+        UserError: a local folder outside RAYPIPE_OUTPUT_ROOT, or one of another layout.
     """
     store = Store(config.resources.storage or Path(config.output) / "ledger")
     shared = Store(config.resources.artefacts) if config.resources.artefacts else None
@@ -266,22 +293,8 @@ def plain_fields(trial: Any) -> dict[str, Any]:
     return {k: v for k, v in values.items() if isinstance(v, str | int | float | bool)}
 
 
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", compression_level=3)
-    return sink.getvalue().to_pybytes()
-
-
-def _table(data: bytes | None, columns: list[str] | None = None) -> pa.Table | None:
-    """The table in ``data``; None if there is none or it is damaged."""
-    if data is None:
-        return None
-    try:
-        # Not `read_table`: its dataset machinery leaves threads behind, and a part is far too small for any.
-        with pq.ParquetFile(pa.BufferReader(data)) as file:
-            return file.read(columns=columns, use_threads=False)
-    except (pa.ArrowException, OSError, ValueError):
-        return None
+def _index_name(data: bytes) -> str:
+    return f"{hashlib.sha256(data).hexdigest()[:20]}.jsonl"
 
 
 def _torch_bytes(state: dict[str, Any]) -> bytes:

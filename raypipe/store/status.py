@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from raypipe.cluster.alive import ALIVE, Sign, may_live
-from raypipe.cluster.ledger import Ledger, made_by
 from raypipe.errors import UserError
 from raypipe.files import digest
+from raypipe.store.claims import ALIVE, Sign, may_live
+from raypipe.store.ledger import Ledger, made_by
 
 RECENT = 50
 """Trials over which the rate is averaged."""
@@ -94,6 +94,7 @@ def duration(seconds: float) -> str:
 
 def announce(book: Ledger, trials: Mapping[str, Any], price: Price, name: str) -> str:
     """Write what a scan wants (keys and labels) into its ledger, so that `status` needs no more; returns its id."""
+    book.mark()
     scan = digest(sorted(trials))
     value = {
         "name": name,
@@ -109,7 +110,8 @@ def announce(book: Ledger, trials: Mapping[str, Any], price: Price, name: str) -
 def scans(book: Ledger) -> list[dict[str, Any]]:
     """All that `announce` wrote, oldest first; what cannot be read is left out."""
     found = []
-    for name, _ in sorted(book.store.listing("scans").items(), key=lambda entry: entry[1].modified):
+    written = book.store.listing("scans")
+    for name in sorted(written, key=written.__getitem__):
         with contextlib.suppress(ValueError, TypeError, LookupError):
             scan = json.loads(book.store.read(f"scans/{name}") or b"")
             if isinstance(scan["trials"], dict):
@@ -140,15 +142,15 @@ def other_versions(book: Ledger, config: Any = None) -> int:
     theirs: set[str] = set()
     for scan in scans(book):
         (ours if is_ours(scan, config) else theirs).update(scan["trials"])
-    return len(book.done(theirs - ours))
+    return len(book.done(theirs - ours)) if theirs - ours else 0
 
 
 def drivers(book: Ledger) -> dict[str, dict[str, Any]]:
     """Living drivers of a ledger by id, with the keys they are running."""
     now, found = time.time(), {}
-    for name, stamp in book.store.listing("drivers").items():
+    for name, modified in book.store.listing("drivers").items():
         # The file system's clock against its own: a driver's machine may be off by minutes.
-        if now - stamp.modified < ALIVE and (data := book.store.read(f"drivers/{name}")):
+        if now - modified < ALIVE and (data := book.store.read(f"drivers/{name}")):
             with contextlib.suppress(json.JSONDecodeError):
                 driver = json.loads(data)
                 if may_live(driver):
@@ -164,14 +166,14 @@ def status(book: Ledger, scan: Mapping[str, Any] | None = None, config: Any = No
     """
     scan = scan if scan is not None else newest_scan(book)
     labels, price = scan["trials"], Price(**scan["price"])
-    stamps = {n.removesuffix(".parquet"): s.modified for n, s in book.store.listing("rows").items()}
     ours = is_ours(scan, config)
     good = book.done(labels) if ours else set()
     done = [key for key in labels if key in good]
     failures = book.failures(key for key in labels if key not in good) if ours else {}
     alive = drivers(book)
     running = {key for driver in alive.values() for key in driver["running"] if key in labels and key not in good}
-    recent = sorted(stamps[key] for key in done)[-RECENT:]
+    written = book.written()
+    recent = sorted(written[key] for key in done if key in written)[-RECENT:]
     span = recent[-1] - recent[0] if len(recent) > 1 else 0.0
     rate = (len(recent) - 1) / span if span > 0 else None
     left = len(labels) - len(done) - len(failures)
