@@ -105,7 +105,7 @@ class Store:
             try:
                 with self.filesystem.open_input_stream(path, compression=None) as stream:
                     return stream.read()
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return None
 
     def check_writable(self) -> None:

@@ -54,7 +54,8 @@ class Ledger:
     def __init__(self, where: str | Path | Store, shared: Store | None = None) -> None:
         self.store = where if isinstance(where, Store) else Store(where)
         self.shared = shared or self.store
-        self._pieces: dict[str, dict[str, tuple[float | None, str]]] = {}
+        self._indexed: dict[str, tuple[float | None, str]] = {}
+        self._seen: set[str] = set()
         self._marked = self._knows_layout()
 
     def __str__(self) -> str:
@@ -62,20 +63,16 @@ class Ledger:
 
     def _knows_layout(self) -> bool:
         """Whether the folder says that it has this layout; an empty one says nothing."""
-        remedy = "name another folder (output=..., resources.storage=...), or move this one away, and run again"
         data = self.store.read("layout.json")
-        if data is None:
-            if any(name.endswith(".parquet") for folder in ("rows", FAILED) for name in self.store.listing(folder)):
-                raise UserError(f"{self}: a ledger of an older layout (Parquet rows), which is not read: {remedy}")
+        if data is None and not any(n.endswith(".parquet") for f in ("rows", "failed") for n in self.store.listing(f)):
             return False
         try:
-            found = json.loads(data)["layout"]
+            found = "of an older layout" if data is None else f"of layout {json.loads(data)['layout']}"
         except (ValueError, LookupError, TypeError):
-            found = "unknown"
-        if found != LAYOUT:
-            raise UserError(
-                f"{self}: a ledger of layout {found}, which this raypipe (layout {LAYOUT}) does not read: {remedy}"
-            )
+            found = "of an unknown layout"
+        if found != f"of layout {LAYOUT}":
+            remedy = "name another folder (output=..., resources.storage=...), or move this one away, and run again"
+            raise UserError(f"{self}: a ledger {found}; this raypipe reads layout {LAYOUT} only: {remedy}")
         return True
 
     def mark(self) -> None:
@@ -87,11 +84,10 @@ class Ledger:
     def record(self, key: str, trial: Any, result: Result) -> None:
         """Store a finished trial."""
         self.mark()
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{n: np.asarray(v, dtype=np.float64) for n, v in result.arrays.items()})
-        self.store.write(f"arrays/{key}.npz", buffer.getvalue())
+        arrays = {name: np.asarray(values, dtype=np.float64) for name, values in result.arrays.items()}
+        self.store.write(f"arrays/{key}.npz", _bytes(lambda file: np.savez_compressed(file, **arrays)))
         if result.flow_state is not None:
-            self.store.write(f"flows/{key}.pt", _torch_bytes(result.flow_state))
+            _keep(self.store, f"flows/{key}.pt", result.flow_state)
         self._write("rows", key, [{"key": key, "status": OK, "error": "", **row} for row in result.rows])
         self.store.delete(f"failed/{key}.json")
 
@@ -103,15 +99,10 @@ class Ledger:
         """
         self.mark()
         before = self._part("failed", key)
-        row = {
-            "key": key,
-            "status": FAILED,
-            "error": redact(error, self.store.root, self.shared.root),
-            "kind": kind,
-            "time": time.time(),
-            "attempts": (before[0]["attempts"] if before else 0) + 1,
-        }
-        self._write("failed", key, [row | plain_fields(trial)])
+        attempts = (before[0]["attempts"] if before else 0) + 1
+        row = {"key": key, "status": FAILED, "error": redact(error, self.store.root, self.shared.root)}
+        row |= {"kind": kind, "time": time.time(), "attempts": attempts, **plain_fields(trial)}
+        self._write("failed", key, [row])
 
     def _write(self, folder: str, key: str, rows: list[dict[str, Any]]) -> None:
         # Python writes a float so that the same bits come back, and NaN and Infinity by name.
@@ -124,10 +115,6 @@ class Ledger:
         except ValueError:
             return None
 
-    def _keys(self, folder: str) -> dict[str, float]:
-        """Keys of the parts in ``folder`` with the Unix seconds when they were written."""
-        return {name.removesuffix(".json"): modified for name, modified in self.store.listing(folder).items()}
-
     def read(self, key: str) -> list[dict[str, Any]] | None:
         """The rows of a finished trial, else the one of its last failure, else None."""
         return self._part("rows", key) or self._part("failed", key)
@@ -136,18 +123,18 @@ class Ledger:
         """Whether this trial has succeeded (and can be read)."""
         return self._part("rows", key) is not None
 
-    def written(self) -> dict[str, float]:
-        """When every finished trial was written, Unix seconds by the storage's clock."""
-        return self._keys("rows")
+    def written(self, folder: str = "rows") -> dict[str, float]:
+        """Keys of all finished trials (or of ``failed``) with the Unix seconds of their writing, by storage's clock."""
+        return {name.removesuffix(".json"): modified for name, modified in self.store.listing(folder).items()}
 
     def done(self, keys: Iterable[str]) -> set[str]:
         """Those of ``keys`` that have succeeded; reads only what the index does not hold."""
-        there, indexed = self._keys("rows"), self._index()
+        there, indexed = self.written(), self._index()
         return {key for key in keys if key in there and (key in indexed or self.finished(key))}
 
     def rows(self, keys: Iterable[str]) -> list[dict[str, Any]]:
         """All rows of the given trials, in that order; a trial that only failed gives its last failure."""
-        good, failed, indexed = self._keys("rows"), self._keys("failed"), self._index()
+        good, failed, indexed = self.written(), self.written("failed"), self._index()
         out = []
         for key in keys:
             rows = None
@@ -158,8 +145,8 @@ class Ledger:
 
     def failures(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The last failure of those trials that have one and have not succeeded since."""
-        failed = self._keys("failed")
-        good = self._keys("rows") if failed else {}
+        failed = self.written("failed")
+        good = self.written() if failed else {}
         open_keys = (key for key in keys if key in failed and key not in good)
         return {key: rows[0] for key in open_keys if (rows := self._part("failed", key))}
 
@@ -169,7 +156,7 @@ class Ledger:
         JSON lines: the seconds of every trial by key, then the rows of each, in that order. Any number of processes
         may do this at once: the file's name is the hash of what is in it.
         """
-        there, old, indexed = self._keys("rows"), set(self.store.listing("index")), self._index()
+        there, old, indexed = self.written(), set(self.store.listing("index")), self._index()
         loose = there.keys() - indexed.keys()
         if len(loose) < at_least:
             return len(indexed)
@@ -185,28 +172,23 @@ class Ledger:
         return len(kept)
 
     def _index(self) -> dict[str, tuple[float | None, str]]:
-        """Seconds and rows (as JSON) by key, of every trial in the index."""
-        names = self.store.listing("index")
-        # Named by its content, a file once read needs no second look.
-        self._pieces = {name: self._pieces.get(name) or self._piece(name) for name in names}
-        return {key: entry for piece in self._pieces.values() for key, entry in piece.items()}
-
-    def _piece(self, name: str) -> dict[str, tuple[float | None, str]]:
-        """What one file of the index holds; nothing if it is damaged."""
-        data = self.store.read(f"index/{name}")
-        if data is None or _index_name(data) != name:
-            return {}
-        head, *lines = data.decode().split("\n")
-        return {key: (seconds, rows) for (key, seconds), rows in zip(json.loads(head).items(), lines, strict=False)}
+        """Seconds and rows (as JSON) by key, of every trial in the index; a damaged file of it holds nothing."""
+        new = self.store.listing("index").keys() - self._seen
+        for name in new:  # named by its content, a file once read needs no second look
+            data = self.store.read(f"index/{name}") or b""
+            if _index_name(data) == name:
+                head, *lines = data.decode().split("\n")
+                known = zip(json.loads(head).items(), lines, strict=False)
+                self._indexed |= {key: (seconds, rows) for (key, seconds), rows in known}
+        self._seen |= new
+        return self._indexed
 
     def seconds(self) -> dict[str, float | None]:
         """Every finished trial with its wall seconds, as far as the index or at most `COMPACT_AT` parts tell."""
-        there = self._keys("rows")
-        known = {key: seconds for key, (seconds, _) in self._index().items() if key in there}
-        for key in sorted(there.keys() - known.keys())[:COMPACT_AT]:
-            rows = self._part("rows", key)
-            known[key] = rows[0].get("seconds") if rows else None
-        return dict.fromkeys(there) | known
+        there, indexed = self.written(), self._index()
+        parts = {key: self._part("rows", key) for key in sorted(there.keys() - indexed.keys())[:COMPACT_AT]}
+        known = {key: seconds for key, (seconds, _) in indexed.items() if key in there}
+        return dict.fromkeys(there) | known | {k: rows[0].get("seconds") for k, rows in parts.items() if rows}
 
     def arrays(self, key: str) -> dict[str, np.ndarray]:
         """The figure arrays of a finished trial."""
@@ -224,12 +206,13 @@ class Ledger:
         """
         name = f"stages/{kind}/{key}.pt"
 
-        def made() -> dict[str, Any]:
-            state = make()
-            self.shared.write(name, _torch_bytes(state))
-            return state
-
-        return once(self.shared, f"stages/{kind}", key, lambda: self._state(name), made)
+        return once(
+            self.shared,
+            f"stages/{kind}",
+            key,
+            lambda: self._state(name),
+            lambda: _keep(self.shared, name, make()),
+        )
 
     def _state(self, name: str) -> dict[str, Any] | None:
         """What a stage's file holds; a damaged one is removed and counts as absent."""
@@ -246,11 +229,9 @@ class Ledger:
         """The background model of a finished trial as a file in ``folder``, or None if it has none."""
         stage = row.get("flow_stage")
         data = self.shared.read(f"stages/flow/{stage}.pt") if stage else self.store.read(f"flows/{key}.pt")
-        if data is None:
-            return None
-        path = folder / "flow.pt"
-        path.write_bytes(data)
-        return path
+        if data is not None:
+            (folder / "flow.pt").write_bytes(data)
+        return None if data is None else folder / "flow.pt"
 
 
 def search_code(search: str) -> str:
@@ -297,9 +278,16 @@ def _index_name(data: bytes) -> str:
     return f"{hashlib.sha256(data).hexdigest()[:20]}.jsonl"
 
 
-def _torch_bytes(state: dict[str, Any]) -> bytes:
+def _bytes(save: Callable[[io.BytesIO], Any]) -> bytes:
+    """What ``save`` writes into a file."""
+    buffer = io.BytesIO()
+    save(buffer)
+    return buffer.getvalue()
+
+
+def _keep(store: Store, name: str, state: dict[str, Any]) -> dict[str, Any]:
+    """Write tensors and plain values, and give them back."""
     import torch
 
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
+    store.write(name, _bytes(lambda file: torch.save(state, file)))
+    return state

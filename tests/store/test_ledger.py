@@ -164,7 +164,7 @@ def test_a_ledger_of_an_older_layout_is_one_line(tmp_path, folder):
         Ledger(tmp_path)
     assert len(str(told.value).splitlines()) == 1
     assert str(told.value).startswith(
-        f"{tmp_path}: a ledger of an older layout (Parquet rows), which is not read: name"
+        f"{tmp_path}: a ledger of an older layout; this raypipe reads layout 2 only: name another folder"
     )
     assert {path.name for path in tmp_path.rglob("*.*")} == {"0123.parquet"}  # nothing was written into it
 
@@ -177,8 +177,8 @@ def test_a_ledger_of_another_layout_is_one_line(tmp_path, layout):
     assert json.loads(tmp_path.joinpath("layout.json").read_text()) == {"layout": 2}
     assert Ledger(tmp_path).failures(["k"])["k"]["attempts"] == 1
     tmp_path.joinpath("layout.json").write_bytes(layout)
-    found = "3" if b"3" in layout else "1" if b"1" in layout else "unknown"
-    with pytest.raises(UserError, match=rf"a ledger of layout {found}, which this raypipe \(layout 2\) does not read"):
+    found = "layout 3" if b"3" in layout else "layout 1" if b"1" in layout else "an unknown layout"
+    with pytest.raises(UserError, match=rf"a ledger of {found}; this raypipe reads layout 2 only: name another"):
         Ledger(tmp_path)
 
 
