@@ -139,6 +139,13 @@ def _read_code(path: Path) -> str:
     return plain_code(text) if path.suffix == ".py" else text
 
 
+@cache
+def _package(root: Path) -> list[Path]:
+    """All files of a package that determine what it does."""
+    files = [Path(folder, name) for folder, _, names in os.walk(root) for name in names]
+    return [path for path in files if path.suffix in {".py", ".c", ".yaml"}]
+
+
 def _digest_of(sources: Iterable[Path], root: Path, length: int) -> str:
     total = hashlib.sha256()
     for source in sorted(set(sources)):
@@ -151,8 +158,8 @@ def code_digest(*rooms: str, root: Path = ROOT, length: int = 12) -> str:
 
     Comments, docstrings and line breaks do not count. Tables (YAML) and C sources do, as they stand.
     """
-    sources = [p for room in rooms for p in (root / room).rglob("*") if p.suffix in {".py", ".c", ".yaml"}]
-    return _digest_of([*sources, root / "seeds.py"], root, length)
+    sources = [path for path in _package(root) if path.parts[len(root.parts)] in (*rooms, "seeds.py")]
+    return _digest_of(sources, root, length)
 
 
 def code_of(*modules: str, root: Path = ROOT, length: int = 12) -> str:
@@ -182,20 +189,14 @@ def imported(*modules: str, root: Path = ROOT) -> set[Path]:
                 if (name := name.split(" as ")[0].strip()) or module:
                     waiting += _sources(package or module, name, root)
         waiting += path.parent.glob("*.py") if "import_module(" in code else ()
-    data = _data_files(root)
-    named = ((path, suffix) for path in list(found) for suffix in data if path.parent != root)
-    for path, suffix in named:
-        if re.search(rf"\{suffix}\b", _read_code(path)):
-            found |= {p for p in data[suffix] if p.is_relative_to(path.parent)}
+    data = [path for path in _package(root) if path.suffix != ".py"]
+    for suffix in (".c", ".yaml"):
+        users = [p.parent for p in found if p.parent != root and re.search(rf"\{suffix}\b", _read_code(p))]
+        found |= {path for path in data if path.suffix == suffix and not set(users).isdisjoint(path.parents)}
     return found
 
 
 @cache
-def _data_files(root: Path) -> dict[str, list[Path]]:
-    """Files of the package that are not Python but determine numbers, by suffix."""
-    return {suffix: list(root.rglob(f"*{suffix}")) for suffix in (".c", ".yaml")}
-
-
 def _sources(module: str, name: str, root: Path) -> list[Path]:
     """The files behind ``from module import name``: those that a package takes the name from, not all of it."""
     place = root.joinpath(*module.split(".")[1:])
