@@ -120,3 +120,18 @@ def test_hashing_all_rooms_takes_a_third_of_a_second():
         code_digest(*ROOMS)
         best = min(best, time.process_time() - began)
     assert best < 0.3
+
+
+@pytest.mark.parametrize("search", ["contrastive", "haxad"])
+def test_keys_hold_the_code_of_their_search_and_encoder(monkeypatch, search):
+    from raypipe.cluster import embed, scan, train
+    from raypipe.config import load_config
+
+    config = load_config(ROOT / f"configs/{search}/laptop.yaml")
+    assert scan.trial_inputs(config, [])["code"] == code_of(f"raypipe.search.{search}")
+    if search == "contrastive":
+        before = train.encoder_key(config, {"key": "e"}), embed.latents_key({"key": "e"}, {"key": "n"})
+        for module in (train, embed):
+            monkeypatch.setattr(module, "code_of", lambda *modules: "of " + " ".join(modules))
+        assert train.encoder_key(config, {"key": "e"}) != before[0]
+        assert embed.latents_key({"key": "e"}, {"key": "n"}) != before[1]

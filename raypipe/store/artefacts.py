@@ -87,7 +87,10 @@ class Artefacts:
         if self.root is None or not (place := self.root / kind / key).exists():
             return False
         if not _whole(lambda: read_json(place / DIGESTS), {name: place / name for name in files}):
-            _remove(place)
+            gone = _beside(place)  # out of sight first: nobody sees half of it
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(place, gone)
+            shutil.rmtree(gone, ignore_errors=True)
             return False
         for name, path in files.items():
             make_directory(path.parent)
@@ -148,8 +151,6 @@ def _put(source: Path, target: Path) -> None:
     try:
         try:
             os.link(source, temporary)
-        except FileNotFoundError:
-            raise
         except OSError:  # another file system, or one without links
             shutil.copyfile(source, temporary)
             flush(temporary)
@@ -157,11 +158,3 @@ def _put(source: Path, target: Path) -> None:
     finally:
         # A rename onto another link of the same file does nothing and leaves both names.
         temporary.unlink(missing_ok=True)
-
-
-def _remove(place: Path) -> None:
-    """Move a damaged artefact out of sight, then delete it: nobody sees half of it."""
-    gone = _beside(place)
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(place, gone)
-    shutil.rmtree(gone, ignore_errors=True)
