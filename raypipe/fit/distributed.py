@@ -48,3 +48,10 @@ class Workers:
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def objects(self, value: Any) -> list[Any]:
+        """Every worker's value, in rank order; anything that pickles."""
+        found: list[Any] = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(found, value)
+        return found

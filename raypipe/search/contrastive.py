@@ -93,19 +93,12 @@ def search(
         threads, device, stage: see `raypipe.search.methods.Means`.
     """
     started = time.perf_counter()
-    if trial.embedding == "raw":  # their axes mean something, and they know the mass
-        kept = {
-            "classifier": config.classifier.model_copy(update={"rotate": False}),
-            "flow": config.flow.model_copy(update={"mixing": "reverse", "mass_scale": 1.0}),
-        }
-        config = config.model_copy(update=kept)
+    config = as_seen(config, trial)
     encoders = [tables] if isinstance(tables, Tables) else list(tables)
-    here = ("search", trial.signal, repr(trial.strength), trial.instance)
-    seed = seeds.integer(config.seed, *here, bits=62)
     every: list[list[dict[str, Any]]] = [[] for _ in config.selection.working_points]
     closures, clock, first = [], defaultdict(float), None
     for k, one in enumerate(encoders):
-        own = seed if k == 0 else seeds.integer(seed, "encoder", k, bits=62)
+        own = trial_seed(config, trial, k)
         now = time.perf_counter()
         case = draw_case(one, config, trial, k)
         clock["seconds_data"] += time.perf_counter() - now
@@ -144,6 +137,23 @@ def search(
     if closures:
         arrays |= {"closure_efficiency": closures[0].efficiency, "closure_true": closures[0].true_efficiency}
     return Result([common | mean_and_spread(rows) for rows in every], arrays, judged.flow_state)
+
+
+def as_seen(config: Config, trial: Trial) -> Config:
+    """The configuration for what the trial sees: the axes of raw features mean something, and they know the mass."""
+    if trial.embedding != "raw":
+        return config
+    kept = {
+        "classifier": config.classifier.model_copy(update={"rotate": False}),
+        "flow": config.flow.model_copy(update={"mixing": "reverse", "mass_scale": 1.0}),
+    }
+    return config.model_copy(update=kept)
+
+
+def trial_seed(config: Config, trial: Trial, encoder: int = 0) -> int:
+    """Seed of what a trial draws and trains for itself, as one ``encoder`` sees it."""
+    seed = seeds.integer(config.seed, "search", trial.signal, repr(trial.strength), trial.instance, bits=62)
+    return seed if encoder == 0 else seeds.integer(seed, "encoder", encoder, bits=62)
 
 
 def draw_case(tables: Tables, config: Config, trial: Trial, encoder: int = 0) -> Case:

@@ -21,7 +21,7 @@ from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.pseudodata import expected_background, expected_overlap
 from raypipe.fit.classifier import FoldScores
-from raypipe.search.contrastive import CONTINUUM, Tables, draw_case
+from raypipe.search.contrastive import CONTINUUM, Tables, draw_case, trial_seed
 from raypipe.search.evaluate import evaluate, mean_and_spread
 from raypipe.search.histograms import closure, figure_arrays
 from raypipe.search.methods import METHODS, Case, Means
@@ -63,7 +63,7 @@ def search(
     """
     started = time.perf_counter()
     case = draw_case(tables, config, trial)
-    seed = seeds.integer(config.seed, "search", trial.signal, repr(trial.strength), trial.instance, bits=62)
+    seed = trial_seed(config, trial)
     judged = METHODS[trial.method](case, config, seed, Means(threads, device, stage))
     clock = {f"seconds_{name}": seconds for name, seconds in judged.clock.items()}
     arrays = figure_arrays(case, judged.scores[0], judged.template, config)
