@@ -73,12 +73,15 @@ class TrainRun:
     what: str
     """For people: the training of what."""
     name: str
-    """Of its folder in ``store``; a run that was interrupted goes on under the same name."""
+    """A run that was interrupted goes on under the same name."""
     store: Store
+    """All that it leaves is in ``train/``."""
     workers: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
     max_failures: int = 0
+    nccl: bool = False
+    """Whether the workers exchange GPU tensors; each has a GPU of its own then."""
     in_tune: bool = False
     """Whether a trial of Ray Tune drives it, which then gets the records, too."""
 
@@ -104,14 +107,13 @@ class TrainRun:
         trainer = TorchTrainer(
             loop,
             train_loop_config=given | {"threads": max(1, int(self.cpus)), "run": self},
-            # Several workers may have parts of one GPU, which NCCL does not know.
-            torch_config=TorchConfig("nccl" if self.gpus >= 1 and is_nccl_available() else "gloo"),
+            torch_config=TorchConfig("nccl" if self.nccl and is_nccl_available() else "gloo"),
             scaling_config=train.ScalingConfig(
                 num_workers=self.workers, use_gpu=self.gpus > 0, resources_per_worker=each
             ),
             run_config=train.RunConfig(
                 name=self.name,
-                storage_path=str(self.store.path),
+                storage_path=f"{self.store.path}/train",
                 failure_config=train.FailureConfig(max_failures=self.max_failures),
                 checkpoint_config=train.CheckpointConfig(num_to_keep=2),
                 callbacks=[TuneReportCallback()] if self.in_tune else None,
@@ -130,9 +132,22 @@ class TrainRun:
             raise UserError(f"{self.what} training ended without a checkpoint")
         return _loaded(result.checkpoint, 0)
 
+    def write(self, name: str, data: bytes) -> None:
+        """A file of this run."""
+        self.store.write(f"train/{self.name}-files/{name}", data)
+
+    def read(self, name: str) -> bytes:
+        """What `write` wrote; nothing if it did not."""
+        return self.store.read(f"train/{self.name}-files/{name}") or b""
+
     def records(self) -> list[dict[str, Any]]:
         """What `go_on` has written so far, of every epoch."""
-        return json.loads(self.store.read(f"{self.name}.epochs.json") or b"[]")
+        return json.loads(self.read("epochs.json") or b"[]")
+
+    def remove(self) -> None:
+        """Everything that this run has left."""
+        for folder in (self.name, f"{self.name}-files"):
+            self.store.drop(f"train/{folder}")
 
 
 def resumed() -> dict[str, Any] | None:
@@ -150,26 +165,29 @@ def _loaded(checkpoint: Any, rank: int) -> dict[str, Any]:
         return torch.load(path, weights_only=True, map_location="cpu")
 
 
-def go_on(training: Training, run: TrainRun, every_rank: dict[str, Any] | None = None) -> None:
+def go_on(
+    training: Training, run: TrainRun, beside: dict[str, Any] | None = None, told: dict[str, Any] | None = None
+) -> None:
     """In a worker: run all epochs that are left, each with a checkpoint and a record for the driver.
 
     Args:
-        every_rank: what goes into each worker's checkpoint beside its state; without it only rank 0 leaves one.
+        beside: for a training of which every worker has a state of its own: what goes into each checkpoint beside it.
+        told: goes into every record.
     """
     from ray import train
 
     rank = train.get_context().get_world_rank()
     records = run.records() if rank == 0 else []
     while not training.finished:
-        record = training.run_epoch()
+        record = training.run_epoch() | (told or {})
         with tempfile.TemporaryDirectory() as folder:
             saved = None
-            if rank == 0 or every_rank is not None:
-                torch.save(training.state() | (every_rank or {}), Path(folder) / f"{rank}.pt")
+            if rank == 0 or beside is not None:
+                torch.save(training.state() | (beside or {}), Path(folder) / f"{rank}.pt")
                 saved = train.Checkpoint.from_directory(folder)
             if rank == 0:
                 records.append(record)
-                run.store.write(f"{run.name}.epochs.json", json.dumps(records).encode())
+                run.write("epochs.json", json.dumps(records).encode())
             train.report(record, checkpoint=saved)
 
 
@@ -216,7 +234,7 @@ def worker_cpus(workers: int, *, gpu: bool = False, streamed: bool = False) -> f
     """
     import ray
 
-    _first_node(gpu)
+    first_node(gpu)
     offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = [offer.get("CPU", 0.0) for offer in offers if not gpu or offer.get("GPU")]
     largest = math.floor(2 * max(nodes)) / 2
@@ -239,12 +257,12 @@ def side_by_side(encoders: int, workers: int, *, gpu: bool = False) -> int:
     """
     import ray
 
-    _first_node(gpu)
+    first_node(gpu)
     nodes = sum(node["Resources"].get("CPU", 0.0) >= 0.5 for node in ray.nodes() if node["Alive"])
     return max(1, min(encoders, (places(0.5, gpu) if gpu else nodes) // workers))
 
 
-def _first_node(gpu: float) -> None:
+def first_node(gpu: float) -> None:
     """Wait until a node is up that a worker could use: a cluster that grows shows what its nodes are by the first.
 
     Raises:
@@ -368,12 +386,20 @@ def train_encoder(
         raise UserError(
             f"embedding.batch_size = {config.embedding.batch_size}: must divide by resources.train_workers = {workers}"
         )
-    scratch = folder.absolute() / "train"
-    source, inputs = event_source(config, events, scratch, at_once)
+    source, inputs = event_source(config, events, folder.absolute() / "train", at_once)
     plans = EncoderPlan.of(inputs, config.embedding, config.seed)
     cpus = worker_cpus(workers * at_once, gpu=resources.gpu, streamed=source.mapped is not None)
-    gpus, in_tune = float(resources.gpu), at_once > 1
-    run = TrainRun("encoder", key, Store(scratch), workers, cpus, gpus, resources.max_failures, in_tune)
+    run = TrainRun(
+        "encoder",
+        key,
+        Store(folder),
+        workers,
+        cpus,
+        float(resources.gpu),
+        resources.max_failures,
+        nccl=resources.gpu,
+        in_tune=at_once > 1,
+    )
     embedding = config.embedding.model_dump(mode="json")
     given = {"embedding": embedding, "seed": config.seed, "source": source}
     given |= {"plans": ray.put(plans), "train_plan": ray.put(plans.train)}
@@ -433,7 +459,7 @@ def train_autoencoder(
                 chosen.append(values[parts == PARTS.index(part)])
         features = [np.concatenate([v[: min(map(len, chosen))] for v in chosen]) for chosen in sets]
         VaeTraining(*features, vae, config.seed)  # what cannot be trained is told before a worker starts
-        run = TrainRun("autoencoder", key, Store(folder.absolute() / "train"), 1, worker_cpus(1))
+        run = TrainRun("autoencoder", key, Store(folder), 1, worker_cpus(1))
         state = run.final(run.fit(_autoencoder_loop, {"features": ray.put(features), "config": config}, on_epoch))
         record = {"key": key, "embedding": vae.model_dump(mode="json"), "history": state["history"]}
         _write(folder, "vae.pt", state["best"], record)

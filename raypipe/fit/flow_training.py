@@ -307,14 +307,18 @@ class FlowTraining:
         for stack, saved in zip(self.stacks, state["stacks"], strict=True):
             stack.load_state(saved, self.epoch)
 
+    def converged(self, k: int) -> bool:
+        """Whether every member of a set, here or elsewhere, has reached a finite loss."""
+        mine = slice(k * self.config.members, (k + 1) * self.config.members)
+        return bool(torch.isfinite(self.best_loss[mine]).all())
+
     def piece(self, k: int) -> dict[str, torch.Tensor]:
         """Weights at their best epochs, and buffers, of those members of a set that were trained here: (members, ...).
 
         Raises:
-            UserError: a member of this set, here or elsewhere, never reached a finite loss.
+            UserError: the set has not `converged`.
         """
-        mine = slice(k * self.config.members, (k + 1) * self.config.members)
-        if not torch.isfinite(self.best_loss[mine]).all():
+        if not self.converged(k):
             raise UserError("the background flow diverged: no member reached a finite validation loss")
         found: dict[int, dict[str, torch.Tensor]] = {}
         for stack in self.stacks:

@@ -16,7 +16,7 @@ import torch
 from raypipe.config import Flow as FlowConfig
 from raypipe.files import code_digest, digest
 from raypipe.fit.conditional import ConditionalFlow
-from raypipe.fit.flow_training import MIN_EVENTS, FlowTraining, Sidebands
+from raypipe.fit.flow_training import MIN_EVENTS, FlowTraining, Sidebands, blocks_of
 from raypipe.fit.training import OnEpoch, finish
 
 __all__ = ["MIN_EVENTS", "ConditionalFlow", "FlowSet", "fit_flows"]
@@ -52,6 +52,11 @@ class FlowSet:
                 "code": code_digest("models", "fit"),
             }
         )
+
+    @property
+    def blocks(self) -> list[list[int]]:
+        """See `raypipe.fit.flow_training.blocks_of`."""
+        return blocks_of(self.sidebands, self.config, self.folds)
 
     def fit(self, on_epoch: OnEpoch | None = None) -> ConditionalFlow:
         """Train ``config.members`` flows in this process.

@@ -16,11 +16,16 @@ import torch
 
 from raypipe.cluster import embed as embedding
 from raypipe.cluster.inputs import event_source, read_inputs
-from raypipe.cluster.train import encoder_key, load_encoder, train_encoder
+from raypipe.cluster.train import encoder_key, load_encoder, train_autoencoder, train_encoder
 from raypipe.config import Config
+from raypipe.config.haxad import HaxadConfig
 from raypipe.errors import UserError
-from raypipe.events.table import write_table
+from raypipe.events.continuous import continuous_features
+from raypipe.events.schema import tensor_values
+from raypipe.events.table import read_table, write_table
+from raypipe.fit.batches import PARTS, parts_of
 from raypipe.fit.encoder import EncoderInputs, fit_encoder
+from raypipe.fit.vae import fit_vae
 from tests.events.helpers import event_table
 
 pytestmark = pytest.mark.ray
@@ -172,3 +177,38 @@ def test_what_cannot_be_trained_is_one_line(ray_local, events, tmp_path):
     with pytest.raises(UserError, match=r"'zp_400' was not simulated \(present: ggf, wn_150, yy\)"):
         train_encoder(absent, events, tmp_path, MANIFEST)
     assert np.isfinite(read_inputs(config(), events).objects).all()
+
+
+def test_the_autoencoder_is_the_plain_one_and_a_second_call_only_reads(ray_local, events, tmp_path):
+    given = HaxadConfig.model_validate(
+        {
+            "seed": 4,
+            "simulate": {"samples": {name: {} for name in GROUPS}},
+            "embedding": {"samples": ["yy", "ggf"], "hidden": [8], "epochs": 3, "batch_size": 50},
+            "pseudodata": {"background": ["yy", "ggf"]},
+            "selection": {"working_points": [0.05]},
+            "scan": {"signals": ["wn_150"], "strengths": [2.0]},
+        }
+    )
+    seen: list[dict] = []
+    model, record = train_autoencoder(given, events, tmp_path, MANIFEST, seen.append)
+    again, reread = train_autoencoder(given, events, tmp_path, MANIFEST)
+    assert reread == record
+    assert record["history"] == seen
+    parts: dict[str, list[np.ndarray]] = {"train": [], "validation": []}
+    for name in ("yy", "ggf"):
+        table = read_table(events / "embedding" / f"{name}.parquet")
+        ids = table["event_id"].to_numpy()
+        part = parts_of(ids, 4, given.embedding.train_fraction, given.embedding.validation_fraction)
+        values = continuous_features(tensor_values(table["features"]), ids, 4)
+        for which, found in parts.items():
+            found.append(values[part == PARTS.index(which)])
+    sets = [np.concatenate([v[: min(map(len, found))] for v in found]) for found in parts.values()]
+    plain, history = fit_vae(*sets, given.embedding, given.seed)
+    assert [r["loss"] for r in history] == pytest.approx([r["loss"] for r in record["history"]], rel=1e-5)
+    assert_same(model, plain, rtol=1e-4, atol=1e-5)
+    assert_same(again, model, rtol=0, atol=0)
+    assert {path.name for path in tmp_path.iterdir()} == {"vae.pt", "encoder.json"}
+    few = given.model_copy(update={"embedding": given.embedding.model_copy(update={"batch_size": 5000})})
+    with pytest.raises(UserError, match=r"batch_size = 5000: only \d+ training"):
+        train_autoencoder(few, events, tmp_path / "few", MANIFEST)

@@ -1,0 +1,235 @@
+"""The flows that the trials of a scan will ask for, made before them in one run of Ray Train."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from raypipe.cluster.alive import Claim
+from raypipe.cluster.ledger import WAIT, Ledger
+from raypipe.cluster.runtime import limit_threads, places
+from raypipe.cluster.scan import sample_groups
+from raypipe.cluster.storage import Store
+from raypipe.cluster.train import TrainRun, first_node, go_on, resumed
+from raypipe.config import Config, Resources
+from raypipe.errors import UserError
+from raypipe.files import digest
+from raypipe.fit.distributed import Workers
+from raypipe.fit.flow_training import FlowTraining
+from raypipe.fit.flows import FlowSet
+from raypipe.fit.training import OnEpoch
+from raypipe.search.contrastive import Tables, as_seen, draw_case, trial_seed
+from raypipe.search.embeddings import representation
+from raypipe.search.methods import flow_set
+from raypipe.search.result import TRAINS_FLOWS, Trial
+
+ROWS = 2_000_000
+"""Sideband events that a worker holds at once: with copies half a gigabyte. What is more is trained after them."""
+FOLDER = "stages/flow"
+"""Of the finished flows, in the shared store of a ledger."""
+
+Wanted = tuple[str, int, Trial]
+"""Flows by representation, number of the encoder, and a trial that asks for them."""
+
+
+def wanted_by(trials: Iterable[Trial], encoders: Mapping[str, int], config: Config) -> list[Wanted]:
+    """Every set of flows that a trial will ask for, once; with `flow.share` many trials ask for the same.
+
+    Args:
+        encoders: number of encoders of each representation.
+    """
+    groups, found = sample_groups(), {}
+    for trial in trials:
+        if trial.method in TRAINS_FLOWS:
+            name = representation(trial, groups)
+            own = () if config.flow.share else (trial.signal, trial.strength)
+            for encoder in range(encoders[name]):
+                found.setdefault((name, encoder, trial.instance, *own), (name, encoder, trial))
+    return list(found.values())
+
+
+def make_flows(
+    inputs: Mapping[str, Sequence[Tables]],
+    config: Config,
+    trials: Iterable[Trial],
+    book: Ledger,
+    resources: Resources,
+    on_epoch: OnEpoch | None = None,
+) -> int:
+    """Train the flows that the trials will ask ``book.stage`` for and that are not there; how many sets were made.
+
+    Ray must be running. The members of all sets are divided over one worker a core (`resources.trial_cpus`), or one a
+    GPU if trials have some; a set has the same bits with any number of them. Sets that another driver is making are
+    left to it.
+
+    Args:
+        inputs: tables of every representation, one an encoder; see `raypipe.cluster.scan.Shelf`.
+        on_epoch: called with the mean losses of every epoch of the sets (``sets``) that are trained together.
+
+    Raises:
+        UserError: the workers failed.
+    """
+    import ray
+
+    trials = list(trials)
+    names = {representation(t, sample_groups()) for t in trials if t.method in TRAINS_FLOWS}
+    tables = {name: inputs[name] for name in names}
+    wanted = wanted_by(trials, {name: len(of) for name, of in tables.items()}, config)
+    if not wanted:
+        return 0
+    first_node(resources.trial_gpus)
+    cpus = max(1.0, resources.trial_cpus)
+    workers = min(max(1, places(cpus, resources.trial_gpus)), len(wanted) * config.flow.members)
+    # An event of the sidebands is one of the mass window.
+    rates = [float(tables[wanted[0][0]][0].search[name].weight.sum()) for name in config.pseudodata.background]
+    each = max(1, int(ROWS / (config.pseudodata.luminosity * sum(rates))))
+    given = {"inputs": ray.put(inputs), "config": config, "shared": book.shared}
+    given["stacks"] = stacks_of(wanted, config, workers * each)
+    asked = [[name, encoder, trial.key({})] for name, encoder, trial in wanted]
+    name = f"flows-{digest([asked, config.model_dump(mode='json')])}"
+    with Claim(book.shared, "train", name) as claim:
+        # Whoever has the name goes on where a run of that name was interrupted.
+        name = name if claim.is_first() else f"{name}-{claim.id}"
+        run = TrainRun("flow", name, book.shared, workers, cpus, resources.trial_gpus, resources.max_failures)
+        run.fit(_flow_loop, given, on_epoch)
+        made = sum({record["stack"]: record["sets"] for record in run.records()}.values())
+        run.remove()
+    return made
+
+
+def stacks_of(wanted: Sequence[Wanted], config: Config, most: int) -> list[list[Wanted]]:
+    """What is trained together: at most so many, of one shape."""
+    shapes = defaultdict(list)
+    for one in wanted:
+        shapes[as_seen(config, one[2]).flow.model_dump_json()].append(one)
+    return [some[at : at + most] for some in shapes.values() for at in range(0, len(some), most)]
+
+
+def _flow_loop(given: dict[str, Any]) -> None:
+    """What every worker runs."""
+    import ray
+
+    limit_threads(given["threads"])
+    inputs, saved, worker = ray.get(given["inputs"]), resumed(), Workers()
+    device = "cuda" if ray.get_gpu_ids() else "cpu"
+    for number, wanted in enumerate(given["stacks"]):
+        stack = _Stack(wanted, inputs, given["config"], given["shared"], given["run"], device, worker)
+        stack.make(number, saved if saved and saved["stack"] == number else None)
+
+
+@dataclass
+class _Stack:
+    """Sets of flows that are trained together, as one worker sees them."""
+
+    wanted: list[Wanted]
+    inputs: Mapping[str, Sequence[Tables]]
+    config: Config
+    shared: Store
+    run: TrainRun
+    device: str
+    workers: Workers
+    sets: dict[int, FlowSet] = field(default_factory=dict)
+
+    def drawn(self, number: int) -> FlowSet:
+        """A set as the trial will see it."""
+        if number not in self.sets:
+            name, encoder, trial = self.wanted[number]
+            config = as_seen(self.config, trial)
+            case = draw_case(self.inputs[name][encoder], config, trial, encoder)
+            self.sets[number] = flow_set(case, config, trial_seed(config, trial, encoder), self.device)
+        return self.sets[number]
+
+    def make(self, number: int, state: dict[str, Any] | None) -> None:
+        """Train what is missing and nobody else makes, and write it to the store; or go on from a state."""
+        missing = {}
+        for k in np.array_split(np.arange(len(self.wanted)), self.workers.size)[self.workers.rank].tolist():
+            with contextlib.suppress(UserError):  # the trial will say so
+                missing[self.drawn(k).key] = k
+        with _claimed(self.shared, missing, state["keys"] if state else ()) as mine:
+            own = {missing[key]: (key, self.sets[missing[key]].blocks) for key in mine}
+            sets = dict(sorted(one for some in self.workers.objects(own) for one in some.items()))
+            if sets:
+                self._train(
+                    {k: key for k, (key, _) in sets.items()}, [(k, b) for k in sets for b in sets[k][1]], number, state
+                )
+            self.workers.objects(None)  # all is written: the claims may go
+
+    def _train(self, keys: dict[int, str], blocks: list[tuple[int, list[int]]], number: int, state: Any) -> None:
+        """Divide the blocks (set, members) over the workers, in order: most sets are then whole on one of them."""
+        shares = np.array_split(np.arange(len(blocks)), self.workers.size)
+        here = [blocks[at] for at in shares[self.workers.rank]]
+        place = {k: at for at, k in enumerate(keys)}
+        mine = {k: self.drawn(k).sidebands for k, _ in here}
+        config = as_seen(self.config, self.wanted[0][2])
+        training = FlowTraining(
+            [mine.get(k) for k in keys],
+            config.flow.mass_range(config.window.low, config.window.high),
+            config.flow,
+            folds=config.classifier.folds,
+            device=self.device,
+            members=[(place[k], m) for k, block in here for m in block],
+        )
+        beside = {"stack": number, "keys": list(keys.values()), "workers": self.workers.size}
+        if state and all(state[name] == value for name, value in beside.items()):
+            training.load_state(state)
+        go_on(training, self.run, beside, {"stack": number, "sets": len(keys)})
+        who = {k: [w for w, share in enumerate(shares) if any(blocks[at][0] == k for at in share)] for k in keys}
+        for k in (k for k in keys if training.converged(place[k])):  # of others the trial will say so
+            self._write(training, place[k], keys[k], who[k])
+        self.workers.objects(None)
+        for k in (k for k in keys if training.converged(place[k])):
+            self._join(training, place[k], keys[k], who[k])
+
+    def _write(self, training: FlowTraining, place: int, key: str, who: list[int]) -> None:
+        """A set that several workers (``who``) trained: the piece of each but the first, for the first to find."""
+        if self.workers.rank in who[1:]:
+            self.run.write(f"{key}-{self.workers.rank}.pt", _packed(training.piece(place)))
+
+    def _join(self, training: FlowTraining, place: int, key: str, who: list[int]) -> None:
+        """The first writes what `Ledger.stage` will read."""
+        if self.workers.rank == who[0]:
+            pieces = [torch.load(io.BytesIO(self.run.read(f"{key}-{w}.pt")), weights_only=True) for w in who[1:]]
+            flow = training.flow(place, [training.piece(place), *pieces])
+            self.shared.write(f"{FOLDER}/{key}.pt", _packed(flow.state()))
+
+
+def _packed(state: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _claimed(store: Store, keys: Iterable[str], own: Sequence[str]) -> Iterator[list[str]]:
+    """Those keys that are not in the store and that nobody else makes, for as long as the block lasts.
+
+    Args:
+        own: of them, those that this run was making before; its dead workers may still be taken for alive.
+    """
+
+    def take(key: str) -> Claim | None:
+        if store.exists(f"{FOLDER}/{key}.pt"):
+            return None
+        with contextlib.ExitStack() as stack:
+            claim = stack.enter_context(Claim(store, FOLDER, key))
+            while not (first := claim.is_first()) and key in own:
+                time.sleep(WAIT)
+            if not first or store.exists(f"{FOLDER}/{key}.pt"):
+                return None
+            stack.pop_all()
+            return claim
+
+    with contextlib.ExitStack() as held, ThreadPoolExecutor(32) as pool:
+        claims = {key: claim for key, claim in zip(keys, pool.map(take, keys), strict=True) if claim}
+        for claim in claims.values():
+            held.push(claim)
+        yield list(claims)
