@@ -17,10 +17,10 @@ import torch
 from raypipe.cluster.alive import Claim
 from raypipe.cluster.ledger import WAIT, Ledger
 from raypipe.cluster.runtime import limit_threads, places
-from raypipe.cluster.scan import sample_groups
 from raypipe.cluster.storage import Store
 from raypipe.cluster.train import TrainRun, first_node, go_on, resumed
 from raypipe.config import Config, Resources
+from raypipe.config.kinds import background_of
 from raypipe.errors import UserError
 from raypipe.files import digest
 from raypipe.fit.distributed import Workers
@@ -28,9 +28,10 @@ from raypipe.fit.flow_training import FlowTraining
 from raypipe.fit.flows import FlowSet
 from raypipe.fit.training import OnEpoch
 from raypipe.search.contrastive import Tables, as_seen, draw_case, trial_seed
+from raypipe.search.diphoton import sample_groups
 from raypipe.search.embeddings import representation
 from raypipe.search.methods import flow_set
-from raypipe.search.result import TRAINS_FLOWS, Trial
+from raypipe.search.result import Trial
 
 ROWS = 2_000_000
 """Sideband events that a worker holds at once: with copies half a gigabyte. What is more is trained after them."""
@@ -49,7 +50,7 @@ def wanted_by(trials: Iterable[Trial], encoders: Mapping[str, int], config: Conf
     """
     groups, found = sample_groups(), {}
     for trial in trials:
-        if trial.method in TRAINS_FLOWS:
+        if background_of(trial.method).learns:
             name = representation(trial, groups)
             own = () if config.flow.share else (trial.signal, trial.strength)
             for encoder in range(encoders[name]):
@@ -72,7 +73,7 @@ def make_flows(
     left to it.
 
     Args:
-        inputs: tables of every representation, one an encoder; see `raypipe.cluster.scan.Shelf`.
+        inputs: tables of every representation, one an encoder; see `raypipe.cluster.run.Shelf`.
         on_epoch: called with the mean losses of every epoch of the sets (``sets``) that are trained together.
 
     Raises:
@@ -81,7 +82,7 @@ def make_flows(
     import ray
 
     trials = list(trials)
-    names = {representation(t, sample_groups()) for t in trials if t.method in TRAINS_FLOWS}
+    names = {representation(t, sample_groups()) for t in trials if background_of(t.method).learns}
     tables = {name: inputs[name] for name in names}
     wanted = wanted_by(trials, {name: len(of) for name, of in tables.items()}, config)
     if not wanted:

@@ -26,44 +26,27 @@ from raypipe.errors import UserError
 from raypipe.events.continuous import continuous_features
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table, sample_path
-from raypipe.files import atomic_path, code_digest, digest, read_json, write_json
+from raypipe.files import atomic_path, read_json, write_json
 from raypipe.fit.batches import PARTS, parts_of
 from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, rank_batches, wrapped
 from raypipe.fit.training import OnEpoch, Training
-from raypipe.fit.vae import VaeTraining, build_vae
+from raypipe.fit.vae import VaeTraining
 from raypipe.models.encoder import ContrastiveEncoder
-from raypipe.models.vae import FeatureVae
+from raypipe.search.embeddings import encoder_key
 
 MEMORY = 2**29
 """Bytes that the process asks for which drives one of several trainings: it waits, and holds one encoder's events."""
 
 
-def encoder_key(config: Any, manifest: dict[str, Any]) -> str:
-    """Hash of what determines the encoder (or autoencoder): its configuration, the events and the code."""
-    return digest(
-        {
-            "embedding": config.embedding.model_dump(mode="json"),
-            "seed": config.seed,
-            "events": manifest["key"],
-            "code": code_digest("events", "models", "fit"),
-        }
-    )
-
-
 def load_encoder(folder: Path, key: str | None = None) -> tuple[ContrastiveEncoder, dict[str, Any]] | None:
     """The finished encoder of ``folder`` with its record, or None if there is none (or one of another key)."""
-    record = _record(folder, key)
-    if record is None:
+    path = folder / "encoder.json"
+    record = read_json(path) if path.exists() else None
+    if not record or key not in (None, record.get("key")):
         return None
     encoder = build_encoder(Embedding.model_validate(record["embedding"]))
     encoder.load_state_dict(torch.load(folder / "encoder.pt", weights_only=True, map_location="cpu"))
     return encoder.eval(), record
-
-
-def _record(folder: Path, key: str | None) -> dict[str, Any] | None:
-    path = folder / "encoder.json"
-    record = read_json(path) if path.exists() else None
-    return record if record and key in (None, record.get("key")) else None
 
 
 @dataclass(frozen=True)
@@ -378,7 +361,7 @@ def train_encoder(
     """
     import ray
 
-    key, resources = encoder_key(config, manifest), config.resources
+    key, resources = encoder_key(config, manifest["key"]), config.resources
     if (done := load_encoder(folder, key)) is not None:
         return done
     workers = resources.train_workers
@@ -432,38 +415,30 @@ def _autoencoder_loop(given: dict[str, Any]) -> None:
 
 
 def train_autoencoder(
-    config: HaxadConfig,
-    events: Path,
-    folder: Path,
-    manifest: dict[str, Any],
-    on_epoch: OnEpoch | None = None,
-) -> tuple[FeatureVae, dict[str, Any]]:
-    """As `train_encoder`, of paper A's autoencoder: ``vae.pt`` and ``encoder.json``, by one worker.
+    config: HaxadConfig, events: Path, folder: Path, key: str, on_epoch: OnEpoch | None = None
+) -> None:
+    """Train paper A's autoencoder by one worker: ``vae.pt``, and ``encoder.json`` with its ``key``.
 
-    It trains on as many events of every background sample as the rarest has: each process counts the same.
+    It trains on as many events of every background sample as the rarest has: each process counts the same. It is
+    resumed as an encoder is.
 
     Raises:
         UserError: too few events, a failed training.
     """
     import ray
 
-    key, vae = encoder_key(config, manifest), config.embedding
-    if (record := _record(folder, key)) is None:
-        sets: list[list[np.ndarray]] = [[], []]
-        for sample in vae.samples:
-            table = read_table(sample_path(events, "embedding", sample), ["event_id", "features"])
-            ids = table["event_id"].to_numpy()
-            values = continuous_features(tensor_values(table["features"]), ids, config.seed)
-            parts = parts_of(ids, config.seed, vae.train_fraction, vae.validation_fraction)
-            for chosen, part in zip(sets, ("train", "validation"), strict=True):
-                chosen.append(values[parts == PARTS.index(part)])
-        features = [np.concatenate([v[: min(map(len, chosen))] for v in chosen]) for chosen in sets]
-        VaeTraining(*features, vae, config.seed)  # what cannot be trained is told before a worker starts
-        run = TrainRun("autoencoder", key, Store(folder), 1, worker_cpus(1))
-        state = run.final(run.fit(_autoencoder_loop, {"features": ray.put(features), "config": config}, on_epoch))
-        record = {"key": key, "embedding": vae.model_dump(mode="json"), "history": state["history"]}
-        _write(folder, "vae.pt", state["best"], record)
-    weights = torch.load(folder / "vae.pt", weights_only=True, map_location="cpu")
-    model = build_vae(len(weights["centre"]), vae, config.seed)
-    model.load_state_dict(weights)
-    return model.eval(), record
+    vae = config.embedding
+    sets: list[list[np.ndarray]] = [[], []]
+    for sample in vae.samples:
+        table = read_table(sample_path(events, "embedding", sample), ["event_id", "features"])
+        ids = table["event_id"].to_numpy()
+        values = continuous_features(tensor_values(table["features"]), ids, config.seed)
+        parts = parts_of(ids, config.seed, vae.train_fraction, vae.validation_fraction)
+        for chosen, part in zip(sets, ("train", "validation"), strict=True):
+            chosen.append(values[parts == PARTS.index(part)])
+    features = [np.concatenate([v[: min(map(len, chosen))] for v in chosen]) for chosen in sets]
+    VaeTraining(*features, vae, config.seed)  # what cannot be trained is told before a worker starts
+    run = TrainRun("autoencoder", key, Store(folder), 1, worker_cpus(1), max_failures=config.resources.max_failures)
+    state = run.final(run.fit(_autoencoder_loop, {"features": ray.put(features), "config": config}, on_epoch))
+    record = {"key": key, "embedding": vae.model_dump(mode="json"), "history": state["history"]}
+    _write(folder, "vae.pt", state["best"], record)

@@ -37,7 +37,9 @@ class VaeTraining:
                 "validation events: simulate more"
             )
         self.config = config
-        self.model = build_vae(train.shape[1], config, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeds.integer(seed, "vae-init"))
+            self.model = FeatureVae(train.shape[1], config.latent, config.hidden)
         self.model.centre.copy_(torch.from_numpy(train.mean(0)))
         self.model.width.copy_(torch.from_numpy(train.std(0) + 1e-6))
         self.x, self.check = (torch.as_tensor(a, dtype=torch.float32) for a in (train, validation))
@@ -98,13 +100,6 @@ class VaeTraining:
         for name in ("epoch", "best_loss", "best", "history"):
             setattr(self, name, state[name])
         self.rng.bit_generator.state = state["rng"]
-
-
-def build_vae(features: int, config: Vae, seed: int) -> FeatureVae:
-    """The autoencoder of ``config``, its weights drawn from ``seed`` without touching torch's global state."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.integer(seed, "vae-init"))
-        return FeatureVae(features, config.latent, config.hidden)
 
 
 def fit_vae(

@@ -20,7 +20,7 @@ from raypipe.config import Config
 from raypipe.fit.flows import FlowSet
 from raypipe.search.contrastive import draw_case, search, trial_seed
 from raypipe.search.methods import flow_set
-from raypipe.search.result import NO_SIGNAL, Trial
+from raypipe.search.result import NO_SIGNAL, Tools, Trial
 from tests.cluster.drivers import small_config, small_tables
 from tests.cluster.nodes import Nodes, nodes
 from tests.conftest import ROOT
@@ -107,7 +107,7 @@ def test_two_workers_make_the_flows_of_the_trials_though_one_is_killed(ray_local
         return book.stage(kind, key, never)
 
     for trial in TRIALS[3:5]:
-        assert search(tables, given, trial, stage=stage).rows[0]["flow_stage"] in made_in_process
+        assert search(tables, given, trial, Tools(stage=stage)).rows[0]["flow_stage"] in made_in_process
 
 
 @pytest.mark.ray
