@@ -156,12 +156,11 @@ class _Stack:
             with contextlib.suppress(UserError):  # the trial will say so
                 missing[self.drawn(k).key] = k
         with _claimed(self.shared, missing, state["keys"] if state else ()) as mine:
-            own = {missing[key]: (key, self.sets[missing[key]].blocks) for key in mine}
-            sets = dict(sorted(one for some in self.workers.objects(own) for one in some.items()))
-            if sets:
-                self._train(
-                    {k: key for k, (key, _) in sets.items()}, [(k, b) for k in sets for b in sets[k][1]], number, state
-                )
+            own = [(missing[key], key, self.sets[missing[key]].blocks) for key in mine]
+            every = sorted(one for some in self.workers.objects(own) for one in some)
+            if every:
+                keys = {k: key for k, key, _ in every}
+                self._train(keys, [(k, block) for k, _, blocks in every for block in blocks], number, state)
             self.workers.objects(None)  # all is written: the claims may go
 
     def _train(self, keys: dict[int, str], blocks: list[tuple[int, list[int]]], number: int, state: Any) -> None:
@@ -183,24 +182,26 @@ class _Stack:
         if state and all(state[name] == value for name, value in beside.items()):
             training.load_state(state)
         go_on(training, self.run, beside, {"stack": number, "sets": len(keys)})
-        who = {k: [w for w, share in enumerate(shares) if any(blocks[at][0] == k for at in share)] for k in keys}
-        for k in (k for k in keys if training.converged(place[k])):  # of others the trial will say so
-            self._write(training, place[k], keys[k], who[k])
+        done = [k for k in keys if training.converged(place[k])]  # of the others the trials will say so
+        who = {k: [w for w, share in enumerate(shares) if any(blocks[at][0] == k for at in share)] for k in done}
+        self._write(training, [(place[k], keys[k], who[k]) for k in done])
+
+    def _write(self, training: FlowTraining, done: list[tuple[int, str, list[int]]]) -> None:
+        """Sets (number, key, its workers) as `Ledger.stage` reads them, by the first of the workers of each.
+
+        The others leave it their pieces.
+        """
+        rank = self.workers.rank
+        for k, key, workers in done:
+            if rank in workers[1:]:
+                self.run.write(f"{key}-{rank}.pt", _packed(training.piece(k)))
         self.workers.objects(None)
-        for k in (k for k in keys if training.converged(place[k])):
-            self._join(training, place[k], keys[k], who[k])
-
-    def _write(self, training: FlowTraining, place: int, key: str, who: list[int]) -> None:
-        """A set that several workers (``who``) trained: the piece of each but the first, for the first to find."""
-        if self.workers.rank in who[1:]:
-            self.run.write(f"{key}-{self.workers.rank}.pt", _packed(training.piece(place)))
-
-    def _join(self, training: FlowTraining, place: int, key: str, who: list[int]) -> None:
-        """The first writes what `Ledger.stage` will read."""
-        if self.workers.rank == who[0]:
-            pieces = [torch.load(io.BytesIO(self.run.read(f"{key}-{w}.pt")), weights_only=True) for w in who[1:]]
-            flow = training.flow(place, [training.piece(place), *pieces])
-            self.shared.write(f"{FOLDER}/{key}.pt", _packed(flow.state()))
+        for k, key, workers in done:
+            if rank == workers[0]:
+                pieces = [
+                    torch.load(io.BytesIO(self.run.read(f"{key}-{w}.pt")), weights_only=True) for w in workers[1:]
+                ]
+                self.shared.write(f"{FOLDER}/{key}.pt", _packed(training.flow(k, [training.piece(k), *pieces]).state()))
 
 
 def _packed(state: dict[str, Any]) -> bytes:
@@ -214,17 +215,21 @@ def _claimed(store: Store, keys: Iterable[str], own: Sequence[str]) -> Iterator[
     """Those keys that are not in the store and that nobody else makes, for as long as the block lasts.
 
     Args:
-        own: of them, those that this run was making before; its dead workers may still be taken for alive.
+        own: of them, those that this run was making before, all of which go on; its dead workers may still be taken
+            for alive, and have written some.
     """
 
+    def there(key: str) -> bool:
+        return key not in own and store.exists(f"{FOLDER}/{key}.pt")
+
     def take(key: str) -> Claim | None:
-        if store.exists(f"{FOLDER}/{key}.pt"):
+        if there(key):
             return None
         with contextlib.ExitStack() as stack:
             claim = stack.enter_context(Claim(store, FOLDER, key))
             while not (first := claim.is_first()) and key in own:
                 time.sleep(WAIT)
-            if not first or store.exists(f"{FOLDER}/{key}.pt"):
+            if not first or there(key):
                 return None
             stack.pop_all()
             return claim

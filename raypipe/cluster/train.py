@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ class TrainRun:
                 **where,
             ),
         )
-        with _Follow(self, on_epoch):
+        with _followed(self, on_epoch):
             try:
                 return trainer.fit()
             except Exception as error:  # Ray wraps a worker's exception; its cause is what a user can act on
@@ -174,31 +175,28 @@ def go_on(
             train.report(record, checkpoint=saved)
 
 
-class _Follow:
-    """Hands each new record of a run to ``on_epoch``, from a thread of the driver."""
+@contextlib.contextmanager
+def _followed(run: TrainRun, on_epoch: OnEpoch | None) -> Iterator[None]:
+    """Hand each new record of a run to ``on_epoch``, from a thread of the driver."""
+    seen, stop = 0, threading.Event()
 
-    def __init__(self, run: TrainRun, on_epoch: OnEpoch | None) -> None:
-        self.run, self.on_epoch = run, on_epoch
-        self.seen, self.stop = 0, threading.Event()
-        self.thread = threading.Thread(target=self._follow, daemon=True)
+    def follow() -> None:
+        nonlocal seen
+        while on_epoch:
+            last = stop.wait(0.5)
+            for record in (records := run.records())[seen:]:
+                on_epoch(record)
+            seen = max(seen, len(records))
+            if last:
+                return
 
-    def _poll(self) -> None:
-        records = self.run.records() if self.on_epoch else []
-        for record in records[self.seen :]:
-            self.on_epoch(record)  # type: ignore[misc]
-        self.seen = max(self.seen, len(records))
-
-    def _follow(self) -> None:
-        while not self.stop.wait(0.5):
-            self._poll()
-
-    def __enter__(self) -> None:
-        self.thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
-        self._poll()
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _last_line(error: BaseException) -> str:
