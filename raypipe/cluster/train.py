@@ -160,8 +160,9 @@ def go_on(
     """
     from ray import train
 
-    rank = train.get_context().get_world_rank()
-    records = run.records() if rank == 0 else []
+    rank, stack = train.get_context().get_world_rank(), (told or {}).get("stack", 0)
+    # Without those of epochs that are run again.
+    records = [r for r in run.records() if (r.get("stack", 0), r["epoch"]) < (stack, training.epoch)]
     while not training.finished:
         record = training.run_epoch() | (told or {})
         with tempfile.TemporaryDirectory() as folder:
