@@ -27,7 +27,7 @@ from raypipe.errors import UserError
 from raypipe.events.continuous import continuous_features
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table, sample_path
-from raypipe.files import atomic_path, read_json, write_json
+from raypipe.files import atomic_path, make_directory, read_json, write_json
 from raypipe.fit.batches import PARTS, parts_of
 from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, rank_batches, wrapped
 from raypipe.fit.training import OnEpoch, Training
@@ -299,7 +299,7 @@ def train_encoders(
             return {"failed": str(error)}
         return {"failed": ""}
 
-    with tempfile.TemporaryDirectory(dir=jobs[0][1].parent, prefix=".tune-") as scratch:
+    with tempfile.TemporaryDirectory(dir=make_directory(jobs[0][1].parent), prefix=".tune-") as scratch:
         results = tune.Tuner(
             tune.with_resources(one, tune.PlacementGroupFactory([{"memory": MEMORY}])),
             param_space={"job": tune.grid_search(list(range(len(jobs))))},
