@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,35 +26,16 @@ from raypipe.fit.distributed import Workers
 from raypipe.fit.flow_training import FlowTraining
 from raypipe.fit.flows import FlowSet
 from raypipe.fit.training import OnEpoch
-from raypipe.search.contrastive import Tables, as_seen, draw_case, trial_seed
+from raypipe.search.contrastive import Tables, as_seen
 from raypipe.search.diphoton import sample_groups
 from raypipe.search.embeddings import representation
-from raypipe.search.methods import flow_set
+from raypipe.search.flow_sets import Wanted, stacks_of, wanted_by
 from raypipe.search.result import Trial
 
 ROWS = 2_000_000
 """Sideband events that a worker holds at once: with copies half a gigabyte. What is more is trained after them."""
 FOLDER = "stages/flow"
 """Of the finished flows, in the shared store of a ledger."""
-
-Wanted = tuple[str, int, Trial]
-"""Flows by representation, number of the encoder, and a trial that asks for them."""
-
-
-def wanted_by(trials: Iterable[Trial], encoders: Mapping[str, int], config: Config) -> list[Wanted]:
-    """Every set of flows that a trial will ask for, once; with `flow.share` many trials ask for the same.
-
-    Args:
-        encoders: number of encoders of each representation.
-    """
-    groups, found = sample_groups(), {}
-    for trial in trials:
-        if background_of(trial.method).learns:
-            name = representation(trial, groups)
-            own = () if config.flow.share else (trial.signal, trial.strength)
-            for encoder in range(encoders[name]):
-                found.setdefault((name, encoder, trial.instance, *own), (name, encoder, trial))
-    return list(found.values())
 
 
 def make_flows(
@@ -91,11 +71,11 @@ def make_flows(
     cpus = max(1.0, resources.trial_cpus)
     workers = min(max(1, places(cpus, resources.trial_gpus)), len(wanted) * config.flow.members)
     # An event of the sidebands is one of the mass window.
-    rates = [float(tables[wanted[0][0]][0].search[name].weight.sum()) for name in config.pseudodata.background]
+    rates = [float(tables[wanted[0].name][0].search[name].weight.sum()) for name in config.pseudodata.background]
     each = max(1, int(ROWS / (config.pseudodata.luminosity * sum(rates))))
     given = {"inputs": ray.put(inputs), "config": config, "shared": book.shared}
     given["stacks"] = stacks_of(wanted, config, workers * each)
-    asked = [[name, encoder, trial.key({})] for name, encoder, trial in wanted]
+    asked = [[one.name, one.encoder, one.trial.key({})] for one in wanted]
     name = f"flows-{digest([asked, config.model_dump(mode='json')])}"
     with Claim(book.shared, "train", name) as claim:
         # Whoever has the name goes on where a run of that name was interrupted.
@@ -105,14 +85,6 @@ def make_flows(
         made = sum({record["stack"]: record["sets"] for record in run.records()}.values())
         run.remove()
     return made
-
-
-def stacks_of(wanted: Sequence[Wanted], config: Config, most: int) -> list[list[Wanted]]:
-    """What is trained together: at most so many, of one shape."""
-    shapes = defaultdict(list)
-    for one in wanted:
-        shapes[as_seen(config, one[2]).flow.model_dump_json()].append(one)
-    return [some[at : at + most] for some in shapes.values() for at in range(0, len(some), most)]
 
 
 def _flow_loop(given: dict[str, Any]) -> None:
@@ -143,10 +115,8 @@ class _Stack:
     def drawn(self, number: int) -> FlowSet:
         """A set as the trial will see it."""
         if number not in self.sets:
-            name, encoder, trial = self.wanted[number]
-            config = as_seen(self.config, trial)
-            case = draw_case(self.inputs[name][encoder], config, trial, encoder)
-            self.sets[number] = flow_set(case, config, trial_seed(config, trial, encoder), self.device)
+            one = self.wanted[number]
+            self.sets[number] = one.drawn(self.inputs[one.name], self.config, self.device)
         return self.sets[number]
 
     def make(self, number: int, state: dict[str, Any] | None) -> None:
@@ -169,7 +139,7 @@ class _Stack:
         here = [blocks[at] for at in shares[self.workers.rank]]
         place = {k: at for at, k in enumerate(keys)}
         mine = {k: self.drawn(k).sidebands for k, _ in here}
-        config = as_seen(self.config, self.wanted[0][2])
+        config = as_seen(self.config, self.wanted[0].trial)
         training = FlowTraining(
             [mine.get(k) for k in keys],
             config.flow.mass_range(config.window.low, config.window.high),

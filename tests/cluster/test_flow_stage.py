@@ -14,12 +14,12 @@ import psutil
 import pytest
 import torch
 
-from raypipe.cluster.flows import FOLDER, make_flows, stacks_of, wanted_by
+from raypipe.cluster.flows import FOLDER, make_flows
 from raypipe.cluster.ledger import Ledger
 from raypipe.config import Config
 from raypipe.fit.flows import FlowSet
-from raypipe.search.contrastive import draw_case, search, trial_seed
-from raypipe.search.methods import flow_set
+from raypipe.search.contrastive import search
+from raypipe.search.flow_sets import stacks_of, wanted_by
 from raypipe.search.result import NO_SIGNAL, Tools, Trial
 from tests.cluster.drivers import small_config, small_tables
 from tests.cluster.nodes import Nodes, nodes
@@ -45,7 +45,7 @@ def sets(given: Config) -> list[FlowSet]:
     """What the trials will ask for."""
     torch.set_num_threads(1)
     tables = small_tables(given)
-    return [flow_set(draw_case(tables, given, t), given, trial_seed(given, t)) for t in TRIALS[:3]]
+    return [one.drawn([tables], given) for one in wanted_by(TRIALS, {"id": 1}, given)]
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +72,13 @@ def test_the_members_of_a_set_are_three_blocks():
 
 def test_trials_ask_for_each_set_of_flows_once():
     shared, own = flow_config(), flow_config(share=False)
-    assert [trial for _, _, trial in wanted_by(TRIALS, {"id": 1}, shared)] == TRIALS[:3]
-    assert [trial for _, _, trial in wanted_by(TRIALS, {"id": 1}, own)] == TRIALS[:5]
-    assert [(k, t.instance) for _, k, t in wanted_by(TRIALS[:2], {"id": 2}, shared)] == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    assert [one.trial for one in wanted_by(TRIALS, {"id": 1}, shared)] == TRIALS[:3]
+    assert [one.trial for one in wanted_by(TRIALS, {"id": 1}, own)] == TRIALS[:5]
+    two = wanted_by(TRIALS[:2], {"id": 2}, shared)
+    assert [(one.encoder, one.trial.instance) for one in two] == [(0, 0), (1, 0), (0, 1), (1, 1)]
     raw = [*TRIALS[:1], Trial(NO_SIGNAL, 0.0, 0, "raw"), *TRIALS[1:3]]  # another shape: trained by itself
     wanted = wanted_by(raw, {"id": 1, "raw": 1}, shared)
-    assert [[(name, t.instance) for name, _, t in stack] for stack in stacks_of(wanted, shared, 2)] == [
+    assert [[(one.name, one.trial.instance) for one in stack] for stack in stacks_of(wanted, shared, 2)] == [
         [("id", 0), ("id", 1)],
         [("id", 2)],
         [("raw", 0)],
