@@ -26,9 +26,9 @@ SEARCHES = {
 since building all models takes longer than many a command."""
 
 COMMANDS = {
-    "contrastive": ("simulate", "embed", "search", "scan", "report", "latent"),
-    "haxad": ("simulate", "embed", "search", "scan", "report"),
-    "multilepton": ("simulate", "search", "scan", "report"),
+    "contrastive": ("simulate", "embed", "search", "plan", "scan", "status", "report", "latent"),
+    "haxad": ("simulate", "embed", "search", "plan", "scan", "status", "report"),
+    "multilepton": ("simulate", "search", "plan", "scan", "status", "report"),
     "table": ("search",),
     "read": ("read",),
     "none": ("simulate",),

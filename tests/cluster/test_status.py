@@ -115,12 +115,11 @@ def test_a_changed_source_is_another_version(tmp_path, room):
         sys.executable,
         "-m",
         "raypipe.cli",
-        "scan",
+        "status",
         "--config",
         str(LAPTOP),
         "--output",
         "run",
-        "--status",
         "--json",
     ]
     for change, done in ((False, 4), (True, 0)):

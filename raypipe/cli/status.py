@@ -1,0 +1,29 @@
+"""`raypipe status`: how far a scan is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from raypipe.cli.base import emit, load, options
+
+
+@click.command()
+@options
+def status(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...]) -> None:
+    """Say how far the scan of a run folder is, from its ledger alone.
+
+    \b
+    Example:
+      raypipe status --config configs/contrastive/laptop.yaml
+    """
+    from raypipe.cluster import watch
+    from raypipe.cluster.ledger import open_ledger
+    from raypipe.cluster.live import tell
+
+    config = load(path, output, overrides)
+    found = watch.status(open_ledger(config), config=config)
+    tell(found)
+    if as_json:
+        emit(found.as_dict())
