@@ -56,10 +56,10 @@ def plan(
     from raypipe.cluster.calibrate import Calibration, calibrate
     from raypipe.files import check_file_writable, read_json, write_json
     from raypipe.progress import console
-    from raypipe.search.costs import costs
+    from raypipe.search.base import search_of
 
     config = load(path, output, overrides)
-    work, resources = costs(config), config.resources
+    work, resources = search_of(config).costs(), config.resources
     if calibration is not None and calibration.is_file():
         measured = Calibration.of(read_json(calibration), config.search)
     else:

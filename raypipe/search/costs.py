@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from raypipe.errors import UserError
-from raypipe.search import multilepton
+from raypipe.search.base import Search
 from raypipe.search.contrastive import CONTINUUM
-from raypipe.search.embeddings import representation
 from raypipe.search.pilots import (
     ContrastivePilot,
     HaxadPilot,
     Pilot,
     Probe,
+    Work,
     comparisons,
     expected_yields,
     generator,
+    stored,
 )
-from raypipe.search.result import NO_SIGNAL, TRAINS_FLOWS, trial_grid
-from raypipe.simulate import dataset, processes
+from raypipe.search.result import ALONE, NO_SIGNAL
+from raypipe.simulate import dataset
 
 STAGES = {
     "simulate": "shard",
@@ -84,6 +86,27 @@ class Cost:
     """Bytes of the events in the process that makes an item."""
 
 
+def trial_costs(search: Search) -> list[Cost]:
+    """Of a search that says nothing of its costs, and makes nothing before its trials: some trials, as they are.
+
+    Raises:
+        UserError: no scan, or stages before the trials.
+    """
+    grid, kind = search.grid(), search.config.search
+    if not grid:
+        raise UserError(f"search = {kind!r}: it has no scan to plan")
+    if search.stages():
+        raise UserError(f"search = {kind!r}: its class does not say what its stages cost (Search.costs)")
+
+    def probe(size: int, number: int) -> Work:
+        trials = [grid[k % len(grid)] for k in range(number, number + size)]
+        inputs = list(search.inputs(search.need(trials[0]), Path(search.config.output), ALONE))
+        return size, lambda: sum(map(stored, search.run(inputs, trials, ALONE)))
+
+    part = Part("trials", "trial", 1, probe, (1, 2))
+    return [Cost("trial", len(grid), (part,), together=max(1, search.together), gpus=search.resources.trial_gpus)]
+
+
 def simulation_costs(config: Any, background: Sequence[str], trials: int) -> list[Cost]:
     """The shards of every sample; two background samples and a signal are timed, and stand for those like them."""
     samples = dataset.plan(config).samples
@@ -97,41 +120,42 @@ def simulation_costs(config: Any, background: Sequence[str], trials: int) -> lis
     return found
 
 
-def contrastive_costs(config: Any) -> list[Cost]:
+def contrastive_costs(search: Search) -> list[Cost]:
     """Of the contrastive search (paper C)."""
-    pilot, given, gpu = ContrastivePilot(config), config.embedding, config.resources.gpu
+    given, resources = search.config.embedding, search.config.resources
+    pilot, gpu = ContrastivePilot(search, given.encoder.latent), resources.gpu
     # Validation is at most eight batches an epoch, forward only: a third of a step.
     steps = (given.steps_per_epoch + min(8, given.steps_per_epoch) / 3) * given.epochs
     step = Part("encoder", "event a step", given.batch_size, pilot.encoder, (128, 512), steps, gpu)
     loss = Part("contrastive loss", "pair a step", given.batch_size**2, pilot.loss, (512, 2048), steps, gpu)
-    return _cathode_costs(config, pilot, given.encoders, (step, loss), config.resources.train_workers)
+    return _cathode_costs(search, pilot, given.encoders, (step, loss), resources.train_workers)
 
 
-def haxad_costs(config: Any) -> list[Cost]:
+def haxad_costs(search: Search) -> list[Cost]:
     """Of the HAXAD search (paper A), whose driver trains the autoencoder and embeds."""
-    pilot, given, samples = HaxadPilot(config), config.embedding, config.simulate.samples
+    given, samples = search.config.embedding, search.config.simulate.samples
+    pilot = HaxadPilot(search, given.latent)
     rarest = min(samples[name].events * samples[name].embedding_fraction for name in given.samples)
     events, epochs = rarest * given.train_fraction * len(given.samples), given.epochs / pilot.EPOCHS
     training = Part("autoencoder", "training event", events, pilot.encoder, (1024, 4096), epochs)
-    return _cathode_costs(config, pilot, 1, (training,), 0)
+    return _cathode_costs(search, pilot, 1, (training,), 0)
 
 
 def _cathode_costs(
-    config: Any, pilot: Pilot, members: int, training: tuple[Part, ...], train_workers: int
+    search: Search, pilot: Pilot, members: int, training: tuple[Part, ...], train_workers: int
 ) -> list[Cost]:
     """Encoders (``members`` a representation), their latent tables, flow sets, trials.
 
     Args:
         train_workers: workers that can train an encoder; none where the driver does it.
     """
-    resources, groups = config.resources, {name: p.group for name, p in processes.PROCESSES.items()}
-    grid = list(dict.fromkeys(trial for part in config.scan.grids() for trial in trial_grid(**part)))
-    flows = [trial for trial in grid if trial.method in TRAINS_FLOWS]
-    sets = {(representation(t, groups), t.instance) for t in flows} if config.flow.share else flows
+    config, resources, grid = search.config, search.config.resources, search.grid()
+    flows = [trial for trial in grid if search.learns(trial)]
+    sets = {(search.need(trial), trial.instance) for trial in flows} if config.flow.share else flows
     background = config.pseudodata.background
     events = config.pseudodata.luminosity * sum(expected_yields(background).values())
     simulated = sum(size.events for size in config.simulate.samples.values())
-    spaces = {representation(trial, groups) for trial in grid} - {"raw"}  # raw features need no encoder of their own
+    spaces = set(map(search.need, grid)) - {"raw"}  # raw features need no encoder of their own
     on_gpu = training[0].network
     each: dict[str, Any] = {"items": members * len(spaces), "alone": members * len(grid), "gpus": float(on_gpu)}
     embedding = Part("embedding", "event", simulated, pilot.latents, (500, 2000), network=on_gpu)
@@ -152,20 +176,17 @@ def _cathode_costs(
     return [cost for cost in found if cost.items]
 
 
-def multilepton_costs(config: Any) -> list[Cost]:
+def multilepton_costs(search: Search) -> list[Cost]:
     """Of the multilepton search (paper B): comparisons, in chunks whose networks are trained together."""
-    trials, events, columns = multilepton.plan(config, config.files is not None), _expected(config), config.features
-    epochs = min(EPOCHS, config.networks.epochs)
-    gpus = config.resources.trial_gpus or float(config.resources.gpu)
+    config, trials, gpus = search.config, len(search.grid()), search.resources.trial_gpus
+    events, epochs = _expected(config), min(EPOCHS, config.networks.epochs)
     times = config.networks.epochs / epochs / config.chunk
-    probe = comparisons(config, epochs)
-    part = Part("comparison", "expected event", events, probe, (300, 1200), times, gpus > 0)
-    simulate = config.simulate.samples.values() if config.simulate else ()
-    row = 8 * (len(columns) + 2)
-    pools = row * sum(size.events for size in simulate)
+    part = Part("comparison", "expected event", events, comparisons(search, epochs), (300, 1200), times, gpus > 0)
+    row = 8 * (len(config.features) + 2)
+    pools = row * sum(size.events for size in config.simulate.samples.values()) if config.simulate else 0.0
     memory = config.chunk * row * events * (1 + config.compare.reference_ratio)
-    found = simulation_costs(config, config.compare.background, len(trials)) if config.simulate else []
-    return [*found, Cost("trial", len(trials), (part,), 1, config.chunk, gpus, store=pools, memory=memory)]
+    found = simulation_costs(config, config.compare.background, trials) if config.simulate else []
+    return [*found, Cost("trial", trials, (part,), 1, config.chunk, gpus, store=pools, memory=memory)]
 
 
 def _expected(config: Any) -> float:
@@ -184,21 +205,3 @@ def _expected(config: Any) -> float:
         samples = dataset.read_manifest(config.events)["samples"]
         yields = {name: samples[name]["yield_per_fb"] for name in compare.background if name in samples}
     return compare.luminosity * sum(yields.values())
-
-
-COSTS: dict[str, Callable[[Any], list[Cost]]] = {
-    "contrastive": contrastive_costs,
-    "haxad": haxad_costs,
-    "multilepton": multilepton_costs,
-}
-
-
-def costs(config: Any) -> list[Cost]:
-    """What the scan of a configuration consists of.
-
-    Raises:
-        UserError: a search without a scan.
-    """
-    if config.search not in COSTS:
-        raise UserError(f"search = {config.search!r}: it has no scan to plan")
-    return COSTS[config.search](config)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from raypipe import seeds
+from raypipe.config.kinds import background_of
 from raypipe.events.continuous import continuous_features
 from raypipe.events.latents import Events
 from raypipe.events.pools import Pool
@@ -29,9 +30,10 @@ from raypipe.fit.vae import embed_features, fit_vae
 from raypipe.models.encoder import Scales
 from raypipe.models.losses import supervised_contrastive
 from raypipe.models.vae import FeatureVae
-from raypipe.search import contrastive, haxad, multilepton
+from raypipe.search.base import Search
 from raypipe.search.contrastive import CONTINUUM, Tables, draw_case
-from raypipe.search.result import NO_SIGNAL, TRAINS_FLOWS, Result, Trial
+from raypipe.search.multilepton import BOOTSTRAP, divide
+from raypipe.search.result import ALONE, NO_SIGNAL, Result, Tools, Trial
 from raypipe.simulate import dataset, processes
 
 Work = tuple[float, Callable[[], float]]
@@ -66,13 +68,11 @@ def expected_yields(names: Sequence[str]) -> dict[str, float]:
 
 
 class Pilot:
-    """Small flow sets and trials of a diphoton search; its encoder is added by the search."""
+    """Small flow sets and trials of a diphoton search; subclasses add its encoder."""
 
-    search: Callable[..., Result]
-    latent: int
-
-    def __init__(self, config: Any) -> None:
-        self.config, self.seed = config, seeds.integer(config.seed, "plan")
+    def __init__(self, search: Search, latent: int) -> None:
+        self.kind, self.config, self.latent = type(search), search.config, latent
+        self.seed = seeds.integer(self.config.seed, "plan")
 
     @property
     def row(self) -> int:
@@ -138,13 +138,12 @@ class Pilot:
         injected = (config.scan.signals[0], strengths[len(strengths) // 2]) if signal else (NO_SIGNAL, 0.0)
 
         def probe(size: int, number: int) -> Work:
-            tables, flows = self._tables(size), self._flows(size, number) if method in TRAINS_FLOWS else {}
-            trial = Trial(*injected, number, method=method)
+            tables, trial = self._tables(size), Trial(*injected, number, method=method)
+            flows = self._flows(size, number) if background_of(method).learns else {}
 
             def run() -> float:
-                result = self.search(tables, config, trial, stage=lambda kind, key, make: flows)
-                arrays = sum(np.asarray(values).nbytes for values in result.arrays.values())
-                return arrays + len(json.dumps(result.rows, default=float))
+                tools = Tools(stage=lambda kind, key, make: flows)
+                return stored(self.kind(config).run([tables], [trial], tools)[0])
 
             return len(draw_case(tables, config, Trial(NO_SIGNAL, 0.0, number)).side), run
 
@@ -153,12 +152,6 @@ class Pilot:
 
 class ContrastivePilot(Pilot):
     """With the encoder of paper C."""
-
-    search = staticmethod(contrastive.search)
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.latent = config.embedding.encoder.latent
 
     def _encoder(self, size: int, config: Any) -> tuple[np.ndarray, np.ndarray, Any]:
         """Objects and photon pairs of ``size`` events, and an encoder for them."""
@@ -205,13 +198,8 @@ class ContrastivePilot(Pilot):
 class HaxadPilot(Pilot):
     """With the autoencoder of paper A."""
 
-    search = staticmethod(haxad.search)
     EPOCHS = 2
     """Of a small training."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.latent = config.embedding.latent
 
     def _features(self, size: int) -> np.ndarray:
         return continuous_features(self.column("features", size), np.arange(size), self.seed)
@@ -234,6 +222,12 @@ class HaxadPilot(Pilot):
 def _bytes(model: torch.nn.Module) -> float:
     """Bytes of the weights."""
     return float(sum(value.nbytes for value in model.state_dict().values()))
+
+
+def stored(result: Result) -> float:
+    """Bytes of a result, about: its rows as text, and its arrays."""
+    arrays = sum(np.asarray(values).nbytes for values in result.arrays.values())
+    return float(arrays + len(json.dumps(result.rows, default=str)))
 
 
 def made_up_tables(config: Any, yields: dict[str, float], scale: float) -> Tables:
@@ -270,8 +264,9 @@ def made_up_tables(config: Any, yields: dict[str, float], scale: float) -> Table
     return Tables(search, template)
 
 
-def comparisons(config: Any, epochs: int) -> Probe:
+def comparisons(search: Search, epochs: int) -> Probe:
     """A chunk of comparisons of ``size`` expected events, with so many epochs of their networks."""
+    config = search.config
 
     def probe(size: int, number: int) -> Work:
         compare = config.compare.model_copy(update={"expected": float(size), "counts": "fixed"})
@@ -283,12 +278,11 @@ def comparisons(config: Any, epochs: int) -> Probe:
         shapes = [MASSES[k % len(MASSES)] for k in range(len(config.features))]
         values = np.column_stack([np.abs(rng.normal(mean, width, count)) for mean, width in shapes])
         pool = Pool(values, np.ones(count), np.zeros(count, dtype=int), ("background",))
-        tables = multilepton.divide(pool, None, {}, None, short)
-        trials = [Trial(multilepton.BOOTSTRAP, 0.0, config.chunk * number + k) for k in range(config.chunk)]
+        tables = divide(pool, None, {}, None, short)
+        trials = [Trial(BOOTSTRAP, 0.0, config.chunk * number + k) for k in range(config.chunk)]
 
         def run() -> float:
-            results = multilepton.compare(tables, short, trials)
-            return len(json.dumps(results[0].rows, default=float))
+            return stored(type(search)(short).run([tables], trials, ALONE)[0])
 
         return size, run
 

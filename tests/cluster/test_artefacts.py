@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from raypipe.cluster import simulate as shell
+from raypipe.cluster import stages
 from raypipe.cluster.artefacts import Artefacts
-from raypipe.cluster.haxad import HaxadRun
 from raypipe.cluster.ledger import Ledger, open_ledger
+from raypipe.cluster.run import Run
 from raypipe.config import load_config
 from raypipe.errors import UserError
+from raypipe.search.result import NO_SIGNAL, Trial
 from tests.cluster.test_simulate import _config, _files
 from tests.conftest import ROOT
 
@@ -149,9 +151,9 @@ def test_shards_of_another_run_are_not_simulated_again(ray_local, tmp_path, monk
 
 @pytest.mark.ray
 def test_haxad_runs_share_one_autoencoder(ray_local, tmp_path, monkeypatch):
-    def run(name: str, *overrides: str) -> HaxadRun:
+    def run(name: str, *overrides: str) -> Run:
         samples = "{yy: {events: 60}, ggf: {events: 60}, wn_150: {events: 20}}"
-        return HaxadRun(
+        return Run(
             load_config(
                 ROOT / "configs/haxad/laptop.yaml",
                 [
@@ -168,15 +170,14 @@ def test_haxad_runs_share_one_autoencoder(ray_local, tmp_path, monkeypatch):
             )
         )
 
+    trials = [Trial(NO_SIGNAL, 0.0, 0)]
     with run("one") as one:
-        table, record = one.embed()
-    monkeypatch.setattr(HaxadRun, "_train", lambda *_: pytest.fail("trained twice"))
+        record = one.make(trials)["latents"]
+    monkeypatch.setattr(stages, "train_autoencoder", lambda *_: pytest.fail("trained twice"))
     with run("two") as two:
-        again, same = two.embed()
-        assert "train_encoder" not in two.times()
-    assert same == record
-    assert again.equals(table)
+        assert two.make(trials)["latents"] == record
+        assert "encoder" not in two.times()
     assert (two.folder / "encoder/vae.pt").samefile(one.folder / "encoder/vae.pt")
     # What makes another autoencoder is not given the same one.
     with run("three", "embedding.epochs=2") as three, pytest.raises(pytest.fail.Exception, match="trained twice"):
-        three.embed()
+        three.make(trials)

@@ -19,13 +19,13 @@ from click.testing import CliRunner
 from raypipe.cli import main
 from raypipe.cluster.calibrate import Calibration, Line, Measured, calibrate, fresh_process, measure, timed
 from raypipe.cluster.plan import DISPATCH, START, WORKERS, plan
-from raypipe.cluster.scan import grid_of, plan_scan, sample_groups
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.events.regions import in_sidebands
-from raypipe.search.costs import costs
-from raypipe.search.embeddings import representation
+from raypipe.search.base import Search, search_of
+from raypipe.search.costs import Cost
 from raypipe.search.pilots import HaxadPilot, comparisons, expected_yields, made_up_tables
+from raypipe.search.result import Result, Trial
 from tests.conftest import ROOT
 
 CONFIG = ROOT / "configs" / "contrastive" / "laptop.yaml"
@@ -76,6 +76,10 @@ def config(*overrides: str):
             *overrides,
         ],
     )
+
+
+def costs(given) -> list[Cost]:
+    return search_of(given).costs()
 
 
 def planned(given, calibration: Calibration = MADE_UP, **options):
@@ -274,13 +278,13 @@ def paper_items(given, wait: dict[str, float], pieces: int) -> tuple[list[tuple]
 
     Every trial asks for what it needs and that for what it needs, however often another has asked already.
     """
-    groups, members, asked, items = sample_groups(), range(given.embedding.encoders), [], {}
+    search, members, asked, items = search_of(given), range(given.embedding.encoders), [], {}
     shards = [(name, k) for name, s in given.simulate.samples.items() for k in range(-(-s.events // 20_000))]
     for name, k in shards:
         items["shard", name, k] = wait[f"shard of {name}"], ()
     levels: list[list[tuple]] = [[("shard", *shard) for shard in shards], [], [], [], []]
-    for trial in grid_of(given):
-        space, needs = representation(trial, groups), []
+    for trial in search.grid():
+        space, needs = search.need(trial), []
         for member in members:
             encoder, flows = ("encoder", space, member), ("flows", space, member, trial.instance)
             table = [("latents", space, member, piece) for piece in range(pieces)]
@@ -385,9 +389,14 @@ def test_a_calibration_is_kept_as_json_and_refused_where_it_does_not_fit():
 
 
 def test_what_cannot_be_planned_is_one_line():
-    own = load_config(ROOT / "configs/lhco/laptop.yaml", ["data.path=events.h5"])
-    with pytest.raises(UserError, match="search = 'table': it has no scan to plan"):
-        costs(own)
+    class Simulating(Search):
+        def grid(self) -> list[Trial]:
+            return [Trial("none", 0.0, 0)]
+
+    with pytest.raises(UserError, match="search = 'contrastive': it has no scan to plan"):
+        Search(config()).costs()
+    with pytest.raises(UserError, match=r"its class does not say what its stages cost \(Search\.costs\)"):
+        Simulating(config()).costs()
     cms = ["files.data=x.csv", "files.reference=y.csv", "simulate=null", "compare.expected=null"]
     with pytest.raises(UserError, match=r"compare\.expected: how many background events"):
         costs(load_config(ROOT / "configs/multilepton/cms_open_data.yaml", cms))
@@ -412,6 +421,27 @@ def test_the_command_reads_a_calibration_and_prints_the_plan(tmp_path):
     gone = CliRunner().invoke(main, ["scan", "--config", str(CONFIG), "--plan"])
     assert (gone.exit_code, gone.stderr.count("\n")) == (2, 1)
     assert re.search("No such option.*--plan", gone.stderr)
+
+
+def test_a_search_that_says_nothing_of_its_costs_is_timed_by_its_trials():
+    """One that makes nothing before its trials."""
+    asked = []
+
+    class Own(Search):
+        def grid(self) -> list[Trial]:
+            return [Trial("none", 0.0, k) for k in range(5)]
+
+        def stages(self) -> tuple:
+            return ()
+
+        def run(self, inputs, trials, tools) -> list[Result]:
+            asked.append([trial.instance for trial in trials])
+            return [Result([{"x": 1}]) for _ in trials]
+
+    (cost,) = Own(config()).costs()
+    assert (cost.stage, cost.items) == ("trial", 5)
+    units, run = cost.parts[0].probe(2, 4)
+    assert (units, run(), asked) == (2, 2 * len('[{"x": 1}]'), [[4, 0]])
 
 
 def test_line_through_two_points_is_never_negative():
@@ -460,7 +490,7 @@ def test_comparisons_cost_what_their_calibration_says():
 
     def compare() -> float:
         calibration = dataclasses.replace(MADE_UP, parts={part.name: measure(part)[0]})
-        return calibration.seconds(part) * given.chunk / spent_in(lambda k: comparisons(given, 40)(700, k))
+        return calibration.seconds(part) * given.chunk / spent_in(lambda k: comparisons(search_of(given), 30)(700, k))
 
     agrees(compare)
 
@@ -501,14 +531,14 @@ SMALL = [
 @pytest.mark.ray
 def test_the_estimate_holds_for_a_real_scan(ray_local, tmp_path):
     """Everything of a small scan: planned before anything is simulated, then run; core seconds within 30 %."""
-    from raypipe.cluster.pipeline import Run
+    from raypipe.cluster.run import Run
 
     given = load_config(CONFIG, [*SMALL, f"output={tmp_path}"])
     work = costs(given)
     calibration = calibrate(given.search, work)
     estimate = plan(work, calibration, given.resources.object_store_gib)
     with Run(given) as run:
-        trials = plan_scan(given, run.prepare(grid_of(given)))
+        trials = run.keys(run.search.grid(), run.make(run.search.grid()))
         book = run.run_trials(trials)
     rows = {row["key"]: row for row in book.rows(trials)}
     assert len(rows) == estimate.trials == 4
@@ -531,7 +561,7 @@ def test_the_estimate_holds_for_a_haxad_trial():
     """At a size that was not measured: core seconds of the real search, its flows trained before."""
     given = load_config(ROOT / "configs/haxad/laptop.yaml", ["flow.epochs=5", "flow.patience=5"])
     part = next(p for cost in costs(given) for p in cost.parts if p.name == "search, cathode")
-    pilot = HaxadPilot(given)
+    pilot = HaxadPilot(search_of(given), given.embedding.latent)
 
     def compare() -> float:
         calibration = dataclasses.replace(MADE_UP, parts={part.name: measure(part)[0]})

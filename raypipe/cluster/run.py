@@ -1,0 +1,341 @@
+"""A run of any search: its stages in order, its trials, its report; each skipped when its result is already there."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raypipe.cluster.artefacts import open_artefacts
+from raypipe.cluster.ledger import CODE, Ledger, open_ledger
+from raypipe.cluster.live import run_with_progress
+from raypipe.cluster.memory import MemoryWatch
+from raypipe.cluster.runtime import ray_session
+from raypipe.cluster.tasks import counted, spread
+from raypipe.cluster.tracking import record_report
+from raypipe.cluster.watch import other_versions
+from raypipe.config.kinds import resolve
+from raypipe.errors import UserError
+from raypipe.events.table import read_table, write_table
+from raypipe.files import check_file_writable, check_writable, code_digest, read_json, write_json
+from raypipe.progress import console, progress_bar
+from raypipe.report.base import Report, finish, headlines
+from raypipe.report.summary import other_versions_told
+from raypipe.search.base import Found, Item, Made, Search, Stage, search_of
+from raypipe.search.result import NO_SIGNAL, Result, Tools, Trial
+
+FOLDERS = ("events", "encoder", "encoders", "ledger", "figures")
+"""Of a run folder: another user's are found unwritable before the work, not after."""
+KEY = "raypipe.key"
+"""Metadata of a table beside the ledger: the key of its trial."""
+
+
+class Run:
+    """One run folder and what is in it. Ray starts when a stage first needs it, and not before.
+
+    Args:
+        config: the whole configuration, of any search.
+    """
+
+    def __init__(self, config: Any) -> None:
+        self.config, self.search = config, search_of(config)
+        self.folder = check_writable(config.output)
+        for name in FOLDERS:
+            if (self.folder / name).exists():
+                check_writable(self.folder / name)
+        for name in ("summary.json", "scores.parquet"):
+            check_file_writable(self.folder / name)
+        if config.resources.storage:
+            self.ledger().store.check_writable()
+        self.artefacts = open_artefacts(config)
+        self.memory = MemoryWatch()
+        self._stack = contextlib.ExitStack()
+        self._ray = False
+        self._times_path = self.folder / "stages.json"
+
+    def __enter__(self) -> Run:
+        self._stack.enter_context(self.memory)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()
+
+    def ray(self) -> None:
+        """Start or join Ray unless that has happened."""
+        if not self._ray:
+            with self.timed("ray_start"):
+                self._stack.enter_context(ray_session(self.config.resources))
+            self._ray = True
+
+    @contextlib.contextmanager
+    def timed(self, stage: str, add: bool = True) -> Iterator[None]:
+        """Record the wall-clock seconds of the block. A stage that resumes adds to what it took before."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            times = self.times()
+            times[stage] = (times.get(stage, 0.0) if add else 0.0) + time.perf_counter() - start
+            write_json(self._times_path, times | {"peak_rss_gib": max(self.peak(), self.memory.peak_gib)})
+
+    def times(self) -> dict[str, float]:
+        """Seconds of every stage that has run in this folder."""
+        stored = read_json(self._times_path) if self._times_path.exists() else {}
+        return {k: v for k, v in stored.items() if k != "peak_rss_gib"}
+
+    def peak(self) -> float:
+        """Largest memory seen in this folder's runs, GiB."""
+        stored = read_json(self._times_path).get("peak_rss_gib", 0.0) if self._times_path.exists() else 0.0
+        return max(stored, self.memory.peak_gib)
+
+    def ledger(self) -> Ledger:
+        """The ledger of this run: `resources.storage`, else a folder of the run."""
+        return open_ledger(self.config)
+
+    # The stages before the trials.
+
+    def make(self, trials: Sequence[Trial], until: str | None = None) -> Made:
+        """Make what the trials need and what is not there yet, stage by stage; the records of all of it.
+
+        Args:
+            until: name of the last stage wanted.
+        """
+        made: Made = {}
+        for stage in self.search.stages():
+            items = stage.items(made, trials)
+            missing = [item for item in items if self.there(stage, item) is None]
+            if missing:
+                resolve(stage.make)(self, stage, missing)
+            made[stage.name] = {item.name: self._made(stage, item) for item in items}
+            if stage.name == until:
+                break
+        return made
+
+    def look(self, trials: Sequence[Trial]) -> Made:
+        """The records of what is there; nothing is made for it."""
+        made: Made = {}
+        for stage in self.search.stages():
+            found = {item.name: self.there(stage, item, take=False) for item in stage.items(made, trials)}
+            made[stage.name] = {name: record for name, record in found.items() if record is not None}
+        return made
+
+    def files(self, item: Item) -> dict[str, Path]:
+        """Paths of an item's files by name, the record last."""
+        return {name: self.folder / item.folder / name for name in (*item.files, item.record)}
+
+    def there(self, stage: Stage, item: Item, take: bool = True) -> dict[str, Any] | None:
+        """The record of an item that is whole in the run folder, or that another run has left."""
+        record = self._record(item)
+        if record is None and take and stage.shared and self.artefacts.take(stage.name, item.key, self.files(item)):
+            return self._record(item)
+        return record
+
+    def _record(self, item: Item) -> dict[str, Any] | None:
+        files = self.files(item)
+        if not all(path.is_file() for path in files.values()):
+            return None
+        record = read_json(files[item.record])
+        whole = record.get("key") == item.key and (item.whole is None or item.whole(self.folder / item.folder))
+        return record if whole else None
+
+    def _made(self, stage: Stage, item: Item) -> dict[str, Any]:
+        """The record of an item that has to be there by now; what is new is left for other runs."""
+        if stage.shared and not self.artefacts.give(stage.name, item.key, self.files(item)):
+            # Another run was first. Sums round differently there; from here on both have the same bits.
+            self.artefacts.take(stage.name, item.key, self.files(item))
+        if (record := self._record(item)) is None:
+            raise UserError(f"{self.folder / item.folder}: {item.record} is not whole (run the same command again)")
+        return record
+
+    # The trials.
+
+    def keys(self, trials: Sequence[Trial], made: Made) -> dict[str, Trial]:
+        """Those trials whose inputs are there, by their ledger key."""
+        names = dict.fromkeys(map(self.search.need, trials))
+        inputs = {name: self.search.inputs_key(name, made) for name in names}
+        needs = [(self.search.need(trial), trial) for trial in trials]
+        return {trial.key(found): trial for name, trial in needs if (found := inputs[name]) is not None}
+
+    def run_trials(self, trials: Mapping[str, Trial], name: str = "scan") -> Ledger:
+        """Run the trials that the ledger does not hold yet."""
+        book = self.ledger()
+        missing = {key: trial for key, trial in trials.items() if key not in book.done(trials)}
+        if self.search.here:
+            self._run_here(missing or self._untold(trials), book)
+        elif missing:
+            shelf = Shelf()
+            for need in sorted(set(map(self.search.need, missing.values()))):
+                for part in self.search.inputs(need, self.folder, Tools()):
+                    self.ray()  # not before the first could be read
+                    shelf.put(need, part)
+            with self.timed("scan"):
+                given = (shelf, self.config.search, self.search.handed())
+                run_with_progress(run_together, given, trials, book, self.search.resources, name, self.search.together)
+        return book
+
+    def _untold(self, trials: Mapping[str, Trial]) -> dict[str, Trial]:
+        """Finished trials whose tables are not beside the ledger any more."""
+        paths = list(self.folder.glob("*.parquet"))
+        there = {(read_table(path).schema.metadata or {}).get(KEY.encode(), b"").decode() for path in paths}
+        return {key: trial for key, trial in trials.items() if key not in there}
+
+    def _run_here(self, trials: Mapping[str, Trial], book: Ledger) -> None:
+        """In this process, whose parts go to many cores where that pays."""
+        for key, trial in trials.items():
+            with spread(self.config.resources) as mapper, progress_bar("search", self.search.parts) as bar:
+                inputs = list(self.search.inputs(self.search.need(trial), self.folder, Tools(mapper=mapper)))
+                search = type(self.search)(self.search.handed())
+                (result,) = search.run(inputs, [trial], Tools(mapper=counted(mapper, bar)))
+            for name, table in result.tables.items():
+                write_table(table.replace_schema_metadata({KEY: key}), self.folder / f"{name}.parquet")
+            book.record(key, trial, result)
+
+    # What a user asks for.
+
+    def scan(self) -> dict[str, Any]:
+        """All stages, all trials, and the report; returns the summary."""
+        grid = self.search.grid()
+        trials = self.keys(grid, self.make(grid))
+        self.run_trials(trials)
+        return self.report(trials)
+
+    def ask(self, trials: Sequence[Trial]) -> tuple[list[str], Any]:
+        """A few trials and what they say: lines for the terminal, and a JSON-ready value."""
+        keyed = self.keys(trials, self.make(trials))
+        rows = self.run_trials(keyed, "search").rows(keyed)
+        if failed := [row for row in rows if row["status"] != "ok"]:
+            raise UserError(f"the search failed: {failed[0]['error'].strip().splitlines()[-1]}")
+        for note in self.search.notes:
+            console.print(note, highlight=False, soft_wrap=True)
+        return self.search.answer(rows, trials)
+
+    def report(self, trials: Mapping[str, Trial] | None = None) -> dict[str, Any]:
+        """Figures, page, ``summary.json`` and the MLflow run, from what is on disk: nothing is made for it.
+
+        Raises:
+            UserError: there is nothing yet (it tells of trials of another version), or all trials have failed.
+        """
+        grid = self.search.grid()
+        made = self.look(grid)
+        trials = self.keys(grid, made) if trials is None else trials
+        book, rows = self.finished(trials)
+        found = Found(
+            self.folder,
+            trials,
+            rows,
+            book.arrays,
+            made,
+            self.times(),
+            self.peak(),
+            other_versions(book, self.config),
+            code_digest("simulate", *CODE),
+        )
+        with self.timed("report", add=False):
+            report: Report = resolve(self.search.report)(self.search, found)
+            summary = finish(self.search, found, report)
+        with self.timed("mlflow", add=False), self._one_flow(book, found) as flow:
+            record_report(self.search, found, report, summary, flow)
+        self._tell(report, summary)
+        return summary
+
+    def finished(self, trials: Mapping[str, Trial]) -> tuple[Ledger, list[dict[str, Any]]]:
+        """The ledger and its rows of the given trials.
+
+        Raises:
+            UserError: there are none (it tells of those of another version), or all have failed.
+        """
+        book = self.ledger()
+        rows = book.rows(trials)
+        if not rows:
+            others = other_versions_told(other_versions(book, self.config))
+            what = "nothing to report yet: no trial of this configuration is finished (run `raypipe scan` first)"
+            raise UserError(". ".join([f"{self.folder}: {what}", *others]))
+        if all(row["status"] != "ok" for row in rows):
+            raise UserError(f"{book}: all trials failed; the first: {rows[0]['error'].strip().splitlines()[-1]}")
+        return book, rows
+
+    @contextlib.contextmanager
+    def _one_flow(self, book: Ledger, found: Found) -> Iterator[Path | None]:
+        """The background model of a finished trial, of one without signal if there is one, as a file for the block."""
+        rows = sorted(found.good, key=lambda row: row["signal"] != NO_SIGNAL)  # stable: without signal first
+        by_key = {row["key"]: row for row in rows}
+        with tempfile.TemporaryDirectory(prefix="raypipe-") as scratch:
+            files = (book.flow_file(key, row, Path(scratch)) for key, row in by_key.items())
+            yield next(filter(None, files), None)
+
+    def _tell(self, report: Report, summary: Mapping[str, Any]) -> None:
+        """The terminal's version of the report, on standard error."""
+        from rich.table import Table
+
+        for title, (head, body) in report.tables.items():
+            table = Table(title=title or f"raypipe: {self.folder}", box=None, header_style="bold")
+            for name in head:
+                table.add_column(name, no_wrap=True)
+            for row in body:
+                table.add_row(*row)
+            console.print(table)
+        lines = headlines(report, summary)
+        if report.sections:
+            stages = ", ".join(f"{k} {v:.0f} s" for k, v in summary["stage_seconds"].items())
+            lines.append(f"Stages: {stages}; peak memory {summary['peak_rss_gib']:.1f} GiB")
+            lines.append(f"Report: {self.folder / 'report.html'}")
+        for failed in summary["failed_trials"]:
+            what = f"failed: {failed['signal']} {failed['strength']:g} instance {failed['instance']}"
+            lines.append(f"{what}: {failed['error'].strip().splitlines()[-1]}")
+        for line in lines:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class Shelf(Mapping[str, "list[Any]"]):
+    """The inputs of the trials in Ray's object store, by name, each in parts.
+
+    What travels are references of some bytes; whoever asks for an input fetches its parts and no others, and all
+    trials of a node read the same copy.
+    """
+
+    def __init__(self) -> None:
+        self._references: dict[str, list[Any]] = {}
+
+    def put(self, name: str, part: Any) -> None:
+        """Add one more part of an input. Ray must be running."""
+        import ray
+
+        self._references.setdefault(name, []).append(ray.put(part))
+
+    def __getitem__(self, name: str) -> list[Any]:
+        import ray
+
+        return ray.get(self._references[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._references)
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+
+def run_together(
+    given: tuple[Mapping[str, Sequence[Any]], str, Any], trials: Sequence[Trial], tools: Tools
+) -> list[Result]:
+    """Trials of any search as the fan-out calls them; ``given``: inputs by name, the search, what it is handed."""
+    shelf, kind, handed = given
+    search = search_named(kind)(handed)
+    return search.run(shelf[search.need(trials[0])], trials, tools)
+
+
+def run_one(given: tuple[Mapping[str, Sequence[Any]], str, Any], trial: Trial, tools: Tools) -> Result:
+    """`run_together` of one."""
+    (result,) = run_together(given, [trial], tools)
+    return result
+
+
+def search_named(kind: str) -> type[Search]:
+    """The class of a search, also in a worker that has not needed any plugin yet."""
+    from raypipe.config.kinds import KINDS, load_plugins
+
+    if kind not in KINDS:
+        load_plugins()
+    return resolve(KINDS[kind].search)
