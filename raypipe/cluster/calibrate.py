@@ -7,7 +7,6 @@ import ctypes
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
-import torch
 from pydantic import TypeAdapter, ValidationError
 
 from raypipe.errors import UserError
@@ -64,11 +62,9 @@ class Calibration:
     search: str
     machine: str
     parts: dict[str, Measured]
-    worker_start: float
-    """Core seconds of a fresh worker process until its first trial, and what that trial takes more than later ones."""
     worker_bytes: float
     """Resident memory of a process that has done all parts."""
-    version: int = VERSION
+    version: int
 
     def seconds(self, part: Part) -> float:
         """Core seconds of a part of an item.
@@ -107,47 +103,34 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - began, value
 
 
-def measure(part: Part) -> tuple[Measured, float]:
-    """Time a part at its two sizes, after one that loads and allocates; also what that one took more."""
-    first = timed(part.probe(part.sizes[0], 0)[1])[0]
+def measure(part: Part) -> Measured:
+    """Time a part at its two sizes, after one that loads and allocates."""
+    part.probe(part.sizes[0], 0)[1]()
     found = []
     for size in part.sizes:
         began, runs = time.process_time(), []
         while len(runs) < REPEATS and (not runs or time.process_time() - began < SHORT):
             units, run = part.probe(size, len(runs))
             runs.append(timed(run))
-        found.append((units, statistics.median(run[0] for run in runs), statistics.mean(run[1] for run in runs)))
-    (a, seconds, small), (b, more, large) = found
-    lines = Line.through((a, seconds), (b, more)), Line.through((a, small), (b, large))
-    return Measured(*lines, b), max(0.0, first - seconds)
+        seconds, disk = zip(*runs, strict=True)
+        found.append((units, statistics.median(seconds), statistics.mean(disk)))
+    (a, fast, small), (b, slow, large) = found
+    return Measured(Line.through((a, fast), (b, slow)), Line.through((a, small), (b, large)), b)
 
 
 def calibrate(search: str, costs: Sequence[Cost], say: Callable[[str], None] = lambda text: None) -> Calibration:
-    """Measure every part on one core: a minute for a configuration of a laptop, two for one of a cluster.
+    """Measure every part: a minute for a configuration of a laptop, two for one of a cluster.
 
     Processor time counts, not wall time, so that a busy machine measures the same.
     """
-    threads, parts = torch.get_num_threads(), {part.name: part for cost in costs for part in cost.parts}
-    torch.set_num_threads(1)
     found = {}
-    try:
-        with _stdout_is_ours():
-            for name, part in parts.items():
-                say(name)
-                found[name] = measure(part)
-    finally:
-        torch.set_num_threads(threads)
-    trials = [part.name for cost in costs if cost.stage == "trial" for part in cost.parts]
-    start = fresh_process() + max(found[name][1] for name in trials)
-    machine, memory = f"{platform.node()} {platform.machine()}", float(psutil.Process().memory_info().rss)
-    return Calibration(search, machine, {name: measured for name, (measured, _) in found.items()}, start, memory)
-
-
-def fresh_process() -> float:
-    """Core seconds of a new process until it has imported what a worker imports."""
-    code = f"import sys, time; sys.path[:0] = {sys.path!r}\nimport ray.tune, raypipe.search.costs\n"
-    command = [sys.executable, "-c", f"{code}print(time.process_time())"]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    with _stdout_is_ours():
+        for name, part in {part.name: part for cost in costs for part in cost.parts}.items():
+            say(name)
+            found[name] = measure(part)
+    return Calibration(
+        search, f"{platform.node()} {platform.machine()}", found, float(psutil.Process().memory_info().rss), VERSION
+    )
 
 
 @contextlib.contextmanager

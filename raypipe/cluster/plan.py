@@ -17,6 +17,8 @@ START = 10.0
 """Seconds until the driver has imported everything and Ray has started (measured: 4, and 6 to 8)."""
 DISPATCH = 0.03
 """Driver seconds a trial: Tune's bookkeeping with kept workers (measured: 34-40 no-op trials a second)."""
+FRESH = 5.0
+"""Core seconds of a fresh worker process until it has imported what its first trial needs (measured: 4 to 6)."""
 SAVED = {
     "simulate": "one simulation",
     "encoder": "one encoder a configuration",
@@ -144,7 +146,7 @@ def plan(
         },
         storage_gib={stage: size / 2**30 for stage, size in disk.items()},
         cost=cpu_hours * price + gpu_hours * gpu_price,
-        wall_seconds={n: wall_seconds(work, n, measured.worker_start) for n in WORKERS},
+        wall_seconds={n: wall_seconds(work, n) for n in WORKERS},
         critical=critical,
         assumptions=_assumptions(work, measured, gpu_speedup),
         calibration=asdict(measured),
@@ -172,14 +174,14 @@ def _assumptions(work: Sequence[Item], measured: Calibration, speedup: float) ->
         found.append(f"beyond the largest measured, in proportion: {', '.join(far)}")
     if any(item.networks for item in work):
         found.append(f"one GPU does the networks of {speedup:g} such cores (assumed, not measured here)")
-    return [*found, f"a worker process takes {measured.worker_start:.1f} core seconds more for its first trial"]
+    return found
 
 
-def wall_seconds(work: Sequence[Item], workers: int, fresh: float) -> float:
+def wall_seconds(work: Sequence[Item], workers: int) -> float:
     """Wall time with so many one-core workers: stage after stage, the next item to whoever is free.
 
     Items that can use several workers are divided where there are more workers than items. The driver hands out
-    trials one at a time, and a worker takes ``fresh`` seconds before its first.
+    trials one at a time, and a worker takes `FRESH` seconds before its first.
     """
     now = START
     for stage in STAGES:
@@ -187,7 +189,7 @@ def wall_seconds(work: Sequence[Item], workers: int, fresh: float) -> float:
         if not here:
             continue
         share = max(1, workers // sum(item.cost.items for item in here))
-        free, handed = [now + fresh * trials] * workers, now
+        free, handed = [now + FRESH * trials] * workers, now
         for item in here:
             cost, pieces = item.cost, min(item.cost.pieces, share)
             for first in range(0, cost.items, cost.together):
