@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from raypipe.cli.base import POSITIVE, Number, emit, load, options
+from raypipe.cli.base import POSITIVE, Number, Searching, emit, load, options
 
 
-@click.command()
+@click.command(cls=Searching)
 @options
 @click.option("--price", type=Number(min=0), help="Price of a core hour.")
 @click.option("--gpu-price", type=Number(min=0), help="Price of a GPU hour.")

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from raypipe.cli.base import Number, emit, load, options, refuse_given
-from raypipe.config.kinds import BACKGROUNDS
+from raypipe.cli.base import Backgrounds, Number, Searching, emit, load, options, refuse_given
 from raypipe.errors import UserError
 
 ASKED = ("signal", "strength", "instance", "embedding", "method")
@@ -35,7 +34,7 @@ def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, 
             emit({**record, "path": str(where)})
 
 
-@click.command()
+@click.command(cls=Searching)
 @options
 @click.option("--signal", default="none", show_default=True, help="Sample to inject, or none.")
 @click.option(
@@ -55,7 +54,7 @@ def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, 
 )
 @click.option(
     "--method",
-    type=click.Choice(list(BACKGROUNDS)),
+    type=Backgrounds(),
     default="cathode",
     show_default=True,
     help="How the background is known (scan.methods).",
@@ -105,7 +104,7 @@ def _given() -> frozenset[str]:
     return frozenset(n for n in ASKED if context.get_parameter_source(n) == ParameterSource.COMMANDLINE)
 
 
-@click.command()
+@click.command(cls=Searching)
 @options
 def scan(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...]) -> None:
     """Run the whole grid of searches and write the report (prepares what is missing).

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from raypipe.cli.base import emit, load, options
+from raypipe.cli.base import Searching, emit, load, options
 
 
-@click.command()
+@click.command(cls=Searching)
 @options
 def status(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...]) -> None:
     """Say how far the scan of a run folder is, from its ledger alone.

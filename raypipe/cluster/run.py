@@ -171,9 +171,12 @@ class Run:
                 for part in self.search.inputs(need, self.folder, Tools()):
                     self.ray()  # not before the first could be read
                     shelf.put(need, part)
-            with self.timed("scan"):
+            self.ray()
+            with self.timed("trial"):
                 given = (shelf, self.config.search, self.search.handed())
-                run_with_progress(run_together, given, trials, book, self.search.resources, name, self.search.together)
+                together = self.search.together
+                function = run_together if together else run_one
+                run_with_progress(function, given, trials, book, self.search.resources, name, together)
         return book
 
     def _untold(self, trials: Mapping[str, Trial]) -> dict[str, Trial]:
@@ -308,7 +311,7 @@ class Shelf(Mapping[str, "list[Any]"]):
     def __getitem__(self, name: str) -> list[Any]:
         import ray
 
-        return ray.get(self._references[name])
+        return ray.get(self._references.get(name, []))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._references)

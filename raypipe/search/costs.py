@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from raypipe.search.pilots import (
 )
 from raypipe.search.result import ALONE, NO_SIGNAL
 from raypipe.simulate import dataset
+
+Encoders = Callable[[str], list[tuple[str, int]]]
 
 STAGES = {
     "simulate": "shard",
@@ -120,7 +122,7 @@ def simulation_costs(config: Any, background: Sequence[str], trials: int) -> lis
     return found
 
 
-def contrastive_costs(search: Search) -> list[Cost]:
+def contrastive_costs(search: Any) -> list[Cost]:
     """Of the contrastive search (paper C)."""
     given, resources = search.config.embedding, search.config.resources
     pilot, gpu = ContrastivePilot(search, given.encoder.latent), resources.gpu
@@ -128,7 +130,7 @@ def contrastive_costs(search: Search) -> list[Cost]:
     steps = (given.steps_per_epoch + min(8, given.steps_per_epoch) / 3) * given.epochs
     step = Part("encoder", "event a step", given.batch_size, pilot.encoder, (128, 512), steps, gpu)
     loss = Part("contrastive loss", "pair a step", given.batch_size**2, pilot.loss, (512, 2048), steps, gpu)
-    return _cathode_costs(search, pilot, given.encoders, (step, loss), resources.train_workers)
+    return _cathode_costs(search, pilot, search.encoders, (step, loss), resources.train_workers)
 
 
 def haxad_costs(search: Search) -> list[Cost]:
@@ -138,26 +140,27 @@ def haxad_costs(search: Search) -> list[Cost]:
     rarest = min(samples[name].events * samples[name].embedding_fraction for name in given.samples)
     events, epochs = rarest * given.train_fraction * len(given.samples), given.epochs / pilot.EPOCHS
     training = Part("autoencoder", "training event", events, pilot.encoder, (1024, 4096), epochs)
-    return _cathode_costs(search, pilot, 1, (training,), 0)
+    return _cathode_costs(search, pilot, lambda name: [(name, 0)], (training,), 0)
 
 
 def _cathode_costs(
-    search: Search, pilot: Pilot, members: int, training: tuple[Part, ...], train_workers: int
+    search: Search, pilot: Pilot, encoders: Encoders, training: tuple[Part, ...], train_workers: int
 ) -> list[Cost]:
-    """Encoders (``members`` a representation), their latent tables, flow sets, trials.
+    """Encoders, their latent tables, flow sets, trials.
 
     Args:
+        encoders: those of a representation.
         train_workers: workers that can train an encoder; none where the driver does it.
     """
     config, resources, grid = search.config, search.config.resources, search.grid()
-    flows = [trial for trial in grid if search.learns(trial)]
-    sets = {(search.need(trial), trial.instance) for trial in flows} if config.flow.share else flows
+    seen = [(trial, encoder) for trial in grid for encoder in encoders(search.need(trial))]
+    flows = [(trial, encoder) for trial, encoder in seen if search.learns(trial)]
+    sets = {(search.need(t), t.instance, e) for t, e in flows} if config.flow.share else flows
     background = config.pseudodata.background
     events = config.pseudodata.luminosity * sum(expected_yields(background).values())
     simulated = sum(size.events for size in config.simulate.samples.values())
-    spaces = set(map(search.need, grid)) - {"raw"}  # raw features need no encoder of their own
-    on_gpu = training[0].network
-    each: dict[str, Any] = {"items": members * len(spaces), "alone": members * len(grid), "gpus": float(on_gpu)}
+    on_gpu, most = training[0].network, max(len(encoders(search.need(trial))) for trial in grid)
+    each: dict[str, Any] = {"items": len({e for _, e in seen}), "alone": len(seen), "gpus": float(on_gpu)}
     embedding = Part("embedding", "event", simulated, pilot.latents, (500, 2000), network=on_gpu)
     chunks = math.ceil(simulated / CHUNK) if train_workers else 1
     sized = {"unit": "event", "units": events, "sizes": (6000, 24_000)}
@@ -166,10 +169,11 @@ def _cathode_costs(
     found = [
         *simulation_costs(config, sorted(background, key=lambda name: name != CONTINUUM), len(grid)),
         Cost("encoder", parts=training, pieces=max(1, train_workers), **each),
-        Cost("latents", parts=(embedding,), pieces=chunks, store=members * simulated * pilot.row, **each),
-        Cost("background", members * len(sets), (flow,), gpus=float(faster), alone=members * len(flows)),
+        Cost("latents", parts=(embedding,), pieces=chunks, store=most * simulated * pilot.row, **each),
+        Cost("background", len(sets), (flow,), gpus=float(faster), alone=len(flows)),
     ]
-    for (method, signal), count in Counter((t.method, t.signal != NO_SIGNAL) for t in grid).items():
+    kinds = Counter((t.method, t.signal != NO_SIGNAL, len(encoders(search.need(t)))) for t in grid)
+    for (method, signal, members), count in kinds.items():
         name = f"search, {method}" + ("" if signal else ", no signal")
         part = Part(name, probe=pilot.trial(method, signal), times=members, trees=True, **sized)
         found.append(Cost("trial", count, (part,), gpus=resources.trial_gpus, memory=COPIES * pilot.row * events))

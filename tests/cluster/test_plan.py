@@ -142,7 +142,12 @@ def test_only_trials_that_train_a_flow_pay_for_it():
     spent = seconds(found)
     assert spent["background"] == pytest.approx(trained * 1.0)
     assert spent["trial"] == pytest.approx(2 * (60 * 2.0 + 40 * 4.5 + 100 * 2.0 + 60 * 0.5))
-    assert found.encoders == 1  # raw features need no encoder
+    assert found.encoders == 1  # raw features need no encoder of their own
+    # They are in the table of one encoder: their trials see the pseudo-data once, those in latent spaces five times.
+    five = planned(config("embedding.encoders=5", "scan.embeddings=[id, raw]"))
+    assert five.encoders == 5
+    assert seconds(five)["trial"] == pytest.approx((5 + 1) * (60 * 2.0 + 40 * 4.5))
+    assert seconds(five)["background"] == pytest.approx((5 + 1) * 100)
 
 
 def test_shared_flows_are_paid_once_a_pseudo_data_set():
