@@ -134,7 +134,7 @@ def plan(
         trials=sum(item.cost.items for item in trials),
         encoders=sum(item.cost.items for item in work if item.cost.stage == "encoder"),
         events_per_trial=trials[0].cost.parts[0].units,
-        trial_seconds={item.cost.parts[0].name: item.core_seconds for item in trials},
+        trial_seconds={_title(item.cost): item.core_seconds for item in trials},
         hours=hours,
         cpu_hours=cpu_hours,
         gpu_hours=gpu_hours,
@@ -159,6 +159,12 @@ def _repeated(cost: Cost, configurations: int) -> Cost:
     return replace(cost, items=items, alone=configurations * cost.alone)
 
 
+def _title(cost: Cost) -> str:
+    """Name of a kind of trial."""
+    (part,) = cost.parts
+    return part.name + (f", {part.times:g} encoders" if part.trees and part.times > 1 else "")
+
+
 def _item(cost: Cost, measured: Calibration, speedup: float) -> Item:
     cores, networks = (sum(measured.seconds(p) for p in cost.parts if p.network == moved) for moved in (False, True))
     return Item(cost, cores, networks, speedup)
@@ -169,7 +175,7 @@ def _assumptions(work: Sequence[Item], measured: Calibration, speedup: float) ->
     parts = {part.name: part for item in work for part in item.cost.parts}
     beyond = {name: part.units / measured.parts[name].largest for name, part in parts.items()}
     far = [f"{name} {factor:.3g} times" for name, factor in beyond.items() if factor > 1]
-    found = ["trainings run all their epochs; early stopping makes them shorter"]
+    found = ["trainings run all their epochs; early stopping makes them shorter"] if len(parts) > 1 else []
     if far:
         found.append(f"beyond the largest measured, in proportion: {', '.join(far)}")
     if any(item.networks for item in work):
@@ -213,13 +219,14 @@ def lines(estimate: ScanPlan) -> list[str]:
 
     longest = {STAGES[stage]: seconds for stage, seconds in estimate.critical.items()}
     cost = f", cost {estimate.cost:.2f}" if estimate.cost else ""
+    events = f" of {estimate.events_per_trial:.0f} events each" if estimate.events_per_trial > 1 else ""
     encoders = f", {estimate.encoders} encoder(s) with their latent tables" if estimate.encoders else ""
     return [
-        f"{estimate.trials} trials of {estimate.events_per_trial:.0f} events each{encoders}",
+        f"{estimate.trials} trials{events}{encoders}",
         f"core seconds of a trial: {joined(estimate.trial_seconds, '.1f')}",
         f"core hours: {joined(estimate.hours, '.3g')}",
         f"on cores {estimate.cpu_hours:.4g} h, on GPUs {estimate.gpu_hours:.4g} h{cost}",
-        f"saved by reuse, core hours: {joined(estimate.saved, '.3g')}",
+        *([f"saved by reuse, core hours: {joined(estimate.saved, '.3g')}"] if estimate.saved else []),
         *([f"saved by reuse, GPU hours: {joined(estimate.saved_gpu, '.3g')}"] if estimate.saved_gpu else []),
         f"memory, GiB: {joined(estimate.memory_gib, '.2f')}",
         f"storage, GiB: {joined(estimate.storage_gib, '.2f')}",

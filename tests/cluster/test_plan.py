@@ -172,7 +172,7 @@ def test_every_trial_needs_all_encoders_of_its_representation_and_a_node_their_t
     assert (one.encoders, five.encoders) == (1, 5)
     for name in ("encoder", "latents", "background", "trial"):
         assert five.hours[name] == pytest.approx(5 * one.hours[name])
-    assert five.trial_seconds["search, cathode"] == pytest.approx(5 * 2.0)
+    assert five.trial_seconds["search, cathode, 5 encoders"] == pytest.approx(5 * 2.0)
     assert five.memory_gib["a node's tables"] == pytest.approx(5 * one.memory_gib["a node's tables"])
     # Other representations are other trials' tables.
     both = planned(config("embedding.encoders=5", "scan.embeddings=[id, ip]"))
