@@ -91,13 +91,13 @@ def _engine(config: Config, tables: Any, trials: dict[str, Any], folder: Path) -
 
 def run(smoke: bool) -> list[Measurement]:
     """Eight trials on two workers, both ways in turn."""
-    from raypipe.cluster.calibrate_cathode import synthetic_tables
     from raypipe.cluster.runtime import ray_session
     from raypipe.search.base import search_of
+    from raypipe.search.pilots import made_up_tables
 
     events, epochs = SIZES[smoke]
     config = _config(epochs, events)
-    tables = synthetic_tables(config, YIELDS, 1.0)
+    tables = made_up_tables(config, YIELDS, 1.0)
     trials = {trial.key({}): trial for trial in search_of(config).grid()}
     ours, theirs, over, starts = [], [], [], []
     _SHARED.update(config=config, tables=tables)

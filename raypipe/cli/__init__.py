@@ -12,9 +12,11 @@ from raypipe.cli.base import Commands
 from raypipe.cli.bench import bench
 from raypipe.cli.classify import classify
 from raypipe.cli.latent import latent
+from raypipe.cli.plan import plan
 from raypipe.cli.read import read
 from raypipe.cli.report import report
 from raypipe.cli.simulate import simulate
+from raypipe.cli.status import status
 from raypipe.kinds import load_plugins
 
 
@@ -40,7 +42,9 @@ for command in (
     simulate,
     stages.embed,
     stages.search,
+    plan,
     stages.scan,
+    status,
     report,
     latent,
     fits.fit,

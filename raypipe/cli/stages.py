@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from raypipe.cli.base import POSITIVE, Backgrounds, Number, Searching, emit, load, options, refuse_given
+from raypipe.cli.base import Backgrounds, Number, Searching, emit, load, options, refuse_given
 from raypipe.errors import UserError
 
 ASKED = ("signal", "strength", "instance", "embedding", "method")
@@ -107,68 +106,13 @@ def _given() -> frozenset[str]:
 
 @click.command(cls=Searching)
 @options
-@click.option("--status", is_flag=True, help="Only say how far the scan of this run folder is.")
-@click.option("--plan", is_flag=True, help="Only estimate hours, memory, storage, cost and wall time (a minute).")
-@click.option("--price", type=Number(min=0), help="With --plan: price of a core hour.")
-@click.option("--gpu-price", type=Number(min=0), help="With --plan: price of a GPU hour.")
-@click.option(
-    "--gpu-speedup",
-    type=POSITIVE,
-    default=50.0,
-    show_default=True,
-    help="With --plan: one GPU over one core of this machine, for networks.",
-)
-@click.option(
-    "--configurations",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="With --plan: embedding configurations, each with its own encoder and trials.",
-)
-@click.option(
-    "--calibration",
-    type=click.Path(path_type=Path),
-    help="With --plan: read the measurements of another machine from this file, or keep them there.",
-)
-def scan(
-    path: Path,
-    output: Path | None,
-    as_json: bool,
-    overrides: tuple[str, ...],
-    status: bool,
-    plan: bool,
-    price: float | None,
-    gpu_price: float | None,
-    gpu_speedup: float,
-    configurations: int,
-    calibration: Path | None,
-) -> None:
+def scan(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...]) -> None:
     """Run the whole grid of searches and write the report (prepares what is missing).
 
     \b
     Example:
       raypipe scan --config configs/contrastive/laptop.yaml scan.instances=4
-      raypipe scan --config configs/contrastive/laptop.yaml --status
-      raypipe scan --config configs/contrastive/laptop.yaml --plan --price 0.04
     """
-    if plan:
-        from raypipe.cluster.live import tell_plan
-
-        config = load(path, output, overrides)
-        estimate = tell_plan(
-            config,
-            calibration,
-            configurations=configurations,
-            gpu_speedup=gpu_speedup,
-            price=config.resources.price_cpu_hour if price is None else price,
-            gpu_price=config.resources.price_gpu_hour if gpu_price is None else gpu_price,
-        )
-        if as_json:
-            emit(estimate)
-        return
-    if status:
-        _status(load(path, output, overrides), as_json)
-        return
     from raypipe.cluster.run import Run
 
     with Run(load(path, output, overrides)) as run:
@@ -177,14 +121,3 @@ def scan(
             emit(summary)
     if summary["failed_trials"]:
         raise UserError(f"{len(summary['failed_trials'])} trials failed; the same command tries them again")
-
-
-def _status(config: Any, as_json: bool) -> None:
-    from raypipe.cluster.live import tell
-    from raypipe.store.ledger import open_ledger
-    from raypipe.store.status import status
-
-    found = status(open_ledger(config), config=config)
-    tell(found)
-    if as_json:
-        emit(found.as_dict())

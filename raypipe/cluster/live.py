@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from raypipe.cluster.attempt import Function, Together
 from raypipe.cluster.engine import price_of, run_scan
 from raypipe.config import Resources
-from raypipe.files import check_file_writable, read_json, write_json
 from raypipe.progress import console, progress_bar
 from raypipe.store.ledger import Ledger
 from raypipe.store.status import RECENT, Price, Status, missing
@@ -123,23 +121,3 @@ def tell(status: Status) -> None:
     console.print(f"scan: {status.line()}; {running}", highlight=False, soft_wrap=True)
     if status.missing:
         show_missing(status.missing)
-
-
-def tell_plan(config: Any, calibration: Path | None, **given: float) -> dict[str, Any]:
-    """Measure this machine (or read ``calibration``), print the plan of a scan and return it."""
-    from raypipe.cluster.calibrate import calibrate
-    from raypipe.cluster.calibration import Calibration
-    from raypipe.cluster.plan import lines, plan
-
-    if calibration is not None and calibration.is_file():
-        measured = Calibration.of(read_json(calibration))
-    else:
-        if calibration is not None:
-            check_file_writable(calibration)
-        measured = calibrate(config, lambda text: console.print(f"plan: measuring {text}", highlight=False))
-        if calibration is not None:
-            write_json(calibration, measured.as_dict())
-    estimate = plan(config, measured, **given)
-    for line in lines(estimate):
-        console.print(f"plan: {line}", highlight=False, soft_wrap=True)
-    return estimate.as_dict()

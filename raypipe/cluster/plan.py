@@ -1,14 +1,15 @@
-"""What a scan will cost before anything is paid: trials, hours, memory, storage, price and wall time by workers."""
+"""What a scan will cost before anything is paid: hours, memory, storage, price, critical path, wall time by workers."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from raypipe.cluster.calibration import Calibration, Line
-from raypipe.cluster.work import Work, shards_of, work_of
+from raypipe.cluster.calibrate import Calibration
 from raypipe.errors import UserError
+from raypipe.search.costs import STAGES, Cost
 from raypipe.store.status import duration
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
@@ -16,9 +17,14 @@ START = 10.0
 """Seconds until the driver has imported everything and Ray has started (measured: 4, and 6 to 8)."""
 DISPATCH = 0.03
 """Driver seconds a trial: Tune's bookkeeping with kept workers (measured: 34-40 no-op trials a second)."""
-KEPT = "kept flows, when only what follows them changes"
-WORK_COPIES = 8
-"""Times a trial's events are held by its process at the peak: data, template, folds, scores."""
+FRESH = 5.0
+"""Core seconds of a fresh worker process until it has imported what its first trial needs (measured: 4 to 6)."""
+SAVED = {
+    "simulate": "one simulation",
+    "encoder": "one encoder a configuration",
+    "latents": "one latent table a configuration",
+    "background": "shared flows",
+}
 
 
 @dataclass(frozen=True)
@@ -26,24 +32,19 @@ class ScanPlan:
     """The estimate. Hours are core hours of the calibrated machine unless they say GPU."""
 
     trials: int
-    configurations: int
-    """Encoders, each with its own latent table; none where a search has no encoder."""
+    encoders: int
+    """Each with its own latent table; none where a search has no encoder."""
     events_per_trial: float
-    seconds_per_trial: float
-    """Core seconds of a trial that trains, as the ledger will have them on average: `trial_seconds`, and its share of
-    what the first trial of every worker process takes more."""
     trial_seconds: dict[str, float]
-    """By stage, in a process that is warm."""
-    processes: int
-    """Worker processes that this machine starts for the trials: Tune keeps one for many trials, not for all."""
+    """Core seconds of one trial of each kind, its flows given."""
     hours: dict[str, float]
-    """Core hours by stage of the whole scan; ``workers`` is what those processes take before their first trial."""
+    """Core hours by stage."""
     cpu_hours: float
     """Core hours of what runs on cores."""
     gpu_hours: float
-    """Hours of what runs on GPUs (encoder, and what trials train where they have a GPU share)."""
+    """GPU hours: networks, and what trials do while they hold a share of a GPU."""
     saved: dict[str, float]
-    """Core hours that each reuse saves: what it would cost to do the stage again for every trial."""
+    """Core hours that each reuse saves: what every trial would pay if it made its own."""
     saved_gpu: dict[str, float]
     """The same in GPU hours, of what runs on GPUs."""
     memory_gib: dict[str, float]
@@ -51,20 +52,49 @@ class ScanPlan:
     cost: float
     wall_seconds: dict[int, float]
     """By number of workers: one core each, with the GPU share that the configuration gives them."""
-    measured: list[str]
-    """What was run on this machine."""
+    critical: dict[str, float]
+    """Seconds of the longest item of every stage: what no number of workers does side by side."""
     assumptions: list[str]
-    """What is extrapolated from it or assumed."""
+    """What is extrapolated from the measurements, or assumed."""
     calibration: dict[str, Any]
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self) | {"wall_seconds": {str(k): v for k, v in self.wall_seconds.items()}}
+
+@dataclass(frozen=True)
+class Item:
+    """Seconds of one of the equal items of a cost."""
+
+    cost: Cost
+    cores: float
+    """What stays on a core."""
+    networks: float
+    """What moves to a GPU; core seconds."""
+    speedup: float
+
+    @property
+    def core_seconds(self) -> float:
+        """Without a GPU."""
+        return self.cores + self.networks
+
+    @property
+    def gpu_seconds(self) -> float:
+        """GPU seconds: networks at a whole GPU's speed, and the share that is held in the meantime."""
+        return self.networks / self.speedup + self.cores * self.cost.gpus
+
+    @property
+    def waits(self) -> float:
+        """Wall seconds: a share of a GPU does its share of the speed-up."""
+        return self.cores + (self.networks / (self.speedup * self.cost.gpus) if self.cost.gpus else self.networks)
+
+    @property
+    def longest(self) -> float:
+        """Wall seconds that no number of workers makes shorter."""
+        return self.waits * min(self.cost.together, self.cost.items) / self.cost.pieces
 
 
 def plan(
-    config: Any,
+    costs: Sequence[Cost],
     measured: Calibration,
+    object_store_gib: float,
     *,
     configurations: int = 1,
     price: float = 0.0,
@@ -74,139 +104,108 @@ def plan(
     """Estimate a scan from a calibration.
 
     Args:
-        configurations: how often the whole is done, each time with its own encoders and grid of trials.
+        object_store_gib: of a node.
+        configurations: how often all but the simulation is done.
         price: of a core hour; gpu_price: of a GPU hour.
         gpu_speedup: one GPU over one core of the calibrated machine, for networks.
 
     Raises:
-        UserError: a calibration of another search.
+        UserError: tables of one trial that no node can hold, or a calibration that lacks a part.
     """
-    if measured.search != config.search:
-        raise UserError(f"calibration: of a {measured.search} search, not of search = {config.search!r}")
-    work, shards = work_of(config, measured, configurations), shards_of(config)
-    simulate = _simulate_seconds(config, measured, shards)
-    warm = work.trials_seconds / work.trials
-    processes = sum(work.starts(work.slots, warm))
-    first = processes * measured.first_trial
-    hours = {
-        "simulate": simulate / 3600,
-        "encoder": work.encoders * work.encoder / 3600,
-        "embed": work.encoders * work.embed / 3600,
-        "workers": processes * measured.worker_start / 3600,
-        "trials": (work.trials_seconds + first) / 3600,
-    }
-    networks = {name: hours[name] for name in ("encoder", "embed")} if work.encoders_on_gpu else {}
-    if work.gpu_share:
-        networks["trials"] = work.trained_seconds / 3600
-    on_gpu = sum(networks.values())
-    # What a worker waits for: a share of a GPU does its share of the speed-up.
-    waits = hours | {name: value / gpu_speedup for name, value in networks.items() if name != "trials"}
-    trial = warm
-    if work.gpu_share:
-        trial += work.trained_seconds / work.trials * (1 / (gpu_speedup * work.gpu_share) - 1)
-    # A trial on a share of a GPU holds that share all the time, not only while its networks train.
-    held = ((work.trials_seconds - work.trained_seconds + first) / 3600 + hours["workers"]) * work.gpu_share
-    cpu_hours, gpu_hours = sum(hours.values()) - on_gpu, on_gpu / gpu_speedup + held
-    saved = _saved(work, simulate)
-    faster = {"one encoder a configuration": "encoder", "one latent table a configuration": "embed", KEPT: "trials"}
-    events = sum(size.events for size in config.simulate.samples.values()) if config.simulate else 0
-    assumptions = list(work.extrapolated)
-    if work.trained == "flow":
-        assumptions.append("every flow trains all its epochs; early stopping makes it shorter")
-    if on_gpu:
-        assumptions.append(f"one GPU does the networks of {gpu_speedup:g} such cores (assumed, not measured here)")
-    parallel = {
-        "simulate": max(1, sum(shards.values())),
-        "encoder": max(1, work.encoders * work.encoder_workers),
-        "embed": work.embed_pieces,
-    }
-    packs = math.ceil(work.trials / work.pack)
-    fresh = measured.worker_start + measured.first_trial
-    assumptions.append(
-        f"{processes} worker processes on this machine's {work.slots} slot(s), each {measured.worker_start:.1f} core "
-        f"seconds until its first trial and {measured.first_trial:.1f} more in it"
-    )
+    work = [_item(_repeated(cost, configurations), measured, gpu_speedup) for cost in costs]
+    tables = sum(item.cost.store for item in work) / 2**30
+    if tables > object_store_gib:
+        why = f"the tables that one trial reads take {tables:.3g} GiB of a node; give nodes more, or simulate less"
+        raise UserError(f"resources.object_store_gib = {object_store_gib:g}: {why}")
+
+    def by_stage(value: Callable[[Item], float]) -> dict[str, float]:
+        totals = {stage: sum(value(item) for item in work if item.cost.stage == stage) for stage in STAGES}
+        return {stage: total for stage, total in totals.items() if total}
+
+    trials = [item for item in work if item.cost.stage == "trial"]
+    hours = by_stage(lambda item: item.cost.items * item.core_seconds / 3600)
+    cpu_hours = sum(item.cost.items * item.cores for item in work) / 3600
+    gpu_hours = sum(item.cost.items * item.gpu_seconds for item in work) / 3600
+    saved = by_stage(lambda item: max(0, item.cost.alone - item.cost.items) * item.core_seconds / 3600)
+    saved_gpu = by_stage(lambda item: max(0, item.cost.alone - item.cost.items) * item.gpu_seconds / 3600)
+    disk = by_stage(lambda i: i.cost.items * sum(measured.parts[p.name].disk.at(p.units) for p in i.cost.parts))
+    critical = {stage: max(i.longest for i in work if i.cost.stage == stage) for stage in hours}
     return ScanPlan(
-        work.trials,
-        work.encoders,
-        work.events,
-        work.trial + first / work.trials,
-        work.seconds,
-        processes,
-        hours,
-        cpu_hours,
-        gpu_hours,
-        saved,
-        {name: value / gpu_speedup for name, value in saved.items() if faster.get(name) in networks},
-        {
-            "a node's tables": _node_gib(config, work),
-            "all tables": max(1, work.encoders) * work.table_bytes / 2**30,
-            "worker": (measured.worker_bytes + WORK_COPIES * work.trial_bytes) / 2**30,
+        trials=sum(item.cost.items for item in trials),
+        encoders=sum(item.cost.items for item in work if item.cost.stage == "encoder"),
+        events_per_trial=trials[0].cost.parts[0].units,
+        trial_seconds={_title(item.cost): item.core_seconds for item in trials},
+        hours=hours,
+        cpu_hours=cpu_hours,
+        gpu_hours=gpu_hours,
+        saved={SAVED[stage]: value for stage, value in saved.items()},
+        saved_gpu={SAVED[stage]: value for stage, value in saved_gpu.items()},
+        memory_gib={
+            "a node's tables": tables,
+            "worker": (measured.worker_bytes + max(item.cost.memory for item in work)) / 2**30,
         },
-        {
-            "events": 2 * events * measured.event_bytes / 2**30,  # shards and tables
-            "latents": work.encoders * work.table_bytes / 2**30,
-            "ledger": work.trials * measured.trial_bytes / 2**30,
-        },
-        cpu_hours * price + gpu_hours * gpu_price,
-        {
-            n: wall_seconds(waits, parallel, packs, work.pack * trial, n) + len(work.starts(n, trial)) * fresh
-            for n in WORKERS
-        },
-        measured.measured,
-        assumptions,
-        measured.as_dict(),
+        storage_gib={stage: size / 2**30 for stage, size in disk.items()},
+        cost=cpu_hours * price + gpu_hours * gpu_price,
+        wall_seconds={n: wall_seconds(work, n) for n in WORKERS},
+        critical=critical,
+        assumptions=_assumptions(work, measured, gpu_speedup),
+        calibration=asdict(measured),
     )
 
 
-def _node_gib(config: Any, work: Work) -> float:
-    """Latent tables in the object store of a node that runs trials: those of one trial at least.
+def _repeated(cost: Cost, configurations: int) -> Cost:
+    """The cost of so many configurations, which share the events."""
+    items = cost.items if cost.stage == "simulate" else configurations * cost.items
+    return replace(cost, items=items, alone=configurations * cost.alone)
 
-    Raises:
-        UserError: they do not fit.
+
+def _title(cost: Cost) -> str:
+    """Name of a kind of trial."""
+    (part,) = cost.parts
+    return part.name + (f", {part.times:g} encoders" if part.trees and part.times > 1 else "")
+
+
+def _item(cost: Cost, measured: Calibration, speedup: float) -> Item:
+    cores, networks = (sum(measured.seconds(p) for p in cost.parts if p.network == moved) for moved in (False, True))
+    return Item(cost, cores, networks, speedup)
+
+
+def _assumptions(work: Sequence[Item], measured: Calibration, speedup: float) -> list[str]:
+    """What is not measured, in words."""
+    parts = {part.name: part for item in work for part in item.cost.parts}
+    beyond = {name: part.units / measured.parts[name].largest for name, part in parts.items()}
+    far = [f"{name} {factor:.3g} times" for name, factor in beyond.items() if factor > 1]
+    found = ["trainings run all their epochs; early stopping makes them shorter"] if len(parts) > 1 else []
+    if far:
+        found.append(f"beyond the largest measured, in proportion: {', '.join(far)}")
+    if any(item.networks for item in work):
+        found.append(f"one GPU does the networks of {speedup:g} such cores (assumed, not measured here)")
+    return found
+
+
+def wall_seconds(work: Sequence[Item], workers: int) -> float:
+    """Wall time with so many one-core workers: stage after stage, the next item to whoever is free.
+
+    Items that can use several workers are divided where there are more workers than items. The driver hands out
+    trials one at a time, and a worker takes `FRESH` seconds before its first.
     """
-    tables = max(1, work.encoders_a_trial)
-    gib, there = tables * work.table_bytes / 2**30, config.resources.object_store_gib
-    if gib > there:
-        found = f"the {tables} latent table(s) of a trial take {gib:.3g} GiB of every node's"
-        raise UserError(f"resources.object_store_gib = {there:g}: {found}; give nodes more, or simulate less")
-    return gib
-
-
-def _simulate_seconds(config: Any, measured: Calibration, shards: dict[str, int]) -> float:
-    """Core seconds of all shards."""
-    if not shards or not measured.simulate:
-        return 0.0
-    known = measured.simulate.values()
-    mean = Line(sum(line.start for line in known) / len(known), sum(line.each for line in known) / len(known))
-    total = 0.0
-    for name, size in config.simulate.samples.items():
-        line = measured.simulate.get(name, mean)
-        total += shards[name] * line.start + size.events * line.each
-    return total
-
-
-def _saved(work: Work, simulate: float) -> dict[str, float]:
-    """Core hours that each reuse saves."""
-    saved = {"one simulation": (work.trials - 1) * simulate / 3600}
-    if work.encoders:
-        more = work.trials * work.encoders_a_trial - work.encoders
-        saved |= {
-            "one encoder a configuration": more * work.encoder / 3600,
-            "one latent table a configuration": more * work.embed / 3600,
-            KEPT: work.trained_seconds / 3600,
-        }
-    return saved
-
-
-def wall_seconds(hours: dict[str, float], parallel: dict[str, int], trials: int, trial: float, workers: int) -> float:
-    """Wall time with so many one-core workers, once started: stages one after another, trials in whole rounds.
-
-    No stage uses more workers than it has pieces, and the driver hands out trials one at a time.
-    """
-    before = sum(3600 * hours[name] / min(workers, parallel[name]) for name in ("simulate", "encoder", "embed"))
-    rounds = math.ceil(trials / workers)
-    return START + before + max(rounds * trial, DISPATCH * trials)
+    now = START
+    for stage in STAGES:
+        here, trials = [item for item in work if item.cost.stage == stage], stage == "trial"
+        if not here:
+            continue
+        share = max(1, workers // sum(item.cost.items for item in here))
+        free, handed = [now + FRESH * trials] * workers, now
+        for item in here:
+            cost, pieces = item.cost, min(item.cost.pieces, share)
+            for first in range(0, cost.items, cost.together):
+                made = min(cost.together, cost.items - first)
+                for _ in range(pieces):
+                    handed += DISPATCH * made * trials
+                    end = max(free[0], handed) + made * item.waits / pieces
+                    heapq.heapreplace(free, end)
+                    now = max(now, end)
+    return now
 
 
 def lines(estimate: ScanPlan) -> list[str]:
@@ -215,19 +214,23 @@ def lines(estimate: ScanPlan) -> list[str]:
     def joined(values: dict[str, float], form: str) -> str:
         return ", ".join(f"{name} {format(value, form)}" for name, value in values.items())
 
-    out = [
-        f"{estimate.trials} trials of about {estimate.seconds_per_trial:.1f} core seconds "
-        f"({', '.join(f'{name} {value:.1f} s' for name, value in estimate.trial_seconds.items())}), "
-        f"{estimate.events_per_trial:.0f} events each"
-        + (f", {estimate.configurations} encoder(s) with their latent tables" if estimate.configurations else ""),
+    def lasting(values: dict[Any, float], what: str) -> str:
+        return ", ".join(f"{what.format(name)} {duration(value)}" for name, value in values.items())
+
+    longest = {STAGES[stage]: seconds for stage, seconds in estimate.critical.items()}
+    cost = f", cost {estimate.cost:.2f}" if estimate.cost else ""
+    events = f" of {estimate.events_per_trial:.0f} events each" if estimate.events_per_trial > 1 else ""
+    encoders = f", {estimate.encoders} encoder(s) with their latent tables" if estimate.encoders else ""
+    return [
+        f"{estimate.trials} trials{events}{encoders}",
+        f"core seconds of a trial: {joined(estimate.trial_seconds, '.1f')}",
         f"core hours: {joined(estimate.hours, '.3g')}",
-        f"on cores {estimate.cpu_hours:.4g} h, on GPUs {estimate.gpu_hours:.4g} h"
-        + (f", cost {estimate.cost:.2f}" if estimate.cost else ""),
-        f"saved by reuse, core hours: {joined(estimate.saved, '.3g')}",
+        f"on cores {estimate.cpu_hours:.4g} h, on GPUs {estimate.gpu_hours:.4g} h{cost}",
+        *([f"saved by reuse, core hours: {joined(estimate.saved, '.3g')}"] if estimate.saved else []),
         *([f"saved by reuse, GPU hours: {joined(estimate.saved_gpu, '.3g')}"] if estimate.saved_gpu else []),
         f"memory, GiB: {joined(estimate.memory_gib, '.2f')}",
         f"storage, GiB: {joined(estimate.storage_gib, '.2f')}",
-        "wall time: " + ", ".join(f"{n} workers {duration(s)}" for n, s in estimate.wall_seconds.items()),
+        f"wall time: {lasting(estimate.wall_seconds, '{} workers')}",
+        f"cannot run side by side: {lasting(longest, 'one {}')}, together {duration(sum(estimate.critical.values()))}",
+        *(f"assumed: {text}" for text in estimate.assumptions),
     ]
-    out += [f"measured here: {text}" for text in estimate.measured]
-    return out + [f"extrapolated or assumed: {text}" for text in estimate.assumptions]

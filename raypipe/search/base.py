@@ -115,6 +115,8 @@ class Search:
     """Why others are refused; ``{}`` is the option."""
     report: ClassVar[str] = "raypipe.report.base:plain_report"
     """(search, `Found`) -> `raypipe.report.base.Report`, as ``module:name``."""
+    parts_of_work: ClassVar[str] = "raypipe.search.costs:trial_costs"
+    """(search) -> list of `raypipe.search.costs.Cost`, as ``module:name``."""
     metric: ClassVar[str] = "z_after"
     """Column of a row that tells most of a trial."""
 
@@ -221,7 +223,7 @@ class Search:
 
     def costs(self) -> list[Any]:
         """What a scan is made of, for `raypipe plan`: see `raypipe.search.costs`."""
-        return resolve("raypipe.search.costs:costs_of")(self)
+        return resolve(self.parts_of_work)(self)
 
 
 def simulated(config: Any) -> Stage:

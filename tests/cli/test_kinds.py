@@ -18,8 +18,8 @@ STAGES = {
     "embed": [],
     "search": [],
     "scan": [],
-    "scan --status": ["--status"],
-    "scan --plan": ["--plan"],
+    "status": [],
+    "plan": [],
     "report": [],
     "latent": [],
     "read": ["file.root"],
@@ -74,7 +74,7 @@ def test_served_commands_without_work_to_show_are_one_line(tmp_path, path):
     search = kind_of(path)
     output = ["--output", str(tmp_path / "out")]
     if "scan" in KINDS[search].commands:
-        told = one_line(CliRunner().invoke(main, ["scan", "--config", str(path), *output, "--status"]))
+        told = one_line(CliRunner().invoke(main, ["status", "--config", str(path), *output]))
         assert "no scan was started here yet" in told
     if search == "table":
         arguments = ["search", "--config", str(path), *output, "data.path=absent.npy"]

@@ -68,7 +68,7 @@ def test_other_commands_tell_before_they_read_their_input(unwritable):
         [*classify, "--output", f"{unwritable}/scores.parquet"],
         ["hunt", "--masses", "absent.csv", "--window", 100, 160, "--output", unwritable],
         ["bench", "ensemble", "--output", unwritable],
-        ["scan", "--config", CONFIGS["contrastive"], "--plan", "--calibration", f"{unwritable}/c.json"],
+        ["plan", "--config", CONFIGS["contrastive"], "--calibration", f"{unwritable}/c.json"],
     ):
         assert f"{unwritable}: cannot create this folder" in one_line(arguments)
 

@@ -245,10 +245,9 @@ def test_ten_thousand_rows(tmp_path):
         sys.executable,
         "-m",
         "raypipe.cli",
-        "scan",
+        "status",
         "--config",
         str(ROOT / "configs/contrastive/laptop.yaml"),
-        "--status",
         f"resources.storage={tmp_path}",
         f"output={tmp_path}",
     ]
@@ -259,9 +258,9 @@ def test_ten_thousand_rows(tmp_path):
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
-@pytest.mark.parametrize("command", [["--help"], ["scan", "--help"], ["config"], ["scan", "--status"]])
+@pytest.mark.parametrize("command", [["--help"], ["scan", "--help"], ["config"], ["status"]])
 def test_light_commands_import_nothing_heavy(tmp_path, command):
-    if command[-1] == "--status":
+    if command[-1] == "status":
         announce(Ledger(tmp_path / "ledger"), {"a" * 20: Trial("s", 1.0, 0)}, Price(), "scan")
         command = [*command, "--config", str(ROOT / "configs/contrastive/laptop.yaml"), "--output", str(tmp_path)]
     code = (

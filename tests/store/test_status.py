@@ -125,12 +125,12 @@ def test_a_changed_source_is_another_version_and_a_comment_is_not(tmp_path, sour
     """The command itself, with a copy of the package in which one file has one more comment, then one more line."""
     filled(tmp_path / "run" / "ledger")
     shutil.copytree(ROOT / "raypipe", tmp_path / "raypipe")
-    command = [sys.executable, "-m", "raypipe.cli", "scan", "--config", str(LAPTOP), "--output", "run"]
+    command = [sys.executable, "-m", "raypipe.cli", "status", "--config", str(LAPTOP), "--output", "run"]
     for change, done in (("# a comment", 4), ("ANOTHER = 1", 0)):
         with open(tmp_path / "raypipe" / source, "a") as handle:
             handle.write(f"{change}\n")
         found = subprocess.run(
-            [*command, "--status", "--json"],
+            [*command, "--json"],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(tmp_path)},
             capture_output=True,
