@@ -1,4 +1,4 @@
-"""One trial in a worker process: run it, keep its result or why there is none, and never hang."""
+"""Trials in a worker process: run them, keep their results or why there are none, and never hang."""
 
 from __future__ import annotations
 
@@ -12,119 +12,109 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from raypipe.cluster.ledger import Ledger
-from raypipe.cluster.storage import DiskFull, Store, is_full
-from raypipe.search.result import Result
+from raypipe.cluster.storage import DiskFull, is_full
+from raypipe.search.result import Result, Tools
 
 HANG = 75
 """Exit status of a process that ended itself because its trial hung (EX_TEMPFAIL: worth another try)."""
 GRACE = 30.0
 """Seconds after the time-out when a process that cannot even run Python any more is ended from C."""
 
+Function = Callable[[Any, Any, Tools], Result]
+"""A search: (inputs, trial, tools) -> result, a function of its inputs and trial alone."""
+Together = Callable[[Any, Sequence[Any], Tools], list[Result]]
+"""The same for trials that are made as one: none of the results depends on which others were there."""
+
+Report = dict[str, Any]
+"""How one trial ended, as Ray Tune is told: ``key``; ``status`` (``ok``, ``failed``, or ``elsewhere``: another driver
+runs it); if ok the ``seconds`` that it took, its significance under the name that ``metric`` gives, and ``sic``."""
+
+
+def report(key: str, status: str, rows: Sequence[Mapping[str, Any]] = (), metric: str = "") -> Report:
+    """The report of a trial, with numbers from its first row."""
+    first = rows[0] if rows else {}
+    told = {name: float(first[name]) for name in ("seconds", metric, "sic") if first.get(name) is not None}
+    return {"key": key, "status": status, "metric": metric, **told}
+
 
 @dataclass(frozen=True)
-class Context:
-    """What a trial may use besides its inputs."""
+class Worker:
+    """Runs trials in this process."""
 
-    threads: int
-    """BLAS, OMP and XGBoost threads."""
-    device: str
-    """``cpu`` or ``cuda``."""
-    stage: Callable[[str, str, Callable[[], dict[str, Any]]], dict[str, Any]]
-    """``stage(kind, key, make)``: the state of a stage shared between trials, made if nobody has made it yet."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How a trial is run; none of it can change a number."""
-
-    store: Store
-    """Where the ledger is."""
-    shared: Store
-    """Where the stages of its trials are."""
-    driver: str
-    """Id of the driver; trials that another living driver is running are left to it."""
-    threads: int = 1
+    function: Function | Together
+    inputs: Any
+    book: Ledger
+    tools: Tools
     timeout: float | None = None
-    """Seconds."""
+    """Seconds a trial."""
     retries: int = 0
     """Further tries of a trial that raises OSError or MemoryError; other exceptions would only come again."""
     together: bool = False
     """Whether the trials of a pack are made as one."""
 
+    def run(self, trials: Mapping[str, Any]) -> Iterator[Report]:
+        """Run trials and record how each ended.
 
-Function = Callable[[Any, Any, Context], Result]
-"""A search: (inputs, trial, context) -> result, a function of its inputs and trial alone."""
-Together = Callable[[Any, Sequence[Any], Context], list[Result]]
-"""The same for trials that are made as one: none of the results depends on which others were there."""
+        If those that are made as one fail together each is tried alone, so that one bad trial costs the others nothing.
+        One that hangs takes its process along; whoever watches it runs each alone then, and finds which it was.
 
+        Raises:
+            DiskFull: nothing more can be recorded.
+        """
+        results: list[Result] = []
+        if self.together and len(trials) > 1:
+            clock = stopwatch()
+            try:
+                with deadline(self.timeout and self.timeout * len(trials), lambda stack: None):
+                    results = self._make(list(trials.values()))
+            except Exception as error:
+                if is_full(error):
+                    raise DiskFull(str(error)) from error
+            share = {name: seconds / len(trials) for name, seconds in clock().items()}
+        if not results:
+            for key, trial in trials.items():
+                yield self._attempt(key, trial)
+        for (key, trial), result in zip(trials.items() if results else (), results, strict=True):
+            yield self._keep(key, trial, result, share)
 
-def attempt(function: Function, inputs: Any, key: str, trial: Any, rules: Rules, book: Ledger, device: str) -> str:
-    """Run one trial and record how it ended: returns ``ok`` or ``failed``.
+    def _make(self, trials: list[Any]) -> list[Result]:
+        if self.together:
+            return self.function(self.inputs, trials, self.tools)
+        return [self.function(self.inputs, trial, self.tools) for trial in trials]
 
-    Raises:
-        DiskFull: nothing more can be recorded.
-    """
-    context = Context(rules.threads, device, book.stage)
-    for tries_left in range(rules.retries, -1, -1):
-        began, cpu = time.perf_counter(), time.process_time()
-        try:
-            with deadline(rules.timeout, lambda stack: book.record_failure(key, trial, stack, "timeout")):
-                result = function(inputs, trial, context)
-            spent = {"seconds": time.perf_counter() - began, "seconds_cpu": time.process_time() - cpu}
-            book.record(key, trial, dataclasses.replace(result, rows=[spent | row for row in result.rows]))
-            return "ok"
-        except (OSError, MemoryError) as error:
-            if is_full(error):
-                raise DiskFull(str(error)) from error
-            if not tries_left:
-                book.record_failure(key, trial, traceback.format_exc())
-        except DiskFull:
-            raise
-        except Exception:
-            book.record_failure(key, trial, traceback.format_exc())
-            break
-    return "failed"
+    def _keep(self, key: str, trial: Any, result: Result, spent: dict[str, float]) -> Report:
+        rows = [spent | row for row in result.rows]
+        self.book.record(key, trial, dataclasses.replace(result, rows=rows))
+        return report(key, "ok", rows, result.metric)
 
-
-def attempt_together(
-    function: Together, inputs: Any, trials: Mapping[str, Any], rules: Rules, book: Ledger, device: str
-) -> Iterator[tuple[str, str]]:
-    """Run trials as one and record how each ended: yields (key, ``ok`` or ``failed``).
-
-    If they fail together each is tried alone, so that one bad trial costs the others nothing. One that hangs takes its
-    process along; whoever watches it runs each alone then, and finds which it was.
-
-    Raises:
-        DiskFull: nothing more can be recorded.
-    """
-    results: list[Result] = []
-    if len(trials) > 1:
-        seconds = None if rules.timeout is None else rules.timeout * len(trials)
-        began, cpu = time.perf_counter(), time.process_time()
-        try:
-            with deadline(seconds, lambda stack: None):
-                results = function(inputs, list(trials.values()), Context(rules.threads, device, book.stage))
-        except Exception as error:
-            if is_full(error):
-                raise DiskFull(str(error)) from error
-        spent = {"seconds": time.perf_counter() - began, "seconds_cpu": time.process_time() - cpu}
-        share = {name: value / len(trials) for name, value in spent.items()}
-    if not results:
-        for key, trial in trials.items():
-            alone = partial(_alone, function)
-            yield key, attempt(alone, inputs, key, trial, rules, book, device)
-    for (key, trial), result in zip(trials.items() if results else (), results, strict=True):
-        book.record(key, trial, dataclasses.replace(result, rows=[share | row for row in result.rows]))
-        yield key, "ok"
+    def _attempt(self, key: str, trial: Any) -> Report:
+        """One trial alone."""
+        for tries_left in range(self.retries, -1, -1):
+            clock = stopwatch()
+            try:
+                with deadline(self.timeout, lambda stack: self.book.record_failure(key, trial, stack, "timeout")):
+                    (result,) = self._make([trial])
+                return self._keep(key, trial, result, clock())
+            except (OSError, MemoryError) as error:
+                if is_full(error):
+                    raise DiskFull(str(error)) from error
+                if not tries_left:
+                    self.book.record_failure(key, trial, traceback.format_exc())
+            except DiskFull:
+                raise
+            except Exception:
+                self.book.record_failure(key, trial, traceback.format_exc())
+                break
+        return report(key, "failed")
 
 
-def _alone(function: Together, inputs: Any, trial: Any, context: Context) -> Result:
-    (result,) = function(inputs, [trial], context)
-    return result
+def stopwatch() -> Callable[[], dict[str, float]]:
+    """A function that tells the wall and core seconds since now."""
+    began, cpu = time.perf_counter(), time.process_time()
+    return lambda: {"seconds": time.perf_counter() - began, "seconds_cpu": time.process_time() - cpu}
 
 
 @contextlib.contextmanager

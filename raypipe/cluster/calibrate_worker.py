@@ -19,8 +19,8 @@ import raypipe
 from raypipe.errors import UserError
 
 IMPORTS = {
-    "contrastive": ("ray.tune", "raypipe.cluster.engine", "raypipe.cluster.scan"),
-    "haxad": ("ray.tune", "raypipe.cluster.engine", "raypipe.cluster.haxad"),
+    "contrastive": ("ray.tune", "raypipe.cluster.window", "raypipe.cluster.scan"),
+    "haxad": ("ray.tune", "raypipe.cluster.window", "raypipe.cluster.haxad"),
     "multilepton": ("ray", "raypipe.cluster.multilepton"),
 }
 """What a worker has imported when it is given its first trial: the modules of what Ray sends it."""

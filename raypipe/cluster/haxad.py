@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raypipe.cluster.attempt import Context
 from raypipe.cluster.embed import load_latents
 from raypipe.cluster.ledger import CODE, Ledger
-from raypipe.cluster.live import run_with_progress
+from raypipe.cluster.live import run_trials
 from raypipe.cluster.pipeline import Run, one_flow
 from raypipe.cluster.record import record_haxad
 from raypipe.cluster.registry import EXAMPLE, flow_example
@@ -35,7 +34,7 @@ from raypipe.progress import console, progress_bar
 from raypipe.report import haxad as pages
 from raypipe.search.contrastive import Tables, prepare_tables
 from raypipe.search.haxad import search
-from raypipe.search.result import Result, Trial
+from raypipe.search.result import Result, Tools, Trial
 from raypipe.simulate.dataset import read_manifest
 
 FILES = ("vae.pt", "latents.parquet", "encoder.json", "latents.json")
@@ -43,10 +42,10 @@ FILES = ("vae.pt", "latents.parquet", "encoder.json", "latents.json")
 COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "features"]
 
 
-def run_haxad(inputs: tuple[Tables, HaxadConfig], trial: Trial, context: Context) -> Result:
+def run_haxad(inputs: tuple[Tables, HaxadConfig], trial: Trial, tools: Tools) -> Result:
     """One search of `raypipe.search.haxad` as the scan engine calls it."""
     tables, config = inputs
-    return search(tables, config, trial, threads=context.threads, device=context.device, stage=context.stage)
+    return search(tables, config, trial, tools)
 
 
 class HaxadRun(Run):
@@ -164,7 +163,7 @@ class HaxadRun(Run):
             self.ray()
             with self.timed("scan", add=True):
                 (tables,) = self.tables()
-                run_with_progress(run_haxad, (tables, self.config), trials, book, self.config.resources, name)
+                run_trials(run_haxad, (tables, self.config), trials, book, self.config.resources, name)
         return book
 
     def scan(self) -> dict[str, Any]:

@@ -13,9 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.cluster import simulate as simulation
-from raypipe.cluster.attempt import Context
 from raypipe.cluster.ledger import CODE, Ledger
-from raypipe.cluster.live import run_with_progress
+from raypipe.cluster.live import run_trials
 from raypipe.cluster.pipeline import Run
 from raypipe.cluster.tracking import Recorder, record
 from raypipe.cluster.watch import other_versions
@@ -31,16 +30,14 @@ from raypipe.report import multilepton as report
 from raypipe.report.summary import other_versions_told
 from raypipe.search.exclusion import analyse
 from raypipe.search.multilepton import Tables, compare, divide, plan
-from raypipe.search.result import Result, Trial
+from raypipe.search.result import Result, Tools, Trial
 from raypipe.simulate import dataset
 
 
-def compare_together(
-    inputs: tuple[Tables, MultileptonConfig], trials: Sequence[Trial], context: Context
-) -> list[Result]:
+def compare_together(inputs: tuple[Tables, MultileptonConfig], trials: Sequence[Trial], tools: Tools) -> list[Result]:
     """Comparisons of `raypipe.search.multilepton` as the scan engine calls them."""
     tables, config = inputs
-    return compare(tables, config, trials, context.device)
+    return compare(tables, config, trials, tools)
 
 
 class MultileptonRun(Run):
@@ -184,9 +181,7 @@ class MultileptonRun(Run):
             given = self.config.resources
             given = given.model_copy(update={"trial_gpus": given.trial_gpus or float(given.gpu)})
             with self.timed("compare", add=True):
-                run_with_progress(
-                    compare_together, (tables, self.config), trials, book, given, together=self.config.chunk
-                )
+                run_trials(compare_together, (tables, self.config), trials, book, given, together=self.config.chunk)
         return book
 
     def scan(self) -> dict[str, Any]:

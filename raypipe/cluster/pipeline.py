@@ -19,7 +19,7 @@ from raypipe.cluster import embed as embedding
 from raypipe.cluster import simulate as simulation
 from raypipe.cluster.artefacts import open_artefacts
 from raypipe.cluster.ledger import CODE, Ledger, open_ledger
-from raypipe.cluster.live import run_with_progress
+from raypipe.cluster.live import run_trials
 from raypipe.cluster.memory import MemoryWatch
 from raypipe.cluster.record import record_run
 from raypipe.cluster.registry import model_examples
@@ -249,7 +249,7 @@ class Run:
                     for tables in self.tables(of):
                         shelf.put(of, tables)
                 order = flows_first(trials) if self.config.flow.share else trials
-                run_with_progress(run_contrastive, (shelf, self.config), order, book, self.config.resources, name)
+                run_trials(run_contrastive, (shelf, self.config), order, book, self.config.resources, name)
         return book
 
     def scan(self) -> dict[str, Any]:

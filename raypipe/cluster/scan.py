@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from raypipe.cluster.attempt import Context
 from raypipe.cluster.ledger import CODE, NUMERICS
 from raypipe.config import Config
 from raypipe.files import code_digest
 from raypipe.search.contrastive import Tables, search
 from raypipe.search.embeddings import representation
-from raypipe.search.result import TRAINS_FLOWS, Result, Trial, trial_grid
+from raypipe.search.result import TRAINS_FLOWS, Result, Tools, Trial, trial_grid
 from raypipe.simulate.processes import PROCESSES
 
 
@@ -102,8 +101,8 @@ class Shelf(Mapping[str, "list[Tables]"]):
         return len(self._references)
 
 
-def run_contrastive(inputs: tuple[Mapping[str, Sequence[Tables]], Config], trial: Trial, context: Context) -> Result:
+def run_contrastive(inputs: tuple[Mapping[str, Sequence[Tables]], Config], trial: Trial, tools: Tools) -> Result:
     """One search of `raypipe.search.contrastive` as the scan engine calls it; tables by representation (`Shelf`)."""
     tables, config = inputs
     mine = tables[representation(trial, sample_groups())]
-    return search(mine, config, trial, threads=context.threads, device=context.device, stage=context.stage)
+    return search(mine, config, trial, tools)

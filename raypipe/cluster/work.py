@@ -10,7 +10,7 @@ from raypipe.cluster.calibrate_cathode import window_events
 from raypipe.cluster.calibrate_networks import expected_events
 from raypipe.cluster.calibration import Calibration, Line
 from raypipe.cluster.embed import BATCH
-from raypipe.cluster.engine import worker_starts
+from raypipe.cluster.fanout import worker_starts
 from raypipe.cluster.machine import usable_cores
 from raypipe.cluster.scan import grid_of, sample_groups
 from raypipe.config import Resources

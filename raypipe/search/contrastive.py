@@ -22,8 +22,8 @@ from raypipe.events.regions import in_sidebands, in_signal_region
 from raypipe.fit.batches import PARTS, parts_of
 from raypipe.search.evaluate import evaluate, mean_and_spread
 from raypipe.search.histograms import closure, figure_arrays
-from raypipe.search.methods import METHODS, Case, Means
-from raypipe.search.result import NO_SIGNAL, Result, Stage, Trial
+from raypipe.search.methods import METHODS, Case
+from raypipe.search.result import NO_SIGNAL, PLAIN, Result, Tools, Trial
 from raypipe.stats.sideband import fit_sidebands
 
 CONTINUUM = "yy"
@@ -77,10 +77,7 @@ def search(
     tables: Tables | Sequence[Tables],
     config: Config,
     trial: Trial,
-    *,
-    threads: int = 1,
-    device: str = "cpu",
-    stage: Stage | None = None,
+    tools: Tools = PLAIN,
 ) -> Result:
     """Run the whole search once.
 
@@ -90,7 +87,6 @@ def search(
     Args:
         tables: the events as one encoder sees them, or as each of several does. All see the same pseudo-data; each
             has its own flows and classifiers, and the rows are means over all ensembles of classifiers.
-        threads, device, stage: see `raypipe.search.methods.Means`.
     """
     started = time.perf_counter()
     if trial.embedding == "raw":  # their axes mean something, and they know the mass
@@ -109,10 +105,10 @@ def search(
         now = time.perf_counter()
         case = draw_case(one, config, trial, k)
         clock["seconds_data"] += time.perf_counter() - now
-        judged = METHODS[trial.method](case, config, own, Means(threads, device, stage))
+        judged = METHODS[trial.method](case, config, own, tools)
         if trial.signal == NO_SIGNAL:  # the template is then the same as with one, and as costly to judge
             now = time.perf_counter()
-            closures.append(closure(case, judged.template, config, seeds.integer(own, "closure"), threads))
+            closures.append(closure(case, judged.template, config, seeds.integer(own, "closure"), tools))
             clock["seconds_closure"] += time.perf_counter() - now
         for name, seconds in judged.clock.items():
             clock[f"seconds_{name}"] += seconds

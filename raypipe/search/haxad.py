@@ -24,8 +24,8 @@ from raypipe.fit.classifier import FoldScores
 from raypipe.search.contrastive import CONTINUUM, Tables, draw_case
 from raypipe.search.evaluate import evaluate, mean_and_spread
 from raypipe.search.histograms import closure, figure_arrays
-from raypipe.search.methods import METHODS, Case, Means
-from raypipe.search.result import NO_SIGNAL, Result, Stage, Trial
+from raypipe.search.methods import METHODS, Case
+from raypipe.search.result import NO_SIGNAL, PLAIN, Result, Tools, Trial
 from raypipe.search.template import Template
 from raypipe.stats.choice import choose_listed
 from raypipe.stats.peakdata import binned_data
@@ -49,10 +49,7 @@ def search(
     tables: Tables,
     config: HaxadConfig,
     trial: Trial,
-    *,
-    threads: int = 1,
-    device: str = "cpu",
-    stage: Stage | None = None,
+    tools: Tools = PLAIN,
 ) -> Result:
     """Run the whole search once; deterministic in (tables, config, trial).
 
@@ -64,13 +61,13 @@ def search(
     started = time.perf_counter()
     case = draw_case(tables, config, trial)
     seed = seeds.integer(config.seed, "search", trial.signal, repr(trial.strength), trial.instance, bits=62)
-    judged = METHODS[trial.method](case, config, seed, Means(threads, device, stage))
+    judged = METHODS[trial.method](case, config, seed, tools)
     clock = {f"seconds_{name}": seconds for name, seconds in judged.clock.items()}
     arrays = figure_arrays(case, judged.scores[0], judged.template, config)
     auc = auc_error = float("nan")
     if trial.signal == NO_SIGNAL:  # the template is then the same as with one, and as costly to judge
         now = time.perf_counter()
-        found = closure(case, judged.template, config, seeds.integer(seed, "closure"), threads)
+        found = closure(case, judged.template, config, seeds.integer(seed, "closure"), tools)
         clock["seconds_closure"] = time.perf_counter() - now
         auc, auc_error = found.auc, found.error
         arrays |= {"closure_efficiency": found.efficiency, "closure_true": found.true_efficiency}

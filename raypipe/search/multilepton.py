@@ -25,7 +25,7 @@ from raypipe.config.multilepton import MultileptonConfig
 from raypipe.errors import UserError
 from raypipe.events.pools import Pool
 from raypipe.fit.stacked import LabelledSample, Network, ensemble_scores, train_stack
-from raypipe.search.result import NO_SIGNAL, Result, Trial
+from raypipe.search.result import NO_SIGNAL, PLAIN, Result, Tools, Trial
 from raypipe.stats.comparison import compute
 
 BOOTSTRAP = "bootstrap"
@@ -198,7 +198,7 @@ def _network_key(trial: Trial, member: int) -> tuple[str | int, ...]:
     return kind, trial.instance, member
 
 
-def compare(tables: Tables, config: MultileptonConfig, trials: Sequence[Trial], device: str = "cpu") -> list[Result]:
+def compare(tables: Tables, config: MultileptonConfig, trials: Sequence[Trial], tools: Tools = PLAIN) -> list[Result]:
     """All networks of all given comparisons, trained together; one result a comparison, with one row a loss.
 
     Columns of a row: ``signal``, ``strength``, ``instance``, ``loss``, ``n_data``, ``n_reference``, ``n_signal``
@@ -212,7 +212,7 @@ def compare(tables: Tables, config: MultileptonConfig, trials: Sequence[Trial], 
     networks = [Network(k, _network_key(t, m)) for k, t in enumerate(trials) for m in range(members)]
     rows: list[list[dict]] = [[] for _ in trials]
     for loss in config.networks.losses:
-        stack = train_stack(samples, networks, config.networks, loss, config.seed, device=device)
+        stack = train_stack(samples, networks, config.networks, loss, config.seed, device=tools.device)
         for k, (trial, (sample, injected)) in enumerate(zip(trials, prepared, strict=True)):
             own = stack.take(list(range(k * members, (k + 1) * members)))
             scores = ensemble_scores(own, sample.features, loss)
@@ -231,7 +231,11 @@ def compare(tables: Tables, config: MultileptonConfig, trials: Sequence[Trial], 
             )
     seconds = (time.perf_counter() - start) / len(trials)
     return [
-        Result([{**row, "seconds": seconds} for row in each], {"n_data": np.array([each[0]["n_data"]], dtype=float)})
+        Result(
+            [{**row, "seconds": seconds} for row in each],
+            {"n_data": np.array([each[0]["n_data"]], dtype=float)},
+            metric="std_score",
+        )
         for each in rows
     ]
 

@@ -26,6 +26,23 @@ everything that determines it; ``make()`` is called if nobody has made it yet.""
 
 
 @dataclass(frozen=True)
+class Tools:
+    """What a search may use besides its inputs; it changes no number."""
+
+    threads: int = 1
+    """BLAS, OMP and XGBoost threads."""
+    device: str = "cpu"
+    """``cpu`` or ``cuda``."""
+    stage: Stage | None = None
+    """Keeps the background model by the hash of its inputs, so that a trial that differs only in what comes after it
+    need not train it again."""
+
+
+PLAIN = Tools()
+"""One thread, no GPU, nothing kept."""
+
+
+@dataclass(frozen=True)
 class Trial:
     """One point of a scan: what is injected into which instance of the pseudo-data."""
 
@@ -76,3 +93,5 @@ class Result:
     """One-dimensional arrays for the figures."""
     flow_state: dict[str, Any] | None = None
     """The background model, for storage; None if a `Stage` keeps it."""
+    metric: str = "z_after"
+    """Column of ``rows`` that sums a trial up: what Ray Tune and the progress of a scan are told."""

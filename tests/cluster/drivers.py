@@ -12,7 +12,7 @@ import numpy as np
 
 from raypipe.cluster.attempt import Function
 from raypipe.cluster.ledger import Ledger
-from raypipe.cluster.live import run_with_progress
+from raypipe.cluster.live import run_trials
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.scan import plan_scan, run_contrastive
 from raypipe.cluster.watch import status
@@ -72,7 +72,7 @@ def main(kind: str, ledger: str, count: int) -> None:
     book = Ledger(ledger)
     resources = Resources(cpus=2, max_failures=2, object_store_gib=0.25)
     with ray_session(resources):
-        run_with_progress(function, inputs, trials, book, resources)
+        run_trials(function, inputs, trials, book, resources)
     if status(book).done < count:
         sys.exit(1)
 

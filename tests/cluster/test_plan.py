@@ -15,7 +15,7 @@ from raypipe.cluster import calibrate_networks, calibrate_worker
 from raypipe.cluster.calibrate import calibrate
 from raypipe.cluster.calibrate_cathode import synthetic_tables, window_events
 from raypipe.cluster.calibration import Calibration, Line, timed
-from raypipe.cluster.engine import worker_starts
+from raypipe.cluster.fanout import worker_starts
 from raypipe.cluster.plan import DISPATCH, START, plan
 from raypipe.cluster.scan import grid_of, plan_scan
 from raypipe.cluster.work import trial_seconds

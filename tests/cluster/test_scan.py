@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from raypipe.cluster.engine import run_scan
+from raypipe.cluster.fanout import fan_out
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.scan import flows_first, grid_of, plan_scan, run_contrastive, sample_groups, trial_inputs
 from raypipe.config import Config, load_config
@@ -53,13 +53,13 @@ def test_failed_trials_are_recorded_and_only_missing_ones_run(ray_local, config,
 
     def run(which: Config = config) -> None:
         ended.clear()
-        run_scan(
+        fan_out(
             run_contrastive,
             ({"id": [tables]}, which),
             plan_scan(which, LATENTS),
             book,
             which.resources,
-            lambda key, trial, status: ended.append((trial.strength, status)),
+            lambda trial, told: ended.append((trial.strength, told["status"])),
         )
 
     run()
