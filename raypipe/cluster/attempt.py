@@ -40,11 +40,16 @@ def report(key: str, status: str, rows: Sequence[Mapping[str, Any]] = (), metric
     return {"key": key, "status": status, "metric": metric, **told}
 
 
+def one_by_one(function: Function, inputs: Any, trials: Sequence[Any], tools: Tools) -> list[Result]:
+    """A `Function` as a `Together`."""
+    return [function(inputs, trial, tools) for trial in trials]
+
+
 @dataclass(frozen=True)
 class Worker:
     """Runs trials in this process."""
 
-    function: Function | Together
+    function: Together
     inputs: Any
     book: Ledger
     tools: Tools
@@ -52,69 +57,47 @@ class Worker:
     """Seconds a trial."""
     retries: int = 0
     """Further tries of a trial that raises OSError or MemoryError; other exceptions would only come again."""
-    together: bool = False
-    """Whether the trials of a pack are made as one."""
 
-    def run(self, trials: Mapping[str, Any]) -> Iterator[Report]:
-        """Run trials and record how each ended.
+    def run(self, trials: Mapping[str, Any], retried: int = 0) -> list[Report]:
+        """Run trials as one and record how each ended.
 
-        If those that are made as one fail together each is tried alone, so that one bad trial costs the others nothing.
-        One that hangs takes its process along; whoever watches it runs each alone then, and finds which it was.
+        If several fail together each is tried alone, so that one bad trial costs the others nothing. One that hangs
+        takes its process along; whoever watches it runs each alone then, and finds which it was.
 
         Raises:
             DiskFull: nothing more can be recorded.
         """
-        results: list[Result] = []
-        if self.together and len(trials) > 1:
-            clock = stopwatch()
-            try:
-                with deadline(self.timeout and self.timeout * len(trials), lambda stack: None):
-                    results = self._make(list(trials.values()))
-            except Exception as error:
-                if is_full(error):
-                    raise DiskFull(str(error)) from error
-            share = {name: seconds / len(trials) for name, seconds in clock().items()}
-        if not results:
-            for key, trial in trials.items():
-                yield self._attempt(key, trial)
-        for (key, trial), result in zip(trials.items() if results else (), results, strict=True):
-            yield self._keep(key, trial, result, share)
+        ((key, trial),) = trials.items() if len(trials) == 1 else ((None, None),)
 
-    def _make(self, trials: list[Any]) -> list[Result]:
-        if self.together:
-            return self.function(self.inputs, trials, self.tools)
-        return [self.function(self.inputs, trial, self.tools) for trial in trials]
+        def hung(stack: str) -> None:
+            if key is not None:
+                self.book.record_failure(key, trial, stack, "timeout")
+
+        began, cpu = time.perf_counter(), time.process_time()
+        try:
+            with deadline(self.timeout and self.timeout * len(trials), hung):
+                results = self.function(self.inputs, list(trials.values()), self.tools)
+            spent = {"seconds": time.perf_counter() - began, "seconds_cpu": time.process_time() - cpu}
+            share = {name: value / len(trials) for name, value in spent.items()}
+            return [self._keep(k, t, result, share) for (k, t), result in zip(trials.items(), results, strict=True)]
+        except DiskFull:
+            raise
+        except Exception as error:
+            if is_full(error):
+                raise DiskFull(str(error)) from error
+            again = key is None or (isinstance(error, OSError | MemoryError) and retried < self.retries)
+            if not again:
+                self.book.record_failure(key, trial, traceback.format_exc())
+                return [report(key, "failed")]
+        # Out here, as the exception holds on to all that the failed attempt has in memory.
+        if key is None:
+            return [told for k, t in trials.items() for told in self.run({k: t})]
+        return self.run(trials, retried + 1)
 
     def _keep(self, key: str, trial: Any, result: Result, spent: dict[str, float]) -> Report:
         rows = [spent | row for row in result.rows]
         self.book.record(key, trial, dataclasses.replace(result, rows=rows))
         return report(key, "ok", rows, result.metric)
-
-    def _attempt(self, key: str, trial: Any) -> Report:
-        """One trial alone."""
-        for tries_left in range(self.retries, -1, -1):
-            clock = stopwatch()
-            try:
-                with deadline(self.timeout, lambda stack: self.book.record_failure(key, trial, stack, "timeout")):
-                    (result,) = self._make([trial])
-                return self._keep(key, trial, result, clock())
-            except (OSError, MemoryError) as error:
-                if is_full(error):
-                    raise DiskFull(str(error)) from error
-                if not tries_left:
-                    self.book.record_failure(key, trial, traceback.format_exc())
-            except DiskFull:
-                raise
-            except Exception:
-                self.book.record_failure(key, trial, traceback.format_exc())
-                break
-        return report(key, "failed")
-
-
-def stopwatch() -> Callable[[], dict[str, float]]:
-    """A function that tells the wall and core seconds since now."""
-    began, cpu = time.perf_counter(), time.process_time()
-    return lambda: {"seconds": time.perf_counter() - began, "seconds_cpu": time.process_time() - cpu}
 
 
 @contextlib.contextmanager

@@ -6,10 +6,11 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from raypipe.cluster.address import cluster_address
-from raypipe.cluster.attempt import Function, Report, Together, report
+from raypipe.cluster.attempt import Function, Report, Together, one_by_one, report
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.runtime import total_cpus
 from raypipe.cluster.watch import Heartbeat, drivers
@@ -70,7 +71,7 @@ def fan_out(
             # Once a scan, not once a window: each call puts the inputs into the object store anew.
             tune.with_parameters(
                 run_pack,
-                function=function,
+                function=function if together else partial(one_by_one, function),
                 inputs=inputs,
                 book=Ledger(book.store, book.shared),  # without the rows that this one has read
                 driver=beat.id,
@@ -86,7 +87,7 @@ def fan_out(
                 time.sleep(1.0)  # all that is left runs elsewhere
             book.compact()
             left = scan.missing(left, began)
-        book.store.drop(scan.folder)
+        book.store.drop(f"tune/{beat.id}")
 
 
 @dataclass
@@ -102,11 +103,6 @@ class Scan:
     ended: set[str] = field(default_factory=set)
     suspects: set[str] = field(default_factory=set)
     """Trials of packs whose process died too often."""
-
-    @property
-    def folder(self) -> str:
-        """Of the ledger's storage, for what Tune keeps while it runs."""
-        return f"tune/{self.beat.id}"
 
     def packs(self, left: list[str]) -> list[dict[str, Any]]:
         """The next window: short trials together, those that may have brought a pack down alone, never too many."""

@@ -124,8 +124,8 @@ def ray_map(
                     raise error.cause from None
                 if name is None:
                     raise
-                how = "failed:\n" if raised else f"its process died {retries + 1} times: "
-                raise RuntimeError(f"{name(item)} {how}{error}") from None
+                how = " failed:\n" if raised else f": its process died {retries + 1} times: "
+                raise RuntimeError(f"{name(item)}{how}{error}") from None
             yield result
     finally:
         for reference in flying:

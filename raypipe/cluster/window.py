@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
-from raypipe.cluster.attempt import Function, Report, Together, Worker, report
+from raypipe.cluster.attempt import Report, Together, Worker, report
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.runtime import limit_threads
 from raypipe.cluster.storage import DiskFull, is_full
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def run_pack(
     config: Mapping[str, Any],
-    function: Function | Together,
+    function: Together,
     inputs: Any,
     book: Ledger,
     driver: str,
@@ -42,15 +42,15 @@ def run_pack(
     threads = max(1, math.floor(resources.trial_cpus))
     limit_threads(threads)
     tools = Tools(threads, "cuda" if ray.get_gpu_ids() else "cpu", book.stage)
-    worker = Worker(function, inputs, book, tools, resources.trial_timeout, resources.max_failures, together)
+    worker = Worker(function, inputs, book, tools, resources.trial_timeout, resources.max_failures)
     try:
-        for told in _reports(worker, dict(config["pack"]), driver):
+        for told in _reports(worker, dict(config["pack"]), driver, together):
             tune.report(told)
     except DiskFull as error:
         tune.report(report("", "full") | {"error": str(error)})
 
 
-def _reports(worker: Worker, trials: Mapping[str, Any], driver: str) -> Iterator[Report]:
+def _reports(worker: Worker, trials: Mapping[str, Any], driver: str, together: bool) -> Iterator[Report]:
     """Of every trial of a pack, as it ends; those that are done, or that another driver is running, are not run."""
     waiting = {}
     for key, trial in trials.items():
@@ -59,7 +59,7 @@ def _reports(worker: Worker, trials: Mapping[str, Any], driver: str) -> Iterator
             yield report(key, "ok", rows)
         elif any(key in d["running"] for name, d in drivers(worker.book).items() if name != driver):
             yield report(key, "elsewhere")
-        elif worker.together:
+        elif together:
             waiting[key] = trial
         else:
             yield from worker.run({key: trial})
@@ -109,7 +109,7 @@ def run_window(trainable: Any, packs: list[dict[str, Any]], scan: Scan) -> None:
         DiskFull: no space for results, or for what Tune keeps while it runs.
     """
     store, listener, stop = scan.book.store, Listener(), WhenFull()
-    folder = f"{store.path}/{scan.folder}"
+    folder = f"{store.path}/tune/{scan.beat.id}"
     where = {"storage_filesystem": store.filesystem} if store.local is None else {}
     tuner = tune.Tuner(
         trainable,

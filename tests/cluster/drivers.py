@@ -1,26 +1,32 @@
 """Driver processes for tests: ``python -m tests.cluster.drivers KIND LEDGER COUNT``, alone or in the given cluster.
 
-``probe``: trials that take a second; ``search``: the real search on small made-up latents.
+``probe``: trials that take a second; ``search``: the real search on small made-up latents; ``multilepton``: real
+comparisons of Gaussian events, four of them made as one.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from raypipe.cluster.attempt import Function
+from raypipe.cluster.attempt import Function, Together
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.live import run_trials
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.scan import plan_scan, run_contrastive
 from raypipe.cluster.watch import status
 from raypipe.config import Config, Resources, load_config
+from raypipe.config.multilepton import MultileptonConfig
 from raypipe.search.contrastive import Tables, prepare_tables
+from raypipe.search.multilepton import compare, plan
+from raypipe.search.result import Result, Tools, Trial
 from tests.cluster.trials import probes, run_probe
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, events
+from tests.search.test_multilepton import config, tables
 
 SMALL = [
     "scan.strengths=[1.0, 2.0, 4.0]",
@@ -42,12 +48,11 @@ def small_config() -> Config:
 
 def small_search() -> tuple[Function, Any, dict[str, Any]]:
     """Function, inputs and trials of the `search` kind."""
-    config = small_config()
-    tables = small_tables(config)
-    return run_contrastive, ({"id": [tables]}, config), plan_scan(config, {"id": ["made up for the tests"]})
+    given = small_config()
+    return run_contrastive, ({"id": [small_tables(given)]}, given), plan_scan(given, {"id": ["made up for the tests"]})
 
 
-def small_tables(config: Config) -> Tables:
+def small_tables(given: Config) -> Tables:
     """Made-up events for `small_config`."""
     higgs = [events(1000, 20.0, f, 1.5, True, f) for f in (200_000, 300_000)]
     search = {
@@ -55,15 +60,28 @@ def small_tables(config: Config) -> Tables:
         "ggf": higgs[0],
         "wn_150": events(1500, 1.0, 100_000, 3.0, True, 2),
     }
-    return prepare_tables({"search": search, "embedding": {"ggf": higgs[1]}}, config)
+    return prepare_tables({"search": search, "embedding": {"ggf": higgs[1]}}, given)
 
 
-def work(kind: str, count: int) -> tuple[Function, Any, dict[str, Any]]:
+def compare_together(inputs: tuple[Any, MultileptonConfig], trials: Sequence[Trial], tools: Tools) -> list[Result]:
+    """Comparisons of `raypipe.search.multilepton` as the fan-out calls them."""
+    return compare(*inputs, trials, tools)
+
+
+def small_comparisons() -> tuple[Together, Any, dict[str, Any]]:
+    """Function, inputs and trials of the `multilepton` kind: a chunk of four takes some seconds."""
+    networks = {"hidden": [32, 32], "members": 3, "epochs": 500}
+    given = config(bootstrap={"count": 40}, networks=networks, scan={"signals": [], "calibration": 0})
+    trials = {trial.key({"made up": "for the tests"}): trial for trial in plan(given, observed=False)}
+    return compare_together, (tables(given), given), trials
+
+
+def work(kind: str, count: int) -> tuple[Function | Together, Any, dict[str, Any]]:
     """Function, inputs and the first ``count`` trials of a kind."""
-    if kind == "search":
-        function, inputs, trials = small_search()
-        return function, inputs, dict(list(trials.items())[:count])
-    return run_probe, {"table": np.arange(1000.0)}, probes(count, seconds=1.0)
+    if kind == "probe":
+        return run_probe, {"table": np.arange(1000.0)}, probes(count, seconds=1.0)
+    function, inputs, trials = small_search() if kind == "search" else small_comparisons()
+    return function, inputs, dict(list(trials.items())[:count])
 
 
 def main(kind: str, ledger: str, count: int) -> None:
@@ -72,7 +90,7 @@ def main(kind: str, ledger: str, count: int) -> None:
     book = Ledger(ledger)
     resources = Resources(cpus=2, max_failures=2, object_store_gib=0.25)
     with ray_session(resources):
-        run_trials(function, inputs, trials, book, resources)
+        run_trials(function, inputs, trials, book, resources, together=4 if kind == "multilepton" else 0)
     if status(book).done < count:
         sys.exit(1)
 

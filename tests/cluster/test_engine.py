@@ -8,17 +8,19 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
-from raypipe.cluster.attempt import report
+from raypipe.cluster.attempt import Worker, one_by_one, report
 from raypipe.cluster.fanout import fan_out, pack_size
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.live import Progress, price_of, run_trials
 from raypipe.cluster.watch import Heartbeat, Price, announce, drivers, status
 from raypipe.config import Resources
 from raypipe.errors import UserError
+from raypipe.search.result import PLAIN
 from tests.cluster.trials import Probe, probes, run_probe, run_probes
 from tests.conftest import ROOT
 
@@ -91,6 +93,22 @@ def test_every_fault_is_retried_or_reported_and_costs_only_itself(ray_local, tmp
     assert "missing: 1 trials" in err
     assert "ValueError: trial 1 cannot be done" in err
     assert book.failures(again)[Probe(1, "raise").key()]["attempts"] == 2
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_worker_retries_what_may_pass_and_tells_of_every_trial(tmp_path, together):
+    trials = {p.key(): p for p in (Probe(i, act) for i, act in enumerate(["work", "raise", "flaky", "memory"]))}
+    book = Ledger(tmp_path / "ledger")
+    inputs = {"scratch": str(tmp_path), "table": TABLE}
+    worker = Worker(run_probes if together else partial(one_by_one, run_probe), inputs, book, PLAIN, 60.0, 1)
+    told = [one for key, trial in trials.items() for one in worker.run({key: trial})]
+    assert [(one["key"], one["status"]) for one in told] == list(zip(trials, ["ok", "failed"] * 2, strict=True))
+    assert [len((tmp_path / f"ran-{i}").read_text().split()) for i in range(4)] == [1, 1, 2, 2]
+    assert book.done(trials) == {one["key"] for one in told if one["status"] == "ok"}
+    # The same as one: it fails together, so each is tried alone.
+    again = worker.run(trials)
+    assert [one["status"] for one in again] == ["ok", "failed"] * 2
+    assert {one["attempts"] for one in book.failures(trials).values()} == {2}
 
 
 @pytest.mark.ray
