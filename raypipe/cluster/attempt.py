@@ -26,7 +26,7 @@ GRACE = 30.0
 Function = Callable[[Any, Any, Tools], Result]
 """A search: (inputs, trial, tools) -> result, a function of its inputs and trial alone."""
 Together = Callable[[Any, Sequence[Any], Tools], list[Result]]
-"""The same for trials that are made as one: none of the results depends on which others were there."""
+"""The same for trials that are made as one; a result depends on which others were there in its last digits alone."""
 
 Report = dict[str, Any]
 """How one trial ended, as Ray Tune is told: ``key``; ``status`` (``ok``, ``failed``, or ``elsewhere``: another driver

@@ -66,7 +66,7 @@ def fan_out(
         left.reverse()  # meet the other driver in the middle
     _sweep(book)
     with Heartbeat(book) as beat:
-        scan = Scan(trials, book, resources, on_end, together, beat)
+        scan = Scan(trials, book, resources, on_end, together, beat, ended=set(done))
         trainable = tune.with_resources(
             # Once a scan, not once a window: each call puts the inputs into the object store anew.
             tune.with_parameters(
@@ -112,12 +112,22 @@ class Scan:
         times = sorted(s for s in self.book.seconds().values() if s is not None)
         typical = times[len(times) // 2] if times else None
         size, most = packing(typical, len(mine), slots, self.resources.pack_seconds)
-        if self.together:
-            size, most = self.together, max(WINDOW, ROUNDS * slots)
         alone = [[key] for key in mine if key in self.suspects]
         rest = [key for key in mine if key not in self.suspects]
-        packs = [*alone, *(rest[i : i + size] for i in range(0, len(rest), size))][:most]
-        return [{key: self.trials[key] for key in pack} for pack in packs]
+        if self.together:
+            packs, most = self._chunks(rest, elsewhere), max(WINDOW, ROUNDS * slots)
+        else:
+            packs = [rest[i : i + size] for i in range(0, len(rest), size)]
+        return [{key: self.trials[key] for key in pack} for pack in [*alone, *packs][:most]]
+
+    def _chunks(self, keys: list[str], elsewhere: set[str]) -> list[list[str]]:
+        """The chunks of some trials, whole. Their borders are those of all trials, whoever runs them after whatever:
+        of trials made as one the last digits depend on the others."""
+        every = list(self.trials)
+        chunk_of = {key: i // self.together for i, key in enumerate(every)}
+        starts = dict.fromkeys(chunk_of[key] * self.together for key in keys)
+        chunks = [every[i : i + self.together] for i in starts]
+        return [chunk for chunk in chunks if elsewhere.isdisjoint(chunk)]
 
     def missing(self, left: list[str], began: float) -> list[str]:
         """What neither this driver nor another has ended since ``began``."""

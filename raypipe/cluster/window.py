@@ -51,20 +51,19 @@ def run_pack(
 
 
 def _reports(worker: Worker, trials: Mapping[str, Any], driver: str, together: bool) -> Iterator[Report]:
-    """Of every trial of a pack, as it ends; those that are done, or that another driver is running, are not run."""
-    waiting = {}
-    for key, trial in trials.items():
-        rows = worker.book.read(key) if worker.book.store.exists(f"rows/{key}.parquet") else None
-        if rows and rows[0]["status"] == "ok":
-            yield report(key, "ok", rows)
-        elif any(key in d["running"] for name, d in drivers(worker.book).items() if name != driver):
-            yield report(key, "elsewhere")
-        elif together:
-            waiting[key] = trial
+    """Of every trial of a pack, as it ends; those that are done, or that another driver is running, are not run.
+
+    Trials made as one are run if any of them is not done: the last digits of a result depend on the others.
+    """
+    book = worker.book
+    for group in [trials] if together else [{key: trial} for key, trial in trials.items()]:
+        found = {key: book.read(key) if book.store.exists(f"rows/{key}.parquet") else None for key in group}
+        if all(rows and rows[0]["status"] == "ok" for rows in found.values()):
+            yield from (report(key, "ok", rows) for key, rows in found.items())
+        elif any(group.keys() & d["running"] for name, d in drivers(book).items() if name != driver):
+            yield from (report(key, "elsewhere") for key in group)
         else:
-            yield from worker.run({key: trial})
-    if waiting:
-        yield from worker.run(waiting)
+            yield from worker.run(group)
 
 
 class Listener(tune.Callback):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from raypipe.cluster.attempt import Worker, one_by_one, report
-from raypipe.cluster.fanout import fan_out, pack_size
+from raypipe.cluster.fanout import Scan, fan_out, pack_size
 from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.live import Progress, price_of, run_trials
 from raypipe.cluster.watch import Heartbeat, Price, announce, drivers, status
@@ -135,9 +135,10 @@ def test_of_trials_made_as_one_the_bad_ones_alone_fail(ray_local, tmp_path):
     bad = {p.key(): p for p in (Probe(100 + i, act) for i, act in enumerate(acts))}
     trials, book, ended = good | bad, Ledger(tmp_path / "ledger"), []
     resources = Resources(cpus=2, max_failures=0, trial_timeout=1.0)
+    inputs = {"scratch": str(tmp_path), "table": TABLE}
     fan_out(
         run_probes,
-        {"scratch": str(tmp_path), "table": TABLE},
+        inputs,
         trials,
         book,
         resources,
@@ -156,6 +157,24 @@ def test_of_trials_made_as_one_the_bad_ones_alone_fail(ray_local, tmp_path):
     assert all(row["seconds"] > 0 and row["seconds_cpu"] >= 0 for row in rows.values())
     fan_out(run_probe, {"table": TABLE}, good, Ledger(tmp_path / "single"), resources)
     assert physics(Ledger(tmp_path / "single"), good) == physics(book, good)
+
+    # A chunk of which one trial is done is made whole, and that one does not end again.
+    part, first = Ledger(tmp_path / "part"), next(iter(good))
+    run_trials(run_probe, {"table": TABLE}, {first: good[first]}, part, resources)
+    ended.clear()
+    fan_out(run_probes, inputs, good, part, resources, lambda trial, told: ended.append(trial.number), together=8)
+    assert sorted(ended) == list(range(1, 8))
+    assert (tmp_path / "together").read_text().split()[-1] == "8"
+    assert physics(part, good) == physics(book, good)
+
+
+def test_chunks_have_the_same_borders_whatever_is_left(tmp_path):
+    trials = probes(10)
+    keys = list(trials)
+    with Heartbeat(Ledger(tmp_path)) as beat:
+        scan = Scan(trials, Ledger(tmp_path), ONCE, print, 4, beat)
+        assert scan._chunks(keys[5:], set()) == [keys[4:8], keys[8:]]
+        assert scan._chunks(keys[::-1], {keys[9]}) == [keys[4:8], keys[:4]]
 
 
 @pytest.mark.ray
