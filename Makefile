@@ -54,7 +54,7 @@ study-multilepton: install ## Paper B's figures, limits and calibration (half an
 	$(BIN)/raypipe scan --config configs/multilepton/laptop.yaml
 	$(BIN)/python -m tests.search.record runs/multilepton
 
-chaos: install ## A scan under random SIGKILLs of workers, a node and the driver, against an undisturbed one
+chaos: install ## Scans of two searches under random SIGKILLs of workers, a node and the driver, against undisturbed ones
 	@$(BIN)/python -m tests.cluster.chaos
 
 gpu-input: install ## Simulate and pack the events that jobs/gpu_record.py carries to a GPU: runs/gpu/events.npz (20 minutes)

@@ -68,13 +68,13 @@ def _pool(pool: Any, trials: dict[str, Any]) -> tuple[float, float]:
 def _engine(config: Config, tables: Any, trials: dict[str, Any], folder: Path) -> tuple[float, float, float]:
     """Wall seconds from the first trial's start to the last one's end, core seconds of the trials, and wall seconds
     before the first trial."""
-    from raypipe.cluster.engine import run_scan
+    from raypipe.cluster.fanout import fan_out
     from raypipe.cluster.trial import run_one
     from raypipe.store.ledger import Ledger
 
     book, ends = Ledger(folder), []
     began = time.time()
-    run_scan(
+    fan_out(
         run_one,
         ({"id": [tables]}, "contrastive", config),
         trials,

@@ -1,4 +1,4 @@
-"""One trial in a worker process: run it, keep its result or why there is none, and never hang."""
+"""Trials in a worker process: run them, keep their results or why there are none, and never hang."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from raypipe.search.result import Result
-from raypipe.store.files import DiskFull, Store, is_full
+from raypipe.search.result import Result, Tools
+from raypipe.store.files import DiskFull, is_full
 from raypipe.store.ledger import Ledger
 
 HANG = 75
@@ -24,107 +23,81 @@ HANG = 75
 GRACE = 30.0
 """Seconds after the time-out when a process that cannot even run Python any more is ended from C."""
 
+Function = Callable[[Any, Any, Tools], Result]
+"""A search: (inputs, trial, tools) -> result, a function of its inputs and trial alone."""
+Together = Callable[[Any, Sequence[Any], Tools], list[Result]]
+"""The same for trials that are made as one; a result depends on which others were there in its last digits alone."""
+
+Report = dict[str, Any]
+"""How one trial ended, as Ray Tune is told: ``key``; ``status`` (``ok``, ``failed``, or ``elsewhere``: another driver
+runs it); if ok the ``seconds`` that it took, its significance under the name that ``metric`` gives, and ``sic``."""
+
+
+def report(key: str, status: str, rows: Sequence[Mapping[str, Any]] = (), metric: str = "") -> Report:
+    """The report of a trial, with numbers from its first row."""
+    first = rows[0] if rows else {}
+    told = {name: float(first[name]) for name in ("seconds", metric, "sic") if first.get(name) is not None}
+    return {"key": key, "status": status, "metric": metric, **told}
+
+
+def one_by_one(function: Function, inputs: Any, trials: Sequence[Any], tools: Tools) -> list[Result]:
+    """A `Function` as a `Together`."""
+    return [function(inputs, trial, tools) for trial in trials]
+
 
 @dataclass(frozen=True)
-class Context:
-    """What a trial may use besides its inputs."""
+class Worker:
+    """Runs trials in this process."""
 
-    threads: int
-    """BLAS, OMP and XGBoost threads."""
-    device: str
-    """``cpu`` or ``cuda``."""
-    stage: Callable[[str, str, Callable[[], dict[str, Any]]], dict[str, Any]]
-    """``stage(kind, key, make)``: the state of a stage shared between trials, made if nobody has made it yet."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How a trial is run; none of it can change a number."""
-
-    store: Store
-    """Where the ledger is."""
-    shared: Store
-    """Where the stages of its trials are."""
-    driver: str
-    """Id of the driver; trials that another living driver is running are left to it."""
-    threads: int = 1
+    function: Together
+    inputs: Any
+    book: Ledger
+    tools: Tools
     timeout: float | None = None
-    """Seconds."""
+    """Seconds a trial."""
     retries: int = 0
     """Further tries of a trial that raises OSError or MemoryError; other exceptions would only come again."""
-    together: bool = False
-    """Whether the trials of a pack are made as one."""
 
+    def run(self, trials: Mapping[str, Any], retried: int = 0) -> list[Report]:
+        """Run trials as one and record how each ended.
 
-Function = Callable[[Any, Any, Context], Result]
-"""A search: (inputs, trial, context) -> result, a function of its inputs and trial alone."""
-Together = Callable[[Any, Sequence[Any], Context], list[Result]]
-"""The same for trials that are made as one: none of the results depends on which others were there."""
+        If several fail together each is tried alone, so that one bad trial costs the others nothing. One that hangs
+        takes its process along; whoever watches it runs each alone then, and finds which it was.
 
+        Raises:
+            DiskFull: nothing more can be recorded.
+        """
+        ((key, trial),) = trials.items() if len(trials) == 1 else ((None, None),)
 
-def attempt(function: Function, inputs: Any, key: str, trial: Any, rules: Rules, book: Ledger, device: str) -> str:
-    """Run one trial and record how it ended: returns ``ok`` or ``failed``.
+        def hung(stack: str) -> None:
+            if key is not None:
+                self.book.record_failure(key, trial, stack, "timeout")
 
-    Raises:
-        DiskFull: nothing more can be recorded.
-    """
-    context = Context(rules.threads, device, book.stage)
-    for tries_left in range(rules.retries, -1, -1):
         began, cpu = time.perf_counter(), time.process_time()
         try:
-            with deadline(rules.timeout, lambda stack: book.record_failure(key, trial, stack, "timeout")):
-                result = function(inputs, trial, context)
+            with deadline(self.timeout and self.timeout * len(trials), hung):
+                results = self.function(self.inputs, list(trials.values()), self.tools)
             spent = {"seconds": time.perf_counter() - began, "seconds_cpu": time.process_time() - cpu}
-            book.record(key, trial, dataclasses.replace(result, rows=[spent | row for row in result.rows]))
-            return "ok"
-        except (OSError, MemoryError) as error:
-            if is_full(error):
-                raise DiskFull(str(error)) from error
-            if not tries_left:
-                book.record_failure(key, trial, traceback.format_exc())
+            share = {name: value / len(trials) for name, value in spent.items()}
+            return [self._keep(k, t, result, share) for (k, t), result in zip(trials.items(), results, strict=True)]
         except DiskFull:
             raise
-        except Exception:
-            book.record_failure(key, trial, traceback.format_exc())
-            break
-    return "failed"
-
-
-def attempt_together(
-    function: Together, inputs: Any, trials: Mapping[str, Any], rules: Rules, book: Ledger, device: str
-) -> Iterator[tuple[str, str]]:
-    """Run trials as one and record how each ended: yields (key, ``ok`` or ``failed``).
-
-    If they fail together each is tried alone, so that one bad trial costs the others nothing. One that hangs takes its
-    process along; whoever watches it runs each alone then, and finds which it was.
-
-    Raises:
-        DiskFull: nothing more can be recorded.
-    """
-    results: list[Result] = []
-    if len(trials) > 1:
-        seconds = None if rules.timeout is None else rules.timeout * len(trials)
-        began, cpu = time.perf_counter(), time.process_time()
-        try:
-            with deadline(seconds, lambda stack: None):
-                results = function(inputs, list(trials.values()), Context(rules.threads, device, book.stage))
         except Exception as error:
             if is_full(error):
                 raise DiskFull(str(error)) from error
-        spent = {"seconds": time.perf_counter() - began, "seconds_cpu": time.process_time() - cpu}
-        share = {name: value / len(trials) for name, value in spent.items()}
-    if not results:
-        for key, trial in trials.items():
-            alone = partial(_alone, function)
-            yield key, attempt(alone, inputs, key, trial, rules, book, device)
-    for (key, trial), result in zip(trials.items() if results else (), results, strict=True):
-        book.record(key, trial, dataclasses.replace(result, rows=[share | row for row in result.rows]))
-        yield key, "ok"
+            again = key is None or (isinstance(error, OSError | MemoryError) and retried < self.retries)
+            if not again:
+                self.book.record_failure(key, trial, traceback.format_exc())
+                return [report(key, "failed")]
+        # Out here, as the exception holds on to all that the failed attempt has in memory.
+        if key is None:
+            return [told for k, t in trials.items() for told in self.run({k: t})]
+        return self.run(trials, retried + 1)
 
-
-def _alone(function: Together, inputs: Any, trial: Any, context: Context) -> Result:
-    (result,) = function(inputs, [trial], context)
-    return result
+    def _keep(self, key: str, trial: Any, result: Result, spent: dict[str, float]) -> Report:
+        rows = [spent | row for row in result.rows]
+        self.book.record(key, trial, dataclasses.replace(result, rows=rows))
+        return report(key, "ok", rows, result.metric)
 
 
 @contextlib.contextmanager

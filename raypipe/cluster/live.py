@@ -4,67 +4,64 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from raypipe.cluster.attempt import Function, Together
-from raypipe.cluster.engine import price_of, run_scan
+from raypipe.cluster.attempt import Function, Report, Together
+from raypipe.cluster.fanout import fan_out
 from raypipe.config import Resources
 from raypipe.progress import console, progress_bar
 from raypipe.store.ledger import Ledger
-from raypipe.store.status import RECENT, Price, Status, missing
+from raypipe.store.status import RECENT, Price, Status, announce, newest_scan, status
 
 LOG_EVERY = 30.0
 """Seconds between two lines where there is no terminal."""
 
 
-class Meter:
-    """Counts what ends, in memory that does not grow: rate over the last trials, time left, cost so far.
+class Progress:
+    """Where a scan stands, as its driver knows from what the trials report; memory does not grow with them.
 
     Args:
-        total: trials of the scan; done: those finished before it started; spent: seconds that these took.
+        now: what the ledger says before the scan goes on; what failed is tried again. price: of the trials.
     """
 
-    def __init__(self, total: int, done: int, spent: float, price: Price) -> None:
-        self.total, self.done, self.failed, self.price = total, done, 0, price
-        self.spent = spent
+    def __init__(self, now: Status, price: Price) -> None:
+        self.now, self.price = replace(now, failed=0, left=now.left + now.failed), price
         self.times = [time.monotonic()]
 
-    def add(self, status: str, seconds: float) -> None:
+    def add(self, told: Report) -> None:
         """One trial ended."""
-        self.done += status == "ok"
-        self.failed += status == "failed"
-        self.spent += seconds
         self.times = [*self.times, time.monotonic()][-RECENT:]
-
-    def status(self) -> Status:
-        """Where the scan stands, as this driver sees it."""
-        span = self.times[-1] - self.times[0]
+        span, now, seconds = self.times[-1] - self.times[0], self.now, told.get("seconds", 0.0)
         rate = (len(self.times) - 1) / span if span > 0 else None
-        left = self.total - self.done - self.failed
-        return Status(
-            self.total,
-            self.done,
-            self.failed,
-            0,
-            left,
-            1,
-            60 * rate if rate else None,
-            left / rate if rate else None,
-            self.spent * self.price.cpus / 3600,
-            self.spent * self.price.gpus / 3600,
-            self.price.of(self.spent),
+        self.now = replace(
+            now,
+            done=now.done + (told["status"] == "ok"),
+            failed=now.failed + (told["status"] == "failed"),
+            left=now.left - 1,
+            per_minute=60 * rate if rate else None,
+            seconds_left=(now.left - 1) / rate if rate else None,
+            cpu_hours=now.cpu_hours + seconds * self.price.cpus / 3600,
+            gpu_hours=now.gpu_hours + seconds * self.price.gpus / 3600,
+            cost=now.cost + self.price.of(seconds),
         )
 
-    def note(self) -> str:
-        """What the bar does not show by itself."""
-        now = self.status()
+    def note(self, trial: Any, told: Report) -> str:
+        """What the bar does not show by itself: of the scan, and of the trial that has just ended."""
+        now, metric = self.now, told["metric"]
         parts = [f"{now.failed} failed"] if now.failed else []
         parts += [f"{now.per_minute:.2g}/min"] if now.per_minute else []
         parts += [f"{now.cpu_hours:.2g} core h"] + ([f"cost {now.cost:.2f}"] if now.cost else [])
-        return ", ".join(parts)
+        said = f": {metric} {told[metric]:.3g}" if metric in told else ""
+        return ", ".join([*parts, trial.label()]) + said
 
 
-def run_with_progress(
+def price_of(resources: Resources) -> Price:
+    """What an hour of trials costs."""
+    return Price(resources.trial_cpus, resources.trial_gpus, resources.price_cpu_hour, resources.price_gpu_hour)
+
+
+def run_trials(
     function: Function | Together,
     inputs: Any,
     trials: Mapping[str, Any],
@@ -73,33 +70,26 @@ def run_with_progress(
     name: str = "scan",
     together: int = 0,
 ) -> None:
-    """`engine.run_scan` with progress on standard error and, at its end, a table of what is missing."""
-    done, price = book.done(trials), price_of(resources)
-    seconds = book.seconds()
-    meter = Meter(len(trials), len(done), sum(seconds.get(key) or 0.0 for key in done), price)
-    logged = time.monotonic()
+    """`fanout.fan_out` with progress on standard error and, at its end, a table of what is missing."""
+    announce(book, trials, price_of(resources), name)
+    scan = newest_scan(book, name)
+    progress, logged = Progress(status(book, scan), price_of(resources)), time.monotonic()
     with progress_bar(name, len(trials)) as bar:
-        bar(len(done), "")
+        bar(progress.now.done, "")
 
-        def on_trial(key: str, trial: Any, status: str) -> None:
+        def on_end(trial: Any, told: Report) -> None:
             nonlocal logged
-            rows = book.read(key) if status == "ok" else None
-            meter.add(status, (rows[0].get("seconds") or 0.0) if rows else 0.0)
-            bar(1, f"{meter.note()}, {trial.label()}")
+            progress.add(told)
+            bar(1, progress.note(trial, told))
             if not console.is_terminal and time.monotonic() - logged > LOG_EVERY:
-                console.print(f"{name}: {meter.status().line()}", highlight=False, soft_wrap=True)
+                console.print(f"{name}: {progress.now.line()}", highlight=False, soft_wrap=True)
                 logged = time.monotonic()
 
-        run_scan(function, inputs, trials, book, resources, on_trial, name, together)
-    console.print(f"{name}: {meter.status().line()}", highlight=False, soft_wrap=True)
-    print_missing(trials, book)
-
-
-def print_missing(trials: Mapping[str, Any], book: Ledger) -> None:
-    """The table of the trials that a scan lacks, on standard error; nothing if there are none."""
-    failures = book.failures(trials)
-    if failures:
-        show_missing([missing(trials[key].label(), row) for key, row in failures.items()])
+        fan_out(function, inputs, trials, book, resources, on_end, together)
+    now = status(book, scan)
+    console.print(f"{name}: {now.line()}", highlight=False, soft_wrap=True)
+    if now.missing:
+        show_missing(now.missing)
         console.print(f"Tracebacks: {book}/failed; the same command tries these again", highlight=False, soft_wrap=True)
 
 

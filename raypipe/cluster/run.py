@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raypipe.cluster import live
 from raypipe.cluster.flows import make_flows
-from raypipe.cluster.live import run_with_progress
 from raypipe.cluster.memory import MemoryWatch
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.tasks import counted, spread
@@ -196,7 +196,7 @@ class Run:
                 given = (shelf, self.config.search, self.search.handed())
                 together = self.search.together
                 function = run_together if together else run_one
-                run_with_progress(function, given, trials, book, self.search.resources, name, together)
+                live.run_trials(function, given, trials, book, self.search.resources, name, together)
         return book
 
     def _flows(self, shelf: Shelf, trials: Sequence[Trial], book: Ledger) -> None:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from raypipe.cluster.tasks import ray_map
 from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.files import check_writable
 from raypipe.progress import SampleTable
 from raypipe.simulate import dataset
-from raypipe.simulate.dataset import Plan, Shard
+from raypipe.simulate.dataset import Plan, SamplePlan, Shard
 from raypipe.store.artefacts import Artefacts
-
-log = logging.getLogger(__name__)
 
 RETRIES = 3
 """Times a shard is started again after its process or node died."""
 
-Sidecars = dict[str, dict[int, dict[str, Any]]]
-"""Sidecars of finished shards by sample and shard number."""
+Sidecars = dict[int, dict[str, Any]]
+"""Sidecars of the finished shards of a sample by their number."""
 
 
 def events_folder(folder: str | Path) -> Path:
@@ -64,17 +63,8 @@ def simulate(
     events = events_folder(folder)
     if dataset.is_complete(wanted, events):
         return dataset.read_manifest(events)
-    shared = Shared(artefacts or Artefacts(None), check_writable(events).resolve())
-    done = {
-        name: {
-            number: sidecar
-            for number in range(sample.expected)
-            if (sidecar := shared.finished(sample.shard(number))) is not None
-        }
-        for name, sample in wanted.samples.items()
-    }
-    _make_missing(wanted, shared, done, concurrency)
-    return dataset.assemble(wanted, events, {name: [found[i] for i in sorted(found)] for name, found in done.items()})
+    found = _made(wanted, Shared(artefacts or Artefacts(None), check_writable(events).resolve()), concurrency)
+    return dataset.assemble(wanted, events, {name: [made[i] for i in sorted(made)] for name, made in found.items()})
 
 
 @dataclass(frozen=True)
@@ -103,87 +93,67 @@ class Shared:
         self.artefacts.give("shards", shard.key, self._files(shard))
 
 
-def _needed(wanted: Plan, name: str, done: dict[int, dict[str, Any]], shared: Shared) -> list[Shard]:
-    """The shards that one sample still lacks, none as long as earlier ones decide how many; adds those found."""
-    sample = wanted.samples[name]
-    lacking = [number for number in range(sample.expected) if number not in done]
-    if lacking:
-        return [sample.shard(number) for number in lacking]
-    while more := sample.missing([done[number] for number in range(len(done))]):
-        extra = [sample.shard(number) for number in range(len(done), len(done) + more)]
-        found = {shard.number: sidecar for shard in extra if (sidecar := shared.finished(shard)) is not None}
-        if len(found) < len(extra):
-            lacking = [shard for shard in extra if shard.number not in found]
-            done |= found
+def _needed(sample: SamplePlan, found: Sidecars, shared: Shared) -> list[Shard]:
+    """The next shards that a sample lacks; adds to ``found`` the sidecars of those that are there."""
+    while more := sample.missing(list(found.values())):
+        shards = [sample.shard(number) for number in range(len(found) + more) if number not in found]
+        found |= {shard.number: there for shard in shards if (there := shared.finished(shard)) is not None}
+        if lacking := [shard for shard in shards if shard.number not in found]:
             return lacking
-        done |= found
     return []
 
 
-def _make_missing(wanted: Plan, shared: Shared, done: Sidecars, concurrency: int | None) -> None:
-    """Run shards until every sample has enough events, adding their sidecars to ``done``."""
-    waiting = deque(shard for name in wanted.samples for shard in _needed(wanted, name, done[name], shared))
+def _made(wanted: Plan, shared: Shared, concurrency: int | None) -> dict[str, Sidecars]:
+    """Make shards until every sample has enough events."""
+    found: dict[str, Sidecars] = {name: {} for name in wanted.samples}
+    needed = {name: _needed(sample, found[name], shared) for name, sample in wanted.samples.items()}
+    waiting = deque(shard for shards in needed.values() for shard in shards)
     if not waiting:
-        return
-    import ray
-
-    task = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(_make_shard)
-    limit = concurrency or max(1, 2 * int(ray.cluster_resources().get("CPU", 1)))
-    running: dict[Any, Shard] = {}
-    open_shards = {name: sum(shard.process.name == name for shard in waiting) for name in wanted.samples}
-
-    def ended(shard: Shard, sidecar: dict[str, Any]) -> None:
-        name = shard.process.name
-        done[name][shard.number] = sidecar
-        table.add(name, sidecar["n_selected"])
-        open_shards[name] -= 1
-        if open_shards[name] == 0:
-            more = _needed(wanted, name, done[name], shared)
-            open_shards[name] = len(more)
-            waiting.extend(more)
-
+        return found
+    still = {name: len(shards) for name, shards in needed.items()}
     with SampleTable({name: sample.events for name, sample in wanted.samples.items()}) as table:
-        for name, found in done.items():
-            table.found(name, sum(sidecar["n_selected"] for sidecar in found.values()))
-        try:
-            while waiting or running:
-                while waiting and len(running) < limit:
-                    shard = waiting.popleft()
-                    table.begin(shard.process.name)
-                    if (sidecar := shared.finished(shard)) is not None:  # another run has made it meanwhile
-                        ended(shard, sidecar)
-                    else:
-                        running[task.remote(shard, str(shared.events))] = shard
-                for reference in ray.wait(list(running), num_returns=1)[0] if running else ():
-                    shard = running.pop(reference)
-                    sidecar = _result(ray, reference, shard, shared.events)
-                    shared.give(shard)
-                    ended(shard, sidecar)
-        finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
+        for name, sidecars in found.items():
+            table.found(name, sum(sidecar["n_selected"] for sidecar in sidecars.values()))
+        for shard, sidecar in ray_map(
+            partial(_take_or_make, _make_shard, shared),
+            waiting,
+            in_order=False,
+            retries=RETRIES,
+            strategy="SPREAD",
+            at_once=concurrency,
+            begun=lambda shard: table.begin(shard.process.name),
+            name=_name,
+        ):
+            if not shard.path(shared.events).exists():
+                told = f"a worker wrote {_name(shard)} but it is not here; all machines must share this folder"
+                raise UserError(f"{shared.events}: {told}")
+            name = shard.process.name
+            found[name][shard.number] = sidecar
+            table.add(name, sidecar["n_selected"])
+            still[name] -= 1
+            if not still[name]:
+                more = _needed(wanted.samples[name], found[name], shared)
+                still[name] = len(more)
+                waiting.extend(more)
+    return found
+
+
+def _name(shard: Shard) -> str:
+    return f"sample {shard.process.name}, shard {shard.number} (seed {shard.seed})"
+
+
+def _take_or_make(make: Callable[[Shard, str], dict], shared: Shared, shard: Shard) -> tuple[Shard, dict[str, Any]]:
+    """Body of the Ray task: a shard with its sidecar, made unless another run has made it meanwhile."""
+    sidecar = shared.finished(shard)
+    if sidecar is None:
+        sidecar = make(shard, str(shared.events))
+        shared.give(shard)
+    return shard, sidecar
 
 
 def _make_shard(shard: Shard, events: str) -> dict[str, Any]:
-    """Body of the Ray task."""
     import pyarrow as pa
 
     # One core a task: Arrow would otherwise start a pool of threads in every worker.
     pa.set_cpu_count(1)
     return shard.make(events)
-
-
-def _result(ray: Any, reference: Any, shard: Shard, events: Path) -> dict[str, Any]:
-    """The sidecar of a finished task; its failure is told with the sample and the traceback."""
-    where = f"sample {shard.process.name}, shard {shard.number} (seed {shard.seed})"
-    try:
-        sidecar = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise error.cause from None
-        raise RuntimeError(f"{where} failed:\n{error}") from None
-    except ray.exceptions.RayError as error:
-        raise RuntimeError(f"{where}: its process died {RETRIES + 1} times: {error}") from None
-    if not shard.path(events).exists():
-        raise UserError(f"{events}: a worker wrote {where} but it is not here; all machines must share this folder")
-    return sidecar

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from functools import partial
 from typing import Any
 
 from raypipe.cluster.address import cluster_address
@@ -32,20 +33,25 @@ def spread(resources: Resources) -> Iterator[Mapper]:
     with contextlib.ExitStack() as stack:
 
         def mapper(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-            waiting, times = list(items), []
+            waiting, times = deque(items), []
             cores = float("inf") if cluster_address() else resources.cpus or usable_cores()
             with threadpool_limits(1):  # as in a task: more threads may sum in another order
                 while waiting and not ray_runs() and not pays(times, len(waiting), cores):
                     began = time.process_time()
-                    result = function(waiting.pop(0))
+                    result = function(waiting.popleft())
                     times.append(time.process_time() - began)
                     yield result
             if waiting:
                 if not ray_runs():
                     stack.enter_context(ray_session(resources))
-                yield from ray_map(function, waiting)
+                yield from ray_map(partial(_on_one_thread, function), waiting)
 
         yield mapper
+
+
+def _on_one_thread(function: Callable[[Any], Any], item: Any) -> Any:
+    limit_threads(1)
+    return function(item)
 
 
 def counted(mapper: Mapper, on_item: Callable[[], Any]) -> Mapper:
@@ -70,42 +76,62 @@ def pays(times: Sequence[float], left: int, cores: float) -> bool:
     return left * sum(times[1:]) / len(times[1:]) * (1 - 1 / cores) > START_SECONDS
 
 
-def _call(function: Callable[[Any], Any], item: Any) -> Any:
-    """Body of the Ray task: one core, one thread."""
-    limit_threads(1)
-    return function(item)
+def ray_map(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    *,
+    in_order: bool = True,
+    retries: int = 3,
+    strategy: str = "DEFAULT",
+    at_once: int | None = None,
+    begun: Callable[[Any], None] = lambda item: None,
+    name: Callable[[Any], str] | None = None,
+) -> Iterator[Any]:
+    """``function`` of every item as Ray tasks of one core. Ray must be running.
 
+    The function with all it holds goes into the object store once; some tasks are in flight, so that results do not
+    pile up.
 
-def ray_map(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """``function`` of every item as Ray tasks of one core, results in order: a `Mapper`. Ray must be running.
-
-    The function with all it holds goes into the object store once. A task whose process dies is started again three
-    times; twice as many tasks as cores are in flight, so that results do not pile up.
+    Args:
+        items: a deque may grow while results are taken.
+        in_order: else results come as they end.
+        retries: times a task is started again whose process or node died.
+        strategy: of Ray, which node a task goes to. at_once: most tasks in flight; twice the cores if None.
+        begun: called with an item when its task starts to wait for a core.
+        name: of an item; its errors come as RuntimeError with that name.
 
     Raises:
         UserError: as the function raises it.
     """
     import ray
 
-    shared = ray.put(function)
-    task = ray.remote(num_cpus=1, max_retries=3)(_call)
-    iterator = iter(items)
-    waiting = [task.remote(shared, item) for item in islice(iterator, 2 * max(1, int(total_cpus())))]
+    waiting = items if isinstance(items, deque) else deque(items)
+    task = ray.remote(num_cpus=1, max_retries=retries, scheduling_strategy=strategy)(_call)
+    shared, limit, flying = ray.put(function), at_once or max(1, 2 * int(total_cpus())), {}
     try:
-        while waiting:
-            result = _get(ray, waiting.pop(0))
-            waiting += [task.remote(shared, item) for item in islice(iterator, 1)]
+        while waiting or flying:
+            while waiting and len(flying) < limit:
+                item = waiting.popleft()
+                begun(item)
+                flying[task.remote(shared, item)] = item
+            ended = next(iter(flying)) if in_order else ray.wait(list(flying), num_returns=1)[0][0]
+            item = flying.pop(ended)
+            try:
+                result = ray.get(ended)
+            except ray.exceptions.RayError as error:
+                raised = isinstance(error, ray.exceptions.RayTaskError)
+                if raised and isinstance(error.cause, UserError):  # in its own words, not with Ray's around them
+                    raise error.cause from None
+                if name is None:
+                    raise
+                how = " failed:\n" if raised else f": its process died {retries + 1} times: "
+                raise RuntimeError(f"{name(item)}{how}{error}") from None
             yield result
     finally:
-        for reference in waiting:
+        for reference in flying:
             ray.cancel(reference, force=True)
 
 
-def _get(ray: Any, reference: Any) -> Any:
-    """A result; what the user can mend is told in its own words, not with Ray's around them."""
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise error.cause from None
-        raise
+def _call(function: Callable[[Any], Any], item: Any) -> Any:
+    """Body of the Ray task."""
+    return function(item)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from raypipe.kinds import KINDS, load_plugins, resolve
@@ -44,7 +45,8 @@ def run_together(
     """Trials of any search as the fan-out calls them; ``given``: inputs by name, the search, what it is handed."""
     shelf, kind, handed = given
     search = search_named(kind)(handed)
-    return search.run(shelf[search.need(trials[0])], trials, tools)
+    results = search.run(shelf[search.need(trials[0])], trials, tools)
+    return [replace(result, metric=search.metric) for result in results]
 
 
 def run_one(given: tuple[Mapping[str, Sequence[Any]], str, Any], trial: Trial, tools: Tools) -> Result:

@@ -102,7 +102,7 @@ def search(tables: Tables | Sequence[Tables], config: Config, trial: Trial, tool
         judged = judge(trial.method, case, config, own, tools)
         if trial.signal == NO_SIGNAL:  # the template is then the same as with one, and as costly to judge
             now = time.perf_counter()
-            closures.append(closure(case, judged.template, config, seeds.integer(own, "closure"), tools.threads))
+            closures.append(closure(case, judged.template, config, seeds.integer(own, "closure"), tools))
             clock["seconds_closure"] += time.perf_counter() - now
         for name, seconds in judged.clock.items():
             clock[f"seconds_{name}"] += seconds

@@ -77,7 +77,7 @@ def search(tables: Tables, config: HaxadConfig, trial: Trial, tools: Tools = ALO
     closures = []
     if trial.signal == NO_SIGNAL:  # the template is then the same as with one, and as costly to judge
         now = time.perf_counter()
-        closures.append(closure(case, judged.template, config, seeds.integer(seed, "closure"), tools.threads))
+        closures.append(closure(case, judged.template, config, seeds.integer(seed, "closure"), tools))
         clock["seconds_closure"] = time.perf_counter() - now
     now = time.perf_counter()
     family = choose_family(tables, config)

@@ -10,6 +10,7 @@ from raypipe.config import Config
 from raypipe.fit.classifier import FoldScores, out_of_fold_scores
 from raypipe.search.evaluate import true_background
 from raypipe.search.methods import Case
+from raypipe.search.result import Tools
 from raypipe.search.template import Template
 from raypipe.stats.roc import sic_curve, weighted_auc
 
@@ -28,7 +29,7 @@ class Closure:
     """those of the true background at the same cuts."""
 
 
-def closure(case: Case, template: Template, config: Config, seed: int, threads: int) -> Closure:
+def closure(case: Case, template: Template, config: Config, seed: int, tools: Tools) -> Closure:
     """Train a classifier between the template and the true background of the signal region (paper C, figure 3a).
 
     All simulated background is used, weighted to its yields: for a template that is itself the left-over background,
@@ -44,7 +45,7 @@ def closure(case: Case, template: Template, config: Config, seed: int, threads: 
         template.weight,
         config.classifier,
         seed=seed,
-        threads=threads,
+        threads=tools.threads,
         data_weights=truth_weights,
     )
     values = -np.r_[scores.data, scores.template]

@@ -29,7 +29,7 @@ from raypipe.events.pools import Pool
 from raypipe.fit.stacked import LabelledSample, Network, ensemble_scores, train_stack
 from raypipe.search.base import Item, Made, Search, Stage, read_manifest, simulated
 from raypipe.search.multilepton_inputs import files_key, read_events
-from raypipe.search.result import DATA, NO_SIGNAL, Result, Tools, Trial
+from raypipe.search.result import ALONE, DATA, NO_SIGNAL, Result, Tools, Trial
 from raypipe.stats.comparison import compute
 
 BOOTSTRAP = "bootstrap"
@@ -201,7 +201,7 @@ def _network_key(trial: Trial, member: int) -> tuple[str | int, ...]:
     return kind, trial.instance, member
 
 
-def compare(tables: Tables, config: MultileptonConfig, trials: Sequence[Trial], device: str = "cpu") -> list[Result]:
+def compare(tables: Tables, config: MultileptonConfig, trials: Sequence[Trial], tools: Tools = ALONE) -> list[Result]:
     """All networks of all given comparisons, trained together; one result a comparison, with one row a loss.
 
     Columns of a row: ``signal``, ``strength``, ``instance``, ``loss``, ``n_data``, ``n_reference``, ``n_signal``
@@ -215,7 +215,7 @@ def compare(tables: Tables, config: MultileptonConfig, trials: Sequence[Trial], 
     networks = [Network(k, _network_key(t, m)) for k, t in enumerate(trials) for m in range(members)]
     rows: list[list[dict]] = [[] for _ in trials]
     for loss in config.networks.losses:
-        stack = train_stack(samples, networks, config.networks, loss, config.seed, device=device)
+        stack = train_stack(samples, networks, config.networks, loss, config.seed, device=tools.device)
         for k, (trial, (sample, injected)) in enumerate(zip(trials, prepared, strict=True)):
             own = stack.take(list(range(k * members, (k + 1) * members)))
             scores = ensemble_scores(own, sample.features, loss)
@@ -234,7 +234,11 @@ def compare(tables: Tables, config: MultileptonConfig, trials: Sequence[Trial], 
             )
     seconds = (time.perf_counter() - start) / len(trials)
     return [
-        Result([{**row, "seconds": seconds} for row in each], {"n_data": np.array([each[0]["n_data"]], dtype=float)})
+        Result(
+            [{**row, "seconds": seconds} for row in each],
+            {"n_data": np.array([each[0]["n_data"]], dtype=float)},
+            metric="std_score",
+        )
         for each in rows
     ]
 
@@ -329,7 +333,7 @@ class Multilepton(Search):
 
     def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
         """`compare` of all trials together."""
-        return compare(*inputs, self.config, trials, tools.device)
+        return compare(*inputs, self.config, trials, tools)
 
     def answer(self, rows: list[dict[str, Any]], trials: Sequence[Trial]) -> tuple[list[str], Any]:
         """The statistics of one data set with their p-values."""

@@ -101,3 +101,5 @@ class Result:
     """The background model, for storage; None if a `Stage` keeps it."""
     tables: dict[str, pa.Table] = field(default_factory=dict)
     """Written into the run folder as ``<name>.parquet``."""
+    metric: str = "z_after"
+    """Column of ``rows`` that sums a trial up: what Ray Tune and the progress of a scan are told."""

@@ -1,7 +1,8 @@
-"""``make chaos``: a scan of real searches on four Ray nodes under random SIGKILLs, against an undisturbed run.
+"""``make chaos``: scans of real searches on four Ray nodes under random SIGKILLs, against undisturbed runs.
 
-Workers, one whole node and the driver are killed while 40 trials run; the same command is given again whenever the
-driver is gone. The last line says how it ended.
+First contrastive searches, then multilepton comparisons, four of which are made as one. Workers, one whole node and the
+driver are killed while 40 trials run; the same command is given again whenever the driver is gone. The last line of
+each scan says how it ended.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ def say(text: str) -> None:
     print(f"chaos: {text}", flush=True)
 
 
-def undisturbed(ledger: Path, count: int) -> None:
+def undisturbed(kind: str, ledger: Path, count: int) -> None:
     """The reference: one embedded Ray, nobody killed."""
     began = time.monotonic()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.cluster.drivers", "search", str(ledger), str(count)]
+    command = [sys.executable, "-m", "tests.cluster.drivers", kind, str(ledger), str(count)]
     subprocess.run(command, env=environment, cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
     say(f"undisturbed run on one node: {len(parts(ledger))} trials in {time.monotonic() - began:.0f} s")
 
 
-def disturbed(cluster: Nodes, ledger: Path, count: int, rng: random.Random, kills: int) -> dict[str, int]:
+def disturbed(cluster: Nodes, kind: str, ledger: Path, count: int, rng: random.Random, kills: int) -> dict[str, int]:
     """Run the scan and kill: ``kills`` workers at random times, a node after a third, the driver after half."""
     killed = {"workers": 0, "nodes": 0, "drivers": 0, "runs": 0}
     began, next_kill = time.monotonic(), 0.0
@@ -52,7 +53,7 @@ def disturbed(cluster: Nodes, ledger: Path, count: int, rng: random.Random, kill
         log = ledger.parent / f"driver-{killed['runs']}.log"
         if killed["runs"] > RUNS:
             raise SystemExit("chaos: the scan did not end")
-        driver = cluster.start("tests.cluster.drivers", "search", ledger, count, log=log)
+        driver = cluster.start("tests.cluster.drivers", kind, ledger, count, log=log)
         while driver.poll() is None:
             time.sleep(0.1)
             if time.monotonic() - began > LIMIT:
@@ -78,50 +79,62 @@ def disturbed(cluster: Nodes, ledger: Path, count: int, rng: random.Random, kill
     return killed
 
 
+def identity(row: dict) -> tuple:
+    """What tells a row from the others: its trial, and its working point or loss."""
+    return row["key"], row.get("working_point"), row.get("loss")
+
+
 def compare(ledger: Path, reference: Path, keys: list[str]) -> tuple[int, int, int, int]:
     """Rows, identical ones, lost ones, duplicates: values of every column but the clocks, and every array's bits."""
     ours, theirs = Ledger(ledger), Ledger(reference)
     rows, expected = ours.rows(keys), theirs.rows(keys)
-    seen = [(row["key"], row.get("working_point")) for row in rows if row["status"] == "ok"]
+    seen = [identity(row) for row in rows if row["status"] == "ok"]
 
     def bits(book: Ledger, row: dict) -> tuple:
         values = {k: repr(v) for k, v in sorted(row.items()) if not k.startswith("seconds")}
         return values, {name: array.tobytes() for name, array in book.arrays(row["key"]).items()}
 
-    by_identity = {(row["key"], row["working_point"]): row for row in rows if row["status"] == "ok"}
+    by_identity = {identity(row): row for row in rows if row["status"] == "ok"}
     identical = sum(
         bits(ours, by_identity[where]) == bits(theirs, row)
         for row in expected
-        if (where := (row["key"], row["working_point"])) in by_identity
+        if (where := identity(row)) in by_identity
     )
     strangers = len(parts(ledger) - set(keys))  # a part that belongs to no trial would be a row too many
     return len(set(seen)), identical, len(expected) - len(by_identity), len(seen) - len(set(seen)) + strangers
 
 
+def scan(kind: str, trials: int, kills: int, seed: int) -> bool:
+    """One kind of scan, disturbed and undisturbed; whether every row is there once with the same bits."""
+    folder = Path(tempfile.mkdtemp(prefix="raypipe-chaos-"))
+    try:
+        with nodes(3) as cluster:
+            began = time.monotonic()
+            killed = disturbed(cluster, kind, folder / "chaos", trials, random.Random(seed), kills)
+            say(f"disturbed run on four nodes: {time.monotonic() - began:.0f} s, killed {killed}")
+        undisturbed(kind, folder / "calm", trials)
+        keys = list(work(kind, trials)[2])
+        rows, identical, lost, duplicate = compare(folder / "chaos", folder / "calm", keys)
+        expected = len(Ledger(folder / "calm").rows(keys))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if spared := [name for name, times in killed.items() if not times]:
+        say(f"no {spared[0]} killed: the scan was over too soon to show anything")
+        return False
+    say(f"{kind}: rows {rows} identical {identical} lost {lost} duplicate {duplicate}")
+    return (rows, identical, lost, duplicate) == (expected, expected, 0, 0) and expected >= trials
+
+
 def main() -> int:
-    """Both runs and their comparison; 0 if every row is there once with the same bits."""
+    """All scans; 0 if every one ended well."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kinds", nargs="+", default=["search", "multilepton"])
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--kills", type=int, default=8)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
     given = parser.parse_args()
     say(f"seed {given.seed}")
-    folder = Path(tempfile.mkdtemp(prefix="raypipe-chaos-"))
-    try:
-        with nodes(3) as cluster:
-            began = time.monotonic()
-            killed = disturbed(cluster, folder / "chaos", given.trials, random.Random(given.seed), given.kills)
-            say(f"disturbed run on four nodes: {time.monotonic() - began:.0f} s, killed {killed}")
-        undisturbed(folder / "calm", given.trials)
-        keys = list(work("search", given.trials)[2])
-        rows, identical, lost, duplicate = compare(folder / "chaos", folder / "calm", keys)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    if spared := [name for name, times in killed.items() if not times]:
-        say(f"no {spared[0]} killed: the scan was over too soon to show anything")
-        return 1
-    say(f"rows {rows} identical {identical} lost {lost} duplicate {duplicate}")
-    return 0 if (rows, identical, lost, duplicate) == (given.trials, given.trials, 0, 0) else 1
+    return 0 if all([scan(kind, given.trials, given.kills, given.seed) for kind in given.kinds]) else 1
 
 
 if __name__ == "__main__":

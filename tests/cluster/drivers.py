@@ -1,6 +1,7 @@
 """Driver processes for tests: ``python -m tests.cluster.drivers KIND LEDGER COUNT``, alone or in the given cluster.
 
-``probe``: trials that take a second; ``search``: the real search on small made-up latents.
+``probe``: trials that take a second; ``search``: the real search on small made-up latents; ``multilepton``: real
+comparisons of Gaussian events, four of them made as one.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.cluster.attempt import Function
-from raypipe.cluster.live import run_with_progress
+from raypipe.cluster.attempt import Function, Together
+from raypipe.cluster.live import run_trials
 from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.trial import run_one
+from raypipe.cluster.trial import run_one, run_together
 from raypipe.config import Config, Resources, load_config
 from raypipe.search.contrastive import Contrastive, Tables, prepare_tables
-from raypipe.search.result import Trial
+from raypipe.search.multilepton import Multilepton
+from raypipe.search.result import DATA, Trial
 from raypipe.store.ledger import Ledger
 from raypipe.store.status import status
 from tests.cluster.trials import probes, run_probe
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, events
+from tests.search.test_multilepton import config, tables
 
 SMALL = [
     "scan.strengths=[1.0, 2.0, 4.0]",
@@ -43,20 +46,19 @@ def small_config() -> Config:
 
 def small_search() -> tuple[Function, Any, dict[str, Any]]:
     """Function, inputs and trials of the `search` kind."""
-    config = small_config()
-    tables = small_tables(config)
-    return run_one, ({"id": [tables]}, "contrastive", config), keyed(config)
+    given = small_config()
+    return run_one, ({"id": [small_tables(given)]}, "contrastive", given), keyed(given)
 
 
-def keyed(config: Config, trials: list[Trial] | None = None) -> dict[str, Trial]:
+def keyed(given: Config, trials: list[Trial] | None = None) -> dict[str, Trial]:
     """Trials (the whole grid by default) by ledger key, as if of these latent tables."""
-    search = Contrastive(config)
-    digests = {"latents": {f"{name} 0": {"digest": f"made up {name}"} for name in ("id", "raw")}}
+    search = Contrastive(given)
+    made = {"latents": {f"{name} 0": {"digest": f"made up {name}"} for name in ("id", "raw")}}
     trials = search.grid() if trials is None else trials
-    return {t.key(search.inputs_key(search.need(t), digests)): t for t in trials}
+    return {t.key(search.inputs_key(search.need(t), made)): t for t in trials}
 
 
-def small_tables(config: Config) -> Tables:
+def small_tables(given: Config) -> Tables:
     """Made-up events for `small_config`."""
     higgs = [events(1000, 20.0, f, 1.5, True, f) for f in (200_000, 300_000)]
     search = {
@@ -64,24 +66,35 @@ def small_tables(config: Config) -> Tables:
         "ggf": higgs[0],
         "wn_150": events(1500, 1.0, 100_000, 3.0, True, 2),
     }
-    return prepare_tables({"search": search, "embedding": {"ggf": higgs[1]}}, config)
+    return prepare_tables({"search": search, "embedding": {"ggf": higgs[1]}}, given)
 
 
-def work(kind: str, count: int) -> tuple[Function, Any, dict[str, Any]]:
+def small_comparisons() -> tuple[Together, Any, dict[str, Any]]:
+    """Function, inputs and trials of the `multilepton` kind: a chunk of four takes some seconds."""
+    networks = {"hidden": [32, 32], "members": 3, "epochs": 500}
+    given = config(bootstrap={"count": 40}, networks=networks, scan={"signals": [], "calibration": 0})
+    trials = {
+        trial.key({"made up": "for the tests"}): trial for trial in Multilepton(given).grid() if trial.signal != DATA
+    }
+    return run_together, ({"tables": [tables(given)]}, "multilepton", given), trials
+
+
+def work(kind: str, count: int) -> tuple[Function | Together, Any, dict[str, Any]]:
     """Function, inputs and the first ``count`` trials of a kind."""
-    if kind == "search":
-        function, inputs, trials = small_search()
-        return function, inputs, dict(list(trials.items())[:count])
-    return run_probe, {"table": np.arange(1000.0)}, probes(count, seconds=1.0)
+    if kind == "probe":
+        return run_probe, {"table": np.arange(1000.0)}, probes(count, seconds=1.0)
+    function, inputs, trials = small_search() if kind == "search" else small_comparisons()
+    return function, inputs, dict(list(trials.items())[:count])
 
 
 def main(kind: str, ledger: str, count: int) -> None:
     """Run the trials that the ledger lacks; leaves with status 1 if some are still missing."""
     function, inputs, trials = work(kind, count)
     book = Ledger(ledger)
-    resources = Resources(cpus=2, max_failures=2, object_store_gib=0.25)
+    # A trial that is made alone, as its chunk was killed too often, differs from the chunk's in the last digits.
+    resources = Resources(cpus=2, max_failures=9 if kind == "multilepton" else 2, object_store_gib=0.25)
     with ray_session(resources):
-        run_with_progress(function, inputs, trials, book, resources)
+        run_trials(function, inputs, trials, book, resources, together=4 if kind == "multilepton" else 0)
     if status(book).done < count:
         sys.exit(1)
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from raypipe.cluster.embed import embed_stream
-from raypipe.cluster.engine import run_scan
+from raypipe.cluster.fanout import fan_out
 from raypipe.cluster.flows import make_flows
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.train import side_by_side, train_encoder, train_encoders
@@ -95,7 +95,7 @@ def scan(ledger: str) -> None:
         shelf = Shelf()
         for name in ("id", "raw"):
             shelf.put(name, tables)
-        run_scan(run_one, (shelf, "contrastive", given), trials, Ledger(ledger), given.resources)
+        fan_out(run_one, (shelf, "contrastive", given), trials, Ledger(ledger), given.resources)
         references = [one for name in shelf for one in shelf._references[name]]
         places = [found["node_ids"] for found in ray.experimental.get_object_locations(references).values()]
         print(json.dumps({"bytes": len(ray.cloudpickle.dumps(shelf)), "nodes": [len(set(nodes)) for nodes in places]}))

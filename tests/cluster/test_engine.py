@@ -1,4 +1,4 @@
-"""The scan engine under every fault that a trial can bring, on one embedded Ray."""
+"""The fan-out under every fault that a trial can bring, on one embedded Ray."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
-from raypipe.cluster.engine import pack_size, run_scan
-from raypipe.cluster.live import Meter, run_with_progress
+from raypipe.cluster.attempt import Worker, one_by_one, report
+from raypipe.cluster.fanout import Scan, fan_out, pack_size
+from raypipe.cluster.live import Progress, price_of, run_trials
 from raypipe.config import Resources
 from raypipe.errors import UserError
+from raypipe.search.result import ALONE
 from raypipe.store.ledger import Ledger
-from raypipe.store.status import Heartbeat, Price, drivers, status
+from raypipe.store.status import Heartbeat, Price, announce, drivers, status
 from tests.cluster.trials import Probe, probes, run_probe, run_probes
 from tests.conftest import ROOT
 
@@ -34,15 +37,17 @@ def physics(book: Ledger, keys) -> list[dict]:
 def test_every_fault_is_retried_or_reported_and_costs_only_itself(ray_local, tmp_path, capsys):
     acts = ["work", "raise", "hang", "memory", "die", "flaky", "once", "work"]
     trials = {p.key(): p for p in (Probe(i, act) for i, act in enumerate(acts))}
-    book, ended = Ledger(tmp_path / "ledger"), []
-    run_scan(
+    book, reports = Ledger(tmp_path / "ledger"), []
+    announce(book, trials, price_of(ONCE), "scan")
+    fan_out(
         run_probe,
         {"scratch": str(tmp_path), "table": TABLE},
         trials,
         book,
         ONCE,
-        lambda key, trial, how: ended.append((trial.act, how)),
+        lambda trial, told: reports.append((trial.act, told)),
     )
+    ended = [(act, told["status"]) for act, told in reports]
     assert sorted(ended) == sorted(
         [
             ("work", "ok"),
@@ -55,6 +60,10 @@ def test_every_fault_is_retried_or_reported_and_costs_only_itself(ray_local, tmp
             ("die", "failed"),
         ]
     )
+    # What Ray Tune was told is what the ledger holds of the first working point.
+    for told in (told for _, told in reports if told["status"] == "ok"):
+        row = book.read(told["key"])[0]
+        assert (told["metric"], told["draw"], told["seconds"]) == ("draw", row["draw"], row["seconds"])
     failed = {trials[key].act: row for key, row in book.failures(trials).items()}
     assert {act: row["kind"] for act, row in failed.items()} == {
         "raise": "raised",
@@ -77,13 +86,29 @@ def test_every_fault_is_retried_or_reported_and_costs_only_itself(ray_local, tmp
 
     # The same command tries exactly the missing ones again, and the table at its end says so.
     again = {k: t for k, t in trials.items() if t.act in ("work", "raise")}
-    run_with_progress(run_probe, {"scratch": str(tmp_path), "table": TABLE}, again, book, ONCE)
+    run_trials(run_probe, {"scratch": str(tmp_path), "table": TABLE}, again, book, ONCE)
     assert (tmp_path / "ran-1").read_text().count("\n") == 2
     assert (tmp_path / "ran-0").read_text().count("\n") == 1
     err = capsys.readouterr().err
     assert "missing: 1 trials" in err
     assert "ValueError: trial 1 cannot be done" in err
     assert book.failures(again)[Probe(1, "raise").key()]["attempts"] == 2
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_worker_retries_what_may_pass_and_tells_of_every_trial(tmp_path, together):
+    trials = {p.key(): p for p in (Probe(i, act) for i, act in enumerate(["work", "raise", "flaky", "memory"]))}
+    book = Ledger(tmp_path / "ledger")
+    inputs = {"scratch": str(tmp_path), "table": TABLE}
+    worker = Worker(run_probes if together else partial(one_by_one, run_probe), inputs, book, ALONE, 60.0, 1)
+    told = [one for key, trial in trials.items() for one in worker.run({key: trial})]
+    assert [(one["key"], one["status"]) for one in told] == list(zip(trials, ["ok", "failed"] * 2, strict=True))
+    assert [len((tmp_path / f"ran-{i}").read_text().split()) for i in range(4)] == [1, 1, 2, 2]
+    assert book.done(trials) == {one["key"] for one in told if one["status"] == "ok"}
+    # The same as one: it fails together, so each is tried alone.
+    again = worker.run(trials)
+    assert [one["status"] for one in again] == ["ok", "failed"] * 2
+    assert {one["attempts"] for one in book.failures(trials).values()} == {2}
 
 
 @pytest.mark.ray
@@ -95,7 +120,7 @@ def test_short_trials_are_packed_and_a_bad_one_does_not_take_its_pack_along(ray_
 
         book.record(key, trial, Result([{"number": 0, "seconds": 0.01}]))
     resources = Resources(cpus=2, max_failures=0, pack_seconds=0.1)
-    run_scan(run_probe, {"scratch": str(tmp_path), "table": TABLE}, trials, book, resources)
+    fan_out(run_probe, {"scratch": str(tmp_path), "table": TABLE}, trials, book, resources)
     assert set(book.failures(trials)) == {Probe(100, "die").key()}
     assert len(book.done(trials)) == 41
     processes = {line for path in tmp_path.glob("ran-*") for line in path.read_text().split()}
@@ -110,13 +135,14 @@ def test_of_trials_made_as_one_the_bad_ones_alone_fail(ray_local, tmp_path):
     bad = {p.key(): p for p in (Probe(100 + i, act) for i, act in enumerate(acts))}
     trials, book, ended = good | bad, Ledger(tmp_path / "ledger"), []
     resources = Resources(cpus=2, max_failures=0, trial_timeout=1.0)
-    run_scan(
+    inputs = {"scratch": str(tmp_path), "table": TABLE}
+    fan_out(
         run_probes,
-        {"scratch": str(tmp_path), "table": TABLE},
+        inputs,
         trials,
         book,
         resources,
-        lambda key, trial, how: ended.append((trial.act, how)),
+        lambda trial, told: ended.append((trial.act, told["status"])),
         together=8,
     )
     failed = {trials[key].act: row["kind"] for key, row in book.failures(trials).items()}
@@ -129,8 +155,26 @@ def test_of_trials_made_as_one_the_bad_ones_alone_fail(ray_local, tmp_path):
     # One as good as the other: the same numbers, and the seconds of a batch shared out.
     rows = {row["key"]: row for row in book.rows(good)}
     assert all(row["seconds"] > 0 and row["seconds_cpu"] >= 0 for row in rows.values())
-    run_scan(run_probe, {"table": TABLE}, good, Ledger(tmp_path / "single"), resources)
+    fan_out(run_probe, {"table": TABLE}, good, Ledger(tmp_path / "single"), resources)
     assert physics(Ledger(tmp_path / "single"), good) == physics(book, good)
+
+    # A chunk of which one trial is done is made whole, and that one does not end again.
+    part, first = Ledger(tmp_path / "part"), next(iter(good))
+    run_trials(run_probe, {"table": TABLE}, {first: good[first]}, part, resources)
+    ended.clear()
+    fan_out(run_probes, inputs, good, part, resources, lambda trial, told: ended.append(trial.number), together=8)
+    assert sorted(ended) == list(range(1, 8))
+    assert (tmp_path / "together").read_text().split()[-1] == "8"
+    assert physics(part, good) == physics(book, good)
+
+
+def test_chunks_have_the_same_borders_whatever_is_left(tmp_path):
+    trials = probes(10)
+    keys = list(trials)
+    with Heartbeat(Ledger(tmp_path)) as beat:
+        scan = Scan(trials, Ledger(tmp_path), ONCE, print, 4, beat)
+        assert scan._chunks(keys[5:], set()) == [keys[4:8], keys[8:]]
+        assert scan._chunks(keys[::-1], {keys[9]}) == [keys[4:8], keys[:4]]
 
 
 @pytest.mark.ray
@@ -139,14 +183,16 @@ def test_storage_that_is_not_a_path_and_two_ledgers_with_the_same_bits(ray_local
 
     from raypipe.store.files import Store
 
-    trials = probes(3)
+    trials = probes(3) | {Probe(9, "die").key(): Probe(9, "die")}
     plain = Ledger(f"file://{tmp_path}/plain")
     (tmp_path / "bucket").mkdir()
     remote = Ledger(Store("scan/ledger", fs.SubTreeFileSystem(str(tmp_path / "bucket"), fs.LocalFileSystem())))
     for book in (plain, remote):
-        run_scan(run_probe, {"table": TABLE}, trials, book, ONCE)
-        assert status(book).done == 3
-    assert physics(plain, trials) == physics(remote, trials)
+        run_trials(run_probe, {"table": TABLE}, trials, book, ONCE)
+        (failure,) = status(book).missing
+        assert (status(book).done, failure["kind"]) == (3, "died")
+        assert "worker" in failure["error"]
+    assert physics(plain, probes(3)) == physics(remote, probes(3))
     assert sorted((tmp_path / "bucket/scan/ledger/rows").iterdir())[0].name.endswith(".json")
 
 
@@ -186,25 +232,35 @@ def test_pack_size():
     assert pack_size(1.0, 3, 2, 60) == 1
 
 
-def test_meter_counts_rate_and_cost(monkeypatch):
+def test_progress_counts_rate_and_cost_of_what_is_reported(tmp_path, monkeypatch):
+    from raypipe.search.result import Result
+
+    trials, price = probes(10), Price(cpus=2, gpus=0.5, cpu_hour=0.04, gpu_hour=2.0)
+    book, keys = Ledger(tmp_path), list(trials)
+    announce(book, trials, price, "scan")
+    for key in keys[:2]:
+        book.record(key, trials[key], Result([{"seconds": 3600.0}]))
+    book.record_failure(keys[2], trials[keys[2]], "an earlier run's; it is tried again")
     clock = iter(range(0, 10_000, 10))
     monkeypatch.setattr("raypipe.cluster.live.time.monotonic", lambda: float(next(clock)))
-    meter = Meter(10, 2, 7200.0, Price(cpus=2, gpus=0.5, cpu_hour=0.04, gpu_hour=2.0))
+    progress = Progress(status(book), price)
     for how in ("ok", "failed", "ok"):
-        meter.add(how, 3600.0)
-    now = meter.status()
+        told = report("k", how, [{"seconds": 3600.0, "z_after": 2.34567, "sic": None}], "z_after")
+        progress.add(told)
+    now = progress.now
     assert (now.done, now.failed, now.left) == (4, 1, 5)
     assert now.per_minute == pytest.approx(6)
     assert now.seconds_left == pytest.approx(50)
     assert now.cost == pytest.approx(5 * (2 * 0.04 + 0.5 * 2.0))  # five hours of trials
     assert math.isclose(now.cpu_hours, 10)
+    assert progress.note(Probe(7), told) == "1 failed, 6/min, 10 core h, cost 5.40, work 7: z_after 2.35"
 
 
 @pytest.mark.ray
 def test_impossible_requests_are_one_line(ray_local, tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(UserError, match=r"resources.trial_cpus = 64: this machine gives Ray 2"):
-        run_scan(run_probe, {}, probes(1), Ledger(tmp_path), Resources(trial_cpus=64))
+        fan_out(run_probe, {}, probes(1), Ledger(tmp_path), Resources(trial_cpus=64))
 
 
 @pytest.mark.slow
@@ -214,12 +270,12 @@ def test_the_driver_does_not_grow_with_the_trials(tmp_path):
     for count in (60, 600):
         code = (
             "import resource, sys; import numpy as np\n"
-            "from raypipe.cluster.engine import run_scan; from raypipe.store.ledger import Ledger\n"
+            "from raypipe.cluster.fanout import fan_out; from raypipe.store.ledger import Ledger\n"
             "from raypipe.cluster.runtime import ray_session; from raypipe.config import Resources\n"
             "from tests.cluster.trials import probes, run_probe\n"
             "resources = Resources(cpus=2, pack_seconds=0, object_store_gib=0.25)\n"
             f"trials, book = probes({count}), Ledger({str(tmp_path / str(count))!r})\n"
-            "with ray_session(resources): run_scan(run_probe, {'table': np.ones(3)}, trials, book, resources)\n"
+            "with ray_session(resources): fan_out(run_probe, {'table': np.ones(3)}, trials, book, resources)\n"
             f"assert len(book.done(trials)) == {count}\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
         )

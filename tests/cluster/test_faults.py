@@ -91,10 +91,12 @@ def test_nodes_give_the_bits_of_one_and_one_may_die(calm, tmp_path):
     assert bits(fourth) == bits(calm)
 
 
-def test_chaos_with_real_searches():
+@pytest.mark.parametrize(("kind", "trials", "rows"), [("search", "9", 9), ("multilepton", "16", 32)])
+def test_chaos_with_real_searches(kind, trials, rows):
     """A short version of `make chaos`."""
+    given = ["--kinds", kind, "--trials", trials, "--kills", "3", "--seed", "5"]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.cluster.chaos", "--trials", "9", "--kills", "3", "--seed", "5"],
+        [sys.executable, "-m", "tests.cluster.chaos", *given],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -102,4 +104,4 @@ def test_chaos_with_real_searches():
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert done.stdout.strip().splitlines()[-1] == "chaos: rows 9 identical 9 lost 0 duplicate 0"
+    assert done.stdout.strip().splitlines()[-1] == f"chaos: {kind}: rows {rows} identical {rows} lost 0 duplicate 0"

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from raypipe.cluster.engine import run_scan
+from raypipe.cluster.fanout import fan_out
 from raypipe.cluster.trial import run_one
 from raypipe.config import Config, load_config
 from raypipe.report.summary import build_summary, summarise
@@ -51,13 +51,13 @@ def test_failed_trials_are_recorded_and_only_missing_ones_run(ray_local, config,
 
     def run(which: Config = config) -> None:
         ended.clear()
-        run_scan(
+        fan_out(
             run_one,
             ({"id": [tables]}, "contrastive", which),
             keyed(which),
             book,
             which.resources,
-            lambda key, trial, status: ended.append((trial.strength, status)),
+            lambda trial, told: ended.append((trial.strength, told["status"])),
         )
 
     run()

@@ -131,11 +131,11 @@ def test_read_only_folder(tmp_path):
 
 def test_extra_shards_are_looked_for_before_being_made(tmp_path):
     """A resumed run finds the shards that went beyond the plan, too."""
-    wanted = shell.dataset.plan(_config({"ggf": {"events": 40}}))
+    sample = shell.dataset.plan(_config({"ggf": {"events": 40}})).samples["ggf"]
     made = {number: {"n_selected": 15} for number in range(2)}
     shared = shell.Shared(shell.Artefacts(None), tmp_path)
-    needed = shell._needed(wanted, "ggf", made, shared)
+    needed = shell._needed(sample, made, shared)
     assert [shard.number for shard in needed] == [2]
     assert all(isinstance(shard, Shard) for shard in needed)
     made[2] = {"n_selected": 15}
-    assert shell._needed(wanted, "ggf", made, shared) == []
+    assert shell._needed(sample, made, shared) == []

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from raypipe.cli import main
-from raypipe.cluster.tasks import pays, spread
+from raypipe.cluster.tasks import pays, ray_map, spread
 from raypipe.config import Resources
 from tests.conftest import ROOT
 from tests.search.test_table import OVERRIDES
@@ -182,7 +184,6 @@ def test_one_core_stays_here(monkeypatch):
 
 @pytest.mark.ray
 def test_what_the_user_can_mend_is_told_in_its_own_words_by_a_task(ray_local):
-    from raypipe.cluster.tasks import ray_map
     from raypipe.errors import UserError
 
     def refuse(item):
@@ -191,3 +192,38 @@ def test_what_the_user_can_mend_is_told_in_its_own_words_by_a_task(ray_local):
     with pytest.raises(UserError) as told:
         list(ray_map(refuse, [7]))
     assert str(told.value) == "x.npy: row 7: mend it"
+
+
+@pytest.mark.ray
+def test_results_come_as_they_end_and_may_bring_more_work(ray_local, tmp_path):
+    def work(name):
+        end = time.monotonic() + 60
+        while name == "first" and not (tmp_path / "third is done").exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        return name
+
+    waiting, begun, found = deque(["first", "second"]), [], []
+    for name in ray_map(work, waiting, in_order=False, begun=begun.append):
+        found.append(name)
+        if name == "second":
+            waiting.append("third")
+        if name == "third":
+            (tmp_path / "third is done").touch()
+    assert found == ["second", "third", "first"]
+    assert begun == ["first", "second", "third"]
+
+
+@pytest.mark.ray
+def test_errors_of_tasks_name_their_item(ray_local):
+    def work(item):
+        if item == "dies":
+            os.kill(os.getpid(), 9)
+        raise ValueError("no")
+
+    with pytest.raises(RuntimeError, match=r"^item raises failed:\n[\s\S]*ValueError: no"):
+        list(ray_map(work, ["raises"], name="item {}".format))
+    with pytest.raises(RuntimeError, match=r"^item dies: its process died 2 times: "):
+        list(ray_map(work, ["dies"], retries=1, name="item {}".format))
+    with pytest.raises(ValueError, match="no"):
+        list(ray_map(work, ["raises"]))

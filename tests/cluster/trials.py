@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from raypipe import seeds
-from raypipe.cluster.attempt import Context
 from raypipe.files import digest
-from raypipe.search.result import Result
+from raypipe.search.result import Result, Tools
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def probes(count: int, act: str = "work", seconds: float = 0.0) -> dict[str, Pro
     return {probe.key(): probe for probe in made}
 
 
-def run_probe(inputs: dict[str, Any], trial: Probe, context: Context) -> Result:
+def run_probe(inputs: dict[str, Any], trial: Probe, tools: Tools) -> Result:
     """Misbehave as asked; a trial that survives returns numbers that depend on it and on the inputs alone."""
     scratch = Path(inputs["scratch"]) if inputs.get("scratch") else None
     if scratch is not None:
@@ -66,12 +65,12 @@ def run_probe(inputs: dict[str, Any], trial: Probe, context: Context) -> Result:
     rng = seeds.generator(7, "probe", trial.number)
     total = float(np.asarray(inputs["table"]).sum())
     rows = [{"number": trial.number, "draw": float(rng.standard_normal()), "total": total, "point": p} for p in (1, 2)]
-    return Result(rows, {"noise": rng.standard_normal(3)})
+    return Result(rows, {"noise": rng.standard_normal(3)}, metric="draw")
 
 
-def run_probes(inputs: dict[str, Any], trials: Sequence[Probe], context: Context) -> list[Result]:
+def run_probes(inputs: dict[str, Any], trials: Sequence[Probe], tools: Tools) -> list[Result]:
     """The same for trials that are made as one."""
     if inputs.get("scratch"):
         with open(Path(inputs["scratch"]) / "together", "a") as handle:
             handle.write(f"{len(trials)}\n")
-    return [run_probe(inputs, trial, context) for trial in trials]
+    return [run_probe(inputs, trial, tools) for trial in trials]

@@ -15,7 +15,7 @@ from raypipe.errors import UserError
 from raypipe.events.fields import native
 from raypipe.events.readers.base import check_file, readable
 
-PLAIN = ("int", "uin", "flo", "boo")
+ALONE = ("int", "uin", "flo", "boo")
 """How the names of types of numbers begin."""
 TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
 
@@ -101,7 +101,7 @@ class RootReader:
                 kinds = {b.name: getattr(b.interpretation, "numpy_dtype", None) for b in tree.branches}
                 return [name for name, kind in kinds.items() if kind is not None and kind.kind in "fiub"]
             kinds = {name: tree[name].array(entry_stop=1).type.content for name in tree.keys()}  # noqa: SIM118
-            return [name for name, kind in kinds.items() if getattr(kind, "primitive", "")[:3] in PLAIN]  # an RNTuple
+            return [name for name, kind in kinds.items() if getattr(kind, "primitive", "")[:3] in ALONE]  # an RNTuple
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
         """The baskets of the range."""

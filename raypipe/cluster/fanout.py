@@ -1,0 +1,210 @@
+"""The fan-out: Ray Tune runs the trials of any search, in windows of packs; the ledger decides what is done."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from raypipe.cluster.address import cluster_address
+from raypipe.cluster.attempt import Function, Report, Together, one_by_one, report
+from raypipe.cluster.runtime import total_cpus
+from raypipe.config import Resources
+from raypipe.errors import UserError
+from raypipe.store.ledger import Ledger
+from raypipe.store.status import Heartbeat, drivers
+
+WINDOW = 256
+"""Packs given to Ray Tune at once, at least: Tune keeps every trial it was ever given, so that more of them at once
+would let the driver's memory grow with the scan."""
+ROUNDS = 8
+"""Packs a slot in one window: at its end some slots wait for the last trial, one part in twice this."""
+UNKNOWN = 64
+"""More trials than this are not started one a pack until some have shown how long they take."""
+
+OnEnd = Callable[[Any, Report], None]
+"""Called in the driver with a trial and how it ended."""
+
+
+def fan_out(
+    function: Function | Together,
+    inputs: Any,
+    trials: Mapping[str, Any],
+    book: Ledger,
+    resources: Resources,
+    on_end: OnEnd = lambda trial, told: None,
+    together: int = 0,
+) -> None:
+    """Run the trials that the ledger does not hold yet. Ray must be running.
+
+    ``inputs`` goes into the object store once; every trial on a machine reads the same copy of its arrays. A trial is
+    any picklable value with ``label()``. Trials whose process dies or hangs are started again
+    ``resources.max_failures`` times, then recorded as failed like those that raise. Any number of drivers may run this
+    on one ledger: they leave each other's running trials alone, and what both run comes out the same.
+
+    Args:
+        function: the search, importable by the workers.
+        together: so many trials are made as one, by a function (inputs, trials, tools) -> results; 0: one by one.
+
+    Raises:
+        DiskFull: no space for results; what is finished is kept.
+    """
+    from ray import tune
+
+    from raypipe.cluster.window import run_pack, run_window
+
+    check_resources(resources)
+    began = time.time()
+    done = book.done(trials)
+    left = [key for key in trials if key not in done]
+    if not left:
+        return
+    if drivers(book):
+        left.reverse()  # meet the other driver in the middle
+    _sweep(book)
+    with Heartbeat(book) as beat:
+        scan = Scan(trials, book, resources, on_end, together, beat, ended=set(done))
+        trainable = tune.with_resources(
+            # Once a scan, not once a window: each call puts the inputs into the object store anew.
+            tune.with_parameters(
+                run_pack,
+                function=function if together else partial(one_by_one, function),
+                inputs=inputs,
+                book=Ledger(book.store, book.shared),  # without the rows that this one has read
+                driver=beat.id,
+                resources=resources,
+                together=together > 0,
+            ),
+            {"cpu": resources.trial_cpus, **({"gpu": resources.trial_gpus} if resources.trial_gpus else {})},
+        )
+        while left:
+            if packs := scan.packs(left):
+                run_window(trainable, packs, scan)
+            else:
+                time.sleep(1.0)  # all that is left runs elsewhere
+            book.compact()
+            left = scan.missing(left, began)
+        book.store.drop(f"tune/{beat.id}")
+
+
+@dataclass
+class Scan:
+    """What a driver knows of its trials."""
+
+    trials: Mapping[str, Any]
+    book: Ledger
+    resources: Resources
+    on_end: OnEnd
+    together: int
+    beat: Heartbeat
+    ended: set[str] = field(default_factory=set)
+    suspects: set[str] = field(default_factory=set)
+    """Trials of packs whose process died too often."""
+
+    def packs(self, left: list[str]) -> list[dict[str, Any]]:
+        """The next window: short trials together, those that may have brought a pack down alone, never too many."""
+        slots = max(1, math.floor(total_cpus() / self.resources.trial_cpus))
+        elsewhere = self.beat.elsewhere(left)
+        mine = [key for key in left if key not in elsewhere]
+        times = sorted(s for s in self.book.seconds().values() if s is not None)
+        typical = times[len(times) // 2] if times else None
+        size, most = packing(typical, len(mine), slots, self.resources.pack_seconds)
+        alone = [[key] for key in mine if key in self.suspects]
+        rest = [key for key in mine if key not in self.suspects]
+        if self.together:
+            packs, most = self._chunks(rest, elsewhere), max(WINDOW, ROUNDS * slots)
+        else:
+            packs = [rest[i : i + size] for i in range(0, len(rest), size)]
+        return [{key: self.trials[key] for key in pack} for pack in [*alone, *packs][:most]]
+
+    def _chunks(self, keys: list[str], elsewhere: set[str]) -> list[list[str]]:
+        """The chunks of some trials, whole. Their borders are those of all trials, whoever runs them after whatever:
+        of trials made as one the last digits depend on the others."""
+        every = list(self.trials)
+        chunk_of = {key: i // self.together for i, key in enumerate(every)}
+        starts = dict.fromkeys(chunk_of[key] * self.together for key in keys)
+        chunks = [every[i : i + self.together] for i in starts]
+        return [chunk for chunk in chunks if elsewhere.isdisjoint(chunk)]
+
+    def missing(self, left: list[str], began: float) -> list[str]:
+        """What neither this driver nor another has ended since ``began``."""
+        left = [key for key in left if key not in self.ended]
+        done, failures = self.book.done(left), self.book.failures(left)
+        for key in left:
+            if key in done:
+                self.end(report(key, "ok"))
+            elif key in failures and failures[key]["time"] > began and failures[key]["kind"] != "timeout":
+                self.end(report(key, "failed"))
+        return [key for key in left if key not in self.ended]
+
+    def end(self, told: Report) -> None:
+        """A trial has ended, here or elsewhere."""
+        key = told["key"]
+        if key not in self.ended:
+            self.ended.add(key)
+            self.beat.running.discard(key)
+            self.on_end(self.trials[key], told)
+
+    def died(self, keys: list[str], error: str) -> None:
+        """The process of a pack died too often. Of several trials that are open each gets another go, alone."""
+        self.beat.running.difference_update(keys)
+        left = [key for key in keys if key not in self.ended and not self.book.finished(key)]
+        if len(left) > 1:
+            self.suspects.update(left)
+        for key in left if len(left) == 1 else ():
+            if self.book.failures([key]).get(key, {}).get("kind") != "timeout":  # else its stack is there already
+                said = f"its process died {self.resources.max_failures + 1} times: {error}"
+                self.book.record_failure(key, self.trials[key], said, "died")
+            self.end(report(key, "failed"))
+
+
+def _sweep(book: Ledger) -> None:
+    """Remove what Tune left behind for drivers that are dead."""
+    alive = drivers(book)
+    for name in book.store.folders("tune"):
+        if name not in alive:
+            book.store.drop(f"tune/{name}")
+
+
+def packing(typical: float | None, left: int, slots: int, pack_seconds: float) -> tuple[int, int]:
+    """Trials a pack, and packs that the next window may have."""
+    if typical is None and left > UNKNOWN:
+        return 1, 2 * slots
+    return pack_size(typical, left, slots, pack_seconds), max(WINDOW, ROUNDS * slots)
+
+
+def pack_size(typical: float | None, left: int, slots: int, pack_seconds: float) -> int:
+    """Trials a pack: about ``pack_seconds`` of work, but at least four packs for every slot, and one if unknown."""
+    if not typical:
+        return 1
+    return max(1, min(int(pack_seconds / typical), left // (4 * slots)))
+
+
+def worker_starts(trials: int, seconds: float, slots: int, pack_seconds: float) -> list[int]:
+    """Fresh worker processes of each window of a scan of trials of so many seconds: Tune keeps them for one window."""
+    started: list[int] = []
+    while trials > 0:
+        size, most = packing(seconds if started else None, trials, slots, pack_seconds)
+        packs = min(most, math.ceil(trials / size))
+        started.append(min(slots, packs))
+        trials -= packs * size
+    return started
+
+
+def check_resources(resources: Resources) -> None:
+    """Refuse what an embedded Ray could never start; a cluster may grow a larger node.
+
+    Raises:
+        UserError: more cores or GPUs a trial than this machine has.
+    """
+    import ray
+
+    if cluster_address():
+        return
+    there = ray.cluster_resources()
+    for name, wanted, key in (("CPU", resources.trial_cpus, "cpus"), ("GPU", resources.trial_gpus, "gpus")):
+        if wanted > there.get(name, 0.0):
+            raise UserError(f"resources.trial_{key} = {wanted:g}: this machine gives Ray {there.get(name, 0.0):g}")
