@@ -180,11 +180,11 @@ def scan(
 
 
 def _status(config: Any, as_json: bool) -> None:
-    from raypipe.cluster import watch
-    from raypipe.cluster.ledger import open_ledger
     from raypipe.cluster.live import tell
+    from raypipe.store.ledger import open_ledger
+    from raypipe.store.status import status
 
-    found = watch.status(open_ledger(config), config=config)
+    found = status(open_ledger(config), config=config)
     tell(found)
     if as_json:
         emit(found.as_dict())

@@ -15,7 +15,6 @@ import torch
 
 from raypipe import seeds
 from raypipe.cluster.calibration import Line, timed
-from raypipe.cluster.ledger import Ledger
 from raypipe.config import Config
 from raypipe.config.haxad import HaxadConfig
 from raypipe.events.continuous import continuous_features
@@ -28,6 +27,7 @@ from raypipe.search import contrastive, haxad
 from raypipe.search.contrastive import CONTINUUM, Tables
 from raypipe.search.result import NO_SIGNAL, Stage, Tools, Trial
 from raypipe.simulate import processes
+from raypipe.store.ledger import Ledger
 
 BATCHES = (128, 512)
 """Events a training step: the loss grows with the square of the batch, the network linearly."""

@@ -12,12 +12,12 @@ import numpy as np
 
 from raypipe import seeds
 from raypipe.cluster.calibration import Line, timed
-from raypipe.cluster.ledger import Ledger
 from raypipe.config.multilepton import MultileptonConfig
 from raypipe.errors import UserError
 from raypipe.events.pools import Pool
 from raypipe.search.multilepton import BOOTSTRAP, Tables, compare, divide
 from raypipe.search.result import Trial
+from raypipe.store.ledger import Ledger
 
 EVENTS = (300, 1200)
 """Expected events of the data sets compared."""

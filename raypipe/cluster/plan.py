@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from raypipe.cluster.calibration import Calibration, Line
-from raypipe.cluster.watch import duration
 from raypipe.cluster.work import Work, shards_of, work_of
 from raypipe.errors import UserError
+from raypipe.store.status import duration
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 START = 10.0

@@ -13,7 +13,7 @@ from raypipe.cluster.embed import BATCH
 from raypipe.cluster.engine import worker_starts
 from raypipe.cluster.machine import usable_cores
 from raypipe.config import Resources
-from raypipe.config.kinds import BACKGROUNDS
+from raypipe.kinds import BACKGROUNDS
 from raypipe.search.base import search_of
 from raypipe.search.diphoton import sample_groups
 from raypipe.search.embeddings import representation

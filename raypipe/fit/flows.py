@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from raypipe.config import Flow as FlowConfig
-from raypipe.files import code_digest, digest
+from raypipe.files import code_of, digest
 from raypipe.fit.conditional import ConditionalFlow
 from raypipe.fit.flow_training import MIN_EVENTS, FlowTraining, Sidebands, blocks_of
 from raypipe.fit.training import OnEpoch, finish
@@ -49,7 +49,7 @@ class FlowSet:
                 "folds": self.folds,
                 "device": self.device,
                 "torch": torch.__version__,
-                "code": code_digest("models", "fit"),
+                "code": code_of("raypipe.fit.flows"),
             }
         )
 

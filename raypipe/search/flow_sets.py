@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raypipe.config import Config
-from raypipe.config.kinds import background_of
 from raypipe.fit.flows import FlowSet
+from raypipe.kinds import background_of
 from raypipe.search.contrastive import Tables, as_seen, draw_case, trial_seed
 from raypipe.search.diphoton import sample_groups
 from raypipe.search.embeddings import representation

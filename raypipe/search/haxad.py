@@ -23,7 +23,7 @@ from raypipe.events.continuous import continuous_features
 from raypipe.events.masses import Masses
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table
-from raypipe.files import code_digest, digest
+from raypipe.files import code_of, digest
 from raypipe.fit.classifier import FoldScores
 from raypipe.search.base import Found, Item, Made, Served, Stage
 from raypipe.search.contrastive import (
@@ -247,7 +247,8 @@ class Haxad(Diphoton):
             self.need(trial)  # what cannot be searched is told before anything is made
         if not (events := made["simulate"].get("events")):
             return []
-        embedding, code = self.config.embedding.model_dump(mode="json"), code_digest("events", "models", "fit")
+        code = code_of("raypipe.fit.vae", "raypipe.events.continuous", "raypipe.events.latents")
+        embedding = self.config.embedding.model_dump(mode="json")
         key = digest({"events": events["key"], "embedding": embedding, "seed": self.config.seed, "code": code})
         return [Item(EMBEDDING, key, FOLDER, "encoder.json", FILES, self.config)]
 

@@ -15,13 +15,13 @@ import numpy as np
 
 from raypipe import seeds
 from raypipe.config import Config
-from raypipe.config.kinds import background_of, resolve
 from raypipe.errors import UserError
 from raypipe.events.latents import Events
 from raypipe.events.pseudodata import PseudoData
 from raypipe.fit.classifier import FoldScores, ensemble_scores
 from raypipe.fit.flow_training import Sidebands
 from raypipe.fit.flows import ConditionalFlow, FlowSet
+from raypipe.kinds import background_of, resolve
 from raypipe.search.counting import background_percentiles, check_cuts
 from raypipe.search.result import Tools
 from raypipe.search.template import Template, build_template
@@ -235,5 +235,5 @@ def best_cut(case: Case, config: Config, seed: int, tools: Tools) -> Judged:
 
 
 def judge(method: str, case: Case, config: Config, seed: int, tools: Tools) -> Judged:
-    """Template and scores by the way to know the background of this name (`raypipe.config.kinds.BACKGROUNDS`)."""
+    """Template and scores by the way to know the background of this name (`raypipe.kinds.BACKGROUNDS`)."""
     return resolve(background_of(method).make)(case, config, seed, tools)

@@ -27,10 +27,9 @@ from raypipe.config.multilepton import MultileptonConfig
 from raypipe.errors import UserError
 from raypipe.events.pools import Pool
 from raypipe.fit.stacked import LabelledSample, Network, ensemble_scores, train_stack
-from raypipe.search.base import Item, Made, Search, Stage, simulated
+from raypipe.search.base import Item, Made, Search, Stage, read_manifest, simulated
 from raypipe.search.multilepton_inputs import files_key, read_events
 from raypipe.search.result import DATA, NO_SIGNAL, Result, Tools, Trial
-from raypipe.simulate import dataset
 from raypipe.stats.comparison import compute
 
 BOOTSTRAP = "bootstrap"
@@ -297,8 +296,8 @@ class Multilepton(Search):
             return ()
 
         def items(made: Made, trials: Sequence[Trial]) -> list[Item]:
-            key = dataset.read_manifest(self.config.events)["key"]
-            return [Item("events", key, str(Path(self.config.events).absolute()), dataset.MANIFEST)]
+            key = read_manifest(self.config.events)["key"]
+            return [Item("events", key, str(Path(self.config.events).absolute()), "dataset.json")]
 
         return (Stage("simulate", "tasks", "raypipe.cluster.simulate:simulate_events", items, shared=False),)
 
@@ -318,7 +317,7 @@ class Multilepton(Search):
         """The pools and the acceptance of each signal, read once."""
         if self._pools is None:
             events = Path(self.config.events or folder / "events")
-            samples = dataset.read_manifest(events)["samples"] if self.stages() else {}
+            samples = read_manifest(events)["samples"] if self.stages() else {}
             found = read_events(self.config, events, samples)
             self.notes = list(found.notes)
             tables = divide(found.simulation, found.nature, found.signals, found.data, self.config)

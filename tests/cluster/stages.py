@@ -14,12 +14,13 @@ from pathlib import Path
 from raypipe.cluster.embed import embed_stream
 from raypipe.cluster.engine import run_scan
 from raypipe.cluster.flows import make_flows
-from raypipe.cluster.ledger import Ledger
-from raypipe.cluster.run import Shelf, run_one
 from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.train import side_by_side, train_encoder, train_encoders
+from raypipe.cluster.train import train_encoder, train_encoders
+from raypipe.cluster.trainer import side_by_side
+from raypipe.cluster.trial import Shelf, run_one
 from raypipe.errors import UserError
 from raypipe.search.result import Trial
+from raypipe.store.ledger import Ledger
 from tests.cluster.drivers import keyed, small_config, small_tables
 from tests.cluster.test_train import MANIFEST, config
 

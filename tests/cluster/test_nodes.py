@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from raypipe.cluster.inputs import read_inputs
-from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.train import load_encoder
 from raypipe.events.table import write_table
 from raypipe.fit.encoder import fit_encoder
+from raypipe.store.ledger import Ledger
 from tests.cluster.nodes import Nodes, nodes
 from tests.cluster.stages import BETAS
 from tests.cluster.test_train import GROUPS, assert_same, config
