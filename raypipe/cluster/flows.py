@@ -190,7 +190,7 @@ def _claimed(store: Store, keys: Iterable[str], own: Sequence[str]) -> Iterator[
     """
 
     def there(key: str) -> bool:
-        return key not in own and store.exists(f"{FOLDER}/{key}.pt")
+        return key not in own and f"{key}.pt" in store.listing(FOLDER)
 
     def take(key: str) -> Claim | None:
         if there(key):

@@ -92,7 +92,7 @@ def test_a_search_depends_on_what_its_keys_hold(tmp_path):
     assert set(made_by(load_config(LAPTOP))) == {"contrastive", "simulate", *NUMERICS}
     assert set(made_by()) == {*SEARCHES, "simulate", *NUMERICS}
     filled(tmp_path)
-    by_another_version(tmp_path, simulate="x", torch="0.1")
+    by_another_version(tmp_path, simulate="x")
     assert status(Ledger(tmp_path), config=load_config(own)).done == 4
     assert status(Ledger(tmp_path), config=load_config(LAPTOP)).done == 0
 
