@@ -68,12 +68,15 @@ def train_encoders(
     events, jobs = events.absolute(), [(config, folder.absolute()) for config, folder in jobs]
 
     class Tell(tune.Callback):
+        def __init__(self, told: OnEpoch | None) -> None:
+            self.told = told
+
         def __getstate__(self) -> dict[str, Any]:
-            return {}  # Tune pickles its callbacks beside the experiment, and nobody restores them
+            return {}  # Tune pickles its callbacks, which nobody restores; ours may hold a progress bar
 
         def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-            if on_epoch and "epoch" in result:
-                on_epoch(result)
+            if self.told and "epoch" in result:
+                self.told(result)
 
     def one(given: dict[str, Any]) -> dict[str, Any]:
         limit_threads(1)
@@ -84,7 +87,9 @@ def train_encoders(
             return {"failed": str(error)}
         return {"failed": ""}
 
-    with tempfile.TemporaryDirectory(dir=make_directory(jobs[0][1].parent), prefix=".tune-") as scratch:
+    with tempfile.TemporaryDirectory(
+        dir=make_directory(jobs[0][1].parent), prefix=".tune-", ignore_cleanup_errors=True
+    ) as scratch:
         results = tune.Tuner(
             tune.with_resources(one, tune.PlacementGroupFactory([{"memory": MEMORY}])),
             param_space={"job": tune.grid_search(list(range(len(jobs))))},
@@ -92,7 +97,7 @@ def train_encoders(
             run_config=tune.RunConfig(
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[Tell()],
+                callbacks=[Tell(on_epoch)],
                 failure_config=tune.FailureConfig(max_failures=jobs[0][0].resources.max_failures),
             ),
         ).fit()
