@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -77,11 +78,15 @@ class TrainRun:
                 **where,
             ),
         )
+        before = signal.getsignal(signal.SIGINT)
         with _followed(self, on_epoch):
             try:
                 return trainer.fit()
             except Exception as error:  # Ray wraps a worker's exception; its cause is what a user can act on
                 raise UserError(f"{self.what} training failed: {last_line(error)}") from error
+            finally:
+                if threading.current_thread() is threading.main_thread():
+                    signal.signal(signal.SIGINT, before)  # Ray Train leaves a handler of its own
 
     def final(self, result: Any) -> dict[str, Any]:
         """The state in the last checkpoint of what `fit` returned."""
