@@ -19,7 +19,7 @@ from raypipe.bench.samples import arrays
 from raypipe.config import Embedding, Flow
 from raypipe.config.multilepton import Networks
 from raypipe.fit.encoder import EncoderInputs, EncoderPlan, EncoderTraining, build_encoder, embed, rank_batch, wrapped
-from raypipe.fit.flow_training import FlowStack, Sidebands
+from raypipe.fit.flow_stack import FlowStack, Sidebands
 from raypipe.fit.stacked import LabelledSample, Network, ensemble_scores, train_stack
 from raypipe.models.losses import gaussian_kl, supervised_contrastive
 from raypipe.models.vae import FeatureVae

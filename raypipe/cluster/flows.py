@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from raypipe.cluster.runtime import limit_threads, places
-from raypipe.cluster.train import TrainRun, first_node, go_on, resumed
+from raypipe.cluster.trainer import TrainRun, first_node, go_on, resumed
 from raypipe.config import Config, Resources
 from raypipe.errors import UserError
 from raypipe.files import digest
@@ -53,7 +53,7 @@ def make_flows(
     left to it.
 
     Args:
-        inputs: tables of every representation, one an encoder; see `raypipe.cluster.run.Shelf`.
+        inputs: tables of every representation, one an encoder; see `raypipe.cluster.trial.Shelf`.
         on_epoch: called with the mean losses of every epoch of the sets (``sets``) that are trained together.
 
     Raises:
@@ -79,7 +79,7 @@ def make_flows(
     name = f"flows-{digest([asked, config.model_dump(mode='json')])}"
     with Claim(book.shared, "train", name) as claim:
         # Whoever has the name goes on where a run of that name was interrupted.
-        name = name if claim.is_first() else f"{name}-{claim.id}"
+        name = name if claim.is_first() else claim.id
         run = TrainRun("flow", name, book.shared, workers, cpus, resources.trial_gpus, resources.max_failures)
         run.fit(_flow_loop, given, on_epoch)
         made = sum({record["stack"]: record["sets"] for record in run.records()}.values())

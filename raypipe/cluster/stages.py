@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.cluster import embed as embedding
-from raypipe.cluster.train import side_by_side, train_autoencoder, train_encoder, train_encoders
+from raypipe.cluster.train import train_autoencoder, train_encoder, train_encoders
+from raypipe.cluster.trainer import side_by_side
 from raypipe.config.haxad import HaxadConfig
 from raypipe.errors import UserError
 from raypipe.events.continuous import continuous_features

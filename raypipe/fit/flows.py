@@ -16,7 +16,8 @@ import torch
 from raypipe.config import Flow as FlowConfig
 from raypipe.files import code_of, digest
 from raypipe.fit.conditional import ConditionalFlow
-from raypipe.fit.flow_training import MIN_EVENTS, FlowTraining, Sidebands, blocks_of
+from raypipe.fit.flow_stack import MIN_EVENTS, Sidebands, blocks_of
+from raypipe.fit.flow_training import FlowTraining
 from raypipe.fit.training import OnEpoch, finish
 
 __all__ = ["MIN_EVENTS", "ConditionalFlow", "FlowSet", "fit_flows"]
@@ -55,7 +56,7 @@ class FlowSet:
 
     @property
     def blocks(self) -> list[list[int]]:
-        """See `raypipe.fit.flow_training.blocks_of`."""
+        """See `raypipe.fit.flow_stack.blocks_of`."""
         return blocks_of(self.sidebands, self.config, self.folds)
 
     def fit(self, on_epoch: OnEpoch | None = None) -> ConditionalFlow:

@@ -19,7 +19,7 @@ from raypipe.errors import UserError
 from raypipe.events.latents import Events
 from raypipe.events.pseudodata import PseudoData
 from raypipe.fit.classifier import FoldScores, ensemble_scores
-from raypipe.fit.flow_training import Sidebands
+from raypipe.fit.flow_stack import Sidebands
 from raypipe.fit.flows import ConditionalFlow, FlowSet
 from raypipe.kinds import background_of, resolve
 from raypipe.search.counting import background_percentiles, check_cuts

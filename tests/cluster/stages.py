@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from pathlib import Path
 
 from raypipe.cluster.embed import embed_stream
 from raypipe.cluster.fanout import fan_out
 from raypipe.cluster.flows import make_flows
 from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.train import side_by_side, train_encoder, train_encoders
+from raypipe.cluster.train import train_encoder, train_encoders
+from raypipe.cluster.trainer import side_by_side
 from raypipe.cluster.trial import Shelf, run_one
 from raypipe.errors import UserError
 from raypipe.search.result import Trial
@@ -45,21 +47,26 @@ def beside(events: str, folder: str, count: str, gpu: str) -> None:
     import ray
 
     seen: list[dict] = []
-    jobs = []
+    jobs, lock = [], threading.Lock()  # as a progress bar has one, which no process can send to another
+
+    def told(record: dict) -> None:
+        with lock:
+            seen.append(record)
+
     for beta in BETAS[: int(count)]:
         given = config(epochs=40, patience=40, beta=beta)
         resources = given.resources.model_copy(update={"gpu": gpu == "1"})
         jobs.append((given.model_copy(update={"resources": resources}), Path(folder) / str(beta)))
     with ray_session(jobs[0][0].resources):
         at_once = side_by_side(len(jobs), 1, gpu=gpu == "1")
-        train_encoders(jobs, Path(events), MANIFEST, at_once, seen.append)
+        train_encoders(jobs, Path(events), MANIFEST, at_once, told)
         every = ray._private.state.actors().values()
         job = ray.get_runtime_context().get_job_id()  # the cluster remembers the actors of earlier drivers
         workers = [a for a in every if "TrainWorker" in a["ActorClassName"] and a["JobID"] == job]
         spans = [(a["StartTime"], a["EndTime"], a["Address"]["NodeID"]) for a in workers]
         alone = side_by_side(len(jobs), 2)
-        told = {name: [record[name] for record in seen] for name in ("epoch", "contrastive", "kl")}
-        print(json.dumps({"at_once": at_once, "spans": spans, "alone": alone, "told": told}))
+        every = {name: [record[name] for record in seen] for name in ("epoch", "contrastive", "kl")}
+        print(json.dumps({"at_once": at_once, "spans": spans, "alone": alone, "told": every}))
 
 
 def refused(events: str, folder: str) -> None:

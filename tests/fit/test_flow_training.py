@@ -10,8 +10,9 @@ import torch
 
 from raypipe.config import Flow
 from raypipe.errors import UserError
-from raypipe.fit import flow_training
-from raypipe.fit.flow_training import FlowStack, FlowTraining, Sidebands, blocks_of, steps_of
+from raypipe.fit import flow_stack
+from raypipe.fit.flow_stack import FlowStack, Sidebands, blocks_of, steps_of
+from raypipe.fit.flow_training import FlowTraining
 from raypipe.fit.flows import ConditionalFlow, fit_flows
 from raypipe.fit.training import finish
 from tests.fit.test_flows import WINDOW, toy
@@ -58,7 +59,7 @@ def assert_same_bits(flow: ConditionalFlow, other: ConditionalFlow) -> None:
 def blocks(request, monkeypatch) -> int:
     """How many blocks the five members of a set are computed in."""
     if request.param == "several":
-        monkeypatch.setattr(flow_training, "BLOCK", 2 * CONFIG.hidden * CONFIG.batch_size)
+        monkeypatch.setattr(flow_stack, "BLOCK", 2 * CONFIG.hidden * CONFIG.batch_size)
     count = 3 if request.param == "several" else 1
     assert len(blocks_of(sets(1)[0], CONFIG, 5)) == count
     return count
