@@ -6,11 +6,12 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from raypipe.cluster.scan import grid_of
 from raypipe.config import Config, Section, load_config
 from raypipe.config.base import fields, leaves
-from raypipe.config.load import SEARCHES, given_values, model_of
+from raypipe.config.load import given_values, model_of
 from raypipe.errors import UserError
+from raypipe.kinds import KINDS
+from raypipe.search.base import search_of
 from tests.conftest import ROOT
 
 
@@ -264,7 +265,7 @@ def test_text_that_looks_like_something_else(tmp_path):
 
 NUMBERS = [
     (search, key, type(None) in leaves(info.annotation))
-    for search in SEARCHES
+    for search in KINDS
     for key, info, _ in fields(model_of(search))
     if leaves(info.annotation) & {int, float} and not leaves(info.annotation) & {str, bool}
 ]
@@ -344,7 +345,7 @@ def test_a_scan_in_parts_is_the_union_of_its_grids(laptop_yaml):
     more = yaml.safe_dump(parts, default_flow_style=True, width=1000).strip()
     grid = "scan.signals=[wn_150]", "scan.strengths=[1.0, 2.0]", "scan.instances=2", "scan.background_instances=4"
     config = load_config(laptop_yaml, [*grid, f"scan.more={more}"])
-    trials = grid_of(config)
+    trials = search_of(config).grid()
     assert len(trials) == len(set(trials)) == 4 + 2 * 2 + 2 * 2 + 2 * 1  # the last part adds one instance a strength
     assert sum(t.embedding == "ip" for t in trials) == 2
     with pytest.raises(UserError, match=r"more\[0\].signals: 'zp' is not in scan.signals"):

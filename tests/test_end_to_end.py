@@ -118,7 +118,7 @@ def test_summary_has_what_people_quote(finished):
         assert {"mean", "standard_error"} <= set(entry["z_after"])
         assert (entry["sic"] is None) == (entry["signal"] == "none")
     assert 0.3 < summary["closure_auc"]["mean"] < 0.7
-    assert {"simulate", "train_encoder", "embed", "scan"} <= set(summary["stage_seconds"])
+    assert {"simulate", "encoder", "latents", "trial"} <= set(summary["stage_seconds"])
     assert sum(summary["stage_share"].values()) == pytest.approx(1)
     assert 0.2 < summary["peak_rss_gib"] < 8
     assert summary["failed_trials"] == []
@@ -216,13 +216,13 @@ def test_another_output_folder_trains_nothing_and_has_the_same_rows(finished, tm
     output, first = finished
     shared = output.parent / "shared"
     kinds = {path.name: len(list(path.iterdir())) for path in shared.iterdir()}
-    assert kinds == {"shards": kinds["shards"], "encoders": 1, "stages": 1}
+    assert kinds == {"shards": kinds["shards"], "encoder": 1, "latents": 1, "stages": 1}
     assert kinds["shards"] >= len(SAMPLES)
     stamps = {f: f.stat().st_mtime_ns for f in shared.rglob("*.*")}
     done = run("scan", tmp_path / "other", "--json", f"resources.artefacts={shared}", "tracking.enabled=false")
     assert done.returncode == 0, done.stderr[-3000:]
     summary = json.loads(done.stdout)
-    assert {"train_encoder", "embed"}.isdisjoint(summary["stage_seconds"])
+    assert {"encoder", "latents"}.isdisjoint(summary["stage_seconds"])
     assert summary["results"] == first["results"]
     assert ledger(tmp_path / "other") == ledger(output)
     assert {f: f.stat().st_mtime_ns for f in shared.rglob("*.*")} == stamps
@@ -287,6 +287,45 @@ def test_single_search_is_the_same_trial(finished):
     row = json.loads(done.stdout)[0]
     quoted = next(r for r in summary["results"] if r["signal"] == "wn_150")
     assert row["z_after"] == quoted["z_after"]["mean"]
+
+
+BACKGROUND = """
+from dataclasses import replace
+
+from raypipe.search.base import background
+from raypipe.search.methods import idealised
+
+
+@background("doubled")
+def doubled(case, config, seed, tools):
+    found = idealised(case, config, seed, tools)
+    more = replace(found.template, weight=2 * found.template.weight, continuum=2 * found.template.continuum)
+    return replace(found, template=more)
+"""
+
+
+def test_a_background_of_ones_own_is_one_function(finished, tmp_path, monkeypatch):
+    output, _ = finished
+    other = tmp_path / "run"
+    for part in ("events", "encoder"):
+        shutil.copytree(output / part, other / part)
+    (tmp_path / "twice_the_background.py").write_text(BACKGROUND)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("RAYPIPE_PLUGINS", "twice_the_background")
+    grid = ["scan.methods=[idealised, doubled]", "scan.signals=[wn_150]", "scan.background_instances=0"]
+    done = run("scan", other, "--json", *grid, "tracking.enabled=false")
+    assert done.returncode == 0, done.stderr[-3000:]
+    entries = {e["method"]: e for e in json.loads(done.stdout)["results_all_working_points"]}
+    assert set(entries) == {"idealised", "doubled"}
+    assert entries["doubled"]["sic"] == entries["idealised"]["sic"]  # the cut is the same, its expectation twice
+    assert entries["doubled"]["expected_after"]["mean"] == pytest.approx(
+        2 * entries["idealised"]["expected_after"]["mean"]
+    )
+    page = (other / "report.html").read_text()
+    assert "doubled" in page
+    monkeypatch.delenv("RAYPIPE_PLUGINS")
+    refused = run("scan", other, *grid)
+    assert (refused.returncode, "scan.methods.1 = 'doubled': unknown; known are" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

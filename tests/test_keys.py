@@ -11,9 +11,12 @@ import pytest
 
 from raypipe import files
 from raypipe.files import code_digest, code_of, imported, plain_code
-from raypipe.store.ledger import CODE, SEARCHES
+from raypipe.search import diphoton, embeddings, haxad
+from raypipe.search.base import search_of
+from raypipe.store.ledger import CODE
 from tests.conftest import ROOT
 
+SEARCHES = ("contrastive", "haxad", "multilepton", "table")
 ENCODER = ("raypipe.fit.encoder", "raypipe.events.diphoton")
 ROOMS = (*CODE, "simulate")
 
@@ -57,7 +60,7 @@ SECTIONS = {"encoder", "flows", *SEARCHES, "rooms"}
         ("fit/flow_training.py", "import ", "import abc\nimport ", {"flows", "contrastive", "haxad", "table", "rooms"}),
         ("models/spline.c", "(", "( ", {"flows", "contrastive", "haxad", "table", "rooms"}),
         ("models/encoder.py", "import ", "import abc\nimport ", {"encoder", "rooms"}),
-        ("simulate/yields.yaml", ":", " :", {"simulate"}),
+        ("simulate/yields.yaml", ":", " :", {"simulate", "contrastive", "haxad", "table"}),
         ("report/figures.py", "import ", "import abc\nimport ", set()),
         ("__init__.py", "import ", "import abc\nimport ", set()),
     ],
@@ -140,14 +143,17 @@ def test_hashing_all_rooms_takes_a_third_of_a_second():
 
 @pytest.mark.parametrize("search", ["contrastive", "haxad"])
 def test_keys_hold_the_code_of_their_search_and_encoder(monkeypatch, search):
-    from raypipe.cluster import embed, scan, train
     from raypipe.config import load_config
 
     config = load_config(ROOT / f"configs/{search}/laptop.yaml")
-    assert scan.trial_inputs(config, [])["code"] == code_of(f"raypipe.search.{search}")
-    if search == "contrastive":
-        before = train.encoder_key(config, {"key": "e"}), embed.latents_key({"key": "e"}, {"key": "n"})
-        for module in (train, embed):
-            monkeypatch.setattr(module, "code_of", lambda *modules: "of " + " ".join(modules))
-        assert train.encoder_key(config, {"key": "e"}) != before[0]
-        assert embed.latents_key({"key": "e"}, {"key": "n"}) != before[1]
+    ours = search_of(config)
+    made = {"simulate": {"events": {"key": "e"}}, "latents": {name: {"digest": "d"} for name in ("id", "id 0")}}
+    assert ours.inputs_key("id", made)["code"] == code_of(f"raypipe.search.{search}")
+    _, encoders, latents = ours.stages()
+    trials = ours.grid()[:1]
+    before = encoders.items(made, trials)[0].key, latents.items(made, trials)[0].key
+    for module in (diphoton, embeddings, haxad):
+        monkeypatch.setattr(module, "code_of", lambda *modules: "of " + " ".join(modules))
+    after = encoders.items(made, trials)[0].key, latents.items(made, trials)[0].key
+    assert before[0] != after[0]
+    assert before[1] != after[1]

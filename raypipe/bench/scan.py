@@ -69,13 +69,18 @@ def _engine(config: Config, tables: Any, trials: dict[str, Any], folder: Path) -
     """Wall seconds from the first trial's start to the last one's end, core seconds of the trials, and wall seconds
     before the first trial."""
     from raypipe.cluster.engine import run_scan
-    from raypipe.cluster.scan import run_contrastive
+    from raypipe.cluster.trial import run_one
     from raypipe.store.ledger import Ledger
 
     book, ends = Ledger(folder), []
     began = time.time()
     run_scan(
-        run_contrastive, ({"id": [tables]}, config), trials, book, config.resources, lambda *_: ends.append(time.time())
+        run_one,
+        ({"id": [tables]}, "contrastive", config),
+        trials,
+        book,
+        config.resources,
+        lambda *_: ends.append(time.time()),
     )
     rows = book.rows(trials)
     # The first trial began its own length before its part was written.
@@ -88,12 +93,12 @@ def run(smoke: bool) -> list[Measurement]:
     """Eight trials on two workers, both ways in turn."""
     from raypipe.cluster.calibrate_cathode import synthetic_tables
     from raypipe.cluster.runtime import ray_session
-    from raypipe.cluster.scan import plan_scan
+    from raypipe.search.base import search_of
 
     events, epochs = SIZES[smoke]
     config = _config(epochs, events)
     tables = synthetic_tables(config, YIELDS, 1.0)
-    trials = plan_scan(config, {"id": ["bench"]})
+    trials = {trial.key({}): trial for trial in search_of(config).grid()}
     ours, theirs, over, starts = [], [], [], []
     _SHARED.update(config=config, tables=tables)
     # Forked before Ray starts (a process that runs Ray must not be forked), with everything imported.

@@ -15,6 +15,7 @@ from raypipe.cli.latent import latent
 from raypipe.cli.read import read
 from raypipe.cli.report import report
 from raypipe.cli.simulate import simulate
+from raypipe.kinds import load_plugins
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,6 +30,7 @@ def main() -> None:
     Example, the whole search on this machine:
       raypipe scan --config configs/contrastive/laptop.yaml
     """
+    load_plugins()
     # One thread a library unless the user says otherwise, before the stages import NumPy: two cores must not fight.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")

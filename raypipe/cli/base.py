@@ -16,11 +16,45 @@ from click.core import ParameterSource
 
 from raypipe.cli.signals import STATUS, Terminated, terminable
 from raypipe.errors import UserError
+from raypipe.kinds import BACKGROUNDS, KINDS, load_plugins
 from raypipe.redact import redact
+
+
+def searches(formatter: click.HelpFormatter) -> None:
+    """The line of a help text that names all searches, those of plugins too."""
+    load_plugins()
+    names = [name for name, kind in KINDS.items() if "search" in kind.commands]
+    formatter.write_paragraph()
+    formatter.write_text(f"Searches (key `search` of a configuration): {', '.join(names)}.")
+
+
+class Searching(click.Command):
+    """A command that serves all searches."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        searches(formatter)
+
+
+class Backgrounds(click.Choice):
+    """The ways to know the background, those of plugins too."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return tuple(BACKGROUNDS)
+
+    @choices.setter
+    def choices(self, value: Any) -> None:
+        """The table decides."""
 
 
 class Commands(click.Group):
     """Prints a `UserError` or a bad option as one line and leaves with status 2."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        searches(formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

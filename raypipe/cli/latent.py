@@ -22,7 +22,7 @@ def latent(path: Path, output: Path | None, as_json: bool, overrides: tuple[str,
       raypipe latent --config configs/contrastive/laptop.yaml --no-supervised
     """
     from raypipe.cluster.latent import latent_pictures
-    from raypipe.cluster.pipeline import Run
+    from raypipe.cluster.run import Run
 
     with Run(load(path, output, overrides)) as run:
         record = latent_pictures(run, supervised)

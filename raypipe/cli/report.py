@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from raypipe.cli import multilepton
 from raypipe.cli.base import emit, load
 from raypipe.errors import UserError
 
@@ -38,14 +37,10 @@ def report(
         return _validate(events, output, as_json)
     if path is None:
         raise UserError("report: --config is missing (or give an event data set with --events DIR)")
-    from raypipe.cluster.runs import run_of, tell
+    from raypipe.cluster.run import Run
 
-    config = load(path, output, overrides)
-    if config.search == "multilepton":
-        return multilepton.report(config, as_json)
-    with run_of(config) as run:
+    with Run(load(path, output, overrides)) as run:
         summary = run.report()
-        tell(config, summary, run.folder)
         if as_json:
             emit(summary)
 

@@ -50,13 +50,13 @@ def simulate(
         return
     if path is None:
         raise UserError("simulate: --config is missing (or ask for --list)")
-    from raypipe.cluster.pipeline import Run
+    from raypipe.cluster.run import Run
 
     config = load(path, output, overrides)
     if config.simulate is None:
         raise UserError(f"{path}: this search reads your own tables (files); there is nothing to simulate")
     with Run(_resized(config, target) if target else config) as run:
-        manifest = run.simulate()
+        manifest = run.make([], until="simulate")["simulate"]["events"]
         if as_json:
             emit(manifest)
         for name, sample in manifest["samples"].items():

@@ -1,4 +1,4 @@
-"""The stages of a search as commands: embed, search, scan (`simulate` and `report` have modules of their own)."""
+"""The stages of a search as commands: embed, search, scan, report (`simulate` has a module of its own)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from raypipe.cli import multilepton, table
-from raypipe.cli.base import POSITIVE, Number, emit, load, options, refuse_given
+from raypipe.cli.base import POSITIVE, Backgrounds, Number, Searching, emit, load, options, refuse_given
 from raypipe.errors import UserError
+
+ASKED = ("signal", "strength", "instance", "embedding", "method")
+"""Options of `raypipe search` that say which trial."""
 
 
 @click.command()
@@ -21,18 +24,18 @@ def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, 
     Example:
       raypipe embed --config configs/contrastive/laptop.yaml resources.train_workers=2
     """
-    from raypipe.cluster.runs import run_of
+    from raypipe.cluster.run import Run
+    from raypipe.search.result import NO_SIGNAL, Trial
 
-    config = load(path, output, overrides)
-    with run_of(config) as run:
-        _, record = run.embed()
+    with Run(load(path, output, overrides)) as run:
+        (record,) = run.make([Trial(NO_SIGNAL, 0.0, 0)])["latents"].values()
         where = run.folder / "encoder" / "latents.parquet"
         click.echo(f"{record['rows']} events embedded: {where}", err=True)
         if as_json:
             emit({**record, "path": str(where)})
 
 
-@click.command()
+@click.command(cls=Searching)
 @options
 @click.option("--signal", default="none", show_default=True, help="Sample to inject, or none.")
 @click.option(
@@ -52,7 +55,7 @@ def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, 
 )
 @click.option(
     "--method",
-    type=click.Choice(["cathode", "no_higgs", "idealised", "supervised", "cut"]),
+    type=Backgrounds(),
     default="cathode",
     show_default=True,
     help="How the background is known (scan.methods).",
@@ -68,7 +71,7 @@ def search(
     embedding: str,
     method: str,
 ) -> None:
-    """Run the search once on one pseudo-data set (prepares what is missing).
+    """Run the search once on one pseudo-data set, or on recorded data (prepares what is missing).
 
     \b
     Example:
@@ -76,54 +79,33 @@ def search(
       raypipe search --config configs/multilepton/laptop.yaml --signal a_250 --strength 60
       raypipe search --config configs/lhco/laptop.yaml data.path=events.h5
     """
-    from raypipe.search.counting import cut_lines
+    config = load(path, output, overrides)
+    from raypipe.cluster.run import Run
+    from raypipe.search.base import search_of
     from raypipe.search.result import Trial
 
-    config = load(path, output, overrides)
-    if config.search == "table":
-        refuse_given(
-            ("signal", "strength", "instance", "embedding", "method"),
-            "{} has no effect: a search on a table takes what is in the table, as it is",
-        )
-        return table.search(config, as_json)
-    if config.search == "multilepton":
-        why = "{} has no effect in a multilepton search: its networks see the features against the reference"
-        refuse_given(("embedding", "method"), why)
-    if config.search == "haxad":
-        refuse_given(("embedding",), "{} has no effect: a haxad search has one embedding, its autoencoder")
-    _check_injection(signal, strength, config.scan.signals)
-    if config.search == "multilepton":
-        return multilepton.search(config, as_json, signal, strength, instance)
-    from raypipe.cluster.runs import run_of
-
-    with run_of(config) as run:
-        trial = Trial(signal, strength, instance, embedding, method)
-        trials = run.plan([trial], run.prepare([trial]))
-        rows = run.run_trials(trials, name="search").rows(trials)
-    if rows[0]["status"] != "ok":
-        raise UserError(f"the search failed: {rows[0]['error'].strip().splitlines()[-1]}")
-    for row in rows:
-        for number, line in enumerate(cut_lines(row)):
-            click.echo(f"{line}, SIC {row['sic']:.2f}" if number == 0 else line, err=True)
-        if row.get("fit_z_after") is not None and not row["verdict"]:
-            click.echo(
-                f"  bump hunt ({row['family']}): {row['fit_s_after']:.1f} ± {row['fit_s_err_after']:.1f} events, "
-                f"z {row['fit_z_before']:.2f} -> {row['fit_z_after']:.2f} ({row['fit_status_after']})",
-                err=True,
-            )
+    asked = search_of(config)
+    refuse_given([name for name in ASKED if name not in asked.options], asked.no_effect)
+    if asked.here:
+        with Run(config) as run:
+            said = run.scan()
+    else:
+        trials = asked.asked(Trial(signal, strength, instance, embedding, method), _given())
+        with Run(config) as run:
+            lines, said = run.ask(trials)
+        for line in lines:
+            click.echo(line, err=True)
     if as_json:
-        emit([{k: None if v != v else v for k, v in row.items()} for row in rows])
+        emit(said)
 
 
-def _check_injection(signal: str, strength: float, signals: list[str]) -> None:
-    """Refuse a signal that is not there, and a strength that does not fit it."""
-    if signal != "none" and signal not in signals:
-        raise UserError(f"--signal {signal!r} is not in scan.signals ({', '.join(signals) or 'empty'})")
-    if (signal == "none") != (strength == 0):
-        raise UserError(f"--strength {strength:g} does not fit --signal {signal}: a signal needs a positive strength")
+def _given() -> frozenset[str]:
+    """Those of `ASKED` that stand on the command line."""
+    context = click.get_current_context()
+    return frozenset(n for n in ASKED if context.get_parameter_source(n) == ParameterSource.COMMANDLINE)
 
 
-@click.command()
+@click.command(cls=Searching)
 @options
 @click.option("--status", is_flag=True, help="Only say how far the scan of this run folder is.")
 @click.option("--plan", is_flag=True, help="Only estimate hours, memory, storage, cost and wall time (a minute).")
@@ -187,14 +169,10 @@ def scan(
     if status:
         _status(load(path, output, overrides), as_json)
         return
-    from raypipe.cluster.runs import run_of, tell
+    from raypipe.cluster.run import Run
 
-    config = load(path, output, overrides)
-    if config.search == "multilepton":
-        return multilepton.scan(config, as_json)
-    with run_of(config) as run:
+    with Run(load(path, output, overrides)) as run:
         summary = run.scan()
-        tell(config, summary, run.folder)
         if as_json:
             emit(summary)
     if summary["failed_trials"]:

@@ -57,10 +57,11 @@ def config(path: Path | None, overrides: tuple[str, ...]) -> None:
       raypipe config search=haxad
       raypipe config --config configs/lhco/laptop.yaml flow.epochs=50
     """
-    from raypipe.config.load import SEARCHES, given_values
+    from raypipe.config.load import given_values
+    from raypipe.kinds import KINDS
 
     if path is None and not overrides:
-        for search in SEARCHES:
+        for search in KINDS:
             click.echo(f"# search: {search}")
             _list_keys(search, {})
         return

@@ -25,7 +25,7 @@ from raypipe.fit.vae import embed_features, fit_vae
 from raypipe.models.encoder import Scales
 from raypipe.search import contrastive, haxad
 from raypipe.search.contrastive import CONTINUUM, Tables
-from raypipe.search.result import NO_SIGNAL, Stage, Trial
+from raypipe.search.result import NO_SIGNAL, Stage, Tools, Trial
 from raypipe.simulate import processes
 from raypipe.store.ledger import Ledger
 
@@ -176,7 +176,7 @@ def smallest(config: Any, yields: dict[str, float]) -> Callable[[], Any]:
 
     def run() -> Any:
         with tempfile.TemporaryDirectory(prefix="raypipe-") as folder:
-            return search(tables, short, trial, stage=Ledger(folder).stage)
+            return search(tables, short, trial, Tools(stage=Ledger(folder).stage))
 
     return run
 
@@ -189,10 +189,10 @@ def _laps(tables: Tables, config: Any, trial: Trial) -> tuple[dict[str, float], 
     search = haxad.search if config.search == "haxad" else contrastive.search
     with tempfile.TemporaryDirectory(prefix="raypipe-") as folder:
         book, training = Ledger(folder), []
-        spent, result = timed(lambda: search(tables, config, trial, stage=_timed_stage(book, training)))
+        spent, result = timed(lambda: search(tables, config, trial, Tools(stage=_timed_stage(book, training))))
         book.record("x", None, result)
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-        none = search(tables, config, Trial(NO_SIGNAL, 0.0, trial.instance), stage=book.stage).rows[0]
+        none = search(tables, config, Trial(NO_SIGNAL, 0.0, trial.instance), Tools(stage=book.stage)).rows[0]
     # The laps of the other stages are wall time: they share what processor time is left.
     laps = {k.removeprefix("seconds_"): v for k, v in result.rows[0].items() if k.startswith("seconds_")}
     laps.pop("flow")

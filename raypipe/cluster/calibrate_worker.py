@@ -19,9 +19,9 @@ import raypipe
 from raypipe.errors import UserError
 
 IMPORTS = {
-    "contrastive": ("ray.tune", "raypipe.cluster.engine", "raypipe.cluster.scan"),
-    "haxad": ("ray.tune", "raypipe.cluster.engine", "raypipe.cluster.haxad"),
-    "multilepton": ("ray", "raypipe.cluster.multilepton"),
+    "contrastive": ("ray.tune", "raypipe.cluster.engine", "raypipe.cluster.run"),
+    "haxad": ("ray.tune", "raypipe.cluster.engine", "raypipe.cluster.run"),
+    "multilepton": ("ray", "raypipe.cluster.run"),
 }
 """What a worker has imported when it is given its first trial: the modules of what Ray sends it."""
 AGAIN = 2

@@ -18,7 +18,7 @@ from raypipe.events.diphoton import View
 from raypipe.events.latents import latent_schema
 from raypipe.events.schema import SPLITS, tensor_column, tensor_values
 from raypipe.events.table import count_rows, read_rows, read_table, sample_path, write_table
-from raypipe.files import code_of, digest, file_digest, read_json, write_json
+from raypipe.files import file_digest, read_json, write_json
 from raypipe.fit.encoder import embed, latent_noise
 
 COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "features"]
@@ -96,18 +96,6 @@ def actors(gpu: bool) -> int:
     return max(1, places(CPUS, 1) if gpu else int(total_cpus()))
 
 
-def latents_key(manifest: dict[str, Any], encoder_record: dict[str, Any]) -> str:
-    """Hash of what determines the latent table."""
-    code = code_of("raypipe.fit.encoder", "raypipe.events.diphoton", "raypipe.events.latents")
-    return digest(
-        {
-            "events": manifest["key"],
-            "encoder": encoder_record["key"],
-            "code": code,
-        }
-    )
-
-
 def load_latents(folder: Path, key: str | None = None) -> tuple[pa.Table, dict[str, Any]] | None:
     """The finished latent table of ``folder`` with its record, or None."""
     record_path = folder / "latents.json"
@@ -123,26 +111,16 @@ def load_latents(folder: Path, key: str | None = None) -> tuple[pa.Table, dict[s
 
 
 def embed_events(
-    config: Config,
-    events: Path,
-    folder: Path,
-    manifest: dict[str, Any],
-    record: dict[str, Any],
-    on_rows: Callable[[int], None] | None = None,
-) -> tuple[pa.Table, dict[str, Any]]:
-    """Write ``latents.parquet`` (both splits of all samples, sorted by id) unless it is already there.
-
-    Ray must be running. The finished encoder of ``folder`` is used; ``record`` is its record.
+    config: Config, events: Path, folder: Path, key: str, on_rows: Callable[[int], None] | None = None
+) -> None:
+    """Write the latent table of all events by the finished encoder of ``folder``. Ray must be running.
 
     Args:
-        on_rows: called with the number of rows of each finished batch.
+        key: of the table. on_rows: called with the number of rows of each finished batch.
 
     Raises:
         UserError: a sample that was not simulated, or latents that are not finite.
     """
-    key = latents_key(manifest, record)
-    if (done := load_latents(folder, key)) is not None:
-        return done
     paths = [str(sample_path(events, split, name)) for split in SPLITS for name in config.simulate.samples]
     dataset = embed_stream(paths, folder, config.seed, gpu=config.resources.gpu)
     schema = latent_schema(config.embedding.encoder.latent)
@@ -151,12 +129,20 @@ def embed_events(
         parts.append(batch.cast(schema) if batch.schema != schema else batch)
         if on_rows:
             on_rows(batch.num_rows)
+    write_latents(parts, folder, key)
+
+
+def write_latents(parts: list[pa.Table], folder: Path, key: str) -> None:
+    """Write ``latents.parquet`` (both splits of all samples, sorted by id) and its record.
+
+    Raises:
+        UserError: latents that are not finite.
+    """
     table = pa.concat_tables(parts).unify_dictionaries()
     table = table.take(np.argsort(table["event_id"].to_numpy(), kind="stable")).combine_chunks()
     finite = np.isfinite(tensor_values(table["latent"])).all(1)
+    path = folder / "latents.parquet"
     if not finite.all():
-        raise UserError(f"{folder / 'latents.parquet'}: column 'latent', row {int(np.argmin(finite))} is not finite")
-    write_table(table, folder / "latents.parquet")
-    saved = {"key": key, "rows": table.num_rows, "digest": file_digest(folder / "latents.parquet")}
-    write_json(folder / "latents.json", saved)
-    return table, saved
+        raise UserError(f"{path}: column 'latent', row {int(np.argmin(finite))} is not finite")
+    write_table(table, path)
+    write_json(folder / "latents.json", {"key": key, "rows": table.num_rows, "digest": file_digest(path)})

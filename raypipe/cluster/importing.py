@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe import __version__
-from raypipe.cluster.read import Plan, ReadPiece, batches, plan_read
 from raypipe.cluster.tasks import counted, spread
 from raypipe.config.read import ReadConfig
 from raypipe.errors import UserError
@@ -22,6 +21,7 @@ from raypipe.events.seen import Seen
 from raypipe.files import check_writable, file_digest, write_json
 from raypipe.fit.classifier import Mapper
 from raypipe.progress import progress_bar
+from raypipe.search.reading import Plan, ReadPiece, batches, plan_read
 
 
 class Writer:

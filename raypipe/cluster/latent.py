@@ -10,17 +10,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.cluster.inputs import read_inputs
-from raypipe.cluster.pipeline import Run
-from raypipe.cluster.scan import sample_groups
+from raypipe.cluster.run import Run
 from raypipe.config import Config
 from raypipe.events.schema import tensor_values
+from raypipe.events.table import read_table
 from raypipe.files import atomic_path, write_json
 from raypipe.fit.batches import PARTS, parts_of
 from raypipe.progress import progress_bar
 from raypipe.report.latent_space import confusion_figure, tsne_figure, tsne_map
 from raypipe.search.confusion import Confusion, balanced, supervised_confusion, tree_confusion
-from raypipe.search.embeddings import encoder_config, representation
-from raypipe.search.result import Trial
+from raypipe.search.contrastive import LATENTS, encoder_folder
+from raypipe.search.diphoton import sample_groups
+from raypipe.search.embeddings import encoder_config
+from raypipe.search.result import NO_SIGNAL, Trial
 from raypipe.simulate.processes.base import GROUPS
 
 MAP_EVENTS = 250
@@ -45,9 +47,11 @@ def latent_pictures(run: Run, supervised: bool = True) -> dict[str, Any]:
     """
     config, groups = run.config, sample_groups()
     trials = [Trial(config.scan.signals[0], 1.0, 0, e) for e in config.scan.embeddings if e != "raw"]
+    trials.insert(0, Trial(NO_SIGNAL, 0.0, 0, "id"))
+    run.make(trials)
     maps = {}
-    for name in dict.fromkeys(["id", *(representation(t, groups) for t in trials)]):
-        table, _ = run.embed(name)
+    for name in dict.fromkeys(map(run.search.need, trials)):
+        table = read_table(run.folder / encoder_folder(name, 0) / LATENTS[0])
         own = encoder_config(config, name, 0, groups)
         events, parts = embedding_events(table, own)
         labels = events["group"].to_numpy()
@@ -89,7 +93,7 @@ def _trees(events: pa.Table, parts: np.ndarray, seed: int) -> dict[str, Confusio
 def _transformer(run: Run) -> Confusion:
     config = run.config
     run.ray()
-    inputs = read_inputs(config, run.events)
+    inputs = read_inputs(config, run.folder / "events")
     parts = parts_of(
         inputs.event_id, config.seed, config.embedding.train_fraction, config.embedding.validation_fraction
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,13 @@ def events_folder(folder: str | Path) -> Path:
 def is_complete(config: Config, folder: str | Path) -> bool:
     """Whether the data set of ``config`` is finished in the run's output ``folder``; needs neither Ray nor Pythia."""
     return dataset.is_complete(dataset.plan(config), events_folder(folder))
+
+
+def simulate_events(run: Any, stage: Any, items: Sequence[Any]) -> None:
+    """The data set of a run (a maker of `raypipe.search.base.Stage`)."""
+    run.ray()
+    with run.timed(stage.name):
+        simulate(run.config, run.folder, artefacts=run.artefacts)
 
 
 def simulate(

@@ -6,16 +6,23 @@ import contextlib
 import io
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+import pyarrow as pa
+
+from raypipe.cluster.registry import register_models
 from raypipe.config.load import flat
+from raypipe.events.table import write_table
 from raypipe.files import digest, read_json, write_json
 from raypipe.progress import console
 from raypipe.redact import redact
+from raypipe.report.base import Report, common_metrics
+from raypipe.search.base import Found, Search
 
 PARAMETERS, METRICS = 100, 1000
 """Most that a server takes in one request."""
@@ -157,3 +164,37 @@ def _record(config: Any, uri: str, name: str, fill: Callable[[Recorder], None], 
         raise
     client.set_terminated(run_id, "FINISHED")
     return run_id
+
+
+def record_report(search: Search, found: Found, report: Report, summary: Mapping[str, Any], flow: Path | None) -> None:
+    """Record a reported scan: a parent run with parameters, metrics, models, figures and ledger rows, and one child
+    run for each (signal, configuration) with its curves over the strength.
+
+    Not one run a trial: an MLflow run costs a third of a second, and ten thousand of them are not readable.
+
+    Args:
+        flow: a background model to register, if there is one.
+    """
+
+    def fill(run: Recorder) -> None:
+        metrics = common_metrics(summary) | report.metrics
+        run.metrics((name, value, 0) for name, value in metrics.items())
+        run.metrics(
+            (f"encoder.{name}", value, int(epoch.get("epoch", number)))
+            for number, epoch in enumerate(report.history)
+            for name, value in epoch.items()
+            if name != "epoch"
+        )
+        for group, curves in report.curves.items():
+            signal, configuration = group.split("/")
+            run.child(group, {"signal": signal, "configuration": configuration}, curves)
+        run.files(report.figures.values(), "figures")
+        run.files([found.folder / "summary.json"])
+        with tempfile.TemporaryDirectory(prefix="raypipe-") as scratch:
+            write_table(pa.Table.from_pylist(found.rows), Path(scratch) / "ledger.parquet")
+            run.files([Path(scratch) / "ledger.parquet"])
+        register_models(run, search.served(found, flow))
+
+    made_of = {"code": summary["code"], "rows": sorted(summary["keys"])}
+    tags = {f"raypipe.{name}": summary[name] for name in ("config_hash", "code")}
+    record(search.config, f"{search.config.search}-{summary['config_hash']}", made_of, fill, tags)

@@ -21,23 +21,12 @@ from raypipe.cluster.inputs import EventSource, event_source, resident_batches
 from raypipe.cluster.runtime import limit_threads, places
 from raypipe.config import Config, Embedding
 from raypipe.errors import UserError
-from raypipe.files import atomic_path, code_of, digest, read_json, write_json
+from raypipe.files import atomic_path, read_json, write_json
 from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, rank_batch, wrapped
 from raypipe.models.encoder import ContrastiveEncoder
+from raypipe.search.embeddings import encoder_key
 
 CHECKPOINT = "training.pt"
-
-
-def encoder_key(config: Config, manifest: dict[str, Any]) -> str:
-    """Hash of what determines the encoder: its configuration, the events and the code."""
-    return digest(
-        {
-            "embedding": config.embedding.model_dump(mode="json"),
-            "seed": config.seed,
-            "events": manifest["key"],
-            "code": code_of("raypipe.fit.encoder", "raypipe.events.diphoton"),
-        }
-    )
 
 
 def load_encoder(folder: Path, key: str | None = None) -> tuple[ContrastiveEncoder, dict[str, Any]] | None:
@@ -248,7 +237,7 @@ def train_encoder(
     from ray import train
     from ray.train.torch import TorchTrainer
 
-    key = encoder_key(config, manifest)
+    key = encoder_key(config, manifest["key"])
     if (done := load_encoder(folder, key)) is not None:
         return done
     workers = config.resources.train_workers

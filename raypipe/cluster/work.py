@@ -12,11 +12,12 @@ from raypipe.cluster.calibration import Calibration, Line
 from raypipe.cluster.embed import BATCH
 from raypipe.cluster.engine import worker_starts
 from raypipe.cluster.machine import usable_cores
-from raypipe.cluster.scan import grid_of, sample_groups
 from raypipe.config import Resources
-from raypipe.search import multilepton
+from raypipe.kinds import BACKGROUNDS
+from raypipe.search.base import search_of
+from raypipe.search.diphoton import sample_groups
 from raypipe.search.embeddings import representation
-from raypipe.search.result import NO_SIGNAL, TRAINS_FLOWS
+from raypipe.search.result import NO_SIGNAL
 
 FEATURES = 9
 """Event features beside the latents in a latent table."""
@@ -137,7 +138,7 @@ def _stretched(line: Line, events: float, largest: float) -> float:
 
 
 def _cathode(config: Any, measured: Calibration, configurations: int) -> Work:
-    grid, groups = grid_of(config), sample_groups()
+    grid, groups = search_of(config).grid(), sample_groups()
     embedding, each = config.embedding, trial_seconds(config, measured)
     sizes = config.simulate.samples
     simulated = sum(size.events for size in sizes.values())
@@ -156,9 +157,9 @@ def _cathode(config: Any, measured: Calibration, configurations: int) -> Work:
         encoder = (steps + validation) * (measured.train_event * batch + measured.train_pair * batch**2)
         latent = embedding.encoder.latent
     drawn = window_events(config, measured.yield_per_fb)
-    light = sum(trial.method not in TRAINS_FLOWS for trial in grid)
+    light = sum(not BACKGROUNDS[trial.method].learns for trial in grid)
     known = {"flow", "sampling"}
-    flows = [trial for trial in grid if trial.method in TRAINS_FLOWS]
+    flows = [trial for trial in grid if BACKGROUNDS[trial.method].learns]
     shared = {(representation(trial, groups), trial.instance) for trial in flows}
     closure = _stretched(measured.trial.get("closure", Line(0.0, 0.0)), drawn, measured.largest) * members
     return Work(
@@ -190,11 +191,10 @@ def _cathode(config: Any, measured: Calibration, configurations: int) -> Work:
 
 
 def _multilepton(config: Any, measured: Calibration, configurations: int) -> Work:
-    observed = config.files is not None
     events = expected_events(config, measured.yield_per_fb)
     sizes = config.simulate.samples.values() if config.simulate is not None else ()
     columns = 8 * (len(config.features) + 2)
-    trials = configurations * len(multilepton.plan(config, observed))
+    trials = configurations * len(search_of(config).grid())
     return Work(
         trials=trials,
         events=events,

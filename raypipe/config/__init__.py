@@ -2,6 +2,6 @@
 
 from raypipe.config.base import Section
 from raypipe.config.contrastive import Config
-from raypipe.config.load import SEARCHES, load_config
+from raypipe.config.load import load_config
 from raypipe.config.resources import Resources
 from raypipe.config.sections import Classifier, Embedding, Encoder, Flow, MassFit, MassWindow

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from raypipe.config.base import Section
 from raypipe.config.closure import Closure
+from raypipe.kinds import BACKGROUNDS
 
 
 def _fractions(values: list[float]) -> list[float]:
@@ -42,7 +43,15 @@ class Selection(Section):
 
 
 EMBEDDINGS = Literal["id", "ip", "ep", "background", "raw"]
-METHODS = Literal["cathode", "no_higgs", "idealised", "supervised", "cut"]
+
+
+def _known_method(name: str) -> str:
+    if name not in BACKGROUNDS:
+        raise ValueError(f"unknown; known are {', '.join(BACKGROUNDS)}")
+    return name
+
+
+Method = Annotated[str, AfterValidator(_known_method)]
 
 
 def _positive(values: list[float]) -> list[float]:
@@ -64,7 +73,7 @@ class Grid(Section):
     """Pseudo-data sets without any signal. [default]"""
     embeddings: list[EMBEDDINGS] | None = Field(None, min_length=1)
     """What the classifier sees. [default: as the first part]"""
-    methods: list[METHODS] | None = Field(None, min_length=1)
+    methods: list[Method] | None = Field(None, min_length=1)
     """How the background is known. [default: as the first part]"""
 
 
@@ -83,7 +92,7 @@ class Scan(Section):
     """What the classifier sees: the latent space of an encoder trained on everything (`id`), on all but the injected
     mass point (`ip`), on all but its family (`ep`), on the SM alone (`background`), or the nine features (`raw`).
     [paper C, section IV.1]"""
-    methods: list[METHODS] = Field(["cathode"], min_length=1)
+    methods: list[Method] = Field(["cathode"], min_length=1)
     """How the background is known: from the sidebands (`cathode`; without the simulated Higgs: `no_higgs`), from an
     independent true sample (`idealised`); beside them the `supervised` bound and the best `cut` on one feature.
     [paper C; `no_higgs` and `cut`: default]"""

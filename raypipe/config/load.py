@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,33 +12,12 @@ from pydantic import BaseModel, ValidationError
 from raypipe.config.base import Section, section_of
 from raypipe.config.text import parse
 from raypipe.errors import UserError
-
-SEARCHES = {
-    "contrastive": "contrastive.Config",
-    "haxad": "haxad.HaxadConfig",
-    "multilepton": "multilepton.MultileptonConfig",
-    "table": "table.TableConfig",
-    "read": "read.ReadConfig",
-    "none": "simulation.Simulation",
-}
-"""Module and model of every value that the key `search` may have; `contrastive` when a file does not say. By name,
-since building all models takes longer than many a command."""
-
-COMMANDS = {
-    "contrastive": ("simulate", "embed", "search", "scan", "report", "latent"),
-    "haxad": ("simulate", "embed", "search", "scan", "report"),
-    "multilepton": ("simulate", "search", "scan", "report"),
-    "table": ("search",),
-    "read": ("read",),
-    "none": ("simulate",),
-}
-"""The stages that a configuration of each kind has (all of them: `raypipe config` and `raypipe doctor`)."""
+from raypipe.kinds import KINDS, resolve
 
 
 def model_of(search: str) -> type[Section]:
     """The configuration model of a search."""
-    module, name = SEARCHES[search].split(".")
-    return getattr(importlib.import_module(f"raypipe.config.{module}"), name)
+    return resolve(KINDS[search].config)
 
 
 def load_config(
@@ -60,7 +38,7 @@ def load_config(
     values, source, search = _given(path, overrides)
     if output is not None:
         values["output"] = str(output)
-    if command is not None and command not in COMMANDS[search]:
+    if command is not None and command not in KINDS[search].commands:
         raise UserError(f"{path}: search = {search}: {_other_command(search, command)}")
     model = model_of(search)
     try:
@@ -101,8 +79,8 @@ def _other_command(search: str, command: str) -> str:
     """Why a configuration does not serve a command."""
     if search == "none":
         return "this configuration only simulates (raypipe simulate)"
-    kinds = " or ".join(kind for kind, commands in COMMANDS.items() if command in commands)
-    serves = ", ".join(f"raypipe {name}" for name in COMMANDS[search])
+    kinds = " or ".join(name for name, kind in KINDS.items() if command in kind.commands)
+    serves = ", ".join(f"raypipe {name}" for name in KINDS[search].commands)
     return f"expected a file with search: {kinds} for `raypipe {command}`; this one is for {serves}"
 
 
@@ -112,8 +90,8 @@ def _given(path: str | Path | None, overrides: Sequence[str]) -> tuple[dict[str,
     apply(values, overrides)
     source = "overrides" if path is None else f"{path} with overrides" if overrides else str(path)
     search = values.get("search", "contrastive")
-    if not isinstance(search, str) or search not in SEARCHES:
-        raise UserError(f"{source}: search = {search!r}: known searches: {', '.join(SEARCHES)}")
+    if not isinstance(search, str) or search not in KINDS:
+        raise UserError(f"{source}: search = {search!r}: known searches: {', '.join(KINDS)}")
     return values, source, search
 
 

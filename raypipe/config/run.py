@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from raypipe.config.base import Section
 from raypipe.config.grid import Scan, Selection
@@ -31,6 +32,41 @@ class Run(Section):
     def physics_hash(self) -> str:
         """Hash of everything that can change a number, but for the contents of files."""
         return digest(self.model_dump(mode="json", exclude=set(self.FREE)))
+
+
+class Handed:
+    """The sections of a configuration that a key holds. Whoever is handed these can read no other."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.__dict__.update(values)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{name!r} is not among the sections that were handed over: {', '.join(self.__dict__)}")
+
+    @staticmethod
+    def of(config: Any, sections: Sequence[str]) -> Handed:
+        """Some of the sections, named with dots where of a section one key alone is read."""
+        values: dict[str, Any] = {}
+        for name in sections:
+            head, _, key = name.partition(".")
+            section = getattr(config, head)
+            if not key:
+                values[head] = section
+            else:
+                values.setdefault(head, Handed({})).__dict__[key] = getattr(section, key)
+        return Handed(values)
+
+    def model_copy(self, update: dict[str, Any]) -> Handed:
+        """The same with some values replaced, as pydantic's."""
+        return Handed(self.__dict__ | update)
+
+    def plain(self) -> dict[str, Any]:
+        """All that was handed over, JSON-ready."""
+        plain = TypeAdapter(Any)
+        return {
+            name: value.plain() if isinstance(value, Handed) else plain.dump_python(value, mode="json")
+            for name, value in self.__dict__.items()
+        }
 
 
 class SidebandRun(Run):

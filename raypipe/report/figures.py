@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib as mpl
@@ -14,9 +13,10 @@ from matplotlib.figure import Figure
 
 from raypipe.config import Config
 from raypipe.report.comparison import required_injection, sic_by_strength
-from raypipe.report.style import COLOURS, new_figure, save_figures
+from raypipe.report.style import COLOURS, new_figure
 from raypipe.report.summary import is_main
-from raypipe.search.result import NO_SIGNAL, Trial
+from raypipe.search.base import Found
+from raypipe.search.result import NO_SIGNAL
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -161,44 +161,37 @@ def training(history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-def make_all(
-    config: Config,
-    trials: Mapping[str, Trial],
-    rows: list[dict[str, Any]],
-    arrays_of: Callable[[str], Arrays],
-    history: list[dict[str, float]],
-    results: list[dict[str, Any]],
-    required: list[dict[str, Any]],
-    folder: Path,
-) -> dict[str, Path]:
-    """Write every figure of a scan as PNG into ``folder``; returns name -> path."""
-    point = config.selection.working_points[0]
-    good = [r for r in rows if r["status"] == "ok"]
+def figures_of_scan(
+    config: Config, found: Found, summary: Mapping[str, Any], history: list[dict[str, float]]
+) -> dict[str, Figure]:
+    """Every figure of a scan by name."""
+    point, good = config.selection.working_points[0], found.good
     main = [r for r in good if is_main(r)] or good
     quoted = {r["key"]: r for r in main if r["working_point"] == point}
-    finished = {key: trial for key, trial in trials.items() if key in quoted}
+    finished = {key: trial for key, trial in found.trials.items() if key in quoted}
     figures: dict[str, Figure] = {"encoder_training": training(history)}
-    if results:
-        figures["significances"] = significances(results)
+    if summary["results"]:
+        figures["significances"] = significances(summary["results"])
     strongest = [k for k, t in finished.items() if t.signal != NO_SIGNAL]
     strongest.sort(key=lambda k: (-finished[k].strength, config.scan.signals.index(finished[k].signal)))
     none = [k for k, t in finished.items() if t.signal == NO_SIGNAL]
     for name, keys in (("signal", strongest[:1]), ("no_signal", none[:1])):
         for key in keys:
-            arrays = arrays_of(key)
+            arrays = found.arrays(key)
             figures[f"latents_{name}"] = latents(arrays, finished[key].label())
             figures[f"masses_{name}"] = masses(arrays, config, finished[key].label())
     closures = [
-        (finished[k].label(), arrays_of(k), quoted[k]["closure_auc"], quoted[k]["closure_auc_error"]) for k in none[:4]
+        (finished[k].label(), found.arrays(k), quoted[k]["closure_auc"], quoted[k]["closure_auc_error"])
+        for k in none[:4]
     ]
     if closures:
         figures["closure"] = closure_roc(closures)
     curves: dict[tuple[str, float], list[Arrays]] = {}
     for key in strongest:
-        curves.setdefault((finished[key].signal, finished[key].strength), []).append(arrays_of(key))
+        curves.setdefault((finished[key].signal, finished[key].strength), []).append(found.arrays(key))
     if curves:
         figures["sic"] = sic(curves, config.selection.working_points)
-    if required:
+    if summary["required"]:
         figures["sic_by_strength"] = sic_by_strength(good, config.selection.working_points)
-        figures["required"] = required_injection(required)
-    return save_figures(figures, folder)
+        figures["required"] = required_injection(summary["required"])
+    return figures

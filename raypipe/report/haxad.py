@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from matplotlib.figure import Figure
 from scipy.stats import chi2, norm
 
 from raypipe.config.haxad import HaxadConfig
+from raypipe.files import read_json
+from raypipe.report.base import Report, curves_of
 from raypipe.report.figures import masses
-from raypipe.report.html import Section, Table, images, resource, write_html
+from raypipe.report.html import Section, Table, images, resource
 from raypipe.report.style import COLOURS, new_figure, save_figures
-from raypipe.report.summary import other_versions_told, quote, with_error, withheld, withheld_lines
+from raypipe.report.summary import quote, with_error, withheld, withheld_lines
+from raypipe.search.base import Found
+from raypipe.search.haxad import FOLDER, Haxad
 from raypipe.search.result import NO_SIGNAL
 
 Rows = Sequence[Mapping[str, Any]]
@@ -47,12 +50,11 @@ def summarise(rows: Rows, config: HaxadConfig) -> dict[str, Any]:
         for point, members in groups.items()
     ]
     good = [row for row in rows if row["status"] == "ok"]
-    points, failed = config.selection.working_points, [row for row in rows if row["status"] != "ok"]
+    points = config.selection.working_points
     return {
         "results": results,
         "null": [null_study(good, point) for point in points],
         "linearity": [linearity(good, point) for point in points],
-        "failed_trials": [{k: row[k] for k in ("signal", "strength", "instance", "error")} for row in failed],
     }
 
 
@@ -117,7 +119,7 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
                 f"{e['signal']} at S/√B = {e['strength']:g}, {cut}: bump hunt {with_error(e['fit_z_before'], 1)} → "
                 f"{with_error(e['fit_z_after'], 1)} sigma; SIC {with_error(e['sic'], 1)}."
             )
-    return lines + withheld_lines(summary["results"]) + other_versions_told(summary.get("other_versions", 0))
+    return lines + withheld_lines(summary["results"])
 
 
 def null_figure(study: Mapping[str, Any]) -> Figure:
@@ -158,10 +160,30 @@ def linearity_figure(rows: Rows, point: float) -> Figure:
     return figure
 
 
-def make_figures(
-    rows: Rows, config: HaxadConfig, arrays_of: Callable[[str], Mapping[str, np.ndarray]], folder: Path
-) -> dict[str, Path]:
-    """Write the figures as PNG into ``folder``; returns name -> path."""
+def haxad_report(search: Haxad, found: Found) -> Report:
+    """Bump hunts before and after the cut, null and linearity studies."""
+    config, rows = search.config, found.good
+    summary = summarise(found.rows, config)
+    history = read_json(found.folder / FOLDER / "encoder.json")["history"]
+    figures = save_figures(figures_of_scan(rows, config, found.arrays), found.folder / "figures")
+    window, table = config.window, result_rows(summary["results"])
+    return Report(
+        summary,
+        headlines(summary),
+        {},
+        _sections(summary, table, history, figures),
+        f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, window {window.low:g}-{window.high:g} GeV",
+        figures,
+        _metrics(summary),
+        curves_of(summary["results"], QUANTITIES),
+        history,
+    )
+
+
+def figures_of_scan(
+    rows: Rows, config: HaxadConfig, arrays_of: Callable[[str], Mapping[str, np.ndarray]]
+) -> dict[str, Figure]:
+    """Every figure of a scan by name."""
     point = config.selection.working_points[0]
     figures: dict[str, Figure] = {}
     main = [r for r in rows if r["method"] == "cathode" and r["working_point"] == point]
@@ -170,76 +192,62 @@ def make_figures(
     for name, chosen in (("spectrum", loud[:1]), ("spectrum_no_signal", quiet[:1])):
         for row in chosen:
             title = "no signal" if row["signal"] == NO_SIGNAL else f"{row['signal']} at {row['strength']:g}"
-            figures[name] = masses(arrays_of(row["key"]), config, title)  # type: ignore[arg-type]
+            figures[name] = masses(arrays_of(row["key"]), config, title)
     if study := null_study(rows, point):
         figures["null"] = null_figure(study)
     if _fits(rows, point, null=False):
         figures["linearity"] = linearity_figure(rows, point)
-    return save_figures(figures, folder)
+    return figures
 
 
-def write_page(
-    path: Path,
-    summary: Mapping[str, Any],
-    config: HaxadConfig,
-    history: list[dict[str, float]],
-    figures: Mapping[str, Path],
-) -> None:
-    """Write the self-contained page."""
-    head = [
-        "method",
-        "signal",
-        "S/√B",
-        "cut",
-        "runs",
-        "Z before",
-        "Z after",
-        "fitted S after",
-        "injected after",
-        "expected Z before",
-        "expected Z after",
-        "SIC",
+QUOTED = ("fit_z_before", "fit_z_after", "fit_s_after", "s_after", "asimov_before", "asimov_after", "sic")
+HEAD = (
+    *("method", "signal", "S/√B", "cut", "runs", "Z before", "Z after", "fitted S after", "injected after"),
+    *("expected Z before", "expected Z after", "SIC"),
+)
+
+
+def result_rows(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """The table of bump hunts."""
+    named = [
+        [e["method"], e["signal"], f"{e['strength']:g}", f"{e['working_point']:.1%}", str(e["instances"])]
+        for e in entries
     ]
-    cells = [
-        [
-            e["method"],
-            e["signal"],
-            f"{e['strength']:g}",
-            f"{e['working_point']:.1%}",
-            str(e["instances"]),
-            *(
-                with_error(e[k])
-                for k in (
-                    "fit_z_before",
-                    "fit_z_after",
-                    "fit_s_after",
-                    "s_after",
-                    "asimov_before",
-                    "asimov_after",
-                    "sic",
-                )
-            ),
-        ]
-        for e in summary["results"]
-    ]
+    cells = [[*name, *(with_error(e[k]) for k in QUOTED)] for name, e in zip(named, entries, strict=True)]
+    return Table(list(HEAD), cells)
+
+
+def _sections(
+    summary: Mapping[str, Any], table: Table, history: list[dict[str, float]], figures: Mapping[str, Path]
+) -> list[Section]:
     studies = []
     for name in ("null", "linearity"):
         for study in filter(None, summary[name]):
             shown = {k: v for k, v in study.items() if k not in {"z", "pulls", "expected_shares"}}
-            studies.append(
-                Table([name, "value"], [[k, f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in shown.items()])
-            )
-    last, window = history[-1], config.window
+            rows = [[k, f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in shown.items()]
+            studies.append(Table([name, "value"], rows))
+    last = history[-1]
+    trained = f"{len(history)} epochs; reconstruction error {last['error']:.3f} of 9, KL {last['kl']:.2f} nats."
 
-    def shown(*names: str) -> list[dict[str, str]]:
+    def pictures(*names: str) -> list[dict[str, str]]:
         return images(figures, TEXTS["captions"], *names)
 
-    trained = f"{len(history)} epochs; reconstruction error {last['error']:.3f} of 9, KL {last['kl']:.2f} nats."
-    sections = [
-        Section("Bump hunt", TEXTS["hunt"], [Table(head, cells)], shown("spectrum", "spectrum_no_signal")),
-        Section("False positives and linearity", "", studies, shown("null", "linearity")),
+    return [
+        Section("Bump hunt", TEXTS["hunt"], [table], pictures("spectrum", "spectrum_no_signal")),
+        Section("False positives and linearity", "", studies, pictures("null", "linearity")),
         Section("Autoencoder", trained),
-        Section("Configuration", "", code=yaml.safe_dump(config.shown(), sort_keys=False)),
     ]
-    subtitle = f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, window {window.low:g}-{window.high:g} GeV"
-    write_html(path, "haxad search", subtitle, headlines(summary), sections)
+
+
+def _metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Fits, significances, null and linearity studies, for MLflow."""
+    metrics = {}
+    for study in ("null", "linearity"):
+        for found in filter(None, summary[study]):
+            where = f"wp{found['working_point']:g}"
+            numbers = {k: v for k, v in found.items() if isinstance(v, float) and k != "working_point"}
+            metrics |= {f"{study}.{name}.{where}": value for name, value in numbers.items()}
+    for entry in summary["results"]:
+        where = f"{entry['method']}.{entry['signal']}.{entry['strength']:g}.wp{entry['working_point']:g}"
+        metrics |= {f"{name}.{where}": entry[name]["mean"] for name in QUANTITIES if entry[name]}
+    return metrics

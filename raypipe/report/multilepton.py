@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import yaml
+import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raypipe.config.multilepton import MultileptonConfig
-from raypipe.report.html import Section, Table, images, resource, write_html
+from raypipe.events.table import write_table
+from raypipe.report.base import Report
+from raypipe.report.html import Section, Table, images, resource
 from raypipe.report.style import save_figures
-from raypipe.report.summary import other_versions_told
-from raypipe.search.exclusion import Values, sign
-from raypipe.search.multilepton import BOOTSTRAP, Tables
-from raypipe.search.result import NO_SIGNAL, Trial
-from raypipe.stats.empirical import bands, combined_p, p_value
+from raypipe.search.base import Found
+from raypipe.search.exclusion import Values, analyse, sign
+from raypipe.search.multilepton import Multilepton, Tables
+from raypipe.search.result import NO_SIGNAL
+from raypipe.stats.empirical import bands, p_value
 
 PANELS = {
     "mean_loss": "mean loss",
@@ -129,8 +130,8 @@ def p_values(values: Values) -> Figure | None:
     return figure
 
 
-def make_all(config: MultileptonConfig, tables: Tables, rows: list[dict[str, Any]], folder: Path) -> dict[str, Path]:
-    """Write the figures that the finished comparisons allow as PNG; returns name -> path."""
+def figures_of_scan(config: MultileptonConfig, tables: Tables, rows: list[dict[str, Any]]) -> dict[str, Figure | None]:
+    """The figures that the finished comparisons allow, by name."""
     values = Values(rows, config)
     figures: dict[str, Figure | None] = {"figure1": spectra(tables, config), "calibration": p_values(values)}
     if config.scan.signals and config.scan.strengths:
@@ -139,7 +140,44 @@ def make_all(config: MultileptonConfig, tables: Tables, rows: list[dict[str, Any
             if loss in config.networks.losses and np.isfinite(values.null((loss, "mean_loss"))).sum() >= 20:
                 figures[f"figure{first}"] = responses(values, loss, largest)
                 figures[f"figure{first + 1}"] = responses(values, loss, largest / config.scan.zoom)
-    return save_figures(dict(sorted(figures.items())), folder)
+    return dict(sorted(figures.items()))
+
+
+def multilepton_report(search: Multilepton, found: Found) -> Report:
+    """Limits, p-values of the data, calibration, and figures 1 to 5 of paper B; also ``rows.parquet``."""
+    config = search.config
+    pools, acceptance = search.pools(found.folder)
+    summary = {
+        "acceptance": acceptance,
+        "expected": pools.expected,
+        "reference": len(pools.reference),
+        "null_pool": len(pools.null),
+        "nature_pool": len(pools.nature),
+        "finished": len(found.good) // len(config.networks.losses),
+        "planned": len(found.trials),
+        **analyse(found.rows, config, acceptance),
+    }
+    write_table(pa.Table.from_pylist(found.good), found.folder / "rows.parquet")
+    figures = save_figures(figures_of_scan(config, pools, found.rows), found.folder / "figures")
+    shown = tables(summary)
+    sections = [
+        Section(title, TEXTS["tables"].get(title, ""), tables=[Table(*content)]) for title, content in shown.items()
+    ]
+    sections.append(Section("Figures", figures=images(figures, TEXTS["captions"], *figures)))
+    subtitle = f"{config.compare.luminosity:g} fb⁻¹, features {', '.join(config.features)}"
+    return Report(summary, headlines(summary), shown, sections, subtitle, figures, metrics(summary))
+
+
+def headlines(summary: dict[str, Any]) -> list[str]:
+    """The few sentences that a reader should take away."""
+    lines = [
+        f"{summary['finished']} of {summary['planned']} comparisons finished; {summary['bootstraps']} bootstraps; "
+        f"{summary['expected']:.0f} expected background events, reference of {summary['reference']}."
+    ]
+    if "data_p" in summary["combined"]:
+        count = summary["combined"]["tests"]
+        lines.append(f"The data: p = {summary['combined']['data_p']:.3f} of {count} statistics combined.")
+    return lines
 
 
 def _quoted(limit: dict[str, Any] | None, unit: str) -> str:
@@ -158,97 +196,59 @@ def _mass(signal: str) -> int | None:
     return next((m for m in (125, 150, 250) if str(m) in signal), None)
 
 
-def tables(summary: dict[str, Any]) -> dict[str, tuple[list[str], list[list[str]]]]:
-    """Title -> (head, rows of text), for the page and the terminal."""
+Text = tuple[list[str], list[list[str]]]
+"""Head and rows of a table."""
+
+
+def tables(summary: dict[str, Any]) -> dict[str, Text]:
+    """Title -> table, for the page and the terminal."""
+    tests, combined = summary["tests"], summary["combined"]
     out = {}
-    signals = list(summary["tests"][0]["limits"])
-    if signals:
-        head = [
-            "signal",
-            "loss",
-            "statistic",
-            "crossing, events",
-            "crossing, fb",
-            "CLs, events",
-            "CLs, fb",
-            "paper, fb",
-        ]
-        rows = []
-        for signal in signals:
-            for test in summary["tests"]:
-                limit = test["limits"][signal] or {}
-                crossing, cls = limit.get("crossing"), limit.get("cls")
-                paper = PAPER_LIMITS.get((test["loss"], _mass(signal)), "-")
-                rows.append(
-                    [
-                        signal,
-                        test["loss"],
-                        test["statistic"],
-                        _quoted(crossing, "events"),
-                        _quoted(crossing, "fb"),
-                        _quoted(cls, "events"),
-                        _quoted(cls, "fb"),
-                        paper,
-                    ]
-                )
-        out["95 % limits"] = head, rows
-    if any("data" in test for test in summary["tests"]):
+    if tests[0]["limits"]:
+        out["95 % limits"] = _limits(tests)
+    if any("data" in test for test in tests):
         rows = [
             [t["loss"], t["statistic"], f"{t['data']['value']:.4g}", f"{t['data']['p']:.3f}"]
-            for t in summary["tests"]
+            for t in tests
             if "data" in t
         ]
-        rows.append(["all", f"{summary['combined']['tests']} combined", "", f"{summary['combined']['data_p']:.3f}"])
+        rows.append(["all", f"{combined['tests']} combined", "", f"{combined['data_p']:.3f}"])
         out["The data"] = ["loss", "statistic", "value", "p"], rows
-    checks = [t for t in summary["tests"] if "calibration" in t]
-    if checks:
-        head = ["loss", "statistic", "data sets", "bootstraps", "type I at 5 %", "KS p"]
-        rows = [
-            [
-                t["loss"],
-                t["statistic"],
-                str(c["data_sets"]),
-                str(c["bootstraps"]),
-                f"{c['type_i']:.3f} ± {c['error']:.3f}",
-                f"{c['ks_p']:.3f}",
-            ]
-            for t in checks
-            for c in [t["calibration"]]
-        ]
-        if (c := summary["combined"].get("calibration")) is not None:
-            rows.append(
-                [
-                    "all",
-                    "combined",
-                    str(c["data_sets"]),
-                    str(summary["bootstraps"]),
-                    f"{c['type_i']:.3f} ± {c['error']:.3f}",
-                    "-",
-                ]
-            )
-        out["Calibration without signal"] = head, rows
+    if any("calibration" in test for test in tests):
+        out["Calibration without signal"] = _calibrations(summary)
     return out
 
 
-def search_summary(rows: list[dict[str, Any]], config: MultileptonConfig, trial: Trial) -> dict[str, Any]:
-    """One data set: its statistics, their p-values and the combined one, from ledger rows with the bootstraps."""
-    values = Values(rows, config)
-    failed = [r for r in rows if r["status"] != "ok"]
-    null = values.matrix(BOOTSTRAP, 0.0, config.bootstrap.count)
-    null = null[np.isfinite(null).all(1)]
-    own = np.array([sign(t) * values.of(trial.signal, trial.strength, t, trial.instance + 1)[-1] for t in values.tests])
-    out: dict[str, Any] = {"trial": trial.label(), "bootstraps": len(null), "failed": failed, "tests": []}
-    if np.isfinite(own).all() and len(null):
-        for k, test in enumerate(values.tests):
-            entry = {"value": float(sign(test) * own[k]), "p": p_value(own[k], null[:, k])}
-            out["tests"].append({"loss": test[0], "statistic": test[1], **entry})
-        out["combined_p"] = combined_p(own, null)
-    return out
+def _limits(tests: list[dict[str, Any]]) -> Text:
+    quoted = [(kind, unit) for kind in ("crossing", "cls") for unit in ("events", "fb")]
+    names = [f"{'CLs' if kind == 'cls' else kind}, {unit}" for kind, unit in quoted]
+    rows = []
+    for signal in tests[0]["limits"]:
+        for test in tests:
+            limit = test["limits"][signal] or {}
+            paper = PAPER_LIMITS.get((test["loss"], _mass(signal)), "-")
+            found = [_quoted(limit.get(kind), unit) for kind, unit in quoted]
+            rows.append([signal, test["loss"], test["statistic"], *found, paper])
+    return ["signal", "loss", "statistic", *names, "paper, fb"], rows
+
+
+def _calibrations(summary: dict[str, Any]) -> Text:
+    def cells(c: dict[str, Any], bootstraps: int, ks: str) -> list[str]:
+        return [str(c["data_sets"]), str(bootstraps), f"{c['type_i']:.3f} ± {c['error']:.3f}", ks]
+
+    rows = [
+        [t["loss"], t["statistic"], *cells(c, c["bootstraps"], f"{c['ks_p']:.3f}")]
+        for t in summary["tests"]
+        if (c := t.get("calibration"))
+    ]
+    if (c := summary["combined"].get("calibration")) is not None:
+        rows.append(["all", "combined", *cells(c, summary["bootstraps"], "-")])
+    return ["loss", "statistic", "data sets", "bootstraps", "type I at 5 %", "KS p"], rows
 
 
 def metrics(summary: dict[str, Any]) -> dict[str, float]:
     """Flat numbers for MLflow."""
-    out = {f"seconds.{k}": float(v) for k, v in summary["stage_seconds"].items()}
+    out = {}
     for test in summary["tests"]:
         where = f"{test['loss']}.{test['statistic']}"
         if "data" in test:
@@ -260,27 +260,3 @@ def metrics(summary: dict[str, Any]) -> dict[str, float]:
                 if found["events"]["value"] is not None:
                     out[f"limit_events.{kind}.{where}.{signal}"] = found["events"]["value"]
     return out
-
-
-def write_page(path: Path, summary: dict[str, Any], config: MultileptonConfig, figures: dict[str, Path]) -> None:
-    """The self-contained HTML page."""
-    sections = [
-        Section(title, TEXTS["tables"].get(title, ""), tables=[Table(head, rows)])
-        for title, (head, rows) in tables(summary).items()
-    ]
-    sections.append(Section("Figures", figures=images(figures, TEXTS["captions"], *figures)))
-    if summary["failed_trials"]:
-        rows = [[r["signal"], f"{r['strength']:g}", str(r["instance"]), r["error"]] for r in summary["failed_trials"]]
-        sections.append(Section("Failed", tables=[Table(["signal", "strength", "instance", "error"], rows)]))
-    dumped = yaml.safe_dump(config.shown(), sort_keys=False)
-    sections.append(Section("Configuration", code=dumped))
-    headlines = [
-        f"{summary['finished']} of {summary['planned']} comparisons finished; {summary['bootstraps']} bootstraps; "
-        f"{summary['expected']:.0f} expected background events, reference of {summary['reference']}."
-    ]
-    if "data_p" in summary["combined"]:
-        count = summary["combined"]["tests"]
-        headlines.append(f"The data: p = {summary['combined']['data_p']:.3f} of {count} statistics combined.")
-    subtitle = f"{config.compare.luminosity:g} fb⁻¹, features {', '.join(config.features)}, {summary['date']}"
-    headlines += other_versions_told(summary.get("other_versions", 0))
-    write_html(path, "multilepton search", subtitle, headlines, sections)

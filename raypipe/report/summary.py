@@ -89,16 +89,8 @@ def closure(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     return quote(list({row["instance"]: row["closure_auc"] for row in good}.values()))
 
 
-def build_summary(
-    rows: list[dict[str, Any]],
-    *,
-    working_point: float,
-    target: float,
-    stages: dict[str, float],
-    peak_rss_gib: float,
-    provenance: dict[str, Any],
-) -> dict[str, Any]:
-    """The content of ``summary.json``: results at the quoted working point, and at all of them.
+def build_summary(rows: list[dict[str, Any]], *, working_point: float, target: float) -> dict[str, Any]:
+    """Results at the quoted working point, and at all of them.
 
     ``required`` (`required_table`) is empty where there is nothing to compare: one strength, embedding and method.
     """
@@ -107,21 +99,11 @@ def build_summary(
     curves = {(r["embedding"], r["method"], r["strength"]) for r in good if r["signal"] != NO_SIGNAL}
     points = sorted({r["working_point"] for r in good}, reverse=True)
     main = [entry for entry in every if is_main(entry)] or every
-    total = sum(stages.values())
     return {
         "results": [entry for entry in main if entry["working_point"] == working_point],
         "results_all_working_points": every,
         "required": required_table(good, points, target) if len(curves) > 1 else [],
         "closure_auc": closure(rows),
-        "failed_trials": [
-            {k: row[k] for k in ("embedding", "method", "signal", "strength", "instance", "error")}
-            for row in rows
-            if row["status"] != "ok"
-        ],
-        "stage_seconds": stages,
-        "stage_share": {name: seconds / total for name, seconds in stages.items()} if total else {},
-        "peak_rss_gib": peak_rss_gib,
-        **provenance,
     }
 
 

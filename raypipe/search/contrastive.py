@@ -7,23 +7,29 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
 from raypipe import seeds
 from raypipe.config import Config
 from raypipe.errors import UserError
+from raypipe.events.diphoton import View
 from raypipe.events.latents import Events
 from raypipe.events.pseudodata import draw, expected_background, expected_overlap
 from raypipe.events.regions import in_sidebands, in_signal_region
+from raypipe.events.table import read_table
 from raypipe.fit.batches import PARTS, parts_of
+from raypipe.search.base import Found, Item, Made, Served, Stage
+from raypipe.search.diphoton import EXAMPLE, Diphoton, sample_groups
+from raypipe.search.embeddings import encoder_config, encoder_key, raw_representation, representation
 from raypipe.search.evaluate import evaluate, mean_and_spread
-from raypipe.search.histograms import closure, figure_arrays
-from raypipe.search.methods import METHODS, Case, Means
-from raypipe.search.result import NO_SIGNAL, Result, Stage, Trial
+from raypipe.search.histograms import Closure, closure, figure_arrays
+from raypipe.search.methods import Case, Judged, judge
+from raypipe.search.result import ALONE, NO_SIGNAL, Result, Tools, Trial
 from raypipe.stats.sideband import fit_sidebands
 
 CONTINUUM = "yy"
@@ -73,15 +79,7 @@ def prepare_tables(latents: dict[str, dict[str, Events]], config: Config) -> Tab
     return Tables({name: latents["search"][name] for name in names}, higgs)
 
 
-def search(
-    tables: Tables | Sequence[Tables],
-    config: Config,
-    trial: Trial,
-    *,
-    threads: int = 1,
-    device: str = "cpu",
-    stage: Stage | None = None,
-) -> Result:
+def search(tables: Tables | Sequence[Tables], config: Config, trial: Trial, tools: Tools = ALONE) -> Result:
     """Run the whole search once.
 
     Pseudo-data -> sideband mass fit and flow ensemble -> template in the signal region -> out-of-fold classifiers ->
@@ -90,18 +88,12 @@ def search(
     Args:
         tables: the events as one encoder sees them, or as each of several does. All see the same pseudo-data; each
             has its own flows and classifiers, and the rows are means over all ensembles of classifiers.
-        threads, device, stage: see `raypipe.search.methods.Means`.
     """
     started = time.perf_counter()
-    if trial.embedding == "raw":  # their axes mean something, and they know the mass
-        kept = {
-            "classifier": config.classifier.model_copy(update={"rotate": False}),
-            "flow": config.flow.model_copy(update={"mixing": "reverse", "mass_scale": 1.0}),
-        }
-        config = config.model_copy(update=kept)
+    if trial.embedding == "raw":
+        config = config_of_raw(config)
     encoders = [tables] if isinstance(tables, Tables) else list(tables)
-    here = ("search", trial.signal, repr(trial.strength), trial.instance)
-    seed = seeds.integer(config.seed, *here, bits=62)
+    seed = trial_seed(config, trial)
     every: list[list[dict[str, Any]]] = [[] for _ in config.selection.working_points]
     closures, clock, first = [], defaultdict(float), None
     for k, one in enumerate(encoders):
@@ -109,41 +101,65 @@ def search(
         now = time.perf_counter()
         case = draw_case(one, config, trial, k)
         clock["seconds_data"] += time.perf_counter() - now
-        judged = METHODS[trial.method](case, config, own, Means(threads, device, stage))
+        judged = judge(trial.method, case, config, own, tools)
         if trial.signal == NO_SIGNAL:  # the template is then the same as with one, and as costly to judge
             now = time.perf_counter()
-            closures.append(closure(case, judged.template, config, seeds.integer(own, "closure"), threads))
+            closures.append(closure(case, judged.template, config, seeds.integer(own, "closure"), tools.threads))
             clock["seconds_closure"] += time.perf_counter() - now
         for name, seconds in judged.clock.items():
             clock[f"seconds_{name}"] += seconds
         for rows, point in zip(every, config.selection.working_points, strict=True):
             rows += [evaluate(case, s, judged.template, point, config) for s in judged.scores]
-        if first is None:
-            first = case, judged
-
+        first = first or (case, judged)
     case, judged = first
-    background = {name: encoders[0].search[name] for name in config.pseudodata.background}
+    common = common_columns(encoders[0], config, trial, case, judged) | closure_columns(closures)
+    common |= {"encoders": len(encoders), "ensembles": len(every[0]), **clock, "seconds": time.perf_counter() - started}
+    arrays = figure_arrays(case, judged.scores[0], judged.template, config) | closure_arrays(closures)
+    return Result([common | mean_and_spread(rows) for rows in every], arrays, judged.flow_state)
+
+
+def config_of_raw(config: Config) -> Config:
+    """The configuration of a search in the nine features: their axes mean something, and they know the mass."""
+    kept = {"classifier": config.classifier.model_copy(update={"rotate": False})}
+    kept["flow"] = config.flow.model_copy(update={"mixing": "reverse", "mass_scale": 1.0})
+    return config.model_copy(update=kept)
+
+
+def trial_seed(config: Config, trial: Trial) -> int:
+    """Seed of all that belongs to one trial alone."""
+    return seeds.integer(config.seed, "search", trial.signal, repr(trial.strength), trial.instance, bits=62)
+
+
+def common_columns(tables: Tables, config: Config, trial: Trial, case: Case, judged: Judged) -> dict[str, Any]:
+    """What all rows of a trial share."""
+    background = {name: tables.search[name] for name in config.pseudodata.background}
     luminosity = config.pseudodata.luminosity
-    common = {
+    return {
         **asdict(trial),
-        "encoders": len(encoders),
-        "ensembles": len(every[0]),
         "luminosity": luminosity,
         "seed": config.seed,
         "b_expected_sr": expected_background(background, luminosity, config.window),
-        "closure_auc": float(np.mean([c.auc for c in closures])) if closures else float("nan"),
-        "closure_auc_error": closures[0].error if closures else float("nan"),
         "massfit_chi2": case.fit.chi2,
         "massfit_ndf": case.fit.ndf,
         "instance_overlap": expected_overlap(background, luminosity),
         **({"flow_stage": judged.flow_stage} if judged.flow_stage else {}),
-        **clock,
-        "seconds": time.perf_counter() - started,
     }
-    arrays = figure_arrays(case, judged.scores[0], judged.template, config)
-    if closures:
-        arrays |= {"closure_efficiency": closures[0].efficiency, "closure_true": closures[0].true_efficiency}
-    return Result([common | mean_and_spread(rows) for rows in every], arrays, judged.flow_state)
+
+
+def closure_columns(closures: Sequence[Closure]) -> dict[str, float]:
+    """Mean closure AUC over encoders, with the error of the first; NaN where closure was not tested."""
+    nan = float("nan")
+    auc, error = (float(np.mean([c.auc for c in closures])), closures[0].error) if closures else (nan, nan)
+    return {"closure_auc": auc, "closure_auc_error": error}
+
+
+def closure_arrays(closures: Sequence[Closure]) -> dict[str, np.ndarray]:
+    """The curve of the first closure test, if there was one."""
+    return (
+        {"closure_efficiency": c.efficiency, "closure_true": c.true_efficiency}
+        if (c := next(iter(closures), None))
+        else {}
+    )
 
 
 def draw_case(tables: Tables, config: Config, trial: Trial, encoder: int = 0) -> Case:
@@ -178,3 +194,82 @@ def draw_case(tables: Tables, config: Config, trial: Trial, encoder: int = 0) ->
         fit_sidebands(data.events.mass, window, config.massfit),
         seeds.integer(config.seed, "shared", trial.instance, encoder, bits=62),
     )
+
+
+ENCODER, LATENTS = ("encoder.pt",), ("latents.parquet",)
+"""Files of an encoder's folder beside ``encoder.json`` and ``latents.json``."""
+
+
+class Contrastive(Diphoton):
+    """The search of paper C: encoders of several representations, each several times."""
+
+    report: ClassVar[str] = "raypipe.report.contrastive:contrastive_report"
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Events, encoders, and the events in the latent space of each."""
+        return (
+            *super().stages(),
+            Stage("encoder", "train", "raypipe.cluster.stages:encoders", self._encoders),
+            Stage("latents", "data", "raypipe.cluster.stages:latents", self._latents),
+        )
+
+    def need(self, trial: Trial) -> str:
+        """The representation that a trial sees."""
+        return representation(trial, sample_groups())
+
+    def encoders(self, name: str) -> list[tuple[str, int]]:
+        """The encoders of a representation. The raw features need none; they are in the table that one has written."""
+        return [("id", 0)] if name == "raw" else [(name, member) for member in range(self.config.embedding.encoders)]
+
+    def _encoders(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
+        if not (events := made["simulate"].get("events")):
+            return []
+        items = []
+        for of, member in dict.fromkeys(e for name in map(self.need, trials) for e in self.encoders(name)):
+            own = encoder_config(self.config, of, member, sample_groups())
+            key = encoder_key(own, events["key"])
+            items.append(Item(f"{of} {member}", key, encoder_folder(of, member), "encoder.json", ENCODER, own))
+        return items
+
+    def _latents(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
+        items = []
+        for encoder in self._encoders(made, trials):
+            key = self.latents_key(made["simulate"]["events"], encoder.key)
+            items.append(replace(encoder, key=key, record="latents.json", files=LATENTS))
+        return items
+
+    def materials(self, name: str, made: Made) -> dict[str, Any] | None:
+        """The digests of the latent tables, one an encoder."""
+        found = [made["latents"].get(f"{of} {member}") for of, member in self.encoders(name)]
+        return {"latents": [record["digest"] for record in found]} if all(found) else None
+
+    def inputs(self, name: str, folder: Path, tools: Tools) -> Iterator[Tables]:
+        """The tables of a representation, one an encoder."""
+        for of, member in self.encoders(name):
+            config = encoder_config(self.config, of, member, sample_groups())
+            latents = self.read_latents(folder / encoder_folder(of, member) / LATENTS[0])
+            yield prepare_tables(raw_representation(latents, config.seed) if name == "raw" else latents, config)
+
+    def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
+        """`search` for every trial."""
+        return [search(inputs, self.config, trial, tools) for trial in trials]
+
+    def served(self, found: Found, flow: Path | None) -> dict[str, Served]:
+        """The encoder that the report shows, and a background model."""
+        folder, view = found.folder / shown_encoder(found, self.need), View.of(self.config.embedding)
+        name = self.config.pseudodata.background[0]
+        table = read_table(found.folder / "events" / "search" / f"{name}.parquet", view.columns).slice(0, EXAMPLE)
+        example = {"objects": view.objects(table).astype(np.float32), "event": view.event(table)}
+        encoder = Served(folder, example, (self.config.embedding.encoder.latent,))
+        return {"encoder": encoder} | self.served_flow(flow, folder / LATENTS[0])
+
+
+def encoder_folder(of: str, member: int) -> str:
+    """Where an encoder and its latents are; the first of `id` is the one that reports show."""
+    return "encoder" if (of, member) == ("id", 0) else f"encoders/{of.replace(':', '-')}-{member}"
+
+
+def shown_encoder(found: Found, need: Callable[[Trial], str]) -> str:
+    """Folder of the encoder of a report: without `id` (whose table the raw features share) the first of the grid."""
+    names = dict.fromkeys(map(need, found.trials.values()))
+    return encoder_folder("id" if {"id", "raw"} & set(names) else next(iter(names)), 0)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from raypipe.config.multilepton import MultileptonConfig
-from raypipe.search.multilepton import BOOTSTRAP, DATA
-from raypipe.search.result import NO_SIGNAL
+from raypipe.search.multilepton import BOOTSTRAP
+from raypipe.search.result import DATA, NO_SIGNAL, Trial
 from raypipe.stats.comparison import SMALL_IS_ANOMALOUS, STATISTICS, asymptotic_comparison
 from raypipe.stats.empirical import bands, calibration, combined_p, p_value
 from raypipe.stats.response import Limit, crossing_limit, expected_cls_limit
@@ -134,4 +134,20 @@ def _combined(values: Values, null: np.ndarray, config: MultileptonConfig) -> di
         }
         for signal in config.scan.signals
     }
+    return out
+
+
+def search_summary(rows: list[dict[str, Any]], config: MultileptonConfig, trial: Trial) -> dict[str, Any]:
+    """One data set: its statistics, their p-values and the combined one, from ledger rows with the bootstraps."""
+    values = Values(rows, config)
+    failed = [r for r in rows if r["status"] != "ok"]
+    null = values.matrix(BOOTSTRAP, 0.0, config.bootstrap.count)
+    null = null[np.isfinite(null).all(1)]
+    own = np.array([sign(t) * values.of(trial.signal, trial.strength, t, trial.instance + 1)[-1] for t in values.tests])
+    out: dict[str, Any] = {"trial": trial.label(), "bootstraps": len(null), "failed": failed, "tests": []}
+    if np.isfinite(own).all() and len(null):
+        for k, test in enumerate(values.tests):
+            entry = {"value": float(sign(test) * own[k]), "p": p_value(own[k], null[:, k])}
+            out["tests"].append({"loss": test[0], "statistic": test[1], **entry})
+        out["combined_p"] = combined_p(own, null)
     return out

@@ -9,23 +9,39 @@ signal peak of the same shape.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
 from raypipe import seeds
-from raypipe.config.haxad import HaxadConfig
+from raypipe.config.haxad import EMBEDDING, HaxadConfig
 from raypipe.errors import UserError
+from raypipe.events.continuous import continuous_features
 from raypipe.events.masses import Masses
-from raypipe.events.pseudodata import expected_background, expected_overlap
+from raypipe.events.schema import tensor_values
+from raypipe.events.table import read_table
+from raypipe.files import code_of, digest
 from raypipe.fit.classifier import FoldScores
-from raypipe.search.contrastive import CONTINUUM, Tables, draw_case
+from raypipe.search.base import Found, Item, Made, Served, Stage
+from raypipe.search.contrastive import (
+    CONTINUUM,
+    LATENTS,
+    Tables,
+    closure_arrays,
+    closure_columns,
+    common_columns,
+    draw_case,
+    prepare_tables,
+    trial_seed,
+)
+from raypipe.search.diphoton import EXAMPLE, Diphoton
 from raypipe.search.evaluate import evaluate, mean_and_spread
 from raypipe.search.histograms import closure, figure_arrays
-from raypipe.search.methods import METHODS, Case, Means
-from raypipe.search.result import NO_SIGNAL, Result, Stage, Trial
+from raypipe.search.methods import Case, judge
+from raypipe.search.result import ALONE, NO_SIGNAL, Result, Tools, Trial
 from raypipe.search.template import Template
 from raypipe.stats.choice import choose_listed
 from raypipe.stats.peakdata import binned_data
@@ -45,15 +61,7 @@ WITHHELD = ("fit_q0_after", "fit_z_after", "fit_z_signed_after", "fit_p0_after")
 """What is not said of a fit after a cut that a template made which does not close."""
 
 
-def search(
-    tables: Tables,
-    config: HaxadConfig,
-    trial: Trial,
-    *,
-    threads: int = 1,
-    device: str = "cpu",
-    stage: Stage | None = None,
-) -> Result:
+def search(tables: Tables, config: HaxadConfig, trial: Trial, tools: Tools = ALONE) -> Result:
     """Run the whole search once; deterministic in (tables, config, trial).
 
     A row, a mean over the ensembles of classifiers, is that of `raypipe.search.evaluate.evaluate` with the fits of the
@@ -63,17 +71,14 @@ def search(
     """
     started = time.perf_counter()
     case = draw_case(tables, config, trial)
-    seed = seeds.integer(config.seed, "search", trial.signal, repr(trial.strength), trial.instance, bits=62)
-    judged = METHODS[trial.method](case, config, seed, Means(threads, device, stage))
+    seed = trial_seed(config, trial)
+    judged = judge(trial.method, case, config, seed, tools)
     clock = {f"seconds_{name}": seconds for name, seconds in judged.clock.items()}
-    arrays = figure_arrays(case, judged.scores[0], judged.template, config)
-    auc = auc_error = float("nan")
+    closures = []
     if trial.signal == NO_SIGNAL:  # the template is then the same as with one, and as costly to judge
         now = time.perf_counter()
-        found = closure(case, judged.template, config, seeds.integer(seed, "closure"), threads)
+        closures.append(closure(case, judged.template, config, seeds.integer(seed, "closure"), tools.threads))
         clock["seconds_closure"] = time.perf_counter() - now
-        auc, auc_error = found.auc, found.error
-        arrays |= {"closure_efficiency": found.efficiency, "closure_true": found.true_efficiency}
     now = time.perf_counter()
     family = choose_family(tables, config)
     peak = higgs_shape(case)
@@ -84,23 +89,9 @@ def search(
         for point in config.selection.working_points
     ]
     clock["seconds_fits"] = time.perf_counter() - now
-    background = {name: tables.search[name] for name in config.pseudodata.background}
-    luminosity = config.pseudodata.luminosity
-    common: dict[str, Any] = {
-        **asdict(trial),
-        "ensembles": len(judged.scores),
-        "luminosity": luminosity,
-        "seed": config.seed,
-        "b_expected_sr": expected_background(background, luminosity, config.window),
-        "closure_auc": auc,
-        "closure_auc_error": auc_error,
-        "massfit_chi2": case.fit.chi2,
-        "massfit_ndf": case.fit.ndf,
-        "instance_overlap": expected_overlap(background, luminosity),
-        **({"flow_stage": judged.flow_stage} if judged.flow_stage else {}),
-        **clock,
-        "seconds": time.perf_counter() - started,
-    }
+    common = common_columns(tables, config, trial, case, judged) | closure_columns(closures)
+    common |= {"ensembles": len(judged.scores), **clock, "seconds": time.perf_counter() - started}
+    arrays = figure_arrays(case, judged.scores[0], judged.template, config) | closure_arrays(closures)
     return Result([common | row for row in rows], arrays, judged.flow_state)
 
 
@@ -216,3 +207,78 @@ def higgs_yield(
         squares = (total / float(w.sum())) ** 2 * (float((w[ok] ** 2).sum()) + float(w.max()) ** 2)
         total *= share
     return total, float(np.hypot(config.selection.higgs_uncertainty * total, np.sqrt(squares)))
+
+
+FILES = ("vae.pt",)
+"""Of the autoencoder's folder, beside ``encoder.json``."""
+FOLDER = "encoder"
+
+
+class Haxad(Diphoton):
+    """The search of paper A: one autoencoder, and a bump hunt after the cut."""
+
+    sections: ClassVar[tuple[str, ...]] = (*Diphoton.sections, "hunt")
+    options: ClassVar[tuple[str, ...]] = ("signal", "strength", "instance", "method")
+    no_effect: ClassVar[str] = "{} has no effect: a haxad search has one embedding, its autoencoder"
+    report: ClassVar[str] = "raypipe.report.haxad:haxad_report"
+    metric: ClassVar[str] = "fit_z_after"
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Events, the autoencoder, and the events in its latent space."""
+        return (
+            *super().stages(),
+            Stage("encoder", "train", "raypipe.cluster.stages:autoencoder", self._autoencoder),
+            Stage("latents", "tasks", "raypipe.cluster.stages:autoencoder_latents", self._latents),
+        )
+
+    def need(self, trial: Trial) -> str:
+        """The one embedding there is.
+
+        Raises:
+            UserError: the trial asks for another.
+        """
+        if trial.embedding != EMBEDDING:
+            found = f"embedding {trial.embedding!r}: a haxad search has one embedding, {EMBEDDING!r}"
+            raise UserError(f"{found}, the space of its autoencoder")
+        return EMBEDDING
+
+    def _autoencoder(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
+        for trial in trials:
+            self.need(trial)  # what cannot be searched is told before anything is made
+        if not (events := made["simulate"].get("events")):
+            return []
+        code = code_of("raypipe.fit.vae", "raypipe.events.continuous", "raypipe.events.latents")
+        embedding = self.config.embedding.model_dump(mode="json")
+        key = digest({"events": events["key"], "embedding": embedding, "seed": self.config.seed, "code": code})
+        return [Item(EMBEDDING, key, FOLDER, "encoder.json", FILES, self.config)]
+
+    def _latents(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
+        events = made["simulate"].get("events")
+        return [
+            replace(item, key=self.latents_key(events, item.key), record="latents.json", files=LATENTS)
+            for item in self._autoencoder(made, trials)
+        ]
+
+    def materials(self, name: str, made: Made) -> dict[str, Any] | None:
+        """The digest of the latent table."""
+        found = made["latents"].get(EMBEDDING)
+        return {"latents": [found["digest"]]} if found else None
+
+    def inputs(self, name: str, folder: Path, tools: Tools) -> Iterator[Tables]:
+        """The tables of the one embedding."""
+        yield prepare_tables(self.read_latents(folder / FOLDER / LATENTS[0]), self.config)
+
+    def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
+        """`search` for every trial."""
+        return [search(*inputs, self.config, trial, tools) for trial in trials]
+
+    def served(self, found: Found, flow: Path | None) -> dict[str, Served]:
+        """The autoencoder, and a background model."""
+        folder, name = found.folder / FOLDER, self.config.pseudodata.background[0]
+        columns = ["event_id", "features"]
+        events = read_table(found.folder / "events" / "search" / f"{name}.parquet", columns).slice(0, EXAMPLE)
+        features = continuous_features(
+            tensor_values(events["features"]), events["event_id"].to_numpy(), self.config.seed
+        )
+        autoencoder = Served(folder, {"features": features.astype(np.float32)}, (self.config.embedding.latent,))
+        return {"autoencoder": autoencoder} | self.served_flow(flow, folder / LATENTS[0])

@@ -8,7 +8,6 @@ of the nine features (what needs no learning).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,8 +20,9 @@ from raypipe.events.latents import Events
 from raypipe.events.pseudodata import PseudoData
 from raypipe.fit.classifier import FoldScores, ensemble_scores
 from raypipe.fit.flows import ConditionalFlow, fit_flows_once
+from raypipe.kinds import background_of, resolve
 from raypipe.search.counting import background_percentiles, check_cuts
-from raypipe.search.result import Stage
+from raypipe.search.result import Tools
 from raypipe.search.template import Template, build_template
 from raypipe.stats.roc import tail_shares
 from raypipe.stats.sideband import SidebandFit
@@ -49,17 +49,6 @@ class Case:
     """Of what all injections into this pseudo-data set may share."""
 
 
-@dataclass(frozen=True)
-class Means:
-    """What a search may use; it changes no number."""
-
-    threads: int = 1
-    device: str = "cpu"
-    stage: Stage | None = None
-    """Keeps the background model by the hash of its inputs, so that a trial that differs only in what comes after it
-    need not train it again."""
-
-
 @dataclass
 class Judged:
     """Template and scores of one method; several ensembles of the same classifiers."""
@@ -74,7 +63,7 @@ class Judged:
 
 
 def background_flow(
-    case: Case, config: Config, seed: int, means: Means
+    case: Case, config: Config, seed: int, tools: Tools
 ) -> tuple[ConditionalFlow, np.ndarray, str | None]:
     """Train the flows on the sidebands; also the fold of every sideband event, and the key if a stage keeps them.
 
@@ -93,20 +82,20 @@ def background_flow(
         config.flow,
         seed=seeds.integer(case.shared_seed if config.flow.share else seed, "flow"),
         folds=folds,
-        device=means.device,
+        device=tools.device,
         posterior=events.posterior[rows] if config.flow.redraw else None,
-        stage=means.stage,
+        stage=tools.stage,
     )
     fold = seeds.generator(seed, "sideband-folds").integers(0, folds, len(side))  # of events that no flow knows
     fold[np.searchsorted(side, rows)] = flow.part
     return flow, fold, key
 
 
-def cathode(case: Case, config: Config, seed: int, means: Means) -> Judged:
+def cathode(case: Case, config: Config, seed: int, tools: Tools) -> Judged:
     """Flow on the sidebands, interpolated to the signal region, plus simulated Higgs; classifiers out of fold."""
     start = time.perf_counter()
     latent, mass = case.data.events.latent, case.data.events.mass
-    flow, fold, key = background_flow(case, config, seed, means)
+    flow, fold, key = background_flow(case, config, seed, tools)
     fitted = time.perf_counter()
     template = build_template(flow, case.fit, mass[case.side], fold, case.higgs, config, seed)
     sampled = time.perf_counter()
@@ -125,7 +114,7 @@ def cathode(case: Case, config: Config, seed: int, means: Means) -> Judged:
         template.weight,
         config.classifier,
         seed=seeds.integer(seed, "classifier"),
-        threads=means.threads,
+        threads=tools.threads,
         others=others,
         homes=template.homes,
         background=template.training,
@@ -136,9 +125,9 @@ def cathode(case: Case, config: Config, seed: int, means: Means) -> Judged:
     return Judged(template, scores, None if key else flow.state(), key, clock)
 
 
-def without_higgs(case: Case, config: Config, seed: int, means: Means) -> Judged:
+def without_higgs(case: Case, config: Config, seed: int, tools: Tools) -> Judged:
     """`cathode` with a background of the flow's continuum alone: the Higgs itself is an anomaly then."""
-    return cathode(replace(case, higgs={}), config, seed, means)
+    return cathode(replace(case, higgs={}), config, seed, tools)
 
 
 def _true_template(case: Case, config: Config) -> Template:
@@ -152,7 +141,7 @@ def _true_template(case: Case, config: Config) -> Template:
     return template
 
 
-def idealised(case: Case, config: Config, seed: int, means: Means) -> Judged:
+def idealised(case: Case, config: Config, seed: int, tools: Tools) -> Judged:
     """A true, independent background sample in place of the flow's."""
     template = _true_template(case, config)
     latent = case.data.events.latent
@@ -165,7 +154,7 @@ def idealised(case: Case, config: Config, seed: int, means: Means) -> Judged:
         template.weight,
         config.classifier,
         seed=seeds.integer(seed, "classifier"),
-        threads=means.threads,
+        threads=tools.threads,
         others=others,
     )
     # The template is the left-over background: its out-of-fold scores are the background's.
@@ -178,7 +167,7 @@ def _signal(case: Case) -> Events:
     return case.signal
 
 
-def supervised(case: Case, config: Config, seed: int, means: Means) -> Judged:
+def supervised(case: Case, config: Config, seed: int, tools: Tools) -> Judged:
     """Trained on signal against background, with labels: the bound for the representation at hand."""
     template, signal = _true_template(case, config), _signal(case)
     latent = case.data.events.latent
@@ -188,7 +177,7 @@ def supervised(case: Case, config: Config, seed: int, means: Means) -> Judged:
         template.weight,
         config.classifier,
         seed=seeds.integer(seed, "classifier"),
-        threads=means.threads,
+        threads=tools.threads,
         others={"inside": latent[case.inside], "sideband_data": latent[case.side]},
     )
     names = {"data": "inside", "background": "template", "signal": "data"}
@@ -202,7 +191,7 @@ def _known(scores: FoldScores, names: dict[str, str]) -> FoldScores:
     return FoldScores(found.pop("data"), found.pop("template"), found, scores.margin, better)
 
 
-def best_cut(case: Case, config: Config, seed: int, means: Means) -> Judged:
+def best_cut(case: Case, config: Config, seed: int, tools: Tools) -> Judged:
     """The best one-sided cut on one of the nine features at the first working point, chosen knowing the signal."""
     template, signal = _true_template(case, config), _signal(case)
     features = case.data.events.features
@@ -230,11 +219,6 @@ def best_cut(case: Case, config: Config, seed: int, means: Means) -> Judged:
     return Judged(template, [best])
 
 
-METHODS: dict[str, Callable[[Case, Config, int, Means], Judged]] = {
-    "cathode": cathode,
-    "no_higgs": without_higgs,
-    "idealised": idealised,
-    "supervised": supervised,
-    "cut": best_cut,
-}
-"""Name in `Trial.method` -> (case, configuration, seed, means) -> template and scores."""
+def judge(method: str, case: Case, config: Config, seed: int, tools: Tools) -> Judged:
+    """Template and scores by the way to know the background of this name (`raypipe.kinds.BACKGROUNDS`)."""
+    return resolve(background_of(method).make)(case, config, seed, tools)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from raypipe.files import digest
+from raypipe.kinds import BACKGROUNDS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NUMERICS = ("numpy", "torch", "xgboost", "scipy", "iminuit")
+"""Packages whose version can move a number."""
 
 NO_SIGNAL = "none"
 """Name of the runs without an injection."""
@@ -16,13 +23,29 @@ NO_SIGNAL = "none"
 DATA = "data"
 """Name of the one trial of a search on recorded data."""
 
-TRAINS_FLOWS = frozenset({"cathode", "no_higgs"})
-"""Values of `Trial.method` that learn the background from the sidebands."""
-
 
 Stage = Callable[[str, str, Callable[[], dict[str, Any]]], dict[str, Any]]
 """``stage(kind, key, make)``: the state (tensors and plain values) of a part of the work that has the hash ``key`` of
 everything that determines it; ``make()`` is called if nobody has made it yet."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a trial may use besides its inputs; it changes no number."""
+
+    threads: int = 1
+    """BLAS, OMP and XGBoost threads."""
+    device: str = "cpu"
+    """``cpu`` or ``cuda``."""
+    stage: Stage | None = None
+    """Keeps the background model by the hash of its inputs, so that a trial that differs only in what comes after it
+    need not train it again."""
+    mapper: Callable[..., Iterable[Any]] = map
+    """`map` for independent parts of one trial, here or on many cores."""
+
+
+ALONE = Tools()
+"""One core, nothing kept."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +84,7 @@ def trial_grid(
     Without a signal there is nothing to hold out (`ip`, `ep`) and nothing to train a supervised classifier or a cut on.
     """
     ways = [(e, m) for e in embeddings for m in methods]
-    blind = [(e, m) for e, m in ways if e not in {"ip", "ep"} and m not in {"supervised", "cut"}]
+    blind = [(e, m) for e, m in ways if e not in {"ip", "ep"} and not BACKGROUNDS[m].needs_signal]
     none = [Trial(NO_SIGNAL, 0.0, i, e, m) for e, m in blind for i in range(background_instances)]
     return none + [Trial(s, x, i, e, m) for e, m in ways for s in signals for x in strengths for i in range(instances)]
 
@@ -76,3 +99,5 @@ class Result:
     """One-dimensional arrays for the figures."""
     flow_state: dict[str, Any] | None = None
     """The background model, for storage; None if a `Stage` keeps it."""
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    """Written into the run folder as ``<name>.parquet``."""

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 
 from raypipe import seeds
 from raypipe.config.table import TableConfig
 from raypipe.errors import UserError
+from raypipe.events.readers.base import check_file
 from raypipe.events.readers.features import FeatureTable
 from raypipe.events.regions import in_sidebands, in_signal_region
-from raypipe.events.signed import positive_weights
 from raypipe.events.twins import first_twin
+from raypipe.files import file_digest
 from raypipe.fit.classifier import FoldScores, Mapper, out_of_fold_scores
 from raypipe.fit.folds import deal_folds
-from raypipe.fit.preprocess import Scaler, fit_scaler
+from raypipe.search.base import Made, Search
 from raypipe.search.counting import background_percentiles, check_cuts, counting_row
-from raypipe.search.result import DATA, Result
-from raypipe.search.template import Template, build_template
+from raypipe.search.reading import check_columns, collect
+from raypipe.search.result import DATA, Result, Tools, Trial
+from raypipe.search.table_background import TableBackground, given_background, interpolated
+from raypipe.search.template import Template
 from raypipe.stats.roc import max_sic, sic, weighted_auc
-from raypipe.stats.sideband import fit_sidebands
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def search_table(
         UserError: no events in a region, weighted data, NaN; one line naming ``source`` and the remedy.
     """
     started = time.perf_counter()
-    window = config.window
+    window, selection = config.window, config.selection
     data, repeated = data.distinct(config.data.duplicates, source, "data.duplicates")
     if background is not None:
         background, _ = background.distinct(config.background.duplicates, "background", "background.duplicates")
@@ -68,57 +73,75 @@ def search_table(
     data, background, constant = _varying(data, inside, side, background, source)
     seed = seeds.integer(config.seed, "search", "table", bits=62)
     if background is None:
-        made = _interpolated(data, side, config, seed)
+        made = interpolated(data, side, config, seed)
     else:
-        made = _given(data, inside, side, background, config)
-    template, selection = made.template, config.selection
+        made = given_background(data, inside, side, background, config)
+    template = made.template
     calibrate = selection.sideband_calibration and bool(made.others)
     check_cuts(selection.working_points, template, config.classifier.folds, by_sidebands=calibrate)
-    repeated_homes, shared = _homes_of_repeated(data, background, config, seed)
+    homes, shared = _homes_of_repeated(data, background, config, seed)
     now = time.perf_counter()
-    scores = out_of_fold_scores(
-        made.bounded(data.features[inside]),
-        template.latent,
-        template.weight,
-        config.classifier,
-        seed=seeds.integer(seed, "classifier"),
-        others={k: made.bounded(v) for k, v in made.others.items()},
-        homes=template.homes | repeated_homes,
-        background=template.training or None,
-        mapper=mapper,
-    )
+    scores = _scores(data.features[inside], made, homes, config, seed, mapper)
     clock = made.clock | {"seconds_classifier": time.perf_counter() - now}
     if calibrate and template.sideband is not None:
         scores = background_percentiles(scores, template)
-    labels = np.r_[np.ones(int(inside.sum()), bool), np.zeros(len(template.latent), bool)]
-    closeness = weighted_auc(
-        -np.r_[scores.data, scores.template], labels, np.r_[np.ones(int(inside.sum())), template.weight]
-    )
     truth = None if data.label is None else data.label[inside]
     common = {
-        "signal": DATA,
-        "strength": 0.0,
-        "instance": 0,
-        "seed": config.seed,
         "background_model": "flow" if background is None else "table",
         "normalisation": "sidebands" if side.any() else "data",
         "features": "; ".join(filter(None, (made.said, constant))),
-        "auc_data_template": closeness[0],
-        "auc_error": closeness[1],
-        "massfit_chi2": template.fit.chi2 if template.fit else float("nan"),
-        "massfit_ndf": template.fit.ndf if template.fit else 0,
-        "negative_weights": float((template.weight < 0).mean()),
         "repeated": repeated,
-        "duplicates": config.data.duplicates or "keep",
         "shared": shared,
-        **_best_cut(scores, truth),
-        **clock,
-        "seconds": time.perf_counter() - started,
     }
+    common |= _columns(scores, template, config) | _best_cut(scores, truth) | clock
+    common["seconds"] = time.perf_counter() - started
     rows = [common | _row(scores, template, point, calibrate, truth, config) for point in selection.working_points]
     arrays = _figures(data, inside, scores, template, config)
     found = EventScores(data.event_id[inside], data.mass[inside], scores.margin, scores.data, truth)
     return Result(rows, arrays, made.flow_state), found
+
+
+def _scores(
+    features: np.ndarray,
+    made: TableBackground,
+    homes: dict[str, np.ndarray],
+    config: TableConfig,
+    seed: int,
+    mapper: Mapper,
+) -> FoldScores:
+    """Out-of-fold scores of the events of the signal region against the background."""
+    template = made.template
+    return out_of_fold_scores(
+        made.bounded(features),
+        template.latent,
+        template.weight,
+        config.classifier,
+        seed=seeds.integer(seed, "classifier"),
+        others={name: made.bounded(values) for name, values in made.others.items()},
+        homes=template.homes | homes,
+        background=template.training or None,
+        mapper=mapper,
+    )
+
+
+def _columns(scores: FoldScores, template: Template, config: TableConfig) -> dict[str, Any]:
+    """What all cuts share."""
+    ones = np.ones(len(scores.data))
+    labels = np.r_[ones, np.zeros(len(template.latent))].astype(bool)
+    weights = np.r_[ones, template.weight]
+    auc, error = weighted_auc(-np.r_[scores.data, scores.template], labels, weights)
+    return {
+        "signal": DATA,
+        "strength": 0.0,
+        "instance": 0,
+        "seed": config.seed,
+        "auc_data_template": auc,
+        "auc_error": error,
+        "massfit_chi2": template.fit.chi2 if template.fit else float("nan"),
+        "massfit_ndf": template.fit.ndf if template.fit else 0,
+        "negative_weights": float((template.weight < 0).mean()),
+        "duplicates": config.data.duplicates or "keep",
+    }
 
 
 def _homes_of_repeated(
@@ -187,85 +210,6 @@ def _varying(
     return data.only(~same), None if background is None else background.only(~same), said
 
 
-@dataclass(frozen=True)
-class _Background:
-    """The background class, in feature space, and what calibrates it."""
-
-    template: Template
-    others: dict[str, np.ndarray]
-    """``sideband_data`` and ``sideband_template``, or nothing."""
-    scaler: Scaler | None = None
-    clock: dict[str, float] = field(default_factory=dict)
-    flow_state: dict[str, Any] | None = None
-
-    def bounded(self, features: np.ndarray) -> np.ndarray:
-        """What the classifier may see of real events: not that they lie where the flow cannot sample."""
-        return features if self.scaler is None else self.scaler.bounded(features)
-
-    @property
-    def said(self) -> str:
-        """Which features were made smooth for the flow."""
-        return "" if self.scaler is None else self.scaler.said
-
-
-def _interpolated(data: FeatureTable, side: np.ndarray, config: TableConfig, seed: int) -> _Background:
-    """From a flow on the sidebands, at the masses of their fit."""
-    from raypipe.fit.flows import fit_flows
-
-    started = time.perf_counter()
-    window = config.window
-    fit = fit_sidebands(data.mass, window, config.massfit)
-    scaler = fit_scaler(data.features[side], data.names, config.preprocess)
-    latent = scaler.forward(data.features[side], seed).astype(np.float32)
-    flow = fit_flows(
-        latent,
-        data.mass[side],
-        config.flow.mass_range(window.low, window.high),
-        config.flow,
-        seed=seeds.integer(seed, "flow"),
-        folds=config.classifier.folds,
-    )
-    trained = time.perf_counter()
-    template = build_template(flow, fit, data.mass[side], flow.part, {}, config, seed)
-    template = replace(
-        template,
-        latent=scaler.inverse(template.latent),
-        sideband=scaler.inverse(template.sideband),
-        training=tuple((scaler.inverse(values), weights) for values, weights in template.training),
-    )
-    others = {"sideband_data": data.features[side], "sideband_template": template.sideband}
-    clock = {"seconds_flow": trained - started, "seconds_sampling": time.perf_counter() - trained}
-    return _Background(template, others, scaler, clock, flow.state())
-
-
-def _given(
-    data: FeatureTable, inside: np.ndarray, side: np.ndarray, background: FeatureTable, config: TableConfig
-) -> _Background:
-    """From an independent sample: its events in the signal region, and its sidebands where both tables have them."""
-    window = config.window
-    chosen = background.take(in_signal_region(background.mass, window))
-    if not chosen.weight.sum() > 0:
-        region = f"{window.sr_low:g}-{window.sr_high:g}"
-        raise UserError(
-            f"the background sample has no event (no positive sum of weights) in the signal region {region}"
-        )
-    fit = fit_sidebands(data.mass, window, config.massfit) if side.any() else None
-    # Scaled to the data, the background has no normalisation of its own whose error could count.
-    expected = fit.integral(window.sr_low, window.sr_high) if fit else (float(inside.sum()), 0.0)
-    here = _unweighted(background.take(in_sidebands(background.mass, window)), seeds.integer(config.seed, "sidebands"))
-    others = {"sideband_data": data.features[side], "sideband_template": here.features} if fit and len(here) else {}
-    weight = chosen.weight * expected[0] / chosen.weight.sum()
-    return _Background(Template(chosen.features, weight, np.zeros(len(chosen), bool), fit, *expected), others)
-
-
-def _unweighted(table: FeatureTable, seed: int) -> FeatureTable:
-    """Events that can be counted: of unequal weights, each is kept in proportion to its own."""
-    if not len(table) or (table.weight == table.weight[0]).all():
-        return table
-    weight = positive_weights(np.c_[table.mass, table.features], table.weight)
-    return table.take(seeds.generator(seed, "unweighted").random(len(table)) * weight.max() < weight)
-
-
 def _row(
     scores: FoldScores, template: Template, point: float, calibrate: bool, truth: np.ndarray | None, config: TableConfig
 ) -> dict[str, Any]:
@@ -319,3 +263,75 @@ def _figures(
         arrays[f"{name}_after"] = np.histogram(values[passed], bins)[0]
         arrays[f"{name}_template"] = np.histogram(template.latent[:, k], bins, weights=template.weight)[0]
     return arrays
+
+
+class TableSearch(Search):
+    """The search on a user's own feature table: one trial, in this process or spread over cores where that pays."""
+
+    sections: ClassVar[tuple[str, ...]] = (
+        *("seed", "window", "massfit", "flow", "classifier", "selection", "preprocess", "data", "background"),
+    )
+    options: ClassVar[tuple[str, ...]] = ()
+    no_effect: ClassVar[str] = "{} has no effect: a search on a table takes what is in the table, as it is"
+    report: ClassVar[str] = "raypipe.report.table:table_report"
+    here: ClassVar[bool] = True
+
+    @property
+    def parts(self) -> int:
+        """Fits of the classifier."""
+        return self.config.classifier.folds * self.config.classifier.ensemble
+
+    def grid(self) -> list[Trial]:
+        """The one trial."""
+        return [Trial(DATA, 0.0, 0)]
+
+    def materials(self, name: str, made: Made) -> dict[str, Any]:
+        """Digests of the files.
+
+        Raises:
+            UserError: a file that is not there, or data as their own background.
+        """
+        digests = self.digests()
+        _refuse_data_as_background(self.config, digests)
+        return {"files": list(digests.values())}
+
+    def digests(self) -> dict[str, str]:
+        """Of every file, by its path."""
+        paths = [*self.config.data.paths, *self.config.background.paths]
+        return {path: file_digest(check_file(path)) for path in paths}
+
+    def inputs(self, name: str, folder: Path, tools: Tools) -> Iterator[Any]:
+        """The recorded events, and the independent background sample or None."""
+        data, given = self.config.data, self.config.background
+        label = data.columns.label if given.only_label_zero else None
+        if given.only_label_zero and given.paths and label is None:
+            raise UserError("background.only_label_zero needs data.columns.label")
+        of_background = data.columns.model_copy(update={"label": label, "weight": given.weight, "event_id": None})
+        check_columns(data.paths, data, data.columns)
+        check_columns(given.paths, given, of_background)
+        yield collect(data.paths, data, data.columns, tools.mapper)
+        background = collect(given.paths, given, of_background, tools.mapper) if given.paths else None
+        yield background if background is None or background.label is None else background.take(~background.label)
+
+    def run(self, inputs: Sequence[Any], trials: Sequence[Trial], tools: Tools) -> list[Result]:
+        """`search_table`, with the scores of all events of the signal region as a table."""
+        data, background = inputs
+        source = ", ".join(self.config.data.paths)
+        result, found = search_table(data, self.config, background=background, source=source, mapper=tools.mapper)
+        columns = {"event_id": found.event_id, "mass": found.mass, "score": found.score}
+        columns["background_percentile"] = found.percentile
+        scores = pa.table(columns if found.label is None else columns | {"label": found.label})
+        return [replace(result, tables={"scores": scores})]
+
+
+def _refuse_data_as_background(config: TableConfig, digests: dict[str, str]) -> None:
+    """Data compared with themselves hold nothing."""
+    if config.background.only_label_zero or config.background.key != config.data.key:
+        return
+    of_data = {digests[path]: path for path in config.data.paths}
+    for path in config.background.paths:
+        if digests[path] in of_data:
+            raise UserError(
+                f"background.path: {path} holds the data ({of_data[digests[path]]}): name another file, another table "
+                "of it (background.key), or keep its labelled background (background.only_label_zero=true)"
+            )

@@ -1,9 +1,10 @@
-"""Finished work by the hash of all that determines it, made once: in a run's folder, and in one that runs share.
+"""What runs share: finished work by the hash of all that determines it, in one folder that no run owns.
 
 Layout of ``resources.artefacts``::
 
     shards/<key>/       simulated events of one shard and their sidecar (key: `raypipe.simulate.dataset.Shard.key`)
-    encoders/<key>/     encoder, its record, the latents of all events and their record (key: of the encoder)
+    encoder/<key>/      encoder and its record
+    latents/<key>/      all events in the latent space of an encoder, and their record
     stages/flow/        background models (`raypipe.store.ledger.Ledger.stage`)
 
 A run takes what it needs into its output folder, by a link where the file system has links, and leaves there what it
@@ -22,8 +23,7 @@ from typing import Any
 
 from raypipe.errors import UserError
 from raypipe.files import check_writable, file_digest, make_directory, read_json, write_json
-from raypipe.store.claims import once
-from raypipe.store.files import DiskFull, Store, flush, is_full
+from raypipe.store.files import DiskFull, flush, is_full
 
 DIGESTS = "digests.json"
 """File of an artefact with the hashes of the others."""
@@ -45,39 +45,6 @@ class Artefacts:
         if root is not None and "://" in str(root):
             raise UserError(f"resources.artefacts = {root}: expected a folder that all machines see, not a URL")
         self.root = None if root is None else check_writable(root)
-
-    def get_or_make(self, kind: str, key: str, files: Mapping[str, Path], make: Callable[[], Any]) -> None:
-        """See that the files of an artefact are where ``files`` says (name -> path): here, taken, or made once.
-
-        Looked for in the run's own place, where ``<first file>.made.json`` says what they are, then among the shared
-        ones. Else one of all processes that ask calls ``make``, which writes all of them, and the others wait for it;
-        if it dies, the next one makes it. With a shared folder that holds for all its runs, else for those that have
-        the same place. Damaged files count as absent.
-
-        Raises:
-            UserError: the files cannot be written.
-        """
-        first = next(iter(files.values()))
-        record = first.with_name(f"{first.name}.made.json")
-        claims = first.parent if self.root is None else self.root / kind
-
-        def get() -> bool | None:
-            if _whole(lambda: read_json(record)[key], files):
-                self.give(kind, key, files)
-                return True
-            return keep() if self.take(kind, key, files) else None
-
-        def keep() -> bool:
-            write_json(record, {key: {name: file_digest(path) for name, path in files.items()}})
-            return True
-
-        def made() -> bool:
-            make()
-            if not self.give(kind, key, files):  # somebody was first after all: all go on with the same bits
-                self.take(kind, key, files)
-            return keep()
-
-        once(Store(claims.parent), claims.name, f"{kind}.{key}", get, made)
 
     def take(self, kind: str, key: str, files: Mapping[str, Path]) -> bool:
         """Put the files of an artefact where ``files`` says, in that order; False if it is not there.

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from raypipe.errors import UserError
@@ -137,16 +137,34 @@ class Claim(Sign):
         return True
 
 
-def once(store: Store, folder: str, key: str, get: Callable[[], T | None], make: Callable[[], T]) -> T:
-    """What ``get`` finds, else what ``make`` makes, which ``get`` must find from then on.
+def once_each(
+    store: Store, folder: str, keys: Sequence[str], get: Callable[[str], T | None], make: Callable[[list[str]], Any]
+) -> dict[str, T]:
+    """What ``get`` finds of each key, else of what ``make`` makes of several, which ``get`` must find from then on.
 
-    Of all processes that ask at the same time one makes it, and the others wait; if that one dies, the next does.
+    Of all processes that ask for the same at the same time one makes it, and the others wait; if that one dies, the
+    next does.
     """
-    if (found := get()) is not None:
+    found: dict[str, T] = {}
+
+    def look() -> list[str]:
+        for key in keys:
+            if key not in found and (value := get(key)) is not None:
+                found[key] = value
+        return [key for key in keys if key not in found]
+
+    if not (waiting := look()):
         return found
-    with Claim(store, folder, key) as claim:
-        while not claim.is_first():
-            time.sleep(WAIT)
-            if (found := get()) is not None:
-                return found
-        return make() if (found := get()) is None else found  # whoever was first may have just finished
+    with contextlib.ExitStack() as stack:
+        claims = {key: stack.enter_context(Claim(store, folder, key)) for key in waiting}
+        while waiting := look():  # whoever was first may have just finished
+            if mine := [key for key in waiting if claims[key].is_first()]:
+                make([key for key in mine if get(key) is None])
+            else:
+                time.sleep(WAIT)
+    return found
+
+
+def once(store: Store, folder: str, key: str, get: Callable[[], T | None], make: Callable[[], Any]) -> T:
+    """`once_each` of one."""
+    return once_each(store, folder, [key], lambda _: get(), lambda keys: make() if keys else None)[key]

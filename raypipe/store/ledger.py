@@ -16,19 +16,16 @@ from typing import Any
 import numpy as np
 
 from raypipe.errors import UserError
-from raypipe.files import code_digest, code_of, inside_output_root
+from raypipe.files import code_digest, code_of_module, inside_output_root
+from raypipe.kinds import KINDS
 from raypipe.redact import redact
-from raypipe.search.result import Result
+from raypipe.search.result import NUMERICS, Result
 from raypipe.store.claims import once
 from raypipe.store.files import Store
 
 OK, FAILED = "ok", "failed"
 CODE = ("config", "events", "models", "fit", "stats", "search")
 """Rooms whose source can move a number of a search."""
-SEARCHES = ("contrastive", "haxad", "multilepton", "table")
-"""Modules of `raypipe.search` that make trials."""
-NUMERICS = ("numpy", "torch", "xgboost", "scipy", "iminuit")
-"""Packages whose version can move a number."""
 COMPACT_AT = 200
 """Parts outside the index that are read one by one before they are gathered."""
 LAYOUT = 2
@@ -236,7 +233,8 @@ class Ledger:
 
 def search_code(search: str) -> str:
     """The hash of the code that determines the trials of a search."""
-    return code_of(f"raypipe.search.{search}")
+    where = KINDS[search].search
+    return code_of_module(where.split(":")[0] if isinstance(where, str) else where.__module__)
 
 
 def made_by(config: Any = None) -> dict[str, str]:
@@ -245,12 +243,11 @@ def made_by(config: Any = None) -> dict[str, str]:
     Args:
         config: leaves out what its keys do not hold.
     """
-    made = {name: search_code(name) for name in (SEARCHES if config is None else (config.search,))}
+    searches = [name for name, kind in KINDS.items() if "search" in kind.commands]
+    made = {name: search_code(name) for name in (searches if config is None else (config.search,))}
     if config is None or getattr(config, "simulate", None) is not None:
         made["simulate"] = code_digest("simulate")
-    if config is None or config.search != "multilepton":
-        made |= {name: importlib.metadata.version(name) for name in NUMERICS}
-    return made
+    return made | {name: importlib.metadata.version(name) for name in NUMERICS}
 
 
 def open_ledger(config: Any) -> Ledger:

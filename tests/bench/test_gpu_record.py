@@ -12,12 +12,12 @@ import pytest
 from gpurecord import events, record
 from gpurecord.table import markdown
 
-from raypipe.cluster.scan import sample_groups
 from raypipe.config import load_config
 from raypipe.events.diphoton import View
 from raypipe.events.schema import SPLITS
 from raypipe.events.table import read_table, sample_path, write_table
 from raypipe.fit.batches import prefetched
+from raypipe.search.diphoton import sample_groups
 from tests.conftest import ROOT
 from tests.events.helpers import event_table
 

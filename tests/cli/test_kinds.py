@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from raypipe.cli import main
-from raypipe.config import SEARCHES, load_config
-from raypipe.config.load import COMMANDS
+from raypipe.config import load_config
+from raypipe.kinds import KINDS
 from tests.conftest import ROOT
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -38,7 +38,7 @@ def kind_of(path):
 
 
 REFUSED = [
-    (path, command) for path in CONFIGS for command in STAGES if command.split()[0] not in COMMANDS[kind_of(path)]
+    (path, command) for path in CONFIGS for command in STAGES if command.split()[0] not in KINDS[kind_of(path)].commands
 ]
 
 
@@ -50,7 +50,7 @@ def one_line(result) -> str:
 
 
 def test_every_kind_is_shipped_and_every_search_has_commands():
-    assert {kind_of(path) for path in CONFIGS} == set(SEARCHES) == set(COMMANDS)
+    assert {kind_of(path) for path in CONFIGS} == set(KINDS)
     assert len(REFUSED) > 40
 
 
@@ -64,7 +64,7 @@ def test_a_command_that_a_configuration_does_not_serve_is_refused(tmp_path, monk
     told = one_line(CliRunner().invoke(main, [name, "--config", str(path), *output, *STAGES[command]]))
     search = kind_of(path)
     assert f"search = {search}: " in told
-    for served in COMMANDS[search]:
+    for served in KINDS[search].commands:
         assert f"raypipe {served}" in told
     assert list(tmp_path.iterdir()) == []  # and nothing was written
 
@@ -73,7 +73,7 @@ def test_a_command_that_a_configuration_does_not_serve_is_refused(tmp_path, monk
 def test_served_commands_without_work_to_show_are_one_line(tmp_path, path):
     search = kind_of(path)
     output = ["--output", str(tmp_path / "out")]
-    if "scan" in COMMANDS[search]:
+    if "scan" in KINDS[search].commands:
         told = one_line(CliRunner().invoke(main, ["scan", "--config", str(path), *output, "--status"]))
         assert "no scan was started here yet" in told
     if search == "table":
@@ -113,7 +113,7 @@ def test_config_lists_the_keys_of_every_kind_with_their_values(path):
 
 def test_config_without_a_file_lists_all_searches_or_one():
     everything = CliRunner().invoke(main, ["config"]).stdout
-    for search in SEARCHES:
+    for search in KINDS:
         assert f"# search: {search}\n" in everything
     for key in (
         "hunt.bin_width (1.0)",

@@ -13,9 +13,10 @@ import numpy as np
 from raypipe.cluster.attempt import Function
 from raypipe.cluster.live import run_with_progress
 from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.scan import plan_scan, run_contrastive
+from raypipe.cluster.trial import run_one
 from raypipe.config import Config, Resources, load_config
-from raypipe.search.contrastive import Tables, prepare_tables
+from raypipe.search.contrastive import Contrastive, Tables, prepare_tables
+from raypipe.search.result import Trial
 from raypipe.store.ledger import Ledger
 from raypipe.store.status import status
 from tests.cluster.trials import probes, run_probe
@@ -44,7 +45,15 @@ def small_search() -> tuple[Function, Any, dict[str, Any]]:
     """Function, inputs and trials of the `search` kind."""
     config = small_config()
     tables = small_tables(config)
-    return run_contrastive, ({"id": [tables]}, config), plan_scan(config, {"id": ["made up for the tests"]})
+    return run_one, ({"id": [tables]}, "contrastive", config), keyed(config)
+
+
+def keyed(config: Config, trials: list[Trial] | None = None) -> dict[str, Trial]:
+    """Trials (the whole grid by default) by ledger key, as if of these latent tables."""
+    search = Contrastive(config)
+    digests = {"latents": {f"{name} 0": {"digest": f"made up {name}"} for name in ("id", "raw")}}
+    trials = search.grid() if trials is None else trials
+    return {t.key(search.inputs_key(search.need(t), digests)): t for t in trials}
 
 
 def small_tables(config: Config) -> Tables:

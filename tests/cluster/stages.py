@@ -13,11 +13,11 @@ from pathlib import Path
 from raypipe.cluster.embed import embed_stream
 from raypipe.cluster.engine import run_scan
 from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.scan import Shelf, plan_scan, run_contrastive
 from raypipe.cluster.train import side_by_side, train_encoder, train_encoders
+from raypipe.cluster.trial import Shelf, run_one
 from raypipe.search.result import Trial
 from raypipe.store.ledger import Ledger
-from tests.cluster.drivers import small_config, small_tables
+from tests.cluster.drivers import keyed, small_config, small_tables
 from tests.cluster.test_train import MANIFEST, config
 
 
@@ -63,12 +63,12 @@ def scan(ledger: str) -> None:
 
     given = small_config()
     tables = small_tables(given)
-    trials = plan_scan(given, {"raw": ["made up"]}, [Trial("wn_150", 2.0, i, "raw", "idealised") for i in range(2)])
+    trials = keyed(given, [Trial("wn_150", 2.0, i, "raw", "idealised") for i in range(2)])
     with ray_session(given.resources):
         shelf = Shelf()
         for name in ("id", "raw"):
             shelf.put(name, tables)
-        run_scan(run_contrastive, (shelf, given), trials, Ledger(ledger), given.resources)
+        run_scan(run_one, (shelf, "contrastive", given), trials, Ledger(ledger), given.resources)
         references = [one for name in shelf for one in shelf._references[name]]
         places = [found["node_ids"] for found in ray.experimental.get_object_locations(references).values()]
         print(json.dumps({"bytes": len(ray.cloudpickle.dumps(shelf)), "nodes": [len(set(nodes)) for nodes in places]}))

@@ -13,8 +13,7 @@ import pytest
 
 from raypipe.cluster import doctor, machine
 from raypipe.cluster.memory import MemoryWatch
-from raypipe.cluster.record import record_run
-from raypipe.cluster.tracking import tracking_uri
+from raypipe.cluster.tracking import record, tracking_uri
 from raypipe.config import load_config
 from tests.conftest import ROOT
 
@@ -65,17 +64,7 @@ def test_unreachable_tracking_costs_a_warning_not_the_results(monkeypatch, tmp_p
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     config = load_config(laptop_yaml, [f"output={tmp_path}"])
-    summary = {
-        "config_hash": "x",
-        "code": "y",
-        "keys": ["k"],
-        "results_all_working_points": [],
-        "closure_auc": None,
-        "sculpting": None,
-        "stage_seconds": {},
-        "peak_rss_gib": 1.0,
-    }
-    assert record_run(config, summary, [], {}, [], None) is None
+    assert record(config, "one", {}, lambda run: None) is None
     assert "did not record this run" in capsys.readouterr().err
     assert not (tmp_path / "tracking.json").exists()
 

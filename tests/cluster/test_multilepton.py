@@ -13,10 +13,11 @@ import yaml
 from click.testing import CliRunner
 
 from raypipe.cli import main
-from raypipe.cluster.multilepton import MultileptonRun
+from raypipe.cluster.run import Run
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.events.table import write_table
+from raypipe.search.multilepton import Multilepton
 from raypipe.store.status import status
 
 pytestmark = pytest.mark.ray
@@ -126,11 +127,9 @@ def test_a_failed_comparison_is_recorded_and_told(tables, ray_local):
 def test_a_comparison_that_hangs_is_ended_and_told(tables, ray_local):
     """`trial_timeout` and `max_failures` hold here, too: a hundred thousand epochs end after the given seconds."""
     given = ["networks.epochs=100000", "resources.trial_timeout=1", "resources.max_failures=0", "bootstrap.count=20"]
-    run = MultileptonRun(load_config(tables, [*given, "scan.signals=[]", "scan.calibration=0"]))
-    with run:
-        pools, _, key = run.inputs()
-        trials = dict(list(run.trials(key).items())[:2])
-        book = run.run(trials, pools)
+    with Run(load_config(tables, [*given, "scan.signals=[]", "scan.calibration=0"])) as run:
+        trials = run.keys(run.search.grid()[:2], {})
+        book = run.run_trials(trials)
     assert {row["kind"] for row in book.failures(trials).values()} == {"timeout"}
     assert len(book.failures(trials)) == 2
     assert status(book).failed == 2
@@ -142,8 +141,14 @@ def test_what_has_no_effect_is_refused(tables):
 
 
 def test_nothing_to_simulate(tables):
-    with pytest.raises(UserError, match="nothing to simulate"):
-        MultileptonRun(load_config(tables)).simulate()
+    run = CliRunner().invoke(main, ["simulate", "--config", str(tables)])
+    assert (run.exit_code, "there is nothing to simulate" in run.stderr) == (2, True)
+
+
+def pools(given):
+    """The search of a configuration, with its pools."""
+    search = Multilepton(given)
+    return search, search.pools(None)[0]
 
 
 def again(path, rows: int) -> None:
@@ -159,13 +164,12 @@ def test_repeated_events_are_refused_dropped_or_kept(tables, name, rows, total):
     again(path, rows)
     words = rf"{rows} of {total + rows} events .*{name} row {total} = .*{name} row 0,"
     with pytest.raises(UserError, match=words) as told:
-        MultileptonRun(load_config(tables)).inputs()
+        pools(load_config(tables))
     assert "files.duplicates=drop" in str(told.value)
     keys = set()
     for policy, events in (("drop", total), ("keep", total + rows)):
-        run = MultileptonRun(load_config(tables, [f"files.duplicates={policy}"]))
-        found, _, key = run.inputs()
-        keys.add(key)
+        run, found = pools(load_config(tables, [f"files.duplicates={policy}"]))
+        keys.add(run.materials("tables", {})["events"])
         simulated = len(found.reference) + len(found.null) + len(found.nature)
         assert (len(found.data) if name == "data.csv" else simulated) == events
         word = "dropped" if policy == "drop" else "kept"
@@ -179,9 +183,8 @@ def test_weights_with_signs_give_the_yield(tables):
     signs = np.where(np.arange(6000) % 5 == 0, -1.0, 1.0)
     write_table(table.set_column(3, "w", pa.array(signs * table["w"].to_numpy())), path)
     with pytest.raises(UserError, match=r"column 'w', row 0: .* is negative: files\.weights=sign keeps the signs"):
-        MultileptonRun(load_config(tables)).inputs()
-    run = MultileptonRun(load_config(tables, ["files.weights=sign"]))
-    found, _, _ = run.inputs()
+        pools(load_config(tables))
+    run, found = pools(load_config(tables, ["files.weights=sign"]))
     assert found.expected == pytest.approx(0.6 * 150)
     assert found.null.weight.min() >= 0
     assert len(run.notes) == 1
@@ -191,7 +194,7 @@ def test_weights_with_signs_give_the_yield(tables):
 def test_the_data_are_no_reference(tables):
     data = tables.parent / "data.csv"
     with pytest.raises(UserError, match="holds the recorded data"):
-        MultileptonRun(
+        pools(
             load_config(
                 tables,
                 [
@@ -202,4 +205,4 @@ def test_the_data_are_no_reference(tables):
                     "scan.signals=[]",
                 ],
             )
-        ).inputs()
+        )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from raypipe.cluster.scan import grid_of, plan_scan
 
 from raypipe.cluster import calibrate_networks, calibrate_worker
 from raypipe.cluster.calibrate import calibrate
@@ -17,7 +18,6 @@ from raypipe.cluster.calibrate_cathode import synthetic_tables, window_events
 from raypipe.cluster.calibration import Calibration, Line, timed
 from raypipe.cluster.engine import worker_starts
 from raypipe.cluster.plan import DISPATCH, START, plan
-from raypipe.cluster.scan import grid_of, plan_scan
 from raypipe.cluster.work import trial_seconds
 from raypipe.config import load_config
 from raypipe.errors import UserError

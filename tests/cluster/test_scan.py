@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 
 import pytest
 
 from raypipe.cluster.engine import run_scan
-from raypipe.cluster.scan import flows_first, grid_of, plan_scan, run_contrastive, sample_groups, trial_inputs
+from raypipe.cluster.trial import run_one
 from raypipe.config import Config, load_config
 from raypipe.report.summary import build_summary, summarise
-from raypipe.search.contrastive import prepare_tables, search
-from raypipe.search.embeddings import representation
+from raypipe.search.contrastive import Contrastive, prepare_tables, search
 from raypipe.search.result import Trial
 from raypipe.store.ledger import Ledger
+from tests.cluster.drivers import keyed
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, events
 
-LATENTS = {"id": ["made up"]}
 SCAN = ["scan.strengths=[2.0, 500.0]", "scan.instances=1", "scan.background_instances=1", "flow.epochs=3"]
 
 
@@ -41,22 +39,22 @@ def tables(config):
 def test_every_trial_has_a_key_of_its_own():
     """The raw features come from the latent table of `id`: equal digests, different trials."""
     both = load_config(ROOT / "configs/contrastive/laptop.yaml", [*OVERRIDES, *SCAN, "scan.embeddings=[id, raw]"])
-    trials = plan_scan(both, {"id": ["made up"], "raw": ["made up"]})
-    assert set(trials.values()) == set(grid_of(both))
+    trials = keyed(both)
+    assert set(trials.values()) == set(Contrastive(both).grid())
     assert len(trials) == 2 * 3
 
 
 @pytest.mark.ray
 def test_failed_trials_are_recorded_and_only_missing_ones_run(ray_local, config, tables, tmp_path):
-    trials = plan_scan(config, LATENTS)
+    trials = keyed(config)
     book, ended = Ledger(tmp_path), []
 
     def run(which: Config = config) -> None:
         ended.clear()
         run_scan(
-            run_contrastive,
-            ({"id": [tables]}, which),
-            plan_scan(which, LATENTS),
+            run_one,
+            ({"id": [tables]}, "contrastive", which),
+            keyed(which),
             book,
             which.resources,
             lambda key, trial, status: ended.append((trial.strength, status)),
@@ -70,8 +68,7 @@ def test_failed_trials_are_recorded_and_only_missing_ones_run(ray_local, config,
     assert len(failed) == 1
     assert "strength 500 needs" in failed[0]["error"]
     assert "Traceback" in failed[0]["error"]
-    summary = build_summary(rows, working_point=0.02, target=5, stages={"scan": 1.0}, peak_rss_gib=1.0, provenance={})
-    assert summary["failed_trials"][0]["strength"] == 500.0
+    summary = build_summary(rows, working_point=0.02, target=5)
     assert {e["strength"] for e in summary["results"]} == {0.0, 2.0}
     assert not book.store.folders("tune")
 
@@ -89,7 +86,7 @@ def test_failed_trials_are_recorded_and_only_missing_ones_run(ray_local, config,
     assert sorted(ended) == [(0.0, "ok"), (2.0, "ok"), (500.0, "failed")]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "stages" / "flow").iterdir()} == flows
     # Bit for bit what a search without any stage gives.
-    key, trial = next((k, t) for k, t in plan_scan(changed, LATENTS).items() if t.strength == 2.0)
+    key, trial = next((k, t) for k, t in keyed(changed).items() if t.strength == 2.0)
     for kept, fresh in zip(book.rows([key]), search(tables, changed, trial).rows, strict=True):
         assert {k: repr(v) for k, v in kept.items() if k in fresh and not k.startswith("seconds")} == {
             k: repr(v.item() if hasattr(v, "item") else v) for k, v in fresh.items() if not k.startswith("seconds")
@@ -99,9 +96,10 @@ def test_failed_trials_are_recorded_and_only_missing_ones_run(ray_local, config,
 def test_keys_follow_everything_that_changes_a_result(config):
     trial = Trial("wn_150", 1.0, 0)
 
-    def key(*overrides: str, latents=("made up",)) -> str:
+    def key(*overrides: str, latents="made up") -> str:
         changed = load_config(ROOT / "configs/contrastive/laptop.yaml", [*OVERRIDES, *overrides])
-        return trial.key(trial_inputs(changed, latents))
+        made = {"latents": {"id 0": {"digest": latents}}}
+        return trial.key(Contrastive(changed).inputs_key("id", made))
 
     base = key()
     same = key("scan.instances=9", "output=other", "resources.cpus=1", "tracking.enabled=false")
@@ -112,7 +110,7 @@ def test_keys_follow_everything_that_changes_a_result(config):
         key("window.high=145"),
         key("selection.working_points=[0.01]"),
         key("pseudodata.luminosity=11"),
-        key(latents=("other",)),
+        key(latents="other"),
     ]
     assert len({base, *others}) == 7
 
@@ -152,38 +150,3 @@ def test_summary_means_and_errors():
     assert entry["z_after"]["mean"] == pytest.approx(3)
     assert entry["z_after"]["standard_error"] == pytest.approx(math.sqrt(7 / 3))
     assert entry["sic"]["values"] == [1.0, 2.0]
-
-
-FLOW, REST = 100.0, 20.0
-"""Seconds of a made-up trial: its flows, and what comes after them."""
-
-
-def simulated(trials: list[Trial], workers: int) -> tuple[int, float]:
-    """Trainings and wall time of a queue: free workers take the next trial; who needs flows in training waits."""
-    groups, made, trainings = sample_groups(), {}, 0
-    free = [0.0] * workers
-    for trial in trials:
-        now = heapq.heappop(free)
-        flows = representation(trial, groups), trial.instance
-        if flows not in made:
-            made[flows], trainings = now + FLOW, trainings + 1
-        heapq.heappush(free, max(now, made[flows]) + REST)
-    return trainings, max(free)
-
-
-@pytest.mark.parametrize("workers", [1, 4, 32, 128, 1000])
-def test_a_simulated_queue_trains_every_flow_once_and_nobody_waits_long(workers):
-    """Paper C's grid: 340 flow sets for 9,620 trials."""
-    config = load_config(ROOT / "configs/contrastive/paper.yaml")
-    grid = grid_of(config)
-    ordered = list(flows_first({str(k): trial for k, trial in enumerate(grid)}).values())
-    assert sorted(map(repr, ordered)) == sorted(map(repr, grid))
-    trainings, wall = simulated(ordered, workers)
-    flows = len({(representation(trial, sample_groups()), trial.instance) for trial in grid})
-    assert (len(grid), trainings) == (9620, flows) == (9620, 340)
-    work = flows * FLOW + len(grid) * REST
-    assert wall <= max(work / workers, FLOW + REST) + FLOW + REST
-    neighbours = simulated(grid, workers)[1]
-    assert wall <= neighbours
-    if workers in (32, 128):
-        assert neighbours > 1.2 * wall  # in the order of the grid most of them wait

@@ -10,6 +10,8 @@ import time
 import traceback
 import urllib.error
 import urllib.request
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,15 +19,16 @@ import torch
 from click.testing import CliRunner
 
 from raypipe.cli.base import Commands
-from raypipe.cluster.record import group_curves, record_haxad, record_run
-from raypipe.cluster.tracking import record, sqlite_path
+from raypipe.cluster.tracking import record, record_report, sqlite_path
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.files import write_json
 from raypipe.fit.flows import fit_flows
 from raypipe.models.vae import FeatureVae
-from raypipe.report import haxad as pages
+from raypipe.report import contrastive, haxad
+from raypipe.report.base import Report, curves_of
 from raypipe.report.summary import build_summary
+from raypipe.search.base import Found, Search, Served
 from raypipe.search.result import Trial
 from raypipe.store.files import Store
 from raypipe.store.ledger import Ledger
@@ -69,18 +72,28 @@ def rows_of_a_scan() -> list[dict]:
 
 
 def summary_of(rows: list[dict]) -> dict:
-    return build_summary(
-        rows,
-        working_point=0.01,
-        target=5.0,
-        stages={"scan": 1.0},
-        peak_rss_gib=1.0,
-        provenance={"config_hash": "c", "code": "d", "keys": [row["key"] for row in rows]},
-    )
+    return build_summary(rows, working_point=0.01, target=5.0)
+
+
+def recorded(config, report: Report, rows: list[dict], **models: Served) -> str | None:
+    """Record a scan with these models; the MLflow run id."""
+
+    class Told(Search):
+        def served(self, found, flow):
+            return models
+
+    keys = [row["key"] for row in rows]
+    folder = Path(config.output)
+    found = Found(folder, dict.fromkeys(keys), rows, dict, {}, {"trial": 1.0}, 1.0, 0, "d")
+    (folder / "summary.json").write_text("{}")
+    summary = {"code": "d", "keys": keys, "config_hash": "c", "stage_seconds": {"trial": 1.0}, "peak_rss_gib": 1.0}
+    record_report(Told(config), found, report, summary, None)
+    marker = folder / "tracking.json"
+    return json.loads(marker.read_text())["run_id"] if marker.exists() else None
 
 
 def test_curves_have_the_strength_as_step():
-    groups = group_curves(summary_of(rows_of_a_scan())["results_all_working_points"])
+    groups = curves_of(summary_of(rows_of_a_scan())["results_all_working_points"], contrastive.CURVES)
     assert set(groups) == {"wn_150/id", "zp_400/id"}
     curve = {step: value for name, value, step in groups["zp_400/id"] if name == "z_after.wp0.01"}
     assert curve == {500: 5.5, 1000: 10.5, 2000: 20.5}
@@ -278,24 +291,18 @@ def haxad_scan(folder) -> tuple:
         for x in (1.0, 3.0)
         for i in (0, 1)
     ]
-    summary = pages.summarise(rows, config)
-    summary |= {
-        "config_hash": "c",
-        "code": "d",
-        "keys": [row["key"] for row in rows],
-        "peak_rss_gib": 1.0,
-        "stage_seconds": {"scan": 2.0},
-    }
-    (folder / "summary.json").write_text("{}")
-    return config, rows, summary
+    summary = haxad.summarise(rows, config)
+    curves = curves_of(summary["results"], haxad.QUANTITIES)
+    report = Report(summary, [], metrics=haxad._metrics(summary), curves=curves)
+    return config, rows, report
 
 
 def test_a_haxad_scan_is_recorded_with_its_significances(tmp_path, monkeypatch):
     from mlflow.tracking import MlflowClient
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    config, rows, summary = haxad_scan(tmp_path)
-    run_id = record_haxad(config, summary, [{"error": 3.0}, {"error": 2.0}], {}, rows, None)
+    config, rows, report = haxad_scan(tmp_path)
+    run_id = recorded(config, replace(report, history=[{"error": 3.0}, {"error": 2.0}]), rows)
     assert run_id is not None
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     parent = client.get_run(run_id)
@@ -314,7 +321,7 @@ def test_the_autoencoder_of_a_haxad_scan_is_a_model_that_loads(tmp_path, monkeyp
     import mlflow
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    config, rows, summary = haxad_scan(tmp_path)
+    config, rows, report = haxad_scan(tmp_path)
     given = config.embedding
     torch.manual_seed(1)
     vae = FeatureVae(9, given.latent, list(given.hidden)).eval()
@@ -322,7 +329,9 @@ def test_the_autoencoder_of_a_haxad_scan_is_a_model_that_loads(tmp_path, monkeyp
     torch.save(vae.state_dict(), tmp_path / "encoder" / "vae.pt")
     write_json(tmp_path / "encoder" / "encoder.json", {"embedding": given.model_dump(mode="json")})
     features = np.random.default_rng(1).standard_normal((4, 9)).astype("f4")
-    assert record_haxad(config, summary, [], {}, rows, None, {"autoencoder": {"features": features}})
+    assert recorded(
+        config, report, rows, autoencoder=Served(tmp_path / "encoder", {"features": features}, (given.latent,))
+    )
     previous = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     try:
@@ -353,10 +362,11 @@ def test_a_scan_is_one_parent_with_a_child_a_group_and_models(kind, request, tmp
     example = {"latent": latents[:3], "mass": masses[:3]}
     rows = rows_of_a_scan()
     summary = summary_of(rows)
-    (tmp_path / "summary.json").write_text("{}")
-    run_id = record_run(config, summary, [{"epoch": 0, "loss": 1.0}], {}, rows, tmp_path / "flow.pt", {"flow": example})
+    curves = curves_of(summary["results_all_working_points"], contrastive.CURVES)
+    report = Report(summary, [], metrics={}, curves=curves, history=[{"epoch": 0, "loss": 1.0}])
+    run_id = recorded(config, report, rows, flow=Served(tmp_path / "flow.pt", example, (), np.float64))
     assert run_id is not None
-    assert record_run(config, summary, [], {}, rows, None) == run_id  # once
+    assert recorded(config, Report(summary, []), rows) == run_id  # once
 
     client = MlflowClient(uri)
     parent = client.get_run(run_id)

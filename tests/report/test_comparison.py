@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raypipe.report.comparison import crossing, curve, jackknife, required_strength, required_table
-from raypipe.report.page import required_rows
+from raypipe.report.contrastive import required_rows
 from tests.search.record_figures import required_compared
 
 

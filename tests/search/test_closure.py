@@ -11,7 +11,7 @@ import pytest
 from raypipe.config import load_config
 from raypipe.config.closure import Closure
 from raypipe.report import haxad as haxad_pages
-from raypipe.report.page import headlines, result_rows
+from raypipe.report.contrastive import headlines, result_rows
 from raypipe.report.summary import build_summary
 from raypipe.search.contrastive import Tables, prepare_tables, search
 from raypipe.search.counting import cut_lines, verdict_of
@@ -106,7 +106,7 @@ def test_contrastive_rows_summary_and_page_withhold_it():
     assert all(math.isfinite(row["z_after"]) and row["verdict"] == "" for row in good)
     for some, count in ((rows, 1), (rows + good, 1)):
         every = [row | {"status": "ok", "key": str(i)} for i, row in enumerate(some)]
-        summary = build_summary(every, working_point=0.02, target=5.0, stages={}, peak_rss_gib=0.0, provenance={})
+        summary = build_summary(every, working_point=0.02, target=5.0)
         for entry in summary["results_all_working_points"]:
             assert entry["withheld"]["instances"] == count
             assert "does not close" in entry["withheld"]["reason"]

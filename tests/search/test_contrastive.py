@@ -14,8 +14,8 @@ from raypipe.errors import UserError
 from raypipe.events.latents import Events
 from raypipe.fit.encoder import drawn
 from raypipe.search.contrastive import Tables, draw_case, prepare_tables, search
-from raypipe.search.methods import Means, background_flow
-from raypipe.search.result import NO_SIGNAL, Trial, trial_grid
+from raypipe.search.methods import background_flow
+from raypipe.search.result import ALONE, NO_SIGNAL, Trial, trial_grid
 from tests.conftest import ROOT
 
 OVERRIDES = [
@@ -177,7 +177,7 @@ def test_flows_redraw_what_has_a_width(tables, config):
     for case, name in ((data, "points"), (wider, "widths")):
         for redraw in (True, False):
             given = config.model_copy(update={"flow": config.flow.model_copy(update={"redraw": redraw})})
-            flow = background_flow(case, given, 5, Means())[0]
+            flow = background_flow(case, given, 5, ALONE)[0]
             density[name, redraw] = flow.sample(np.full(2000, 110.0), np.random.default_rng(1)).std(0)
     assert density["points", True] == pytest.approx(density["points", False], rel=0.02)
     assert density["widths", False] == pytest.approx(density["points", False], rel=1e-6)

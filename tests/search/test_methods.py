@@ -10,7 +10,7 @@ import pytest
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.search.contrastive import Tables, prepare_tables, search
-from raypipe.search.result import NO_SIGNAL, Trial, trial_grid
+from raypipe.search.result import NO_SIGNAL, Tools, Trial, trial_grid
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, best_sic, events
 
@@ -98,7 +98,7 @@ def test_injections_share_flows_and_keep_their_own_data(tables, config):
                 kept[key] = make()
             return kept[key]
 
-        rows[share] = [search(tables, given, trial, stage=stage).rows[0] for trial in trials]
+        rows[share] = [search(tables, given, trial, Tools(stage=stage)).rows[0] for trial in trials]
     assert [len(flows[share]) for share in (True, False)] == [1, 3]
     for shared, own in zip(rows[True], rows[False], strict=True):
         assert (shared["n_before"], shared["z_before"]) == (own["n_before"], own["z_before"])

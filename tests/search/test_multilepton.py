@@ -11,8 +11,17 @@ from raypipe.config.multilepton import MultileptonConfig
 from raypipe.errors import UserError
 from raypipe.events.pools import Pool
 from raypipe.search.exclusion import Values, analyse
-from raypipe.search.multilepton import BOOTSTRAP, Trial, compare, data_set, divide, labelled, plan, scale_masses
-from raypipe.search.result import NO_SIGNAL
+from raypipe.search.multilepton import (
+    BOOTSTRAP,
+    Multilepton,
+    Trial,
+    compare,
+    data_set,
+    divide,
+    labelled,
+    scale_masses,
+)
+from raypipe.search.result import DATA, NO_SIGNAL
 from raypipe.stats.empirical import calibration
 
 
@@ -41,6 +50,10 @@ def tables(given: MultileptonConfig, simulated: int = 20_000):
     return divide(pool(1, simulated), pool(2, 8000), signals, None, given)
 
 
+def comparisons(given):
+    return [trial for trial in Multilepton(given).grid() if trial.signal != DATA]
+
+
 def rows_of(results):
     return [{"status": "ok", **row} for result in results for row in result.rows]
 
@@ -49,7 +62,7 @@ def rows_of(results):
 def searched():
     given = config()
     prepared = tables(given)
-    return given, rows_of(compare(prepared, given, plan(given, observed=False)))
+    return given, rows_of(compare(prepared, given, comparisons(given)))
 
 
 def test_reference_bootstraps_and_pseudo_data_share_no_event():
@@ -185,7 +198,7 @@ def test_bootstraps_of_the_reference_itself_are_not_calibrated():
     """Why the bootstraps come from other events: drawn from the reference, null data look anomalous."""
     given = config(scan__calibration=200, bootstrap__count=200, networks__epochs=20)
     prepared = tables(given)
-    trials = [t for t in plan(given, observed=False) if t.signal in (BOOTSTRAP, NO_SIGNAL)]
+    trials = [t for t in comparisons(given) if t.signal in (BOOTSTRAP, NO_SIGNAL)]
     values = Values(rows_of(compare(prepared, given, trials)), given)
     naive = type(prepared)(prepared.reference, prepared.reference, prepared.nature, {}, None, prepared.expected)
     wrong = Values(rows_of(compare(naive, given, [t for t in trials if t.signal == BOOTSTRAP])), given)
@@ -202,7 +215,7 @@ def test_type_one_errors_of_every_statistic_and_loss():
     """200 null data sets against 400 bootstraps: 5 % of them have p <= 5 %, whatever the statistic."""
     given = config(scan__calibration=200, bootstrap__count=400, networks__epochs=20)
     prepared = tables(given)
-    trials = [t for t in plan(given, observed=False) if t.signal in (BOOTSTRAP, NO_SIGNAL)]
+    trials = [t for t in comparisons(given) if t.signal in (BOOTSTRAP, NO_SIGNAL)]
     found = analyse(rows_of(compare(prepared, given, trials)), given, {})
     for test in found["tests"]:
         check = test["calibration"]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from raypipe.cluster import simulate as shell
-from raypipe.cluster.haxad import HaxadRun
+from raypipe.cluster import stages
+from raypipe.cluster.run import Run
 from raypipe.config import load_config
 from raypipe.errors import UserError
+from raypipe.search.result import NO_SIGNAL, Trial
 from raypipe.store.artefacts import Artefacts
 from raypipe.store.ledger import Ledger, open_ledger
 from tests.cluster.test_simulate import _config, _files
@@ -105,86 +105,6 @@ def test_runs_that_finish_the_same_at_once_agree(tmp_path):
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
-def _driver(root: Path, output: str, shared: bool) -> None:
-    """One of the drivers that start together: a slow make, with a line in ``made`` for each time that it begins."""
-    own = {name: root / output / "encoder" / name for name in NAMES}
-
-    def make() -> None:
-        with open(root / "made", "a") as handle:
-            handle.write(f"{os.getpid()}\n")
-        files(root / output / "encoder", "half")  # what a killed process leaves behind is no result
-        time.sleep(1.5)
-        files(root / output / "encoder", f"whole, by {os.getpid()}")
-
-    Artefacts(root / "shared" if shared else None).get_or_make("encoders", "k", own, make)
-    assert {path.read_text().partition(",")[0] for path in own.values()} == {"whole"}
-
-
-PLACES = {"one output": ("a", "a", False), "two outputs": ("a", "b", True), "one output, shared": ("a", "a", True)}
-
-
-@pytest.mark.parametrize("killed", [False, True])
-@pytest.mark.parametrize("places", PLACES)
-def test_two_drivers_that_start_together_make_it_once_and_a_killed_one_is_replaced(tmp_path, places, killed):
-    one, two, shared = PLACES[places]
-    context = multiprocessing.get_context("fork")
-    drivers = [context.Process(target=_driver, args=(tmp_path, output, shared)) for output in (one, two)]
-    for driver in drivers:
-        driver.start()
-    until = time.monotonic() + 30
-    while killed and not (tmp_path / "made").exists() and time.monotonic() < until:
-        time.sleep(0.05)
-    if killed:
-        time.sleep(0.3)
-        first = int((tmp_path / "made").read_text().split()[0])
-        os.kill(first, signal.SIGKILL)
-    for driver in drivers:
-        driver.join(60)
-    assert sorted(driver.exitcode for driver in drivers) == ([-signal.SIGKILL, 0] if killed else [0, 0])
-    assert len((tmp_path / "made").read_text().split()) == (2 if killed else 1)
-    assert not list(tmp_path.rglob("*.queued"))
-    # From now on nothing is made, whoever asks.
-    again = Artefacts(tmp_path / "shared" if shared else None)
-    for output in {one, two, "another"} if shared else {one}:
-        own = {name: tmp_path / output / "encoder" / name for name in NAMES}
-        again.get_or_make("encoders", "k", own, lambda: pytest.fail("made again"))
-        assert len({path.read_text() for path in own.values()}) == 1
-
-
-def test_another_key_and_damage_are_made_again_and_leave_what_others_share(tmp_path):
-    shared, own, made = Artefacts(tmp_path / "shared"), files(tmp_path / "run"), []
-
-    def get(key: str) -> int:
-        def make() -> None:
-            made.append(key)
-            for path in own.values():
-                path.unlink(missing_ok=True)  # never in place: others may have the same file
-                path.write_text(key)
-
-        shared.get_or_make("kind", key, own, make)
-        return len(made)
-
-    assert [get("k"), get("k"), get("other"), get("other")] == [1, 1, 2, 2]
-    assert get("k") == 2  # taken from where the first one left it
-    assert own["model"].read_text() == "k"
-    own["model"].unlink()
-    own["model"].write_text("damaged")
-    assert get("k") == 2
-    assert own["model"].read_text() == "k"
-    (tmp_path / "shared" / "kind" / "k" / "record").write_text("damaged")  # a link: the run's own file, too
-    assert get("k") == 3
-    assert {path.name for path in (tmp_path / "shared" / "kind").iterdir()} == {"k", "other"}
-
-
-def test_a_make_that_fails_leaves_the_turn_to_the_next(tmp_path):
-    alone, own = Artefacts(None), files(tmp_path / "run")
-    with pytest.raises(UserError, match="the third epoch diverged"):
-        alone.get_or_make("kind", "k", own, lambda: (_ for _ in ()).throw(UserError("the third epoch diverged")))
-    assert not list((tmp_path / "run").iterdir())
-    alone.get_or_make("kind", "k", own, lambda: files(tmp_path / "run", "good"))
-    alone.get_or_make("kind", "k", own, lambda: pytest.fail("again"))
-
-
 def test_stages_of_two_ledgers_are_one(tmp_path, laptop_yaml):
     def book(output: str) -> Ledger:
         return open_ledger(
@@ -231,9 +151,9 @@ def test_shards_of_another_run_are_not_simulated_again(ray_local, tmp_path, monk
 
 @pytest.mark.ray
 def test_haxad_runs_share_one_autoencoder(ray_local, tmp_path, monkeypatch):
-    def run(name: str, *overrides: str) -> HaxadRun:
+    def run(name: str, *overrides: str) -> Run:
         samples = "{yy: {events: 60}, ggf: {events: 60}, wn_150: {events: 20}}"
-        return HaxadRun(
+        return Run(
             load_config(
                 ROOT / "configs/haxad/laptop.yaml",
                 [
@@ -250,15 +170,14 @@ def test_haxad_runs_share_one_autoencoder(ray_local, tmp_path, monkeypatch):
             )
         )
 
+    trials = [Trial(NO_SIGNAL, 0.0, 0)]
     with run("one") as one:
-        table, record = one.embed()
-    monkeypatch.setattr(HaxadRun, "_train", lambda *_: pytest.fail("trained twice"))
+        record = one.make(trials)["latents"]
+    monkeypatch.setattr(stages, "train_autoencoder", lambda *_: pytest.fail("trained twice"))
     with run("two") as two:
-        again, same = two.embed()
-        assert "train_encoder" not in two.times()
-    assert same == record
-    assert again.equals(table)
+        assert two.make(trials)["latents"] == record
+        assert "encoder" not in two.times()
     assert (two.folder / "encoder/vae.pt").samefile(one.folder / "encoder/vae.pt")
     # What makes another autoencoder is not given the same one.
     with run("three", "embedding.epochs=2") as three, pytest.raises(pytest.fail.Exception, match="trained twice"):
-        three.embed()
+        three.make(trials)

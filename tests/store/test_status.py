@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -15,13 +16,14 @@ from raypipe.cli import main
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.files import write_json
-from raypipe.report import haxad, page
-from raypipe.search.result import Result, Trial
-from raypipe.store.ledger import NUMERICS, SEARCHES, Ledger, made_by
+from raypipe.report.base import Report, headlines
+from raypipe.search.result import NUMERICS, Result, Trial
+from raypipe.store.ledger import Ledger, made_by
 from raypipe.store.status import Price, announce, newest_scan, other_versions, status
 from tests.conftest import ROOT
 
 LAPTOP = ROOT / "configs/contrastive/laptop.yaml"
+SEARCHES = ("contrastive", "haxad", "multilepton", "table")
 KEYS = [f"{i:020x}" for i in range(6)]
 
 
@@ -82,15 +84,15 @@ def test_trials_that_both_versions_share_are_ours(tmp_path):
 
 
 def test_a_search_depends_on_what_its_keys_hold(tmp_path):
-    """Own tables need no simulation; the networks of a multilepton search are keyed by the code alone."""
+    """Own tables need no simulation."""
     own = tmp_path / "own.yaml"
     own.write_text("search: multilepton\nfiles: { data: a.csv, reference: b.csv }\n")
-    assert set(made_by(load_config(own))) == {"multilepton"}
-    assert set(made_by(load_config(ROOT / "configs/multilepton/laptop.yaml"))) == {"multilepton", "simulate"}
+    assert set(made_by(load_config(own))) == {"multilepton", *NUMERICS}
+    assert set(made_by(load_config(ROOT / "configs/multilepton/laptop.yaml"))) == {"multilepton", "simulate", *NUMERICS}
     assert set(made_by(load_config(LAPTOP))) == {"contrastive", "simulate", *NUMERICS}
     assert set(made_by()) == {*SEARCHES, "simulate", *NUMERICS}
     filled(tmp_path)
-    by_another_version(tmp_path, simulate="x", torch="0.1")
+    by_another_version(tmp_path, simulate="x")
     assert status(Ledger(tmp_path), config=load_config(own)).done == 4
     assert status(Ledger(tmp_path), config=load_config(LAPTOP)).done == 0
 
@@ -158,12 +160,11 @@ def test_a_report_makes_nothing_and_tells_of_other_versions(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["contrastive", "haxad", "multilepton"])
 def test_a_scan_whose_trials_all_failed_is_one_line(tmp_path, kind):
-    from raypipe.cluster.multilepton import MultileptonRun
-    from raypipe.cluster.runs import run_of
+    from raypipe.cluster.run import Run
 
     config = load_config(ROOT / f"configs/{kind}/laptop.yaml", output=tmp_path)
     Ledger(tmp_path / "ledger").record_failure("k", Trial("s", 1.0, 0), "Traceback\nValueError: boom")
-    with MultileptonRun(config) if kind == "multilepton" else run_of(config) as run:
+    with Run(config) as run:
         with pytest.raises(UserError, match=r"all trials failed; the first: ValueError: boom$"):
             run.finished({"k": Trial("s", 1.0, 0)})
         run.ledger().record("k", Trial("s", 1.0, 0), Result([{"seconds": 1.0}]))
@@ -171,22 +172,28 @@ def test_a_scan_whose_trials_all_failed_is_one_line(tmp_path, kind):
 
 
 def test_pages_tell_of_other_versions():
-    for headlines in (page.headlines, haxad.headlines):
-        summary = {"results": [], "results_all_working_points": [], "closure_auc": None}
-        assert headlines(summary) == headlines(summary | {"other_versions": 0}) == []
-        assert headlines(summary | {"other_versions": 3})[0].startswith("The ledger holds 3 trials of another version")
+    report = Report({}, ["first"])
+    assert headlines(report, {"notes": [], "other_versions": 0}) == ["first"]
+    told = headlines(report, {"notes": ["a note"], "other_versions": 3})
+    assert told[:2] == ["first", "a note"]
+    assert told[2].startswith("The ledger holds 3 trials of another version")
 
 
 def test_an_encoder_of_another_version_is_not_made_again_for_a_report(tmp_path):
     """Simulated events of this code, an encoder of another: its trials are not there, and no training starts."""
-    from raypipe.cluster.pipeline import Run
+    from raypipe.cluster.run import Run
     from raypipe.simulate import dataset
 
     config = load_config(LAPTOP, output=tmp_path)
     with Run(config) as run:
-        assert run.there() == {}
+        grid = run.search.grid()
+        assert run.keys(grid, run.look(grid)) == {}
         for name in ("encoder.json", "latents.json"):
             write_json(run.folder / "encoder" / name, {"key": "of another version", "digest": "x"})
         for name in ("encoder.pt", "latents.parquet"):
             (run.folder / "encoder" / name).write_bytes(b"")
-        assert run._digest({"key": dataset.plan(config).key}, "id", 0) is None
+        made = {"simulate": {"events": {"key": dataset.plan(config).key}}}
+        stage = run.search.stages()[1]
+        (encoder,) = stage.items(made, grid)
+        assert run.there(stage, encoder) is None
+        assert run.there(stage, replace(encoder, key="of another version")) is not None

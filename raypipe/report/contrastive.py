@@ -1,15 +1,20 @@
-"""The self-contained HTML page of a scan."""
+"""The report of a contrastive scan (paper C)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from raypipe.config import Config
-from raypipe.report.html import Section, Table, images, resource, write_html
-from raypipe.report.summary import other_versions_told, with_error, withheld_lines
+from raypipe.errors import UserError
+from raypipe.files import read_json
+from raypipe.report.base import Report, curves_of
+from raypipe.report.figures import figures_of_scan
+from raypipe.report.html import Section, Table, images, resource
+from raypipe.report.style import save_figures
+from raypipe.report.summary import build_summary, is_main, with_error, withheld_lines
+from raypipe.search.base import Found
+from raypipe.search.contrastive import Contrastive, shown_encoder
 from raypipe.search.result import NO_SIGNAL
 
 TEXTS = resource("texts")["contrastive"]
@@ -79,7 +84,7 @@ def headlines(summary: dict[str, Any]) -> list[str]:
     lines += withheld_lines(summary["results_all_working_points"])
     if summary["closure_auc"]:
         lines.append(f"Closure AUC (template against true background): {with_error(summary['closure_auc'], 4)}.")
-    return lines + other_versions_told(summary.get("other_versions", 0))
+    return lines
 
 
 def _events_section(manifest: dict[str, Any], config: Config) -> Section:
@@ -97,39 +102,58 @@ def _events_section(manifest: dict[str, Any], config: Config) -> Section:
     return Section("Events", texts["text"], [Table(head, rows), flow])
 
 
-def write_page(
-    path: Path, summary: dict[str, Any], config: Config, manifest: dict[str, Any], figures: dict[str, Path]
-) -> None:
-    """Write the page; images are embedded, so that the file can be mailed alone."""
+CURVES = ("z_before", "z_after", "sic", "truth_before", "truth_after", "auc")
+"""What MLflow's child runs draw over the strength."""
+
+
+def contrastive_report(search: Contrastive, found: Found) -> Report:
+    """Significances, figures 3 to 7 of paper C as far as the scan goes, and the encoder behind them."""
+    config, folder = search.config, found.folder / shown_encoder(found, search.need)
+    if not (folder / "encoder.json").is_file():
+        raise UserError(f"{folder}: the encoder is not whole (run `raypipe scan` again)")
+    history = read_json(folder / "encoder.json")["history"]
+    selection = config.selection
+    summary = build_summary(found.rows, working_point=selection.working_points[0], target=selection.target)
+    summary["instance_overlap"] = max((row["instance_overlap"] for row in found.good), default=0.0)
+    drawn = figures_of_scan(config, found, summary, history)
+    figures = save_figures(drawn, found.folder / "figures")
+    window = f"signal region {config.window.sr_low:g}-{config.window.sr_high:g} GeV"
+    return Report(
+        summary,
+        headlines(summary),
+        {"": result_rows(summary["results_all_working_points"])},
+        _sections(config, found, summary, figures),
+        f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, {window}",
+        figures,
+        _metrics(summary),
+        curves_of(summary["results_all_working_points"], CURVES),
+        history,
+    )
+
+
+def _sections(config: Config, found: Found, summary: dict[str, Any], figures: dict[str, Path]) -> list[Section]:
+    """Of the page; images are embedded, so that the file can be mailed alone."""
 
     def shown(*names: str) -> list[dict[str, str]]:
         return images(figures, TEXTS["captions"], *names)
 
-    stages = Table(
-        ["stage", "seconds", "share"],
-        [[k, f"{v:.1f}", f"{summary['stage_share'][k]:.0%}"] for k, v in summary["stage_seconds"].items()],
-    )
     tables = [result_rows(summary["results_all_working_points"])]
     if summary["required"]:
         tables.append(required_rows(summary["required"]))
-    provenance = {k: summary[k] for k in ("config_hash", "code", "versions", "peak_rss_gib", "date")}
-    sections = [
-        Section(
-            "Significances",
-            TEXTS["significances"].format(**summary),
-            [Table(*rows) for rows in tables],
-            shown("significances", "sic", "sic_by_strength", "required"),
-        ),
+    text = TEXTS["significances"].format(**summary)
+    pictures = shown("significances", "sic", "sic_by_strength", "required")
+    return [
+        Section("Significances", text, [Table(*rows) for rows in tables], pictures),
         Section("Background model", "", [], shown("closure", "masses_signal", "masses_no_signal")),
         Section("Latent space", "", [], shown("latents_signal", "latents_no_signal", "encoder_training")),
-        _events_section(manifest, config),
-        Section("Where the time went", f"Peak memory {summary['peak_rss_gib']:.2f} GiB.", [stages]),
-        Section("Configuration", "", code=yaml.safe_dump(config.shown(), sort_keys=False)),
-        Section("Versions", "", code=yaml.safe_dump(provenance, sort_keys=False)),
+        _events_section(found.made["simulate"]["events"], config),
     ]
-    if summary["failed_trials"]:
-        rows = [[f["signal"], f"{f['strength']:g}", str(f["instance"]), f["error"]] for f in summary["failed_trials"]]
-        sections.insert(1, Section("Failed trials", "", [Table(["signal", "strength", "instance", "error"], rows)]))
-    window = f"signal region {config.window.sr_low:g}-{config.window.sr_high:g} GeV"
-    subtitle = f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, {window}, {summary['date']}"
-    write_html(path, f"{config.search} search", subtitle, headlines(summary), sections)
+
+
+def _metrics(summary: dict[str, Any]) -> dict[str, float]:
+    found = {"closure_auc": summary["closure_auc"]["mean"]} if summary["closure_auc"] else {}
+    for entry in summary["results_all_working_points"]:
+        way = "" if is_main(entry) else f"{entry['embedding']}.{entry['method']}."
+        where = f"{way}{entry['signal']}.{entry['strength']:g}.wp{entry['working_point']:g}"
+        found |= {f"{name}.{where}": entry[name]["mean"] for name in ("z_before", "z_after", "sic") if entry[name]}
+    return found

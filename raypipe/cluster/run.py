@@ -1,0 +1,309 @@
+"""A run of any search: its stages in order, its trials, its report; each skipped when its result is already there."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raypipe.cluster.live import run_with_progress
+from raypipe.cluster.memory import MemoryWatch
+from raypipe.cluster.runtime import ray_session
+from raypipe.cluster.tasks import counted, spread
+from raypipe.cluster.tracking import record_report
+from raypipe.cluster.trial import Shelf, run_one, run_together
+from raypipe.errors import UserError
+from raypipe.events.table import read_table, write_table
+from raypipe.files import check_file_writable, check_writable, read_json, write_json
+from raypipe.kinds import resolve
+from raypipe.progress import console, progress_bar
+from raypipe.report.base import Report, finish, headlines
+from raypipe.report.summary import other_versions_told
+from raypipe.search.base import Found, Item, Made, Stage, search_of
+from raypipe.search.result import NO_SIGNAL, Tools, Trial
+from raypipe.store.artefacts import open_artefacts
+from raypipe.store.claims import once_each
+from raypipe.store.files import Store
+from raypipe.store.ledger import Ledger, open_ledger
+from raypipe.store.status import other_versions
+
+FOLDERS = ("events", "encoder", "encoders", "ledger", "figures")
+"""Of a run folder: another user's are found unwritable before the work, not after."""
+KEY = "raypipe.key"
+"""Metadata of a table beside the ledger: the key of its trial."""
+
+
+class Run:
+    """One run folder and what is in it. Ray starts when a stage first needs it, and not before.
+
+    Args:
+        config: the whole configuration, of any search.
+    """
+
+    def __init__(self, config: Any) -> None:
+        self.config, self.search = config, search_of(config)
+        self.folder = check_writable(config.output)
+        for name in FOLDERS:
+            if (self.folder / name).exists():
+                check_writable(self.folder / name)
+        for name in ("summary.json", "scores.parquet"):
+            check_file_writable(self.folder / name)
+        if config.resources.storage:
+            self.ledger().store.check_writable()
+        self.artefacts = open_artefacts(config)
+        self.memory = MemoryWatch()
+        self._stack = contextlib.ExitStack()
+        self._ray = False
+        self._times_path = self.folder / "stages.json"
+
+    def __enter__(self) -> Run:
+        self._stack.enter_context(self.memory)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()
+
+    def ray(self) -> None:
+        """Start or join Ray unless that has happened."""
+        if not self._ray:
+            with self.timed("ray_start"):
+                self._stack.enter_context(ray_session(self.config.resources))
+            self._ray = True
+
+    @contextlib.contextmanager
+    def timed(self, stage: str, add: bool = True) -> Iterator[None]:
+        """Record the wall-clock seconds of the block. A stage that resumes adds to what it took before."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            times = self.times()
+            times[stage] = (times.get(stage, 0.0) if add else 0.0) + time.perf_counter() - start
+            write_json(self._times_path, times | {"peak_rss_gib": max(self.peak(), self.memory.peak_gib)})
+
+    def times(self) -> dict[str, float]:
+        """Seconds of every stage that has run in this folder."""
+        stored = read_json(self._times_path) if self._times_path.exists() else {}
+        return {k: v for k, v in stored.items() if k != "peak_rss_gib"}
+
+    def peak(self) -> float:
+        """Largest memory seen in this folder's runs, GiB."""
+        stored = read_json(self._times_path).get("peak_rss_gib", 0.0) if self._times_path.exists() else 0.0
+        return max(stored, self.memory.peak_gib)
+
+    def ledger(self) -> Ledger:
+        """The ledger of this run: `resources.storage`, else a folder of the run."""
+        return open_ledger(self.config)
+
+    # The stages before the trials.
+
+    def make(self, trials: Sequence[Trial], until: str | None = None) -> Made:
+        """Make what the trials need and what is not there yet, stage by stage; the records of all of it.
+
+        Args:
+            until: name of the last stage wanted.
+        """
+        made: Made = {}
+        for stage in self.search.stages():
+            items = stage.items(made, trials)
+            missing = {item.key: item for item in items if self.there(stage, item) is None}
+            if missing and stage.shared:
+                self._make_once(stage, missing)
+            elif missing:
+                resolve(stage.make)(self, stage, list(missing.values()))
+            made[stage.name] = {item.name: self._made(stage, item) for item in items}
+            if stage.name == until:
+                break
+        return made
+
+    def _make_once(self, stage: Stage, missing: Mapping[str, Item]) -> None:
+        """Make items by key, those that nobody alive is making; the others are waited for."""
+
+        def make(keys: list[str]) -> None:
+            resolve(stage.make)(self, stage, [missing[key] for key in keys])
+            for key in keys:
+                self.artefacts.give(stage.name, key, self.files(missing[key]))
+
+        root = self.artefacts.root
+        store, folder = (self.ledger().store, f"claims/{stage.name}") if root is None else (Store(root), stage.name)
+        once_each(store, folder, list(missing), lambda key: self.there(stage, missing[key]), make)
+
+    def look(self, trials: Sequence[Trial]) -> Made:
+        """The records of what is there; nothing is made for it."""
+        made: Made = {}
+        for stage in self.search.stages():
+            found = {item.name: self.there(stage, item, take=False) for item in stage.items(made, trials)}
+            made[stage.name] = {name: record for name, record in found.items() if record is not None}
+        return made
+
+    def files(self, item: Item) -> dict[str, Path]:
+        """Paths of an item's files by name, the record last."""
+        return {name: self.folder / item.folder / name for name in (*item.files, item.record)}
+
+    def there(self, stage: Stage, item: Item, take: bool = True) -> dict[str, Any] | None:
+        """The record of an item that is whole in the run folder, or that another run has left."""
+        record = self._record(item)
+        if record is None and take and stage.shared and self.artefacts.take(stage.name, item.key, self.files(item)):
+            return self._record(item)
+        return record
+
+    def _record(self, item: Item) -> dict[str, Any] | None:
+        files = self.files(item)
+        if not all(path.is_file() for path in files.values()):
+            return None
+        record = read_json(files[item.record])
+        whole = record.get("key") == item.key and (item.whole is None or item.whole(self.folder / item.folder))
+        return record if whole else None
+
+    def _made(self, stage: Stage, item: Item) -> dict[str, Any]:
+        """The record of an item that has to be there by now; what is new is left for other runs."""
+        if stage.shared and not self.artefacts.give(stage.name, item.key, self.files(item)):
+            # Another run was first. Sums round differently there; from here on both have the same bits.
+            self.artefacts.take(stage.name, item.key, self.files(item))
+        if (record := self._record(item)) is None:
+            raise UserError(f"{self.folder / item.folder}: {item.record} is not whole (run the same command again)")
+        return record
+
+    # The trials.
+
+    def keys(self, trials: Sequence[Trial], made: Made) -> dict[str, Trial]:
+        """Those trials whose inputs are there, by their ledger key."""
+        names = dict.fromkeys(map(self.search.need, trials))
+        inputs = {name: self.search.inputs_key(name, made) for name in names}
+        there = [(inputs[self.search.need(trial)], trial) for trial in trials]
+        return {trial.key(found | self.search.own_key(trial)): trial for found, trial in there if found is not None}
+
+    def run_trials(self, trials: Mapping[str, Trial], name: str = "scan") -> Ledger:
+        """Run the trials that the ledger does not hold yet."""
+        book = self.ledger()
+        missing = {key: trial for key, trial in trials.items() if key not in book.done(trials)}
+        if self.search.here:
+            self._run_here(missing or self._untold(trials), book)
+        elif missing:
+            shelf = Shelf()
+            for need in sorted(set(map(self.search.need, missing.values()))):
+                for part in self.search.inputs(need, self.folder, Tools()):
+                    self.ray()  # not before the first could be read
+                    shelf.put(need, part)
+            self.ray()
+            with self.timed("trial"):
+                given = (shelf, self.config.search, self.search.handed())
+                together = self.search.together
+                function = run_together if together else run_one
+                run_with_progress(function, given, trials, book, self.search.resources, name, together)
+        return book
+
+    def _untold(self, trials: Mapping[str, Trial]) -> dict[str, Trial]:
+        """Finished trials whose tables are not beside the ledger any more."""
+        paths = list(self.folder.glob("*.parquet"))
+        there = {(read_table(path).schema.metadata or {}).get(KEY.encode(), b"").decode() for path in paths}
+        return {key: trial for key, trial in trials.items() if key not in there}
+
+    def _run_here(self, trials: Mapping[str, Trial], book: Ledger) -> None:
+        """In this process, whose parts go to many cores where that pays."""
+        for key, trial in trials.items():
+            with spread(self.config.resources) as mapper, progress_bar("search", self.search.parts) as bar:
+                inputs = list(self.search.inputs(self.search.need(trial), self.folder, Tools(mapper=mapper)))
+                search = type(self.search)(self.search.handed())
+                (result,) = search.run(inputs, [trial], Tools(mapper=counted(mapper, bar)))
+            for name, table in result.tables.items():
+                write_table(table.replace_schema_metadata({KEY: key}), self.folder / f"{name}.parquet")
+            book.record(key, trial, result)
+
+    # What a user asks for.
+
+    def scan(self) -> dict[str, Any]:
+        """All stages, all trials, and the report; returns the summary."""
+        grid = self.search.grid()
+        trials = self.keys(grid, self.make(grid))
+        self.run_trials(trials)
+        return self.report(trials)
+
+    def ask(self, trials: Sequence[Trial]) -> tuple[list[str], Any]:
+        """A few trials and what they say: lines for the terminal, and a JSON-ready value."""
+        keyed = self.keys(trials, self.make(trials))
+        rows = self.run_trials(keyed, "search").rows(keyed)
+        if failed := [row for row in rows if row["status"] != "ok"]:
+            raise UserError(f"the search failed: {failed[0]['error'].strip().splitlines()[-1]}")
+        for note in self.search.notes:
+            console.print(note, highlight=False, soft_wrap=True)
+        return self.search.answer(rows, trials)
+
+    def report(self, trials: Mapping[str, Trial] | None = None) -> dict[str, Any]:
+        """Figures, page, ``summary.json`` and the MLflow run, from what is on disk: nothing is made for it.
+
+        Raises:
+            UserError: there is nothing yet (it tells of trials of another version), or all trials have failed.
+        """
+        grid = self.search.grid()
+        made = self.look(grid)
+        trials = self.keys(grid, made) if trials is None else trials
+        book, rows = self.finished(trials)
+        found = Found(
+            self.folder,
+            trials,
+            rows,
+            book.arrays,
+            made,
+            self.times(),
+            self.peak(),
+            other_versions(book, self.config),
+            self.search.code(),
+        )
+        with self.timed("report", add=False):
+            report: Report = resolve(self.search.report)(self.search, found)
+            summary = finish(self.search, found, report)
+        with self.timed("mlflow", add=False), self._one_flow(book, found) as flow:
+            record_report(self.search, found, report, summary, flow)
+        self._tell(report, summary)
+        return summary
+
+    def finished(self, trials: Mapping[str, Trial]) -> tuple[Ledger, list[dict[str, Any]]]:
+        """The ledger and its rows of the given trials.
+
+        Raises:
+            UserError: there are none (it tells of those of another version), or all have failed.
+        """
+        book = self.ledger()
+        rows = book.rows(trials)
+        if not rows:
+            others = other_versions_told(other_versions(book, self.config))
+            what = "nothing to report yet: no trial of this configuration is finished (run `raypipe scan` first)"
+            raise UserError(". ".join([f"{self.folder}: {what}", *others]))
+        if all(row["status"] != "ok" for row in rows):
+            raise UserError(f"{book}: all trials failed; the first: {rows[0]['error'].strip().splitlines()[-1]}")
+        return book, rows
+
+    @contextlib.contextmanager
+    def _one_flow(self, book: Ledger, found: Found) -> Iterator[Path | None]:
+        """The background model of a finished trial, of one without signal if there is one, as a file for the block."""
+        rows = sorted(found.good, key=lambda row: row["signal"] != NO_SIGNAL)  # stable: without signal first
+        by_key = {row["key"]: row for row in rows}
+        with tempfile.TemporaryDirectory(prefix="raypipe-") as scratch:
+            files = (book.flow_file(key, row, Path(scratch)) for key, row in by_key.items())
+            yield next(filter(None, files), None)
+
+    def _tell(self, report: Report, summary: Mapping[str, Any]) -> None:
+        """The terminal's version of the report, on standard error."""
+        from rich.table import Table
+
+        for title, (head, body) in report.tables.items():
+            table = Table(title=title or f"raypipe: {self.folder}", box=None, header_style="bold")
+            for name in head:
+                table.add_column(name, no_wrap=True)
+            for row in body:
+                table.add_row(*row)
+            console.print(table)
+        lines = headlines(report, summary)
+        if report.sections:
+            stages = ", ".join(f"{k} {v:.0f} s" for k, v in summary["stage_seconds"].items())
+            lines.append(f"Stages: {stages}; peak memory {summary['peak_rss_gib']:.1f} GiB")
+            lines.append(f"Report: {self.folder / 'report.html'}")
+        for failed in summary["failed_trials"]:
+            what = f"failed: {failed['signal']} {failed['strength']:g} instance {failed['instance']}"
+            lines.append(f"{what}: {failed['error'].strip().splitlines()[-1]}")
+        for line in lines:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,106 @@
+"""What can be named in a configuration: kinds of searches, and ways to know the background.
+
+A plugin is a module that adds its own with `raypipe.search.base.kind` and `raypipe.search.base.background`. Its name
+stands in the environment variable RAYPIPE_PLUGINS (several: with commas), or in an entry point of the group
+``raypipe.plugins``. Workers import it too, so that it must be importable there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from raypipe.errors import UserError
+
+PLUGINS = "RAYPIPE_PLUGINS"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One value of the key `search`. Things are named as ``module:name``: light commands import none of them."""
+
+    config: str | type
+    """Model of the whole configuration."""
+    commands: tuple[str, ...] = ("search", "scan", "plan", "status", "report")
+    """Stages that it has (all kinds: `raypipe config` and `raypipe doctor`)."""
+    search: str | type | None = None
+    """Subclass of `raypipe.search.base.Search`."""
+
+
+@dataclass(frozen=True)
+class Background:
+    """One way to know the background, a value of `scan.methods`."""
+
+    make: str | Callable[..., Any]
+    """(case, configuration, seed, tools) -> `raypipe.search.methods.Judged`."""
+    learns: bool = False
+    """Trains flows on the sidebands."""
+    needs_signal: bool = False
+    """Says nothing of data without one."""
+
+
+_STAGES = ("simulate", "embed", "search", "scan", "plan", "status", "report")
+KINDS: dict[str, Kind] = {
+    "contrastive": Kind(
+        "raypipe.config.contrastive:Config", (*_STAGES, "latent"), "raypipe.search.contrastive:Contrastive"
+    ),
+    "haxad": Kind("raypipe.config.haxad:HaxadConfig", _STAGES, "raypipe.search.haxad:Haxad"),
+    "multilepton": Kind(
+        "raypipe.config.multilepton:MultileptonConfig",
+        ("simulate", "search", "scan", "plan", "status", "report"),
+        "raypipe.search.multilepton:Multilepton",
+    ),
+    "table": Kind("raypipe.config.table:TableConfig", ("search",), "raypipe.search.table:TableSearch"),
+    "read": Kind("raypipe.config.read:ReadConfig", ("read",)),
+    "none": Kind("raypipe.config.simulation:Simulation", ("simulate",), "raypipe.search.base:Search"),
+}
+BACKGROUNDS: dict[str, Background] = {
+    "cathode": Background("raypipe.search.methods:cathode", learns=True),
+    "no_higgs": Background("raypipe.search.methods:without_higgs", learns=True),
+    "idealised": Background("raypipe.search.methods:idealised"),
+    "supervised": Background("raypipe.search.methods:supervised", needs_signal=True),
+    "cut": Background("raypipe.search.methods:best_cut", needs_signal=True),
+}
+
+
+def resolve(where: Any) -> Any:
+    """What ``module:name`` names; anything else is itself."""
+    if not isinstance(where, str):
+        return where
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def load_plugins() -> None:
+    """Import all plugins.
+
+    Raises:
+        UserError: one that cannot be imported.
+    """
+    named = [name.strip() for name in os.environ.get(PLUGINS, "").split(",")]
+    found = [(name, PLUGINS) for name in named if name]
+    found += [
+        (point.value, f"entry point {point.name}") for point in importlib.metadata.entry_points(group="raypipe.plugins")
+    ]
+    for module, source in found:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever the user's own code raises
+            raise UserError(f"{source}: plugin {module} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def background_of(name: str) -> Background:
+    """The way to know the background of this name.
+
+    Raises:
+        UserError: nobody has added it.
+    """
+    if name not in BACKGROUNDS:  # a worker that has not needed any plugin yet
+        load_plugins()
+    if name not in BACKGROUNDS:
+        raise UserError(f"background {name!r}: known are {', '.join(BACKGROUNDS)}")
+    return BACKGROUNDS[name]

@@ -1,0 +1,149 @@
+"""What a report is made of; page, terminal, ``summary.json`` and MLflow show the same."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raypipe.files import write_json
+from raypipe.report.html import Section, Table, write_html
+from raypipe.report.summary import other_versions_told, quote, with_error
+from raypipe.search.base import Found, Search
+
+PACKAGES = (
+    *("raypipe", "ray", "torch", "nflows", "xgboost", "numpy", "pyarrow", "mlflow"),
+    *("pythia8mc", "fastjet", "iminuit"),
+)
+Curves = dict[str, list[tuple[str, float, int]]]
+"""Of MLflow's child runs, by ``signal/configuration``: (name, value, step)."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a search tells of a scan."""
+
+    summary: dict[str, Any]
+    """Its own part of ``summary.json``."""
+    headlines: list[str]
+    """The few sentences that a reader should take away."""
+    tables: dict[str, tuple[list[str], list[list[str]]]] = field(default_factory=dict)
+    """Title -> (head, rows of text), for the terminal."""
+    sections: list[Section] = field(default_factory=list)
+    """Of the page; failures, times, configuration and versions follow them. Without any there is no page."""
+    subtitle: str = ""
+    figures: dict[str, Path] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    """For MLflow."""
+    curves: Curves = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    """Of the encoder, epoch by epoch."""
+
+
+def common_summary(search: Search, found: Found) -> dict[str, Any]:
+    """What ``summary.json`` says of every search."""
+    total = sum(found.stage_seconds.values())
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {
+        "search": search.config.search,
+        "config_hash": search.config.physics_hash(),
+        "code": found.code,
+        "keys": list(found.trials),
+        "notes": search.notes,
+        "failed_trials": [
+            {k: row[k] for k in ("embedding", "method", "signal", "strength", "instance", "error")}
+            for row in found.failed
+        ],
+        "other_versions": found.other_versions,
+        "stage_seconds": found.stage_seconds,
+        "stage_share": {name: s / total for name, s in found.stage_seconds.items()} if total else {},
+        "peak_rss_gib": found.peak_rss_gib,
+        "versions": versions | {"python": platform.python_version()},
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def finish(search: Search, found: Found, report: Report) -> dict[str, Any]:
+    """Write ``summary.json`` and ``report.html`` into the run folder; returns the summary."""
+    summary = report.summary | common_summary(search, found)
+    write_json(found.folder / "summary.json", summary)
+    if report.sections:
+        title, subtitle = f"{search.config.search} search", f"{report.subtitle}, {summary['date']}"
+        sections = [*report.sections, *_common_sections(search, summary)]
+        write_html(found.folder / "report.html", title, subtitle, headlines(report, summary), sections)
+    return summary
+
+
+def headlines(report: Report, summary: Mapping[str, Any]) -> list[str]:
+    """Those of the search, and what the ledger holds besides."""
+    return [*report.headlines, *summary["notes"], *other_versions_told(summary["other_versions"])]
+
+
+def common_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds and memory, for MLflow."""
+    seconds = {f"seconds.{stage}": value for stage, value in summary["stage_seconds"].items()}
+    return seconds | {"peak_rss_gib": summary["peak_rss_gib"]}
+
+
+def _common_sections(search: Search, summary: Mapping[str, Any]) -> list[Section]:
+    """Failures, times, configuration, versions."""
+    failed = [[f["signal"], f"{f['strength']:g}", str(f["instance"]), f["error"]] for f in summary["failed_trials"]]
+    stages = [[k, f"{v:.1f}", f"{summary['stage_share'][k]:.0%}"] for k, v in summary["stage_seconds"].items()]
+    peak = f"Peak memory {summary['peak_rss_gib']:.2f} GiB."
+    shown = {k: summary[k] for k in ("config_hash", "code", "versions", "date")}
+    sections = [
+        Section("Where the time went", peak, [Table(["stage", "seconds", "share"], stages)]),
+        Section("Configuration", "", code=yaml.safe_dump(search.config.shown(), sort_keys=False)),
+        Section("Versions", "", code=yaml.safe_dump(shown, sort_keys=False)),
+    ]
+    if failed:
+        sections.insert(0, Section("Failed trials", "", [Table(["signal", "strength", "instance", "error"], failed)]))
+    return sections
+
+
+def plain_report(search: Search, found: Found) -> Report:
+    """The report of a search that has none of its own: means of its metric by signal, strength and cut."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in found.good:
+        groups.setdefault((row["signal"], row["strength"], row.get("working_point")), []).append(row)
+    metric = search.metric
+    results = [
+        {"signal": signal, "strength": strength, "working_point": point, "instances": len(rows)}
+        | {metric: quote([row.get(metric) for row in rows])}
+        for (signal, strength, point), rows in groups.items()
+    ]
+    head = ["signal", "strength", "cut", "instances", metric]
+    body = [
+        [e["signal"], f"{e['strength']:g}", f"{e['working_point'] or ''}", str(e["instances"]), with_error(e[metric])]
+        for e in results
+    ]
+    lines = [f"{r[0]} at {r[1]}: {metric} {r[4]} over {r[3]} instances." for r in body]
+    values = {f"{metric}.{e['signal']}.{e['strength']:g}": e[metric]["mean"] for e in results if e[metric]}
+    sections = [Section("Results", "", [Table(head, body)])]
+    return Report({"results": results}, lines, {"results": (head, body)}, sections, metrics=values)
+
+
+def curves_of(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Curves:
+    """Metrics of the child runs from summary entries.
+
+    A step is the injected S/sqrt(B) in thousandths, since MLflow's are integers; the name holds the working point.
+    """
+    groups: Curves = {}
+    for entry in entries:
+        seen = entry.get("embedding", "id")
+        way = seen if entry["method"] == "cathode" else f"{seen}-{entry['method']}"
+        curves = groups.setdefault(f"{entry['signal']}/{way}", [])
+        step = round(1000 * entry["strength"])
+        for name in names:
+            if entry[name]:
+                where = f"{name}.wp{entry['working_point']:g}"
+                curves.append((where, float(entry[name]["mean"]), step))
+                if entry[name]["standard_error"] is not None:
+                    curves.append((f"{where}.error", float(entry[name]["standard_error"]), step))
+    return groups

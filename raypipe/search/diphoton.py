@@ -1,0 +1,84 @@
+"""What the searches in simulated diphoton events (papers A and C) share: their events, their grid, their answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from raypipe.events.latents import Events, split_latents
+from raypipe.events.schema import tensor_values
+from raypipe.events.table import read_table
+from raypipe.files import code_of, code_of_module, digest
+from raypipe.kinds import BACKGROUNDS, background_of
+from raypipe.search.base import Search, Served, Stage, plain, simulated
+from raypipe.search.counting import cut_lines
+from raypipe.search.result import Trial, trial_grid
+from raypipe.simulate.processes import PROCESSES
+
+EXAMPLE = 4
+"""Events of the input example of a registered model."""
+
+
+def sample_groups() -> dict[str, int]:
+    """Process group of every known sample; negative groups are signal families."""
+    return {name: process.group for name, process in PROCESSES.items()}
+
+
+class Diphoton(Search):
+    """A search whose trials see simulated events through an encoder's latent table, and draw pseudo-data from it."""
+
+    sections: ClassVar[tuple[str, ...]] = (
+        *("seed", "window", "pseudodata", "massfit", "flow", "classifier", "selection"),
+        *("embedding.train_fraction", "embedding.validation_fraction"),
+    )
+    options: ClassVar[tuple[str, ...]] = ("signal", "strength", "instance", "embedding", "method")
+
+    def grid(self) -> list[Trial]:
+        """All trials of the configured scan."""
+        return list(dict.fromkeys(trial for grid in self.config.scan.grids() for trial in trial_grid(**grid)))
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The events; subclasses add what they train."""
+        return (simulated(self.config),)
+
+    def learns(self, trial: Trial) -> bool:
+        """Whether the trial needs flows."""
+        return BACKGROUNDS[trial.method].learns
+
+    def own_key(self, trial: Trial) -> dict[str, Any]:
+        """The code of a background of the user's own."""
+        make = background_of(trial.method).make
+        return {} if isinstance(make, str) else {"background": code_of_module(make.__module__)}
+
+    def latents_key(self, events: dict[str, Any], encoder: str) -> str:
+        """Hash of what determines the latent table that the encoder of this key gives."""
+        code = code_of("raypipe.fit.encoder", "raypipe.fit.vae", "raypipe.events.diphoton", "raypipe.events.latents")
+        return digest({"events": events["key"], "encoder": encoder, "code": code})
+
+    def read_latents(self, path: Path) -> dict[str, dict[str, Events]]:
+        """A latent table by split and sample."""
+        return split_latents(read_table(path), str(path))
+
+    def answer(self, rows: list[dict[str, Any]], trials: Sequence[Trial]) -> tuple[list[str], Any]:
+        """The cuts of one search, and its rows."""
+        lines = []
+        for row in rows:
+            first, *rest = cut_lines(row)
+            lines += [f"{first}, SIC {row['sic']:.2f}", *rest]
+            if row.get("fit_z_after") is not None and not row["verdict"]:
+                lines.append(
+                    f"  bump hunt ({row['family']}): {row['fit_s_after']:.1f} ± {row['fit_s_err_after']:.1f} events, "
+                    f"z {row['fit_z_before']:.2f} -> {row['fit_z_after']:.2f} ({row['fit_status_after']})"
+                )
+        return lines, [plain(row) for row in rows]
+
+    def served_flow(self, flow: Path | None, latents: Path) -> dict[str, Served]:
+        """The background model of a trial, with the first events of a latent table as its example."""
+        if flow is None:
+            return {}
+        first = read_table(latents).slice(0, EXAMPLE)
+        example = {"latent": tensor_values(first["latent"]).astype(np.float32), "mass": first["m_yy"].to_numpy()}
+        return {"flow": Served(flow, example, (), np.float64)}
