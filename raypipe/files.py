@@ -169,15 +169,6 @@ def code_of(*modules: str, root: Path = ROOT, length: int = 12) -> str:
     return _digest_of(imported(*modules, root=root), root, length)
 
 
-def code_of_module(module: str) -> str:
-    """`code_of` a module that may be a user's own: then of its source, and of what it imports of raypipe."""
-    if module.split(".")[0] == "raypipe":
-        return code_of(module)
-    code = plain_code(Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8"))
-    needs = [package or plain for package, _, plain in _IMPORT.findall(code)]
-    return digest([code, code_of(*needs)])
-
-
 def imported(*modules: str, root: Path = ROOT) -> set[Path]:
     """Source files of ``modules`` and of all of raypipe that these import, in turn; nothing is executed for it.
 
