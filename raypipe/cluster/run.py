@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raypipe.cluster.flows import make_flows
 from raypipe.cluster.live import run_with_progress
 from raypipe.cluster.memory import MemoryWatch
 from raypipe.cluster.runtime import ray_session
@@ -189,12 +190,24 @@ class Run:
                     self.ray()  # not before the first could be read
                     shelf.put(need, part)
             self.ray()
+            if any(map(self.search.learns, missing.values())):
+                self._flows(shelf, list(missing.values()), book)
             with self.timed("trial"):
                 given = (shelf, self.config.search, self.search.handed())
                 together = self.search.together
                 function = run_together if together else run_one
                 run_with_progress(function, given, trials, book, self.search.resources, name, together)
         return book
+
+    def _flows(self, shelf: Shelf, trials: Sequence[Trial], book: Ledger) -> None:
+        """Train all flows that the trials need, which lie in the ledger's shared store then."""
+        flow = self.config.flow
+        with self.timed("background"), progress_bar("train flows", flow.epochs) as bar:
+
+            def told(record: dict[str, float]) -> None:
+                bar(1, f"{record['sets']} sets, validation loss {record['validation']:.3f}")
+
+            make_flows(shelf, self.config, trials, book, self.config.resources, told)
 
     def _untold(self, trials: Mapping[str, Trial]) -> dict[str, Trial]:
         """Finished trials whose tables are not beside the ledger any more."""
