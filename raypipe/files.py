@@ -150,7 +150,8 @@ def _package(root: Path) -> list[Path]:
 def _digest_of(sources: Iterable[Path], root: Path, length: int) -> str:
     total = hashlib.sha256()
     for source in sorted(set(sources)):
-        total.update(f"{source.relative_to(root)}\n{_read_code(source)}\n".encode())
+        name = source.relative_to(root) if source.is_relative_to(root) else source.name
+        total.update(f"{name}\n{_read_code(source)}\n".encode())
     return total.hexdigest()[:length]
 
 
@@ -164,30 +165,23 @@ def code_digest(*rooms: str, root: Path = ROOT, length: int = 12) -> str:
 
 
 def code_of(*modules: str, root: Path = ROOT, length: int = 12) -> str:
-    """`code_digest` of ``modules`` (such as ``raypipe.fit.encoder``) and all of raypipe that they import.
-
-    See `imported`.
-    """
+    """`code_digest` of ``modules`` and all of raypipe that they import: see `imported`."""
     return _digest_of(imported(*modules, root=root), root, length)
-
-
-def code_of_module(module: str) -> str:
-    """`code_of` a module that may be a user's own: then of its source, and of what it imports of raypipe."""
-    if module.split(".")[0] == "raypipe":
-        return code_of(module)
-    code = plain_code(Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8"))
-    needs = [package or plain for package, _, plain in _IMPORT.findall(code)]
-    return digest([code, code_of(*needs)])
 
 
 def imported(*modules: str, root: Path = ROOT) -> set[Path]:
     """Source files of ``modules`` and of all of raypipe that these import, in turn; nothing is executed for it.
 
+    Such as ``raypipe.fit.encoder``, or one of a plugin that has been imported.
     Tables and C sources below the folder of a module belong to it if it has their suffix in a text; where a module
     imports by a name in a text, so do all of its folder. The file ``raypipe/__init__.py`` counts for nobody.
     """
     found: set[Path] = set()
-    waiting = [source for module in modules for source in _sources(module, "", root)]
+    waiting: list[Path] = []
+    for module in modules:
+        waiting += _sources(module, "", root)
+        if not waiting:
+            raise ModuleNotFoundError(f"No file of the module {module!r}", name=module)
     while waiting:
         path = waiting.pop()
         if path in found or path == root / "__init__.py":
@@ -198,7 +192,8 @@ def imported(*modules: str, root: Path = ROOT) -> set[Path]:
             for name in names.strip("() ").split(","):
                 if (name := name.split(" as ")[0].strip()) or module:
                     waiting += _sources(package or module, name, root)
-        waiting += path.parent.glob("*.py") if "import_module(" in code else ()
+        if "import_module(" in code and path.is_relative_to(root):
+            waiting += path.parent.glob("*.py")
     data = [path for path in _package(root) if path.suffix != ".py"]
     for suffix in (".c", ".yaml"):
         users = [p.parent for p in found if p.parent != root and re.search(rf"\{suffix}\b", _read_code(p))]
@@ -209,12 +204,14 @@ def imported(*modules: str, root: Path = ROOT) -> set[Path]:
 @cache
 def _sources(module: str, name: str, root: Path) -> list[Path]:
     """The files behind ``from module import name``: those that a package takes the name from, not all of it."""
+    if module.partition(".")[0] != "raypipe":
+        return [Path(file)] if (file := getattr(sys.modules.get(module), "__file__", None)) else []
     place = root.joinpath(*module.split(".")[1:])
     for own in (place / f"{name}.py", place / name / "__init__.py") if name else ():
         if own.is_file():
             return [own]
     if not (init := place / "__init__.py").is_file():
-        return [place.with_suffix(".py")]
+        return [own] if (own := place.with_suffix(".py")).is_file() else []
     for package, names, _ in _IMPORT.findall(_read_code(init)):
         if name in re.findall(r"\w+", names):
             return _sources(package, name, root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import shutil
 from pathlib import Path
 
@@ -109,8 +110,23 @@ def test_what_is_imported_is_found():
     readers = {f"events/readers/{path.name}" for path in (ROOT / "raypipe/events/readers").glob("*.py")}
     assert readers <= table  # its registry names them in a text
     assert "fit/flows.py" in table  # inside a function
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ModuleNotFoundError):
         code_of("raypipe.search.absent")
+
+
+def test_a_plugin_counts_with_what_it_imports(package, tmp_path, monkeypatch):
+    (tmp_path / "my_plugin.py").write_text("from raypipe.stats.sideband import fit_sidebands\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("my_plugin")
+    found = {path.name for path in imported("my_plugin", root=package)}
+    assert {"my_plugin.py", "sideband.py", "massfit.py"} <= found
+    assert "flows.py" not in found
+    before = code_of("my_plugin", root=package)
+    for text, same in (("# a comment\n", True), ("STEPS = 3\n", False)):
+        with open(module.__file__, "a") as handle:
+            handle.write(text)
+        files._read_code.cache_clear()
+        assert (code_of("my_plugin", root=package) == before) == same
 
 
 def test_hashing_all_rooms_takes_a_third_of_a_second():

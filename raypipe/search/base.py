@@ -17,7 +17,7 @@ import numpy as np
 
 from raypipe.config.run import Handed
 from raypipe.errors import UserError
-from raypipe.files import code_of_module
+from raypipe.files import code_of
 from raypipe.kinds import BACKGROUNDS, KINDS, Background, Kind, resolve
 from raypipe.search.result import NO_SIGNAL, NUMERICS, Result, Tools, Trial
 
@@ -194,7 +194,7 @@ class Search:
     @classmethod
     def code(cls) -> str:
         """Hash of the code that makes a trial."""
-        return code_of_module(cls.__module__)
+        return code_of(cls.__module__)
 
     def inputs(self, name: str, folder: Path, tools: Tools) -> Iterator[Any]:
         """The parts of the input ``name``, each read when it is taken.

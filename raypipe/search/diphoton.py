@@ -11,7 +11,7 @@ import numpy as np
 from raypipe.events.latents import Events, split_latents
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table
-from raypipe.files import code_of, code_of_module, digest
+from raypipe.files import code_of, digest
 from raypipe.kinds import BACKGROUNDS, background_of
 from raypipe.search.base import Search, Served, Stage, plain, simulated
 from raypipe.search.counting import cut_lines
@@ -51,7 +51,7 @@ class Diphoton(Search):
     def own_key(self, trial: Trial) -> dict[str, Any]:
         """The code of a background of the user's own."""
         make = background_of(trial.method).make
-        return {} if isinstance(make, str) else {"background": code_of_module(make.__module__)}
+        return {} if isinstance(make, str) else {"background": code_of(make.__module__)}
 
     def latents_key(self, events: dict[str, Any], encoder: str) -> str:
         """Hash of what determines the latent table that the encoder of this key gives."""

@@ -99,7 +99,6 @@ class Claim(Sign):
     def __enter__(self) -> Claim:
         super().__enter__()
         self._queue()
-        time.sleep(SETTLE if self.store.local is None else SETTLE_LOCAL)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -109,9 +108,11 @@ class Claim(Sign):
 
     def _queue(self) -> None:
         self.store.write(f"{self.folder}/{self.id}.queued", b"")
+        self._settled = time.monotonic() + (SETTLE if self.store.local is None else SETTLE_LOCAL)
 
     def is_first(self) -> bool:
         """Whether nobody alive came before; those who died on the way are removed."""
+        time.sleep(max(0.0, self._settled - time.monotonic()))
         entries = self.store.listing(self.folder).items()
         there = {name: modified for name, modified in entries if name.startswith(f"{self.key}.")}
         if f"{self.id}.queued" not in there:  # swept away by one who took this process for dead
@@ -144,8 +145,12 @@ def once_each(
 
     Of all processes that ask for the same at the same time one makes it, and the others wait; if that one dies, the
     next does.
+
+    Raises:
+        UserError: what was made is not found.
     """
     found: dict[str, T] = {}
+    made: set[str] = set()
 
     def look() -> list[str]:
         for key in keys:
@@ -158,8 +163,12 @@ def once_each(
     with contextlib.ExitStack() as stack:
         claims = {key: stack.enter_context(Claim(store, folder, key)) for key in waiting}
         while waiting := look():  # whoever was first may have just finished
+            if lost := made.intersection(waiting):
+                raise UserError(f"{store}/{folder}: {min(lost)} was made but is not there (run the same command again)")
             if mine := [key for key in waiting if claims[key].is_first()]:
-                make([key for key in mine if get(key) is None])
+                if mine := [key for key in mine if get(key) is None]:
+                    make(mine)
+                made.update(mine)
             else:
                 time.sleep(WAIT)
     return found
@@ -167,4 +176,4 @@ def once_each(
 
 def once(store: Store, folder: str, key: str, get: Callable[[], T | None], make: Callable[[], Any]) -> T:
     """`once_each` of one."""
-    return once_each(store, folder, [key], lambda _: get(), lambda keys: make() if keys else None)[key]
+    return once_each(store, folder, [key], lambda _: get(), lambda _: make())[key]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from raypipe.errors import UserError
-from raypipe.files import code_digest, code_of_module, inside_output_root
+from raypipe.files import code_digest, code_of, inside_output_root
 from raypipe.kinds import KINDS
 from raypipe.redact import redact
 from raypipe.search.result import NUMERICS, Result
@@ -234,7 +234,7 @@ class Ledger:
 def search_code(search: str) -> str:
     """The hash of the code that determines the trials of a search."""
     where = KINDS[search].search
-    return code_of_module(where.split(":")[0] if isinstance(where, str) else where.__module__)
+    return code_of(where.split(":")[0] if isinstance(where, str) else where.__module__)
 
 
 def made_by(config: Any = None) -> dict[str, str]:

@@ -10,7 +10,9 @@ import time
 
 import pytest
 
-from raypipe.store.claims import ALIVE, Claim
+from raypipe.errors import UserError
+from raypipe.store import claims
+from raypipe.store.claims import ALIVE, Claim, once, once_each
 from raypipe.store.files import Store
 from tests.conftest import ROOT
 
@@ -75,3 +77,28 @@ def test_clocks_of_machines_do_not_matter(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: real() + 3600)
     with Claim(Store(tmp_path), "stages/flow", "x") as claim:
         assert not claim.is_first()
+
+
+def test_of_many_things_those_that_nobody_makes_are_made_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "SETTLE_LOCAL", 0.5)
+    kept, made, keys = {"k0": 0}, [], [f"k{i}" for i in range(8)]
+
+    def make(wanted: list[str]) -> None:
+        assert len(list(tmp_path.glob("things/*.queued"))) == 7
+        made.append(wanted)
+        kept.update({key: int(key[1:]) for key in wanted})
+
+    began = time.monotonic()
+    assert once_each(Store(tmp_path), "things", keys, kept.get, make) == {key: i for i, key in enumerate(keys)}
+    assert time.monotonic() - began < 3  # all claims settle at the same time
+    assert made == [keys[1:]]
+    assert not list(tmp_path.glob("things/*"))
+    assert once_each(Store(tmp_path), "things", keys, kept.get, lambda _: pytest.fail("again")) == kept
+
+
+def test_what_was_made_and_is_not_there_is_one_line(tmp_path):
+    made = []
+    with pytest.raises(UserError, match=r"things: k was made but is not there \(run the same command again\)$"):
+        once(Store(tmp_path), "things", "k", lambda: None, lambda: made.append(1))
+    assert made == [1]
+    assert not list(tmp_path.glob("things/*"))
