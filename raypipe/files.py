@@ -6,9 +6,12 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +106,116 @@ def file_digest(path: str | Path, length: int = 20) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()[:length]
 
 
-def code_digest(*rooms: str, length: int = 12) -> str:
-    """A hash of the source of raypipe's ``rooms`` (sub-packages), so that old code's results are not taken for new.
+_TOKENS = re.compile(
+    r'''[rbfuRBFU]{0,2}(?:"""(?:\\.|[^\\])*?"""|\'{3}(?:\\.|[^\\])*?\'{3}|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')'''
+    r"""|\n *|\#[^\n]*|\\\n|[ \t]+|[()\[\]{}]|[^\s"'\#()\[\]{}\\]+""",
+    re.DOTALL,
+)
+_IMPORT = re.compile(r"^ *(?:from (raypipe[\w.]*) import (.*)|import (raypipe[\w.]*).*)$", re.MULTILINE)
+ROOT = Path(__file__).parent
+"""Folder of the package."""
 
-    Only the rooms that determine a result belong in its key: a new figure must not throw away a finished scan.
-    """
-    root = Path(__file__).parent
+
+def plain_code(source: str) -> str:
+    """Python source without comments, docstrings and line breaks inside statements: a statement a line, indented."""
+    statements, tokens, depth, indent, gap = [], [], 0, "", ""
+    for token in _TOKENS.findall(f"\n{source}\n"):
+        if token[0] == "\n" and depth == 0:
+            if tokens and not (len(tokens) == 1 and tokens[0][-1] in "\"'"):  # a string alone says nothing
+                statements.append(indent + "".join(tokens))
+            tokens, indent, gap = [], token[1:], ""
+        elif token[0] in " \t\n\\":
+            gap = " "
+        elif token[0] != "#":
+            depth += (token in "([{") - (token in ")]}")
+            tokens.append(token if not tokens or token in ")]}" or tokens[-1][-1] in "([{" else gap + token)
+            gap = ""
+    return "\n".join(statements)
+
+
+@cache
+def _read_code(path: Path) -> str:
+    """What counts of a source file, whole if it is not Python."""
+    text = path.read_text(encoding="utf-8")
+    return plain_code(text) if path.suffix == ".py" else text
+
+
+@cache
+def _package(root: Path) -> list[Path]:
+    """All files of a package that determine what it does."""
+    files = [Path(folder, name) for folder, _, names in os.walk(root) for name in names]
+    return [path for path in files if path.suffix in {".py", ".c", ".yaml"}]
+
+
+def _digest_of(sources: Iterable[Path], root: Path, length: int) -> str:
     total = hashlib.sha256()
-    sources = [p for room in rooms for p in (root / room).rglob("*") if p.suffix in {".py", ".c", ".yaml"}]
-    for source in sorted([*sources, root / "seeds.py"]):
-        total.update(str(source.relative_to(root)).encode())
-        total.update(source.read_bytes())
+    for source in sorted(set(sources)):
+        total.update(f"{source.relative_to(root)}\n{_read_code(source)}\n".encode())
     return total.hexdigest()[:length]
+
+
+def code_digest(*rooms: str, root: Path = ROOT, length: int = 12) -> str:
+    """A hash of what the code of ``rooms`` (sub-packages) does, so that old code's results are not taken for new.
+
+    Comments, docstrings and line breaks do not count. Tables (YAML) and C sources do, as they stand.
+    """
+    sources = [path for path in _package(root) if path.parts[len(root.parts)] in (*rooms, "seeds.py")]
+    return _digest_of(sources, root, length)
+
+
+def code_of(*modules: str, root: Path = ROOT, length: int = 12) -> str:
+    """`code_digest` of ``modules`` (such as ``raypipe.fit.encoder``) and all of raypipe that they import.
+
+    See `imported`.
+    """
+    return _digest_of(imported(*modules, root=root), root, length)
+
+
+def code_of_module(module: str) -> str:
+    """`code_of` a module that may be a user's own: then of its source, and of what it imports of raypipe."""
+    if module.split(".")[0] == "raypipe":
+        return code_of(module)
+    code = plain_code(Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8"))
+    needs = [package or plain for package, _, plain in _IMPORT.findall(code)]
+    return digest([code, code_of(*needs)])
+
+
+def imported(*modules: str, root: Path = ROOT) -> set[Path]:
+    """Source files of ``modules`` and of all of raypipe that these import, in turn; nothing is executed for it.
+
+    Tables and C sources below the folder of a module belong to it if it has their suffix in a text; where a module
+    imports by a name in a text, so do all of its folder. The file ``raypipe/__init__.py`` counts for nobody.
+    """
+    found: set[Path] = set()
+    waiting = [source for module in modules for source in _sources(module, "", root)]
+    while waiting:
+        path = waiting.pop()
+        if path in found or path == root / "__init__.py":
+            continue
+        found.add(path)
+        code = _read_code(path)
+        for package, names, module in _IMPORT.findall(code):
+            for name in names.strip("() ").split(","):
+                if (name := name.split(" as ")[0].strip()) or module:
+                    waiting += _sources(package or module, name, root)
+        waiting += path.parent.glob("*.py") if "import_module(" in code else ()
+    data = [path for path in _package(root) if path.suffix != ".py"]
+    for suffix in (".c", ".yaml"):
+        users = [p.parent for p in found if p.parent != root and re.search(rf"\{suffix}\b", _read_code(p))]
+        found |= {path for path in data if path.suffix == suffix and not set(users).isdisjoint(path.parents)}
+    return found
+
+
+@cache
+def _sources(module: str, name: str, root: Path) -> list[Path]:
+    """The files behind ``from module import name``: those that a package takes the name from, not all of it."""
+    place = root.joinpath(*module.split(".")[1:])
+    for own in (place / f"{name}.py", place / name / "__init__.py") if name else ():
+        if own.is_file():
+            return [own]
+    if not (init := place / "__init__.py").is_file():
+        return [place.with_suffix(".py")]
+    for package, names, _ in _IMPORT.findall(_read_code(init)):
+        if name in re.findall(r"\w+", names):
+            return _sources(package, name, root)
+    return [init]

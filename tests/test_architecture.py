@@ -9,8 +9,8 @@ import pytest
 
 from tests.conftest import ROOT
 
-ROOMS = ["events", "simulate", "stats", "models", "fit", "search", "report", "cluster", "bench", "cli"]
-PURE = {"events", "simulate", "stats", "models", "fit", "search", "report"}
+ROOMS = ["events", "simulate", "stats", "models", "fit", "search", "report", "store", "cluster", "bench", "cli"]
+PURE = {"events", "simulate", "stats", "models", "fit", "search", "report", "store"}
 SOURCES = sorted((ROOT / "raypipe").rglob("*.py"))
 
 

@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from raypipe.config import Config, Section, load_config
 from raypipe.config.base import fields, leaves
-from raypipe.config.kinds import KINDS
 from raypipe.config.load import given_values, model_of
 from raypipe.errors import UserError
+from raypipe.kinds import KINDS
 from raypipe.search.base import search_of
 from tests.conftest import ROOT
 

@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 import torch
 
-from raypipe.cluster.ledger import NUMERICS
 from raypipe.config import load_config
 from raypipe.config.haxad import HaxadConfig
 from raypipe.config.multilepton import MultileptonConfig
@@ -30,6 +29,7 @@ from raypipe.search import contrastive, haxad, multilepton
 from raypipe.search.contrastive import Tables, prepare_tables
 from raypipe.search.result import NO_SIGNAL, Result, Trial
 from raypipe.search.table import search_table
+from raypipe.store.ledger import NUMERICS
 from tests.conftest import ROOT
 from tests.search.test_contrastive import events
 from tests.search.test_multilepton import pool

@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from raypipe.cluster.ledger import open_ledger
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.files import check_writable, inside_output_root
+from raypipe.store.ledger import open_ledger
 from tests.conftest import ROOT
 
 SOURCES = sorted([*(ROOT / "raypipe").rglob("*.py"), *(ROOT / "jobs").glob("*.py")])

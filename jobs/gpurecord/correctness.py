@@ -19,7 +19,7 @@ from raypipe.bench.samples import arrays
 from raypipe.config import Embedding, Flow
 from raypipe.config.multilepton import Networks
 from raypipe.fit.encoder import EncoderInputs, EncoderPlan, EncoderTraining, build_encoder, embed, rank_batch, wrapped
-from raypipe.fit.flow_training import FlowTraining, Sidebands
+from raypipe.fit.flow_training import FlowStack, Sidebands
 from raypipe.fit.stacked import LabelledSample, Network, ensemble_scores, train_stack
 from raypipe.models.losses import gaussian_kl, supervised_contrastive
 from raypipe.models.vae import FeatureVae
@@ -127,17 +127,18 @@ def flows(device: str, tiny: bool) -> Compared:
         size = {"layers": 2, "hidden": 16} if tiny else {}
         config = Flow(members=5, leave_out=1, transform=transform, mixing="rotate", **size)
         data = [sidebands(1000 if tiny else 5000, number) for number in range(2)]
+        every = [(k, m) for k in range(len(data)) for m in range(config.members)]
         result = []
         for where, mapped in (("cpu", False), (device, True)):
-            training = FlowTraining(data, WINDOW, config, device=where)
-            training.ensemble.plain = mapped
-            members = torch.as_tensor(training.train[:, :400], device=where)
-            log_prob = training.ensemble.log_prob(training.x[members], training.c[members])
-            gradient = torch.autograd.grad(log_prob.mean(), list(training.ensemble.parameters()))
+            stack = FlowStack(data, every, WINDOW, config, device=where)
+            stack.ensemble.plain = mapped
+            members = torch.as_tensor(stack.train[:, :400], device=where)
+            log_prob = stack.ensemble.log_prob(stack.x[members], stack.c[members])
+            gradient = torch.autograd.grad(log_prob.mean(), list(stack.ensemble.parameters()))
             noise = torch.randn(len(members), 200, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
             with torch.no_grad():
-                context = training.c[members[:, :200]].double()
-                samples = training.ensemble.double().inverse(noise.to(where), context)
+                context = stack.c[members[:, :200]].double()
+                samples = stack.ensemble.double().inverse(noise.to(where), context)
             result.append((log_prob, gradient, samples))
         here, there = result
         rows |= {

@@ -159,9 +159,10 @@ def flows(device: str, tiny: bool, keep: Keep) -> dict[str, Any]:
         how = config.model_copy(update={"compile": way.startswith("compiled")})
         for members in trainings:
             training = FlowTraining(data, WINDOW, how, device=device, members=members)
-            times = [clocked(lambda t=training: t.finish_epoch(t.train_epoch()), device) for _ in range(epochs)]
+            times = [clocked(training.run_epoch, device) for _ in range(epochs)]
             count = 10 * sets if members is None else 1
-            found.append((times[0], float(np.median(times[1:])) / count, training.best_loss[:alone].tolist()))
+            losses = [float(training.best_loss[m]) for _, m in (members or first)]
+            found.append((times[0], float(np.median(times[1:])) / count, losses))
         per_flow = float(np.mean([seconds for _, seconds, _ in found]))
         record[way] = {
             "first_epoch_seconds": [start for start, _, _ in found],

@@ -69,8 +69,8 @@ def _engine(config: Config, tables: Any, trials: dict[str, Any], folder: Path) -
     """Wall seconds from the first trial's start to the last one's end, core seconds of the trials, and wall seconds
     before the first trial."""
     from raypipe.cluster.engine import run_scan
-    from raypipe.cluster.ledger import Ledger
-    from raypipe.cluster.run import run_one
+    from raypipe.cluster.trial import run_one
+    from raypipe.store.ledger import Ledger
 
     book, ends = Ledger(folder), []
     began = time.time()
@@ -84,8 +84,8 @@ def _engine(config: Config, tables: Any, trials: dict[str, Any], folder: Path) -
     )
     rows = book.rows(trials)
     # The first trial began its own length before its part was written.
-    stamps = {name.removesuffix(".parquet"): stamp.modified for name, stamp in book.store.listing("rows").items()}
-    first = min(stamps[row["key"]] - row["seconds"] for row in rows)
+    written = book.written()
+    first = min(written[row["key"]] - row["seconds"] for row in rows)
     return max(ends) - first, sum(row["seconds_cpu"] for row in rows), first - began
 
 

@@ -17,7 +17,7 @@ from raypipe.cli.read import read
 from raypipe.cli.report import report
 from raypipe.cli.simulate import simulate
 from raypipe.cli.status import status
-from raypipe.config.kinds import load_plugins
+from raypipe.kinds import load_plugins
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

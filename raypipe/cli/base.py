@@ -15,8 +15,8 @@ import click
 from click.core import ParameterSource
 
 from raypipe.cli.signals import STATUS, Terminated, terminable
-from raypipe.config.kinds import BACKGROUNDS, KINDS, load_plugins
 from raypipe.errors import UserError
+from raypipe.kinds import BACKGROUNDS, KINDS, load_plugins
 from raypipe.redact import redact
 
 

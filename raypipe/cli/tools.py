@@ -57,8 +57,8 @@ def config(path: Path | None, overrides: tuple[str, ...]) -> None:
       raypipe config search=haxad
       raypipe config --config configs/lhco/laptop.yaml flow.epochs=50
     """
-    from raypipe.config.kinds import KINDS
     from raypipe.config.load import given_values
+    from raypipe.kinds import KINDS
 
     if path is None and not overrides:
         for search in KINDS:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from raypipe.cluster.ledger import Ledger
-from raypipe.cluster.storage import DiskFull, Store, is_full
 from raypipe.search.result import Result
+from raypipe.store.files import DiskFull, Store, is_full
+from raypipe.store.ledger import Ledger
 
 HANG = 75
 """Exit status of a process that ended itself because its trial hung (EX_TEMPFAIL: worth another try)."""

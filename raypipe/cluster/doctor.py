@@ -146,7 +146,7 @@ def _disk(config: Any) -> Check:
 
 def _storage(config: Any) -> Check:
     """Where the ledger is."""
-    from raypipe.cluster.ledger import open_ledger
+    from raypipe.store.ledger import open_ledger
 
     try:
         store = open_ledger(config).store

@@ -11,39 +11,27 @@ import pyarrow as pa
 import torch
 
 from raypipe.cluster.runtime import limit_threads, places, total_cpus
+from raypipe.cluster.stream import piece_tables
 from raypipe.cluster.train import load_encoder
 from raypipe.config import Config, Embedding
 from raypipe.errors import UserError
 from raypipe.events.diphoton import View
 from raypipe.events.latents import latent_schema
 from raypipe.events.schema import SPLITS, tensor_column, tensor_values
-from raypipe.events.table import count_rows, read_rows, read_table, sample_path, write_table
+from raypipe.events.table import read_rows, read_table, sample_path, write_table
 from raypipe.files import file_digest, read_json, write_json
 from raypipe.fit.encoder import embed, latent_noise
 
 COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "features"]
 BATCH = 4096
-"""Events that are embedded together."""
+"""Events that are embedded together. The last bits of a latent depend on which events share its batch: batches fixed by
+file and row, not by what a stream happens to deliver, give the same bits with any number of workers."""
 CPUS = 0.5
 """Cores of an actor: it also waits for files."""
 
 
-def plan_chunks(paths: list[str]) -> list[pa.Table]:
-    """One row (path, start, stop) for every `BATCH` events of the files, each its own table.
-
-    An embedded float depends in its last bits on which events share its batch. Chunks fixed by file and row, not by
-    what a stream happens to deliver, give the same bits with any number of workers.
-    """
-    rows = [
-        {"path": path, "start": start, "stop": min(start + BATCH, total)}
-        for path, total in ((path, count_rows(path)) for path in paths)
-        for start in range(0, total, BATCH)
-    ]
-    return [pa.Table.from_pylist([row]) for row in rows]
-
-
 class Embedder:
-    """Ray Data actor: chunks of `plan_chunks` -> latent tables. Reads the encoder once and keeps it."""
+    """Ray Data actor: pieces of `BATCH` rows (`piece_tables`) -> latent tables. Reads the encoder once and keeps it."""
 
     def __init__(self, folder: str, seed: int) -> None:
         import ray
@@ -80,7 +68,7 @@ def embed_stream(paths: list[str], folder: Path, seed: int, *, gpu: bool = False
     """The Ray dataset of latent tables of event files, by the encoder in ``folder``: an actor a core, or a GPU."""
     import ray
 
-    return ray.data.from_arrow(plan_chunks(paths)).map_batches(
+    return ray.data.from_arrow(piece_tables(paths, BATCH)).map_batches(
         Embedder,
         fn_constructor_args=(str(folder.resolve()), seed),
         batch_size=1,

@@ -10,12 +10,12 @@ from typing import Any
 
 from raypipe.cluster.address import cluster_address
 from raypipe.cluster.attempt import Function, Rules, Together, attempt, attempt_together
-from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.runtime import limit_threads, total_cpus
-from raypipe.cluster.storage import DiskFull, is_full
-from raypipe.cluster.watch import Heartbeat, Price, announce, drivers
 from raypipe.config import Resources
 from raypipe.errors import UserError
+from raypipe.store.files import DiskFull, is_full
+from raypipe.store.ledger import Ledger
+from raypipe.store.status import Heartbeat, Price, announce, drivers
 
 WINDOW = 256
 """Packs given to Ray Tune at once, at least: Tune keeps every trial it was ever given, so that more of them at once
@@ -217,7 +217,7 @@ def _ended(
     """The trials of a pack, each with how it ended, as they end; those that are done or run elsewhere are not run."""
     waiting = {}
     for key, trial in zip(pack["keys"], pack["trials"], strict=True):
-        if book.store.exists(f"rows/{key}.parquet") and book.finished(key):
+        if book.finished(key):
             yield key, "ok"
         elif any(key in d["running"] for name, d in drivers(book).items() if name != rules.driver):
             yield key, "elsewhere"

@@ -21,7 +21,7 @@ from raypipe.events.seen import Seen
 from raypipe.files import check_writable, file_digest, write_json
 from raypipe.fit.classifier import Mapper
 from raypipe.progress import progress_bar
-from raypipe.simulate.reading import Plan, ReadPiece, batches, plan_read
+from raypipe.search.reading import Plan, ReadPiece, batches, plan_read
 
 
 class Writer:

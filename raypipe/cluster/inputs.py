@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import psutil
 import pyarrow as pa
-import torch
 
 from raypipe.cluster.machine import usable_cores
 from raypipe.cluster.stream import BLOCK, BYTES_PER_EVENT, VIEW, pieces, read_piece, stream_events
@@ -25,7 +24,7 @@ from raypipe.events.diphoton import View
 from raypipe.events.table import count_rows, read_table, sample_path
 from raypipe.files import digest
 from raypipe.fit.batches import BatchPlan
-from raypipe.fit.encoder import EncoderInputs, rank_batches
+from raypipe.fit.encoder import EncoderInputs, EncoderTraining, rank_batch, rank_batches
 
 RESIDENT_SHARE = 0.25
 """Share of a machine's memory that resident events may take."""
@@ -62,7 +61,7 @@ def read_resident(paths: list[str], view: View = VIEW, threads: int | None = Non
     Threads (one a core when not given) decode pieces of the files straight into the finished arrays. No Ray: what fits
     into one process is read there in less time than tasks take to start.
     """
-    ids = np.concatenate([read_table(path, ["event_id"])["event_id"].to_numpy() for path in paths])
+    ids = _ids(paths)
     place = np.empty(len(ids), np.int64)
     place[np.argsort(ids, kind="stable")] = np.arange(len(ids))
     parts = pieces(paths, BLOCK)
@@ -79,6 +78,10 @@ def read_resident(paths: list[str], view: View = VIEW, threads: int | None = Non
     with ThreadPoolExecutor(threads or usable_cores()) as pool:
         list(pool.map(put, range(len(parts))))
     return EncoderInputs(**arrays)
+
+
+def _ids(paths: list[str]) -> np.ndarray:
+    return np.concatenate([read_table(path, ["event_id"])["event_id"].to_numpy() for path in paths])
 
 
 def _shapes(rows: int) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -118,13 +121,13 @@ def _map_to_files(config: Config, events: Path, scratch: Path, rows: int) -> Pat
     folder = scratch / f"mapped-{digest([config.embedding.samples, rows])}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    ids = pa.concat_tables([read_table(path, ["event_id"]) for path in _paths(config, events)])["event_id"].to_numpy()
-    ids = np.sort(ids, kind="stable")
+    paths = _paths(config, events)
+    ids = np.sort(_ids(paths), kind="stable")
     files = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
         for name, (shape, dtype) in _shapes(rows).items()
     }
-    for block in stream_events(_paths(config, events), View.of(config.embedding)):
+    for block in stream_events(paths, View.of(config.embedding)):
         place = np.searchsorted(ids, block["event_id"])
         for name, file in files.items():
             file[place] = block[name]
@@ -133,16 +136,60 @@ def _map_to_files(config: Config, events: Path, scratch: Path, rows: int) -> Pat
     return folder
 
 
-def resident_batches(
-    inputs: EncoderInputs,
-    plan: BatchPlan,
-    steps: range,
-    config: Embedding,
-    *,
-    rank: int,
-    workers: int,
-    device: torch.device,
+def rank_stream(
+    source: EventSource, plan: BatchPlan, plan_ref: Any, steps: range, config: Embedding, training: EncoderTraining
 ) -> Iterator[dict[str, Any]]:
-    """This worker's batches of ``steps`` from memory; on a GPU the events are copied there once."""
-    inputs = inputs if device.type == "cpu" else inputs.on(device)
-    return rank_batches(inputs, plan, steps, config, rank, workers)
+    """This worker's batches of ``steps`` for a training, in order.
+
+    The plan (``plan_ref``: the same in the object store) is a function of (seed, step), so the batches start at any
+    step: a restart skips nothing and repeats nothing. From mapped files Ray Data tasks prepare them ahead, in one
+    pipeline for all epochs, since starting one costs seconds; what is in memory needs none, and on a GPU is copied
+    there once.
+    """
+    workers = training.workers
+    if source.mapped is None:
+        inputs = source.load() if training.device.type == "cpu" else source.load().on(training.device)
+        yield from rank_batches(inputs, plan, steps, config, workers.rank, workers.size)
+        return
+    import ray
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    blocks = np.array_split(np.arange(steps.start, steps.stop), max(1, len(steps) // 8))
+    dataset = ray.data.from_arrow([pa.table({"step": b}) for b in blocks]).map_batches(
+        GatherSteps(source, plan_ref, config, workers.rank, workers.size),
+        batch_size=None,
+        batch_format="numpy",
+        num_cpus=0.25,
+        zero_copy_batch=True,
+    )
+    # streaming_split moves the executor into an actor of its own; in this process it would compete with the training.
+    (shard,) = dataset.streaming_split(1)
+    share = config.batch_size // workers.size
+    batches = shard.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=2)
+    for expected, batch in zip(steps, batches, strict=True):
+        step = batch.pop("step")
+        if not (step == expected).all():
+            raise RuntimeError(f"the stream gave step {step[0]} where {expected} was due")
+        yield batch
+
+
+@dataclass(frozen=True)
+class GatherSteps:
+    """Ray Data transform: step numbers -> the rows of a worker's slice of those global batches."""
+
+    source: EventSource
+    plan: Any
+    config: Embedding
+    rank: int
+    workers: int
+
+    def __call__(self, steps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        import ray
+
+        inputs, plan = self.source.load(), ray.get(self.plan)
+        batches = [rank_batch(inputs, plan, int(s), self.config, self.rank, self.workers) for s in steps["step"]]
+        out = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+        return out | {"step": np.repeat(steps["step"], len(batches[0]["group"]))}

@@ -8,10 +8,10 @@ from typing import Any
 
 from raypipe.cluster.attempt import Function, Together
 from raypipe.cluster.engine import price_of, run_scan
-from raypipe.cluster.ledger import Ledger
-from raypipe.cluster.watch import RECENT, Price, Status, missing
 from raypipe.config import Resources
 from raypipe.progress import console, progress_bar
+from raypipe.store.ledger import Ledger
+from raypipe.store.status import RECENT, Price, Status, missing
 
 LOG_EVERY = 30.0
 """Seconds between two lines where there is no terminal."""
@@ -104,7 +104,7 @@ def print_missing(trials: Mapping[str, Any], book: Ledger) -> None:
 
 
 def show_missing(lines: list[dict[str, Any]]) -> None:
-    """Print the table of `watch.missing` entries."""
+    """Print the table of `status.missing` entries."""
     from rich.table import Table
 
     table = Table(title=f"missing: {len(lines)} trials", box=None, header_style="bold")

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from raypipe.cluster.calibrate import Calibration
-from raypipe.cluster.watch import duration
 from raypipe.errors import UserError
 from raypipe.search.costs import STAGES, Cost
+from raypipe.store.status import duration
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 START = 10.0

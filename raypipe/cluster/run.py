@@ -9,23 +9,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raypipe.cluster.artefacts import open_artefacts
-from raypipe.cluster.ledger import CODE, Ledger, open_ledger
+from raypipe.cluster.flows import make_flows
 from raypipe.cluster.live import run_with_progress
 from raypipe.cluster.memory import MemoryWatch
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.tasks import counted, spread
 from raypipe.cluster.tracking import record_report
-from raypipe.cluster.watch import other_versions
-from raypipe.config.kinds import resolve
+from raypipe.cluster.trial import Shelf, run_one, run_together
 from raypipe.errors import UserError
 from raypipe.events.table import read_table, write_table
-from raypipe.files import check_file_writable, check_writable, code_digest, read_json, write_json
+from raypipe.files import check_file_writable, check_writable, read_json, write_json
+from raypipe.kinds import resolve
 from raypipe.progress import console, progress_bar
 from raypipe.report.base import Report, finish, headlines
 from raypipe.report.summary import other_versions_told
-from raypipe.search.base import Found, Item, Made, Search, Stage, search_of
-from raypipe.search.result import NO_SIGNAL, Result, Tools, Trial
+from raypipe.search.base import Found, Item, Made, Stage, search_of
+from raypipe.search.result import NO_SIGNAL, Tools, Trial
+from raypipe.store.artefacts import open_artefacts
+from raypipe.store.claims import once_each
+from raypipe.store.files import Store
+from raypipe.store.ledger import Ledger, open_ledger
+from raypipe.store.status import other_versions
 
 FOLDERS = ("events", "encoder", "encoders", "ledger", "figures")
 """Of a run folder: another user's are found unwritable before the work, not after."""
@@ -106,13 +110,27 @@ class Run:
         made: Made = {}
         for stage in self.search.stages():
             items = stage.items(made, trials)
-            missing = [item for item in items if self.there(stage, item) is None]
-            if missing:
-                resolve(stage.make)(self, stage, missing)
+            missing = {item.key: item for item in items if self.there(stage, item) is None}
+            if missing and stage.shared:
+                self._make_once(stage, missing)
+            elif missing:
+                resolve(stage.make)(self, stage, list(missing.values()))
             made[stage.name] = {item.name: self._made(stage, item) for item in items}
             if stage.name == until:
                 break
         return made
+
+    def _make_once(self, stage: Stage, missing: Mapping[str, Item]) -> None:
+        """Make items by key, those that nobody alive is making; the others are waited for."""
+
+        def make(keys: list[str]) -> None:
+            resolve(stage.make)(self, stage, [missing[key] for key in keys])
+            for key in keys:
+                self.artefacts.give(stage.name, key, self.files(missing[key]))
+
+        root = self.artefacts.root
+        store, folder = (self.ledger().store, f"claims/{stage.name}") if root is None else (Store(root), stage.name)
+        once_each(store, folder, list(missing), lambda key: self.there(stage, missing[key]), make)
 
     def look(self, trials: Sequence[Trial]) -> Made:
         """The records of what is there; nothing is made for it."""
@@ -156,8 +174,8 @@ class Run:
         """Those trials whose inputs are there, by their ledger key."""
         names = dict.fromkeys(map(self.search.need, trials))
         inputs = {name: self.search.inputs_key(name, made) for name in names}
-        needs = [(self.search.need(trial), trial) for trial in trials]
-        return {trial.key(found): trial for name, trial in needs if (found := inputs[name]) is not None}
+        there = [(inputs[self.search.need(trial)], trial) for trial in trials]
+        return {trial.key(found | self.search.own_key(trial)): trial for found, trial in there if found is not None}
 
     def run_trials(self, trials: Mapping[str, Trial], name: str = "scan") -> Ledger:
         """Run the trials that the ledger does not hold yet."""
@@ -172,12 +190,24 @@ class Run:
                     self.ray()  # not before the first could be read
                     shelf.put(need, part)
             self.ray()
+            if any(map(self.search.learns, missing.values())):
+                self._flows(shelf, list(missing.values()), book)
             with self.timed("trial"):
                 given = (shelf, self.config.search, self.search.handed())
                 together = self.search.together
                 function = run_together if together else run_one
                 run_with_progress(function, given, trials, book, self.search.resources, name, together)
         return book
+
+    def _flows(self, shelf: Shelf, trials: Sequence[Trial], book: Ledger) -> None:
+        """Train all flows that the trials need, which lie in the ledger's shared store then."""
+        flow = self.config.flow
+        with self.timed("background"), progress_bar("train flows", flow.epochs) as bar:
+
+            def told(record: dict[str, float]) -> None:
+                bar(1, f"{record['sets']} sets, validation loss {record['validation']:.3f}")
+
+            make_flows(shelf, self.config, trials, book, self.config.resources, told)
 
     def _untold(self, trials: Mapping[str, Trial]) -> dict[str, Trial]:
         """Finished trials whose tables are not beside the ledger any more."""
@@ -234,7 +264,7 @@ class Run:
             self.times(),
             self.peak(),
             other_versions(book, self.config),
-            code_digest("simulate", *CODE),
+            self.search.code(),
         )
         with self.timed("report", add=False):
             report: Report = resolve(self.search.report)(self.search, found)
@@ -290,55 +320,3 @@ class Run:
             lines.append(f"{what}: {failed['error'].strip().splitlines()[-1]}")
         for line in lines:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-class Shelf(Mapping[str, "list[Any]"]):
-    """The inputs of the trials in Ray's object store, by name, each in parts.
-
-    What travels are references of some bytes; whoever asks for an input fetches its parts and no others, and all
-    trials of a node read the same copy.
-    """
-
-    def __init__(self) -> None:
-        self._references: dict[str, list[Any]] = {}
-
-    def put(self, name: str, part: Any) -> None:
-        """Add one more part of an input. Ray must be running."""
-        import ray
-
-        self._references.setdefault(name, []).append(ray.put(part))
-
-    def __getitem__(self, name: str) -> list[Any]:
-        import ray
-
-        return ray.get(self._references.get(name, []))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._references)
-
-    def __len__(self) -> int:
-        return len(self._references)
-
-
-def run_together(
-    given: tuple[Mapping[str, Sequence[Any]], str, Any], trials: Sequence[Trial], tools: Tools
-) -> list[Result]:
-    """Trials of any search as the fan-out calls them; ``given``: inputs by name, the search, what it is handed."""
-    shelf, kind, handed = given
-    search = search_named(kind)(handed)
-    return search.run(shelf[search.need(trials[0])], trials, tools)
-
-
-def run_one(given: tuple[Mapping[str, Sequence[Any]], str, Any], trial: Trial, tools: Tools) -> Result:
-    """`run_together` of one."""
-    (result,) = run_together(given, [trial], tools)
-    return result
-
-
-def search_named(kind: str) -> type[Search]:
-    """The class of a search, also in a worker that has not needed any plugin yet."""
-    from raypipe.config.kinds import KINDS, load_plugins
-
-    if kind not in KINDS:
-        load_plugins()
-    return resolve(KINDS[kind].search)

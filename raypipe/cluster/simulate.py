@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raypipe.cluster.artefacts import Artefacts
 from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.files import check_writable
 from raypipe.progress import SampleTable
 from raypipe.simulate import dataset
 from raypipe.simulate.dataset import Plan, Shard
+from raypipe.store.artefacts import Artefacts
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.cluster import embed as embedding
-from raypipe.cluster.train import side_by_side, train_encoder, train_encoders
+from raypipe.cluster.train import side_by_side, train_autoencoder, train_encoder, train_encoders
 from raypipe.config.haxad import HaxadConfig
 from raypipe.errors import UserError
 from raypipe.events.continuous import continuous_features
@@ -102,27 +102,3 @@ def _embed_sample(model: FeatureVae, table: pa.Table, config: HaxadConfig) -> pa
     for name, column in (("latent", values), ("posterior", posterior)):
         table = table.append_column(name, tensor_column(column))
     return table.select(schema.names).cast(schema)
-
-
-def train_autoencoder(config: HaxadConfig, events: Any, folder: Any, key: str, on_epoch: Any) -> None:
-    """Temporary: in this process."""
-    import torch
-
-    from raypipe.files import atomic_path, write_json
-    from raypipe.fit.batches import PARTS, parts_of
-    from raypipe.fit.vae import fit_vae
-
-    vae = config.embedding
-    sets: list[list[np.ndarray]] = [[], []]
-    for sample in vae.samples:
-        table = read_table(sample_path(events, "embedding", sample), COLUMNS)
-        ids = table["event_id"].to_numpy()
-        parts = parts_of(ids, config.seed, vae.train_fraction, vae.validation_fraction)
-        values = continuous_features(tensor_values(table["features"]), ids, config.seed)
-        for k, part in enumerate(("train", "validation")):
-            sets[k].append(values[parts == PARTS.index(part)])
-    train, validation = (np.concatenate([v[: min(map(len, s))] for v in s]) for s in sets)
-    model, history = fit_vae(train, validation, vae, config.seed, on_epoch)
-    with atomic_path(folder / "vae.pt") as temporary:
-        torch.save(model.state_dict(), temporary)
-    write_json(folder / "encoder.json", {"key": key, "embedding": vae.model_dump(mode="json"), "history": history})

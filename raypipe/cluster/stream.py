@@ -1,16 +1,14 @@
 """Event files as blocks of arrays for the encoder: streamed by Ray Data, or read in this process.
 
-Both cut the files into the same pieces of `BLOCK` rows and give the same arrays. Ray Data gets read tasks of its public
-`Datasource` interface, each of which yields finished blocks: its own `read_parquet` first lists and samples the files
-in a task of its own, reads 128 MiB at once and leaves the conversion to the consumer. Workers import this module, so it
-needs neither torch nor the configuration.
+Both cut the files into the same pieces of `BLOCK` rows and give the same arrays. Ray's own `read_parquet` first lists
+and samples the files in a task of its own, reads 128 MiB at once and leaves the conversion to the consumer. Workers
+import this module, so it needs neither torch nor the configuration.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +37,11 @@ def pieces(paths: list[str], rows: int) -> list[Piece]:
     return [(path, at, min(at + rows, total)) for path, total in totals for at in range(0, total, rows)]
 
 
+def piece_tables(paths: list[str], rows: int) -> list[pa.Table]:
+    """`pieces` for Ray Data, each a table of one row: path, start, stop."""
+    return [pa.table({"path": [path], "start": [a], "stop": [b]}) for path, a, b in pieces(paths, rows)]
+
+
 def read_piece(piece: Piece, view: View = VIEW) -> dict[str, np.ndarray]:
     """The arrays of one piece, views of Arrow's memory where they are stored as the encoder takes them.
 
@@ -63,11 +66,12 @@ def stream_events(paths: list[str], view: View = VIEW) -> Iterator[dict[str, np.
     """
     import ray
 
-    spans = pieces(paths, SPAN)
+    spans = piece_tables(paths, SPAN)
     if not spans:
         return
-    source = _datasource(spans, view)
-    dataset = ray.data.read_datasource(source, override_num_blocks=len(spans))
+    dataset = ray.data.from_arrow(spans).map_batches(
+        functools.partial(_read_span, view=view), batch_size=1, batch_format="pyarrow"
+    )
     # A little less than a block: then each block that a task yields is handed on as it is, not merged and cut again.
     dataset.context.target_max_block_size = int(0.8 * BLOCK * BYTES_PER_EVENT)
     try:
@@ -82,34 +86,9 @@ def stream_events(paths: list[str], view: View = VIEW) -> Iterator[dict[str, np.
         raise
 
 
-def _datasource(spans: list[Piece], view: View) -> Any:
-    """A Ray Data source with a task a span; a function, since Ray must not be imported before it is configured."""
-    from ray.data import Datasource, ReadTask
-    from ray.data.block import BlockMetadata
-
-    class Events(Datasource):
-        def get_name(self) -> str:
-            return "Events"
-
-        def estimate_inmemory_data_size(self) -> int:
-            return sum(stop - start for _, start, stop in spans) * BYTES_PER_EVENT
-
-        def get_read_tasks(
-            self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
-        ) -> list[ReadTask]:
-            return [ReadTask(functools.partial(_read_span, span, view), self._metadata(span)) for span in spans]
-
-        def _metadata(self, span: Piece) -> BlockMetadata:
-            path, start, stop = span
-            rows = stop - start
-            return BlockMetadata(num_rows=rows, size_bytes=rows * BYTES_PER_EVENT, input_files=[path], exec_stats=None)
-
-    return Events()
-
-
-def _read_span(span: Piece, view: View) -> Iterator[pa.Table]:
-    """What a read task runs: the blocks of one span as Arrow tables, which Ray shares without copies."""
-    path, start, stop = span
-    for at in range(start, stop, BLOCK):
-        block = read_piece((path, at, min(at + BLOCK, stop)), view)
-        yield pa.table({k: tensor_column(v) if v.ndim > 1 else pa.array(v) for k, v in block.items()})
+def _read_span(spans: pa.Table, view: View) -> Iterator[pa.Table]:
+    """What a read task runs: the blocks of its spans as Arrow tables, which Ray shares without copies."""
+    for row in spans.to_pylist():
+        for at in range(row["start"], row["stop"], BLOCK):
+            block = read_piece((row["path"], at, min(at + BLOCK, row["stop"])), view)
+            yield pa.table({k: tensor_column(v) if v.ndim > 1 else pa.array(v) for k, v in block.items()})

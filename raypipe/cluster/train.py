@@ -1,137 +1,208 @@
-"""Train the encoder with Ray Train on batches streamed by Ray Data."""
+"""Ray Train runs of any training: the encoder on all its workers, the autoencoder on one, the flows (`.flows`)."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
+from torch.distributed import is_nccl_available
 
 from raypipe.cluster.address import cluster_address
-from raypipe.cluster.inputs import EventSource, event_source, resident_batches
+from raypipe.cluster.inputs import event_source, rank_stream
 from raypipe.cluster.runtime import limit_threads, places
 from raypipe.config import Config, Embedding
+from raypipe.config.haxad import HaxadConfig
 from raypipe.errors import UserError
-from raypipe.files import atomic_path, read_json, write_json
-from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, rank_batch, wrapped
+from raypipe.events.continuous import continuous_features
+from raypipe.events.schema import tensor_values
+from raypipe.events.table import read_table, sample_path
+from raypipe.files import atomic_path, make_directory, read_json, write_json
+from raypipe.fit.batches import PARTS, parts_of
+from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, rank_batches, wrapped
+from raypipe.fit.training import OnEpoch, Training
+from raypipe.fit.vae import VaeTraining
 from raypipe.models.encoder import ContrastiveEncoder
 from raypipe.search.embeddings import encoder_key
+from raypipe.store.files import Store
 
-CHECKPOINT = "training.pt"
+MEMORY = 2**29
+"""Bytes that the process asks for which drives one of several trainings: it waits, and holds one encoder's events."""
 
 
 def load_encoder(folder: Path, key: str | None = None) -> tuple[ContrastiveEncoder, dict[str, Any]] | None:
     """The finished encoder of ``folder`` with its record, or None if there is none (or one of another key)."""
-    record_path = folder / "encoder.json"
-    if not record_path.exists():
+    path = folder / "encoder.json"
+    record = read_json(path) if path.exists() else None
+    if not record or key not in (None, record.get("key")):
         return None
-    record = read_json(record_path)
-    if key is not None and record.get("key") != key:
-        return None
-    state = torch.load(folder / "encoder.pt", weights_only=True, map_location="cpu")
     encoder = build_encoder(Embedding.model_validate(record["embedding"]))
-    encoder.load_state_dict(state)
+    encoder.load_state_dict(torch.load(folder / "encoder.pt", weights_only=True, map_location="cpu"))
     return encoder.eval(), record
 
 
-class GatherSteps:
-    """Ray Data transform: step numbers -> the rows of this worker's slice of those global batches."""
+@dataclass(frozen=True)
+class TrainRun:
+    """One run of Ray Train: what it is called and where, and what its workers get."""
 
-    def __init__(self, source: EventSource, plan: Any, first: int, rank: int, workers: int, config: Embedding) -> None:
-        self.source, self.plan = source, plan
-        self.first, self.rank, self.workers, self.config = first, rank, workers, config
+    what: str
+    """For people: the training of what."""
+    name: str
+    """A run that was interrupted goes on under the same name."""
+    store: Store
+    """All that it leaves is in ``train/``."""
+    workers: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+    max_failures: int = 0
+    nccl: bool = False
+    """Whether the workers exchange GPU tensors; each has a GPU of its own then."""
+    in_tune: bool = False
+    """Whether a trial of Ray Tune drives it, which then gets the records, too."""
 
-    def __call__(self, steps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        import ray
+    def fit(
+        self, loop: Callable[[dict[str, Any]], None], given: dict[str, Any], on_epoch: OnEpoch | None = None
+    ) -> Any:
+        """Run ``loop`` on every worker with ``given``, ``threads`` and ``run`` (this); what Ray Train returns.
 
-        inputs, plan = self.source.load(), ray.get(self.plan)
-        batches = [
-            rank_batch(inputs, plan, self.first + int(s), self.config, self.rank, self.workers) for s in steps["id"]
-        ]
-        rows = len(batches[0]["group"])
-        out = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
-        return out | {"step": np.repeat(self.first + steps["id"], rows)}
+        A worker that dies is restarted, with all others, from the last checkpoint.
 
+        Args:
+            on_epoch: called in this process with each record that `go_on` writes.
 
-def stream_batches(
-    source: EventSource, plan: Any, steps: range, config: Embedding, *, rank: int, workers: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """This worker's batches of ``steps``, in order, prepared ahead by Ray Data tasks.
+        Raises:
+            UserError: a worker raised an exception, or died too often.
+        """
+        from ray import train
+        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.tune.integration.ray_train import TuneReportCallback
 
-    The plan is a function of (seed, step), so the stream starts at any step: a restart skips nothing and repeats
-    nothing. One pipeline serves all epochs, since starting one costs seconds.
-    """
-    import ray
-    from ray.data import DataContext
-
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
-    blocks = np.array_split(np.arange(len(steps)), max(1, len(steps) // 8))
-    dataset = ray.data.from_arrow([pa.table({"id": b}) for b in blocks]).map_batches(
-        GatherSteps(source, plan, steps.start, rank, workers, config),
-        batch_size=None,
-        batch_format="numpy",
-        num_cpus=0.25,
-        zero_copy_batch=True,
-    )
-    expected = steps.start
-    # streaming_split moves the executor into an actor of its own; in this process it would compete with the training.
-    (shard,) = dataset.streaming_split(1)
-    for batch in shard.iter_batches(batch_size=config.batch_size // workers, batch_format="numpy", prefetch_batches=2):
-        step = batch.pop("step")
-        if not (step == expected).all():
-            raise RuntimeError(f"the stream gave step {step[0]} where {expected} was due")
-        expected += 1
-        yield batch
-
-
-def _train_loop(given: dict[str, Any]) -> None:
-    """What every Ray Train worker runs."""
-    import ray
-    from ray import train
-    from ray.train.torch import get_device, prepare_model
-
-    limit_threads(given["threads"])
-    config = Embedding.model_validate(given["embedding"])
-    context = train.get_context()
-    rank, workers = context.get_world_rank(), context.get_world_size()
-    source: EventSource = given["source"]
-    inputs, plans = source.load(), ray.get(given["plans"])
-    bare = build_encoder(config, plans.scales, given["seed"])
-    model = prepare_model(wrapped(bare, config, get_device()))
-    training = EncoderTraining(model, config, get_device())
-    checkpoint = train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            training.load_state(torch.load(Path(folder) / CHECKPOINT, weights_only=True, map_location="cpu"))
-    remaining = range(training.epoch * config.steps_per_epoch, config.epochs * config.steps_per_epoch)
-    if source.mapped is None:
-        stream = resident_batches(
-            inputs, plans.train, remaining, config, rank=rank, workers=workers, device=training.device
+        where = {"storage_filesystem": self.store.filesystem} if self.store.local is None else {}
+        each = {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+        trainer = TorchTrainer(
+            loop,
+            train_loop_config=given | {"threads": max(1, int(self.cpus)), "run": self},
+            torch_config=TorchConfig("nccl" if self.nccl and is_nccl_available() else "gloo"),
+            scaling_config=train.ScalingConfig(
+                num_workers=self.workers, use_gpu=self.gpus > 0, resources_per_worker=each
+            ),
+            run_config=train.RunConfig(
+                name=self.name,
+                storage_path=f"{self.store.path}/train",
+                failure_config=train.FailureConfig(max_failures=self.max_failures),
+                checkpoint_config=train.CheckpointConfig(num_to_keep=2),
+                callbacks=[TuneReportCallback()] if self.in_tune else None,
+                **where,
+            ),
         )
-    else:
-        stream = stream_batches(source, given["train_plan"], remaining, config, rank=rank, workers=workers)
-    validation = [rank_batch(inputs, plans.validation, s, config, rank, workers) for s in range(plans.validation_steps)]
+        with _followed(self, on_epoch):
+            try:
+                return trainer.fit()
+            except Exception as error:  # Ray wraps a worker's exception; its cause is what a user can act on
+                raise UserError(f"{self.what} training failed: {_last_line(error)}") from error
+
+    def final(self, result: Any) -> dict[str, Any]:
+        """The state in the last checkpoint of what `fit` returned."""
+        if result.checkpoint is None:
+            raise UserError(f"{self.what} training ended without a checkpoint")
+        return _loaded(result.checkpoint, 0)
+
+    def write(self, name: str, data: bytes) -> None:
+        """A file of this run."""
+        self.store.write(f"train/{self.name}-files/{name}", data)
+
+    def read(self, name: str) -> bytes:
+        """What `write` wrote; nothing if it did not."""
+        return self.store.read(f"train/{self.name}-files/{name}") or b""
+
+    def records(self) -> list[dict[str, Any]]:
+        """What `go_on` has written so far, of every epoch."""
+        return json.loads(self.read("epochs.json") or b"[]")
+
+    def remove(self) -> None:
+        """Everything that this run has left."""
+        for folder in (self.name, f"{self.name}-files"):
+            self.store.drop(f"train/{folder}")
+
+
+def resumed() -> dict[str, Any] | None:
+    """In a worker: the state that this worker, or rank 0, has left in the last checkpoint."""
+    from ray import train
+
+    checkpoint = train.get_checkpoint()
+    return None if checkpoint is None else _loaded(checkpoint, train.get_context().get_world_rank())
+
+
+def _loaded(checkpoint: Any, rank: int) -> dict[str, Any]:
+    with checkpoint.as_directory() as folder:
+        path = Path(folder) / f"{rank}.pt"
+        path = path if path.exists() else path.with_name("0.pt")
+        return torch.load(path, weights_only=True, map_location="cpu")
+
+
+def go_on(
+    training: Training, run: TrainRun, beside: dict[str, Any] | None = None, told: dict[str, Any] | None = None
+) -> None:
+    """In a worker: run all epochs that are left, each with a checkpoint and a record for the driver.
+
+    Args:
+        beside: for a training of which every worker has a state of its own: what goes into each checkpoint beside it.
+        told: goes into every record.
+    """
+    from ray import train
+
+    rank, stack = train.get_context().get_world_rank(), (told or {}).get("stack", 0)
+    # Without those of epochs that are run again.
+    records = [r for r in run.records() if (r.get("stack", 0), r["epoch"]) < (stack, training.epoch)]
     while not training.finished:
-        losses = training.train_epoch(islice(stream, config.steps_per_epoch))
-        record = training.finish_epoch(losses, training.validate(validation))
+        record = training.run_epoch() | (told or {})
         with tempfile.TemporaryDirectory() as folder:
             saved = None
-            if rank == 0:
-                torch.save(training.state(), Path(folder) / CHECKPOINT)
+            if rank == 0 or beside is not None:
+                torch.save(training.state() | (beside or {}), Path(folder) / f"{rank}.pt")
                 saved = train.Checkpoint.from_directory(folder)
-                write_json(given["progress"], training.history)
+            if rank == 0:
+                records.append(record)
+                run.write("epochs.json", json.dumps(records).encode())
             train.report(record, checkpoint=saved)
+
+
+@contextlib.contextmanager
+def _followed(run: TrainRun, on_epoch: OnEpoch | None) -> Iterator[None]:
+    """Hand each new record of a run to ``on_epoch``, from a thread of the driver."""
+    seen, stop = 0, threading.Event()
+
+    def follow() -> None:
+        nonlocal seen
+        while on_epoch:
+            last = stop.wait(0.5)
+            for record in (records := run.records())[seen:]:
+                on_epoch(record)
+            seen = max(seen, len(records))
+            if last:
+                return
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("raypipe.errors.UserError: ") if lines else type(error).__name__
 
 
 def worker_cpus(workers: int, *, gpu: bool = False, streamed: bool = False) -> float:
@@ -145,8 +216,7 @@ def worker_cpus(workers: int, *, gpu: bool = False, streamed: bool = False) -> f
     """
     import ray
 
-    if not places(0.5, gpu):  # a cluster that grows on demand shows what its nodes are when the first is there
-        _first_node(gpu)
+    first_node(gpu)
     offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = [offer.get("CPU", 0.0) for offer in offers if not gpu or offer.get("GPU")]
     largest = math.floor(2 * max(nodes)) / 2
@@ -169,10 +239,24 @@ def side_by_side(encoders: int, workers: int, *, gpu: bool = False) -> int:
     """
     import ray
 
-    if not places(0.5, gpu):
-        _first_node(gpu)
+    first_node(gpu)
     nodes = sum(node["Resources"].get("CPU", 0.0) >= 0.5 for node in ray.nodes() if node["Alive"])
     return max(1, min(encoders, (places(0.5, gpu) if gpu else nodes) // workers))
+
+
+def first_node(gpu: float) -> None:
+    """Wait until a node is up that a worker could use: a cluster that grows shows what its nodes are by the first.
+
+    Raises:
+        UserError: there is none, and there never will be.
+    """
+    import ray
+
+    if places(0.5, gpu):
+        return
+    if cluster_address() is None:
+        raise UserError("resources.gpu = true: this machine gives Ray no GPU")
+    ray.get(ray.remote(num_cpus=0.5, num_gpus=gpu)(int).remote())
 
 
 def train_encoders(
@@ -180,36 +264,77 @@ def train_encoders(
     events: Path,
     manifest: dict[str, Any],
     at_once: int,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> None:
-    """`train_encoder` of each (configuration, folder), so many at the same time, each a Ray Train run of its own.
+    """`train_encoder` of each (configuration, folder): trials of Ray Tune, so many at the same time.
+
+    A trial only drives a Ray Train run of its own, and reports its losses epoch by epoch. One encoder, or one at a
+    time, needs no Tune.
 
     Raises:
-        UserError: the first that one of them raises; the others are left to resume.
+        UserError: the first that one of them raised; the others have gone on.
     """
-    pool = ThreadPoolExecutor(at_once)
-    try:
-        running = [
-            pool.submit(train_encoder, config, events, folder, manifest, on_epoch, at_once) for config, folder in jobs
-        ]
-        for one in as_completed(running):
-            one.result()
-    finally:
-        # Not waited for: after an error or an interrupt the end of the Ray session ends them.
-        pool.shutdown(wait=False, cancel_futures=True)
+    if at_once == 1 or len(jobs) == 1:
+        for config, folder in jobs:
+            train_encoder(config, events, folder, manifest, on_epoch)
+        return
+    from ray import tune
+
+    events, jobs = events.absolute(), [(config, folder.absolute()) for config, folder in jobs]
+
+    class Tell(tune.Callback):
+        def __getstate__(self) -> dict[str, Any]:
+            return {}  # Tune pickles its callbacks beside the experiment, and nobody restores them
+
+        def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+            if on_epoch and "epoch" in result:
+                on_epoch(result)
+
+    def one(given: dict[str, Any]) -> dict[str, Any]:
+        limit_threads(1)
+        config, folder = jobs[given["job"]]
+        try:
+            train_encoder(config, events, folder, manifest, at_once=at_once)
+        except UserError as error:  # would only come again
+            return {"failed": str(error)}
+        return {"failed": ""}
+
+    with tempfile.TemporaryDirectory(dir=make_directory(jobs[0][1].parent), prefix=".tune-") as scratch:
+        results = tune.Tuner(
+            tune.with_resources(one, tune.PlacementGroupFactory([{"memory": MEMORY}])),
+            param_space={"job": tune.grid_search(list(range(len(jobs))))},
+            tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
+            run_config=tune.RunConfig(
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[Tell()],
+                failure_config=tune.FailureConfig(max_failures=jobs[0][0].resources.max_failures),
+            ),
+        ).fit()
+    for result in results:
+        if result.error is not None:
+            raise UserError(f"encoder training failed: {_last_line(result.error)}")
+        if result.metrics["failed"]:
+            raise UserError(result.metrics["failed"])
 
 
-def _first_node(gpu: bool) -> None:
-    """Wait until a node is up that a worker could use.
-
-    Raises:
-        UserError: there is none, and there never will be.
-    """
+def _encoder_loop(given: dict[str, Any]) -> None:
+    """What every worker of an encoder's training runs."""
     import ray
+    from ray.train.torch import get_device, prepare_model
 
-    if cluster_address() is None:
-        raise UserError(f"resources.gpu = {str(gpu).lower()}: this machine gives Ray no GPU")
-    ray.get(ray.remote(num_cpus=0.5, num_gpus=int(gpu))(int).remote())
+    limit_threads(given["threads"])
+    config, source, plans = Embedding.model_validate(given["embedding"]), given["source"], ray.get(given["plans"])
+    device = get_device() if torch.cuda.is_available() else torch.device("cpu")
+    model = wrapped(build_encoder(config, plans.scales, given["seed"]), config, device)
+    training = EncoderTraining(prepare_model(model, move_to_device=device), config, device)
+    if (state := resumed()) is not None:
+        training.load_state(state)
+    left = range(training.epoch * config.steps_per_epoch, config.epochs * config.steps_per_epoch)
+    stream = rank_stream(source, plans.train, given["train_plan"], left, config, training)
+    workers, checked = training.workers, range(plans.validation_steps)
+    training.feed(stream, rank_batches(source.load(), plans.validation, checked, config, workers.rank, workers.size))
+    go_on(training, given["run"])
 
 
 def train_encoder(
@@ -217,7 +342,7 @@ def train_encoder(
     events: Path,
     folder: Path,
     manifest: dict[str, Any],
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     at_once: int = 1,
 ) -> tuple[ContrastiveEncoder, dict[str, Any]]:
     """Train the encoder, or return the one already trained on the same inputs.
@@ -234,100 +359,85 @@ def train_encoder(
         UserError: a batch that the workers cannot share equally, a group with too few events, a failed training.
     """
     import ray
-    from ray import train
-    from ray.train.torch import TorchTrainer
 
-    key = encoder_key(config, manifest["key"])
+    key, resources = encoder_key(config, manifest["key"]), config.resources
     if (done := load_encoder(folder, key)) is not None:
         return done
-    workers = config.resources.train_workers
+    workers = resources.train_workers
     if config.embedding.batch_size % workers:
         raise UserError(
             f"embedding.batch_size = {config.embedding.batch_size}: must divide by resources.train_workers = {workers}"
         )
-    storage = folder / "train"
-    source, inputs = event_source(config, events, storage, at_once)
+    source, inputs = event_source(config, events, folder.absolute() / "train", at_once)
     plans = EncoderPlan.of(inputs, config.embedding, config.seed)
-    cpus = worker_cpus(workers * at_once, gpu=config.resources.gpu, streamed=source.mapped is not None)
-    threads = max(1, int(cpus))
-    progress = storage / f"progress-{key}.json"
-    trainer = TorchTrainer(
-        _train_loop,
-        train_loop_config={
-            "embedding": config.embedding.model_dump(mode="json"),
-            "seed": config.seed,
-            "threads": threads,
-            "source": source,
-            "plans": ray.put(plans),
-            "train_plan": ray.put(plans.train),
-            "progress": str(progress.resolve()),
-        },
-        scaling_config=train.ScalingConfig(
-            num_workers=workers, use_gpu=config.resources.gpu, resources_per_worker={"CPU": cpus}
-        ),
-        run_config=train.RunConfig(
-            name=key,
-            storage_path=str(storage.resolve()),
-            failure_config=train.FailureConfig(max_failures=config.resources.max_failures),
-            checkpoint_config=train.CheckpointConfig(num_to_keep=2),
-        ),
+    cpus = worker_cpus(workers * at_once, gpu=resources.gpu, streamed=source.mapped is not None)
+    run = TrainRun(
+        "encoder",
+        key,
+        Store(folder),
+        workers,
+        cpus,
+        float(resources.gpu),
+        resources.max_failures,
+        nccl=resources.gpu,
+        in_tune=at_once > 1,
     )
-    with _watch(progress, on_epoch):
-        try:
-            result = trainer.fit()
-        except Exception as error:  # Ray wraps a worker's exception; its cause is what a user can act on
-            raise UserError(f"encoder training failed: {_last_line(error)}") from error
-    if result.checkpoint is None:
-        raise UserError("encoder training ended without a checkpoint")
-    with result.checkpoint.as_directory() as path:
-        state = torch.load(Path(path) / CHECKPOINT, weights_only=True, map_location="cpu")
-    with atomic_path(folder / "encoder.pt") as temporary:
-        torch.save(state["best"], temporary)
     embedding = config.embedding.model_dump(mode="json")
-    write_json(
-        folder / "encoder.json",
-        {
-            "key": key,
-            "embedding": embedding,
-            "history": state["history"],
-            "best_loss": state["best_loss"],
-            "events_by_group": {str(g): len(r) for g, r in zip(plans.train.groups, plans.train.rows, strict=True)},
-        },
-    )
-    shutil.rmtree(storage, ignore_errors=True)
+    given = {"embedding": embedding, "seed": config.seed, "source": source}
+    given |= {"plans": ray.put(plans), "train_plan": ray.put(plans.train)}
+    state = run.final(run.fit(_encoder_loop, given, on_epoch))
+    counts = {str(g): len(r) for g, r in zip(plans.train.groups, plans.train.rows, strict=True)}
+    record = {"key": key, "embedding": embedding, "history": state["history"], "best_loss": state["best_loss"]}
+    _write(folder, "encoder.pt", state["best"], record | {"events_by_group": counts})
     loaded = load_encoder(folder, key)
     assert loaded is not None
     return loaded
 
 
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _write(folder: Path, name: str, weights: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
+    """The weights, then the record; what the training has left goes."""
+    with atomic_path(folder / name) as temporary:
+        torch.save(weights, temporary)
+    write_json(folder / "encoder.json", record)
+    shutil.rmtree(folder / "train", ignore_errors=True)
 
 
-class _watch:
-    """Follow the progress file of rank 0 from the driver and hand each new epoch to ``on_epoch``."""
+def _autoencoder_loop(given: dict[str, Any]) -> None:
+    """What the worker of an autoencoder's training runs."""
+    import ray
 
-    def __init__(self, path: Path, on_epoch: Callable[[dict[str, float]], None] | None) -> None:
-        self.path, self.on_epoch = path, on_epoch
-        self.seen, self.stop = 0, threading.Event()
-        self.thread = threading.Thread(target=self._follow, daemon=True)
+    limit_threads(given["threads"])
+    training = VaeTraining(*ray.get(given["features"]), given["config"].embedding, given["config"].seed)
+    if (state := resumed()) is not None:
+        training.load_state(state)
+    go_on(training, given["run"])
 
-    def _poll(self) -> None:
-        if self.on_epoch and self.path.exists():
-            history = read_json(self.path)
-            for record in history[self.seen :]:
-                self.on_epoch(record)
-            self.seen = max(self.seen, len(history))
 
-    def _follow(self) -> None:
-        while not self.stop.wait(0.5):
-            self._poll()
+def train_autoencoder(
+    config: HaxadConfig, events: Path, folder: Path, key: str, on_epoch: OnEpoch | None = None
+) -> None:
+    """Train paper A's autoencoder by one worker: ``vae.pt``, and ``encoder.json`` with its ``key``.
 
-    def __enter__(self) -> None:
-        self.thread.start()
+    It trains on as many events of every background sample as the rarest has: each process counts the same. It is
+    resumed as an encoder is.
 
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
-        self._poll()
+    Raises:
+        UserError: too few events, a failed training.
+    """
+    import ray
+
+    vae = config.embedding
+    sets: list[list[np.ndarray]] = [[], []]
+    for sample in vae.samples:
+        table = read_table(sample_path(events, "embedding", sample), ["event_id", "features"])
+        ids = table["event_id"].to_numpy()
+        values = continuous_features(tensor_values(table["features"]), ids, config.seed)
+        parts = parts_of(ids, config.seed, vae.train_fraction, vae.validation_fraction)
+        for chosen, part in zip(sets, ("train", "validation"), strict=True):
+            chosen.append(values[parts == PARTS.index(part)])
+    features = [np.concatenate([v[: min(map(len, chosen))] for v in chosen]) for chosen in sets]
+    VaeTraining(*features, vae, config.seed)  # what cannot be trained is told before a worker starts
+    run = TrainRun("autoencoder", key, Store(folder), 1, worker_cpus(1), max_failures=config.resources.max_failures)
+    state = run.final(run.fit(_autoencoder_loop, {"features": ray.put(features), "config": config}, on_epoch))
+    record = {"key": key, "embedding": vae.model_dump(mode="json"), "history": state["history"]}
+    _write(folder, "vae.pt", state["best"], record)

@@ -2,7 +2,6 @@
 
 from raypipe.config.base import Section
 from raypipe.config.contrastive import Config
-from raypipe.config.kinds import KINDS
 from raypipe.config.load import load_config
 from raypipe.config.resources import Resources
 from raypipe.config.sections import Classifier, Embedding, Encoder, Flow, MassFit, MassWindow

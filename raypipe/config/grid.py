@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from raypipe.config.base import Section
 from raypipe.config.closure import Closure
-from raypipe.config.kinds import BACKGROUNDS
+from raypipe.kinds import BACKGROUNDS
 
 
 def _fractions(values: list[float]) -> list[float]:

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from raypipe.config.base import Section, section_of
-from raypipe.config.kinds import KINDS, resolve
 from raypipe.config.text import parse
 from raypipe.errors import UserError
+from raypipe.kinds import KINDS, resolve
 
 
 def model_of(search: str) -> type[Section]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch.nn import Parameter
@@ -34,6 +35,19 @@ class CosineAdam:
         self.rate, self.steps, self.taken = rate, steps, 0
         self._first, self._second = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
         self._counts = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters]
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on; no copies."""
+        moments = {"first": self._first, "second": self._second, "counts": self._counts}
+        return moments | {"rate": self.rate, "taken": self.taken}
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.rate, self.taken = state["rate"], state["taken"]
+        for own, name in ((self._first, "first"), (self._second, "second"), (self._counts, "counts")):
+            for mine, value in zip(own, state[name], strict=True):
+                mine.copy_(value)
 
     def forget_gradients(self) -> None:
         """Before a backward pass."""

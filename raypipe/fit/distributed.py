@@ -23,8 +23,8 @@ class _GatherWithGradient(torch.autograd.Function):
         return torch.cat(pieces)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        gradient = gradient.contiguous()
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        gradient = gradients[0].contiguous()
         dist.all_reduce(gradient)
         start = dist.get_rank() * ctx.rows
         return gradient[start : start + ctx.rows]
@@ -48,3 +48,10 @@ class Workers:
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def objects(self, value: Any) -> list[Any]:
+        """Every worker's value, in rank order; anything that pickles."""
+        found: list[Any] = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(found, value)
+        return found

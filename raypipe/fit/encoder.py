@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -23,6 +23,7 @@ from raypipe.config import Embedding
 from raypipe.errors import UserError
 from raypipe.fit.batches import PARTS, BatchPlan, parts_of, prefetched
 from raypipe.fit.distributed import Workers
+from raypipe.fit.training import OnEpoch, finish
 from raypipe.models.encoder import ETA, PHI, ContrastiveEncoder, Scales
 from raypipe.models.losses import gaussian_kl, supervised_contrastive
 
@@ -143,6 +144,12 @@ class EncoderTraining:
         self.best_loss = math.inf
         self.best: dict[str, torch.Tensor] | None = None
         self.history: list[dict[str, float]] = []
+        self.stream: Iterator[dict[str, Any]] = iter(())
+        self.validation: list[dict[str, Any]] = []
+
+    def feed(self, stream: Iterator[dict[str, Any]], validation: Iterable[dict[str, Any]]) -> None:
+        """Give it this worker's slices of the global batches: of all steps from this epoch on, and for validation."""
+        self.stream, self.validation = stream, list(validation)
 
     @property
     def encoder(self) -> ContrastiveEncoder:
@@ -209,6 +216,11 @@ class EncoderTraining:
         parts = [torch.stack([p["contrastive"], p["kl"]]) for _, p in map(self.loss, batches)]
         contrastive, kl = self._mean_over_workers(torch.stack(parts).mean(0))
         return {"contrastive": contrastive, "kl": kl, "loss": contrastive + self.config.beta * kl}
+
+    def run_epoch(self) -> dict[str, float]:
+        """One epoch of what `feed` gave; its record."""
+        train = self.train_epoch(islice(self.stream, self.config.steps_per_epoch))
+        return self.finish_epoch(train, self.validate(self.validation))
 
     def finish_epoch(self, train: dict[str, float], validation: dict[str, float]) -> dict[str, float]:
         """Book-keep one epoch: history, best weights, early stopping."""
@@ -280,7 +292,7 @@ def fit_encoder(
     seed: int,
     *,
     device: str = "cpu",
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> tuple[ContrastiveEncoder, list[dict[str, float]]]:
     """Train an encoder in this process; returns it with the best epoch's weights, and the history."""
     plan = EncoderPlan.of(inputs, config, seed)
@@ -288,12 +300,8 @@ def fit_encoder(
     training = EncoderTraining(wrapped(bare, config, device), config, device)
     inputs = inputs if torch.device(device).type == "cpu" else inputs.on(device)
     stream = rank_batches(inputs, plan.train, range(config.epochs * config.steps_per_epoch), config)
-    validation = list(rank_batches(inputs, plan.validation, range(plan.validation_steps), config))
-    while not training.finished:
-        train = training.train_epoch(islice(stream, config.steps_per_epoch))
-        record = training.finish_epoch(train, training.validate(validation))
-        if on_epoch:
-            on_epoch(record)
+    training.feed(stream, rank_batches(inputs, plan.validation, range(plan.validation_steps), config))
+    finish(training, on_epoch)
     encoder = copy.deepcopy(training.encoder).cpu()
     encoder.load_state_dict(training.best or training.encoder.state_dict())
     return encoder.eval(), training.history

@@ -8,17 +8,65 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from raypipe.config import Flow as FlowConfig
-from raypipe.files import code_digest, digest
+from raypipe.files import code_of, digest
 from raypipe.fit.conditional import ConditionalFlow
-from raypipe.fit.flow_training import MIN_EVENTS, FlowTraining, Sidebands
+from raypipe.fit.flow_training import MIN_EVENTS, FlowTraining, Sidebands, blocks_of
+from raypipe.fit.training import OnEpoch, finish
 
-__all__ = ["MIN_EVENTS", "ConditionalFlow", "fit_flows", "fit_flows_once"]
+__all__ = ["MIN_EVENTS", "ConditionalFlow", "FlowSet", "fit_flows"]
+
+
+@dataclass(frozen=True)
+class FlowSet:
+    """The flows of one pseudo-data set, before they are trained: everything that determines them."""
+
+    sidebands: Sidebands
+    window: tuple[float, float]
+    """Masses (GeV) mapped to [-1, 1]."""
+    config: FlowConfig
+    folds: int = 5
+    """Parts of the data; a search takes as many as its classifier has folds."""
+    device: str = "cpu"
+
+    @property
+    def key(self) -> str:
+        """Hash of the events, the window, the configuration, the seed and the code."""
+        data, arrays = self.sidebands, hashlib.sha256()
+        for values in (data.latents, data.masses, *(() if data.posterior is None else (data.posterior,))):
+            arrays.update(np.ascontiguousarray(values).tobytes())
+        return digest(
+            {
+                "events": arrays.hexdigest(),
+                "window": list(self.window),
+                "flow": self.config.model_dump(mode="json"),
+                "seed": data.seed,
+                "folds": self.folds,
+                "device": self.device,
+                "torch": torch.__version__,
+                "code": code_of("raypipe.fit.flows"),
+            }
+        )
+
+    @property
+    def blocks(self) -> list[list[int]]:
+        """See `raypipe.fit.flow_training.blocks_of`."""
+        return blocks_of(self.sidebands, self.config, self.folds)
+
+    def fit(self, on_epoch: OnEpoch | None = None) -> ConditionalFlow:
+        """Train ``config.members`` flows in this process.
+
+        Raises:
+            UserError: a flow that diverged.
+        """
+        training = FlowTraining([self.sidebands], self.window, self.config, folds=self.folds, device=self.device)
+        finish(training, on_epoch)
+        return training.flow(0)
 
 
 def fit_flows(
@@ -33,60 +81,9 @@ def fit_flows(
     posterior: np.ndarray | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> ConditionalFlow:
-    """Train ``config.members`` flows together on (latents, masses) of the sidebands of one pseudo-data set.
-
-    Args:
-        latents: (n, d); masses: (n,) GeV; window: mass range mapped to [-1, 1].
-        folds: parts of the data; a search takes as many as its classifier has folds.
-        posterior: see `Sidebands`.
+    """`FlowSet.fit` of latents (n, d) and masses (n,) in GeV; ``posterior``: see `Sidebands`.
 
     Raises:
         UserError: too few sideband events, NaN or infinite latents, or a flow that diverged.
     """
-    training = FlowTraining([Sidebands(latents, masses, seed, posterior)], window, config, folds=folds, device=device)
-    while not training.finished:
-        record = training.finish_epoch(training.train_epoch())
-        if on_epoch:
-            on_epoch(record)
-    return training.flows()[0]
-
-
-def fit_flows_once(
-    latents: np.ndarray,
-    masses: np.ndarray,
-    window: tuple[float, float],
-    config: FlowConfig,
-    *,
-    seed: int,
-    folds: int = 5,
-    device: str = "cpu",
-    posterior: np.ndarray | None = None,
-    stage: Callable[[str, str, Callable[[], dict[str, Any]]], dict[str, Any]] | None = None,
-) -> tuple[ConditionalFlow, str | None]:
-    """`fit_flows`, or the same flow as trained before on the same sidebands; also its key if ``stage`` keeps it.
-
-    The key holds the events, the window, the configuration, the seed and the code. What comes back has the bits of
-    what was trained, but no history.
-    """
-
-    def train() -> ConditionalFlow:
-        return fit_flows(latents, masses, window, config, seed=seed, folds=folds, device=device, posterior=posterior)
-
-    if stage is None:
-        return train(), None
-    arrays = hashlib.sha256()
-    for values in (latents, masses, *(() if posterior is None else (posterior,))):
-        arrays.update(np.ascontiguousarray(values).tobytes())
-    key = digest(
-        {
-            "events": arrays.hexdigest(),
-            "window": list(window),
-            "flow": config.model_dump(mode="json"),
-            "seed": seed,
-            "folds": folds,
-            "device": device,
-            "torch": torch.__version__,
-            "code": code_digest("models", "fit"),
-        }
-    )
-    return ConditionalFlow.from_state(stage("flow", key, lambda: train().state())), key
+    return FlowSet(Sidebands(latents, masses, seed, posterior), window, config, folds, device).fit(on_epoch)

@@ -1,10 +1,10 @@
-"""Train the autoencoder of paper A and map events with it. No Ray: it takes seconds."""
+"""Train the autoencoder of paper A and map events with it."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,68 +13,103 @@ from raypipe import seeds
 from raypipe.config.haxad import Vae
 from raypipe.errors import UserError
 from raypipe.fit.encoder import drawn
+from raypipe.fit.training import OnEpoch, finish
 from raypipe.models.losses import gaussian_kl
 from raypipe.models.vae import FeatureVae
 
 
-def fit_vae(
-    train: np.ndarray,
-    validation: np.ndarray,
-    config: Vae,
-    seed: int,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
-) -> tuple[FeatureVae, list[dict[str, float]]]:
-    """Train on continuous features (n, d) float64 of background events; the best validation epoch is kept.
+class VaeTraining:
+    """The training of an autoencoder; the best validation epoch is kept.
 
     Loss: reconstruction error / 2 + beta x KL(q(z|x), N(0, 1)), means over events.
 
+    Args:
+        train, validation: continuous features (n, d) float64 of background events.
+
     Raises:
-        UserError: fewer events than a batch, or a loss that is not finite.
+        UserError: fewer events than a batch.
     """
-    if len(train) < config.batch_size or not len(validation):
-        raise UserError(
-            f"embedding.batch_size = {config.batch_size}: only {len(train)} training and {len(validation)} validation "
-            "events: simulate more"
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.integer(seed, "vae-init"))
-        model = FeatureVae(train.shape[1], config.latent, config.hidden)
-    model.centre.copy_(torch.from_numpy(train.mean(0)))
-    model.width.copy_(torch.from_numpy(train.std(0) + 1e-6))
-    x, check = (torch.as_tensor(a, dtype=torch.float32) for a in (train, validation))
-    steps = len(x) // config.batch_size
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=config.epochs * steps)
-    rng = seeds.generator(seed, "vae-batches")
-    fixed = torch.from_numpy(
-        seeds.generator(seed, "vae-check").standard_normal((len(check), config.latent), dtype=np.float32)
-    )
-    best_loss, best, history = math.inf, copy.deepcopy(model.state_dict()), []
-    for epoch in range(config.epochs):
-        model.train()
+
+    def __init__(self, train: np.ndarray, validation: np.ndarray, config: Vae, seed: int) -> None:
+        if len(train) < config.batch_size or not len(validation):
+            raise UserError(
+                f"embedding.batch_size = {config.batch_size}: only {len(train)} training and {len(validation)} "
+                "validation events: simulate more"
+            )
+        self.config = config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeds.integer(seed, "vae-init"))
+            self.model = FeatureVae(train.shape[1], config.latent, config.hidden)
+        self.model.centre.copy_(torch.from_numpy(train.mean(0)))
+        self.model.width.copy_(torch.from_numpy(train.std(0) + 1e-6))
+        self.x, self.check = (torch.as_tensor(a, dtype=torch.float32) for a in (train, validation))
+        self.steps = len(train) // config.batch_size
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        total = config.epochs * self.steps
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, T_max=total)
+        self.rng = seeds.generator(seed, "vae-batches")
+        fixed = seeds.generator(seed, "vae-check").standard_normal((len(validation), config.latent), dtype=np.float32)
+        self.fixed = torch.from_numpy(fixed)
+        self.epoch, self.best_loss, self.best = 0, math.inf, copy.deepcopy(self.model.state_dict())
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def finished(self) -> bool:
+        """All epochs done."""
+        return self.epoch >= self.config.epochs
+
+    def run_epoch(self) -> dict[str, float]:
+        """One pass over the events.
+
+        Raises:
+            UserError: a loss that is not finite.
+        """
+        self.model.train()
         total = 0.0
-        order = torch.from_numpy(rng.permutation(len(x)))
-        for rows in order[: steps * config.batch_size].view(steps, -1):
-            noise = torch.from_numpy(rng.standard_normal((len(rows), config.latent), dtype=np.float32))
-            loss, _ = _loss(model, x[rows], noise, config.beta)
-            optimiser.zero_grad(set_to_none=True)
+        order = torch.from_numpy(self.rng.permutation(len(self.x)))
+        for rows in order[: self.steps * self.config.batch_size].view(self.steps, -1):
+            noise = torch.from_numpy(self.rng.standard_normal((len(rows), self.config.latent), dtype=np.float32))
+            loss, _ = _loss(self.model, self.x[rows], noise, self.config.beta)
+            self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            optimiser.step()
-            schedule.step()
+            self.optimiser.step()
+            self.schedule.step()
             total += float(loss.detach())
-        model.eval()
+        self.model.eval()
         with torch.no_grad():
-            loss, (error, kl) = _loss(model, check, fixed, config.beta)
-        record = {"epoch": epoch, "train": total / steps, "loss": float(loss), "error": error, "kl": kl}
+            loss, (error, kl) = _loss(self.model, self.check, self.fixed, self.config.beta)
+        record = {"epoch": self.epoch, "train": total / self.steps, "loss": float(loss), "error": error, "kl": kl}
         if not math.isfinite(record["train"] + record["loss"]):
-            raise UserError(f"the autoencoder diverged in epoch {epoch}: make embedding.learning_rate smaller")
-        history.append(record)
-        if on_epoch:
-            on_epoch(record)
-        if record["loss"] < best_loss:
-            best_loss, best = record["loss"], copy.deepcopy(model.state_dict())
-    model.load_state_dict(best)
-    return model.eval(), history
+            raise UserError(f"the autoencoder diverged in epoch {self.epoch}: make embedding.learning_rate smaller")
+        self.history.append(record)
+        self.epoch += 1
+        if record["loss"] < self.best_loss:
+            self.best_loss, self.best = record["loss"], copy.deepcopy(self.model.state_dict())
+        return record
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on; `torch.load(weights_only=True)` reads it."""
+        parts = {name: getattr(self, name).state_dict() for name in ("model", "optimiser", "schedule")}
+        own = {name: getattr(self, name) for name in ("epoch", "best_loss", "best", "history")}
+        return parts | own | {"rng": self.rng.bit_generator.state}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        for name in ("model", "optimiser", "schedule"):
+            getattr(self, name).load_state_dict(state[name])
+        for name in ("epoch", "best_loss", "best", "history"):
+            setattr(self, name, state[name])
+        self.rng.bit_generator.state = state["rng"]
+
+
+def fit_vae(
+    train: np.ndarray, validation: np.ndarray, config: Vae, seed: int, on_epoch: OnEpoch | None = None
+) -> tuple[FeatureVae, list[dict[str, float]]]:
+    """`VaeTraining` in this process: the autoencoder with the weights of its best epoch, and the history."""
+    training = VaeTraining(train, validation, config, seed)
+    finish(training, on_epoch)
+    training.model.load_state_dict(training.best)
+    return training.model.eval(), training.history
 
 
 def _loss(

@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from raypipe.config.kinds import BACKGROUNDS, KINDS, Background, Kind, resolve
 from raypipe.config.run import Handed
 from raypipe.errors import UserError
-from raypipe.files import code_digest
-from raypipe.search.result import NO_SIGNAL, Result, Tools, Trial
+from raypipe.files import code_of_module
+from raypipe.kinds import BACKGROUNDS, KINDS, Background, Kind, resolve
+from raypipe.search.result import NO_SIGNAL, NUMERICS, Result, Tools, Trial
 
 Made = dict[str, dict[str, dict[str, Any]]]
 """Records of what is there: by stage, and by item."""
@@ -107,7 +107,7 @@ class Search:
 
     sections: ClassVar[tuple[str, ...]] = ()
     """Of the configuration, all that a trial reads; its key holds them, and workers are handed no others."""
-    versions: ClassVar[tuple[str, ...]] = ("numpy", "torch", "xgboost", "scipy", "iminuit")
+    versions: ClassVar[tuple[str, ...]] = NUMERICS
     """Packages whose version can move a number of a trial."""
     options: ClassVar[tuple[str, ...]] = ("signal", "strength", "instance")
     """Of `raypipe search`, those that have an effect."""
@@ -115,6 +115,8 @@ class Search:
     """Why others are refused; ``{}`` is the option."""
     report: ClassVar[str] = "raypipe.report.base:plain_report"
     """(search, `Found`) -> `raypipe.report.base.Report`, as ``module:name``."""
+    costing: ClassVar[str] = "raypipe.search.costs:costs_of"
+    """(search) -> list of `raypipe.search.costs.Cost`, as ``module:name``."""
     metric: ClassVar[str] = "z_after"
     """Column of a row that tells most of a trial."""
 
@@ -183,8 +185,16 @@ class Search:
         if (materials := self.materials(name, made)) is None:
             return None
         versions = {package: importlib.metadata.version(package) for package in self.versions}
-        code = code_digest("config", "events", "models", "fit", "stats", "search")
-        return {"inputs": materials, "code": code, "versions": versions, "sections": self.handed().plain()}
+        return {"inputs": materials, "code": self.code(), "versions": versions, "sections": self.handed().plain()}
+
+    def own_key(self, trial: Trial) -> dict[str, Any]:
+        """What, beside `inputs_key`, determines this trial alone."""
+        return {}
+
+    @classmethod
+    def code(cls) -> str:
+        """Hash of the code that makes a trial."""
+        return code_of_module(cls.__module__)
 
     def inputs(self, name: str, folder: Path, tools: Tools) -> Iterator[Any]:
         """The parts of the input ``name``, each read when it is taken.
@@ -213,22 +223,24 @@ class Search:
 
     def costs(self) -> list[Any]:
         """What a scan is made of, for `raypipe plan`: see `raypipe.search.costs`."""
-        from raypipe.search.costs import trial_costs
-
-        return trial_costs(self)
+        return resolve(self.costing)(self)
 
 
 def simulated(config: Any) -> Stage:
     """The stage of the simulated events of a configuration."""
-    from raypipe.simulate import dataset
 
     def items(made: Made, trials: Sequence[Trial]) -> list[Item]:
-        plan = dataset.plan(config)
-        whole = partial(dataset.is_complete, plan)
-        return [Item("events", plan.key, "events", dataset.MANIFEST, what=plan, whole=whole)]
+        plan, is_complete = (resolve(f"raypipe.simulate.dataset:{name}") for name in ("plan", "is_complete"))
+        wanted = plan(config)
+        return [Item("events", wanted.key, "events", "dataset.json", whole=partial(is_complete, wanted))]
 
     # Runs share the shards, not the data set that is made of them.
     return Stage("simulate", "tasks", "raypipe.cluster.simulate:simulate_events", items, shared=False)
+
+
+def read_manifest(events: str | Path) -> dict[str, Any]:
+    """What is known of a simulated data set; a missing one is a `UserError`."""
+    return resolve("raypipe.simulate.dataset:read_manifest")(events)
 
 
 def plain(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,7 +257,7 @@ def kind(name: str, config: type, **given: Any) -> Callable[[type[Search]], type
     """Class decorator: a search of one's own, under this value of the key `search`.
 
     Args:
-        config: subclass of `raypipe.config.run.Run`. given: further fields of `raypipe.config.kinds.Kind`.
+        config: subclass of `raypipe.config.run.Run`. given: further fields of `raypipe.kinds.Kind`.
     """
 
     def register(made: type[Search]) -> type[Search]:

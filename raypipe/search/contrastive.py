@@ -90,14 +90,12 @@ def search(tables: Tables | Sequence[Tables], config: Config, trial: Trial, tool
             has its own flows and classifiers, and the rows are means over all ensembles of classifiers.
     """
     started = time.perf_counter()
-    if trial.embedding == "raw":
-        config = config_of_raw(config)
+    config = as_seen(config, trial)
     encoders = [tables] if isinstance(tables, Tables) else list(tables)
-    seed = trial_seed(config, trial)
     every: list[list[dict[str, Any]]] = [[] for _ in config.selection.working_points]
     closures, clock, first = [], defaultdict(float), None
     for k, one in enumerate(encoders):
-        own = seed if k == 0 else seeds.integer(seed, "encoder", k, bits=62)
+        own = trial_seed(config, trial, k)
         now = time.perf_counter()
         case = draw_case(one, config, trial, k)
         clock["seconds_data"] += time.perf_counter() - now
@@ -116,18 +114,6 @@ def search(tables: Tables | Sequence[Tables], config: Config, trial: Trial, tool
     common |= {"encoders": len(encoders), "ensembles": len(every[0]), **clock, "seconds": time.perf_counter() - started}
     arrays = figure_arrays(case, judged.scores[0], judged.template, config) | closure_arrays(closures)
     return Result([common | mean_and_spread(rows) for rows in every], arrays, judged.flow_state)
-
-
-def config_of_raw(config: Config) -> Config:
-    """The configuration of a search in the nine features: their axes mean something, and they know the mass."""
-    kept = {"classifier": config.classifier.model_copy(update={"rotate": False})}
-    kept["flow"] = config.flow.model_copy(update={"mixing": "reverse", "mass_scale": 1.0})
-    return config.model_copy(update=kept)
-
-
-def trial_seed(config: Config, trial: Trial) -> int:
-    """Seed of all that belongs to one trial alone."""
-    return seeds.integer(config.seed, "search", trial.signal, repr(trial.strength), trial.instance, bits=62)
 
 
 def common_columns(tables: Tables, config: Config, trial: Trial, case: Case, judged: Judged) -> dict[str, Any]:
@@ -160,6 +146,23 @@ def closure_arrays(closures: Sequence[Closure]) -> dict[str, np.ndarray]:
         if (c := next(iter(closures), None))
         else {}
     )
+
+
+def as_seen(config: Config, trial: Trial) -> Config:
+    """The configuration for what the trial sees: the axes of raw features mean something, and they know the mass."""
+    if trial.embedding != "raw":
+        return config
+    kept = {
+        "classifier": config.classifier.model_copy(update={"rotate": False}),
+        "flow": config.flow.model_copy(update={"mixing": "reverse", "mass_scale": 1.0}),
+    }
+    return config.model_copy(update=kept)
+
+
+def trial_seed(config: Config, trial: Trial, encoder: int = 0) -> int:
+    """Seed of what a trial draws and trains for itself, as one ``encoder`` sees it."""
+    seed = seeds.integer(config.seed, "search", trial.signal, repr(trial.strength), trial.instance, bits=62)
+    return seed if encoder == 0 else seeds.integer(seed, "encoder", encoder, bits=62)
 
 
 def draw_case(tables: Tables, config: Config, trial: Trial, encoder: int = 0) -> Case:
@@ -204,6 +207,7 @@ class Contrastive(Diphoton):
     """The search of paper C: encoders of several representations, each several times."""
 
     report: ClassVar[str] = "raypipe.report.contrastive:contrastive_report"
+    costing: ClassVar[str] = "raypipe.search.costs:contrastive_costs"
 
     def stages(self) -> tuple[Stage, ...]:
         """Events, encoders, and the events in the latent space of each."""
@@ -253,12 +257,6 @@ class Contrastive(Diphoton):
     def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
         """`search` for every trial."""
         return [search(inputs, self.config, trial, tools) for trial in trials]
-
-    def costs(self) -> list[Any]:
-        """See `raypipe.search.costs`."""
-        from raypipe.search.costs import contrastive_costs
-
-        return contrastive_costs(self)
 
     def served(self, found: Found, flow: Path | None) -> dict[str, Served]:
         """The encoder that the report shows, and a background model."""

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from raypipe.config.kinds import BACKGROUNDS
 from raypipe.events.latents import Events, split_latents
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table
-from raypipe.files import code_digest, digest
+from raypipe.files import code_of, code_of_module, digest
+from raypipe.kinds import BACKGROUNDS, background_of
 from raypipe.search.base import Search, Served, Stage, plain, simulated
 from raypipe.search.counting import cut_lines
 from raypipe.search.result import Trial, trial_grid
@@ -48,9 +48,15 @@ class Diphoton(Search):
         """Whether the trial needs flows."""
         return BACKGROUNDS[trial.method].learns
 
+    def own_key(self, trial: Trial) -> dict[str, Any]:
+        """The code of a background of the user's own."""
+        make = background_of(trial.method).make
+        return {} if isinstance(make, str) else {"background": code_of_module(make.__module__)}
+
     def latents_key(self, events: dict[str, Any], encoder: str) -> str:
         """Hash of what determines the latent table that the encoder of this key gives."""
-        return digest({"events": events["key"], "encoder": encoder, "code": code_digest("events", "models", "fit")})
+        code = code_of("raypipe.fit.encoder", "raypipe.fit.vae", "raypipe.events.diphoton", "raypipe.events.latents")
+        return digest({"events": events["key"], "encoder": encoder, "code": code})
 
     def read_latents(self, path: Path) -> dict[str, dict[str, Events]]:
         """A latent table by split and sample."""

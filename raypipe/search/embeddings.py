@@ -15,7 +15,7 @@ from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.events.continuous import continuous_features
 from raypipe.events.latents import Events
-from raypipe.files import code_digest, digest
+from raypipe.files import code_of, digest
 from raypipe.search.result import NO_SIGNAL, Trial
 
 
@@ -63,7 +63,7 @@ def encoder_config(config: Config, name: str, member: int, groups: Mapping[str, 
 def encoder_key(config: Config, events: str) -> str:
     """Hash of what determines an encoder: its configuration, the key of the events, and the code."""
     embedding = config.embedding.model_dump(mode="json")
-    code = code_digest("events", "models", "fit")
+    code = code_of("raypipe.fit.encoder", "raypipe.events.diphoton")
     return digest({"embedding": embedding, "seed": config.seed, "events": events, "code": code})
 
 

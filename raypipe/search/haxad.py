@@ -23,7 +23,7 @@ from raypipe.events.continuous import continuous_features
 from raypipe.events.masses import Masses
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table
-from raypipe.files import code_digest, digest
+from raypipe.files import code_of, digest
 from raypipe.fit.classifier import FoldScores
 from raypipe.search.base import Found, Item, Made, Served, Stage
 from raypipe.search.contrastive import (
@@ -221,6 +221,7 @@ class Haxad(Diphoton):
     options: ClassVar[tuple[str, ...]] = ("signal", "strength", "instance", "method")
     no_effect: ClassVar[str] = "{} has no effect: a haxad search has one embedding, its autoencoder"
     report: ClassVar[str] = "raypipe.report.haxad:haxad_report"
+    costing: ClassVar[str] = "raypipe.search.costs:haxad_costs"
     metric: ClassVar[str] = "fit_z_after"
 
     def stages(self) -> tuple[Stage, ...]:
@@ -247,7 +248,8 @@ class Haxad(Diphoton):
             self.need(trial)  # what cannot be searched is told before anything is made
         if not (events := made["simulate"].get("events")):
             return []
-        embedding, code = self.config.embedding.model_dump(mode="json"), code_digest("events", "models", "fit")
+        code = code_of("raypipe.fit.vae", "raypipe.events.continuous", "raypipe.events.latents")
+        embedding = self.config.embedding.model_dump(mode="json")
         key = digest({"events": events["key"], "embedding": embedding, "seed": self.config.seed, "code": code})
         return [Item(EMBEDDING, key, FOLDER, "encoder.json", FILES, self.config)]
 
@@ -270,12 +272,6 @@ class Haxad(Diphoton):
     def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
         """`search` for every trial."""
         return [search(*inputs, self.config, trial, tools) for trial in trials]
-
-    def costs(self) -> list[Any]:
-        """See `raypipe.search.costs`."""
-        from raypipe.search.costs import haxad_costs
-
-        return haxad_costs(self)
 
     def served(self, found: Found, flow: Path | None) -> dict[str, Served]:
         """The autoencoder, and a background model."""

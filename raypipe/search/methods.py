@@ -15,12 +15,13 @@ import numpy as np
 
 from raypipe import seeds
 from raypipe.config import Config
-from raypipe.config.kinds import background_of, resolve
 from raypipe.errors import UserError
 from raypipe.events.latents import Events
 from raypipe.events.pseudodata import PseudoData
 from raypipe.fit.classifier import FoldScores, ensemble_scores
-from raypipe.fit.flows import ConditionalFlow, fit_flows_once
+from raypipe.fit.flow_training import Sidebands
+from raypipe.fit.flows import ConditionalFlow, FlowSet
+from raypipe.kinds import background_of, resolve
 from raypipe.search.counting import background_percentiles, check_cuts
 from raypipe.search.result import Tools
 from raypipe.search.template import Template, build_template
@@ -62,32 +63,46 @@ class Judged:
     clock: dict[str, float] = field(default_factory=dict)
 
 
-def background_flow(
-    case: Case, config: Config, seed: int, tools: Tools
-) -> tuple[ConditionalFlow, np.ndarray, str | None]:
-    """Train the flows on the sidebands; also the fold of every sideband event, and the key if a stage keeps them.
+def flow_set(case: Case, config: Config, seed: int, device: str = "cpu") -> FlowSet:
+    """What the flows of a pseudo-data set learn: its sidebands.
 
     With `flow.share` the injected signal's tail in the sidebands is left out and the events are in the order of their
     ids, so that all injections into one pseudo-data set ask for the very same flows.
     """
-    events, window, folds = case.data.events, config.window, config.classifier.folds
-    side = rows = np.flatnonzero(case.side)
-    if config.flow.share:
-        rows = side[~case.data.is_signal[side]]
-        rows = rows[np.argsort(events.event_id[rows], kind="stable")]
-    flow, key = fit_flows_once(
+    events, window, rows = case.data.events, config.window, learnt_rows(case, config)
+    sidebands = Sidebands(
         events.latent[rows],
         events.mass[rows],
-        config.flow.mass_range(window.low, window.high),
-        config.flow,
-        seed=seeds.integer(case.shared_seed if config.flow.share else seed, "flow"),
-        folds=folds,
-        device=tools.device,
-        posterior=events.posterior[rows] if config.flow.redraw else None,
-        stage=tools.stage,
+        seeds.integer(case.shared_seed if config.flow.share else seed, "flow"),
+        events.posterior[rows] if config.flow.redraw else None,
     )
-    fold = seeds.generator(seed, "sideband-folds").integers(0, folds, len(side))  # of events that no flow knows
-    fold[np.searchsorted(side, rows)] = flow.part
+    return FlowSet(
+        sidebands, config.flow.mass_range(window.low, window.high), config.flow, config.classifier.folds, device
+    )
+
+
+def learnt_rows(case: Case, config: Config) -> np.ndarray:
+    """The rows of the data that its flows learn from."""
+    rows = np.flatnonzero(case.side)
+    if config.flow.share:
+        rows = rows[~case.data.is_signal[rows]]
+        rows = rows[np.argsort(case.data.events.event_id[rows], kind="stable")]
+    return rows
+
+
+def background_flow(
+    case: Case, config: Config, seed: int, tools: Tools
+) -> tuple[ConditionalFlow, np.ndarray, str | None]:
+    """Train the flows on the sidebands; also the fold of every sideband event, and the key if a stage keeps them."""
+    wanted, side = flow_set(case, config, seed, tools.device), np.flatnonzero(case.side)
+    key = None if tools.stage is None else wanted.key
+    if tools.stage is None or key is None:
+        flow = wanted.fit()
+    else:
+        flow = ConditionalFlow.from_state(tools.stage("flow", key, lambda: wanted.fit().state()))
+    # Of events that no flow knows.
+    fold = seeds.generator(seed, "sideband-folds").integers(0, config.classifier.folds, len(side))
+    fold[np.searchsorted(side, learnt_rows(case, config))] = flow.part
     return flow, fold, key
 
 
@@ -220,5 +235,5 @@ def best_cut(case: Case, config: Config, seed: int, tools: Tools) -> Judged:
 
 
 def judge(method: str, case: Case, config: Config, seed: int, tools: Tools) -> Judged:
-    """Template and scores by the way to know the background of this name (`raypipe.config.kinds.BACKGROUNDS`)."""
+    """Template and scores by the way to know the background of this name (`raypipe.kinds.BACKGROUNDS`)."""
     return resolve(background_of(method).make)(case, config, seed, tools)

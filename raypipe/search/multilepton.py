@@ -27,10 +27,9 @@ from raypipe.config.multilepton import MultileptonConfig
 from raypipe.errors import UserError
 from raypipe.events.pools import Pool
 from raypipe.fit.stacked import LabelledSample, Network, ensemble_scores, train_stack
-from raypipe.search.base import Item, Made, Search, Stage, simulated
+from raypipe.search.base import Item, Made, Search, Stage, read_manifest, simulated
 from raypipe.search.multilepton_inputs import files_key, read_events
 from raypipe.search.result import DATA, NO_SIGNAL, Result, Tools, Trial
-from raypipe.simulate import dataset
 from raypipe.stats.comparison import compute
 
 BOOTSTRAP = "bootstrap"
@@ -251,6 +250,7 @@ class Multilepton(Search):
         "{} has no effect in a multilepton search: its networks see the features against the reference"
     )
     report: ClassVar[str] = "raypipe.report.multilepton:multilepton_report"
+    costing: ClassVar[str] = "raypipe.search.costs:multilepton_costs"
     metric: ClassVar[str] = "likelihood_ratio"
 
     @property
@@ -289,12 +289,6 @@ class Multilepton(Search):
             trial = Trial(DATA, 0.0, 0)
         return [*self.bootstraps(), trial]
 
-    def costs(self) -> list[Any]:
-        """See `raypipe.search.costs`."""
-        from raypipe.search.costs import multilepton_costs
-
-        return multilepton_costs(self)
-
     def stages(self) -> tuple[Stage, ...]:
         """The simulated events, unless they are the user's own or there already."""
         if self.config.simulate is not None:
@@ -303,8 +297,8 @@ class Multilepton(Search):
             return ()
 
         def items(made: Made, trials: Sequence[Trial]) -> list[Item]:
-            key = dataset.read_manifest(self.config.events)["key"]
-            return [Item("events", key, str(Path(self.config.events).absolute()), dataset.MANIFEST)]
+            key = read_manifest(self.config.events)["key"]
+            return [Item("events", key, str(Path(self.config.events).absolute()), "dataset.json")]
 
         return (Stage("simulate", "tasks", "raypipe.cluster.simulate:simulate_events", items, shared=False),)
 
@@ -324,7 +318,7 @@ class Multilepton(Search):
         """The pools and the acceptance of each signal, read once."""
         if self._pools is None:
             events = Path(self.config.events or folder / "events")
-            samples = dataset.read_manifest(events)["samples"] if self.stages() else {}
+            samples = read_manifest(events)["samples"] if self.stages() else {}
             found = read_events(self.config, events, samples)
             self.notes = list(found.notes)
             tables = divide(found.simulation, found.nature, found.signals, found.data, self.config)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
-from raypipe.config.kinds import BACKGROUNDS
 from raypipe.files import digest
+from raypipe.kinds import BACKGROUNDS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NUMERICS = ("numpy", "torch", "xgboost", "scipy", "iminuit")
+"""Packages whose version can move a number."""
 
 NO_SIGNAL = "none"
 """Name of the runs without an injection."""

@@ -23,10 +23,10 @@ from raypipe.fit.classifier import FoldScores, Mapper, out_of_fold_scores
 from raypipe.fit.folds import deal_folds
 from raypipe.search.base import Made, Search
 from raypipe.search.counting import background_percentiles, check_cuts, counting_row
+from raypipe.search.reading import check_columns, collect
 from raypipe.search.result import DATA, Result, Tools, Trial
 from raypipe.search.table_background import TableBackground, given_background, interpolated
 from raypipe.search.template import Template
-from raypipe.simulate.reading import check_columns, collect
 from raypipe.stats.roc import max_sic, sic, weighted_auc
 
 

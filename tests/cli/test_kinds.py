@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from raypipe.cli import main
-from raypipe.config import KINDS, load_config
+from raypipe.config import load_config
+from raypipe.kinds import KINDS
 from tests.conftest import ROOT
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))

@@ -183,7 +183,7 @@ def test_a_long_command_ends_with_nothing_left(tmp_path, command):
     arguments = ["--config", DEMO, "--output", tmp_path, *TINY]
     seen = {
         "embed": lambda _: (tmp_path / "events" / "dataset.json").exists(),
-        "scan": lambda _: len(list(tmp_path.glob("ledger/rows/*.parquet"))) >= 1,
+        "scan": lambda _: len(list(tmp_path.glob("ledger/rows/*.json"))) >= 1,
         "bench": busy(12.0),
     }
     if command == "bench":

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from raypipe.cluster.ledger import Ledger
+from raypipe.store.ledger import Ledger
 from tests.cluster.drivers import work
 from tests.cluster.nodes import Nodes, nodes, parts
 from tests.conftest import ROOT

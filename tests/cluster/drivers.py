@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from raypipe.cluster.attempt import Function
-from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.live import run_with_progress
-from raypipe.cluster.run import run_one
 from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.watch import status
+from raypipe.cluster.trial import run_one
 from raypipe.config import Config, Resources, load_config
 from raypipe.search.contrastive import Contrastive, Tables, prepare_tables
 from raypipe.search.result import Trial
+from raypipe.store.ledger import Ledger
+from raypipe.store.status import status
 from tests.cluster.trials import probes, run_probe
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, events

@@ -166,4 +166,4 @@ def wait_for(condition: Any, seconds: float, process: subprocess.Popen | None = 
 
 def parts(ledger: Path) -> set[str]:
     """Keys of the finished trials of a local ledger."""
-    return {path.stem for path in (ledger / "rows").glob("[!.]*.parquet")}
+    return {path.stem for path in (ledger / "rows").glob("[!.]*.json")}

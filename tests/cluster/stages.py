@@ -1,7 +1,8 @@
 """Stages as driver processes in a given cluster: ``python -m tests.cluster.stages KIND ...``.
 
 ``train``: one encoder with so many Train workers; ``beside``: two encoders at the same time; ``embed``: latents on
-GPUs, and what the cluster was asked for; ``scan``: trials of the raw features, and where which tables then are.
+GPUs, and what the cluster was asked for; ``scan``: trials of the raw features, and where which tables then are;
+``flows``: the flows of `tests.cluster.test_flow_stage`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from pathlib import Path
 
 from raypipe.cluster.embed import embed_stream
 from raypipe.cluster.engine import run_scan
-from raypipe.cluster.ledger import Ledger
-from raypipe.cluster.run import Shelf, run_one
+from raypipe.cluster.flows import make_flows
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.train import side_by_side, train_encoder, train_encoders
+from raypipe.cluster.trial import Shelf, run_one
+from raypipe.errors import UserError
 from raypipe.search.result import Trial
+from raypipe.store.ledger import Ledger
 from tests.cluster.drivers import keyed, small_config, small_tables
 from tests.cluster.test_train import MANIFEST, config
 
@@ -30,19 +33,43 @@ def train(events: str, folder: str, workers: str) -> None:
         train_encoder(given, Path(events), Path(folder), MANIFEST)
 
 
-def beside(events: str, folder: str) -> None:
-    """Train two encoders side by side; prints how many at once, and of every Train worker start, end and node."""
+BETAS = (0.5, 0.25, 0.125, 0.0625)
+"""Of encoders that train at the same time."""
+
+
+def beside(events: str, folder: str, count: str, gpu: str) -> None:
+    """Train so many encoders side by side, each with a GPU if ``gpu`` is 1.
+
+    Prints how many at once, of every Train worker start, end and node, and the epochs that the driver heard of.
+    """
     import ray
 
-    jobs = [(config(epochs=40, patience=40, beta=beta), Path(folder) / str(beta)) for beta in (0.5, 0.25)]
+    seen: list[dict] = []
+    jobs = []
+    for beta in BETAS[: int(count)]:
+        given = config(epochs=40, patience=40, beta=beta)
+        resources = given.resources.model_copy(update={"gpu": gpu == "1"})
+        jobs.append((given.model_copy(update={"resources": resources}), Path(folder) / str(beta)))
     with ray_session(jobs[0][0].resources):
-        at_once = side_by_side(len(jobs), 1)
-        train_encoders(jobs, Path(events), MANIFEST, at_once)
+        at_once = side_by_side(len(jobs), 1, gpu=gpu == "1")
+        train_encoders(jobs, Path(events), MANIFEST, at_once, seen.append)
         every = ray._private.state.actors().values()
         job = ray.get_runtime_context().get_job_id()  # the cluster remembers the actors of earlier drivers
         workers = [a for a in every if "TrainWorker" in a["ActorClassName"] and a["JobID"] == job]
         spans = [(a["StartTime"], a["EndTime"], a["Address"]["NodeID"]) for a in workers]
-        print(json.dumps({"at_once": at_once, "spans": spans, "alone": side_by_side(len(jobs), 2)}))
+        alone = side_by_side(len(jobs), 2)
+        told = {name: [record[name] for record in seen] for name in ("epoch", "contrastive", "kl")}
+        print(json.dumps({"at_once": at_once, "spans": spans, "alone": alone, "told": told}))
+
+
+def refused(events: str, folder: str) -> None:
+    """Train two encoders side by side of which one has too few events for its batches; prints the error."""
+    jobs = [(config(batch_size=size, epochs=1), Path(folder) / str(size)) for size in (24, 900)]
+    with ray_session(jobs[0][0].resources):
+        try:
+            train_encoders(jobs, Path(events), MANIFEST, 2)
+        except UserError as error:
+            print(f"UserError: {error}")
 
 
 def embed(events: str, folder: str) -> None:
@@ -74,5 +101,17 @@ def scan(ledger: str) -> None:
         print(json.dumps({"bytes": len(ray.cloudpickle.dumps(shelf)), "nodes": [len(set(nodes)) for nodes in places]}))
 
 
+def flows(ledger: str, cores: str) -> None:
+    """Make the flows of a scan, with so many cores where it is not in a cluster; prints how many."""
+    from tests.cluster.test_flow_stage import TRIALS, flow_config
+
+    given = flow_config()
+    resources = given.resources.model_copy(update={"cpus": int(cores)})
+    with ray_session(resources):
+        print(make_flows({"id": [small_tables(given)]}, given, TRIALS, Ledger(ledger), resources))
+
+
+KINDS = {"train": train, "beside": beside, "refused": refused, "embed": embed, "scan": scan, "flows": flows}
+
 if __name__ == "__main__":
-    {"train": train, "beside": beside, "embed": embed, "scan": scan}[sys.argv[1]](*sys.argv[2:])
+    KINDS[sys.argv[1]](*sys.argv[2:])

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from raypipe.cluster.engine import pack_size, run_scan
-from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.live import Meter, run_with_progress
-from raypipe.cluster.watch import Heartbeat, Price, drivers, status
 from raypipe.config import Resources
 from raypipe.errors import UserError
+from raypipe.store.ledger import Ledger
+from raypipe.store.status import Heartbeat, Price, drivers, status
 from tests.cluster.trials import Probe, probes, run_probe, run_probes
 from tests.conftest import ROOT
 
@@ -137,7 +137,7 @@ def test_of_trials_made_as_one_the_bad_ones_alone_fail(ray_local, tmp_path):
 def test_storage_that_is_not_a_path_and_two_ledgers_with_the_same_bits(ray_local, tmp_path):
     from pyarrow import fs
 
-    from raypipe.cluster.storage import Store
+    from raypipe.store.files import Store
 
     trials = probes(3)
     plain = Ledger(f"file://{tmp_path}/plain")
@@ -147,7 +147,7 @@ def test_storage_that_is_not_a_path_and_two_ledgers_with_the_same_bits(ray_local
         run_scan(run_probe, {"table": TABLE}, trials, book, ONCE)
         assert status(book).done == 3
     assert physics(plain, trials) == physics(remote, trials)
-    assert sorted((tmp_path / "bucket/scan/ledger/rows").iterdir())[0].name.endswith(".parquet")
+    assert sorted((tmp_path / "bucket/scan/ledger/rows").iterdir())[0].name.endswith(".json")
 
 
 def test_what_another_living_driver_runs_is_left_to_it(tmp_path):
@@ -214,7 +214,7 @@ def test_the_driver_does_not_grow_with_the_trials(tmp_path):
     for count in (60, 600):
         code = (
             "import resource, sys; import numpy as np\n"
-            "from raypipe.cluster.engine import run_scan; from raypipe.cluster.ledger import Ledger\n"
+            "from raypipe.cluster.engine import run_scan; from raypipe.store.ledger import Ledger\n"
             "from raypipe.cluster.runtime import ray_session; from raypipe.config import Resources\n"
             "from tests.cluster.trials import probes, run_probe\n"
             "resources = Resources(cpus=2, pack_seconds=0, object_store_gib=0.25)\n"

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from raypipe.cluster.ledger import Ledger
-from raypipe.cluster.watch import drivers, status
+from raypipe.store.ledger import Ledger
+from raypipe.store.status import drivers, status
 from tests.cluster.drivers import work
 from tests.cluster.nodes import nodes, parts, wait_for
 from tests.conftest import ROOT
@@ -53,14 +53,14 @@ def test_nodes_give_the_bits_of_one_and_one_may_die(calm, tmp_path):
         wait_for(lambda: len(parts(second)) >= 3, 200, driver)
         driver.kill()
         driver.communicate()
-        kept = {key: (second / "rows" / f"{key}.parquet").stat().st_mtime_ns for key in parts(second)}
+        kept = {key: (second / "rows" / f"{key}.json").stat().st_mtime_ns for key in parts(second)}
         assert len(kept) < COUNT
         now = status(Ledger(second))
         assert (now.total, now.done + now.left) == (COUNT, COUNT)
         driver = cluster.start("tests.cluster.drivers", "probe", second, COUNT)
         out, _ = driver.communicate(timeout=300)
         assert driver.returncode == 0, out[-3000:]
-        assert {key: (second / "rows" / f"{key}.parquet").stat().st_mtime_ns for key in kept} == kept
+        assert {key: (second / "rows" / f"{key}.json").stat().st_mtime_ns for key in kept} == kept
         assert bits(second) == bits(calm)
         assert not (second / "tune").exists() or not list((second / "tune").iterdir())
 

@@ -14,11 +14,11 @@ from click.testing import CliRunner
 
 from raypipe.cli import main
 from raypipe.cluster.run import Run
-from raypipe.cluster.watch import status
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.events.table import write_table
 from raypipe.search.multilepton import Multilepton
+from raypipe.store.status import status
 
 pytestmark = pytest.mark.ray
 
@@ -89,7 +89,7 @@ def test_scan_report_and_search_from_the_command_line(tables, ray_local):
     rows, scans = folder / "ledger" / "rows", folder / "ledger" / "scans"
     announced = json.loads(next(scans.glob("scan-*.json")).read_text())
     for key in ("a" * 20, "b" * 20):
-        (rows / f"{key}.parquet").write_bytes(next(rows.iterdir()).read_bytes())
+        (rows / f"{key}.json").write_bytes(next(rows.iterdir()).read_bytes())
     old = announced | {"trials": {"a" * 20: "old", "b" * 20: "old"}, "made_by": {"search": "another"}}
     (scans / "scan-old.json").write_text(json.dumps(old))
     run = CliRunner().invoke(main, ["report", "--config", str(tables), "--json", "tracking.enabled=false"])

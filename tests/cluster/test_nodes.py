@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from raypipe.cluster.inputs import read_inputs
-from raypipe.cluster.ledger import Ledger
 from raypipe.cluster.train import load_encoder
 from raypipe.events.table import write_table
 from raypipe.fit.encoder import fit_encoder
+from raypipe.store.ledger import Ledger
 from tests.cluster.nodes import Nodes, nodes
+from tests.cluster.stages import BETAS
 from tests.cluster.test_train import GROUPS, assert_same, config
 from tests.events.helpers import event_table
 
@@ -40,7 +41,7 @@ def events(tmp_path_factory) -> Path:
 def run(cluster: Nodes, *arguments: object) -> str:
     process = cluster.start("tests.cluster.stages", *arguments)
     try:
-        out, _ = process.communicate(timeout=240)
+        out, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 0, out[-3000:]
@@ -57,17 +58,40 @@ def test_two_nodes_train_one_encoder(cluster, events, tmp_path):
     assert [r["loss"] for r in second["history"]] == pytest.approx([r["loss"] for r in first["history"]], rel=1e-4)
 
 
-def test_encoders_train_side_by_side_where_there_are_nodes(cluster, events, tmp_path):
-    """One on each node at the same time; each is the encoder that the plain training gives."""
-    found = json.loads(run(cluster, "beside", events, tmp_path).splitlines()[-1])
-    assert (found["at_once"], found["alone"]) == (2, 1)  # with two workers an encoder takes both nodes
-    (start, end, node), (other_start, other_end, other_node) = found["spans"]
-    assert node != other_node
-    assert max(start, other_start) < min(end, other_end)
-    for beta in (0.5, 0.25):
+def assert_beside(found: dict, events: Path, folder: Path, count: int) -> None:
+    """So many trained at the same time; each is the encoder that the plain training gives, epoch by epoch."""
+    assert found["at_once"] == count
+    assert len(found["spans"]) == count
+    assert max(start for start, _, _ in found["spans"]) < min(end for _, end, _ in found["spans"])
+    told = []
+    for beta in BETAS[:count]:
         given = config(epochs=40, patience=40, beta=beta)
-        plain, _ = fit_encoder(read_inputs(given, events), given.embedding, given.seed)
-        assert_same(load_encoder(tmp_path / str(beta))[0], plain, rtol=1e-5, atol=1e-6)
+        plain, history = fit_encoder(read_inputs(given, events), given.embedding, given.seed)
+        assert_same(load_encoder(folder / str(beta))[0], plain, rtol=1e-5, atol=1e-6)
+        told += [record["kl"] for record in history]
+    assert sorted(found["told"]["epoch"]) == sorted(list(range(40)) * count)
+    assert sorted(found["told"]["kl"]) == pytest.approx(sorted(told), rel=1e-3)
+
+
+def test_encoders_train_side_by_side_where_there_are_nodes(cluster, events, tmp_path):
+    """One on each node at the same time."""
+    found = json.loads(run(cluster, "beside", events, tmp_path, 2, 0).splitlines()[-1])
+    assert found["alone"] == 1  # with two workers an encoder takes both nodes
+    assert found["spans"][0][2] != found["spans"][1][2]
+    assert_beside(found, events, tmp_path, 2)
+
+
+def test_four_encoders_train_at_the_same_time_on_four_gpus(cluster, events, tmp_path):
+    node = cluster.add(wait=True, num_cpus=4, num_gpus=4)
+    try:
+        found = json.loads(run(cluster, "beside", events, tmp_path, 4, 1).splitlines()[-1])
+    finally:
+        cluster.kill_node(node)
+    assert_beside(found, events, tmp_path, 4)
+
+
+def test_an_encoder_that_cannot_be_trained_is_one_line_of_a_trial(cluster, events, tmp_path):
+    assert "UserError: group -1 has" in run(cluster, "refused", events, tmp_path)
 
 
 def test_one_gpu_starts_one_embedding_actor(cluster, events, tmp_path):

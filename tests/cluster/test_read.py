@@ -17,7 +17,7 @@ from raypipe.errors import UserError
 from raypipe.events.readers.features import read_features
 from raypipe.events.schema import EVENT_SCHEMA
 from raypipe.events.table import read_events
-from raypipe.simulate.reading import batches, collect, plan_read
+from raypipe.search.reading import batches, collect, plan_read
 from tests.conftest import ROOT
 from tests.events.readers.test_tables import BY_PLACE, real
 from tests.events.readers.trees import known_events, write_delphes

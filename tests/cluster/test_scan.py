@@ -7,12 +7,12 @@ import math
 import pytest
 
 from raypipe.cluster.engine import run_scan
-from raypipe.cluster.ledger import Ledger
-from raypipe.cluster.run import run_one
+from raypipe.cluster.trial import run_one
 from raypipe.config import Config, load_config
 from raypipe.report.summary import build_summary, summarise
 from raypipe.search.contrastive import Contrastive, prepare_tables, search
 from raypipe.search.result import Trial
+from raypipe.store.ledger import Ledger
 from tests.cluster.drivers import keyed
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, events

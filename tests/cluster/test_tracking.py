@@ -19,8 +19,6 @@ import torch
 from click.testing import CliRunner
 
 from raypipe.cli.base import Commands
-from raypipe.cluster.ledger import Ledger
-from raypipe.cluster.storage import Store
 from raypipe.cluster.tracking import record, record_report, sqlite_path
 from raypipe.config import load_config
 from raypipe.errors import UserError
@@ -32,6 +30,8 @@ from raypipe.report.base import Report, curves_of
 from raypipe.report.summary import build_summary
 from raypipe.search.base import Found, Search, Served
 from raypipe.search.result import Trial
+from raypipe.store.files import Store
+from raypipe.store.ledger import Ledger
 from tests.cluster.head import free_ports
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES

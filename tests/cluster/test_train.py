@@ -16,11 +16,17 @@ import torch
 
 from raypipe.cluster import embed as embedding
 from raypipe.cluster.inputs import event_source, read_inputs
-from raypipe.cluster.train import encoder_key, load_encoder, train_encoder
+from raypipe.cluster.train import encoder_key, load_encoder, train_autoencoder, train_encoder
 from raypipe.config import Config
+from raypipe.config.haxad import HaxadConfig
 from raypipe.errors import UserError
-from raypipe.events.table import write_table
+from raypipe.events.continuous import continuous_features
+from raypipe.events.schema import tensor_values
+from raypipe.events.table import read_table, write_table
+from raypipe.files import read_json
+from raypipe.fit.batches import PARTS, parts_of
 from raypipe.fit.encoder import EncoderInputs, fit_encoder
+from raypipe.fit.vae import fit_vae
 from tests.events.helpers import event_table
 
 pytestmark = pytest.mark.ray
@@ -83,8 +89,8 @@ def test_one_worker_is_the_plain_training_and_a_second_call_only_reads(ray_local
     assert time.monotonic() - began < 2
     assert_same(again, encoder, rtol=0, atol=0)
     # Another configuration, other events: not the same encoder.
-    assert load_encoder(tmp_path, encoder_key(config(beta=0.5), MANIFEST)) is None
-    assert load_encoder(tmp_path, encoder_key(config(), {"key": "others"})) is None
+    assert load_encoder(tmp_path, encoder_key(config(beta=0.5), MANIFEST["key"])) is None
+    assert load_encoder(tmp_path, encoder_key(config(), "others")) is None
 
 
 def test_two_workers_give_the_loss_of_the_global_batch(ray_local, events, tmp_path):
@@ -146,11 +152,11 @@ def test_latents_have_the_same_bits_with_one_actor_and_with_two(ray_local, event
     bits = []
     for actors in (1, 2):
         out = tmp_path / f"actors-{actors}"
-        _, record = train_encoder(given, events, tmp_path / "encoder", MANIFEST)
+        train_encoder(given, events, tmp_path / "encoder", MANIFEST)
         shutil.copytree(tmp_path / "encoder", out)
         monkeypatch.setattr(embedding, "total_cpus", lambda actors=actors: actors)
-        table, _ = embedding.embed_events(given, folder, out, MANIFEST, record)
-        assert table.num_rows == 6 * 300
+        embedding.embed_events(given, folder, out, "made up")
+        assert read_table(out / "latents.parquet").num_rows == 6 * 300
         bits.append((out / "latents.parquet").read_bytes())
     assert bits[0] == bits[1]
 
@@ -172,3 +178,38 @@ def test_what_cannot_be_trained_is_one_line(ray_local, events, tmp_path):
     with pytest.raises(UserError, match=r"'zp_400' was not simulated \(present: ggf, wn_150, yy\)"):
         train_encoder(absent, events, tmp_path, MANIFEST)
     assert np.isfinite(read_inputs(config(), events).objects).all()
+
+
+def test_the_autoencoder_is_the_plain_one(ray_local, events, tmp_path):
+    given = HaxadConfig.model_validate(
+        {
+            "seed": 4,
+            "simulate": {"samples": {name: {} for name in GROUPS}},
+            "embedding": {"samples": ["yy", "ggf"], "hidden": [8], "epochs": 3, "batch_size": 50},
+            "pseudodata": {"background": ["yy", "ggf"]},
+            "selection": {"working_points": [0.05]},
+            "scan": {"signals": ["wn_150"], "strengths": [2.0]},
+        }
+    )
+    seen: list[dict] = []
+    train_autoencoder(given, events, tmp_path, "made up", seen.append)
+    record = read_json(tmp_path / "encoder.json")
+    assert record == {"key": "made up", "embedding": given.embedding.model_dump(mode="json"), "history": seen}
+    parts: dict[str, list[np.ndarray]] = {"train": [], "validation": []}
+    for name in ("yy", "ggf"):
+        table = read_table(events / "embedding" / f"{name}.parquet")
+        ids = table["event_id"].to_numpy()
+        part = parts_of(ids, 4, given.embedding.train_fraction, given.embedding.validation_fraction)
+        values = continuous_features(tensor_values(table["features"]), ids, 4)
+        for which, found in parts.items():
+            found.append(values[part == PARTS.index(which)])
+    sets = [np.concatenate([v[: min(map(len, found))] for v in found]) for found in parts.values()]
+    plain, history = fit_vae(*sets, given.embedding, given.seed)
+    assert [r["loss"] for r in history] == pytest.approx([r["loss"] for r in record["history"]], rel=1e-5)
+    weights = torch.load(tmp_path / "vae.pt", weights_only=True)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
+    assert {path.name for path in tmp_path.iterdir()} == {"vae.pt", "encoder.json"}
+    few = given.model_copy(update={"embedding": given.embedding.model_copy(update={"batch_size": 5000})})
+    with pytest.raises(UserError, match=r"batch_size = 5000: only \d+ training"):
+        train_autoencoder(few, events, tmp_path / "few", "made up")

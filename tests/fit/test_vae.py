@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+import torch
 
 from raypipe.config.haxad import Vae
 from raypipe.errors import UserError
-from raypipe.fit.vae import embed_features, fit_vae
+from raypipe.fit.training import finish
+from raypipe.fit.vae import VaeTraining, embed_features, fit_vae
 
 
 def correlated(n: int, seed: int) -> np.ndarray:
@@ -35,3 +39,20 @@ def test_same_seed_same_bits_and_errors_are_one_line():
     assert all((a[k] == b[k]).all() for k in a)
     with pytest.raises(UserError, match=r"batch_size = 100: only 50 training"):
         fit_vae(data[:50], data, config, seed=7)
+
+
+def test_a_training_that_is_saved_and_restored_goes_on_as_if_never_interrupted():
+    config = Vae(samples=["yy"], latent=2, hidden=[8], epochs=5, batch_size=100)
+    data = correlated(500, 1)
+    whole, history = fit_vae(data, data, config, seed=7)
+    first, second = (VaeTraining(data, data, config, seed=7) for _ in range(2))
+    for _ in range(2):
+        first.run_epoch()
+    buffer = io.BytesIO()
+    torch.save(first.state(), buffer)
+    buffer.seek(0)
+    second.load_state(torch.load(buffer, weights_only=True))
+    finish(second)
+    assert second.history == history
+    for name, value in whole.state_dict().items():
+        assert torch.equal(second.best[name], value), name

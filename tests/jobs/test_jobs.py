@@ -106,14 +106,14 @@ def test_a_stopped_scan_goes_on_as_another_job(cluster, tmp_path):
     ]
     assert submit(cluster, *arguments, wait=False, submission="raypipe-scan-1").returncode == 0
     end = time.monotonic() + 500
-    while not list(rows.glob("[!.]*.parquet")):
+    while not list(rows.glob("[!.]*.json")):
         record = ask(cluster, "raypipe-scan-1")
         assert record["status"] in {"PENDING", "RUNNING"}, ask(cluster, "raypipe-scan-1/logs")["logs"][-3000:]
         assert time.monotonic() < end
         time.sleep(0.1)
     assert cluster.ray("job", "stop", "raypipe-scan-1").returncode == 0
     assert ended(cluster, "raypipe-scan-1", 60)["status"] == "STOPPED"
-    kept = {path: path.stat().st_mtime_ns for path in rows.glob("[!.]*.parquet")}
+    kept = {path: path.stat().st_mtime_ns for path in rows.glob("[!.]*.json")}
     assert 0 < len(kept) < 16
     # The id of a submission is used once: a retry of the same submission cannot start a second scan.
     assert submit(cluster, *arguments, submission="raypipe-scan-1").returncode != 0
@@ -121,7 +121,7 @@ def test_a_stopped_scan_goes_on_as_another_job(cluster, tmp_path):
     assert again.returncode == 0, (again.stdout + again.stderr)[-3000:]
     assert "16 of 16 done, 0 failed, 0 left" in again.stdout + again.stderr
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert len(list(rows.glob("[!.]*.parquet"))) == 16
+    assert len(list(rows.glob("[!.]*.json"))) == 16
 
 
 @pytest.mark.parametrize("name", sorted({path.stem for path in (ROOT / "jobs").glob("*.py")} - {"gpu_record"}))

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from raypipe.cluster.ledger import Ledger
 from raypipe.files import read_json, write_json
 from raypipe.report.summary import is_main, with_error
 from raypipe.search.result import NO_SIGNAL
+from raypipe.store.ledger import Ledger
 from tests.conftest import ROOT
 
 PAPER = {

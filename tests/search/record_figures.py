@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.cluster.ledger import Ledger
 from raypipe.files import read_json, write_json
 from raypipe.report.comparison import jackknife, required_strength
 from raypipe.search.result import NO_SIGNAL
+from raypipe.store.ledger import Ledger
 from tests.conftest import ROOT
 from tests.search.record_contrastive import COMPARED, compared, print_compared, results_of
 

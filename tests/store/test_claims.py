@@ -10,14 +10,14 @@ import time
 
 import pytest
 
-from raypipe.cluster.alive import ALIVE, Claim
-from raypipe.cluster.storage import Store
+from raypipe.store.claims import ALIVE, Claim
+from raypipe.store.files import Store
 from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(("kind", "count"), [("path", 32), ("url", 9)])
 def test_processes_that_start_together_make_each_stage_once_and_a_killed_one_is_replaced(tmp_path, kind, count):
-    command = [sys.executable, "-m", "tests.cluster.claimants", str(tmp_path), str(count), kind]
+    command = [sys.executable, "-m", "tests.store.claimants", str(tmp_path), str(count), kind]
     done = subprocess.run(
         command,
         cwd=ROOT,

@@ -3,8 +3,9 @@
 Layout of ``resources.artefacts``::
 
     shards/<key>/       simulated events of one shard and their sidecar (key: `raypipe.simulate.dataset.Shard.key`)
-    encoders/<key>/     encoder, its record, the latents of all events and their record (key: of the encoder)
-    stages/flow/        background models (`raypipe.cluster.ledger.Ledger.stage`)
+    encoder/<key>/      encoder and its record
+    latents/<key>/      all events in the latent space of an encoder, and their record
+    stages/flow/        background models (`raypipe.store.ledger.Ledger.stage`)
 
 A run takes what it needs into its output folder, by a link where the file system has links, and leaves there what it
 has made. Nothing is ever changed in place, so that a link can be shared.
@@ -16,13 +17,13 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from raypipe.cluster.storage import DiskFull, is_full
 from raypipe.errors import UserError
 from raypipe.files import check_writable, file_digest, make_directory, read_json, write_json
+from raypipe.store.files import DiskFull, flush, is_full
 
 DIGESTS = "digests.json"
 """File of an artefact with the hashes of the others."""
@@ -31,10 +32,7 @@ DIGESTS = "digests.json"
 class Artefacts:
     """A folder of artefacts, each a folder of files that appears whole or not at all: by one rename.
 
-    No locks: of two runs that finish the same artefact one is first, and the other's is dropped. Two that start at the
-    same time on an empty folder may so train the same encoder twice, which costs time and never a number; start the
-    second when the first has left its encoder there. (A claim would need a heartbeat and a take-over for runs that
-    died, on file systems that do not agree about the time: more that can go wrong than one training is worth.)
+    Of two runs that give the same artefact one is first, and the other's is dropped.
 
     Args:
         root: the folder; None shares nothing.
@@ -48,29 +46,18 @@ class Artefacts:
             raise UserError(f"resources.artefacts = {root}: expected a folder that all machines see, not a URL")
         self.root = None if root is None else check_writable(root)
 
-    def _place(self, kind: str, key: str) -> Path:
-        assert self.root is not None
-        return self.root / kind / key
-
     def take(self, kind: str, key: str, files: Mapping[str, Path]) -> bool:
-        """Put the files of an artefact where ``files`` says (name -> path), in that order; False if it is not there.
+        """Put the files of an artefact where ``files`` says, in that order; False if it is not there.
 
         A damaged artefact is removed and counts as absent.
         """
-        if self.root is None:
+        if self.root is None or not (place := self.root / kind / key).exists():
             return False
-        place = self._place(kind, key)
-        try:
-            digests = read_json(place / DIGESTS)
-            whole = all(file_digest(place / name) == digests[name] for name in files)
-        except FileNotFoundError:
-            if not place.exists():
-                return False
-            whole = False
-        except (UserError, KeyError, TypeError, OSError):
-            whole = False
-        if not whole:
-            _remove(place)
+        if not _whole(lambda: read_json(place / DIGESTS), {name: place / name for name in files}):
+            gone = _beside(place)  # out of sight first: nobody sees half of it
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(place, gone)
+            shutil.rmtree(gone, ignore_errors=True)
             return False
         for name, path in files.items():
             make_directory(path.parent)
@@ -85,11 +72,11 @@ class Artefacts:
         """
         if self.root is None:
             return True
-        place = self._place(kind, key)
+        place = self.root / kind / key
         if place.exists():
             return False
         make_directory(place.parent)
-        temporary = place.parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{key}"
+        temporary = _beside(place)
         try:
             temporary.mkdir()
             for name, path in files.items():
@@ -112,27 +99,29 @@ def open_artefacts(config: Any) -> Artefacts:
     return Artefacts(config.resources.artefacts)
 
 
+def _whole(digests: Callable[[], Mapping[str, str]], files: Mapping[str, Path]) -> bool:
+    """Whether all ``files`` are there with the hashes that a record gives, which may be absent or damaged itself."""
+    with contextlib.suppress(UserError, LookupError, TypeError, OSError):
+        found = digests()
+        return all(file_digest(path) == found[name] for name, path in files.items())
+    return False
+
+
+def _beside(path: Path) -> Path:
+    """A temporary name in the same folder."""
+    return path.parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}"
+
+
 def _put(source: Path, target: Path) -> None:
     """Make ``target`` the same file as ``source``, or a copy where there are no links; whole or not at all."""
-    temporary = target.parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{target.name}"
+    temporary = _beside(target)
     try:
         try:
             os.link(source, temporary)
-        except FileNotFoundError:
-            raise
         except OSError:  # another file system, or one without links
             shutil.copyfile(source, temporary)
-            with open(temporary, "rb") as handle:
-                os.fsync(handle.fileno())
+            flush(temporary)
         os.replace(temporary, target)
     finally:
         # A rename onto another link of the same file does nothing and leaves both names.
         temporary.unlink(missing_ok=True)
-
-
-def _remove(place: Path) -> None:
-    """Move a damaged artefact out of sight, then delete it: nobody sees half of it."""
-    gone = place.parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}-damaged"
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(place, gone)
-    shutil.rmtree(gone, ignore_errors=True)

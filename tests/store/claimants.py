@@ -1,4 +1,4 @@
-"""Processes that want shared stages: ``python -m tests.cluster.claimants FOLDER COUNT KIND`` forks so many of them.
+"""Processes that want shared stages: ``python -m tests.store.claimants FOLDER COUNT KIND`` forks so many of them.
 
 The first that makes ``victim`` kills itself on the way. Each make leaves a line in ``FOLDER/made-<key>``. With KIND
 ``url`` the ledger is on a file system of `pyarrow.fs`, else on a path.
@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from pyarrow import fs
 
-from raypipe.cluster.ledger import Ledger
-from raypipe.cluster.storage import Store
+from raypipe.store.files import Store
+from raypipe.store.ledger import Ledger
 
 KEYS = ("first", "second", "victim")
 

@@ -13,16 +13,17 @@ import pytest
 from click.testing import CliRunner
 
 from raypipe.cli import main
-from raypipe.cluster.ledger import CODE, NUMERICS, Ledger, made_by
-from raypipe.cluster.watch import Price, announce, newest_scan, other_versions, status
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.files import write_json
 from raypipe.report.base import Report, headlines
-from raypipe.search.result import Result, Trial
+from raypipe.search.result import NUMERICS, Result, Trial
+from raypipe.store.ledger import Ledger, made_by
+from raypipe.store.status import Price, announce, newest_scan, other_versions, status
 from tests.conftest import ROOT
 
 LAPTOP = ROOT / "configs/contrastive/laptop.yaml"
+SEARCHES = ("contrastive", "haxad", "multilepton", "table")
 KEYS = [f"{i:020x}" for i in range(6)]
 
 
@@ -46,7 +47,7 @@ def by_another_version(folder, **changed) -> None:
 def test_what_cannot_be_read_is_not_done(tmp_path, damage):
     book = filled(tmp_path)
     assert (status(book).done, status(book).left) == (4, 2)
-    path = tmp_path / "rows" / f"{KEYS[1]}.parquet"
+    path = tmp_path / "rows" / f"{KEYS[1]}.json"
     path.write_bytes(path.read_bytes()[:-20] if damage is None else damage)
     now = status(Ledger(tmp_path))
     assert (now.total, now.done, now.failed, now.left, now.other) == (6, 3, 0, 3, 0)
@@ -54,7 +55,7 @@ def test_what_cannot_be_read_is_not_done(tmp_path, damage):
     assert Ledger(tmp_path).done(KEYS) == {KEYS[0], KEYS[2], KEYS[3]}  # the same command does it again
 
 
-@pytest.mark.parametrize("changed", [{"search": "x"}, {"simulate": "x"}, {"torch": "0.1"}], ids=str)
+@pytest.mark.parametrize("changed", [{"contrastive": "x"}, {"simulate": "x"}, {"torch": "0.1"}], ids=str)
 def test_what_other_code_or_packages_made_is_not_done(tmp_path, changed):
     filled(tmp_path)
     by_another_version(tmp_path, **changed)
@@ -77,20 +78,21 @@ def test_a_scan_announced_before_versions_were_kept_is_of_another(tmp_path):
 
 def test_trials_that_both_versions_share_are_ours(tmp_path):
     filled(tmp_path, name="search")
-    by_another_version(tmp_path, search="x")
+    by_another_version(tmp_path, contrastive="x")
     filled(tmp_path, KEYS[:3], 3)
     assert (status(Ledger(tmp_path)).done, other_versions(Ledger(tmp_path))) == (3, 1)
 
 
 def test_a_search_depends_on_what_its_keys_hold(tmp_path):
-    """Own tables need no simulation; the networks of a multilepton search are keyed by the code alone."""
+    """Own tables need no simulation."""
     own = tmp_path / "own.yaml"
     own.write_text("search: multilepton\nfiles: { data: a.csv, reference: b.csv }\n")
-    assert set(made_by(load_config(own))) == {"search"}
-    assert set(made_by(load_config(ROOT / "configs/multilepton/laptop.yaml"))) == {"search", "simulate"}
-    assert set(made_by(load_config(LAPTOP))) == {"search", "simulate", *NUMERICS} == set(made_by())
+    assert set(made_by(load_config(own))) == {"multilepton", *NUMERICS}
+    assert set(made_by(load_config(ROOT / "configs/multilepton/laptop.yaml"))) == {"multilepton", "simulate", *NUMERICS}
+    assert set(made_by(load_config(LAPTOP))) == {"contrastive", "simulate", *NUMERICS}
+    assert set(made_by()) == {*SEARCHES, "simulate", *NUMERICS}
     filled(tmp_path)
-    by_another_version(tmp_path, simulate="x", torch="0.1")
+    by_another_version(tmp_path, simulate="x")
     assert status(Ledger(tmp_path), config=load_config(own)).done == 4
     assert status(Ledger(tmp_path), config=load_config(LAPTOP)).done == 0
 
@@ -107,28 +109,28 @@ def test_a_damaged_announcement_is_left_out(tmp_path, damage):
         newest_scan(Ledger(tmp_path))
 
 
-@pytest.mark.parametrize("room", [*CODE, "simulate"])
-def test_a_changed_source_is_another_version(tmp_path, room):
-    """The command itself, with a copy of the package in which one room has one more comment."""
+SOURCES = (
+    "config/sections.py",
+    "events/pseudodata.py",
+    "models/flow.py",
+    "fit/classifier.py",
+    "stats/sideband.py",
+    "search/contrastive.py",
+    "simulate/detector.py",
+)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_changed_source_is_another_version_and_a_comment_is_not(tmp_path, source):
+    """The command itself, with a copy of the package in which one file has one more comment, then one more line."""
     filled(tmp_path / "run" / "ledger")
     shutil.copytree(ROOT / "raypipe", tmp_path / "raypipe")
-    command = [
-        sys.executable,
-        "-m",
-        "raypipe.cli",
-        "status",
-        "--config",
-        str(LAPTOP),
-        "--output",
-        "run",
-        "--json",
-    ]
-    for change, done in ((False, 4), (True, 0)):
-        if change:
-            with open(tmp_path / "raypipe" / room / "__init__.py", "a") as handle:
-                handle.write("# another\n")
+    command = [sys.executable, "-m", "raypipe.cli", "status", "--config", str(LAPTOP), "--output", "run"]
+    for change, done in (("# a comment", 4), ("ANOTHER = 1", 0)):
+        with open(tmp_path / "raypipe" / source, "a") as handle:
+            handle.write(f"{change}\n")
         found = subprocess.run(
-            command,
+            [*command, "--json"],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(tmp_path)},
             capture_output=True,
@@ -148,7 +150,7 @@ def test_a_report_makes_nothing_and_tells_of_other_versions(tmp_path, kind):
     assert "nothing to report yet" in empty.stderr
     assert "another version" not in empty.stderr
     filled(tmp_path / "ledger")
-    by_another_version(tmp_path / "ledger", search="x")
+    by_another_version(tmp_path / "ledger", **{kind: "x"})
     told = CliRunner().invoke(main, arguments)
     assert (told.exit_code, told.stderr.count("\n")) == (2, 1)
     assert "The ledger holds 4 trials of another version of the code or packages" in told.stderr

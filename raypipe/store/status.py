@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from raypipe.cluster.alive import ALIVE, Sign, may_live
-from raypipe.cluster.ledger import Ledger, made_by
 from raypipe.errors import UserError
 from raypipe.files import digest
+from raypipe.store.claims import ALIVE, Sign, may_live
+from raypipe.store.ledger import Ledger, made_by
 
 RECENT = 50
 """Trials over which the rate is averaged."""
@@ -20,12 +20,10 @@ RECENT = 50
 
 @dataclass(frozen=True)
 class Price:
-    """What the hours cost."""
+    """Cores and GPUs of one trial, and what an hour of one costs."""
 
     cpus: float = 1.0
-    """Cores of one trial."""
     gpus: float = 0.0
-    """GPUs of one trial."""
     cpu_hour: float = 0.0
     gpu_hour: float = 0.0
 
@@ -36,48 +34,41 @@ class Price:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a scan stands."""
+    """Where a scan stands, in trials.
+
+    ``done``: the result can be read, and was made by this code and these packages; ``failed``: the last attempt did,
+    the same command tries again; ``running``: started by one of the living ``drivers``; ``left``: neither done nor
+    failed; ``other``: finished, but of another version of the code or of a package.
+    """
 
     total: int
     done: int
-    """Trials whose result can be read, and was made by this code and these packages."""
     failed: int
-    """Trials whose last attempt failed; the same command tries them again."""
     running: int
-    """Trials that a living driver has started."""
     left: int
-    """Neither done nor failed."""
     drivers: int
-    """Living drivers."""
     per_minute: float | None
-    """Trials finished a minute, over the last `RECENT`."""
+    """Over the last `RECENT`."""
     seconds_left: float | None
     """At that rate; None if nothing is running."""
     cpu_hours: float
-    """Core hours of the finished trials."""
     gpu_hours: float
     cost: float
-    """At the configured prices."""
+    """Of the finished trials, as are the hours."""
     missing: list[dict[str, Any]] = field(default_factory=list)
-    """Every trial that failed: label, kind, attempts, last line of its traceback."""
+    """`missing` of every trial that failed."""
     other: int = 0
-    """Finished trials in the ledger that another version of the code or of a package has made."""
 
     def line(self) -> str:
         """One line for people and logs."""
-        parts = [f"{self.done} of {self.total} done", f"{self.failed} failed", f"{self.left} left"]
-        if self.per_minute is not None:
-            parts.append(f"{self.per_minute:.2g} a minute")
-        if self.seconds_left is not None:
-            parts.append(f"{duration(self.seconds_left)} left at that rate")
+        rate = "" if self.per_minute is None else f"{self.per_minute:.2g} a minute"
+        after = "" if self.seconds_left is None else f"{duration(self.seconds_left)} left at that rate"
+        parts = [f"{self.done} of {self.total} done", f"{self.failed} failed", f"{self.left} left", rate, after]
         parts.append(f"{self.cpu_hours:.3g} core hours")
-        if self.gpu_hours:
-            parts.append(f"{self.gpu_hours:.3g} GPU hours")
-        if self.cost:
-            parts.append(f"cost {self.cost:.2f}")
-        if self.other:
-            parts.append(f"{self.other} of another version of the code or packages, which do not count")
-        return ", ".join(parts)
+        parts.append(f"{self.gpu_hours:.3g} GPU hours" if self.gpu_hours else "")
+        parts.append(f"cost {self.cost:.2f}" if self.cost else "")
+        other = f"{self.other} of another version of the code or packages, which do not count"
+        return ", ".join(part for part in [*parts, other if self.other else ""] if part)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -94,22 +85,18 @@ def duration(seconds: float) -> str:
 
 def announce(book: Ledger, trials: Mapping[str, Any], price: Price, name: str) -> str:
     """Write what a scan wants (keys and labels) into its ledger, so that `status` needs no more; returns its id."""
+    book.mark()
     scan = digest(sorted(trials))
-    value = {
-        "name": name,
-        "time": time.time(),
-        "price": asdict(price),
-        "made_by": made_by(),
-        "trials": {key: trial.label() for key, trial in trials.items()},
-    }
+    value = {"name": name, "time": time.time(), "price": asdict(price), "made_by": made_by()}
+    value["trials"] = {key: trial.label() for key, trial in trials.items()}
     book.store.write(f"scans/{name}-{scan}.json", json.dumps(value).encode())
     return scan
 
 
 def scans(book: Ledger) -> list[dict[str, Any]]:
     """All that `announce` wrote, oldest first; what cannot be read is left out."""
-    found = []
-    for name, _ in sorted(book.store.listing("scans").items(), key=lambda entry: entry[1].modified):
+    found, written = [], book.store.listing("scans")
+    for name in sorted(written, key=written.__getitem__):
         with contextlib.suppress(ValueError, TypeError, LookupError):
             scan = json.loads(book.store.read(f"scans/{name}") or b"")
             if isinstance(scan["trials"], dict):
@@ -140,15 +127,14 @@ def other_versions(book: Ledger, config: Any = None) -> int:
     theirs: set[str] = set()
     for scan in scans(book):
         (ours if is_ours(scan, config) else theirs).update(scan["trials"])
-    return len(book.done(theirs - ours))
+    return len(book.done(theirs - ours)) if theirs - ours else 0
 
 
 def drivers(book: Ledger) -> dict[str, dict[str, Any]]:
     """Living drivers of a ledger by id, with the keys they are running."""
     now, found = time.time(), {}
-    for name, stamp in book.store.listing("drivers").items():
-        # The file system's clock against its own: a driver's machine may be off by minutes.
-        if now - stamp.modified < ALIVE and (data := book.store.read(f"drivers/{name}")):
+    for name, modified in book.store.listing("drivers").items():
+        if now - modified < ALIVE and (data := book.store.read(f"drivers/{name}")):
             with contextlib.suppress(json.JSONDecodeError):
                 driver = json.loads(data)
                 if may_live(driver):
@@ -163,25 +149,22 @@ def status(book: Ledger, scan: Mapping[str, Any] | None = None, config: Any = No
         config: of the search, which says what its trials depend on; everything where not given.
     """
     scan = scan if scan is not None else newest_scan(book)
-    labels, price = scan["trials"], Price(**scan["price"])
-    stamps = {n.removesuffix(".parquet"): s.modified for n, s in book.store.listing("rows").items()}
-    ours = is_ours(scan, config)
+    labels, price, ours = scan["trials"], Price(**scan["price"]), is_ours(scan, config)
     good = book.done(labels) if ours else set()
-    done = [key for key in labels if key in good]
     failures = book.failures(key for key in labels if key not in good) if ours else {}
     alive = drivers(book)
     running = {key for driver in alive.values() for key in driver["running"] if key in labels and key not in good}
-    recent = sorted(stamps[key] for key in done)[-RECENT:]
+    written = book.written()
+    recent = sorted(written[key] for key in good if key in written)[-RECENT:]
     span = recent[-1] - recent[0] if len(recent) > 1 else 0.0
     rate = (len(recent) - 1) / span if span > 0 else None
-    left = len(labels) - len(done) - len(failures)
-    known = book.seconds()
-    times = [seconds for key in done if (seconds := known.get(key)) is not None]
+    left = len(labels) - len(good) - len(failures)
+    times = [seconds for key, seconds in book.seconds().items() if key in good and seconds is not None]
     # What is not in the index yet costs what the others cost on average.
-    seconds = sum(times) * (len(done) / len(times) if times else 0.0)
+    seconds = sum(times) * (len(good) / len(times) if times else 0.0)
     return Status(
         total=len(labels),
-        done=len(done),
+        done=len(good),
         failed=len(failures),
         running=len(running),
         left=left,
@@ -197,14 +180,9 @@ def status(book: Ledger, scan: Mapping[str, Any] | None = None, config: Any = No
 
 
 def missing(label: str, failure: Mapping[str, Any]) -> dict[str, Any]:
-    """One line of the table of what a scan lacks."""
-    lines = [line for line in failure["error"].strip().splitlines() if line.strip()]
-    return {
-        "trial": label,
-        "kind": failure.get("kind", "raised"),
-        "attempts": failure.get("attempts", 1),
-        "error": lines[-1].strip() if lines else "",
-    }
+    """One line of the table of what a scan lacks, its error the last line of the traceback."""
+    last = failure["error"].strip().rpartition("\n")[2].strip()
+    return {"trial": label, "kind": failure["kind"], "attempts": failure["attempts"], "error": last}
 
 
 class Heartbeat(Sign):

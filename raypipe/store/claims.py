@@ -8,10 +8,11 @@ import os
 import socket
 import threading
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-from raypipe.cluster.storage import Stamp, Store
 from raypipe.errors import UserError
+from raypipe.store.files import Store
 
 BEAT = 5.0
 """Seconds between two signs of life."""
@@ -19,6 +20,10 @@ ALIVE = 6 * BEAT
 """A process silent for longer is taken for dead."""
 SETTLE_LOCAL, SETTLE = 0.05, 2.0
 """Seconds after which claims written at the same time are seen by all: the resolution of times, and listings."""
+WAIT = 1.0
+"""Seconds between two looks at what another process is making."""
+
+T = TypeVar("T")
 
 
 def place() -> str:
@@ -44,9 +49,9 @@ def may_live(process: dict[str, Any]) -> bool:
 class Sign:
     """The sign of life of this process: a file, written anew every `BEAT` seconds while the block lasts."""
 
-    def __init__(self, store: Store, folder: str) -> None:
+    def __init__(self, store: Store, folder: str, prefix: str = "") -> None:
         self.store, self.folder = store, folder
-        self.id = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns():x}"
+        self.id = f"{prefix}{socket.gethostname()}-{os.getpid()}-{time.time_ns():x}"
         self.name = f"{folder}/{self.id}.json"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -88,9 +93,8 @@ class Claim(Sign):
     """
 
     def __init__(self, store: Store, folder: str, key: str) -> None:
-        super().__init__(store, folder)
-        self.key, self.id = key, f"{key}.{self.id}"
-        self.name = f"{folder}/{self.id}.json"
+        super().__init__(store, folder, f"{key}.")
+        self.key = key
 
     def __enter__(self) -> Claim:
         super().__enter__()
@@ -109,12 +113,11 @@ class Claim(Sign):
     def is_first(self) -> bool:
         """Whether nobody alive came before; those who died on the way are removed."""
         entries = self.store.listing(self.folder).items()
-        there = {name: stamp for name, stamp in entries if name.startswith(f"{self.key}.")}
+        there = {name: modified for name, modified in entries if name.startswith(f"{self.key}.")}
         if f"{self.id}.queued" not in there:  # swept away by one who took this process for dead
             self._queue()
             return False
-        queue = sorted((s.modified, n.removesuffix(".queued")) for n, s in there.items() if n.endswith(".queued"))
-        for _, one in queue:
+        for _, one in sorted((t, n.removesuffix(".queued")) for n, t in there.items() if n.endswith(".queued")):
             if one == self.id:
                 return True
             if self._lives(one, there):
@@ -123,12 +126,45 @@ class Claim(Sign):
                 self.store.delete(f"{self.folder}/{one}.{kind}")
         return False
 
-    def _lives(self, one: str, there: dict[str, Stamp]) -> bool:
+    def _lives(self, one: str, there: dict[str, float]) -> bool:
         now, last = (there.get(f"{name}.json") for name in (self.id, one))
         if now is None:
             return True  # no sign of one's own to compare with: wait for the next
-        if last is None or now.modified - last.modified > ALIVE:
+        if last is None or now - last > ALIVE:
             return False
         with contextlib.suppress(ValueError, KeyError):
             return may_live(json.loads(self.store.read(f"{self.folder}/{one}.json") or b"{}"))
         return True
+
+
+def once_each(
+    store: Store, folder: str, keys: Sequence[str], get: Callable[[str], T | None], make: Callable[[list[str]], Any]
+) -> dict[str, T]:
+    """What ``get`` finds of each key, else of what ``make`` makes of several, which ``get`` must find from then on.
+
+    Of all processes that ask for the same at the same time one makes it, and the others wait; if that one dies, the
+    next does.
+    """
+    found: dict[str, T] = {}
+
+    def look() -> list[str]:
+        for key in keys:
+            if key not in found and (value := get(key)) is not None:
+                found[key] = value
+        return [key for key in keys if key not in found]
+
+    if not (waiting := look()):
+        return found
+    with contextlib.ExitStack() as stack:
+        claims = {key: stack.enter_context(Claim(store, folder, key)) for key in waiting}
+        while waiting := look():  # whoever was first may have just finished
+            if mine := [key for key in waiting if claims[key].is_first()]:
+                make([key for key in mine if get(key) is None])
+            else:
+                time.sleep(WAIT)
+    return found
+
+
+def once(store: Store, folder: str, key: str, get: Callable[[], T | None], make: Callable[[], Any]) -> T:
+    """`once_each` of one."""
+    return once_each(store, folder, [key], lambda _: get(), lambda keys: make() if keys else None)[key]

@@ -1,0 +1,290 @@
+"""The ledger: the rows of every finished trial, keyed by what determines them. It is the truth of a scan."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import io
+import json
+import time
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raypipe.errors import UserError
+from raypipe.files import code_digest, code_of_module, inside_output_root
+from raypipe.kinds import KINDS
+from raypipe.redact import redact
+from raypipe.search.result import NUMERICS, Result
+from raypipe.store.claims import once
+from raypipe.store.files import Store
+
+OK, FAILED = "ok", "failed"
+CODE = ("config", "events", "models", "fit", "stats", "search")
+"""Rooms whose source can move a number of a search."""
+COMPACT_AT = 200
+"""Parts outside the index that are read one by one before they are gathered."""
+LAYOUT = 2
+"""Of the folder, as its ``layout.json`` says; the first was Parquet files without such a note."""
+
+
+class Ledger:
+    """A folder, on any storage, of ``rows/<key>.json`` (a finished trial), ``failed/`` and ``arrays/<key>.npz``.
+
+    Nothing is ever changed in place: a part is written once, whole, after everything that belongs to it. Same key,
+    same content, so two drivers on one ledger can only write the same thing twice. ``index/`` gathers many parts into
+    one file for speed; it is a cache, may be deleted at any time, and speaks only for parts that are there.
+    ``stages/`` holds what several trials share, by the hash of its inputs.
+
+    Args:
+        where: path or URL, or an open `Store`.
+        shared: where ``stages/`` is instead, so that several ledgers share them.
+
+    Raises:
+        UserError: a folder of another layout.
+    """
+
+    def __init__(self, where: str | Path | Store, shared: Store | None = None) -> None:
+        self.store = where if isinstance(where, Store) else Store(where)
+        self.shared = shared or self.store
+        self._indexed: dict[str, tuple[float | None, str]] = {}
+        self._seen: set[str] = set()
+        self._marked = self._knows_layout()
+
+    def __str__(self) -> str:
+        return str(self.store)
+
+    def _knows_layout(self) -> bool:
+        """Whether the folder says that it has this layout; an empty one says nothing."""
+        data = self.store.read("layout.json")
+        if data is None and not any(n.endswith(".parquet") for f in ("rows", "failed") for n in self.store.listing(f)):
+            return False
+        try:
+            found = "of an older layout" if data is None else f"of layout {json.loads(data)['layout']}"
+        except (ValueError, LookupError, TypeError):
+            found = "of an unknown layout"
+        if found != f"of layout {LAYOUT}":
+            remedy = "name another folder (output=..., resources.storage=...), or move this one away, and run again"
+            raise UserError(f"{self}: a ledger {found}; this raypipe reads layout {LAYOUT} only: {remedy}")
+        return True
+
+    def mark(self) -> None:
+        """Say in the folder which layout it has."""
+        if not self._marked:
+            self.store.write("layout.json", json.dumps({"layout": LAYOUT}).encode())
+            self._marked = True
+
+    def record(self, key: str, trial: Any, result: Result) -> None:
+        """Store a finished trial."""
+        self.mark()
+        arrays = {name: np.asarray(values, dtype=np.float64) for name, values in result.arrays.items()}
+        self.store.write(f"arrays/{key}.npz", _bytes(lambda file: np.savez_compressed(file, **arrays)))
+        if result.flow_state is not None:
+            _keep(self.store, f"flows/{key}.pt", result.flow_state)
+        self._write("rows", key, [{"key": key, "status": OK, "error": "", **row} for row in result.rows])
+        self.store.delete(f"failed/{key}.json")
+
+    def record_failure(self, key: str, trial: Any, error: str, kind: str = "raised") -> None:
+        """Store why a trial failed; a later run of the scan tries it again.
+
+        Args:
+            kind: ``raised``, ``died`` or ``timeout``.
+        """
+        self.mark()
+        before = self._part("failed", key)
+        attempts = (before[0]["attempts"] if before else 0) + 1
+        row = {"key": key, "status": FAILED, "error": redact(error, self.store.root, self.shared.root)}
+        row |= {"kind": kind, "time": time.time(), "attempts": attempts, **plain_fields(trial)}
+        self._write("failed", key, [row])
+
+    def _write(self, folder: str, key: str, rows: list[dict[str, Any]]) -> None:
+        # Python writes a float so that the same bits come back, and NaN and Infinity by name.
+        self.store.write(f"{folder}/{key}.json", json.dumps(rows, default=lambda value: value.tolist()).encode())
+
+    def _part(self, folder: str, key: str) -> list[dict[str, Any]] | None:
+        """One part; a missing or damaged one is None."""
+        try:
+            return json.loads(self.store.read(f"{folder}/{key}.json") or b"") or None
+        except ValueError:
+            return None
+
+    def read(self, key: str) -> list[dict[str, Any]] | None:
+        """The rows of a finished trial, else the one of its last failure, else None."""
+        return self._part("rows", key) or self._part("failed", key)
+
+    def finished(self, key: str) -> bool:
+        """Whether this trial has succeeded (and can be read)."""
+        return self._part("rows", key) is not None
+
+    def written(self, folder: str = "rows") -> dict[str, float]:
+        """Keys of all finished trials (or of ``failed``) with the Unix seconds of their writing, by storage's clock."""
+        return {name.removesuffix(".json"): modified for name, modified in self.store.listing(folder).items()}
+
+    def done(self, keys: Iterable[str]) -> set[str]:
+        """Those of ``keys`` that have succeeded; reads only what the index does not hold."""
+        there, indexed = self.written(), self._index()
+        return {key for key in keys if key in there and (key in indexed or self.finished(key))}
+
+    def rows(self, keys: Iterable[str]) -> list[dict[str, Any]]:
+        """All rows of the given trials, in that order; a trial that only failed gives its last failure."""
+        good, failed, indexed = self.written(), self.written("failed"), self._index()
+        out = []
+        for key in keys:
+            rows = None
+            if key in good:
+                rows = json.loads(indexed[key][1]) if key in indexed else self._part("rows", key)
+            out += rows or (self._part("failed", key) if key in failed else None) or []
+        return out
+
+    def failures(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The last failure of those trials that have one and have not succeeded since."""
+        failed = self.written("failed")
+        good = self.written() if failed else {}
+        open_keys = (key for key in keys if key in failed and key not in good)
+        return {key: rows[0] for key in open_keys if (rows := self._part("failed", key))}
+
+    def compact(self, at_least: int = COMPACT_AT) -> int:
+        """Gather all parts into one index file if ``at_least`` are outside it; returns how many it then holds.
+
+        JSON lines: the seconds of every trial by key, then the rows of each, in that order. Any number of processes
+        may do this at once: the file's name is the hash of what is in it.
+        """
+        there, old, indexed = self.written(), set(self.store.listing("index")), self._index()
+        loose = there.keys() - indexed.keys()
+        if len(loose) < at_least:
+            return len(indexed)
+        parts = {key: rows for key in loose if (rows := self._part("rows", key))}
+        gathered = indexed | {key: (rows[0].get("seconds"), json.dumps(rows)) for key, rows in parts.items()}
+        kept = {key: gathered[key] for key in sorted(gathered.keys() & there.keys())}
+        head = json.dumps({key: seconds for key, (seconds, _) in kept.items()})
+        data = "\n".join([head, *(rows for _, rows in kept.values()), ""]).encode()
+        name = _index_name(data)
+        self.store.write(f"index/{name}", data)
+        for stale in old - {name}:
+            self.store.delete(f"index/{stale}")
+        return len(kept)
+
+    def _index(self) -> dict[str, tuple[float | None, str]]:
+        """Seconds and rows (as JSON) by key, of every trial in the index; a damaged file of it holds nothing."""
+        new = self.store.listing("index").keys() - self._seen
+        for name in new:  # named by its content, a file once read needs no second look
+            data = self.store.read(f"index/{name}") or b""
+            if _index_name(data) == name:
+                head, *lines = data.decode().split("\n")
+                known = zip(json.loads(head).items(), lines, strict=False)
+                self._indexed |= {key: (seconds, rows) for (key, seconds), rows in known}
+        self._seen |= new
+        return self._indexed
+
+    def seconds(self) -> dict[str, float | None]:
+        """Every finished trial with its wall seconds, as far as the index or at most `COMPACT_AT` parts tell."""
+        there, indexed = self.written(), self._index()
+        parts = {key: self._part("rows", key) for key in sorted(there.keys() - indexed.keys())[:COMPACT_AT]}
+        known = {key: seconds for key, (seconds, _) in indexed.items() if key in there}
+        return dict.fromkeys(there) | known | {k: rows[0].get("seconds") for k, rows in parts.items() if rows}
+
+    def arrays(self, key: str) -> dict[str, np.ndarray]:
+        """The figure arrays of a finished trial."""
+        try:
+            with np.load(io.BytesIO(self.store.read(f"arrays/{key}.npz") or b""), allow_pickle=False) as found:
+                return dict(found)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            told = f"not a readable NumPy file: delete it and rows/{key}.json beside it, and run `raypipe scan` again"
+            raise UserError(f"{self.store}/arrays/{key}.npz: {told}") from None
+
+    def stage(self, kind: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The state of a stage that trials share: what ``stages/<kind>/<key>.pt`` holds, else made once and kept there.
+
+        ``make`` returns a dictionary of tensors and plain values, as `torch.load(weights_only=True)` reads them.
+        """
+        name = f"stages/{kind}/{key}.pt"
+
+        return once(
+            self.shared,
+            f"stages/{kind}",
+            key,
+            lambda: self._state(name),
+            lambda: _keep(self.shared, name, make()),
+        )
+
+    def _state(self, name: str) -> dict[str, Any] | None:
+        """What a stage's file holds; a damaged one is removed and counts as absent."""
+        import torch
+
+        data = self.shared.read(name)
+        try:
+            return None if data is None else torch.load(io.BytesIO(data), weights_only=True)
+        except (RuntimeError, EOFError, ValueError):
+            self.shared.delete(name)
+            return None
+
+    def flow_file(self, key: str, row: dict[str, Any], folder: Path) -> Path | None:
+        """The background model of a finished trial as a file in ``folder``, or None if it has none."""
+        stage = row.get("flow_stage")
+        data = self.shared.read(f"stages/flow/{stage}.pt") if stage else self.store.read(f"flows/{key}.pt")
+        if data is not None:
+            (folder / "flow.pt").write_bytes(data)
+        return None if data is None else folder / "flow.pt"
+
+
+def search_code(search: str) -> str:
+    """The hash of the code that determines the trials of a search."""
+    where = KINDS[search].search
+    return code_of_module(where.split(":")[0] if isinstance(where, str) else where.__module__)
+
+
+def made_by(config: Any = None) -> dict[str, str]:
+    """What, besides the configuration, the keys of trials are made of: the code and the packages of this process.
+
+    Args:
+        config: leaves out what its keys do not hold.
+    """
+    searches = [name for name, kind in KINDS.items() if "search" in kind.commands]
+    made = {name: search_code(name) for name in (searches if config is None else (config.search,))}
+    if config is None or getattr(config, "simulate", None) is not None:
+        made["simulate"] = code_digest("simulate")
+    return made | {name: importlib.metadata.version(name) for name in NUMERICS}
+
+
+def open_ledger(config: Any) -> Ledger:
+    """The ledger of a run: ``resources.storage`` if that is set, else a folder of its output; the stages of its trials
+    are in ``resources.artefacts`` if that is set.
+
+    Raises:
+        UserError: a local folder outside RAYPIPE_OUTPUT_ROOT, or one of another layout.
+    """
+    store = Store(config.resources.storage or Path(config.output) / "ledger")
+    shared = Store(config.resources.artefacts) if config.resources.artefacts else None
+    for where in (store, shared):
+        if where is not None and where.local is not None:
+            inside_output_root(where.local)
+    return Ledger(store, shared)
+
+
+def plain_fields(trial: Any) -> dict[str, Any]:
+    """The fields of a trial that fit into a row: text and numbers."""
+    values = dataclasses.asdict(trial) if dataclasses.is_dataclass(trial) else dict(trial)
+    return {k: v for k, v in values.items() if isinstance(v, str | int | float | bool)}
+
+
+def _index_name(data: bytes) -> str:
+    return f"{hashlib.sha256(data).hexdigest()[:20]}.jsonl"
+
+
+def _bytes(save: Callable[[io.BytesIO], Any]) -> bytes:
+    """What ``save`` writes into a file."""
+    buffer = io.BytesIO()
+    save(buffer)
+    return buffer.getvalue()
+
+
+def _keep(store: Store, name: str, state: dict[str, Any]) -> dict[str, Any]:
+    """Write tensors and plain values, and give them back."""
+    import torch
+
+    store.write(name, _bytes(lambda file: torch.save(state, file)))
+    return state
