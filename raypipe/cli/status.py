@@ -19,11 +19,11 @@ def status(path: Path, output: Path | None, as_json: bool, overrides: tuple[str,
       raypipe status --config configs/contrastive/laptop.yaml
     """
     from raypipe.cluster.live import tell
-    from raypipe.store import status as scans
+    from raypipe.store import status as stores
     from raypipe.store.ledger import open_ledger
 
     config = load(path, output, overrides)
-    found = scans.status(open_ledger(config), config=config)
+    found = stores.status(open_ledger(config), config=config)
     tell(found)
     if as_json:
         emit(found.as_dict())

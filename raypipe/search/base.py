@@ -115,7 +115,7 @@ class Search:
     """Why others are refused; ``{}`` is the option."""
     report: ClassVar[str] = "raypipe.report.base:plain_report"
     """(search, `Found`) -> `raypipe.report.base.Report`, as ``module:name``."""
-    parts_of_work: ClassVar[str] = "raypipe.search.costs:trial_costs"
+    costing: ClassVar[str] = "raypipe.search.costs:costs_of"
     """(search) -> list of `raypipe.search.costs.Cost`, as ``module:name``."""
     metric: ClassVar[str] = "z_after"
     """Column of a row that tells most of a trial."""
@@ -223,7 +223,7 @@ class Search:
 
     def costs(self) -> list[Any]:
         """What a scan is made of, for `raypipe plan`: see `raypipe.search.costs`."""
-        return resolve(self.parts_of_work)(self)
+        return resolve(self.costing)(self)
 
 
 def simulated(config: Any) -> Stage:

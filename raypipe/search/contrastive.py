@@ -207,7 +207,7 @@ class Contrastive(Diphoton):
     """The search of paper C: encoders of several representations, each several times."""
 
     report: ClassVar[str] = "raypipe.report.contrastive:contrastive_report"
-    parts_of_work: ClassVar[str] = "raypipe.search.costs:contrastive_costs"
+    costing: ClassVar[str] = "raypipe.search.costs:contrastive_costs"
 
     def stages(self) -> tuple[Stage, ...]:
         """Events, encoders, and the events in the latent space of each."""

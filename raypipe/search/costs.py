@@ -88,7 +88,7 @@ class Cost:
     """Bytes of the events in the process that makes an item."""
 
 
-def trial_costs(search: Search) -> list[Cost]:
+def costs_of(search: Search) -> list[Cost]:
     """Of a search that says nothing of its costs, and makes nothing before its trials: some trials, as they are.
 
     Raises:

@@ -221,7 +221,7 @@ class Haxad(Diphoton):
     options: ClassVar[tuple[str, ...]] = ("signal", "strength", "instance", "method")
     no_effect: ClassVar[str] = "{} has no effect: a haxad search has one embedding, its autoencoder"
     report: ClassVar[str] = "raypipe.report.haxad:haxad_report"
-    parts_of_work: ClassVar[str] = "raypipe.search.costs:haxad_costs"
+    costing: ClassVar[str] = "raypipe.search.costs:haxad_costs"
     metric: ClassVar[str] = "fit_z_after"
 
     def stages(self) -> tuple[Stage, ...]:

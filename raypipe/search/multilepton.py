@@ -254,7 +254,7 @@ class Multilepton(Search):
         "{} has no effect in a multilepton search: its networks see the features against the reference"
     )
     report: ClassVar[str] = "raypipe.report.multilepton:multilepton_report"
-    parts_of_work: ClassVar[str] = "raypipe.search.costs:multilepton_costs"
+    costing: ClassVar[str] = "raypipe.search.costs:multilepton_costs"
     metric: ClassVar[str] = "likelihood_ratio"
 
     @property

@@ -24,7 +24,8 @@ from raypipe.events.pools import Pool
 from raypipe.events.schema import FEATURES, tensor_values
 from raypipe.events.table import read_table
 from raypipe.fit.encoder import EncoderTraining, build_encoder, embed, latent_noise
-from raypipe.fit.flow_training import FlowTraining, Sidebands
+from raypipe.fit.flow_training import FlowTraining
+from raypipe.fit.flows import FlowSet
 from raypipe.fit.vae import embed_features, fit_vae
 from raypipe.kinds import background_of
 from raypipe.models.encoder import Scales
@@ -32,6 +33,7 @@ from raypipe.models.losses import supervised_contrastive
 from raypipe.models.vae import FeatureVae
 from raypipe.search.base import Search
 from raypipe.search.contrastive import CONTINUUM, Tables, draw_case
+from raypipe.search.methods import flow_set
 from raypipe.search.multilepton import BOOTSTRAP, divide
 from raypipe.search.result import ALONE, NO_SIGNAL, Result, Tools, Trial
 from raypipe.simulate import dataset, processes
@@ -99,24 +101,20 @@ class Pilot:
         yields = expected_yields(self.config.pseudodata.background)
         return made_up_tables(self.config, yields, size / self.config.pseudodata.luminosity / sum(yields.values()))
 
-    def _training(self, size: int, number: int, epochs: int) -> tuple[int, FlowTraining]:
-        """Events of a pseudo-data set, and the training of its flows."""
+    def _drawn(self, size: int, number: int, epochs: int) -> tuple[int, FlowSet]:
+        """Events of a pseudo-data set, and its flows before they are trained."""
         case = draw_case(self._tables(size), self.config, Trial(NO_SIGNAL, 0.0, number))
-        rows = np.flatnonzero(case.side)
-        events = case.data.events.take(rows[np.argsort(case.data.events.event_id[rows], kind="stable")])
-        given, window = self.config.flow, self.config.window
-        data = Sidebands(events.latent, events.mass, self.seed, events.posterior if given.redraw else None)
-        short = given.model_copy(update={"epochs": epochs, "patience": epochs})
-        masses = given.mass_range(window.low, window.high)
-        return len(case.side), FlowTraining([data], masses, short, folds=self.config.classifier.folds)
+        short = self.config.flow.model_copy(update={"epochs": epochs, "patience": epochs, "share": True})
+        return len(case.side), flow_set(case, self.config.model_copy(update={"flow": short}), self.seed)
 
     def flow(self, size: int, number: int) -> Work:
         """One epoch of the flows of a pseudo-data set of ``size`` events."""
-        events, training = self._training(size, number, self.config.flow.epochs)
+        events, drawn = self._drawn(size, number, self.config.flow.epochs)
+        training = FlowTraining([drawn.sidebands], drawn.window, drawn.config, folds=drawn.folds)
 
         def run() -> float:
-            training.finish_epoch(training.train_epoch())
-            return _bytes(training.ensemble)
+            training.run_epoch()
+            return sum(_bytes(stack.ensemble) for stack in training.stacks)
 
         return events, run
 
@@ -126,10 +124,7 @@ class Pilot:
         began, run = time.process_time(), self.flow(size, number)[1]
         run()
         affordable = int(TRAINED / (time.process_time() - began))
-        _, training = self._training(size, number, min(self.config.flow.epochs, max(2, affordable)))
-        while not training.finished:
-            training.finish_epoch(training.train_epoch())
-        return training.flows()[0].state()
+        return self._drawn(size, number, min(self.config.flow.epochs, max(2, affordable)))[1].fit().state()
 
     def trial(self, method: str, signal: bool) -> Probe:
         """A search in a pseudo-data set of ``size`` events, with a signal of middling strength, its flows given."""
