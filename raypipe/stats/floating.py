@@ -182,7 +182,7 @@ class _Moving:
     def _fixed(self, theta: np.ndarray) -> tuple[Binned | Unbinned, Peak]:
         peak = self.peak(theta)
         density = None if self.values is None else peak.density(self.values)
-        return massfit.with_signal(self.problem, peak.integral(self.low, self.high), density), peak
+        return self.problem.with_signal(peak.integral(self.low, self.high), density), peak
 
     def _tangent(self, theta: np.ndarray) -> tuple[Binned | Unbinned, np.ndarray, np.ndarray]:
         """The problem at this mass and width with what a shift adds as components, its parameters, and our order.

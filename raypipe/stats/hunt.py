@@ -135,7 +135,7 @@ def hunt(
     chosen = templates.reshape(*shape, -1)[top]
     signal = massfit.fit_signal(problem, chosen, problem, level)
     maxima, fields, lost = _throw(replace(problem, squares=None), null.theta, templates, toys, seed, shape)
-    best = massfit.with_signal(problem, chosen).expected(signal.best.theta[None])[0]
+    best = problem.with_signal(chosen).expected(signal.best.theta[None])[0]
     row = _row(
         data,
         full,

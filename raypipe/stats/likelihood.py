@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -20,18 +21,12 @@ def to_the_wall(here: np.ndarray, there: np.ndarray) -> np.ndarray:
     return np.nanmin(share, 1)
 
 
-def near_nothing(background: np.ndarray, yields: np.ndarray, signal: np.ndarray) -> np.ndarray:
-    """Whether (R,) background and ``yields`` (R,) times ``signal`` (R, B) nearly cancel where the signal is."""
-    left = 1 + yields[:, None] * signal / np.maximum(background, 1e-300)
-    return np.where(signal > 1e-3 * signal.max(1, keepdims=True), left, 1.0).min(1) < 1e-2
-
-
-def positive_share(shape: Shape, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Share (R,) of a step that keeps a linear family's positivity conditions away from nought."""
-    if shape.positive is None:
-        return np.ones(len(theta))
-    here = theta[:, : shape.size] @ shape.positive.T
-    return to_the_wall(here, here + step[:, : shape.size] @ shape.positive.T)
+def gram(weight: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Sums (R, P, P) over bins of ``weight`` (R, B) times the products of ``columns`` (B, P)."""
+    first, second = np.triu_indices(columns.shape[1])
+    found = np.empty((len(weight), columns.shape[1], columns.shape[1]))
+    found[:, first, second] = found[:, second, first] = weight @ (columns[:, first] * columns[:, second])
+    return found
 
 
 @dataclass(frozen=True)
@@ -54,14 +49,140 @@ class Component:
         return max(self.error, 1e-9 * max(abs(self.expected), 1e-3))
 
 
+class Likelihood:
+    """What `Binned` and `raypipe.stats.unbinned.Unbinned` share.
+
+    A row's parameters are the background's internal ones, the yields of the components, and, with ``signals``, its
+    yield s: mu = B(a) + sum_c y_c T_c + s S + offset.
+    """
+
+    shape: Shape
+    components: tuple[Component, ...]
+    signals: np.ndarray | None
+    which: np.ndarray | None
+    offset: np.ndarray | float
+    errors: np.ndarray | None
+    template_error: np.ndarray | None
+    barrier: float
+
+    @property
+    def size(self) -> int:
+        return self.shape.size + len(self.components) + (self.signals is not None)
+
+    @property
+    def start(self) -> np.ndarray:
+        """Parameters of the background alone to begin with."""
+        return np.r_[self.shape.start, [c.expected for c in self.components]]
+
+    def softened(self, barrier: float) -> Self:
+        """The same with another weight of the barriers."""
+        return replace(self, barrier=barrier)
+
+    def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """-2 ln L (R,), its gradient (R, D) and the information (R, D, D); infinite where impossible.
+
+        The information is half the second derivative (of bins the expected one), so that its inverse is the covariance.
+        """
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            value, gradient, information = self._evaluate(theta)
+        bad = ~(np.isfinite(value) & np.isfinite(gradient).all(1) & np.isfinite(information).all((1, 2)))
+        value[bad], gradient[bad], information[bad] = np.inf, 0.0, np.eye(theta.shape[1])
+        return value, gradient, information
+
+    def longest(self, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """Share (R,) of a step that takes no expectation more than nine tenths of the way to nought.
+
+        Only a linear family or a negative yield can do that; without this rule a first step ends on the wall, where
+        Newton crawls.
+        """
+        size, share, positive = self.shape.size, np.ones(len(theta)), self.shape.positive
+        if positive is not None:
+            here = theta[:, :size] @ positive.T
+            share = to_the_wall(here, here + step[:, :size] @ positive.T)
+        low = np.flatnonzero(theta[:, -1] + step[:, -1] < 0) if self._walled else ()
+        if len(low):
+            part = self.take(low)
+            wall = to_the_wall(part.expected(theta[low]), part.expected(theta[low] + step[low]))
+            share[low] = np.minimum(share[low], wall)
+        return share
+
+    def at_wall(self, theta: np.ndarray) -> np.ndarray:
+        """Whether (R,) a negative yield leaves less than a hundredth of the background where the signal is."""
+        if self.signals is None or self.template_error is not None:
+            return np.zeros(len(theta), bool)
+        signal, background = self.signals[self.which], self.shape.expected(theta[:, : self.shape.size])
+        left = 1 + theta[:, -1:] * signal / np.maximum(background, 1e-300)
+        return np.where(signal > 1e-3 * signal.max(1, keepdims=True), left, 1.0).min(1) < 1e-2
+
+    @property
+    def _walled(self) -> bool:
+        """Whether a negative yield can make an expectation vanish."""
+        return self.signals is not None and self.errors is None and self.template_error is None
+
+    def _templates(self) -> list[np.ndarray]:
+        """Shapes of the components, (B,), and of the signal, (R, B)."""
+        signal = [] if self.signals is None else [self.signals[self.which]]
+        return [component.template for component in self.components] + signal
+
+    def _rest(self, theta: np.ndarray) -> np.ndarray:
+        """Expectation (R, B) beside the background."""
+        rest = np.zeros((len(theta), len(self.shape.nodes.start))) + self.offset
+        for k, template in enumerate(self._templates(), start=self.shape.size):
+            rest += theta[:, k, None] * template
+        return rest
+
+    def _constrained(self, information: np.ndarray) -> tuple[slice, np.ndarray]:
+        """Add the Gaussian constraints of the components' yields; returns which parameters they are, and the widths."""
+        spread = np.array([component.spread for component in self.components])
+        for k, width in enumerate(spread, start=self.shape.size):
+            information[:, k, k] += 1 / width**2
+        return slice(self.shape.size, self.shape.size + len(spread)), spread
+
+    def _bounded(self, theta: np.ndarray, value: np.ndarray, gradient: np.ndarray, information: np.ndarray) -> None:
+        """Add the constraints of the components, and the barrier that keeps a linear family positive."""
+        which, spread = self._constrained(information)
+        pull = (theta[:, which] - [component.expected for component in self.components]) / spread
+        value += (pull**2).sum(1)
+        gradient[:, which] += 2 * pull / spread
+        size, positive = self.shape.size, self.shape.positive
+        if positive is not None:
+            rows = theta[:, :size] @ positive.T
+            value -= 2 * self.barrier * np.log(np.where(rows > 0, rows, np.nan)).sum(1)
+            gradient[:, :size] -= 2 * self.barrier / rows @ positive
+            information[:, :size, :size] += gram(self.barrier / rows**2, positive)
+
+    def _walled_in(
+        self,
+        sums: tuple[np.ndarray, np.ndarray, np.ndarray],
+        rows: np.ndarray,
+        background: np.ndarray,
+        mu: np.ndarray,
+        jacobian: np.ndarray,
+        signal: np.ndarray,
+    ) -> None:
+        """Add to value, gradient and information (``sums``) of some rows the barrier ln(mu / background).
+
+        Args:
+            rows: those with a negative yield. background, mu, signal: (r, B) in them, one where the barrier is not
+                asked for (signal: nought). jacobian: (r, B, P) of the background.
+        """
+        value, gradient, information = sums
+        ratio = mu / np.where(background > 0, background, np.nan)
+        across = (1 / mu - 1 / background)[:, :, None] * jacobian
+        slopes = np.concatenate([across, (signal / mu)[:, :, None]], -1)
+        among = np.r_[np.arange(self.shape.size), gradient.shape[1] - 1]
+        value[rows] -= 2 * self.barrier * np.log(np.where(ratio > 0, ratio, np.nan)).sum(1)
+        gradient[np.ix_(rows, among)] -= 2 * self.barrier * slopes.sum(1)
+        information[np.ix_(rows, among, among)] += self.barrier * slopes.transpose(0, 2, 1) @ slopes
+
+
 @dataclass(frozen=True)
-class Binned:
+class Binned(Likelihood):
     """-2 ln L of rows r = 1..R, each a data set and a signal template over the same bins and background shape.
 
-    A row's parameters are the background's internal ones, the yields of the components, and, with ``signal``, its
-    yield s: mu = beta B(a) + sum_c y_c T_c + s S + offset. Poisson (scaled by ``scale``), or chi-square with
-    ``errors``. ``template_error`` (B,) is the relative statistical error of a simulated background, one
-    Gaussian-constrained factor beta in every bin. See `raypipe.stats.contents`.
+    Poisson (scaled by ``scale``), or chi-square with ``errors``. ``template_error`` (B,) is the relative statistical
+    error of a simulated background, one Gaussian-constrained factor beta on it in every bin. See
+    `raypipe.stats.contents`.
 
     Attributes:
         shape, scale, errors: of the bins. counts: (T, B) data sets. data: (R,) which of them.
@@ -85,10 +206,6 @@ class Binned:
     squares: np.ndarray | None = None
 
     @property
-    def rows(self) -> int:
-        return len(self.data)
-
-    @property
     def weighted(self) -> bool:
         """Whether errors come from squared weights, not from the likelihood alone."""
         return self.squares is not None
@@ -96,10 +213,6 @@ class Binned:
     def stretched(self, factor: float) -> Binned:
         """The likelihood with all variances of the data times ``factor``, and no other source of errors."""
         return replace(self, scale=self.scale * factor, squares=None)
-
-    @property
-    def size(self) -> int:
-        return self.shape.size + len(self.components) + (self.signals is not None)
 
     def take(self, rows: np.ndarray) -> Binned:
         """The same problem for some of the rows."""
@@ -110,30 +223,13 @@ class Binned:
             offset=self.offset[rows] if np.ndim(self.offset) == 2 else self.offset,
         )
 
-    def softened(self, barrier: float) -> Binned:
-        """The same with another weight of the barriers."""
-        return replace(self, barrier=barrier)
+    def with_signal(self, template: np.ndarray, signal_at: np.ndarray | None = None) -> Binned:
+        """One row with a free yield of a signal of shares ``template`` (B,)."""
+        return replace(self, signals=template[None], which=np.zeros(1, int))
 
-    @property
-    def _walled(self) -> bool:
-        """Whether a negative yield can make an expectation vanish."""
-        return self.signals is not None and self.errors is None and self.template_error is None
-
-    def longest(self, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
-        """Share (R,) of a step that takes no expectation more than nine tenths of the way to nought.
-
-        Only a linear family or a negative yield can do that; without this rule a first step ends on the wall, where
-        Newton crawls.
-        """
-        share = positive_share(self.shape, theta, step)
-        if not self._walled:
-            return share
-        low = np.flatnonzero(theta[:, -1] + step[:, -1] < 0)
-        if len(low):
-            part = self.take(low)
-            wall = to_the_wall(part.expected(theta[low]), part.expected(theta[low] + step[low]))
-            share[low] = np.minimum(share[low], wall)
-        return share
+    def at_yield(self, s: float) -> Binned:
+        """One row with the yield of its signal fixed."""
+        return replace(self, signals=None, which=None, offset=s * self.signals)
 
     def expected(self, theta: np.ndarray) -> np.ndarray:
         """Total expectation (R, B), template factors at their best values included."""
@@ -141,16 +237,7 @@ class Binned:
 
     def parts(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Expected background (R, B), before template factors, and all the rest."""
-        size = self.shape.size
-        return self.shape.expected(theta[:, :size]), self._rest(theta)
-
-    def _rest(self, theta: np.ndarray) -> np.ndarray:
-        rest = np.zeros((len(theta), len(self.scale))) + self.offset
-        for k, component in enumerate(self.components, start=self.shape.size):
-            rest += theta[:, k, None] * component.template
-        if self.signals is not None:
-            rest += theta[:, -1:] * self.signals[self.which]
-        return rest
+        return self.shape.expected(theta[:, : self.shape.size]), self._rest(theta)
 
     def cost(self, background: np.ndarray, rest: np.ndarray) -> contents.Cost:
         """What the bins add to -2 ln L."""
@@ -164,12 +251,6 @@ class Binned:
             return contents.poisson(n, background + rest, self.scale, self.shape.matrix is not None)
         centre = 1.0 if self.auxiliary is None else self.auxiliary[self.data]
         return contents.simulated(n, background, rest, self.scale, self.template_error, centre)
-
-    def at_wall(self, theta: np.ndarray) -> np.ndarray:
-        """Whether (R,) a negative yield leaves less than a hundredth of the background where the signal is."""
-        if self.signals is None or self.template_error is not None:
-            return np.zeros(len(theta), bool)
-        return near_nothing(self.shape.expected(theta[:, : self.shape.size]), theta[:, -1], self.signals[self.which])
 
     def kinked(self, theta: np.ndarray) -> np.ndarray:
         """Whether (R,) -2 ln L rises from a yield of nought to both sides, the rest at its minimum ``theta`` (R, D-1).
@@ -193,27 +274,17 @@ class Binned:
         """
         background, rest = self.parts(theta)
         cost = self.cost(background, rest)
-        size = self.shape.size
-        slopes = np.stack([self.shape.jacobian(a) for a in theta[:, :size]])
+        slopes = np.stack([self.shape.jacobian(a) for a in theta[:, : self.shape.size]])
         variance = np.broadcast_to(self.squares, background.shape)
         if cost.beta is not None:
             slopes = slopes * cost.beta[:, :, None]
             variance = variance + (self.template_error * background) ** 2
-        extra = [np.broadcast_to(template, background.shape) for template in self._templates()]
-        slopes = np.concatenate([slopes, *(template[:, :, None] for template in extra)], 2)
+        extra = [np.broadcast_to(template, background.shape)[:, :, None] for template in self._templates()]
+        slopes = np.concatenate([slopes, *extra], 2)
         info = cost.info if cost.beta is not None else 1 / (cost.mu * self.scale)
         found = np.einsum("rbi,rb,rbj->rij", slopes, variance * info**2, slopes)
-        for k, component in enumerate(self.components, start=size):
-            found[:, k, k] += 1 / component.spread**2
+        self._constrained(found)
         return found
-
-    def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """-2 ln L (R,), its gradient (R, D) and the expected information (R, D, D); infinite where impossible.
-
-        The information is half the expected second derivative, so that its inverse is the covariance.
-        """
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            return self._evaluate(theta)
 
     def _evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         shape, size = self.shape, self.shape.size
@@ -221,76 +292,28 @@ class Binned:
         rates = None if shape.matrix is not None else shape.rates(a)
         background = a @ shape.matrix.T if rates is None else shape.nodes.sum(rates)
         cost = self.cost(background, self._rest(theta))
-        value, slope, info, beta = cost.value, cost.slope, cost.info, cost.beta
+        value, slope, info, beta = cost.value, cost.slope, cost.info, 1.0 if cost.beta is None else cost.beta
         gradient, information = np.zeros_like(theta), np.zeros((*theta.shape, theta.shape[1]))
-        weight = slope if beta is None else slope * beta
-        block = info if beta is None else info * beta**2
+        mean, unit = shape.mean_phi, 1.0 if rates is None else background  # jacobian: unit times mean
         if rates is None:
-            gradient[:, :size] = weight @ shape.matrix
-            mean, per = shape.matrix, block
+            gradient[:, :size] = (slope * beta) @ shape.matrix
         else:
             spread = np.diff(np.r_[shape.nodes.start, rates.shape[1]])
-            at_nodes = weight if (spread == 1).all() else np.repeat(weight, spread, axis=1)
+            at_nodes = slope * beta if (spread == 1).all() else np.repeat(slope * beta, spread, axis=1)
             gradient[:, :size] = (at_nodes * rates) @ shape.phi
-            mean, per = shape.mean_phi, block * background**2
-        first, second = np.triu_indices(size)
-        upper = per @ (mean[:, first] * mean[:, second])
-        information[:, first, second] = information[:, second, first] = upper
-        cross = (info if beta is None else info * beta) * (1.0 if rates is None else background)
-        extra = self._templates()
+        information[:, :size, :size] = gram(info * (beta * unit) ** 2, mean)
+        cross, extra = info * beta * unit, self._templates()
         for k, template in enumerate(extra, start=size):
             gradient[:, k] = (slope * template).sum(1)
             information[:, k, :size] = information[:, :size, k] = (cross * template) @ mean
             for m, other in enumerate(extra[: k - size + 1], start=size):
                 information[:, k, m] = information[:, m, k] = (info * template * other).sum(1)
-        value = self._constraints(theta, value, gradient, information)
-        value = self._barriers(theta, value, gradient, information, background, cost.mu, mean, rates is None)
-        bad = ~(np.isfinite(value) & np.isfinite(gradient).all(1) & np.isfinite(information).all((1, 2)))
-        value[bad], gradient[bad], information[bad] = np.inf, 0.0, np.eye(theta.shape[1])
+        self._bounded(theta, value, gradient, information)
+        low = np.flatnonzero(theta[:, -1] < 0) if self._walled else ()
+        if len(low):  # empty bins under a negative yield
+            signal = self.signals[self.which[low]]
+            empty = (self.counts[self.data[low]] == 0) & (signal > 0)
+            b, mu = (np.where(empty, v[low], 1.0) for v in (background, cost.mu))
+            jacobian = (1.0 if rates is None else b[:, :, None]) * np.broadcast_to(mean, (*b.shape, size))
+            self._walled_in((value, gradient, information), low, b, mu, jacobian, np.where(empty, signal, 0.0))
         return value, gradient, information
-
-    def _templates(self) -> list[np.ndarray]:
-        """Shapes of the components, (B,), and of the signal, (R, B)."""
-        signal = [] if self.signals is None else [self.signals[self.which]]
-        return [component.template for component in self.components] + signal
-
-    def _constraints(self, theta, value, gradient, information) -> np.ndarray:  # type: ignore[no-untyped-def]
-        """Gaussian constraints of the component yields, added in place."""
-        for k, component in enumerate(self.components, start=self.shape.size):
-            pull = (theta[:, k] - component.expected) / component.spread
-            value = value + pull**2
-            gradient[:, k] += 2 * pull / component.spread
-            information[:, k, k] += 1 / component.spread**2
-        return value
-
-    def _barriers(self, theta, value, gradient, information, b, mu, mean, linear) -> np.ndarray:  # type: ignore[no-untyped-def]
-        """Keep linear families positive, and empty bins under a negative yield from going below nothing."""
-        size, positive = self.shape.size, self.shape.positive
-        if positive is not None:
-            rows = theta[:, :size] @ positive.T
-            value = value - 2 * self.barrier * np.log(np.where(rows > 0, rows, np.nan)).sum(1)
-            inverse = 1 / rows
-            gradient[:, :size] -= 2 * self.barrier * inverse @ positive
-            first, second = np.triu_indices(size)
-            extra = self.barrier * inverse**2 @ (positive[:, first] * positive[:, second])
-            information[:, first, second] += extra
-            lower = first != second
-            information[:, second[lower], first[lower]] += extra[:, lower]
-        if not self._walled:
-            return value
-        negative = (theta[:, -1] < 0).nonzero()[0]
-        if not len(negative):
-            return value
-        ratio = (mu / np.where(b > 0, b, np.nan))[negative]
-        signal = self.signals[self.which[negative]]
-        empty = (self.counts[self.data[negative]] == 0) & (signal > 0)
-        logs = np.where(empty, np.log(np.where(ratio > 0, ratio, np.nan)), 0.0)
-        across = np.where(empty, 1 / mu[negative] - 1 / b[negative], 0.0) * (1.0 if linear else b[negative])
-        slopes = np.concatenate(
-            [across[:, :, None] * mean, np.where(empty, signal / mu[negative], 0.0)[:, :, None]], -1
-        )
-        among = np.r_[np.arange(size), theta.shape[1] - 1]
-        value[negative] -= 2 * self.barrier * logs.sum(1)
-        gradient[np.ix_(negative, among)] -= 2 * self.barrier * slopes.sum(1)
-        information[np.ix_(negative, among, among)] += self.barrier * slopes.transpose(0, 2, 1) @ slopes
-        return value

@@ -9,10 +9,10 @@ import numpy as np
 from scipy import optimize, stats
 
 from raypipe.errors import UserError
-from raypipe.stats.likelihood import Binned, Component
+from raypipe.stats.likelihood import Binned
 from raypipe.stats.limits import Limit, upper_limit
 from raypipe.stats.minimum import Minimum, fit
-from raypipe.stats.newton import Problem, minimise
+from raypipe.stats.newton import minimise
 from raypipe.stats.shape import Shape
 from raypipe.stats.spectrum import Bins
 from raypipe.stats.unbinned import Unbinned
@@ -21,33 +21,21 @@ MOST_INFLATION = 300.0
 """Growth of the yield's error by the free background at which signal and background are the same thing."""
 
 
-def profile(problem: Binned | Unbinned, template: np.ndarray, s: float, start: np.ndarray) -> tuple[float, np.ndarray]:
-    """-2 ln L minimised with the signal yield fixed at ``s``, and the other parameters."""
-    if isinstance(problem, Unbinned):
-        fixed: Problem = replace(problem, fixed=s)
-    else:
-        fixed = replace(problem, signals=None, which=None, offset=s * template[None])
-    solution = minimise(fixed, start[None], tolerance=1e-8)
-    return float(solution.value[0]), solution.theta[0]
-
-
 class Profile:
-    """-2 ln L against a fixed signal yield, every point starting from the nearest known one."""
+    """-2 ln L against the fixed signal yield of ``problem``, every point starting from the nearest known one."""
 
-    def __init__(self, problem: Binned | Unbinned, template: np.ndarray, s: float, start: np.ndarray) -> None:
-        self._problem, self._template = problem, template
-        self._known = {s: start}
+    def __init__(self, problem: Binned | Unbinned, known: dict[float, np.ndarray]) -> None:
+        self._problem, self._known = problem, known
 
     def __call__(self, s: float) -> float:
-        nearest = min(self._known, key=lambda x: abs(x - s))
-        value, theta = profile(self._problem, self._template, s, self._known[nearest])
-        if not np.isfinite(value):
-            fallback = self._problem.shape.start
-            extra = [c.expected for c in self._problem.components]
-            value, theta = profile(self._problem, self._template, s, np.r_[fallback, extra])
-        if np.isfinite(value):
-            self._known[s] = theta
-        return value
+        fixed = self._problem.at_yield(s)
+        nearest = self._known[min(self._known, key=lambda x: abs(x - s))]
+        for start in (nearest, fixed.start):
+            solution = minimise(fixed, start[None], tolerance=1e-8)
+            if np.isfinite(solution.value[0]):
+                self._known[s] = solution.theta[0]
+                break
+        return float(solution.value[0])
 
 
 @dataclass(frozen=True)
@@ -83,22 +71,6 @@ class SignalFit:
         return float(stats.norm.sf(self.z))
 
 
-def with_signal(
-    problem: Binned | Unbinned, template: np.ndarray, signal_at: np.ndarray | None = None
-) -> Binned | Unbinned:
-    """The problem with a free yield of a signal: bin shares (B,), and densities at the masses if unbinned."""
-    if isinstance(problem, Unbinned):
-        return replace(problem, signal=signal_at, signal_cells=template)
-    return replace(problem, signals=template[None], which=np.zeros(1, int))
-
-
-def without_signal(problem: Binned | Unbinned) -> Binned | Unbinned:
-    """The background-only problem."""
-    if isinstance(problem, Unbinned):
-        return replace(problem, signal=None, signal_cells=None)
-    return replace(problem, signals=None, which=None)
-
-
 def fit_signal(
     problem: Binned | Unbinned,
     template: np.ndarray,
@@ -126,7 +98,7 @@ def fit_signal(
     again = _tested(problem.stretched(factor), template, counted.stretched(factor), level, signal_at)
     error = again.s_err
     if found.at_boundary:
-        both = with_signal(problem, template, signal_at)
+        both = problem.with_signal(template, signal_at)
         information = both.evaluate(np.r_[found.null.theta, 0.0][None])[2][0]
         error = max(error, math.sqrt(np.linalg.pinv(information, hermitian=True)[-1, -1]))
     return replace(again, null=found.null, best=found.best, s=found.s, s_err=error)
@@ -140,17 +112,14 @@ def _tested(
     signal_at: np.ndarray | None,
 ) -> SignalFit:
     """`fit_signal` with errors from the likelihood alone."""
-    start = np.r_[problem.shape.start, [c.expected for c in problem.components]]
-    null = fit(problem, start, "background-only fit")
-    both = with_signal(problem, template, signal_at)
+    null = fit(problem, problem.start, "background-only fit")
+    both = problem.with_signal(template, signal_at)
     best = _best(both, null)
     inflation = _inflation(both.evaluate(best.theta[None])[2][0])
     s, error = float(best.theta[-1]), float(best.errors[-1])
     difference = max(0.0, null.value - best.value)
-    curve = Profile(both, template, 0.0, null.theta)
-    curve._known[s] = best.theta[:-1]
-    boundary = s < 0 and best.status != "converged"
-    boundary = boundary or bool(both.at_wall(best.theta[None])[0])
+    curve = Profile(both, {0.0: null.theta, s: best.theta[:-1]})
+    boundary = (s < 0 and best.status != "converged") or bool(both.at_wall(best.theta[None])[0])
     scale = max(error, abs(s), 1.0) if boundary else error
     interval = (math.nan, math.nan)
     if level is not None or boundary:
@@ -160,18 +129,8 @@ def _tested(
     limit = None
     if level is not None and best.valid and null.valid:
         limit = upper_limit(curve, s, best.value, error, _asimov(counted, template, null), level)
-    return SignalFit(
-        null,
-        best,
-        s,
-        error,
-        interval,
-        difference if s > 0 else 0.0,
-        math.copysign(math.sqrt(difference), s),
-        limit,
-        boundary,
-        inflation,
-    )
+    q0, r = difference if s > 0 else 0.0, math.copysign(math.sqrt(difference), s)
+    return SignalFit(null, best, s, error, interval, q0, r, limit, boundary, inflation)
 
 
 def _best(both: Binned | Unbinned, null: Minimum) -> Minimum:
@@ -227,26 +186,16 @@ def _interval(curve: Profile, s: float, error: float, least: float, boundary: bo
 
 def _asimov(counted: Binned, template: np.ndarray, null: Minimum) -> Profile:
     """Profile likelihood of the background-only Asimov data (1007.1727, section 3.2)."""
-    expected = without_signal(counted).expected(null.theta[None])
+    expected = counted.expected(null.theta[None])
     auxiliary = None
     if counted.template_error is not None and counted.errors is None:
         auxiliary = counted.cost(*counted.parts(null.theta[None])).beta
     components = tuple(
-        c
-        if not np.isfinite(c.error)
-        else Component(c.name, c.template, float(null.theta[counted.shape.size + k]), c.error)
-        for k, c in enumerate(counted.components)
+        replace(c, expected=float(y)) if np.isfinite(c.error) else c
+        for c, y in zip(counted.components, null.theta[counted.shape.size :], strict=True)
     )
-    asimov = replace(
-        counted,
-        counts=expected,
-        data=np.zeros(1, int),
-        auxiliary=auxiliary,
-        components=components,
-        signals=None,
-        which=None,
-    )
-    return Profile(asimov, template, 0.0, null.theta)
+    asimov = replace(counted, counts=expected, data=np.zeros(1, int), auxiliary=auxiliary, components=components)
+    return Profile(asimov.with_signal(template), {0.0: null.theta})
 
 
 def predict(shape: Shape, minimum: Minimum, low: float, high: float) -> tuple[float, float]:

@@ -101,7 +101,7 @@ def fit_peak(
         density = peak.density(values) if values is not None else None
         signal = massfit.fit_signal(problem, template, counted, level, density)
         best = signal.best
-        total = massfit.with_signal(counted, template).expected(best.theta[None])[0]
+        total = counted.with_signal(template).expected(best.theta[None])[0]
     fitted = Fitted(problem.shape, best, signal, full, total, values is not None, tuple(problem.components), floated)
     return write_up(data, fitted, region_row, peak, region, choice, level, full)
 
@@ -195,5 +195,5 @@ def _count_region(
     together = binned_problem(split.joined, kind, fixed, None)
     check_determined(split.joined, together.size + 1)
     signal = massfit.fit_signal(together, split.template, together, level)
-    total = massfit.with_signal(together, split.template).expected(signal.best.theta[None])[0]
+    total = together.with_signal(split.template).expected(signal.best.theta[None])[0]
     return row, Fitted(together.shape, signal.best, signal, split.joined, total, False, together.components)

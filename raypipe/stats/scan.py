@@ -82,8 +82,7 @@ def scan(
             if redo.any():  # from the null fit itself, with a longer leash
                 nought = np.c_[fitted.theta[rows[redo]], np.zeros(redo.sum())]
                 again = follow(pairs.take(np.flatnonzero(redo)), nought, tolerance, 0.0 if one_sided else None)
-                for name in ("theta", "value", "information", "converged"):
-                    getattr(best, name)[redo] = getattr(again, name)
+                best.replace(redo, again)
             failed[block[rows[~best.converged]]] = True
             lost[block[rows], columns] = ~best.converged
             difference = np.maximum(value[rows] - best.value, 0.0)
@@ -103,10 +102,7 @@ def _minimise(problem: Binned, start: np.ndarray, tolerance: float) -> Solution:
     solution = minimise(problem, start, tolerance, 40)
     lost = np.flatnonzero(~solution.converged)
     if len(lost):
-        extra = [c.expected for c in problem.components]
-        again = follow(problem.take(lost), np.tile(np.r_[problem.shape.start, extra], (len(lost), 1)), tolerance)
-        for name in ("theta", "value", "information", "converged"):
-            getattr(solution, name)[lost] = getattr(again, name)
+        solution.replace(lost, follow(problem.take(lost), np.tile(problem.start, (len(lost), 1)), tolerance))
     return solution
 
 

@@ -71,7 +71,7 @@ def compare(problem, template, model, counts, mus):
     p0 = pyhf.infer.hypotest(0.0, data, model, test_stat="q0", par_bounds=bounds)
     # Below nought pyhf's minimiser leaves q0 at some 1e-5 instead of 0, which its square root magnifies.
     assert fit.p0 == pytest.approx(float(p0), abs=1e-3 if fit.s > 0 else 3e-3)
-    curve = massfit.Profile(massfit.with_signal(problem, template), template, 0.0, fit.null.theta)
+    curve = massfit.Profile(problem.with_signal(template), {0.0: fit.null.theta})
     asimov = massfit._asimov(problem, template, fit.null)
     for mu in mus:
         q = q_mu_tilde(curve, fit.s, fit.best.value, mu)

@@ -85,7 +85,7 @@ def test_deficits_over_empty_bins_are_the_least_of_minus_two_ln_l():
     assert not found.failed.any()
     at_nought = 0
     for signal, s, r in zip(signals, found.s[0], found.r[0], strict=True):
-        curve = massfit.Profile(problem, signal, 0.0, null.theta)
+        curve = massfit.Profile(problem.with_signal(signal), {0.0: null.theta})
         least = curve(float(s))
         around = s + np.array([-2, -0.5, -0.05, 0.05, 0.5, 2]) * max(abs(s), 1.0)
         assert min(curve(float(x)) for x in around) > least - 1e-4
