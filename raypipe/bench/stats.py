@@ -9,7 +9,7 @@ import numpy as np
 from raypipe.bench.base import Measurement, speed_up
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import family
-from raypipe.stats.likelihood import Binned
+from raypipe.stats.binned import Binned
 from raypipe.stats.peaks import Gaussian
 from raypipe.stats.scan import draw_toys, scan
 from raypipe.stats.shape import make_shape

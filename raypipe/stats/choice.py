@@ -15,7 +15,7 @@ from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import Family, family
-from raypipe.stats.likelihood import Binned
+from raypipe.stats.binned import Binned
 from raypipe.stats.peakdata import FixedPeak, binned_problem
 from raypipe.stats.peaks import make_peak
 from raypipe.stats.reference import match_reference
@@ -205,8 +205,8 @@ def _gain(lower: tuple[str, float, float, int], higher: tuple[str, float, float,
 
 
 def _background(bins: Bins, kind: Family, fixed: Sequence[FixedPeak]) -> tuple[float, float, int]:
-    problem = binned_problem(bins, kind, fixed, None)
-    best = massfit.fit(problem, np.r_[problem.shape.start, [f.expected for f in fixed]], f"background {kind.name}")
+    problem = binned_problem(bins, kind, fixed)
+    best = massfit.fit(problem, problem.start, f"background {kind.name}")
     chi2, ndf = massfit.goodness(bins, problem.expected(best.theta[None])[0], problem.size)
     return chi2, best.value, ndf
 
@@ -283,8 +283,8 @@ def spurious_signal(
         kind = family(name, *bins.window, sqrt_s)
         if kind.size + 1 >= len(bins):
             continue
-        problem: Binned = binned_problem(template, kind, (), None)
-        null = massfit.fit(problem, problem.shape.start, f"background {name}")
+        problem: Binned = binned_problem(template, kind)
+        null = massfit.fit(problem, problem.start, f"background {name}")
         local = scan(problem, template.counts[None], signals, null.theta, one_sided=False, tolerance=1e-7)
         bias = np.abs(local.s[0] / local.s_err[0])
         worst = int(np.nanargmax(bias))

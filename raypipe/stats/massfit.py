@@ -9,7 +9,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from raypipe.errors import UserError
-from raypipe.stats.likelihood import Binned
+from raypipe.stats.binned import Binned
 from raypipe.stats.limits import Limit, upper_limit
 from raypipe.stats.minimum import Minimum, fit
 from raypipe.stats.newton import minimise
@@ -198,13 +198,18 @@ def _asimov(counted: Binned, template: np.ndarray, null: Minimum) -> Profile:
     return Profile(asimov.with_signal(template), {0.0: null.theta})
 
 
-def predict(shape: Shape, minimum: Minimum, low: float, high: float) -> tuple[float, float]:
-    """Background expected between two masses and its error from the fit's covariance."""
-    over = shape.over(np.array([low]), np.array([high]))
+def predict(shape: Shape, minimum: Minimum) -> tuple[float, float]:
+    """Background expected in all bins of ``shape`` and its error from the fit's covariance."""
     size = shape.size
-    gradient = over.jacobian(minimum.theta[:size])[0]
-    value = over.expected(minimum.theta[None, :size])[0, 0]
+    gradient = shape.jacobian(minimum.theta[:size]).sum(0)
+    value = shape.expected(minimum.theta[None, :size])[0].sum()
     return float(value), float(math.sqrt(max(0.0, gradient @ minimum.covariance[:size, :size] @ gradient)))
+
+
+def goodness_p(bins: Bins, expected: np.ndarray, parameters: int) -> float | None:
+    """Probability of a larger chi-square, in bins joined to five expected events each; None without freedom."""
+    chi2, ndf = goodness(bins, expected, parameters, merge=5.0)
+    return float(stats.chi2.sf(chi2, ndf)) if ndf > 0 else None
 
 
 def goodness(bins: Bins, expected: np.ndarray, parameters: int, merge: float = 0.0) -> tuple[float, int]:

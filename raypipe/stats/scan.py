@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from raypipe import seeds
-from raypipe.stats.likelihood import Binned
+from raypipe.stats.binned import Binned
 from raypipe.stats.newton import Solution, follow, minimise, solve
 
 ELEMENTS = 60_000
