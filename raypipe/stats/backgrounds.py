@@ -46,6 +46,7 @@ FAMILIES = {
     "diphoton": "p0 (1-x^(1/3))^p1 x^(p2 + p3 ln x + ...) with N parameters, x = m / sqrt(s)",
     "flat": "a constant",
 }
+ALIASES = {"exponential": "exppoly", "chebyshev": "poly", "powerlaw": "power", "exp": "exppoly"}
 
 
 def family(spec: str, low: float, high: float, sqrt_s: float = 13000.0) -> Family:
@@ -59,7 +60,7 @@ def family(spec: str, low: float, high: float, sqrt_s: float = 13000.0) -> Famil
         UserError: an unknown name, an order out of range, or masses where the function does not exist.
     """
     name, _, text = spec.strip().lower().partition(":")
-    name = {"exponential": "exppoly", "chebyshev": "poly", "powerlaw": "power", "exp": "exppoly"}.get(name, name)
+    name = ALIASES.get(name, name)
     if name not in FAMILIES:
         raise UserError(f"background {spec!r}: there are {', '.join(f'{k} ({v})' for k, v in FAMILIES.items())}")
     default = {"exppoly": 1, "power": 1, "dijet": 4, "diphoton": 3, "flat": 0, "poly": 2, "bernstein": 3}[name]

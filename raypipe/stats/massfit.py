@@ -14,7 +14,7 @@ from raypipe.stats.limits import Limit, upper_limit
 from raypipe.stats.minimum import Minimum, fit
 from raypipe.stats.newton import minimise
 from raypipe.stats.shape import Shape
-from raypipe.stats.spectrum import Bins
+from raypipe.stats.spectrum import Bins, groups
 from raypipe.stats.unbinned import Unbinned
 
 MOST_INFLATION = 300.0
@@ -223,13 +223,8 @@ def goodness(bins: Bins, expected: np.ndarray, parameters: int, merge: float = 0
     n, mu, scale = bins.counts, np.maximum(expected, 1e-300), bins.scale
     merge = merge if bins.squares is None else max(merge, 5.0)
     if merge > 0:
-        starts, total = [0], 0.0
-        for k in range(len(mu) - 1):
-            total += mu[k] / scale[k]
-            if total >= merge and mu[k + 1 :].sum() / scale[k + 1 :].mean() >= merge:
-                starts.append(k + 1)
-                total = 0.0
-        join = lambda v: np.add.reduceat(v, np.array(starts))  # noqa: E731
+        starts = groups(mu / scale, merge)
+        join = lambda v: np.add.reduceat(v, starts)  # noqa: E731
         scale = join(scale * mu) / join(mu)
         n, mu = join(n), join(mu)
         if bins.squares is not None:  # the weights of the neighbourhood

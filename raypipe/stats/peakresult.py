@@ -13,6 +13,7 @@ from raypipe.stats.choice import Choice
 from raypipe.stats.floating import Floated
 from raypipe.stats.lookelsewhere import finite, quotable, report
 from raypipe.stats.peaks import Peak
+from raypipe.stats.shape import Shape
 from raypipe.stats.significance import asimov_significance, counting_significance
 from raypipe.stats.spectrum import Bins
 from raypipe.stats.unbinned import Unbinned
@@ -67,8 +68,6 @@ def write_up(
     shape, best, bins, peak = fitted.problem.shape, fitted.best, fitted.bins, fitted.peak
     size = shape.size
     b, b_err = massfit.predict(shape, best)
-    physical, covariance = shape.transform @ best.theta[:size], best.covariance[:size, :size]
-    errors = np.sqrt(np.maximum(np.diag(shape.transform @ covariance @ shape.transform.T), 0))
     chi2, ndf = massfit.goodness(bins, fitted.total, fitted.free, merge=10.0 if fitted.unbinned else 0.0)
     gof_p = massfit.goodness_p(bins, fitted.total, fitted.free)
     valid = all(m.valid for m in fitted.minima) and (fitted.floated is None or fitted.floated.valid)
@@ -85,12 +84,7 @@ def write_up(
         "bins": len(bins),
         "n_events": events,
         "background_in_window": b,
-        "background": {
-            "family": shape.family.name,
-            "parameters": {
-                name: [float(v), float(e)] for name, v, e in zip(shape.family.labels, physical, errors, strict=True)
-            },
-        },
+        "background": {"family": shape.family.name, "parameters": _physical(shape, best)},
         "components": {
             c.name: [float(best.theta[k]), float(best.errors[k])]
             for k, c in enumerate(fitted.problem.components, start=size)
@@ -112,6 +106,13 @@ def write_up(
         row["global"] = None if floated.global_p is None else report(floated.global_p)
     notes = _notes(fitted, ndf, gof_p, choice)
     return row | {"quote": _quote(row, fitted), "data": source, "notes": notes}
+
+
+def _physical(shape: Shape, best: massfit.Minimum) -> dict[str, list[float]]:
+    """Parameters of the background as its formula has them, and their errors."""
+    values, covariance = shape.transform @ best.theta[: shape.size], best.covariance[: shape.size, : shape.size]
+    errors = np.sqrt(np.maximum(np.diag(shape.transform @ covariance @ shape.transform.T), 0))
+    return {n: [float(v), float(e)] for n, v, e in zip(shape.family.labels, values, errors, strict=True)}
 
 
 def _yield(signal: massfit.SignalFit | None, level: float | None) -> dict[str, Any]:

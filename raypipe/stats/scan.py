@@ -130,20 +130,14 @@ def _starting_points(
 
 def _scores(both: Binned, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Score (R, G), cross information (R, D, G) and information (R, G) of every signal at zero yield."""
-    slope, info, block, mean = _weights(replace(both, signals=None, which=None), theta)
-    gradient = slope @ both.signals.T
-    curvature = info @ (both.signals**2).T
-    cross = [(block * mean[:, k]) @ both.signals.T for k in range(mean.shape[1])]
-    cross += [(info * c.template) @ both.signals.T for c in both.components]
-    return gradient, np.stack(cross, 1), curvature
-
-
-def _weights(problem: Binned, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """d(-2 ln L)/d(mu), information per bin, that times the background's size, and mean derivatives of the basis."""
-    background, rest = problem.parts(theta)
-    cost = problem.cost(background, rest)
-    size = (1.0 if cost.beta is None else cost.beta) * (1.0 if problem.shape.matrix is not None else background)
-    return cost.slope, cost.info, cost.info * size, problem.shape.mean_phi
+    shape, signals = both.shape, both.signals.T
+    null = replace(both, signals=None, which=None)
+    background, rest = null.parts(theta)
+    cost = null.cost(background, rest)
+    size = (1.0 if cost.beta is None else cost.beta) * (1.0 if shape.matrix is not None else background)
+    cross = [(cost.info * size * mean) @ signals for mean in shape.mean_phi.T]
+    cross += [(cost.info * c.template) @ signals for c in both.components]
+    return cost.slope @ signals, np.stack(cross, 1), cost.info @ signals**2
 
 
 def _last_error(problem: Binned, best: Solution) -> tuple[np.ndarray | float, np.ndarray]:

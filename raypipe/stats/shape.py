@@ -8,7 +8,7 @@ import numpy as np
 
 from raypipe.errors import UserError
 from raypipe.stats.backgrounds import Family, Nodes, adaptive_nodes, gauss_legendre
-from raypipe.stats.spectrum import Bins
+from raypipe.stats.spectrum import Bins, groups
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def _least_squares(family: Family, centres: np.ndarray, bins: Bins, size: np.nda
     Sparse spectra are merged first, because the logarithm of nought or one event says little.
     """
     counts, scale = bins.counts, bins.scale
-    group = _groups(np.maximum(counts, 0) / scale, enough=8.0, least=2 * family.size)
+    events = np.maximum(counts, 0) / scale  # groups of eight events, but at least two groups a parameter
+    group = groups(events, min(8.0, max(events.sum() / (2 * family.size), 1e-9)), join_rest=False)
     total = lambda v: np.add.reduceat(v, group)  # noqa: E731
     n, s = total(counts), total(size)
     c = np.maximum(total(counts * scale) / np.where(n > 0, n, 1), np.min(scale))
@@ -130,18 +131,6 @@ def _constant(family: Family, rate: float) -> np.ndarray:
     return np.r_[rate, np.zeros(family.size - 1)]
 
 
-def _groups(counts: np.ndarray, enough: float, least: int) -> np.ndarray:
-    """First bins of groups of neighbours with ``enough`` events each, but at least ``least`` groups."""
-    target = min(enough, max(counts.sum() / least, 1e-9))
-    starts, total = [0], 0.0
-    for k, n in enumerate(counts[:-1]):
-        total += n
-        if total >= target:
-            starts.append(k + 1)
-            total = 0.0
-    return np.array(starts)
-
-
 def _finish(family: Family, nodes: Nodes, weight: np.ndarray, physical: np.ndarray, bins: Bins) -> Shape:
     phi = family.basis(nodes.mass)
     if family.log:
@@ -164,15 +153,9 @@ def _finish(family: Family, nodes: Nodes, weight: np.ndarray, physical: np.ndarr
             f"background {family.name}: {family.size} parameters cannot be told apart with {len(bins)} bins in this "
             "window; use a lower order or a wider window"
         )
-    inverse = np.linalg.inv(upper) / scale[:, None]
-    return _over(
-        family,
-        nodes,
-        weight,
-        inverse,
-        upper @ (scale * physical),
-        None if family.positive is None else family.positive @ inverse,
-    )
+    transform = np.linalg.inv(upper) / scale[:, None]
+    positive = None if family.positive is None else family.positive @ transform
+    return _over(family, nodes, weight, transform, upper @ (scale * physical), positive)
 
 
 def _over(
