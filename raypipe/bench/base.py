@@ -17,17 +17,8 @@ from importlib.metadata import version
 from typing import Any
 
 BENCHES = (
-    "simulate",
-    "events",
-    "encoder",
-    "embed",
-    "flow",
-    "flow-sampling",
-    "bdt",
-    "ensemble",
-    "stats",
-    "scan",
-    "growth",
+    *("simulate", "events", "encoder", "embed", "flow", "flow-sampling"),
+    *("bdt", "ensemble", "stats", "scan", "growth"),
 )
 """Names on the command line, of modules with ``run``."""
 

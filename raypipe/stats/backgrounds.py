@@ -105,6 +105,8 @@ def family(spec: str, low: float, high: float, sqrt_s: float = 13000.0) -> Famil
 
 def template_family(order: int, low: float, high: float) -> Family:
     """The factor on a simulated shape: a free normalisation times the exponential of a polynomial without constant."""
+    if not 0 <= order <= 6:
+        raise UserError(f"reference order {order}: between 0 and 6")
     middle, half = (high + low) / 2, (high - low) / 2
     labels = ("ln_scale", *(f"a{k}" for k in range(1, order + 1)))
     return Family(

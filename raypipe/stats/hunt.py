@@ -39,7 +39,7 @@ class Hunt(SpectrumFit):
         toys, seed: background-only spectra for the global p-value.
         region: count this blinded region over its sidebands instead of scanning a peak.
         masks: ranges left out, such as known resonances.
-        reference, reference_order: simulated background that replaces the family; see `match_reference`.
+        reference, reference_order: simulated background that replaces the family; see `template_family`.
     """
 
     widths: Sequence[Width] = ()
@@ -215,7 +215,7 @@ def hunt(data: Masses | Spectrum, asked: Hunt) -> HuntResult:
     choice, simulated, background = None, None, asked.background
     if asked.reference is not None:
         kind = template_family(asked.reference_order, *asked.window)
-        full, simulated = match_reference(full, asked.reference, asked.reference_order)
+        full, simulated = match_reference(full, asked.reference)
     else:
         if is_choice(background):
             seen = full if asked.region is None else split_region(full, asked.region).sidebands

@@ -24,16 +24,15 @@ class Limit:
     level: float
 
 
-def cls(q: float, q_asimov: float) -> tuple[float, float, float]:
-    """CLs, CL(s+b) and CL(b) of an observed q-mu-tilde and its value on the background-only Asimov data.
+def cls(q: float, q_asimov: float) -> float:
+    """CLs of an observed q-mu-tilde and its value on the background-only Asimov data.
 
     1007.1727, section 3.7, with sigma = mu / sqrt(q_asimov); CLs = CL(s+b) / CL(b) (Read 2002).
     """
     root, asimov = math.sqrt(max(q, 0.0)), math.sqrt(max(q_asimov, 1e-300))
     t = root - asimov if q <= q_asimov else (q - q_asimov) / (2 * asimov)
     # Through logarithms: both can be tiny far out.
-    both, background = special.log_ndtr(-(t + asimov)), special.log_ndtr(-t)
-    return math.exp(both - background), math.exp(both), math.exp(background)
+    return math.exp(special.log_ndtr(-(t + asimov)) - special.log_ndtr(-t))
 
 
 def q_mu_tilde(profile: Callable[[float], float], best: float, free: float, mu: float) -> float:
@@ -65,7 +64,7 @@ def upper_limit(
     base = asimov(0.0)
 
     def of(mu: float) -> float:
-        return cls(q_mu_tilde(data, best, free, mu), asimov(mu) - base)[0] - target
+        return cls(q_mu_tilde(data, best, free, mu), asimov(mu) - base) - target
 
     observed = _root(of, max(best, 0.0) + 2 * error)
 

@@ -88,32 +88,25 @@ def fit_signal(
     """
     if not (np.isfinite(template).all() and template.sum() > 1e-6):
         raise UserError("the signal has no share inside the window")
+    both, counted = problem.with_signal(template, signal_at), counted.with_signal(template)
     if not problem.weighted:
-        return _tested(problem, template, counted, level, signal_at)
-    found = _tested(problem, template, counted, None, signal_at)
+        return _tested(problem, both, counted, level)
+    found = _tested(problem, both, counted, None)
     # At a wall the curvature is that of the wall, and no events are left to tell their weights: the error is that of
     # the background alone.
     factor = 1.0 if found.at_boundary else found.best.stretch
     # With this scale the curvature against the yield is its variance, so that q0, interval and limit hold.
-    again = _tested(problem.stretched(factor), template, counted.stretched(factor), level, signal_at)
+    again = _tested(problem.stretched(factor), both.stretched(factor), counted.stretched(factor), level)
     error = again.s_err
     if found.at_boundary:
-        both = problem.with_signal(template, signal_at)
         information = both.evaluate(np.r_[found.null.theta, 0.0][None])[2][0]
         error = max(error, math.sqrt(np.linalg.pinv(information, hermitian=True)[-1, -1]))
     return replace(again, null=found.null, best=found.best, s=found.s, s_err=error)
 
 
-def _tested(
-    problem: Binned | Unbinned,
-    template: np.ndarray,
-    counted: Binned,
-    level: float | None,
-    signal_at: np.ndarray | None,
-) -> SignalFit:
-    """`fit_signal` with errors from the likelihood alone."""
+def _tested(problem: Binned | Unbinned, both: Binned | Unbinned, asimov: Binned, level: float | None) -> SignalFit:
+    """`fit_signal` of likelihoods without and with (``both``, ``asimov``) a signal, errors from these alone."""
     null = fit(problem, problem.start, "background-only fit")
-    both = problem.with_signal(template, signal_at)
     best = _best(both, null)
     inflation = _inflation(both.evaluate(best.theta[None])[2][0])
     s, error = float(best.theta[-1]), float(best.errors[-1])
@@ -128,7 +121,7 @@ def _tested(
         error = interval[1] - s
     limit = None
     if level is not None and best.valid and null.valid:
-        limit = upper_limit(curve, s, best.value, error, _asimov(counted, template, null), level)
+        limit = upper_limit(curve, s, best.value, error, _asimov(asimov, null), level)
     q0, r = difference if s > 0 else 0.0, math.copysign(math.sqrt(difference), s)
     return SignalFit(null, best, s, error, interval, q0, r, limit, boundary, inflation)
 
@@ -184,18 +177,15 @@ def _interval(curve: Profile, s: float, error: float, least: float, boundary: bo
     return ends[0], ends[1]
 
 
-def _asimov(counted: Binned, template: np.ndarray, null: Minimum) -> Profile:
-    """Profile likelihood of the background-only Asimov data (1007.1727, section 3.2)."""
-    expected = counted.expected(null.theta[None])
-    auxiliary = None
-    if counted.template_error is not None and counted.errors is None:
-        auxiliary = counted.cost(*counted.parts(null.theta[None])).beta
+def _asimov(counted: Binned, null: Minimum) -> Profile:
+    """Profile likelihood of the background-only Asimov data (1007.1727, section 3.2) against the yield."""
+    cost = counted.cost(*counted.parts(np.r_[null.theta, 0.0][None]))
     components = tuple(
         replace(c, expected=float(y)) if np.isfinite(c.error) else c
         for c, y in zip(counted.components, null.theta[counted.shape.size :], strict=True)
     )
-    asimov = replace(counted, counts=expected, data=np.zeros(1, int), auxiliary=auxiliary, components=components)
-    return Profile(asimov.with_signal(template), {0.0: null.theta})
+    data = replace(counted, counts=cost.mu, data=np.zeros(1, int), auxiliary=cost.beta, components=components)
+    return Profile(data, {0.0: null.theta})
 
 
 def predict(shape: Shape, minimum: Minimum) -> tuple[float, float]:

@@ -25,7 +25,7 @@ class LocalScan:
         q0: (T, G) 1007.1727, equation 12; zero for a deficit. s, s_err: (T, G) fitted yields and errors; where the
             scan is one-sided, s is zero and s_err undefined for deficits. r: (T, G) signed root of the two-sided
             statistic (two-sided scans only). failed: (T,) spectra in which some fit did not converge.
-        null: background-only minima, (T, D). lost: (T, G) which signal fits those were.
+        lost: (T, G) which signal fits those were.
     """
 
     q0: np.ndarray
@@ -33,7 +33,6 @@ class LocalScan:
     s_err: np.ndarray
     r: np.ndarray
     failed: np.ndarray
-    null: np.ndarray
     lost: np.ndarray
 
 
@@ -61,20 +60,17 @@ def scan(
     q0, s, s_err, r = (np.zeros((spectra, signals)) for _ in range(4))
     s_err[:] = np.nan
     failed, lost = np.zeros(spectra, bool), np.zeros((spectra, signals), bool)
-    null_theta = np.empty((spectra, len(start)))
-    nodes = max(len(problem.shape.weight), 1)
+    most = max(1, ELEMENTS // max(len(problem.shape.weight), 1))
     base = replace(problem, counts=counts, auxiliary=auxiliary, signals=None, which=None)
     both = replace(base, signals=templates)
-    for block in _blocks(spectra, max(1, ELEMENTS // nodes)):
+    for block in _blocks(spectra, most):
         background = replace(base, data=block)
         fitted = _minimise(background, np.tile(start, (len(block), 1)), tolerance / 10)
-        null_theta[block] = fitted.theta
         failed[block[~fitted.converged]] = True
         row, column, first, error = _starting_points(replace(both, data=block), fitted, one_sided)
         if not one_sided:
             s_err[block] = error
-        value = fitted.value
-        for part in _blocks(len(row), max(1, ELEMENTS // nodes)):
+        for part in _blocks(len(row), most):
             rows, columns = row[part], column[part]
             pairs = replace(both, data=block[rows], which=columns)
             best = minimise(pairs, first[part], tolerance, 40, floor=0.0 if one_sided else None)
@@ -83,18 +79,14 @@ def scan(
                 nought = np.c_[fitted.theta[rows[redo]], np.zeros(redo.sum())]
                 again = follow(pairs.take(np.flatnonzero(redo)), nought, tolerance, 0.0 if one_sided else None)
                 best.replace(redo, again)
+            where, yields = (block[rows], columns), best.theta[:, -1]
             failed[block[rows[~best.converged]]] = True
-            lost[block[rows], columns] = ~best.converged
-            difference = np.maximum(value[rows] - best.value, 0.0)
-            yields = best.theta[:, -1]
-            where = block[rows], columns
+            stretch, s_err[where] = _last_error(pairs, best)
+            difference = np.maximum(fitted.value[rows] - best.value, 0.0) / stretch
             q0[where] = np.where(yields > 0, difference, 0.0)
             r[where] = np.sign(yields) * np.sqrt(difference)
-            s[where] = yields
-            stretch, s_err[where] = _last_error(pairs, best)
-            q0[where] /= stretch
-            r[where] /= np.sqrt(stretch)
-    return LocalScan(q0, s, s_err, r, failed, null_theta, lost)
+            s[where], lost[where] = yields, ~best.converged
+    return LocalScan(q0, s, s_err, r, failed, lost)
 
 
 def _minimise(problem: Binned, start: np.ndarray, tolerance: float) -> Solution:
