@@ -14,7 +14,7 @@ from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
-from raypipe.stats.backgrounds import ALIASES, Family, family
+from raypipe.stats.backgrounds import ALIASES, ORDERS, Family, family
 from raypipe.stats.peakdata import FixedPeak, binned_problem
 from raypipe.stats.peaks import make_peak
 from raypipe.stats.reference import match_reference
@@ -23,8 +23,6 @@ from raypipe.stats.spectrum import Bins
 
 HIGHEST = {"exppoly": 5, "poly": 7, "bernstein": 7, "power": 4, "dijet": 6, "diphoton": 6}
 """Highest order tried."""
-LOWEST = {"dijet": 2, "diphoton": 2}
-"""Lowest order tried where it is not one."""
 THRESHOLD = 0.05
 """p-value below which one more parameter is an improvement."""
 
@@ -84,7 +82,7 @@ def candidate_names(spec: str, low: float) -> list[str]:
     if spec == "auto":
         return [f"{name}:{k}" for name in _broad(low) for k in range(1, 4)]
     name = _full(spec.removesuffix(":auto"))
-    return [f"{name}:{k}" for k in range(LOWEST.get(name, 1), HIGHEST[name] + 1)]
+    return [f"{name}:{k}" for k in range(max(1, ORDERS[name][0]), HIGHEST[name] + 1)]
 
 
 def _broad(low: float) -> list[str]:
@@ -125,7 +123,7 @@ def choose_order(
         UserError: an unknown family, or no order that can be fitted.
     """
     name = _full(name)
-    first = LOWEST.get(name, 1)
+    first = max(1, ORDERS[name][0])
     fits: list[tuple[str, float, float, int]] = []
     for order in range(first, HIGHEST[name] + 1):
         try:
