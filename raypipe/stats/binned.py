@@ -150,5 +150,6 @@ class Binned(Likelihood):
             empty = (self.counts[self.data[low]] == 0) & (signal > 0)
             b, mu = (np.where(empty, v[low], 1.0) for v in (background, cost.mu))
             jacobian = (1.0 if rates is None else b[:, :, None]) * np.broadcast_to(mean, (*b.shape, size))
-            self._walled_in((value, gradient, information), low, b, mu, jacobian, np.where(empty, signal, 0.0))
+            others = [np.where(empty, template, 0.0) for template in self.take(low)._templates()]
+            self._walled_in((value, gradient, information), low, b, mu, jacobian, others)
         return value, gradient, information

@@ -157,19 +157,18 @@ class Likelihood:
         background: np.ndarray,
         mu: np.ndarray,
         jacobian: np.ndarray,
-        signal: np.ndarray,
+        others: list[np.ndarray],
     ) -> None:
         """Add to value, gradient and information (``sums``) of some rows the barrier ln(mu / background).
 
         Args:
-            rows: those with a negative yield. background, mu, signal: (r, B) in them, one where the barrier is not
-                asked for (signal: nought). jacobian: (r, B, P) of the background.
+            rows: those with a negative yield. background, mu: (r, B) in them, one where the barrier is not asked for.
+                jacobian: (r, B, P) of the background. others: (r, B) derivatives of mu by all other parameters.
         """
         value, gradient, information = sums
         ratio = mu / np.where(background > 0, background, np.nan)
         across = (1 / mu - 1 / background)[:, :, None] * jacobian
-        slopes = np.concatenate([across, (signal / mu)[:, :, None]], -1)
-        among = np.r_[np.arange(self.shape.size), gradient.shape[1] - 1]
+        slopes = np.concatenate([across, *((other / mu)[:, :, None] for other in others)], -1)
         value[rows] -= 2 * self.barrier * np.log(np.where(ratio > 0, ratio, np.nan)).sum(1)
-        gradient[np.ix_(rows, among)] -= 2 * self.barrier * slopes.sum(1)
-        information[np.ix_(rows, among, among)] += self.barrier * slopes.transpose(0, 2, 1) @ slopes
+        gradient[rows] -= 2 * self.barrier * slopes.sum(1)
+        information[rows] += self.barrier * slopes.transpose(0, 2, 1) @ slopes

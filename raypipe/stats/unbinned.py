@@ -100,7 +100,8 @@ class Unbinned(Likelihood):
         if self.signals is not None and theta[0, -1] < 0:
             cells = shape.expected(a)
             mu = cells + theta[:, -1:] * self.signals
-            self._walled_in(sums, np.zeros(1, int), cells, mu, shape.jacobian(a[0])[None], self.signals)
+            others = [*(np.zeros_like(cells) for _ in self.components), self.signals]
+            self._walled_in(sums, np.zeros(1, int), cells, mu, shape.jacobian(a[0])[None], others)
         return sums
 
 

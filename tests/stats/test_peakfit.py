@@ -231,3 +231,9 @@ def test_bad_weights_and_contents():
     assert fit_peak(Spectrum(edges[:-1], edges[1:], y, np.full(11, 3.0), "h"), PeakFit(window=(LOW, HIGH), peak=PEAK))[
         "valid"
     ]
+
+
+def test_options_are_named():
+    with pytest.raises(TypeError, match="positional"):
+        PeakFit((LOW, HIGH), "exp")
+    assert PeakFit(window=(LOW, HIGH)).background == "exp"
