@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ BACKGROUND = """exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N, diphoto
 the order of one family (NAME:auto), the first sufficient one of a list (A,B,C), the best of several families (auto)."""
 READING = ("column", "tree", "branch", "weight", "x", "y", "error", "density", "scale")
 FILE = click.Path(path_type=Path)
+shown = partial(click.option, show_default=True)
 
 
 def pair(*names: str, **about: Any) -> Callable:
@@ -51,23 +53,21 @@ spectrum_options = several(
     click.option("--y", help="Content column of a histogram."),
     click.option("--error", help="Error column of a histogram."),
     click.option("--density", is_flag=True, help="y (of a reference too) is per unit of x: times bin width."),
-    click.option("--scale", type=POSITIVE, default=1.0, show_default=True, help="Factor on y and errors."),
+    shown("--scale", type=POSITIVE, default=1.0, help="Factor on y and errors."),
     click.option("--bins", type=click.IntRange(1), help="Equal bins for event masses."),
-    click.option(
+    shown(
         "--likelihood",
         type=click.Choice(["auto", "poisson", "weighted", "gaussian"]),
         default="auto",
-        show_default=True,
         help="Of a histogram; auto looks at contents and errors, weighted takes them as sqrt(sum w^2).",
     ),
-    click.option(
+    shown(
         "--sqrt-s",
         type=POSITIVE,
         default=13000.0,
-        show_default=True,
         help="Collision energy of dijet and diphoton functions, in the unit of the masses.",
     ),
-    click.option("--background", default="exp", show_default=True, help=BACKGROUND),
+    shown("--background", default="exp", help=BACKGROUND),
     click.option(
         "--known",
         multiple=True,
@@ -92,14 +92,12 @@ def simulated_options(name: str, what: str) -> Callable:
 
 def toy_options(number: int, what: str) -> Callable:
     return several(
-        click.option("--toys", type=click.IntRange(0), default=number, show_default=True, help=what),
-        click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the toys."),
+        shown("--toys", type=click.IntRange(0), default=number, help=what),
+        shown("--seed", type=click.IntRange(0), default=1, help="Of the toys."),
     )
 
 
-level_option = click.option(
-    "--level", type=Number(0.5, 0.9999), default=0.95, show_default=True, help="Of the CLs limit."
-)
+level_option = shown("--level", type=Number(0.5, 0.9999), default=0.95, help="Of the CLs limit.")
 
 
 @click.command()
@@ -201,11 +199,10 @@ def _finish(row: dict[str, Any], as_json: bool, text: Callable, failed: str) -> 
 @pair("--signal-region", "region", help="Count this blinded region over its sidebands instead.")
 @pair("--mask", "masks", multiple=True, help="Leave out a range, such as a known resonance.")
 @simulated_options("reference", "Simulated background instead of a family: shape and errors, free normalisation.")
-@click.option(
+@shown(
     "--reference-order",
     type=click.IntRange(0),
     default=0,
-    show_default=True,
     help="Degree of a polynomial in the exponent that may correct the reference.",
 )
 @toy_options(1000, "For the global p-value.")
