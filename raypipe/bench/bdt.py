@@ -1,10 +1,9 @@
 """Five-fold boosted-tree fits: one thread a fit on every core, against one fit at a time that uses all cores.
 
 Ours is what a scan does: `Contest` parts (a fold and a member each) as tasks with one thread each, here on a pool of
-processes. The references train the same folds one after another, as
-a user would: xgboost with its default threads, and scikit-learn's `HistGradientBoostingClassifier` (which uses OpenMP
-on all cores). Same number of trees, depth, learning rate and bins, no early stopping, every event weighted; the AUC of
-all is in the detail. Wall seconds.
+processes. The references train the same folds one after another, as a user would: xgboost's scikit-learn interface with
+its default threads, and scikit-learn's `HistGradientBoostingClassifier` (OpenMP on all cores). Same number of trees,
+depth, learning rate and bins, no early stopping, every event weighted; the AUC of all is in the detail. Wall seconds.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from raypipe import seeds
-from raypipe.bench.base import Measurement, seconds, speed_up
+from raypipe.bench.base import SEED, Measurement, compared, seconds
 from raypipe.cluster.machine import usable_cores
 from raypipe.config import Classifier
 from raypipe.fit.classifier import Contest, Mapper, balanced
 
-SEED = 20_260
 CORES = usable_cores()
+Parts = list[tuple[int, int]]
 
 
 def contest(data: int, template: int, config: Classifier, features: int = 6) -> Contest:
@@ -50,6 +49,10 @@ def _receive(given: Contest) -> None:
     _shared[:] = [given]
 
 
+def _part(part: tuple[int, int]) -> dict[str, np.ndarray]:
+    return _shared[0](part)
+
+
 @contextlib.contextmanager
 def _mapper(given: Contest, cores: int) -> Iterator[Mapper]:
     """``map`` on a pool of processes; on one core this process does the work."""
@@ -62,11 +65,7 @@ def _mapper(given: Contest, cores: int) -> Iterator[Mapper]:
         yield pool.map
 
 
-def _part(part: tuple[int, int]) -> dict[str, np.ndarray]:
-    return _shared[0](part)
-
-
-def _auc(given: Contest, parts: list[tuple[int, int]], found: Iterable[dict[str, np.ndarray]]) -> float:
+def _auc(given: Contest, parts: Parts, found: Iterable[dict[str, np.ndarray]]) -> float:
     """Of one five-fold fit: member 0 of every fold."""
     total = {name: np.zeros(len(values)) for name, values in given.sets.items()}
     for (fold, member), margins in zip(parts, found, strict=True):
@@ -76,78 +75,56 @@ def _auc(given: Contest, parts: list[tuple[int, int]], found: Iterable[dict[str,
     return float(roc_auc_score(labels, np.r_[total["data"], total["template"]]))
 
 
-def _xgboost(given: Contest, fold: int, member: int, cores: int) -> Any:
-    """A fit as the manual of xgboost has it: the scikit-learn interface with its default threads."""
-    config, train = given.config, given.fold != fold
-    model = xgboost.XGBClassifier(
-        n_estimators=config.rounds,
-        max_depth=config.depth,
-        learning_rate=config.learning_rate,
-        subsample=config.subsample,
-        min_child_weight=config.min_child_weight,
-        tree_method="hist",
-        random_state=1000 * fold + member,
-        n_jobs=cores,
-    )
-    model.fit(given.x[train], given.y[train], sample_weight=given.w[train])
-    return lambda x: model.predict(x, output_margin=True)
+def _model(name: str, config: Classifier, seed: int, cores: int) -> Any:
+    """As the manual of either library has it."""
+    same = {"max_depth": config.depth, "learning_rate": config.learning_rate, "random_state": seed}
+    if name == "xgboost":
+        same |= {"n_estimators": config.rounds, "tree_method": "hist", "n_jobs": cores}
+        return xgboost.XGBClassifier(**same, subsample=config.subsample, min_child_weight=config.min_child_weight)
+    same |= {"max_iter": config.rounds, "max_leaf_nodes": 2**config.depth}
+    return HistGradientBoostingClassifier(**same, early_stopping=False, min_samples_leaf=1)
 
 
-def _sklearn(given: Contest, fold: int, member: int, cores: int) -> Any:
-    config, train = given.config, given.fold != fold
-    model = HistGradientBoostingClassifier(
-        max_iter=config.rounds,
-        max_depth=config.depth,
-        max_leaf_nodes=2**config.depth,
-        early_stopping=False,
-        learning_rate=config.learning_rate,
-        min_samples_leaf=1,
-        random_state=1000 * fold + member,
-    )
-    model.fit(given.x[train], given.y[train], sample_weight=given.w[train])
-    return model.decision_function
+def _alone(name: str, given: Contest, parts: Parts, cores: int) -> float:
+    """AUC of fits one after another; scikit-learn on all cores, its default, whatever OMP_NUM_THREADS says here."""
+    found = []
+    with threadpool_limits(cores, "openmp"):
+        for fold, member in parts:
+            train, model = given.fold != fold, _model(name, given.config, 1000 * fold + member, cores)
+            model.fit(given.x[train], given.y[train], sample_weight=given.w[train])
+            rows = {key: values[given.rows(key, fold)] for key, values in given.sets.items()}
+            found.append({key: model.predict_proba(x)[:, 1] for key, x in rows.items()})
+    return _auc(given, parts, found)
 
 
 def measure(
-    data: int, template: int, config: Classifier, repeats: int, target: float | None, cores: int = CORES, few: int = 1
+    data: int, template: int, config: Classifier, repeats: int, target: float | None, cores: int = CORES
 ) -> list[Measurement]:
-    """Two rows: against xgboost, and against scikit-learn, which fits ``few`` members a fold."""
+    """Two rows: against xgboost, and against scikit-learn, which fits one member a fold."""
     given = contest(data, template, config)
     parts = given.parts()
-    slow = [part for part in parts if part[1] < few]
+    chosen = {"ours": parts, "xgboost": parts, "scikit-learn": [part for part in parts if part[1] == 0]}
     aucs: dict[str, float] = {}
-
-    def ours() -> None:
-        aucs["ours"] = _auc(given, parts, mapper(_part, parts))
-
-    def alone(name: str, fit: Any, chosen: list[tuple[int, int]]) -> None:
-        found = []
-        with threadpool_limits(cores, "openmp"):  # scikit-learn's default, whatever OMP_NUM_THREADS says here
-            for fold, member in chosen:
-                score = fit(given, fold, member, cores)
-                found.append({name: score(values[given.rows(name, fold)]) for name, values in given.sets.items()})
-        aucs[name] = _auc(given, chosen, found)
-
+    times: dict[str, list[float]] = {name: [] for name in chosen}
     short = contest(200, 200, config.model_copy(update={"rounds": 2}))
-    for fit in (_xgboost, _sklearn):  # first calls load libraries
-        fit(short, 0, 0, cores)
-    times: dict[str, list[float]] = {"ours": [], "xgboost": [], "scikit-learn": []}
+    for name in list(chosen)[1:]:  # first calls load libraries
+        _alone(name, short, short.parts()[:1], cores)
     with _mapper(given, cores) as mapper:
         list(mapper(_part, parts[: 2 * cores]))  # workers are up before the clock runs, as in a scan
+
+        def work(name: str) -> None:
+            ours = name == "ours"
+            aucs[name] = _auc(given, parts, mapper(_part, parts)) if ours else _alone(name, given, chosen[name], cores)
+
         for _ in range(repeats):
-            times["ours"].append(seconds(ours))
-            times["xgboost"].append(seconds(lambda: alone("xgboost", _xgboost, parts)))
-            took = seconds(lambda: alone("scikit-learn", _sklearn, slow))
-            times["scikit-learn"].append(took * len(parts) / len(slow))
+            for name, part in chosen.items():
+                times[name].append(seconds(lambda name=name: work(name)) * len(parts) / len(part))
     each = {name: float(np.median(t)) / len(parts) for name, t in times.items()}
-    detail = {"events": [data, template], "fits": len(parts), "fits_of_scikit_learn": len(slow), "cores": cores}
-    detail |= {"auc_of_one_five_fold_fit": aucs, "seconds_a_fit": each, "rounds": config.rounds, "depth": config.depth}
-    return [
-        speed_up(
-            f"BDT: {len(parts)} fits on {cores} cores against {name}", times["ours"], times[name], target, **detail
-        )
-        for name in ("xgboost", "scikit-learn")
-    ]
+    detail = {"events": [data, template], "fits": len(parts), "cores": cores, "seconds_a_fit": each}
+    detail |= {"fits_of_scikit_learn": len(chosen["scikit-learn"]), "auc_of_one_five_fold_fit": aucs}
+    detail |= {"rounds": config.rounds, "depth": config.depth}
+    title = f"BDT: {len(parts)} fits on {cores} cores against"
+    return [compared(f"{title} {k}", times["ours"], times[k], target, **detail) for k in ("xgboost", "scikit-learn")]
 
 
 def run(smoke: bool) -> list[Measurement]:

@@ -11,18 +11,15 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from raypipe.bench.base import Measurement, seconds
+from raypipe.bench.base import SEED, Measurement, compared, seconds, threads
 from raypipe.bench.samples import arrays, write_events
 from raypipe.cluster.embed import BATCH, embed_stream
 from raypipe.cluster.runtime import ray_session, total_cpus
 from raypipe.config import Embedding, Resources
 from raypipe.files import write_json
 from raypipe.fit.encoder import EncoderPlan, build_encoder, embed
-
-SEED = 20_260
 
 
 def _save_encoder(folder: Path, config: Embedding, events: int) -> None:
@@ -33,8 +30,8 @@ def _save_encoder(folder: Path, config: Embedding, events: int) -> None:
     write_json(folder / "encoder.json", {"key": "bench", "embedding": config.model_dump(mode="json")})
 
 
-def streamed(paths: list[str], folder: Path, cores: int) -> tuple[float, int, float]:
-    """Seconds and events after every actor's first chunk, and seconds until then."""
+def streamed(paths: list[str], folder: Path, cores: int) -> tuple[float, float]:
+    """Events a second after every actor's first chunk, and seconds until then."""
     start, warm, rows = time.perf_counter(), 0.0, 0
     batches = embed_stream(paths, folder, SEED).iter_batches(batch_format="pyarrow", batch_size=None)
     for chunk, batch in enumerate(batches):
@@ -42,44 +39,27 @@ def streamed(paths: list[str], folder: Path, cores: int) -> tuple[float, int, fl
             rows += batch.num_rows
         else:
             warm = time.perf_counter()
-    return time.perf_counter() - warm, rows, warm - start
+    return rows / (time.perf_counter() - warm), warm - start
 
 
 def run(smoke: bool) -> list[Measurement]:
     """The demo's encoder size, as most events are embedded."""
     size = {"width": 64, "heads": 4, "particle_blocks": 2, "class_blocks": 1, "pair_width": 32, "feedforward": 2}
+    size |= {"width": 16, "heads": 2, "pair_width": 8} if smoke else {}
+    config, total, repeats = Embedding(samples=["yy"], encoder=size), 12 * BATCH, 3
     if smoke:
-        size |= {"width": 16, "heads": 2, "pair_width": 8}
-    config = Embedding(samples=["yy"], encoder=size)
-    chunks, repeats = (4, 1) if smoke else (12, 3)
-    total = chunks * BATCH if not smoke else 3 * BATCH + 50
-    rates: list[tuple[float, float]] = []
-    starts = []
-    resources = Resources(cpus=2, object_store_gib=0.5)
-    with tempfile.TemporaryDirectory() as name, ray_session(resources):
+        total, repeats = 3 * BATCH + 50, 1
+    ours, bare = [], []
+    with tempfile.TemporaryDirectory() as name, ray_session(Resources(cpus=2, object_store_gib=0.5)):
         folder, cores = Path(name), int(total_cpus())
         _save_encoder(folder, config, 400)
         paths = [write_events(folder / "events.parquet", total)]
-        inputs = arrays(total)
-        encoder = build_encoder(config, None, SEED)
-        before = torch.get_num_threads()
+        inputs, encoder = arrays(total), build_encoder(config, None, SEED)
         for _ in range(repeats):
-            took, rows, start = streamed(paths, folder, cores)
-            starts.append(start)
-            torch.set_num_threads(cores)
-            bare = seconds(lambda: embed(encoder, inputs.objects, inputs.event))
-            torch.set_num_threads(before)
-            rates.append((rows / took, total / bare))
-    ours, theirs = zip(*rates, strict=True)
-    return [
-        Measurement(
-            "embed: Ray Data against the bare model on all cores",
-            float(np.median(ours)),
-            float(np.median(theirs)),
-            "events/s",
-            [a / b for a, b in rates],
-            "rate ours / rate reference",
-            0.85,
-            detail={"events": total, "cores": cores, "seconds_until_first_chunks": starts, "encoder": size},
-        ),
-    ]
+            ours.append(streamed(paths, folder, cores))
+            with threads(cores):
+                bare.append(total / seconds(lambda: embed(encoder, inputs.objects, inputs.event)))
+    rates, starts = zip(*ours, strict=True)
+    detail = {"events": total, "cores": cores, "seconds_until_first_chunks": starts, "encoder": size}
+    how = {"unit": "events/s", "meaning": "rate ours / rate reference"}
+    return [compared("embed: Ray Data against the bare model on all cores", rates, bare, 0.85, **how, **detail)]

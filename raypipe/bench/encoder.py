@@ -14,13 +14,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from raypipe.bench.base import Measurement, cpu_seconds, speed_up
+from raypipe.bench.base import SEED, Measurement, compared, cpu_seconds, threads
 from raypipe.bench.samples import arrays
 from raypipe.config import Embedding
 from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, learning_rate_factor, rank_batch
 from raypipe.models.losses import gaussian_kl, supervised_contrastive
-
-SEED = 20_260
 
 
 class PlainTraining:
@@ -55,40 +53,28 @@ def measure(config: Embedding, events: int, repeats: int, name: str, target: flo
     plan = EncoderPlan.of(inputs, config, SEED)
     ours, plain = EncoderTraining(build_encoder(config, plan.scales, SEED), config), PlainTraining(config, plan)
     plain.model.train()
-    losses: dict[str, list[float]] = {"ours": [], "plain": []}
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    times: dict[str, list[float]] = {"ours": [], "plain": []}
-    for repeat in range(repeats):
-        steps = range(repeat * config.steps_per_epoch, (repeat + 1) * config.steps_per_epoch)
-        batches = [rank_batch(inputs, plan.train, step, config) for step in steps]
-        times["ours"].append(
-            cpu_seconds(lambda b=batches: losses["ours"].append(ours.train_epoch(b)["train_contrastive"]))
-        )
-        times["plain"].append(
-            cpu_seconds(lambda b=batches: losses["plain"].append(float(np.mean([plain.step(one) for one in b]))))
-        )
-    torch.set_num_threads(before)
-    parameters = sum(p.numel() for p in ours.encoder.parameters())
-    return speed_up(
-        name,
-        times["ours"],
-        times["plain"],
-        target,
-        unit="CPU s",
-        batch=config.batch_size,
-        parameters=parameters,
-        steps=config.steps_per_epoch,
-        losses=losses,
-    )
+    ways = {
+        "ours": lambda batches: ours.train_epoch(batches)["train_contrastive"],
+        "plain": lambda batches: float(np.mean([plain.step(one) for one in batches])),
+    }
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    losses: dict[str, list[float]] = {way: [] for way in ways}
+    with threads(1):
+        for repeat in range(repeats):
+            steps = range(repeat * config.steps_per_epoch, (repeat + 1) * config.steps_per_epoch)
+            batches = [rank_batch(inputs, plan.train, step, config) for step in steps]
+            for way, train in ways.items():
+                times[way].append(cpu_seconds(lambda b=batches, w=way, t=train: losses[w].append(t(b))))
+    detail = {"parameters": sum(p.numel() for p in ours.encoder.parameters()), "batch": config.batch_size}
+    detail |= {"steps": config.steps_per_epoch, "losses": losses}
+    return compared(name, times["ours"], times["plain"], target, unit="CPU s", **detail)
 
 
 def run(smoke: bool) -> list[Measurement]:
     """The paper's encoder (1.1 M parameters) at batches of 512, without dropout so that both sides agree."""
-    samples = {"samples": ["yy"]}
     if smoke:
         size = {"width": 16, "heads": 2, "particle_blocks": 1, "class_blocks": 1, "pair_width": 8, "dropout": 0.0}
-        tiny = Embedding(**samples, encoder=size, batch_size=40, steps_per_epoch=1)
+        tiny = Embedding(samples=["yy"], encoder=size, batch_size=40, steps_per_epoch=1)
         return [measure(tiny, 400, 1, "encoder: training step, tiny", None)]
-    config = Embedding(**samples, encoder={"dropout": 0.0}, batch_size=512, steps_per_epoch=2)
+    config = Embedding(samples=["yy"], encoder={"dropout": 0.0}, batch_size=512, steps_per_epoch=2)
     return [measure(config, 8000, 4, "encoder: training step at paper size, one core", 1.0)]

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from raypipe import seeds
-from raypipe.bench.base import Measurement, seconds
+from raypipe.bench.base import Measurement, compared, seconds, threads
 from raypipe.config.multilepton import Networks
 from raypipe.fit.stacked import (
     LabelledSample,
@@ -52,9 +52,7 @@ def train_one(
         layers += [linear] + ([nn.ReLU()] if layer < len(sizes) - 2 else [])
     model = nn.Sequential(*layers)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    x = torch.tensor(sample.features, dtype=dtype)
-    y = torch.tensor(sample.is_data, dtype=dtype)
-    w = torch.tensor(sample.weights, dtype=dtype)
+    x, y, w = (torch.tensor(v, dtype=dtype) for v in (sample.features, sample.is_data, sample.weights))
     for batch in network_order(len(x), config, root, key):
         rows = torch.from_numpy(batch[batch >= 0])
         z = model(x[rows])[:, 0]
@@ -71,11 +69,8 @@ def train_one(
 
 def toy_samples(count: int, events: int) -> list[LabelledSample]:
     """Two equal Gaussians in three dimensions, a different draw for every sample."""
-    out = []
-    for number in range(count):
-        x = seeds.generator(ROOT, "bench-ensemble", number).normal(size=(2 * events, 3))
-        out.append(LabelledSample(x, np.arange(2 * events) < events, np.ones(2 * events)))
-    return out
+    draws = [seeds.generator(ROOT, "bench-ensemble", k).normal(size=(2 * events, 3)) for k in range(count)]
+    return [LabelledSample(x, np.arange(2 * events) < events, np.ones(2 * events)) for x in draws]
 
 
 def train_on_cores(
@@ -86,81 +81,66 @@ def train_on_cores(
     with ThreadPoolExecutor(cores) as pool:
         done = list(pool.map(lambda part: train_stack(samples, part, config, loss, ROOT), parts))
     where = np.argsort(np.concatenate([np.arange(len(networks))[k::cores] for k in range(cores)]))
-    return StackedMLP([torch.cat(w)[where] for w in zip(*(d.weights for d in done), strict=True)])
+    return StackedMLP([w[where] for w in _joined(done).weights])
+
+
+def _joined(stacks: list[StackedMLP]) -> StackedMLP:
+    return StackedMLP([torch.cat(w) for w in zip(*(s.weights for s in stacks), strict=True)])
 
 
 def _losses(samples: list[LabelledSample], networks: list[Network], stack: StackedMLP, loss: str) -> np.ndarray:
     """Mean training loss of every network."""
-    values = []
-    for number, network in enumerate(networks):
-        sample = samples[network.sample]
-        score = ensemble_scores(stack.take([number]), sample.features, loss)
-        values.append(mean_loss(score, sample.is_data, sample.weights, loss))
-    return np.array(values)
+    own = [samples[network.sample] for network in networks]
+    scores = [ensemble_scores(stack.take([k]), sample.features, loss) for k, sample in enumerate(own)]
+    return np.array([mean_loss(f, s.is_data, s.weights, loss) for f, s in zip(scores, own, strict=True)])
 
 
 def _faster_threads(sample: LabelledSample, config: Networks, loss: str) -> int:
     """Threads with which PyTorch trains one network fastest, by one epoch each after a warm-up."""
-    short = config.model_copy(update={"epochs": 1})
-    train_one(sample, ("warm-up",), short, loss, ROOT)
-    times = []
-    for threads in range(1, CORES + 1):
-        torch.set_num_threads(threads)
-        times.append(seconds(lambda: train_one(sample, ("warm-up",), short, loss, ROOT)))
-    return 1 + int(np.argmin(times))
+    short, times = config.model_copy(update={"epochs": 1}), []
+    for number in (1, *range(1, CORES + 1)):
+        with threads(number):
+            times.append(seconds(lambda: train_one(sample, ("warm-up",), short, loss, ROOT)))
+    return 1 + int(np.argmin(times[1:]))
 
 
 def _timed_share(
     samples: list[LabelledSample], share: list[Network], few: int, config: Networks, loss: str
 ) -> tuple[float, float, np.ndarray, np.ndarray]:
     """Seconds a network of both ways, and their networks' losses; the reference trains the first ``few`` only."""
-    trained: list[StackedMLP] = []
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    ours = seconds(lambda: trained.append(train_on_cores(samples, share, config, loss, CORES)))
-    chosen, one = share[:few], []
-    torch.set_num_threads(_faster_threads(samples[0], config, loss))
-    alone = seconds(lambda: one.extend(train_one(samples[n.sample], n.key, config, loss, ROOT) for n in chosen))
-    torch.set_num_threads(before)
-    single = StackedMLP([torch.cat(w) for w in zip(*(o.weights for o in one), strict=True)])
-    losses = _losses(samples, share, trained[0], loss), _losses(samples, chosen, single, loss)
+    stacks: list[StackedMLP] = []
+    one: list[StackedMLP] = []
+    with threads(1):
+        ours = seconds(lambda: stacks.append(train_on_cores(samples, share, config, loss, CORES)))
+    with threads(_faster_threads(samples[0], config, loss)):
+        chosen = share[:few]
+        alone = seconds(lambda: one.extend(train_one(samples[n.sample], n.key, config, loss, ROOT) for n in chosen))
+    losses = _losses(samples, share, stacks[0], loss), _losses(samples, chosen, _joined(one), loss)
     return ours / len(share), alone / few, *losses
 
 
 def _measure(config: Networks, loss: str, events: int, many: int, few: int, repeats: int) -> Measurement:
+    """One row: ours in ``repeats`` shares, the reference in between: a busy machine then hurts both."""
     samples = toy_samples(max(1, many // config.members), events)
     networks = [Network(i % len(samples), ("bench", i)) for i in range(many)]
-    # Ours in shares, the reference in between: a busy machine then hurts both.
     cuts = [many * k // repeats for k in range(repeats + 1)]
     shares = [networks[a:b] for a, b in itertools.pairwise(cuts)]
-    done = [_timed_share(samples, share, few, config, loss) for share in shares]
-    ours, alone = [d[0] for d in done], [d[1] for d in done]
-    stacked_loss, single_loss = np.concatenate([d[2] for d in done]), np.concatenate([d[3] for d in done])
-    same = np.concatenate([d[2][:few] for d in done])
+    ours, alone, stacked, single = zip(*(_timed_share(samples, s, few, config, loss) for s in shares), strict=True)
+    same, reference = np.concatenate([losses[:few] for losses in stacked]), np.concatenate(single)
 
     def mean(values: np.ndarray) -> list[float]:
         return [float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))]
 
-    detail = {
-        "events": 2 * events,
-        "epochs": config.epochs,
-        "batch_size": config.batch_size,
-        "cores": CORES,
-        "networks_per_second": 1 / float(np.median(ours)),
-        "reference_networks_per_second": 1 / float(np.median(alone)),
-        "reference_measured_on": few * repeats,
-        "reference_scaled_to": many,
-        "loss_stacked": mean(stacked_loss),
-        "loss_reference": mean(single_loss),
-        "loss_stacked_of_the_same_networks": mean(same),
-        "largest_loss_difference_same_network": float(np.abs(same - single_loss).max()),
-    }
+    detail = {"events": 2 * events, "epochs": config.epochs, "batch_size": config.batch_size, "cores": CORES}
+    detail |= {"networks_per_second": 1 / float(np.median(ours))}
+    detail |= {"reference_networks_per_second": 1 / float(np.median(alone))}
+    detail |= {"reference_measured_on": few * repeats, "reference_scaled_to": many}
+    detail |= {"loss_stacked": mean(np.concatenate(stacked)), "loss_reference": mean(reference)}
+    detail |= {"loss_stacked_of_the_same_networks": mean(same)}
+    detail["largest_loss_difference_same_network"] = float(np.abs(same - reference).max())
     name = f"networks: {many} stacked 3x50, {loss}, against one after another"
-    medians = float(np.median(ours)) * many, float(np.median(alone)) * many
-    target = 15.0 if config.epochs == 20 else None
-    return Measurement(
-        name, *medians, "s", [b / a for a, b in zip(ours, alone, strict=True)], "speed-up", target, detail=detail
-    )
+    total = ([many * t for t in way] for way in (ours, alone))
+    return compared(name, *total, 15.0 if config.epochs == 20 else None, **detail)
 
 
 def run(smoke: bool) -> list[Measurement]:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 from raypipe import seeds
-from raypipe.bench.base import Measurement, alternate, seconds, speed_up
+from raypipe.bench.base import Measurement, compared, in_turn, seconds
 from raypipe.bench.samples import write_events
 from raypipe.cluster.inputs import read_resident
 from raypipe.cluster.runtime import ray_session
@@ -30,15 +30,11 @@ from raypipe.config import Resources
 from raypipe.events.schema import tensor_values
 
 BATCH = 1024
-EACH = 125_000
-"""Events of a file."""
-FILES = {"small": 4, "large": 16}
-"""Half a million and two million events: a search streams its events because there are millions of them."""
-RESIDENT_FILES = 4
-EPOCHS = 36
-"""As configs/contrastive/study.yaml trains."""
-REREAD = 6
-"""Epochs that are re-read from the files and timed; each costs the same, and the rest are counted like them."""
+EACH, FILES = 125_000, (4, 16)
+"""Events of a file, and files: half a million and two million events, for a search streams them in millions."""
+EPOCHS, REREAD = 36, 6
+"""As configs/contrastive/study.yaml trains, and how many of them are re-read from the files and timed: each costs the
+same, and the rest are counted like them."""
 
 
 def private_memory() -> int:
@@ -71,23 +67,26 @@ class PeakMemory:
         self._thread.join()
 
 
+def _touch(batch: dict[str, torch.Tensor]) -> int:
+    """Look at a batch once; its length."""
+    assert torch.isfinite(batch["objects"][:, :, 0].sum())
+    return len(batch["group"])
+
+
 def _consume(blocks: Iterator[dict[str, np.ndarray]]) -> int:
     """Turn blocks into torch batches and touch each once."""
     rows = 0
     for block in blocks:
         tensors = {name: torch.as_tensor(np.array(values)) for name, values in block.items()}
         for start in range(0, len(tensors["group"]), BATCH):
-            batch = {name: values[start : start + BATCH] for name, values in tensors.items()}
-            assert torch.isfinite(batch["objects"][:, :, 0].sum())
-            rows += len(batch["group"])
+            rows += _touch({name: values[start : start + BATCH] for name, values in tensors.items()})
     return rows
 
 
 def plain_blocks(paths: list[str]) -> Iterator[dict[str, np.ndarray]]:
     """The same arrays by pyarrow alone."""
-    columns = [*COLUMNS, *VIEW.columns]
     for path in paths:
-        for block in pq.ParquetFile(path).iter_batches(batch_size=8 * BATCH, columns=columns):
+        for block in pq.ParquetFile(path).iter_batches(batch_size=8 * BATCH, columns=[*COLUMNS, *VIEW.columns]):
             yield {
                 "event_id": block["event_id"].to_numpy(),
                 "objects": tensor_values(block["objects"]),
@@ -97,16 +96,13 @@ def plain_blocks(paths: list[str]) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _resident_epochs(paths: list[str], epochs: int) -> int:
-    inputs = read_resident(paths)
-    rows = 0
+    inputs, rows = read_resident(paths), 0
     for epoch in range(epochs):
         order = seeds.generator(1, "bench-epoch", epoch).permutation(len(inputs.group))
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
             batch = inputs.batch(chosen, np.zeros((len(chosen), 1), np.float32))
-            tensors = {name: torch.as_tensor(values) for name, values in batch.items()}
-            assert torch.isfinite(tensors["objects"][:, :, 0].sum())
-            rows += len(chosen)
+            rows += _touch({name: torch.as_tensor(values) for name, values in batch.items()})
     return rows
 
 
@@ -127,40 +123,32 @@ def _line(sizes: list[int], times: list[list[float]]) -> dict[str, float]:
 
 def run(smoke: bool) -> list[Measurement]:
     """Two million events streamed and their memory against half a million; half a million resident."""
-    few, many, each, repeats, epochs = (1, 4, 500, 1, 2) if smoke else (*FILES.values(), EACH, 3, EPOCHS)
+    few, many, each, repeats, epochs = (1, 4, 500, 1, 2) if smoke else (*FILES, EACH, 3, EPOCHS)
+    reread, sizes, peaks = min(REREAD, epochs), [few * each, many * each], []
     with tempfile.TemporaryDirectory() as folder, ray_session(Resources(cpus=2, object_store_gib=0.5)):
         paths = _files(Path(folder), many, each)
-        small, large = paths[:few], paths
-        _consume(stream_events(small))  # warm: workers are up, pages are cached
-        peaks = {}
-        for name, given in (("small", small), ("large", large)):
+        kept = paths[:few]
+        _consume(stream_events(kept))  # warm: workers are up, pages are cached
+        for given in (kept, paths):
             with PeakMemory() as peak:
                 assert _consume(stream_events(given)) == len(given) * each
-            peaks[name] = peak.peak / 2**20
-        times = {}
-        for given in (small, large):
-            times[len(given) * each] = alternate(
-                lambda g=given: _consume(stream_events(g)), lambda g=given: _consume(plain_blocks(g)), repeats
-            )
-        kept = paths[: min(RESIDENT_FILES, few)]
-        reread = min(REREAD, epochs)
+            peaks.append(peak.peak / 2**20)
+        small, large = (
+            in_turn(lambda g=g: _consume(stream_events(g)), lambda g=g: _consume(plain_blocks(g)), repeats)
+            for g in (kept, paths)
+        )
         again = lambda: [_consume(plain_blocks(kept)) for _ in range(reread)]  # noqa: E731
-        resident = alternate(lambda: _resident_epochs(kept, epochs), again, 1 if smoke else 2)
+        resident = in_turn(lambda: _resident_epochs(kept, epochs), again, 1 if smoke else 2)
         once = [seconds(lambda: read_resident(kept)) for _ in range(repeats)]
-    sizes = list(times)
-    streamed = times[sizes[-1]]
-    lines = {side: _line(sizes, [times[n][k] for n in sizes]) for k, side in enumerate(("ours", "pyarrow"))}
-    detail = {"events": sizes[-1], "batch": BATCH, "time": time.strftime("%Y-%m-%d")}
-    at_small = float(np.median([b / a for a, b in zip(*times[sizes[0]], strict=True)]))
-    rate = sizes[-1] / float(np.median(streamed[0]))
-    about = {"lines": lines, "smaller": {"events": sizes[0], "ratio": at_small}, "events_per_second": rate}
-    name = "events streamed: Ray Data against pyarrow"
-    rows = [speed_up(name, *streamed, 0.5, **detail, **about)]
-    name, meaning = "events streamed: memory of a 4x larger input", "memory 4x / memory 1x"
-    small, large, about = peaks["small"], peaks["large"], {"at_most": True, "detail": detail | {"smaller": sizes[0]}}
-    rows.append(Measurement(name, large, small, "MiB", [large / small], meaning, 1.2, **about))
+    lines = {side: _line(sizes, [small[k], large[k]]) for k, side in enumerate(("ours", "pyarrow"))}
+    detail = {"events": sizes[1], "batch": BATCH, "time": time.strftime("%Y-%m-%d")}
+    at_small = {"events": sizes[0], "ratio": float(np.median(np.divide(small[1], small[0])))}
+    about = {"lines": lines, "smaller": at_small, "events_per_second": sizes[1] / float(np.median(large[0]))}
+    rows = [compared("events streamed: Ray Data against pyarrow", *large, 0.5, **detail, **about)]
+    name, how = "events streamed: memory of a 4x larger input", {"unit": "MiB", "meaning": "memory 4x / memory 1x"}
+    rows.append(compared(name, peaks[1:], peaks[:1], 1.2, at_most=True, **how, **detail, smaller=sizes[0]))
     name = "events resident: epochs from memory, reading included, against pyarrow re-reading"
-    detail |= {"events": len(kept) * each, "epochs": epochs, "epochs_reread": reread}
-    again = [t * epochs / reread for t in resident[1]]
-    rows.append(speed_up(name, resident[0], again, 3.0, **detail, seconds_to_read_once=float(np.median(once))))
-    return rows
+    detail |= {"events": sizes[0], "epochs": epochs, "epochs_reread": reread}
+    all_read = [t * epochs / reread for t in resident[1]]
+    once = {"seconds_to_read_once": float(np.median(once))}
+    return [*rows, compared(name, resident[0], all_read, 3.0, **detail, **once)]

@@ -25,13 +25,12 @@ from nflows.transforms.base import CompositeTransform
 from nflows.transforms.permutations import ReversePermutation
 
 from raypipe import seeds
-from raypipe.bench.base import Measurement, cpu_seconds, seconds, speed_up
+from raypipe.bench.base import SEED, Measurement, compared, cpu_seconds, seconds, threads
 from raypipe.config import Flow as FlowConfig
 from raypipe.fit.flows import ConditionalFlow, fit_flows
 from raypipe.models.flow import TAIL_BOUND
 
 WINDOW = (105.0, 160.0)
-SEED = 20_260
 MEMBERS = 20
 FOLDS = 4
 """A quarter of the events of each member is held out."""
@@ -48,26 +47,20 @@ def latents(n: int, features: int = 6) -> tuple[np.ndarray, np.ndarray]:
 
 def reference_flow(config: FlowConfig, features: int, seed: int) -> Flow:
     """nflows' own modules with the weights that `FlowEnsemble` draws from ``seed``."""
+    sizes = {"features": features, "hidden_features": config.hidden, "context_features": 1, "num_blocks": config.blocks}
+    layers: list[torch.nn.Module] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _build(config, features)
-
-
-def _build(config: FlowConfig, features: int) -> Flow:
-    layers: list[torch.nn.Module] = []
-    sizes = {"features": features, "hidden_features": config.hidden, "context_features": 1, "num_blocks": config.blocks}
-    for layer in range(config.layers):
-        if layer:
-            layers.append(ReversePermutation(features))
-        if config.transform == "affine":
-            layers.append(MaskedAffineAutoregressiveTransform(**sizes))
-            continue
-        spline = MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
-            **sizes, num_bins=config.bins, tails="linear", tail_bound=TAIL_BOUND
-        )
-        spline.autoregressive_net.hidden_features = config.hidden  # as ours: nflows reads it, its MADE never sets it
-        layers.append(spline)
-    return Flow(CompositeTransform(layers), StandardNormal([features]))
+        for layer in range(config.layers):
+            layers += [ReversePermutation(features)] if layer else []
+            if config.transform == "affine":
+                layers.append(MaskedAffineAutoregressiveTransform(**sizes))
+                continue
+            tails = {"num_bins": config.bins, "tails": "linear", "tail_bound": TAIL_BOUND}
+            layers.append(MaskedPiecewiseRationalQuadraticAutoregressiveTransform(**sizes, **tails))
+            # As ours: nflows reads it, its MADE never sets it.
+            layers[-1].autoregressive_net.hidden_features = config.hidden
+        return Flow(CompositeTransform(layers), StandardNormal([features]))
 
 
 def train_one(x: torch.Tensor, c: torch.Tensor, config: FlowConfig, member: int) -> list[float]:
@@ -101,54 +94,36 @@ def train_one(x: torch.Tensor, c: torch.Tensor, config: FlowConfig, member: int)
 
 
 def measure(
-    config: FlowConfig, events: int, *, members: int, share: int, repeats: int, threads: int, target: float | None
+    config: FlowConfig, events: int, *, members: int, share: int, repeats: int, cores: int, target: float | None
 ) -> Measurement:
     """One row: whole fits of ``members`` flows; the reference trains ``share`` of them a repetition, and is scaled."""
     values, mass = latents(events)
-    x = torch.as_tensor((values - values.mean(0, dtype=np.float64)) / (values.std(0, dtype=np.float64) + 1e-9))
+    x = torch.as_tensor((values - values.mean(0, dtype=np.float64)) / (values.std(0, dtype=np.float64) + 1e-9)).float()
     c = torch.as_tensor(2 * (mass - WINDOW[0]) / (WINDOW[1] - WINDOW[0]) - 1, dtype=torch.float32)[:, None]
     config = config.model_copy(update={"members": members, "leave_out": 1})
-    clock = cpu_seconds if threads == 1 else seconds
-    fits, alone = [], {}
-
-    def reference(part: list[int]) -> None:
-        for member in part:
-            alone[member] = train_one(x.float(), c, config, member)
-
+    clock, unit = (cpu_seconds, "CPU s") if cores == 1 else (seconds, "s")
     warm = config.model_copy(update={"members": FOLDS, "epochs": 1})
     fit_flows(values[:300], mass[:300], WINDOW, warm, seed=SEED, folds=FOLDS)  # imports, and the compiled spline
-    train_one(x[:300].float(), c[:300], warm, 0)
-    before = torch.get_num_threads()
-    ours, theirs = [], []
+    train_one(x[:300], c[:300], warm, 0)
+    ours, theirs, fits, alone = [], [], [], {}
     queue = itertools.cycle(range(members))
     for _ in range(repeats):
-        torch.set_num_threads(threads)
-        ours.append(clock(lambda: fits.append(fit_flows(values, mass, WINDOW, config, seed=SEED, folds=FOLDS))))
+        with threads(cores):
+            ours.append(clock(lambda: fits.append(fit_flows(values, mass, WINDOW, config, seed=SEED, folds=FOLDS))))
         part, tries = [next(queue) for _ in range(share)], []
-        for alternative in range(1, threads + 1):  # small operations may be faster on one thread than on two
-            torch.set_num_threads(alternative)
-            tries.append(clock(lambda part=part: reference(part)) * members / share)
+        for number in range(1, cores + 1):  # small operations may be faster on one thread than on two
+            with threads(number):
+                took = clock(lambda part=part: alone.update({m: train_one(x, c, config, m) for m in part}))
+            tries.append(took * members / share)
         theirs.append(min(tries))
-    torch.set_num_threads(before)
-    stacked = _best_losses(fits[0], x.float(), c)
-    pairs = [(stacked[member], min(losses)) for member, losses in alone.items()]
-    shape = f"{config.layers}x{config.hidden}x{config.blocks}"
-    name = f"flow: {members} {config.transform} flows {shape}, batch {config.batch_size}, {threads} thread" + "s" * (
-        threads > 1
-    )
-    return speed_up(
-        name,
-        ours,
-        theirs,
-        target,
-        unit="CPU s" if threads == 1 else "s",
-        events=events,
-        config=config.model_dump(mode="json"),
-        nll_stacked=float(np.mean([p[0] for p in pairs])),
-        nll_nflows=float(np.mean([p[1] for p in pairs])),
-        nflows_members_trained=len(alone),
-        largest_nll_difference=max(abs(a - b) for a, b in pairs),
-    )
+    stacked = _best_losses(fits[0], x, c)
+    pairs = np.array([(stacked[member], min(losses)) for member, losses in alone.items()])
+    shape, many = f"{config.layers}x{config.hidden}x{config.blocks}", "s" if cores > 1 else ""
+    name = f"flow: {members} {config.transform} flows {shape}, batch {config.batch_size}, {cores} thread{many}"
+    detail = {"events": events, "config": config.model_dump(mode="json"), "nflows_members_trained": len(alone)}
+    detail |= {"nll_stacked": float(pairs[:, 0].mean()), "nll_nflows": float(pairs[:, 1].mean())}
+    detail["largest_nll_difference"] = float(np.abs(pairs[:, 0] - pairs[:, 1]).max())
+    return compared(name, ours, theirs, target, unit=unit, **detail)
 
 
 @torch.no_grad()
@@ -165,20 +140,18 @@ def run(smoke: bool) -> list[Measurement]:
     """20 flows of 6 layers x 64 x 2 blocks and 8 bins (the defaults), and of the demo's shape."""
     if smoke:
         tiny = FlowConfig(layers=2, hidden=8, blocks=1, bins=4, epochs=1, batch_size=64)
-        return [measure(tiny, 300, members=FOLDS, share=1, repeats=1, threads=1, target=None)]
-    full = {"layers": 6, "hidden": 64, "blocks": 2, "bins": 8, "epochs": 4, "learning_rate": 1e-3}
+        return [measure(tiny, 300, members=FOLDS, share=1, repeats=1, cores=1, target=None)]
+    full = {"layers": 6, "hidden": 64, "blocks": 2, "bins": 8, "learning_rate": 1e-3}
     rows = []
-    for transform, batch, threads, target in (
+    for transform, batch, cores, target in (
         ("spline", 320, 1, 5.0),
         ("spline", 320, 2, 5.0),
         ("spline", 2048, 1, None),
         ("affine", 320, 1, None),
         ("affine", 2048, 1, None),
     ):
-        config = FlowConfig(**full, transform=transform, batch_size=batch)
-        config = config if batch < 1000 else config.model_copy(update={"epochs": 2})
-        events = 4 * batch * (2 if batch < 1000 else 1)
-        rows.append(measure(config, events, members=MEMBERS, share=2, repeats=3, threads=threads, target=target))
+        epochs, events = (4, 8 * batch) if batch < 1000 else (2, 4 * batch)
+        config = FlowConfig(**full, epochs=epochs, transform=transform, batch_size=batch)
+        rows.append(measure(config, events, members=MEMBERS, share=2, repeats=3, cores=cores, target=target))
     demo = FlowConfig(layers=3, hidden=32, blocks=1, bins=6, epochs=4, batch_size=320, learning_rate=2e-3)
-    rows.append(measure(demo, 4000, members=MEMBERS, share=4, repeats=3, threads=1, target=None))
-    return rows
+    return [*rows, measure(demo, 4000, members=MEMBERS, share=4, repeats=3, cores=1, target=None)]

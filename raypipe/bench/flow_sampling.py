@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from raypipe import seeds
-from raypipe.bench.base import Measurement, cpu_seconds, speed_up
-from raypipe.bench.flow import MEMBERS, SEED, WINDOW, latents, reference_flow
+from raypipe.bench.base import SEED, Measurement, compared, cpu_seconds, in_turn, threads
+from raypipe.bench.flow import MEMBERS, WINDOW, latents, reference_flow
 from raypipe.config import Flow as FlowConfig
 from raypipe.fit.flows import ConditionalFlow, fit_flows
 
@@ -32,8 +32,7 @@ def _members(flow: ConditionalFlow, config: FlowConfig) -> list[Any]:
 
 def measure(config: FlowConfig, samples: int, repeats: int, target: float | None) -> Measurement:
     """One row."""
-    values, mass = latents(2000)
-    flow = fit_flows(values, mass, WINDOW, config, seed=SEED)
+    flow = fit_flows(*latents(2000), WINDOW, config, seed=SEED)
     flow.ensemble.double()
     members = _members(flow, config)
     masses = seeds.generator(SEED, "bench-sampling").uniform(*WINDOW, samples)
@@ -52,23 +51,18 @@ def measure(config: FlowConfig, samples: int, repeats: int, target: float | None
         drawn["nflows"] = (torch.cat(parts).numpy() * flow.std + flow.mean).astype(np.float32)
         torch.set_default_dtype(torch.float32)
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pairs = [(cpu_seconds(ours), cpu_seconds(theirs)) for _ in range(repeats)]
-    torch.set_num_threads(before)
+    with threads(1):
+        times = in_turn(ours, theirs, repeats, cpu_seconds)
     # Quartiles: nflows keeps draws from tails that do not invert, and a handful of those owns every mean.
     quartiles = {name: np.quantile(values, [0.25, 0.5, 0.75], axis=0) for name, values in drawn.items()}
-    spread = quartiles["nflows"][2] - quartiles["nflows"][0]
-    shift = np.abs(quartiles["ours"] - quartiles["nflows"]) / spread
-    return speed_up(
-        f"flow sampling: {samples} {config.transform} samples of {config.members} members",
-        *zip(*pairs, strict=True),
-        target,
-        unit="CPU s",
-        largest_shift_of_a_quartile_in_their_range=float(shift.max()),
-        config=config.model_dump(mode="json"),
-        samples_per_second=samples / float(np.median([p[0] for p in pairs])),
-    )
+    shift = np.abs(quartiles["ours"] - quartiles["nflows"]) / (quartiles["nflows"][2] - quartiles["nflows"][0])
+    name = f"flow sampling: {samples} {config.transform} samples of {config.members} members"
+    detail = {
+        "largest_shift_of_a_quartile_in_their_range": float(shift.max()),
+        "config": config.model_dump(mode="json"),
+    }
+    detail["samples_per_second"] = samples / float(np.median(times[0]))
+    return compared(name, *times, target, unit="CPU s", **detail)
 
 
 def run(smoke: bool) -> list[Measurement]:

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
 from raypipe.bench import bdt, flow
-from raypipe.bench.base import Measurement, cpu_seconds
+from raypipe.bench.base import Measurement, cpu_seconds, threads
 from raypipe.bench.events import PeakMemory
 from raypipe.bench.samples import arrays
 from raypipe.config import Classifier, Embedding
@@ -29,31 +28,16 @@ def grow(name: str, unit: str, smallest: int, work: Callable[[int], Any], repeat
     """Measure ``work(size)`` at every factor."""
     sizes = [smallest * factor for factor in FACTORS]
     work(sizes[0])  # imports and kernels
-    times, memory = np.empty((repeats, len(sizes))), []
-    for repeat in range(repeats):
-        for column, size in enumerate(sizes):
-            with PeakMemory() as peak:
-                times[repeat, column] = cpu_seconds(lambda size=size: work(size))
-            memory.append(peak.peak / 2**20)
+    times, memory = np.empty((2, repeats, len(sizes)))
+    for where in np.ndindex(times.shape):
+        with PeakMemory() as peak:
+            times[where] = cpu_seconds(lambda size=sizes[where[1]]: work(size))
+        memory[where] = peak.peak / 2**20
     slopes = [float(np.polyfit(np.log(sizes), np.log(row), 1)[0]) for row in times]
-    detail = {
-        "sizes": sizes,
-        "of": unit,
-        "seconds": np.median(times, 0).tolist(),
-        "peak_mib": np.array(memory).reshape(repeats, -1).max(0).tolist(),
-    }
-    medians = np.median(times, 0)
-    return Measurement(
-        f"growth: {name}",
-        float(medians[-1]),
-        float(medians[0]),
-        "CPU s",
-        slopes,
-        f"log-log slope over {unit}",
-        1.1,
-        at_most=True,
-        detail=detail,
-    )
+    medians = np.median(times, 0).tolist()
+    detail = {"sizes": sizes, "of": unit, "seconds": medians, "peak_mib": memory.max(0).tolist()}
+    meaning, ends = f"log-log slope over {unit}", (medians[-1], medians[0])
+    return Measurement(f"growth: {name}", *ends, "CPU s", slopes, meaning, 1.1, at_most=True, detail=detail)
 
 
 def run(smoke: bool) -> list[Measurement]:
@@ -75,13 +59,10 @@ def run(smoke: bool) -> list[Measurement]:
         list(map(given, given.parts()))
 
     few = bdt.contest(200 * scale, 200 * scale, trees)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    rows = [
-        grow("embedding", "events", 100 * scale, embedding, repeats),
-        grow("flow training", "events", 300 * scale, flows, repeats),
-        grow("boosted trees", "events", 200 * scale, boosted, repeats),
-        grow("boosted trees", "fits", 1 * scale, lambda n: [few((0, m)) for m in range(n)], repeats),
-    ]
-    torch.set_num_threads(before)
-    return rows
+    with threads(1):
+        return [
+            grow("embedding", "events", 100 * scale, embedding, repeats),
+            grow("flow training", "events", 300 * scale, flows, repeats),
+            grow("boosted trees", "events", 200 * scale, boosted, repeats),
+            grow("boosted trees", "fits", 1 * scale, lambda n: [few((0, m)) for m in range(n)], repeats),
+        ]

@@ -7,13 +7,12 @@ apart: a scan pays it once.
 from __future__ import annotations
 
 import multiprocessing
-import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from raypipe.bench.base import Measurement
+from raypipe.bench.base import Measurement, compared
 from raypipe.config import Config
 
 TRIALS, WORKERS = 8, 2
@@ -26,17 +25,17 @@ _SHARED: dict[str, Any] = {}
 
 
 def _config(epochs: int, events: float) -> Config:
-    background = list(YIELDS)
-    names, points = [*background, "wn_150"], {"signals": ["wn_150"], "strengths": [2.0]}
+    names = [*YIELDS, "wn_150"]
     flow = {"members": 5, "leave_out": 1, "layers": 2, "hidden": 32, "batch_size": 512}
+    points = {"signals": ["wn_150"], "strengths": [2.0], "instances": TRIALS, "background_instances": 0}
     values = {
         "seed": 5,
         "simulate": {"samples": {name: {"events": int(2 * events)} for name in names}},
         "embedding": {"samples": names},
-        "pseudodata": {"background": background, "luminosity": events / sum(YIELDS.values())},
+        "pseudodata": {"background": list(YIELDS), "luminosity": events / sum(YIELDS.values())},
         "flow": flow | {"epochs": epochs, "patience": epochs},
         "selection": {"working_points": [0.01]},
-        "scan": points | {"instances": TRIALS, "background_instances": 0},
+        "scan": points,
         "resources": {"cpus": WORKERS, "object_store_gib": 0.25},
     }
     return Config.model_validate(values)
@@ -49,20 +48,11 @@ def _warm(_: int) -> None:
     time.sleep(0.5)  # so that every process of the pool takes one
 
 
-def _pooled(trial: Any) -> float:
-    """A trial as a plain pool runs it: search and nothing else; returns its core seconds."""
+def _pooled(trial: Any) -> None:
+    """A trial as a plain pool runs it: search and nothing else."""
     from raypipe.search.contrastive import search
 
-    began = time.process_time()
     search([_SHARED["tables"]], _SHARED["config"], trial)
-    return time.process_time() - began
-
-
-def _pool(pool: Any, trials: dict[str, Any]) -> tuple[float, float]:
-    """Wall and core seconds of the trials in a pool whose processes have started and imported everything."""
-    began = time.perf_counter()
-    spent = pool.map(_pooled, trials.values(), chunksize=1)
-    return time.perf_counter() - began, sum(spent)
 
 
 def _engine(config: Config, tables: Any, trials: dict[str, Any], folder: Path) -> tuple[float, float, float]:
@@ -99,7 +89,7 @@ def run(smoke: bool) -> list[Measurement]:
     config = _config(epochs, events)
     tables = made_up_tables(config, YIELDS, 1.0)
     trials = {trial.key({}): trial for trial in search_of(config).grid()}
-    ours, theirs, over, starts = [], [], [], []
+    ours, theirs = [], []
     _SHARED.update(config=config, tables=tables)
     # Forked before Ray starts (a process that runs Ray must not be forked), with everything imported.
     with multiprocessing.get_context("fork").Pool(WORKERS) as pool, tempfile.TemporaryDirectory() as folder:
@@ -108,17 +98,15 @@ def run(smoke: bool) -> list[Measurement]:
         with ray_session(config.resources):
             ray_start = time.perf_counter() - began
             for repeat in range(1 if smoke else 2):
-                wall, spent, before = _engine(config, tables, trials, Path(folder) / str(repeat))
-                ours.append((wall, spent))
-                starts.append(before)
-                over.append(wall / (spent / WORKERS))
-                theirs.append(_pool(pool, trials))
-    detail = {"trials": TRIALS, "workers": WORKERS, "core_seconds_a_trial": ours[0][1] / TRIALS}
+                ours.append(_engine(config, tables, trials, Path(folder) / str(repeat)))
+                began = time.perf_counter()
+                pool.map(_pooled, trials.values(), chunksize=1)
+                theirs.append(time.perf_counter() - began)
+    wall, spent, starts = zip(*ours, strict=True)
+    detail = {"trials": TRIALS, "workers": WORKERS, "core_seconds_a_trial": spent[0] / TRIALS}
     detail |= {"ray_start_seconds": ray_start, "worker_start_seconds": starts}
-    wall, pooled = (statistics.median(w for w, _ in side) for side in (ours, theirs))
-    core = statistics.median(spent / WORKERS for _, spent in ours)
-    ratios = [b[0] / a[0] for a, b in zip(ours, theirs, strict=True)]
     name, meaning = "scan: 8 trials on Ray, with ledger, against a process pool without", "speed against the pool"
-    against = Measurement(name, wall, pooled, "s", ratios, meaning, 0.95, detail=detail)
+    pooled = compared(name, wall, theirs, 0.95, meaning=meaning, **detail)
     name, meaning = "scan: wall time over the trials' core time by workers", "wall / (core seconds / workers)"
-    return [against, Measurement(name, wall, core, "s", over, meaning, 1.10, at_most=True, detail=detail)]
+    shares = [s / WORKERS for s in spent]
+    return [pooled, compared(name, wall, shares, 1.10, meaning=meaning, at_most=True, **detail)]

@@ -5,8 +5,7 @@ file, digest, sidecar. The reference is a loop over `next()` alone, with the sam
 both make the same events bit by bit; its initialisation is not counted. For the continuum `yy` that includes our veto
 of hopeless events (its hook runs on both sides): the veto is a gain of ours, but a different set of generated events.
 A further row without a target shows it: the loop without the veto, until it has made as many events that could be
-selected. Both sides use one thread; times are CPU seconds of this process, because a machine that others use stretches
-wall time (a shard waits for nothing but its small file).
+selected. Both sides use one thread; CPU seconds, for a shard waits for nothing but its small file.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from raypipe.bench.base import Measurement, cpu_seconds
+from raypipe.bench.base import Measurement, compared, cpu_seconds
 from raypipe.files import code_digest
 from raypipe.simulate import processes
 from raypipe.simulate.card import load_card
@@ -31,6 +30,7 @@ SIZES = {"yy": 6000, "ggf": 6000, "tth": 3000}
 larger, which spreads the initialisation further."""
 
 REPEATS, SEED, TARGET = 2, 20_261_122, 1.4
+HOW = {"unit": "CPU s", "meaning": "time of the shard / time of bare next()"}
 
 
 def bare_loop(process: Process, n: int) -> tuple[float, float]:
@@ -62,34 +62,29 @@ def measure(name: str, n: int, repeats: int) -> list[Measurement]:
             if cross_section != sidecars[-1]["pythia_cross_section_fb"]:
                 raise RuntimeError(f"sample {name}: the shard and the bare loop made different events")
         size = shard.path(Path(folder)).stat().st_size
-    ratios = [a / b for a, b in zip(ours, bare, strict=True)]
-    sidecar = sidecars[-1]
-    middle, meaning = sorted(ours)[len(ours) // 2], "time of the shard / time of bare next()"
-    made, selected = sidecar["n_generated"], sidecar["n_selected"]
+    made, selected = sidecars[-1]["n_generated"], sidecars[-1]["n_selected"]
+    middle = sorted(ours)[len(ours) // 2]
     detail = {"generated": made, "selected": selected, "selected_per_cpu_second": selected / middle}
-    detail |= {"bytes_per_selected_event": size / selected, "max_rss_mib": sidecar["max_rss_mib"]}
-    alone = sorted(bare)[len(bare) // 2]
-    about = {"at_most": True, "detail": detail}
-    rows = [Measurement(f"simulate {name}", middle, alone, "CPU s", ratios, meaning, TARGET, **about)]
+    detail |= {"bytes_per_selected_event": size / selected, "max_rss_mib": sidecars[-1]["max_rss_mib"]}
+    rows = [compared(f"simulate {name}", ours, bare, TARGET, at_most=True, **HOW, **detail)]
     if process.veto_hard_photons:
         # The veto leaves the selected events as they are and cuts the cross section: so many more it takes without.
         plain = replace(process, veto_hard_photons=False)
         probe = Generator(plain, pythia_seed(SEED))
         for _ in probe.batches(min(n, 1000)):
             pass
-        share = sidecar["pythia_cross_section_fb"] / probe.cross_section()[0]
-        seconds, _ = bare_loop(plain, round(n / share))
+        share = sidecars[-1]["pythia_cross_section_fb"] / probe.cross_section()[0]
         detail = {"generated_without_veto": round(n / share), "share_kept_by_veto": share}
-        title, ratios = f"simulate {name}, bare loop without the veto", [middle / seconds]
-        rows.append(Measurement(title, middle, seconds, "CPU s", ratios, meaning, detail=detail))
+        alone, _ = bare_loop(plain, round(n / share))
+        rows.append(compared(f"simulate {name}, bare loop without the veto", [middle], [alone], **HOW, **detail))
     return rows
 
 
 def run(smoke: bool) -> list[Measurement]:
     """All samples in turn."""
-    threads = pa.cpu_count()
+    before = pa.cpu_count()
     pa.set_cpu_count(1)
     try:
         return [r for k, n in SIZES.items() for r in measure(k, n // 20 if smoke else n, 1 if smoke else REPEATS)]
     finally:
-        pa.set_cpu_count(threads)
+        pa.set_cpu_count(before)

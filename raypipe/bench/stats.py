@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
+from iminuit import Minuit
 
-from raypipe.bench.base import Measurement, speed_up
+from raypipe.bench.base import Measurement, compared, cpu_seconds, in_turn
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import family
-from raypipe.stats.likelihood import Binned
+from raypipe.stats.binned import Binned
+from raypipe.stats.peakdata import binned_problem
 from raypipe.stats.peaks import Gaussian
-from raypipe.stats.scan import draw_toys, scan
-from raypipe.stats.shape import make_shape
+from raypipe.stats.scan import LocalScan, draw_toys, scan
 from raypipe.stats.spectrum import Bins
 
 LOW, HIGH, SIGMA, BINS, EVENTS = 105.0, 160.0, 1.5, 110, 10_000
+EDGES = np.linspace(LOW, HIGH, BINS + 1)
 
 
 def spectrum() -> tuple[Binned, np.ndarray]:
     """A diphoton-like exponential spectrum, half-GeV bins, and its background-only minimum."""
-    edges = np.linspace(LOW, HIGH, BINS + 1)
-    shape = -np.diff(np.exp(-edges / 30))
+    shape = -np.diff(np.exp(-EDGES / 30))
     counts = np.random.default_rng(1).poisson(EVENTS * shape / shape.sum()).astype(float)
-    bins = Bins(edges[:-1], edges[1:], counts, np.ones(BINS), None, (LOW, HIGH))
-    problem = Binned(make_shape(family("exppoly:2", LOW, HIGH), bins), counts[None], np.zeros(1, int), bins.scale)
-    return problem, massfit.fit(problem, problem.shape.start, "background").theta
+    bins = Bins(EDGES[:-1], EDGES[1:], counts, np.ones(BINS), None, (LOW, HIGH))
+    problem = binned_problem(bins, family("exppoly:2", LOW, HIGH))
+    return problem, massfit.fit(problem, problem.start, "background").theta
 
 
 def one_by_one(problem: Binned, counts: np.ndarray, templates: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -34,8 +33,6 @@ def one_by_one(problem: Binned, counts: np.ndarray, templates: np.ndarray, start
     The background is fitted once a toy, the signal fit starts from it, and toys are judged by q0 alone, so nothing is
     computed that the batched way does not compute.
     """
-    from iminuit import Minuit
-
     shape, scale = problem.shape, problem.scale
 
     def migrad(n: np.ndarray, template: np.ndarray | None, start: np.ndarray) -> Minuit:
@@ -73,36 +70,19 @@ def run(smoke: bool) -> list[Measurement]:
     toys, alone, repeats = (100, 2, 1) if smoke else (2000, 10, 3)
     problem, theta = spectrum()
     masses = np.linspace(LOW + SIGMA, HIGH - SIGMA, 50)
-    shape = problem.shape
-    edges = np.r_[LOW, np.linspace(LOW, HIGH, BINS + 1)[1:]]
-    templates = np.array([Gaussian(m, SIGMA).integral(edges[:-1], edges[1:]) for m in masses])
+    templates = np.array([Gaussian(m, SIGMA).integral(EDGES[:-1], EDGES[1:]) for m in masses])
     counts = np.concatenate([block for block, _ in draw_toys(problem, theta, toys, 1)])
-    ours, reference, cpu, difference, failed = [], [], [], 0.0, 0
-    for _ in range(repeats):
-        wall, busy = time.perf_counter(), time.process_time()
-        batched = scan(problem, counts, templates, theta)
-        ours.append(time.perf_counter() - wall)
-        cpu.append(time.process_time() - busy)
-        wall = time.perf_counter()
-        plain = one_by_one(problem, counts[:alone], templates, theta)
-        reference.append((time.perf_counter() - wall) * toys / alone)
-        difference = max(difference, float(np.abs(plain - batched.q0[:alone]).max()))
-        failed = int(batched.failed.sum())
-    return [
-        speed_up(
-            "fits",
-            ours,
-            reference,
-            target=20.0,
-            toys=toys,
-            masses=len(masses),
-            bins=BINS,
-            events=EVENTS,
-            background=shape.family.name,
-            cpu_seconds=cpu,
-            failed_toys=failed,
-            largest_q0_difference=difference,
-            reference_measured_on=f"{alone} toys x {len(masses)} masses, scaled to {toys}; one core each",
-            seconds_allowed=60.0,
-        )
-    ]
+    batched: list[LocalScan] = []
+    plain: list[np.ndarray] = []
+    cpu: list[float] = []
+    wall, reference = in_turn(
+        lambda: cpu.append(cpu_seconds(lambda: batched.append(scan(problem, counts, templates, theta)))),
+        lambda: plain.append(one_by_one(problem, counts[:alone], templates, theta)),
+        repeats,
+    )
+    difference = max(float(np.abs(p - b.q0[:alone]).max()) for p, b in zip(plain, batched, strict=True))
+    detail = {"toys": toys, "masses": len(masses), "bins": BINS, "events": EVENTS, "cpu_seconds": cpu}
+    detail |= {"background": problem.shape.family.name, "failed_toys": int(batched[-1].failed.sum())}
+    detail |= {"largest_q0_difference": difference, "seconds_allowed": 60.0}
+    detail["reference_measured_on"] = f"{alone} toys x {len(masses)} masses, scaled to {toys}; one core each"
+    return [compared("fits", wall, [t * toys / alone for t in reference], 20.0, **detail)]

@@ -26,8 +26,7 @@ def bench(names: tuple[str, ...], smoke: bool, output: Path, list_only: bool, ta
     Example:
       raypipe bench ensemble simulate --json
     """
-    from raypipe.bench.base import BENCHES, run_bench, versions
-    from raypipe.bench.table import markdown_table
+    from raypipe.bench.base import BENCHES, markdown_table, run_bench, versions
 
     if list_only:
         click.echo("\n".join(BENCHES))
@@ -50,11 +49,8 @@ def bench(names: tuple[str, ...], smoke: bool, output: Path, list_only: bool, ta
         record["benches"][name] = {"rows": rows, "smoke": smoke, "versions": versions(), "seconds": took}
         write_json(path, record)  # after every bench, so that an interrupted run keeps what it has
         for row in rows:
-            bound = f"  asked {'<=' if row['at_most'] else '>='} {row['target']:g}" if row["target"] is not None else ""
-            click.echo(
-                f"{row['name']}: {row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f}) {row['meaning']}"
-                f"{bound}",
-                err=True,
-            )
+            bound = "" if row["target"] is None else f"  asked {'<=' if row['at_most'] else '>='} {row['target']:g}"
+            spread = f"{row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"
+            click.echo(f"{row['name']}: {spread} {row['meaning']}{bound}", err=True)
     if as_json:
         emit(record)

@@ -44,8 +44,6 @@ def refuse_reading(path: Path, events: bool, density: bool, background: str | No
 
 def describe(row: dict[str, Any]) -> list[str]:
     """The result of a fit."""
-    from raypipe.stats.lookelsewhere import in_words
-
     lines = [
         f"status      {row['status']} ({row['likelihood']}, {row['n_events']:g} events in "
         f"{row['window'][0]:g}-{row['window'][1]:g}, {row['bins']} bins)"
@@ -62,7 +60,7 @@ def describe(row: dict[str, Any]) -> list[str]:
     if row["s"] is not None:
         lines.append(f"q0, Z, p0   {row['q0']:.4g}, {row['z']:.3f}, {row['p0']:.3g}{' (local)' if floating else ''}")
     if row.get("global"):
-        lines.append(f"global      {in_words(row['global'])} (toys)")
+        lines.append(f"global      {_in_words(row['global'])} (toys)")
     if row.get("upper_limit") is not None:
         lines.append(
             f"limit       s < {row['upper_limit']:.4g} at {row['limit_level']:.0%} CLs "
@@ -92,8 +90,6 @@ def describe(row: dict[str, Any]) -> list[str]:
 
 def describe_hunt(row: dict[str, Any]) -> list[str]:
     """The result of a hunt."""
-    from raypipe.stats.lookelsewhere import in_words
-
     best, found = row["best"], row["global"]
     lines = [
         f"status      {row['status']} ({row['likelihood']}, {row['n_events']:g} events in "
@@ -104,9 +100,9 @@ def describe_hunt(row: dict[str, Any]) -> list[str]:
         f"local Z {best['z']:.3f}, p {best['p_local']:.3g}",
     ]
     if found["toys"]:
-        lines.append(f"global      {in_words(found['toys'])} ({found['number_of_toys']} toys)")
+        lines.append(f"global      {_in_words(found['toys'])} ({found['number_of_toys']} toys)")
     lines.append(
-        f"global      {in_words(found['asymptotic'])} (estimate: {found['asymptotic']['method']} in "
+        f"global      {_in_words(found['asymptotic'])} (estimate: {found['asymptotic']['method']} in "
         f"{found['asymptotic_from']})"
     )
     lines += _quote(row["quote"])
@@ -115,13 +111,17 @@ def describe_hunt(row: dict[str, Any]) -> list[str]:
     return lines + [f"note        {note}" for note in row["notes"]]
 
 
-def _quote(quote: dict[str, Any] | None) -> list[str]:
-    """Which of several significances to quote."""
+def _in_words(found: dict[str, Any]) -> str:
     from raypipe.stats.lookelsewhere import in_words
 
+    return in_words(found)
+
+
+def _quote(quote: dict[str, Any] | None) -> list[str]:
+    """Which of several significances to quote."""
     if quote is None:
         return ["quote       nothing yet: Z is local, a global p-value needs --toys"]
-    return [f"quote       {in_words(quote)} ({quote['which']})"]
+    return [f"quote       {_in_words(quote)} ({quote['which']})"]
 
 
 def _choice(by: str | None, compared: list[dict[str, Any]] | None) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,111 +15,107 @@ from raypipe.cli.fit_text import describe, describe_hunt, failure, refuse, refus
 
 BACKGROUND = """exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N, diphoton:N, flat. To be chosen by F-test:
 the order of one family (NAME:auto), the first sufficient one of a list (A,B,C), the best of several families (auto)."""
-PAIR = {"nargs": 2, "type": NUMBER, "metavar": "LO HI"}
-
-
-def spectrum_options(command: Callable) -> Callable:
-    """Where the masses or the histogram are and how to read them; common to fit and hunt."""
-    for decorate in (
-        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
-        click.option(
-            "--known",
-            "known",
-            multiple=True,
-            metavar="MASS:WIDTH[=YIELD[+-ERROR]]",
-            help="A resonance that belongs to the background; without a yield it is fitted.",
-        ),
-        click.option("--background", default="exp", show_default=True, help=BACKGROUND),
-        click.option(
-            "--sqrt-s",
-            type=POSITIVE,
-            default=13000.0,
-            show_default=True,
-            help="Collision energy of dijet and diphoton functions, in the unit of the masses.",
-        ),
-        click.option(
-            "--likelihood",
-            type=click.Choice(["auto", "poisson", "weighted", "gaussian"]),
-            default="auto",
-            show_default=True,
-            help="Of a histogram; auto looks at contents and errors, weighted takes them as sqrt(sum w^2).",
-        ),
-        click.option("--bins", type=click.IntRange(1), help="Equal bins for event masses."),
-        click.option("--scale", type=POSITIVE, default=1.0, show_default=True, help="Factor on y and errors."),
-        click.option("--density", is_flag=True, help="y (of a reference too) is per unit of x: times bin width."),
-        click.option("--error", help="Error column of a histogram."),
-        click.option("--y", help="Content column of a histogram."),
-        click.option("--x", help="Bin-centre column of a histogram."),
-        click.option("--weight", help="Column of event weights."),
-        click.option("--branch", help="ROOT branch of the masses, or histogram."),
-        click.option("--tree", help="ROOT tree; data set or group of an HDF5 file."),
-        click.option("--column", help="Column of the masses; for {edges, NAME: ...} files the histogram (A+B adds)."),
-        click.option(
-            "--masses",
-            "path",
-            type=click.Path(path_type=Path),
-            required=True,
-            metavar="FILE",
-            help="Masses or histogram: .root .parquet .csv .txt .json .yaml (HEPData) .h5 .npy .npz",
-        ),
-    ):
-        command = decorate(command)
-    return command
-
-
 READING = ("column", "tree", "branch", "weight", "x", "y", "error", "density", "scale")
+FILE = click.Path(path_type=Path)
+shown = partial(click.option, show_default=True)
+
+
+def pair(*names: str, **about: Any) -> Callable:
+    """An option of two numbers."""
+    return click.option(*names, nargs=2, type=NUMBER, metavar="LO HI", **about)
+
+
+def several(*options: Callable) -> Callable:
+    """Options as one decorator, in the order of the help."""
+
+    def decorate(command: Callable) -> Callable:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+spectrum_options = several(
+    click.option(
+        "--masses",
+        "path",
+        type=FILE,
+        required=True,
+        metavar="FILE",
+        help="Masses or histogram: .root .parquet .csv .txt .json .yaml (HEPData) .h5 .npy .npz",
+    ),
+    click.option("--column", help="Column of the masses; for {edges, NAME: ...} files the histogram (A+B adds)."),
+    click.option("--tree", help="ROOT tree; data set or group of an HDF5 file."),
+    click.option("--branch", help="ROOT branch of the masses, or histogram."),
+    click.option("--weight", help="Column of event weights."),
+    click.option("--x", help="Bin-centre column of a histogram."),
+    click.option("--y", help="Content column of a histogram."),
+    click.option("--error", help="Error column of a histogram."),
+    click.option("--density", is_flag=True, help="y (of a reference too) is per unit of x: times bin width."),
+    shown("--scale", type=POSITIVE, default=1.0, help="Factor on y and errors."),
+    click.option("--bins", type=click.IntRange(1), help="Equal bins for event masses."),
+    shown(
+        "--likelihood",
+        type=click.Choice(["auto", "poisson", "weighted", "gaussian"]),
+        default="auto",
+        help="Of a histogram; auto looks at contents and errors, weighted takes them as sqrt(sum w^2).",
+    ),
+    shown(
+        "--sqrt-s",
+        type=POSITIVE,
+        default=13000.0,
+        help="Collision energy of dijet and diphoton functions, in the unit of the masses.",
+    ),
+    shown("--background", default="exp", help=BACKGROUND),
+    click.option(
+        "--known",
+        multiple=True,
+        metavar="MASS:WIDTH[=YIELD[+-ERROR]]",
+        help="A resonance that belongs to the background; without a yield it is fitted.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
+    pair("--window", required=True, help="Fitted range."),
+)
+"""Where the masses or the histogram are, how to read and how to fit them; common to fit and hunt."""
+
+
+def simulated_options(name: str, what: str) -> Callable:
+    """A second file, and its column, tree and weight."""
+    return several(
+        click.option(f"--{name}", type=FILE, metavar="FILE", help=what),
+        click.option(f"--{name}-column", help=f"Column, branch or histogram of the {name} (A+B adds)."),
+        click.option(f"--{name}-tree", help=f"ROOT tree of the {name}."),
+        click.option(f"--{name}-weight", help=f"Weight column of the {name}."),
+    )
+
+
+def toy_options(number: int, what: str) -> Callable:
+    return several(
+        shown("--toys", type=click.IntRange(0), default=number, help=what),
+        shown("--seed", type=click.IntRange(0), default=1, help="Of the toys."),
+    )
+
+
+level_option = shown("--level", type=Number(0.5, 0.9999), default=0.95, help="Of the CLs limit.")
 
 
 @click.command()
 @spectrum_options
-@click.option("--window", **PAIR, required=True, help="Fitted range.")
-@click.option("--signal-region", "region", **PAIR, help="Blinded region, counted over the background of its sidebands.")
+@pair("--signal-region", "region", help="Blinded region, counted over the background of its sidebands.")
 @click.option(
     "--peak",
     "peak_spec",
     metavar="MASS:WIDTH[:AL:NL:AH:NH]",
     help="Gaussian of standard deviation WIDTH, or Crystal Ball with tails.",
 )
-@click.option("--float-mass", **PAIR, help="Fit the mass of the peak too, in this range.")
-@click.option("--float-width", **PAIR, help="Fit the width of the peak too, in this range.")
-@click.option(
-    "--toys", type=click.IntRange(0), default=500, show_default=True, help="For the global p-value of a floating peak."
-)
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the toys.")
-@click.option(
-    "--simulation",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Simulated background, for the choice of --background by spurious signal.",
-)
-@click.option("--simulation-column", help="Column, branch or histogram of the simulation (A+B adds).")
-@click.option("--simulation-tree", help="ROOT tree of the simulation.")
-@click.option("--simulation-weight", help="Weight column of the simulation.")
+@pair("--float-mass", help="Fit the mass of the peak too, in this range.")
+@pair("--float-width", help="Fit the width of the peak too, in this range.")
+@toy_options(500, "For the global p-value of a floating peak.")
+@simulated_options("simulation", "Simulated background, for the choice of --background by spurious signal.")
 @click.option("--unbinned/--binned", default=None, help="For event masses; default: unbinned up to 20,000 events.")
-@click.option("--level", type=Number(0.5, 0.9999), default=0.95, show_default=True, help="Of the CLs limit.")
-def fit(
-    path: Path,
-    region: tuple[float, float] | None,
-    window: tuple[float, float],
-    background: str,
-    peak_spec: str | None,
-    float_mass: tuple[float, float] | None,
-    float_width: tuple[float, float] | None,
-    toys: int,
-    seed: int,
-    simulation: Path | None,
-    simulation_column: str | None,
-    simulation_tree: str | None,
-    simulation_weight: str | None,
-    unbinned: bool | None,
-    level: float,
-    bins: int | None,
-    likelihood: str,
-    sqrt_s: float,
-    known: tuple[str, ...],
-    as_json: bool,
-    **reading: Any,
-) -> None:
+@level_option
+def fit(path: Path, peak_spec: str | None, toys: int, seed: int, as_json: bool, **given: Any) -> None:
     """Fit a peak, or count a signal region, over a smooth background of any mass spectrum.
 
     Prints the signal yield s (unconstrained: it may be negative) and its error, the background b (in the signal region
@@ -134,123 +131,84 @@ def fit(
       raypipe fit --masses h.csv --window 70 180 --background poly:2 --peak 125:2 --known 91.2:2.5
       raypipe fit --masses m.npy --window 5 16 --signal-region 9 10.6 --background poly:5 --json
     """
-    from raypipe.events.masses import Masses, load_masses
-    from raypipe.events.spectra import Spectrum
     from raypipe.stats.floating import Ranges
-    from raypipe.stats.peakdata import known_peak
-    from raypipe.stats.peakfit import fit_peak
+    from raypipe.stats.peakfit import PeakFit, fit_peak
     from raypipe.stats.peaks import peak
 
-    ranges = Ranges(float_mass, float_width, toys, seed)
-    refuse_names(path)
-    data = load_masses(path, **{name: reading[name] for name in READING})
-    simulated = _simulated(
-        "simulation", simulation, simulation_column, simulation_tree, simulation_weight, reading["density"]
-    )
-    refuse_reading(path, isinstance(data, Masses), isinstance(simulated, Spectrum), background)
+    ranges = Ranges(given.pop("float_mass"), given.pop("float_width"), toys, seed)
+    data = _read(path, given, "simulation")
     if not ranges.free:
         refuse("on a fixed peak, toys are for --float-mass and --float-width", "toys", "seed")
     if not toys:
         refuse("without toys", "seed")
     if peak_spec is None:
+        region = given["region"]
         refuse("without --peak or --signal-region", *(() if region else ("level",)))
-        refuse("on a counted region, whose sidebands are binned", *(("unbinned",) if region and unbinned else ()))
-    result = fit_peak(
-        data,
-        window,
-        background,
-        peak(peak_spec) if peak_spec else None,
-        region,
-        bins,
-        unbinned,
-        likelihood,
-        [known_peak(spec) for spec in known],
-        sqrt_s=sqrt_s,
-        level=level,
-        ranges=ranges,
-        simulation=simulated,
-    )
-    if as_json:
-        emit(result.row)
+        refuse(
+            "on a counted region, whose sidebands are binned", *(("unbinned",) if region and given["unbinned"] else ())
+        )
+    row = fit_peak(data, PeakFit(peak=peak(peak_spec) if peak_spec else None, ranges=ranges, **given))
+    tell = "the fit did not converge: do not use these numbers; try another background"
+    _finish(row, as_json, describe, f"raypipe: {tell}")
+
+
+def _read(path: Path, given: dict[str, Any], other: str) -> Any:
+    """The data of ``given``, whose options of reading are replaced by the simulation of ``--other`` (or None) and the
+    known peaks; those without effect are refused."""
+    from raypipe.events.masses import Masses, load_masses
+    from raypipe.events.spectra import Spectrum
+    from raypipe.stats.peakdata import known_peak
+
+    density, about = given["density"], ("column", "tree", "weight")
+    refuse_names(path)
+    data = load_masses(path, **{name: given.pop(name) for name in READING})
+    simulated, how = given[other], {name: given.pop(f"{other}_{name}") for name in about}
+    if simulated is None:
+        refuse(f"without --{other}", *(f"{other}_{name}" for name in about))
     else:
-        click.echo("\n".join(describe(result.row)))
-    if not result.row["valid"]:
-        click.echo("raypipe: the fit did not converge: do not use these numbers; try another background", err=True)
+        given[other] = simulated = load_masses(simulated, density=density, **how)
+    replaced = other == "reference" and simulated is not None
+    background = None if replaced else given["background"]
+    refuse_reading(path, isinstance(data, Masses), isinstance(simulated, Spectrum), background)
+    given["fixed"] = [known_peak(spec) for spec in given.pop("known")]
+    return data
+
+
+def _finish(row: dict[str, Any], as_json: bool, text: Callable, failed: str) -> None:
+    """Print the row; leave with status 1 if it is not valid."""
+    if as_json:
+        emit(row)
+    else:
+        click.echo("\n".join(text(row)))
+    if not row["valid"]:
+        click.echo(failed, err=True)
         sys.exit(1)
-
-
-def _simulated(
-    option: str, path: Path | None, column: str | None, tree: str | None, weight: str | None, density: bool
-) -> Any:
-    """The simulation of --``option``, or None; its column, tree or weight without a file are refused."""
-    from raypipe.events.masses import load_masses
-
-    if path is not None:
-        return load_masses(path, column, tree=tree, weight=weight, density=density)
-    refuse(f"without --{option}", *(f"{option}_{name}" for name in ("column", "tree", "weight")))
-    return None
 
 
 @click.command()
 @spectrum_options
-@click.option("--window", **PAIR, required=True, help="Fitted range.")
 @click.option(
     "--widths",
     default="",
     metavar="W[,W...]",
     help="Standard deviations of the peak; 2% is relative to its mass; default: from the window.",
 )
-@click.option("--scan", "scan_range", **PAIR, help="Masses of the peak; default: the window less one width.")
+@pair("--scan", "scan_range", help="Masses of the peak; default: the window less one width.")
 @click.option("--points", type=click.IntRange(1), help="Scanned masses; default: half a width apart.")
 @click.option("--tails", default="", metavar="AL:NL:AH:NH", help="Crystal Ball tails of the peak.")
-@click.option("--signal-region", "region", **PAIR, help="Count this blinded region over its sidebands instead.")
-@click.option("--mask", "masks", multiple=True, **PAIR, help="Leave out a range, such as a known resonance.")
-@click.option(
-    "--reference",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Simulated background instead of a family: shape and errors, free normalisation.",
-)
-@click.option("--reference-column", help="Column, branch or histogram of the reference (A+B adds).")
-@click.option("--reference-tree", help="ROOT tree of the reference.")
-@click.option("--reference-weight", help="Weight column of the reference.")
-@click.option(
+@pair("--signal-region", "region", help="Count this blinded region over its sidebands instead.")
+@pair("--mask", "masks", multiple=True, help="Leave out a range, such as a known resonance.")
+@simulated_options("reference", "Simulated background instead of a family: shape and errors, free normalisation.")
+@shown(
     "--reference-order",
     type=click.IntRange(0),
     default=0,
-    show_default=True,
     help="Degree of a polynomial in the exponent that may correct the reference.",
 )
-@click.option("--toys", type=click.IntRange(0), default=1000, show_default=True, help="For the global p-value.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the toys.")
-@click.option("--level", type=Number(0.5, 0.9999), default=0.95, show_default=True, help="Of the CLs limit.")
-@click.option("--output", type=click.Path(path_type=Path), help="Folder for hunt.json and hunt.png.")
-def hunt(
-    path: Path,
-    window: tuple[float, float],
-    widths: str,
-    background: str,
-    scan_range: tuple[float, float] | None,
-    points: int | None,
-    tails: str,
-    region: tuple[float, float] | None,
-    masks: tuple[tuple[float, float], ...],
-    reference: Path | None,
-    reference_column: str | None,
-    reference_tree: str | None,
-    reference_weight: str | None,
-    reference_order: int,
-    toys: int,
-    seed: int,
-    level: float,
-    output: Path | None,
-    bins: int | None,
-    likelihood: str,
-    sqrt_s: float,
-    known: tuple[str, ...],
-    as_json: bool,
-    **reading: Any,
-) -> None:
+@toy_options(1000, "For the global p-value.")
+@level_option
+@click.option("--output", type=FILE, help="Folder for hunt.json and hunt.png.")
+def hunt(path: Path, widths: str, tails: str, output: Path | None, as_json: bool, **given: Any) -> None:
     """Scan a peak over any mass spectrum: local and global significance.
 
     The global p-value counts background-only toys whose largest excess anywhere in the scan (masses and widths)
@@ -263,66 +221,39 @@ def hunt(
       raypipe hunt --masses spectrum.csv --window 100 160 --background poly:4 --widths 1.5,2.5 --toys 2000 --output out
       raypipe hunt --masses m.npy --window 5 16 --signal-region 9 10.6 --background poly:5 --json
     """
-    from raypipe.errors import UserError
-    from raypipe.events.masses import Masses, load_masses
-    from raypipe.events.spectra import Spectrum
+    from raypipe.events.masses import Masses
     from raypipe.files import check_writable, write_json
     from raypipe.stats import hunt as hunting
-    from raypipe.stats.peakdata import known_peak
     from raypipe.stats.widths import width
 
     if output is not None:
         check_writable(output)
-    refuse_names(path)
-    data = load_masses(path, **{name: reading[name] for name in READING})
-    simulated = _simulated(
-        "reference", reference, reference_column, reference_tree, reference_weight, reading["density"]
-    )
-    refuse_reading(
-        path, isinstance(data, Masses), isinstance(simulated, Spectrum), None if reference is not None else background
-    )
-    if reference is None:
+    data = _read(path, given, "reference")
+    if given["reference"] is None:
         refuse("without --reference", "reference_order")
-    if region is not None:
+    if given["region"] is not None:
         refuse("with --signal-region, which is counted", "widths", "scan_range", "points", "tails")
-    if not toys:
+    if not given["toys"]:
         refuse("without toys", "seed")
-    try:
-        shape = [float(part) for part in tails.split(":")] if tails else []
-    except ValueError:
-        shape = [0.0]
-    if len(shape) not in (0, 4):
-        raise UserError(f"--tails {tails!r}: write A_LOW:N_LOW:A_HIGH:N_HIGH")
-    peaks = [known_peak(spec) for spec in known]
-    result = hunting.hunt(
-        data,
-        window,
-        background,
-        [width(part) for part in widths.split(",") if part.strip()],
-        scan_range,
-        points,
-        shape,
-        toys,
-        seed,
-        bins,
-        likelihood,
-        region,
-        masks,
-        peaks,
-        simulated,
-        reference_order,
-        sqrt_s,
-        level,
-    )
+    given["widths"] = [width(part) for part in widths.split(",") if part.strip()]
+    result = hunting.hunt(data, hunting.Hunt(tails=_tails(tails), **given))
     if output is not None:
         from raypipe.report.hunt import write_figure
 
         write_json(output / "hunt.json", result.row)
         write_figure(result, output / "hunt.png", path.name)
-    if as_json:
-        emit(result.row)
-    else:
-        click.echo("\n".join(describe_hunt(result.row)))
-    if not result.row["valid"]:
-        click.echo(failure(result.row, reference is not None, isinstance(data, Masses)), err=True)
-        sys.exit(1)
+    told = failure(result.row, given["reference"] is not None, isinstance(data, Masses))
+    _finish(result.row, as_json, describe_hunt, told)
+
+
+def _tails(text: str) -> list[float]:
+    """The four tail parameters of a Crystal Ball, or none."""
+    from raypipe.errors import UserError
+
+    try:
+        found = [float(part) for part in text.split(":")] if text else []
+    except ValueError:
+        found = [0.0]
+    if len(found) not in (0, 4):
+        raise UserError(f"--tails {text!r}: write A_LOW:N_LOW:A_HIGH:N_HIGH")
+    return found

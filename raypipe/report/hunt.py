@@ -8,13 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from raypipe.files import atomic_path
-from raypipe.stats.hunt import Hunt
+from raypipe.stats.hunt import HuntResult
 from raypipe.stats.lookelsewhere import in_words
 
 SIGMAS = (1, 2, 3, 4, 5)
 
 
-def figure(hunt: Hunt, title: str = "") -> Figure:
+def figure(hunt: HuntResult, title: str = "") -> Figure:
     """Contents per unit of mass, background-only fit and best peak; below, signed local significance of every width."""
     page = Figure(figsize=(7.2, 7.0), layout="constrained")
     top, bottom = page.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -48,7 +48,7 @@ def figure(hunt: Hunt, title: str = "") -> Figure:
     return page
 
 
-def write_figure(hunt: Hunt, path: Path, title: str = "") -> None:
+def write_figure(hunt: HuntResult, path: Path, title: str = "") -> None:
     """The figure as PNG or PDF, by the name's ending."""
     with atomic_path(path) as temporary:
         figure(hunt, title).savefig(temporary, dpi=130)

@@ -44,8 +44,8 @@ from raypipe.search.methods import Case, judge
 from raypipe.search.result import ALONE, NO_SIGNAL, Result, Tools, Trial
 from raypipe.search.template import Template
 from raypipe.stats.choice import choose_listed
-from raypipe.stats.peakdata import binned_data
-from raypipe.stats.peakfit import FixedPeak, fit_peak
+from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data
+from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import CrystalBall
 from raypipe.stats.peakshape import fit_shape
 from raypipe.stats.significance import asimov_significance
@@ -146,7 +146,7 @@ def choose_family(tables: Tables, config: HaxadConfig) -> str:
     if config.hunt.choice == "first" or len(families) == 1:
         return families[0]
     masses = Masses(tables.search[CONTINUUM].mass, None, f"simulated {CONTINUUM}")
-    bins, _, _ = binned_data(masses, (config.window.low, config.window.high), _bins(config), "auto", None)
+    bins, _, _ = binned_data(masses, SpectrumFit(**_spectrum(config)))
     return choose_listed(bins, families, threshold=config.hunt.significance)[0]
 
 
@@ -158,13 +158,10 @@ def higgs_shape(case: Case) -> CrystalBall:
     return fit_shape(masses, np.concatenate([events.weight for events in case.higgs.values()]))
 
 
-def _fit(masses: Masses, family: str, config: HaxadConfig, peak: CrystalBall | None = None, fixed: tuple = ()) -> Any:
-    window = (config.window.low, config.window.high)
-    return fit_peak(masses, window, family, peak=peak, bins=_bins(config), fixed=fixed)
-
-
-def _bins(config: HaxadConfig) -> int:
-    return round((config.window.high - config.window.low) / config.hunt.bin_width)
+def _spectrum(config: HaxadConfig) -> dict[str, Any]:
+    """Window and bins of the fits."""
+    low, high = config.window.low, config.window.high
+    return {"window": (low, high), "bins": round((high - low) / config.hunt.bin_width)}
 
 
 def _hunt(
@@ -184,7 +181,8 @@ def _hunt(
         passed[case.inside], passed[case.side] = (scores.passes(name, cut) for name in ("data", "sideband_data"))
     expected, error = higgs_yield(case, scores, template, cut, config)
     higgs = FixedPeak(peak, expected, error)
-    row = _fit(Masses(mass[passed], None, f"data {when} the cut"), family, config, peak, (higgs,)).row
+    asked = PeakFit(**_spectrum(config), background=family, peak=peak, fixed=(higgs,))
+    row = fit_peak(Masses(mass[passed], None, f"data {when} the cut"), asked)
     fitted = {f"fit_{name}_{when}": row.get(name) for name in FITTED}
     return fitted | {f"higgs_{when}": expected, f"higgs_{when}_error": error, f"n_window_{when}": int(passed.sum())}
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -46,6 +47,12 @@ FAMILIES = {
     "diphoton": "p0 (1-x^(1/3))^p1 x^(p2 + p3 ln x + ...) with N parameters, x = m / sqrt(s)",
     "flat": "a constant",
 }
+ORDERS = {
+    **{"exppoly": (1, 1), "poly": (0, 2), "bernstein": (0, 3), "power": (1, 1)},
+    **{"dijet": (2, 4), "diphoton": (2, 3), "flat": (0, 0)},
+}
+"""Lowest and default order."""
+ALIASES = {"exponential": "exppoly", "chebyshev": "poly", "powerlaw": "power", "exp": "exppoly"}
 
 
 def family(spec: str, low: float, high: float, sqrt_s: float = 13000.0) -> Family:
@@ -59,32 +66,32 @@ def family(spec: str, low: float, high: float, sqrt_s: float = 13000.0) -> Famil
         UserError: an unknown name, an order out of range, or masses where the function does not exist.
     """
     name, _, text = spec.strip().lower().partition(":")
-    name = {"exponential": "exppoly", "chebyshev": "poly", "powerlaw": "power", "exp": "exppoly"}.get(name, name)
+    name = ALIASES.get(name, name)
     if name not in FAMILIES:
         raise UserError(f"background {spec!r}: there are {', '.join(f'{k} ({v})' for k, v in FAMILIES.items())}")
-    default = {"exppoly": 1, "power": 1, "dijet": 4, "diphoton": 3, "flat": 0, "poly": 2, "bernstein": 3}[name]
+    least, default = ORDERS[name]
     try:
         order = int(text) if text else default
     except ValueError as problem:
         raise UserError(f"background {spec!r}: the part after the colon must be a whole number") from problem
-    least = {"dijet": 2, "diphoton": 2, "exppoly": 1, "power": 1, "flat": 0}.get(name, 0)
     if not least <= order <= HIGHEST_ORDER:
         raise UserError(f"background {spec!r}: the order must be between {least} and {HIGHEST_ORDER}")
     full = f"{name}:{order}" if name != "flat" else "flat"
     middle, half = (high + low) / 2, (high - low) / 2
     scaled = partial(_scaled, middle=middle, half=half)
+    powers = np.polynomial.polynomial.polyvander
     if name == "flat":
         return Family(full, True, ("ln_rate",), lambda m: np.ones((len(m), 1)))
     if name == "exppoly" and order == 1:
         return Family("exp", True, ("ln_rate", "slope"), lambda m: np.stack([np.ones_like(m), m - middle], -1))
     if name == "exppoly":
         labels = tuple(f"a{k}" for k in range(order + 1))
-        return Family(full, True, labels, lambda m: np.polynomial.polynomial.polyvander(scaled(m), order))
+        return Family(full, True, labels, lambda m: powers(scaled(m), order))
     if name == "power":
         if low <= 0:
             raise UserError(f"background {spec!r} needs positive masses: the window begins at {low:g}")
         labels = ("ln_rate", "power", *(f"p{k}" for k in range(2, order + 1)))
-        return Family(full, True, labels, lambda m: np.polynomial.polynomial.polyvander(np.log(m / middle), order))
+        return Family(full, True, labels, lambda m: powers(np.log(m / middle), order))
     if name in ("dijet", "diphoton"):
         if low <= 0 or high >= sqrt_s:
             raise UserError(
@@ -104,14 +111,12 @@ def family(spec: str, low: float, high: float, sqrt_s: float = 13000.0) -> Famil
 
 def template_family(order: int, low: float, high: float) -> Family:
     """The factor on a simulated shape: a free normalisation times the exponential of a polynomial without constant."""
-    middle, half = (high + low) / 2, (high - low) / 2
+    if not 0 <= order <= 6:
+        raise UserError(f"reference order {order}: between 0 and 6")
+    scaled = partial(_scaled, middle=(high + low) / 2, half=(high - low) / 2)
     labels = ("ln_scale", *(f"a{k}" for k in range(1, order + 1)))
-    return Family(
-        "reference" + (f"*exppoly:{order}" if order else ""),
-        True,
-        labels,
-        lambda m: np.polynomial.polynomial.polyvander(_scaled(m, middle, half), order),
-    )
+    name = "reference" + (f"*exppoly:{order}" if order else "")
+    return Family(name, True, labels, lambda m: np.polynomial.polynomial.polyvander(scaled(m), order))
 
 
 def _scaled(m: np.ndarray, middle: float, half: float) -> np.ndarray:
@@ -143,6 +148,10 @@ class Nodes:
         """Sum of node values (..., Q) over the nodes of every bin: (..., B)."""
         return values if len(self.start) == values.shape[-1] else np.add.reduceat(values, self.start, axis=-1)
 
+    def sum_rows(self, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Sum of ``weight`` (Q,) times node values (Q, P) over the nodes of every bin: (B, P)."""
+        return self.sum((values * weight[:, None]).T).T
+
 
 def gauss_legendre(low: np.ndarray, high: np.ndarray, points: np.ndarray | int) -> Nodes:
     """Gauss-Legendre nodes over bins with ``points`` nodes in each (one number or (B,) from the tabulated orders)."""
@@ -165,14 +174,9 @@ def adaptive_nodes(low: np.ndarray, high: np.ndarray, log_density: Callable[[np.
     density = lambda nodes: nodes.weight * np.exp(np.clip(log_density(nodes.mass) - peak, -700, 0))  # noqa: E731
     target, scale = exact.sum(density(exact)), math.exp(min(peak, 700))
     chosen = np.full(len(low), 64)
-    for k in sorted(_QUADRATURE, reverse=True)[1:]:
+    for more, k in pairwise(sorted(_QUADRATURE, reverse=True)):
         nodes = gauss_legendre(low, high, k)
         error = np.abs(nodes.sum(density(nodes)) - target)
         allowed = np.minimum(1e-4 * np.sqrt(np.maximum(target, 1e-30) / scale), 1e-5 * target + 1e-12 / scale)
-        chosen = np.where((error <= allowed) & (chosen == _next(k)), k, chosen)
+        chosen = np.where((error <= allowed) & (chosen == more), k, chosen)
     return gauss_legendre(low, high, chosen)
-
-
-def _next(k: int) -> int:
-    orders = sorted(_QUADRATURE)
-    return orders[orders.index(k) + 1]

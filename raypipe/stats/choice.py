@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,8 +14,7 @@ from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
-from raypipe.stats.backgrounds import Family, family
-from raypipe.stats.likelihood import Binned
+from raypipe.stats.backgrounds import ALIASES, ORDERS, Family, family
 from raypipe.stats.peakdata import FixedPeak, binned_problem
 from raypipe.stats.peaks import make_peak
 from raypipe.stats.reference import match_reference
@@ -24,8 +23,6 @@ from raypipe.stats.spectrum import Bins
 
 HIGHEST = {"exppoly": 5, "poly": 7, "bernstein": 7, "power": 4, "dijet": 6, "diphoton": 6}
 """Highest order tried."""
-LOWEST = {"dijet": 2, "diphoton": 2}
-"""Lowest order tried where it is not one."""
 THRESHOLD = 0.05
 """p-value below which one more parameter is an improvement."""
 
@@ -58,12 +55,12 @@ def choose(bins: Bins, spec: str, fixed: Sequence[FixedPeak] = (), sqrt_s: float
         UserError: nothing that can be fitted, unknown names.
     """
     spec = spec.strip()
-    if "," in spec:
-        return Choice(*_swap("F-test", choose_listed(bins, _listed(spec), fixed, sqrt_s)))
     if spec != "auto":
-        return Choice(*_swap("F-test", choose_order(bins, spec.removesuffix(":auto"), fixed, sqrt_s)))
+        by, names = (choose_listed, _listed(spec)) if "," in spec else (choose_order, spec.removesuffix(":auto"))
+        found, record = by(bins, names, fixed, sqrt_s)
+        return Choice(found, "F-test", record)
     best, record = [], []
-    for name in ("exppoly", "bernstein", *(("power",) if bins.window[0] > 0 else ())):
+    for name in _broad(bins.window[0]):
         try:
             family_name, steps = choose_order(bins, name, fixed, sqrt_s)
         except UserError:
@@ -83,38 +80,33 @@ def candidate_names(spec: str, low: float) -> list[str]:
     if "," in spec:
         return _listed(spec)
     if spec == "auto":
-        names = ["exppoly", "bernstein", *(["power"] if low > 0 else [])]
-        return [f"{name}:{k}" for name in names for k in range(1, 4)]
+        return [f"{name}:{k}" for name in _broad(low) for k in range(1, 4)]
     name = _full(spec.removesuffix(":auto"))
-    return [f"{name}:{k}" for k in range(LOWEST.get(name, 1), HIGHEST[name] + 1)]
+    return [f"{name}:{k}" for k in range(max(1, ORDERS[name][0]), HIGHEST[name] + 1)]
+
+
+def _broad(low: float) -> list[str]:
+    """What ``auto`` chooses from."""
+    return ["exppoly", "bernstein", *(["power"] if low > 0 else [])]
 
 
 def _listed(spec: str) -> list[str]:
     return [part.strip() for part in spec.split(",") if part.strip()]
 
 
-def _swap(by: str, found: tuple[str, list[dict[str, Any]]]) -> tuple[str, str, list[dict[str, Any]]]:
-    return found[0], by, found[1]
-
-
 def _full(name: str) -> str:
     """The name in `HIGHEST`."""
-    name = {"exp": "exppoly", "exponential": "exppoly", "chebyshev": "poly", "powerlaw": "power"}.get(name, name)
+    name = ALIASES.get(name, name)
     if name not in HIGHEST:
         raise UserError(f"background '{name}:auto': orders are chosen for {', '.join(HIGHEST)}")
     return name
 
 
-@dataclass(frozen=True)
-class Step:
-    """One comparison: the likelihood ratio of an order to the next one, and its chi-square probability."""
-
-    family: str
-    chi2: float
-    ndf: int
-    next: str | None
-    improvement: float | None
-    p: float | None
+def _step(
+    family: str, chi2: float, ndf: int, after: str | None = None, gain: float | None = None, p: float | None = None
+) -> dict[str, Any]:
+    """One comparison with the family ``after``: the gain, and its probability were the first one true."""
+    return {"family": family, "chi2": chi2, "ndf": ndf, "next": after, "improvement": gain, "p": p}
 
 
 def choose_order(
@@ -131,8 +123,7 @@ def choose_order(
         UserError: an unknown family, or no order that can be fitted.
     """
     name = _full(name)
-    first = LOWEST.get(name, 1)
-    record: list[Step] = []
+    first = max(1, ORDERS[name][0])
     fits: list[tuple[str, float, float, int]] = []
     for order in range(first, HIGHEST[name] + 1):
         try:
@@ -149,16 +140,11 @@ def choose_order(
             break
     if not fits:
         raise UserError(f"background '{name}:auto': fewer bins with events than parameters at the lowest order")
-    for here, after in zip(fits, [*fits[1:], None], strict=True):
-        gain, p = (None, None) if after is None else _gain(here, after)
-        record.append(Step(here[0], here[1], here[3], None if after is None else after[0], gain, p))
-    chosen = len(record) - 1
-    for k, step in enumerate(record):
-        following = record[k + 1].p if k + 1 < len(record) else None
-        if (step.p is None or step.p > threshold) and (following is None or following > threshold):
-            chosen = k
-            break
-    return record[chosen].family, [asdict(step) for step in record]
+    record = [_step(here[0], here[1], here[3], after[0], *_gain(here, after)) for here, after in pairwise(fits)]
+    enough = [step["p"] > threshold for step in record] + [True, True]
+    record.append(_step(fits[-1][0], fits[-1][1], fits[-1][3]))
+    chosen = next(k for k in range(len(record)) if enough[k] and enough[k + 1])
+    return record[chosen]["family"], record
 
 
 def choose_listed(
@@ -184,19 +170,14 @@ def choose_listed(
                 f"{name} is not more flexible than {fits[-1][0]}: list families from few to many parameters"
             )
         fits.append((name, chi2, ndf))
-    record: list[Step] = []
-    chosen = fits[-1][0]
+    record = []
     for here, after in pairwise(fits):
-        extra = here[2] - after[2]
-        improvement = here[1] - after[1]
-        p = float(stats.f.sf(max(improvement / extra / (after[1] / after[2]), 0.0), extra, after[2]))
-        record.append(Step(here[0], here[1], here[2], after[0], improvement, p))
+        extra, gain = here[2] - after[2], here[1] - after[1]
+        p = float(stats.f.sf(max(gain / extra / (after[1] / after[2]), 0.0), extra, after[2]))
+        record.append(_step(*here, after[0], gain, p))
         if p > threshold:
-            chosen = here[0]
-            break
-    else:
-        record.append(Step(fits[-1][0], fits[-1][1], fits[-1][2], None, None, None))
-    return chosen, [asdict(step) for step in record]
+            return here[0], record
+    return fits[-1][0], [*record, _step(*fits[-1])]
 
 
 def _gain(lower: tuple[str, float, float, int], higher: tuple[str, float, float, int]) -> tuple[float, float]:
@@ -205,8 +186,8 @@ def _gain(lower: tuple[str, float, float, int], higher: tuple[str, float, float,
 
 
 def _background(bins: Bins, kind: Family, fixed: Sequence[FixedPeak]) -> tuple[float, float, int]:
-    problem = binned_problem(bins, kind, fixed, None)
-    best = massfit.fit(problem, np.r_[problem.shape.start, [f.expected for f in fixed]], f"background {kind.name}")
+    problem = binned_problem(bins, kind, fixed)
+    best = massfit.fit(problem, problem.start, f"background {kind.name}")
     chi2, ndf = massfit.goodness(bins, problem.expected(best.theta[None])[0], problem.size)
     return chi2, best.value, ndf
 
@@ -239,22 +220,6 @@ def choose_by_simulation(
     return Choice(name, "spurious signal", record)
 
 
-@dataclass(frozen=True)
-class Spurious:
-    """Bias of one family.
-
-    Attributes:
-        family: its name. parameters: how many. largest: largest |fitted yield / its error| over the masses on the
-            background-only template; mass: where. passed: below the tolerance.
-    """
-
-    family: str
-    parameters: int
-    largest: float
-    mass: float
-    passed: bool
-
-
 def spurious_signal(
     expected: np.ndarray,
     bins: Bins,
@@ -267,6 +232,8 @@ def spurious_signal(
 ) -> tuple[str, list[dict[str, Any]]]:
     """The simplest family whose fitted yield on a background-only template stays small, and the record.
 
+    Of every family it holds the largest |fitted yield / its error|, at which mass, and whether the family passed.
+
     Fits signal plus background to the smooth expectation itself (no fluctuations) at the data's luminosity. The
     yield is pure bias; it may be at most ``tolerance`` of its statistical error at every mass (ATLAS 1408.7084 and
     1802.04146, section on background modelling: 20 %). Among those that pass, the fewest parameters win; if none
@@ -278,20 +245,21 @@ def spurious_signal(
     """
     template = replace(bins, counts=np.asarray(expected, float), squares=None)
     signals = np.array([make_peak(m, width, *tails).integral(bins.low, bins.high) for m in masses])
-    found: list[Spurious] = []
+    found: list[dict[str, Any]] = []
     for name in candidates:
         kind = family(name, *bins.window, sqrt_s)
         if kind.size + 1 >= len(bins):
             continue
-        problem: Binned = binned_problem(template, kind, (), None)
-        null = massfit.fit(problem, problem.shape.start, f"background {name}")
+        problem = binned_problem(template, kind)
+        null = massfit.fit(problem, problem.start, f"background {name}")
         local = scan(problem, template.counts[None], signals, null.theta, one_sided=False, tolerance=1e-7)
         bias = np.abs(local.s[0] / local.s_err[0])
         worst = int(np.nanargmax(bias))
         good = bool(bias[worst] <= tolerance and not local.failed.any())
-        found.append(Spurious(kind.name, kind.size, float(bias[worst]), float(masses[worst]), good))
+        where = {"largest": float(bias[worst]), "mass": float(masses[worst]), "passed": good}
+        found.append({"family": kind.name, "parameters": kind.size} | where)
     if not found:
         raise UserError(f"no background of {', '.join(candidates)} has fewer parameters than there are bins")
-    passing = [f for f in found if f.passed]
-    best = min(passing, key=lambda f: (f.parameters, f.largest)) if passing else min(found, key=lambda f: f.largest)
-    return best.family, [asdict(f) for f in found]
+    passing = [f for f in found if f["passed"]]
+    best = min(passing or found, key=lambda f: (f["parameters"] if passing else 0, f["largest"]))
+    return best["family"], found

@@ -40,26 +40,6 @@ def mean_loss(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarray, loss
     return total_loss(scores, is_data, weights, loss) / len(scores)
 
 
-def mean_score(scores: np.ndarray, is_data: np.ndarray) -> float:
-    """Average score of the data, ``1/n sum_data f``."""
-    return float(scores[is_data].mean())
-
-
-def max_score(scores: np.ndarray, is_data: np.ndarray) -> float:
-    """Largest score among the data."""
-    return float(scores[is_data].max())
-
-
-def std_score(scores: np.ndarray, is_data: np.ndarray) -> float:
-    """Standard deviation of the data's scores, ``sqrt(1/n sum_data (f - <f>)^2)``."""
-    return float(scores[is_data].std())
-
-
-def auc(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarray) -> float:
-    """Area under the ROC curve, data against reference (the alternative named in paper B, section 3)."""
-    return weighted_auc(scores, is_data, weights)[0]
-
-
 def likelihood_ratio(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarray, loss: str) -> float:
     """``t = -2 min L = 2 [ sum_data f - sum_reference w (e^f - 1) ]`` (D'Agnolo & Wulzer, 1806.02350, equation 16).
 
@@ -72,13 +52,14 @@ def likelihood_ratio(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarra
 
 
 def compute(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarray, loss: str) -> dict[str, float]:
-    """All of `STATISTICS`."""
+    """All of `STATISTICS`; the area under the ROC curve is the alternative named in paper B, section 3."""
+    data = scores[is_data]
     return {
         "mean_loss": mean_loss(scores, is_data, weights, loss),
-        "mean_score": mean_score(scores, is_data),
-        "max_score": max_score(scores, is_data),
-        "std_score": std_score(scores, is_data),
-        "auc": auc(scores, is_data, weights),
+        "mean_score": float(data.mean()),
+        "max_score": float(data.max()),
+        "std_score": float(data.std()),
+        "auc": weighted_auc(scores, is_data, weights)[0],
         "likelihood_ratio": likelihood_ratio(scores, is_data, weights, loss),
     }
 

@@ -41,24 +41,6 @@ def bands(null: np.ndarray) -> dict[str, float]:
     return {name: float(q) for name, q in zip(names, np.quantile(null, levels), strict=True)}
 
 
-def pooled_p(observed: np.ndarray, null: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """p-values of the observation and of every replica, each among all N+1 of them (itself included).
-
-    Args:
-        observed: (tests,) statistics for which large is anomalous. null: (N, tests).
-
-    Returns:
-        (tests,) and (N, tests).
-    """
-    everything = np.vstack([observed, null])
-    order = np.sort(everything, axis=0)
-    total = len(everything)
-    p = np.empty_like(everything)
-    for k in range(everything.shape[1]):
-        p[:, k] = (total - np.searchsorted(order[:, k], everything[:, k], side="left")) / total
-    return p[0], p[1:]
-
-
 def combined_p(observed: np.ndarray, null: np.ndarray) -> float:
     """Global p-value of several statistics at once: of the smallest p-value, corrected for looking at all of them.
 
@@ -70,8 +52,8 @@ def combined_p(observed: np.ndarray, null: np.ndarray) -> float:
     Args:
         observed: (tests,) statistics for which large is anomalous. null: (N, tests), the same replicas for all tests.
     """
-    own, others = pooled_p(np.asarray(observed, dtype=float), np.asarray(null, dtype=float))
-    ranked = np.sort(np.vstack([own, others]), axis=1)
+    everything = np.vstack([observed, null])  # p-values among all N+1, itself included
+    ranked = np.sort(stats.rankdata(-everything, method="max", axis=0), axis=1)
     _, place = np.unique(ranked, axis=0, return_inverse=True)  # rows in lexicographic order
     return float((place.ravel() <= place.ravel()[0]).sum() / len(ranked))
 

@@ -9,11 +9,13 @@ import numpy as np
 
 from raypipe.errors import UserError
 from raypipe.stats import massfit
-from raypipe.stats.likelihood import Binned, Component
+from raypipe.stats.binned import Binned
+from raypipe.stats.likelihood import Component
 from raypipe.stats.lookelsewhere import GlobalP, from_toys
 from raypipe.stats.newton import minimise
-from raypipe.stats.peaks import CrystalBall, Gaussian, Peak
+from raypipe.stats.peaks import Peak
 from raypipe.stats.scan import draw_toys, scan
+from raypipe.stats.spectrum import Bins
 from raypipe.stats.unbinned import Unbinned
 
 MOST_POINTS = 400
@@ -66,13 +68,7 @@ class Floated:
 
 
 def float_peak(
-    problem: Binned | Unbinned,
-    counted: Binned,
-    peak: Peak,
-    ranges: Ranges,
-    low: np.ndarray,
-    high: np.ndarray,
-    values: np.ndarray | None,
+    problem: Binned | Unbinned, counted: Binned, peak: Peak, ranges: Ranges, bins: Bins, values: np.ndarray | None
 ) -> Floated:
     """Fit mass and width of ``peak`` with its yield, starting from the best point of a grid.
 
@@ -80,18 +76,19 @@ def float_peak(
     counts background-only toys whose largest q0 on the grid reaches the observed one (Gross and Vitells, 1005.1891).
 
     Args:
-        problem: background only, binned or not. counted: the same data in bins. low, high: (B,) its edges. values:
-            masses of an unbinned problem.
+        problem: background only, binned or not. counted: the same data in ``bins``. values: masses of an unbinned
+            problem.
     """
     masses, widths = _grid(peak, ranges)
-    peaks = [_shaped(peak, m, w) for w in widths for m in masses]
-    templates = np.array([p.integral(low, high) for p in peaks])
+    peaks = [replace(peak, mass=float(m), width=float(w)) for w in widths for m in masses]
+    templates = np.array([p.integral(bins.low, bins.high) for p in peaks])
     if (templates.sum(1) < 0.01).any():
         raise UserError("the floating peak leaves the fitted bins; narrow its ranges")
-    null = massfit.fit(counted, np.r_[counted.shape.start, [c.expected for c in counted.components]], "background fit")
+    null = massfit.fit(counted, counted.start, "background fit")
     local = scan(counted, counted.counts, templates, null.theta, one_sided=False, tolerance=1e-6)
     top = int(np.argmax(local.r[0]))
-    found = _together(problem, peaks[top], float(local.s[0, top]), null.theta, ranges, low, high, values)
+    moving = _Moving(problem, bins, values, peaks[top], {"mass": ranges.mass, "width": ranges.width})
+    found = _together(moving.inside(), float(local.s[0, top]), null.theta)
     plain = replace(counted, squares=None)
     maxima = [
         scan(plain, counts, templates, null.theta, auxiliary).q0.max(1)
@@ -109,34 +106,29 @@ def _grid(peak: Peak, ranges: Ranges) -> tuple[np.ndarray, np.ndarray]:
     return np.linspace(*ranges.mass, min(number, MOST_POINTS)), widths
 
 
-def _shaped(peak: Peak, mass: float, width: float) -> Peak:
-    if isinstance(peak, Gaussian):
-        return Gaussian(float(mass), float(width))
-    return CrystalBall(float(mass), float(width), peak.a_low, peak.n_low, peak.a_high, peak.n_high)
-
-
 @dataclass(frozen=True)
 class _Moving:
     """Background, yield and the free ones of mass and width: a `Problem` of one row, parameters in that order.
 
     Attributes:
-        problem: background only. start: the peak where nothing moves. moving: which of (mass, width). ends: their
-            ranges. low, high: (B,) edges. values: masses of an unbinned problem.
+        problem: background only. bins: its data. values: masses of an unbinned problem. start: the peak where nothing
+            moves. ranges: of mass and width; None fixes one.
     """
 
     problem: Binned | Unbinned
-    start: Peak
-    moving: tuple[int, ...]
-    ends: tuple[tuple[float, float], ...]
-    low: np.ndarray
-    high: np.ndarray
+    bins: Bins
     values: np.ndarray | None
-
-    rows = 1
+    start: Peak
+    ranges: dict[str, tuple[float, float] | None]
 
     @property
     def weighted(self) -> bool:
         return self.problem.weighted
+
+    @property
+    def ends(self) -> dict[str, tuple[float, float]]:
+        """Ranges of what moves."""
+        return {name: pair for name, pair in self.ranges.items() if pair is not None}
 
     def take(self, rows: np.ndarray) -> _Moving:
         return self
@@ -145,9 +137,9 @@ class _Moving:
         return replace(self, problem=self.problem.softened(barrier))
 
     def longest(self, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
-        first = len(theta[0]) - len(self.moving)
-        share = self._fixed(theta[0])[0].longest(theta[:, :first], step[:, :first])
-        for k, (low, high) in enumerate(self.ends, start=first):
+        first = theta.shape[1] - len(self.ends)
+        share = self._at(self.peak(theta[0])).longest(theta[:, :first], step[:, :first])
+        for k, (low, high) in enumerate(self.ends.values(), start=first):
             room = high - theta[:, k] if step[0, k] > 0 else theta[:, k] - low
             share = np.minimum(share, 0.9 * room / np.maximum(np.abs(step[:, k]), 1e-300))
         return share
@@ -156,7 +148,7 @@ class _Moving:
         problem, x, order = self._tangent(theta[0])
         value, gradient, information = problem.evaluate(x[None])
         information = information[:, order][:, :, order]
-        for k, (low, high) in enumerate(self.ends, start=len(order) - len(self.ends)):
+        for k, (low, high) in enumerate(self.ends.values(), start=len(order) - len(self.ends)):
             information[:, k, k] += 1 / (high - low) ** 2  # no step beyond the range where a bin hides the whole peak
         return value, gradient[:, order], information
 
@@ -164,92 +156,71 @@ class _Moving:
         problem, x, order = self._tangent(theta[0])
         return problem.score_variance(x[None])[:, order][:, :, order]
 
+    def place(self, theta: np.ndarray) -> dict[str, float]:
+        """Values of what moves."""
+        return dict(zip(self.ends, theta[len(theta) - len(self.ends) :].tolist(), strict=True))
+
     def peak(self, theta: np.ndarray) -> Peak:
-        place = [self.start.mass, self.start.width]
-        for which, value in zip(self.moving, theta[len(theta) - len(self.moving) :], strict=True):
-            place[which] = float(value)
-        return _shaped(self.start, *place)
+        return replace(self.start, **self.place(theta))
 
-    def ended(self, theta: np.ndarray) -> list[int]:
-        """Which of mass and width are at an end of their ranges."""
-        place = theta[len(theta) - len(self.moving) :]
-        return [
-            k
-            for k, v, (low, high) in zip(self.moving, place, self.ends, strict=True)
-            if min(v - low, high - v) < 1e-3 * (high - low)
-        ]
+    def inside(self) -> _Moving:
+        """The same with the peak a little inside its ranges: from an end no step leads on."""
+        place = {}
+        for name, (low, high) in self.ends.items():
+            margin = 0.02 * (high - low)
+            place[name] = min(max(getattr(self.start, name), low + margin), high - margin)
+        return replace(self, start=replace(self.start, **place))
 
-    def _fixed(self, theta: np.ndarray) -> tuple[Binned | Unbinned, Peak]:
-        peak = self.peak(theta)
-        density = None if self.values is None else peak.density(self.values)
-        return massfit.with_signal(self.problem, peak.integral(self.low, self.high), density), peak
+    def ended(self, theta: np.ndarray) -> dict[str, float]:
+        """Those of mass and width that are at an end of their ranges, and which."""
+        near = {}
+        for name, value in self.place(theta).items():
+            low, high = self.ranges[name]
+            if min(value - low, high - value) < 1e-3 * (high - low):
+                near[name] = low if value - low <= high - value else high
+        return near
+
+    def _at(self, peak: Peak) -> Binned | Unbinned:
+        """The problem with the signal at one place."""
+        return self.problem.with_signal(*self._shares(peak))
+
+    def _shares(self, peak: Peak) -> tuple[np.ndarray, np.ndarray | float]:
+        """Of the bins, and densities at the masses."""
+        return peak.integral(self.bins.low, self.bins.high), 0.0 if self.values is None else peak.density(self.values)
 
     def _tangent(self, theta: np.ndarray) -> tuple[Binned | Unbinned, np.ndarray, np.ndarray]:
         """The problem at this mass and width with what a shift adds as components, its parameters, and our order.
 
         The derivatives by the yield of such a component, at nought, are those by mass or width.
         """
-        fixed, peak = self._fixed(theta)
-        number = len(self.moving)
-        s = theta[-number - 1]
-        components, densities = list(fixed.components), []
-        for which in self.moving:
-            step = 1e-4 * peak.width
-            up, down = (
-                _shaped(peak, peak.mass + sign * step * (which == 0), peak.width + sign * step * (which == 1))
-                for sign in (1, -1)
-            )
-            slope = s * (up.integral(self.low, self.high) - down.integral(self.low, self.high)) / (2 * step)
-            components.append(Component("shift", slope, 0.0, math.inf))
-            if self.values is not None:
-                densities.append(s * (up.density(self.values) - down.density(self.values)) / (2 * step))
-        fixed = replace(fixed, components=tuple(components))
-        if isinstance(fixed, Unbinned):
-            fixed = replace(fixed, densities=(*fixed.densities, *densities))
-        size = len(theta) - number - 1
+        peak, number = self.peak(theta), len(self.ends)
+        size, s, step = len(theta) - number - 1, theta[-number - 1], 1e-4 * peak.width
+        fixed = self._at(peak)
+        for name in self.ends:
+            up, down = (self._shares(replace(peak, **{name: getattr(peak, name) + move})) for move in (step, -step))
+            slope, slope_at = (s * (above - below) / (2 * step) for above, below in zip(up, down, strict=True))
+            fixed = replace(fixed, components=(*fixed.components, Component("shift", slope, 0.0, math.inf)))
+            if isinstance(fixed, Unbinned):
+                fixed = replace(fixed, densities=(*fixed.densities, slope_at))
         x = np.r_[theta[:size], np.zeros(number), s]
         return fixed, x, np.r_[np.arange(size), size + number, size + np.arange(number)]
 
 
-def _together(
-    problem: Binned | Unbinned,
-    start: Peak,
-    s: float,
-    theta: np.ndarray,
-    ranges: Ranges,
-    low: np.ndarray,
-    high: np.ndarray,
-    values: np.ndarray | None,
-) -> Floated:
+def _together(free: _Moving, s: float, theta: np.ndarray) -> Floated:
     """Background, yield, mass and width together; one that runs to an end of its range is fixed there."""
-    pairs = (ranges.mass, ranges.width)
-    peak, moving, x = _inside(start, ranges), [k for k, pair in enumerate(pairs) if pair is not None], np.r_[theta, s]
-    at_limit, best = False, None
+    x, size, at_limit, best = np.r_[theta, s], len(theta), False, None
     while best is None:
-        free = _Moving(problem, peak, tuple(moving), tuple(pairs[k] for k in moving), low, high, values)
-        x = np.r_[x, [(peak.mass, peak.width)[k] for k in moving]]
-        while not np.isfinite(free.evaluate(x[None])[0][0]) and abs(x[len(theta)]) > 1e-6 * abs(s):
-            x[len(theta)] /= 2  # a deficit deeper than the background here
+        x = np.r_[x, [getattr(free.start, name) for name in free.ends]]
+        while not np.isfinite(free.evaluate(x[None])[0][0]) and abs(x[size]) > 1e-6 * abs(s):
+            x[size] /= 2  # a deficit deeper than the background here
         x = minimise(free, x[None], 1e-6, 15).theta[0]
         if not free.ended(x):
             best = massfit.fit(free, x, "fit of the peak's place")
             x = best.theta
-        peak = free.peak(x)
-        x, out = x[: len(theta) + 1], free.ended(x)
+        out, peak = free.ended(x), free.peak(x)
         if out:
             at_limit, best = True, None
-            place = [peak.mass, peak.width]
-            for k in out:
-                place[k] = min(pairs[k], key=lambda end, at=place[k]: abs(end - at))
-            peak, moving = _shaped(peak, *place), [k for k in moving if k not in out]
-    errors = {k: float(best.errors[len(x) + i]) for i, k in enumerate(moving)}
-    return Floated(peak, errors.get(0), errors.get(1), float(best.errors[len(theta)]), best.valid, at_limit, None)
-
-
-def _inside(peak: Peak, ranges: Ranges) -> Peak:
-    """The peak with mass and width a little inside their ranges: from an end no step leads on."""
-    place = []
-    for value, pair in ((peak.mass, ranges.mass), (peak.width, ranges.width)):
-        margin = 0.0 if pair is None else 0.02 * (pair[1] - pair[0])
-        place.append(value if pair is None else min(max(value, pair[0] + margin), pair[1] - margin))
-    return _shaped(peak, *place)
+            fixed = {name: None if name in out else pair for name, pair in free.ranges.items()}
+            free, x = replace(free, start=replace(peak, **out), ranges=fixed), x[: size + 1]
+    errors = {name: float(best.errors[k]) for k, name in enumerate(free.ends, start=size + 1)}
+    return Floated(peak, errors.get("mass"), errors.get("width"), float(best.errors[size]), best.valid, at_limit, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from scipy import optimize, special
 
@@ -23,16 +24,15 @@ class Limit:
     level: float
 
 
-def cls(q: float, q_asimov: float) -> tuple[float, float, float]:
-    """CLs, CL(s+b) and CL(b) of an observed q-mu-tilde and its value on the background-only Asimov data.
+def cls(q: float, q_asimov: float) -> float:
+    """CLs of an observed q-mu-tilde and its value on the background-only Asimov data.
 
     1007.1727, section 3.7, with sigma = mu / sqrt(q_asimov); CLs = CL(s+b) / CL(b) (Read 2002).
     """
     root, asimov = math.sqrt(max(q, 0.0)), math.sqrt(max(q_asimov, 1e-300))
     t = root - asimov if q <= q_asimov else (q - q_asimov) / (2 * asimov)
     # Through logarithms: both can be tiny far out.
-    both, background = special.log_ndtr(-(t + asimov)), special.log_ndtr(-t)
-    return math.exp(both - background), math.exp(both), math.exp(background)
+    return math.exp(special.log_ndtr(-(t + asimov)) - special.log_ndtr(-t))
 
 
 def q_mu_tilde(profile: Callable[[float], float], best: float, free: float, mu: float) -> float:
@@ -60,39 +60,25 @@ def upper_limit(
         best, free: best yield and its -2 ln L. error: its error, sets the scale of the search.
     """
     target = 1 - level
-    data, asimov = _memory(profile), _memory(asimov_profile)
+    data, asimov = cache(profile), cache(asimov_profile)
     base = asimov(0.0)
 
     def of(mu: float) -> float:
-        return cls(q_mu_tilde(data, best, free, mu), asimov(mu) - base)[0] - target
+        return cls(q_mu_tilde(data, best, free, mu), asimov(mu) - base) - target
 
     observed = _root(of, max(best, 0.0) + 2 * error)
-
-    def sigma(mu: float) -> float:
-        return mu / math.sqrt(max(asimov(mu) - base, 1e-300))
 
     def band(number: float) -> float:
         """CLs of data that fluctuate by ``number`` sigma: equation 89 with CLs."""
 
         def cls_at(mu: float) -> float:
-            z = mu / sigma(mu)
+            z = math.sqrt(max(asimov(mu) - base, 1e-300))  # mu over its sigma
             return math.exp(special.log_ndtr(number - z) - special.log_ndtr(number)) - target
 
         return _root(cls_at, 2 * error)
 
     low2, low1, median, high1, high2 = (band(k) for k in (-2, -1, 0, 1, 2))
     return Limit(observed, median, (low2, low1, high1, high2), level)
-
-
-def _memory(function: Callable[[float], float]) -> Callable[[float], float]:
-    known: dict[float, float] = {}
-
-    def remembered(x: float) -> float:
-        if x not in known:
-            known[x] = function(x)
-        return known[x]
-
-    return remembered
 
 
 def _root(function: Callable[[float], float], guess: float) -> float:

@@ -102,14 +102,18 @@ def asymptotic(observed: float, q0: np.ndarray) -> GlobalP:
     return GlobalP(p, error, _trials(log_p, observed), method, log_p=log_p)
 
 
+def finite(value: float) -> float | None:
+    """JSON-ready."""
+    return value if math.isfinite(value) else None
+
+
 def report(value: GlobalP) -> dict[str, Any]:
     """JSON-ready; a bound has neither error nor z nor trials factor."""
-    trials = None if value.is_bound or not math.isfinite(value.trials) else value.trials
     return {
         "p": value.p,
         "p_err": value.error,
         "z": value.z,
-        "trials_factor": trials,
+        "trials_factor": None if value.is_bound else finite(value.trials),
         "method": value.method,
         "is_upper_bound": value.is_bound,
     }

@@ -9,45 +9,33 @@ import numpy as np
 from scipy import optimize, stats
 
 from raypipe.errors import UserError
-from raypipe.stats.likelihood import Binned, Component
+from raypipe.stats.binned import Binned
 from raypipe.stats.limits import Limit, upper_limit
 from raypipe.stats.minimum import Minimum, fit
-from raypipe.stats.newton import Problem, minimise
+from raypipe.stats.newton import minimise
 from raypipe.stats.shape import Shape
-from raypipe.stats.spectrum import Bins
+from raypipe.stats.spectrum import Bins, groups
 from raypipe.stats.unbinned import Unbinned
 
 MOST_INFLATION = 300.0
 """Growth of the yield's error by the free background at which signal and background are the same thing."""
 
 
-def profile(problem: Binned | Unbinned, template: np.ndarray, s: float, start: np.ndarray) -> tuple[float, np.ndarray]:
-    """-2 ln L minimised with the signal yield fixed at ``s``, and the other parameters."""
-    if isinstance(problem, Unbinned):
-        fixed: Problem = replace(problem, fixed=s)
-    else:
-        fixed = replace(problem, signals=None, which=None, offset=s * template[None])
-    solution = minimise(fixed, start[None], tolerance=1e-8)
-    return float(solution.value[0]), solution.theta[0]
-
-
 class Profile:
-    """-2 ln L against a fixed signal yield, every point starting from the nearest known one."""
+    """-2 ln L against the fixed signal yield of ``problem``, every point starting from the nearest known one."""
 
-    def __init__(self, problem: Binned | Unbinned, template: np.ndarray, s: float, start: np.ndarray) -> None:
-        self._problem, self._template = problem, template
-        self._known = {s: start}
+    def __init__(self, problem: Binned | Unbinned, known: dict[float, np.ndarray]) -> None:
+        self._problem, self._known = problem, known
 
     def __call__(self, s: float) -> float:
-        nearest = min(self._known, key=lambda x: abs(x - s))
-        value, theta = profile(self._problem, self._template, s, self._known[nearest])
-        if not np.isfinite(value):
-            fallback = self._problem.shape.start
-            extra = [c.expected for c in self._problem.components]
-            value, theta = profile(self._problem, self._template, s, np.r_[fallback, extra])
-        if np.isfinite(value):
-            self._known[s] = theta
-        return value
+        fixed = self._problem.at_yield(s)
+        nearest = self._known[min(self._known, key=lambda x: abs(x - s))]
+        for start in (nearest, fixed.start):
+            solution = minimise(fixed, start[None], tolerance=1e-8)
+            if np.isfinite(solution.value[0]):
+                self._known[s] = solution.theta[0]
+                break
+        return float(solution.value[0])
 
 
 @dataclass(frozen=True)
@@ -83,22 +71,6 @@ class SignalFit:
         return float(stats.norm.sf(self.z))
 
 
-def with_signal(
-    problem: Binned | Unbinned, template: np.ndarray, signal_at: np.ndarray | None = None
-) -> Binned | Unbinned:
-    """The problem with a free yield of a signal: bin shares (B,), and densities at the masses if unbinned."""
-    if isinstance(problem, Unbinned):
-        return replace(problem, signal=signal_at, signal_cells=template)
-    return replace(problem, signals=template[None], which=np.zeros(1, int))
-
-
-def without_signal(problem: Binned | Unbinned) -> Binned | Unbinned:
-    """The background-only problem."""
-    if isinstance(problem, Unbinned):
-        return replace(problem, signal=None, signal_cells=None)
-    return replace(problem, signals=None, which=None)
-
-
 def fit_signal(
     problem: Binned | Unbinned,
     template: np.ndarray,
@@ -116,41 +88,31 @@ def fit_signal(
     """
     if not (np.isfinite(template).all() and template.sum() > 1e-6):
         raise UserError("the signal has no share inside the window")
+    both, counted = problem.with_signal(template, signal_at), counted.with_signal(template)
     if not problem.weighted:
-        return _tested(problem, template, counted, level, signal_at)
-    found = _tested(problem, template, counted, None, signal_at)
+        return _tested(problem, both, counted, level)
+    found = _tested(problem, both, counted, None)
     # At a wall the curvature is that of the wall, and no events are left to tell their weights: the error is that of
     # the background alone.
     factor = 1.0 if found.at_boundary else found.best.stretch
     # With this scale the curvature against the yield is its variance, so that q0, interval and limit hold.
-    again = _tested(problem.stretched(factor), template, counted.stretched(factor), level, signal_at)
+    again = _tested(problem.stretched(factor), both.stretched(factor), counted.stretched(factor), level)
     error = again.s_err
     if found.at_boundary:
-        both = with_signal(problem, template, signal_at)
         information = both.evaluate(np.r_[found.null.theta, 0.0][None])[2][0]
         error = max(error, math.sqrt(np.linalg.pinv(information, hermitian=True)[-1, -1]))
     return replace(again, null=found.null, best=found.best, s=found.s, s_err=error)
 
 
-def _tested(
-    problem: Binned | Unbinned,
-    template: np.ndarray,
-    counted: Binned,
-    level: float | None,
-    signal_at: np.ndarray | None,
-) -> SignalFit:
-    """`fit_signal` with errors from the likelihood alone."""
-    start = np.r_[problem.shape.start, [c.expected for c in problem.components]]
-    null = fit(problem, start, "background-only fit")
-    both = with_signal(problem, template, signal_at)
+def _tested(problem: Binned | Unbinned, both: Binned | Unbinned, asimov: Binned, level: float | None) -> SignalFit:
+    """`fit_signal` of likelihoods without and with (``both``, ``asimov``) a signal, errors from these alone."""
+    null = fit(problem, problem.start, "background-only fit")
     best = _best(both, null)
     inflation = _inflation(both.evaluate(best.theta[None])[2][0])
     s, error = float(best.theta[-1]), float(best.errors[-1])
     difference = max(0.0, null.value - best.value)
-    curve = Profile(both, template, 0.0, null.theta)
-    curve._known[s] = best.theta[:-1]
-    boundary = s < 0 and best.status != "converged"
-    boundary = boundary or bool(both.at_wall(best.theta[None])[0])
+    curve = Profile(both, {0.0: null.theta, s: best.theta[:-1]})
+    boundary = (s < 0 and best.status != "converged") or bool(both.at_wall(best.theta[None])[0])
     scale = max(error, abs(s), 1.0) if boundary else error
     interval = (math.nan, math.nan)
     if level is not None or boundary:
@@ -159,19 +121,9 @@ def _tested(
         error = interval[1] - s
     limit = None
     if level is not None and best.valid and null.valid:
-        limit = upper_limit(curve, s, best.value, error, _asimov(counted, template, null), level)
-    return SignalFit(
-        null,
-        best,
-        s,
-        error,
-        interval,
-        difference if s > 0 else 0.0,
-        math.copysign(math.sqrt(difference), s),
-        limit,
-        boundary,
-        inflation,
-    )
+        limit = upper_limit(curve, s, best.value, error, _asimov(asimov, null), level)
+    q0, r = difference if s > 0 else 0.0, math.copysign(math.sqrt(difference), s)
+    return SignalFit(null, best, s, error, interval, q0, r, limit, boundary, inflation)
 
 
 def _best(both: Binned | Unbinned, null: Minimum) -> Minimum:
@@ -225,37 +177,29 @@ def _interval(curve: Profile, s: float, error: float, least: float, boundary: bo
     return ends[0], ends[1]
 
 
-def _asimov(counted: Binned, template: np.ndarray, null: Minimum) -> Profile:
-    """Profile likelihood of the background-only Asimov data (1007.1727, section 3.2)."""
-    expected = without_signal(counted).expected(null.theta[None])
-    auxiliary = None
-    if counted.template_error is not None and counted.errors is None:
-        auxiliary = counted.cost(*counted.parts(null.theta[None])).beta
+def _asimov(counted: Binned, null: Minimum) -> Profile:
+    """Profile likelihood of the background-only Asimov data (1007.1727, section 3.2) against the yield."""
+    cost = counted.cost(*counted.parts(np.r_[null.theta, 0.0][None]))
     components = tuple(
-        c
-        if not np.isfinite(c.error)
-        else Component(c.name, c.template, float(null.theta[counted.shape.size + k]), c.error)
-        for k, c in enumerate(counted.components)
+        replace(c, expected=float(y)) if np.isfinite(c.error) else c
+        for c, y in zip(counted.components, null.theta[counted.shape.size :], strict=True)
     )
-    asimov = replace(
-        counted,
-        counts=expected,
-        data=np.zeros(1, int),
-        auxiliary=auxiliary,
-        components=components,
-        signals=None,
-        which=None,
-    )
-    return Profile(asimov, template, 0.0, null.theta)
+    data = replace(counted, counts=cost.mu, data=np.zeros(1, int), auxiliary=cost.beta, components=components)
+    return Profile(data, {0.0: null.theta})
 
 
-def predict(shape: Shape, minimum: Minimum, low: float, high: float) -> tuple[float, float]:
-    """Background expected between two masses and its error from the fit's covariance."""
-    over = shape.over(np.array([low]), np.array([high]))
+def predict(shape: Shape, minimum: Minimum) -> tuple[float, float]:
+    """Background expected in all bins of ``shape`` and its error from the fit's covariance."""
     size = shape.size
-    gradient = over.jacobian(minimum.theta[:size])[0]
-    value = over.expected(minimum.theta[None, :size])[0, 0]
+    gradient = shape.jacobian(minimum.theta[:size]).sum(0)
+    value = shape.expected(minimum.theta[None, :size])[0].sum()
     return float(value), float(math.sqrt(max(0.0, gradient @ minimum.covariance[:size, :size] @ gradient)))
+
+
+def goodness_p(bins: Bins, expected: np.ndarray, parameters: int) -> float | None:
+    """Probability of a larger chi-square, in bins joined to five expected events each; None without freedom."""
+    chi2, ndf = goodness(bins, expected, parameters, merge=5.0)
+    return float(stats.chi2.sf(chi2, ndf)) if ndf > 0 else None
 
 
 def goodness(bins: Bins, expected: np.ndarray, parameters: int, merge: float = 0.0) -> tuple[float, int]:
@@ -269,13 +213,8 @@ def goodness(bins: Bins, expected: np.ndarray, parameters: int, merge: float = 0
     n, mu, scale = bins.counts, np.maximum(expected, 1e-300), bins.scale
     merge = merge if bins.squares is None else max(merge, 5.0)
     if merge > 0:
-        starts, total = [0], 0.0
-        for k in range(len(mu) - 1):
-            total += mu[k] / scale[k]
-            if total >= merge and mu[k + 1 :].sum() / scale[k + 1 :].mean() >= merge:
-                starts.append(k + 1)
-                total = 0.0
-        join = lambda v: np.add.reduceat(v, np.array(starts))  # noqa: E731
+        starts = groups(mu / scale, merge)
+        join = lambda v: np.add.reduceat(v, starts)  # noqa: E731
         scale = join(scale * mu) / join(mu)
         n, mu = join(n), join(mu)
         if bins.squares is not None:  # the weights of the neighbourhood

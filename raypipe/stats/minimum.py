@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -12,15 +11,6 @@ from raypipe.stats.newton import Problem, balanced, curvature, follow, minimise
 
 NEAR = 1e-3
 """Further decrease of -2 ln L that is expected at a minimum at the most."""
-
-
-class Weighable(Problem, Protocol):
-    """A problem that knows the variance of its score where events are weighted."""
-
-    @property
-    def weighted(self) -> bool: ...
-
-    def score_variance(self, theta: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -45,7 +35,7 @@ class Minimum:
         return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
 
 
-def fit(problem: Weighable, start: np.ndarray, what: str) -> Minimum:
+def fit(problem: Problem, start: np.ndarray, what: str) -> Minimum:
     """Minimise one row by Fisher scoring, end with the observed information and take the errors from it.
 
     Weighted events: the covariance is that of Langenbruch (1911.01303), the variance of the score from the squared

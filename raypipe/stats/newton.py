@@ -9,10 +9,13 @@ import numpy as np
 
 
 class Problem(Protocol):
-    """Rows of independent likelihoods of the same size."""
+    """Rows of independent likelihoods of the same size.
+
+    ``score_variance`` is asked for where events are ``weighted``.
+    """
 
     @property
-    def rows(self) -> int: ...
+    def weighted(self) -> bool: ...
 
     def take(self, rows: np.ndarray) -> Problem: ...
 
@@ -22,20 +25,26 @@ class Problem(Protocol):
 
     def softened(self, barrier: float) -> Problem: ...
 
+    def score_variance(self, theta: np.ndarray) -> np.ndarray: ...
+
 
 @dataclass(frozen=True)
 class Solution:
     """Minima of R problems.
 
     Attributes:
-        theta: (R, D). value: (R,) -2 ln L. information: (R, D, D). converged: (R,) bool. iterations: largest number.
+        theta: (R, D). value: (R,) -2 ln L. information: (R, D, D). converged: (R,) bool.
     """
 
     theta: np.ndarray
     value: np.ndarray
     information: np.ndarray
     converged: np.ndarray
-    iterations: int
+
+    def replace(self, rows: np.ndarray, others: Solution) -> None:
+        """Put the minima of ``others`` in the place of ``rows``, in place."""
+        for name in ("theta", "value", "information", "converged"):
+            getattr(self, name)[rows] = getattr(others, name)
 
 
 def follow(problem: Problem, start: np.ndarray, tolerance: float, floor: float | None = None) -> Solution:
@@ -72,9 +81,9 @@ def minimise(
     value, gradient, information = problem.evaluate(theta)
     converged = np.zeros(len(theta), bool)
     active = np.flatnonzero(np.isfinite(value))
-    iteration = 0
-    while len(active) and iteration < most:
-        iteration += 1
+    for _ in range(most):
+        if not len(active):
+            break
         g, matrix, at = gradient[active], information[active], theta[active]
         if exact:
             matrix = _positive(curvature(problem.take(active), at, matrix), matrix)
@@ -96,7 +105,7 @@ def minimise(
         small = gain[stuck] < 1e-9 * (1 + np.abs(value[active[stuck]])) + 100 * tolerance
         converged[active[stuck][small]] = True
         active = active[~stuck]
-    return Solution(theta, value, information, converged, iteration)
+    return Solution(theta, value, information, converged)
 
 
 def _positive(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats.backgrounds import Family
-from raypipe.stats.likelihood import Binned, Component
+from raypipe.stats.binned import Binned
+from raypipe.stats.likelihood import Component
 from raypipe.stats.peaks import Peak, peak
 from raypipe.stats.reference import Reference
 from raypipe.stats.shape import make_shape
@@ -56,34 +57,47 @@ def known_peak(spec: str) -> FixedPeak:
     return FixedPeak(shape, value, spread, f"known {shape.mass:g}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SpectrumFit:
+    """What `raypipe.stats.peakfit.PeakFit` and `raypipe.stats.hunt.Hunt` ask for alike.
+
+    Attributes:
+        window: fitted range. background: family, see `backgrounds.family`, or several to choose from, see
+            `choice.choose`. bins: number of equal bins for masses. likelihood: of a histogram. region: blinded signal
+            region. fixed: known peaks. sqrt_s: for dijet functions. level: of the upper limit, None for none.
+    """
+
+    window: tuple[float, float]
+    background: str = "exp"
+    bins: int | None = None
+    likelihood: str = "auto"
+    region: tuple[float, float] | None = None
+    fixed: Sequence[FixedPeak] = ()
+    sqrt_s: float = 13000.0
+    level: float | None = 0.95
+
+
 def binned_data(
-    data: Masses | Spectrum,
-    window: tuple[float, float],
-    bins: int | None,
-    likelihood: str,
-    width: float | None,
-    region: tuple[float, float] | None = None,
-    unbinned: bool | None = None,
+    data: Masses | Spectrum, asked: SpectrumFit, width: float | None = None, unbinned: bool | None = None
 ) -> tuple[Bins, np.ndarray | None, np.ndarray | None]:
     """Bins of the data, and the masses and weights themselves where the fit is unbinned.
 
-    Without a number of bins they are narrow: a sixth of the peak's width, 100 to 1000 in all. Edges of the signal
-    region are made bin edges.
+    Without a number of bins they are narrow: a sixth of the peak's ``width``, 100 to 1000 in all. Edges of the signal
+    region are made bin edges. Masses are unbinned by default up to `UNBINNED_LIMIT` events without a number of bins.
     """
+    window, bins, region = asked.window, asked.bins, asked.region
     if isinstance(data, Spectrum):
         if bins is not None or unbinned:
             raise UserError("a histogram keeps its own bins: --bins and unbinned fits are for event masses")
-        return bin_spectrum(data, window, likelihood), None, None
+        return bin_spectrum(data, window, asked.likelihood), None, None
     values, weights = in_window(data, window)
     if unbinned is None:
         unbinned = bins is None and len(values) <= UNBINNED_LIMIT and (weights is None or (weights >= 0).all())
     if unbinned and weights is not None and (weights < 0).any():
         raise UserError(f"{data.source}: negative weights cannot be fitted unbinned; leave --unbinned out")
-    number = bins
-    if number is None:
-        span = window[1] - window[0]
-        number = int(np.clip(math.ceil(6 * span / width), 100, 1000)) if width else 200
-    edges = regular_edges(*window, number)
+    if bins is None:
+        bins = int(np.clip(math.ceil(6 * (window[1] - window[0]) / width), 100, 1000)) if width else 200
+    edges = regular_edges(*window, bins)
     if region is not None:
         keep = np.abs(edges[:, None] - np.array(region)).min(1) > 1e-9 * (window[1] - window[0])
         edges = np.unique(np.r_[edges[keep], region])
@@ -110,7 +124,9 @@ def check_determined(bins: Bins, parameters: int, values: np.ndarray | None = No
         )
 
 
-def binned_problem(bins: Bins, kind: Family, fixed: Sequence[FixedPeak], reference: Reference | None) -> Binned:
+def binned_problem(
+    bins: Bins, kind: Family, fixed: Sequence[FixedPeak] = (), reference: Reference | None = None
+) -> Binned:
     """Background-only likelihood of one binned spectrum."""
     filled = int((bins.counts != 0).sum())
     if filled < kind.size:
@@ -124,12 +140,8 @@ def binned_problem(bins: Bins, kind: Family, fixed: Sequence[FixedPeak], referen
                 "give its yield, MASS:WIDTH=YIELD or MASS:WIDTH=YIELD+-ERROR"
             )
     components = tuple(Component(f.name, f.peak.integral(bins.low, bins.high), f.expected, f.error) for f in fixed)
-    template_error = None
-    if reference is None:
-        shape = make_shape(kind, bins)
-    else:
-        shape = make_shape(kind, bins, reference.expected)
-        template_error = reference.errors / reference.expected
+    shape = make_shape(kind, bins, None if reference is None else reference.expected)
+    template_error = None if reference is None else reference.errors / reference.expected
     if bins.errors is not None and (bins.counts < 0).any() and shape.positive is not None:
         shape = replace(shape, positive=None)  # a subtracted spectrum: a negative expectation is meant
     return Binned(

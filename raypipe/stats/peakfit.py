@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,13 @@ from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
-from raypipe.stats.backgrounds import family, template_family
+from raypipe.stats.backgrounds import Family, family
+from raypipe.stats.binned import Binned
 from raypipe.stats.choice import Choice, choose, choose_by_simulation, is_choice, spurious_masses
 from raypipe.stats.floating import Ranges, float_peak
-from raypipe.stats.likelihood import Binned
-from raypipe.stats.peakdata import FixedPeak, binned_data, binned_problem, check_determined, check_filled
-from raypipe.stats.peakresult import Fitted, PeakFit, write_up
+from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data, binned_problem, check_determined, check_filled
+from raypipe.stats.peakresult import Fitted, write_up
 from raypipe.stats.peaks import CrystalBall, Peak
-from raypipe.stats.reference import Reference
 from raypipe.stats.region import split_region
 from raypipe.stats.significance import asimov_significance, counting_significance
 from raypipe.stats.spectrum import Bins, check_window
@@ -27,22 +26,23 @@ from raypipe.stats.unbinned import Unbinned
 from raypipe.stats.weighted import join_negative
 
 
-def fit_peak(
-    data: Masses | Spectrum,
-    window: tuple[float, float],
-    background: str = "exp",
-    peak: Peak | None = None,
-    region: tuple[float, float] | None = None,
-    bins: int | None = None,
-    unbinned: bool | None = None,
-    likelihood: str = "auto",
-    fixed: Sequence[FixedPeak] = (),
-    reference: Reference | None = None,
-    sqrt_s: float = 13000.0,
-    level: float | None = 0.95,
-    ranges: Ranges | None = None,
-    simulation: Masses | Spectrum | None = None,
-) -> PeakFit:
+@dataclass(frozen=True, kw_only=True)
+class PeakFit(SpectrumFit):
+    """What to fit. A tested peak has a free yield where the background is chosen.
+
+    Attributes:
+        peak: the signal, or None. unbinned: force one or the other, see `binned_data`. ranges: in which the mass and
+            width of the peak are fitted too. simulation: background-only spectrum on which the background is chosen
+            by its spurious signal.
+    """
+
+    peak: Peak | None = None
+    unbinned: bool | None = None
+    ranges: Ranges = field(default_factory=Ranges)
+    simulation: Masses | Spectrum | None = None
+
+
+def fit_peak(data: Masses | Spectrum, asked: PeakFit) -> dict[str, Any]:
     """Fit a peak over a smooth background, and count a signal region over the background of its sidebands.
 
     With ``peak`` the yield ``s`` is that of the whole peak (also where part of it lies outside the window), fitted
@@ -50,91 +50,75 @@ def fit_peak(
     sidebands, ``s = n - b``, and q0 is the profile likelihood of sidebands and count together. With both, the
     numbers are those of the peak and the counting of the blinded region stands beside them.
 
-    Args:
-        data: masses or histogram. window: fitted range. background: family, see `backgrounds.family`, or several
-            to choose from, see `choice.choose`; a tested peak has a free yield there. bins: number of
-            equal bins for masses. unbinned: force one or the other; by default unbinned up to 20,000 events without
-            ``bins``. likelihood: of a histogram. fixed: known peaks. reference: simulated shape instead of a family.
-        sqrt_s: for dijet functions. level: of the upper limit, None for none. ranges: in which the mass and width of
-            the peak are fitted too. simulation: background-only spectrum on which the background is chosen by its
-            spurious signal.
+    Returns:
+        The result as one JSON-ready row. A fit that did not converge is told by ``status``.
 
     Raises:
-        UserError: input that cannot be fitted. A fit that did not converge is told by ``row["status"]``.
+        UserError: input that cannot be fitted.
     """
+    window, region, peak = asked.window, asked.region, asked.peak
     check_window(window, region)
     if peak is not None and not window[0] <= peak.mass <= window[1]:
         raise UserError(f"peak at {peak.mass:g} lies outside the window {window[0]:g}-{window[1]:g}")
-    if ranges is not None and ranges.free and peak is None:
+    if asked.ranges.free and peak is None:
         raise UserError("a mass or width that floats needs a peak to begin with (--peak MASS:WIDTH)")
-    full, values, weights = binned_data(data, window, bins, likelihood, peak.width if peak else None, region, unbinned)
+    full, values, weights = binned_data(data, asked, peak.width if peak else None, asked.unbinned)
     full = join_negative(full, region)
     check_filled(full, values)
-    choice = _chosen(full, background, peak, region, fixed, sqrt_s, simulation) if reference is None else None
-    if choice is not None:
-        background = choice.family
-    kind = family(background, *window, sqrt_s) if reference is None else template_family(reference.order, *window)
-    region_row, chosen = None, None
-    if region is not None:
-        if reference is not None:
-            raise UserError("a reference histogram and a blinded signal region cannot be combined")
-        region_row, chosen = _count_region(full, region, background, sqrt_s, fixed, level)
-    if peak is None and region is not None:
-        return write_up(data, chosen, region_row, None, region, choice, level, full)
-    problem = binned_problem(full, kind, fixed, reference)
-    counted = problem
-    if values is not None:
-        problem = _unbinned(problem, values, weights, fixed)
-    signal, floated = None, None
+    choice = _chosen(full, asked)
+    kind = family(asked.background if choice is None else choice.family, *window, asked.sqrt_s)
+    counted, fitted = (None, None) if region is None else _count_region(full, kind, asked)
+    if fitted is None or peak is not None:
+        fitted = _fit_window(full, kind, asked, values, weights)
+    return write_up(fitted, counted, choice, asked.level, float(full.counts.sum()), data.source)
+
+
+def _fit_window(
+    full: Bins, kind: Family, asked: PeakFit, values: np.ndarray | None, weights: np.ndarray | None
+) -> Fitted:
+    """The background over the whole window, with the peak if there is one."""
+    counted = binned_problem(full, kind, asked.fixed)
+    problem = counted if values is None else _unbinned(counted, values, weights, asked)
+    peak, floated = asked.peak, None
     if peak is None:
         check_determined(full, problem.size, values)
-        best = massfit.fit(problem, np.r_[problem.shape.start, [f.expected for f in fixed]], "background-only fit")
-        total = counted.expected(best.theta[None])[0]
-    else:
-        check_determined(full, problem.size + 1 + (ranges.free if ranges else 0), values)
-        if ranges is not None and ranges.free:
-            floated = float_peak(problem, counted, peak, ranges, full.low, full.high, values)
-            peak = floated.peak
-        template = peak.integral(full.low, full.high)
-        if template.sum() < 0.01:
-            raise UserError(f"only {template.sum():.1%} of the peak at {peak.mass:g} lies in the fitted bins")
-        density = peak.density(values) if values is not None else None
-        signal = massfit.fit_signal(problem, template, counted, level, density)
-        best = signal.best
-        total = massfit.with_signal(counted, template).expected(best.theta[None])[0]
-    fitted = Fitted(problem.shape, best, signal, full, total, values is not None, tuple(problem.components), floated)
-    return write_up(data, fitted, region_row, peak, region, choice, level, full)
+        best = massfit.fit(problem, problem.start, "background-only fit")
+        return Fitted(problem, best, None, full, counted.expected(best.theta[None])[0])
+    check_determined(full, problem.size + 1 + asked.ranges.free, values)
+    if asked.ranges.free:
+        floated = float_peak(problem, counted, peak, asked.ranges, full, values)
+        peak = floated.peak
+    template = peak.integral(full.low, full.high)
+    if template.sum() < 0.01:
+        raise UserError(f"only {template.sum():.1%} of the peak at {peak.mass:g} lies in the fitted bins")
+    density = peak.density(values) if values is not None else None
+    signal = massfit.fit_signal(problem, template, counted, asked.level, density)
+    total = counted.with_signal(template).expected(signal.best.theta[None])[0]
+    return Fitted(problem, signal.best, signal, full, total, peak, floated)
 
 
-def _chosen(
-    full: Bins,
-    background: str,
-    peak: Peak | None,
-    region: tuple[float, float] | None,
-    fixed: Sequence[FixedPeak],
-    sqrt_s: float,
-    simulation: Masses | Spectrum | None,
-) -> Choice | None:
+def _chosen(full: Bins, asked: PeakFit) -> Choice | None:
     """The background chosen by data or simulation, or None where it is given."""
+    background, peak, fixed = asked.background, asked.peak, asked.fixed
     if not is_choice(background):
-        if simulation is not None:
+        if asked.simulation is not None:
             raise UserError(
                 f"--simulation chooses a background, but it is given: {background} (auto, NAME:auto or A,B,C)"
             )
         return None
-    if simulation is not None:
+    if asked.simulation is not None:
         if peak is None:
             raise UserError("the spurious signal is that of a peak: give --peak MASS:WIDTH with --simulation")
         tails = (peak.a_low, peak.n_low, peak.a_high, peak.n_high) if isinstance(peak, CrystalBall) else ()
         masses = spurious_masses(full.window, peak.width)
-        return choose_by_simulation(full, background, simulation, masses, peak.width, tails, sqrt_s)
-    seen = full if region is None else split_region(full, region).sidebands
-    if peak is not None and region is None:  # or a strong signal would be taken for a bend of the background
+        return choose_by_simulation(full, background, asked.simulation, masses, peak.width, tails, asked.sqrt_s)
+    seen = full if asked.region is None else split_region(full, asked.region).sidebands
+    if peak is not None and asked.region is None:  # or a strong signal would be taken for a bend of the background
         fixed = [*fixed, FixedPeak(peak, 0.0, math.inf, "signal")]
-    return choose(seen, background, fixed, sqrt_s)
+    return choose(seen, background, fixed, asked.sqrt_s)
 
 
-def _unbinned(problem: Binned, values: np.ndarray, weights: np.ndarray | None, fixed: Sequence[FixedPeak]) -> Unbinned:
+def _unbinned(problem: Binned, values: np.ndarray, weights: np.ndarray | None, asked: PeakFit) -> Unbinned:
     """The same with masses in place of counts; scale and kind of errors are those of the bins."""
     shape = problem.shape
     return Unbinned(
@@ -143,30 +127,22 @@ def _unbinned(problem: Binned, values: np.ndarray, weights: np.ndarray | None, f
         np.ones(len(values)) if weights is None else weights,
         float(problem.scale[0]),
         components=problem.components,
-        densities=tuple(f.peak.density(values) for f in fixed),
+        densities=tuple(f.peak.density(values) for f in asked.fixed),
         weighted=problem.weighted,
     )
 
 
-def _count_region(
-    full: Bins,
-    region: tuple[float, float],
-    background: str,
-    sqrt_s: float,
-    fixed: Sequence[FixedPeak],
-    level: float | None,
-) -> tuple[dict[str, Any], Fitted]:
+def _count_region(full: Bins, kind: Family, asked: PeakFit) -> tuple[dict[str, Any], Fitted]:
     """Fit the sidebands, count the region over them."""
-    split = split_region(full, region)
-    n = split.count
-    kind = family(background, *full.window, sqrt_s)
-    problem = binned_problem(split.sidebands, kind, fixed, None)
-    best = massfit.fit(problem, np.r_[problem.shape.start, [f.expected for f in fixed]], "sideband fit")
-    b, b_err = massfit.predict(problem.shape, best, split.low, split.high)
-    for k, f in enumerate(fixed):
-        share = float(f.peak.integral(np.array([split.low]), np.array([split.high]))[0])
-        b += share * float(best.theta[problem.shape.size + k])
-        b_err = math.hypot(b_err, share * float(best.errors[problem.shape.size + k]))
+    split = split_region(full, asked.region)
+    n, ends = split.count, (np.array([split.low]), np.array([split.high]))
+    problem = binned_problem(split.sidebands, kind, asked.fixed)
+    best = massfit.fit(problem, problem.start, "sideband fit")
+    b, b_err = massfit.predict(problem.shape.over(*ends), best)
+    for k, f in enumerate(asked.fixed, start=problem.shape.size):
+        share = float(f.peak.integral(*ends)[0])
+        b += share * float(best.theta[k])
+        b_err = math.hypot(b_err, share * float(best.errors[k]))
     chi2, ndf = massfit.goodness(split.sidebands, problem.expected(best.theta[None])[0], problem.size)
     row: dict[str, Any] = {
         "window": [split.low, split.high],
@@ -192,8 +168,8 @@ def _count_region(
         if n > b:
             row["z_asimov"] = asimov_significance((n - b) / c, b / c, b_err / c)
     # The region as one bin of the fit: profile likelihood of sidebands and count together.
-    together = binned_problem(split.joined, kind, fixed, None)
+    together = binned_problem(split.joined, kind, asked.fixed)
     check_determined(split.joined, together.size + 1)
-    signal = massfit.fit_signal(together, split.template, together, level)
-    total = massfit.with_signal(together, split.template).expected(signal.best.theta[None])[0]
-    return row, Fitted(together.shape, signal.best, signal, split.joined, total, False, together.components)
+    signal = massfit.fit_signal(together, split.template, together, asked.level)
+    total = together.with_signal(split.template).expected(signal.best.theta[None])[0]
+    return row, Fitted(together, signal.best, signal, split.joined, total)

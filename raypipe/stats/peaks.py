@@ -19,10 +19,6 @@ class Gaussian:
     width: float
     """One standard deviation."""
 
-    def cdf(self, m: np.ndarray) -> np.ndarray:
-        """Integral from minus infinity."""
-        return special.ndtr((np.asarray(m, float) - self.mass) / self.width)
-
     def integral(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """Share of the peak between ``low`` and ``high``; accurate in the far tails too."""
         a, b = (np.asarray(low) - self.mass) / self.width, (np.asarray(high) - self.mass) / self.width
@@ -32,10 +28,6 @@ class Gaussian:
         """Per unit of mass."""
         t = (np.asarray(m, float) - self.mass) / self.width
         return np.exp(-0.5 * t * t) / (self.width * math.sqrt(2 * math.pi))
-
-    def at(self, mass: float) -> Gaussian:
-        """The same shape somewhere else."""
-        return Gaussian(mass, self.width)
 
 
 @dataclass(frozen=True)
@@ -82,10 +74,6 @@ class CrystalBall:
         shape = np.where(t < -self.a_low, core * _falloff(-t, self.a_low, self.n_low, -self.n_low), core)
         shape = np.where(t > self.a_high, core * _falloff(t, self.a_high, self.n_high, -self.n_high), shape)
         return shape / (self.width * self._area)
-
-    def at(self, mass: float) -> CrystalBall:
-        """The same shape somewhere else."""
-        return CrystalBall(mass, self.width, self.a_low, self.n_low, self.a_high, self.n_high)
 
 
 Peak = Gaussian | CrystalBall

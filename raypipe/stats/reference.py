@@ -17,16 +17,14 @@ class Reference:
     """A simulated background over given bins.
 
     Attributes:
-        expected: (B,) simulated yields. errors: (B,) their statistical errors. order: degree of a polynomial in the
-            exponent that may correct its shape (0: only the normalisation is free).
+        expected: (B,) simulated yields. errors: (B,) their statistical errors.
     """
 
     expected: np.ndarray
     errors: np.ndarray
-    order: int = 0
 
 
-def match_reference(bins: Bins, simulated: Masses | Spectrum, order: int = 0) -> tuple[Bins, Reference]:
+def match_reference(bins: Bins, simulated: Masses | Spectrum) -> tuple[Bins, Reference]:
     """Simulated yields and statistical errors in the bins of the data.
 
     Simulated events are histogrammed; a histogram's bins are added where they nest in the data's. Bins without a
@@ -36,8 +34,6 @@ def match_reference(bins: Bins, simulated: Masses | Spectrum, order: int = 0) ->
     Raises:
         UserError: bins that do not nest, or nothing simulated in them.
     """
-    if not 0 <= order <= 6:
-        raise UserError(f"reference order {order}: between 0 and 6")
     if isinstance(simulated, Masses):
         weights = np.ones(len(simulated.values)) if simulated.weights is None else simulated.weights
         index = _bin_of(bins, simulated.values)
@@ -68,7 +64,7 @@ def match_reference(bins: Bins, simulated: Masses | Spectrum, order: int = 0) ->
         share = expected[empty].sum() / expected.sum()
         told = f"{empty.sum()} bins without simulated events given one event of mean weight"
         notes += (told if share < 0.05 else f"{told}, {share:.0%} of all: use wider bins or a larger simulation",)
-    return replace(bins, notes=notes), Reference(expected, np.sqrt(squares), order)
+    return replace(bins, notes=notes), Reference(expected, np.sqrt(squares))
 
 
 def _bin_of(bins: Bins, x: np.ndarray, lower: bool | None = None) -> np.ndarray:

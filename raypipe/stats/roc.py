@@ -37,21 +37,6 @@ def weighted_auc(scores: np.ndarray, is_signal: np.ndarray, weights: np.ndarray 
     return auc, math.sqrt(variance)
 
 
-def background_percentile(scores: np.ndarray, reference: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """For each score, the weighted share of ``reference`` at or above it: small means signal-like.
-
-    A description of the reference. A cut needs `tail_shares`: what lies above all of a finite reference is not at zero.
-    Negative weights lower the share; where it would fall with a looser cut, it stays at its largest value so far, so
-    that the order of the scores is kept.
-    """
-    order = np.argsort(reference)
-    values = reference[order]
-    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]][: len(values)])
-    sums = np.add.reduceat(weights[order], starts) if len(starts) else np.empty(0)
-    falling = np.maximum.accumulate(np.r_[0.0, np.cumsum(sums[::-1])]) / weights.sum()
-    return np.minimum(falling, 1.0)[::-1][np.searchsorted(values[starts], scores, side="left")]
-
-
 NEIGHBOURS = 10
 """Events of the reference on either side of a score whose weights an event of that score may have."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from raypipe import seeds
-from raypipe.stats.likelihood import Binned
+from raypipe.stats.binned import Binned
 from raypipe.stats.newton import Solution, follow, minimise, solve
 
 ELEMENTS = 60_000
@@ -25,7 +25,7 @@ class LocalScan:
         q0: (T, G) 1007.1727, equation 12; zero for a deficit. s, s_err: (T, G) fitted yields and errors; where the
             scan is one-sided, s is zero and s_err undefined for deficits. r: (T, G) signed root of the two-sided
             statistic (two-sided scans only). failed: (T,) spectra in which some fit did not converge.
-        null: background-only minima, (T, D). lost: (T, G) which signal fits those were.
+        lost: (T, G) which signal fits those were.
     """
 
     q0: np.ndarray
@@ -33,7 +33,6 @@ class LocalScan:
     s_err: np.ndarray
     r: np.ndarray
     failed: np.ndarray
-    null: np.ndarray
     lost: np.ndarray
 
 
@@ -61,20 +60,17 @@ def scan(
     q0, s, s_err, r = (np.zeros((spectra, signals)) for _ in range(4))
     s_err[:] = np.nan
     failed, lost = np.zeros(spectra, bool), np.zeros((spectra, signals), bool)
-    null_theta = np.empty((spectra, len(start)))
-    nodes = max(len(problem.shape.weight), 1)
+    most = max(1, ELEMENTS // max(len(problem.shape.weight), 1))
     base = replace(problem, counts=counts, auxiliary=auxiliary, signals=None, which=None)
     both = replace(base, signals=templates)
-    for block in _blocks(spectra, max(1, ELEMENTS // nodes)):
+    for block in _blocks(spectra, most):
         background = replace(base, data=block)
         fitted = _minimise(background, np.tile(start, (len(block), 1)), tolerance / 10)
-        null_theta[block] = fitted.theta
         failed[block[~fitted.converged]] = True
         row, column, first, error = _starting_points(replace(both, data=block), fitted, one_sided)
         if not one_sided:
             s_err[block] = error
-        value = fitted.value
-        for part in _blocks(len(row), max(1, ELEMENTS // nodes)):
+        for part in _blocks(len(row), most):
             rows, columns = row[part], column[part]
             pairs = replace(both, data=block[rows], which=columns)
             best = minimise(pairs, first[part], tolerance, 40, floor=0.0 if one_sided else None)
@@ -82,20 +78,15 @@ def scan(
             if redo.any():  # from the null fit itself, with a longer leash
                 nought = np.c_[fitted.theta[rows[redo]], np.zeros(redo.sum())]
                 again = follow(pairs.take(np.flatnonzero(redo)), nought, tolerance, 0.0 if one_sided else None)
-                for name in ("theta", "value", "information", "converged"):
-                    getattr(best, name)[redo] = getattr(again, name)
+                best.replace(redo, again)
+            where, yields = (block[rows], columns), best.theta[:, -1]
             failed[block[rows[~best.converged]]] = True
-            lost[block[rows], columns] = ~best.converged
-            difference = np.maximum(value[rows] - best.value, 0.0)
-            yields = best.theta[:, -1]
-            where = block[rows], columns
+            stretch, s_err[where] = _last_error(pairs, best)
+            difference = np.maximum(fitted.value[rows] - best.value, 0.0) / stretch
             q0[where] = np.where(yields > 0, difference, 0.0)
             r[where] = np.sign(yields) * np.sqrt(difference)
-            s[where] = yields
-            stretch, s_err[where] = _last_error(pairs, best)
-            q0[where] /= stretch
-            r[where] /= np.sqrt(stretch)
-    return LocalScan(q0, s, s_err, r, failed, null_theta, lost)
+            s[where], lost[where] = yields, ~best.converged
+    return LocalScan(q0, s, s_err, r, failed, lost)
 
 
 def _minimise(problem: Binned, start: np.ndarray, tolerance: float) -> Solution:
@@ -103,10 +94,7 @@ def _minimise(problem: Binned, start: np.ndarray, tolerance: float) -> Solution:
     solution = minimise(problem, start, tolerance, 40)
     lost = np.flatnonzero(~solution.converged)
     if len(lost):
-        extra = [c.expected for c in problem.components]
-        again = follow(problem.take(lost), np.tile(np.r_[problem.shape.start, extra], (len(lost), 1)), tolerance)
-        for name in ("theta", "value", "information", "converged"):
-            getattr(solution, name)[lost] = getattr(again, name)
+        solution.replace(lost, follow(problem.take(lost), np.tile(problem.start, (len(lost), 1)), tolerance))
     return solution
 
 
@@ -134,20 +122,14 @@ def _starting_points(
 
 def _scores(both: Binned, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Score (R, G), cross information (R, D, G) and information (R, G) of every signal at zero yield."""
-    slope, info, block, mean = _weights(replace(both, signals=None, which=None), theta)
-    gradient = slope @ both.signals.T
-    curvature = info @ (both.signals**2).T
-    cross = [(block * mean[:, k]) @ both.signals.T for k in range(mean.shape[1])]
-    cross += [(info * c.template) @ both.signals.T for c in both.components]
-    return gradient, np.stack(cross, 1), curvature
-
-
-def _weights(problem: Binned, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """d(-2 ln L)/d(mu), information per bin, that times the background's size, and mean derivatives of the basis."""
-    background, rest = problem.parts(theta)
-    cost = problem.cost(background, rest)
-    size = (1.0 if cost.beta is None else cost.beta) * (1.0 if problem.shape.matrix is not None else background)
-    return cost.slope, cost.info, cost.info * size, problem.shape.mean_phi
+    shape, signals = both.shape, both.signals.T
+    null = replace(both, signals=None, which=None)
+    background, rest = null.parts(theta)
+    cost = null.cost(background, rest)
+    size = (1.0 if cost.beta is None else cost.beta) * (1.0 if shape.matrix is not None else background)
+    cross = [(cost.info * size * mean) @ signals for mean in shape.mean_phi.T]
+    cross += [(cost.info * c.template) @ signals for c in both.components]
+    return cost.slope @ signals, np.stack(cross, 1), cost.info @ signals**2
 
 
 def _last_error(problem: Binned, best: Solution) -> tuple[np.ndarray | float, np.ndarray]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import chi2
 
+from raypipe.stats.spectrum import groups
+
 
 def sculpting_test(
     mass: np.ndarray, passed: np.ndarray, edges: np.ndarray, fewest: float = 5.0
@@ -22,19 +24,9 @@ def sculpting_test(
     total = np.histogram(mass, edges)[0].astype(float)
     kept = np.histogram(mass[passed], edges)[0].astype(float)
     share = kept.sum() / max(total.sum(), 1.0)
-    rare = total * min(share, 1 - share)
-    n, k = [], []
-    start = 0
-    for stop in range(1, len(rare) + 1):
-        if rare[start:stop].sum() >= fewest:
-            n.append(total[start:stop].sum())
-            k.append(kept[start:stop].sum())
-            start = stop
-    if start < len(rare) and n:  # what is left over joins the last bin
-        n[-1] += total[start:].sum()
-        k[-1] += kept[start:].sum()
-    if len(n) < 2:
+    starts = groups(total * min(share, 1 - share), fewest)
+    if len(starts) < 2:
         return float("nan"), 0, float("nan")
-    n, k = np.array(n), np.array(k)
+    n, k = np.add.reduceat(total, starts), np.add.reduceat(kept, starts)
     value = float((((k - share * n) ** 2) / (share * (1 - share) * n)).sum())
     return value, len(n) - 1, float(chi2.sf(value, len(n) - 1))

@@ -8,7 +8,7 @@ import numpy as np
 
 from raypipe.errors import UserError
 from raypipe.stats.backgrounds import Family, Nodes, adaptive_nodes, gauss_legendre
-from raypipe.stats.spectrum import Bins
+from raypipe.stats.spectrum import Bins, groups
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Shape:
         """Derivative of `expected` of one parameter vector, (P,) -> (B, P)."""
         if self.matrix is not None:
             return self.matrix
-        return self.nodes.sum((self.rates(a[None])[0][:, None] * self.phi).T).T
+        return self.nodes.sum_rows(self.phi, self.rates(a[None])[0])
 
     def over(self, low: np.ndarray, high: np.ndarray) -> Shape:
         """The same function and parameters over other bins (not for templates)."""
@@ -95,7 +95,8 @@ def _least_squares(family: Family, centres: np.ndarray, bins: Bins, size: np.nda
     Sparse spectra are merged first, because the logarithm of nought or one event says little.
     """
     counts, scale = bins.counts, bins.scale
-    group = _groups(np.maximum(counts, 0) / scale, enough=8.0, least=2 * family.size)
+    events = np.maximum(counts, 0) / scale  # groups of eight events, but at least two groups a parameter
+    group = groups(events, min(8.0, max(events.sum() / (2 * family.size), 1e-9)), join_rest=False)
     total = lambda v: np.add.reduceat(v, group)  # noqa: E731
     n, s = total(counts), total(size)
     c = np.maximum(total(counts * scale) / np.where(n > 0, n, 1), np.min(scale))
@@ -109,37 +110,20 @@ def _least_squares(family: Family, centres: np.ndarray, bins: Bins, size: np.nda
         target = np.log(value[good] / s[good])
         return np.linalg.lstsq(basis[good] * weight[good, None], target * weight[good], rcond=1e-12)[0]
     nodes = gauss_legendre(bins.low, bins.high, 8)
-    matrix = nodes.sum((family.basis(nodes.mass) * nodes.weight[:, None]).T).T
+    matrix = nodes.sum_rows(family.basis(nodes.mass), nodes.weight)
     merged = np.add.reduceat(matrix, group, axis=0)
     weight = 1 / np.sqrt(variance + 1e-300)
     physical = np.linalg.lstsq(merged * weight[:, None], n * weight, rcond=1e-12)[0]
     rows = family.positive if family.positive is not None else matrix
     flat = n.sum() / (bins.high - bins.low).sum()
-    constant = _constant(family, flat)
+    others = flat if family.name.startswith("bernstein") else 0.0
+    constant = np.r_[flat, np.full(family.size - 1, others)]
     # Pull the line towards a constant until it is positive everywhere.
     for share in (0.0, 0.02, 0.1, 0.3, 0.6, 0.9, 1.0):
         mixed = (1 - share) * physical + share * constant
         if (rows @ mixed > 1e-3 * abs(flat) * (rows @ constant / flat)).all() and (matrix @ mixed > 0).all():
             return mixed
     return constant
-
-
-def _constant(family: Family, rate: float) -> np.ndarray:
-    if family.name.startswith("bernstein"):
-        return np.full(family.size, rate)
-    return np.r_[rate, np.zeros(family.size - 1)]
-
-
-def _groups(counts: np.ndarray, enough: float, least: int) -> np.ndarray:
-    """First bins of groups of neighbours with ``enough`` events each, but at least ``least`` groups."""
-    target = min(enough, max(counts.sum() / least, 1e-9))
-    starts, total = [0], 0.0
-    for k, n in enumerate(counts[:-1]):
-        total += n
-        if total >= target:
-            starts.append(k + 1)
-            total = 0.0
-    return np.array(starts)
 
 
 def _finish(family: Family, nodes: Nodes, weight: np.ndarray, physical: np.ndarray, bins: Bins) -> Shape:
@@ -153,7 +137,7 @@ def _finish(family: Family, nodes: Nodes, weight: np.ndarray, physical: np.ndarr
             info = rates / np.maximum(spread, 1e-12 * spread.max())
         rows = phi * info[:, None]
     else:
-        rows = nodes.sum((phi * weight[:, None]).T).T / np.sqrt(bins.variance + np.mean(bins.scale) ** 2)[:, None]
+        rows = nodes.sum_rows(phi, weight) / np.sqrt(bins.variance + np.mean(bins.scale) ** 2)[:, None]
     scale = np.sqrt((rows**2).sum(0))
     if not (scale > 0).all():
         raise UserError(f"background {family.name}: a parameter has no effect in this window; try a lower order")
@@ -164,15 +148,9 @@ def _finish(family: Family, nodes: Nodes, weight: np.ndarray, physical: np.ndarr
             f"background {family.name}: {family.size} parameters cannot be told apart with {len(bins)} bins in this "
             "window; use a lower order or a wider window"
         )
-    inverse = np.linalg.inv(upper) / scale[:, None]
-    return _over(
-        family,
-        nodes,
-        weight,
-        inverse,
-        upper @ (scale * physical),
-        None if family.positive is None else family.positive @ inverse,
-    )
+    transform = np.linalg.inv(upper) / scale[:, None]
+    positive = None if family.positive is None else family.positive @ transform
+    return _over(family, nodes, weight, transform, upper @ (scale * physical), positive)
 
 
 def _over(
@@ -184,10 +162,10 @@ def _over(
     positive: np.ndarray | None,
 ) -> Shape:
     phi = family.basis(nodes.mass) @ transform
-    if not family.log:
-        matrix = nodes.sum((phi * weight[:, None]).T).T
-        return Shape(family, nodes, phi, weight, matrix, matrix, transform, positive, start)
-    rates = np.exp(np.clip(phi @ start, -700, 300)) * weight
-    total = nodes.sum(rates)
-    mean = nodes.sum((rates[:, None] * phi).T).T / np.where(total > 0, total, 1)[:, None]
-    return Shape(family, nodes, phi, weight, mean, None, transform, positive, start)
+    if family.log:
+        rates = np.exp(np.clip(phi @ start, -700, 300)) * weight
+        total = nodes.sum(rates)
+        matrix, mean = None, nodes.sum_rows(phi, rates) / np.where(total > 0, total, 1)[:, None]
+    else:
+        matrix = mean = nodes.sum_rows(phi, weight)
+    return Shape(family, nodes, phi, weight, mean, matrix, transform, positive, start)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.polynomial.polynomial import polyvander
 
 from raypipe.config import MassFit, MassWindow
 from raypipe.errors import UserError
 from raypipe.stats import massfit
-from raypipe.stats.backgrounds import Family
+from raypipe.stats.backgrounds import Family, gauss_legendre
 from raypipe.stats.peakdata import binned_problem
 from raypipe.stats.spectrum import Bins
-
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(4)
 
 
 @dataclass(frozen=True)
@@ -27,22 +26,17 @@ class SidebandFit:
     """Of the sideband bins, Baker-Cousins (twice the log-likelihood ratio to the saturated model)."""
     ndf: int
 
-    def density(self, mass: np.ndarray, parameters: np.ndarray | None = None) -> np.ndarray:
+    def density(self, mass: np.ndarray) -> np.ndarray:
         """Expected events per GeV."""
-        a = self.parameters if parameters is None else parameters
-        return np.exp(np.polynomial.polynomial.polyval(_scaled(mass, self.window), a))
+        return np.exp(_powers(mass, self.window, len(self.parameters) - 1) @ self.parameters)
 
     def integral(self, low: float, high: float) -> tuple[float, float]:
         """Expected events between two masses and the error from the fit's covariance."""
-        edges = np.linspace(low, high, 33)
-        value = _bin_integrals(self.parameters, edges, self.window).sum()
-        gradient = np.empty(len(self.parameters))
-        for k in range(len(gradient)):
-            step = np.zeros_like(self.parameters)
-            step[k] = 1e-4
-            up, down = (_bin_integrals(self.parameters + s * step, edges, self.window).sum() for s in (1, -1))
-            gradient[k] = (up - down) / 2e-4
-        return float(value), float(np.sqrt(gradient @ self.covariance @ gradient))
+        nodes = gauss_legendre(np.array([low]), np.array([high]), 64)
+        gradient = (nodes.weight * self.density(nodes.mass)) @ _powers(
+            nodes.mass, self.window, len(self.parameters) - 1
+        )
+        return float(gradient[0]), float(np.sqrt(gradient @ self.covariance @ gradient))
 
     def sample(self, n: int, low: float, high: float, rng: np.random.Generator) -> np.ndarray:
         """``n`` masses between ``low`` and ``high`` drawn from the fitted shape."""
@@ -68,9 +62,9 @@ def fit_sidebands(masses: np.ndarray, window: MassWindow, config: MassFit) -> Si
     low, high, counts = (np.concatenate(part) for part in zip(*pieces, strict=True))
     bins = Bins(low, high, counts, np.ones(len(counts)), None, (window.low, window.high))
     labels = tuple(f"a{k}" for k in range(config.order + 1))
-    basis = lambda m: np.polynomial.polynomial.polyvander(_scaled(m, window), config.order)  # noqa: E731
-    problem = binned_problem(bins, Family("exponential of a polynomial", True, labels, basis), (), None)
-    best = massfit.fit(problem, problem.shape.start, "sideband fit")
+    kind = Family("exponential of a polynomial", True, labels, lambda m: _powers(m, window, config.order))
+    problem = binned_problem(bins, kind)
+    best = massfit.fit(problem, problem.start, "sideband fit")
     if not best.valid:
         raise UserError(f"the sideband fit of {int(counts.sum())} events did not converge (massfit.order too high?)")
     back = problem.shape.transform
@@ -78,13 +72,6 @@ def fit_sidebands(masses: np.ndarray, window: MassWindow, config: MassFit) -> Si
     return SidebandFit(window, back @ best.theta, covariance, best.value, len(counts) - len(labels))
 
 
-def _scaled(mass: np.ndarray, window: MassWindow) -> np.ndarray:
-    return 2 * (mass - window.low) / (window.high - window.low) - 1
-
-
-def _bin_integrals(a: np.ndarray, edges: np.ndarray, window: MassWindow) -> np.ndarray:
-    """Integral over every bin, by four-point Gauss-Legendre quadrature (exact to 1e-9 for GeV bins)."""
-    half = np.diff(edges)[:, None] / 2
-    x = (edges[:-1, None] + edges[1:, None]) / 2 + half * _NODES
-    values = np.exp(np.clip(np.polynomial.polynomial.polyval(_scaled(x, window), a), -700, 700))
-    return (half * _WEIGHTS * values).sum(1)
+def _powers(mass: np.ndarray, window: MassWindow, order: int) -> np.ndarray:
+    """(n, order + 1) powers of x."""
+    return polyvander(2 * (mass - window.low) / (window.high - window.low) - 1, order)

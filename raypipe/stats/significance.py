@@ -44,13 +44,6 @@ def mean_and_error(values: list[float]) -> tuple[float, float | None]:
     return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
 
 
-def s_over_sqrt_b(signal: float, background: float) -> float:
-    """S / sqrt(B): the significance of S over a known B, both large and S << B."""
-    if not background > 0:
-        raise ValueError(f"s_over_sqrt_b needs a positive background, got {background}")
-    return signal / math.sqrt(background)
-
-
 def asimov_significance(signal: float, background: float, error: float = 0.0) -> float:
     """Median discovery significance of ``signal`` over ``background`` +- ``error`` (absolute), in sigma.
 
@@ -64,17 +57,3 @@ def asimov_significance(signal: float, background: float, error: float = 0.0) ->
     if signal < 0:
         raise ValueError(f"asimov_significance needs a signal >= 0, got {signal}")
     return counting_significance(signal + background, background, error)
-
-
-def p_value(z: float) -> float:
-    """One-sided Gaussian tail probability of ``z`` sigma."""
-    return 0.5 * math.erfc(z / math.sqrt(2))
-
-
-def z_value(p: float) -> float:
-    """Sigma of a one-sided tail probability; accurate for tiny p. Inverse of `p_value`."""
-    from scipy import special
-
-    if not 0 < p < 1:
-        raise ValueError(f"z_value needs a probability between 0 and 1, got {p}")
-    return -float(special.ndtri(p))

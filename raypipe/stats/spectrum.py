@@ -14,7 +14,6 @@ from raypipe.stats.poisson_errors import counting_errors, rate_scale
 from raypipe.stats.weighted import of_events, weigh
 
 MOST_BINS = 100_000
-LIKELIHOODS = ("auto", "poisson", "weighted", "gaussian")
 
 EVENTS = "errors are those of weighted events: weighted likelihood (1911.01303)"
 
@@ -61,16 +60,8 @@ class Bins:
 
     def select(self, mask: np.ndarray) -> Bins:
         """The bins of a mask."""
-        pick = lambda a: None if a is None else a[mask]  # noqa: E731
-        return replace(
-            self,
-            low=self.low[mask],
-            high=self.high[mask],
-            counts=self.counts[mask],
-            scale=self.scale[mask],
-            errors=pick(self.errors),
-            squares=pick(self.squares),
-        )
+        columns = {name: getattr(self, name) for name in ("low", "high", "counts", "scale", "errors", "squares")}
+        return replace(self, **{name: v[mask] for name, v in columns.items() if v is not None})
 
 
 def check_window(window: tuple[float, float], region: tuple[float, float] | None = None) -> None:
@@ -93,12 +84,12 @@ def bin_masses(masses: Masses, window: tuple[float, float], edges: np.ndarray) -
         UserError: nothing in the window, weights that sum to nothing.
     """
     values, weights = in_window(masses, window)
-    counts, _ = np.histogram(values, edges, weights=weights)
-    notes = missing_note(masses)
-    if weights is None:
-        return Bins(edges[:-1], edges[1:], counts.astype(float), np.ones(len(counts)), None, window, notes)
-    squares, _ = np.histogram(values, edges, weights=weights**2)
+    counts = np.histogram(values, edges, weights=weights)[0].astype(float)
+    notes = (f"{masses.missing} events without a finite mass or weight left out",) if masses.missing else ()
     bins = Bins(edges[:-1], edges[1:], counts, np.ones(len(counts)), None, window, notes)
+    if weights is None:
+        return bins
+    squares, _ = np.histogram(values, edges, weights=weights**2)
     return weigh(bins, squares, "weighted events: weighted likelihood (1911.01303)")
 
 
@@ -118,11 +109,6 @@ def in_window(masses: Masses, window: tuple[float, float]) -> tuple[np.ndarray, 
     return masses.values[inside], weights
 
 
-def missing_note(masses: Masses) -> tuple[str, ...]:
-    """A note on events without a finite mass."""
-    return (f"{masses.missing} events without a finite mass or weight left out",) if masses.missing else ()
-
-
 def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: str = "auto") -> Bins:
     """The bins of a published histogram that lie inside the window.
 
@@ -134,6 +120,46 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
     Raises:
         UserError: no bin inside, contents or errors that the likelihood cannot take.
     """
+    bins, errors, upper = _whole_bins(spectrum, window)
+    y, source, auto = bins.counts, spectrum.source, likelihood == "auto"
+    whole = bool((y >= 0).all() and (np.abs(y - np.round(y)) < np.minimum(0.02, 1e-6 + 6e-5 * y)).all())
+    if whole:  # a density of five digits times its bin width
+        y = np.round(y)
+        bins = replace(bins, counts=y)
+    if likelihood in ("gaussian", "weighted") and errors is None:
+        what = "Gaussian chi-square" if likelihood == "gaussian" else "weighted likelihood"
+        raise UserError(f"{source}: a {what} needs errors: name their column (--error)")
+    if likelihood == "poisson" or (auto and whole and (errors is None or counting_errors(y, errors))):
+        if (y < 0).any():
+            raise UserError(f"{source}: bin {_first(bins, y < 0)} is negative: no Poisson likelihood for it")
+        return bins
+    if errors is None:
+        bad = y < 0 if (y < 0).any() else ~np.isclose(y, np.round(y))
+        raise UserError(
+            f"{source}: bin {_first(bins, bad)} holds {y[bad][0]:g}, which is no count, and no errors are given: name "
+            "their column (--error), or --likelihood poisson"
+        )
+    found = rate_scale(y, errors, upper) if auto and (y >= 0).all() else None
+    if found is not None:
+        scale, convention = found
+        if convention == "sqrt(n)" and scale.max() > 1.05 * scale.min():  # weights that vary with the mass
+            return weigh(bins, errors**2, EVENTS)
+        note = f"contents are counts times a factor ({convention} errors): scaled Poisson likelihood"
+        return replace(bins, scale=scale, notes=(*bins.notes, note))
+    empty = errors <= 0
+    if (empty & (y != 0)).any():
+        raise UserError(f"{source}: bin {_first(bins, empty & (y != 0))} has no error: no likelihood for it")
+    if likelihood == "weighted" or (auto and of_events(y, errors)):
+        if not y.sum() > 0:
+            raise UserError(f"{source}: the contents in the window sum to {y.sum():g}: nothing to fit")
+        return weigh(bins, errors**2, EVENTS)
+    told = (f"{empty.sum()} empty bins without an error left out",) if empty.any() else ()
+    notes = (*bins.notes, *told, "Gaussian chi-square with the published errors")
+    return replace(bins, errors=errors, notes=notes).select(~empty)
+
+
+def _whole_bins(spectrum: Spectrum, window: tuple[float, float]) -> tuple[Bins, np.ndarray | None, np.ndarray | None]:
+    """Bins inside the window, not all of them empty; their errors and upper errors."""
     check_window(window)
     low, high = window
     slack = 1e-6 * (spectrum.high - spectrum.low)
@@ -143,54 +169,26 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
             f"{spectrum.source}: no whole bin between {low:g} and {high:g}; it runs from {spectrum.low[0]:g} to "
             f"{spectrum.high[-1]:g}"
         )
-    notes: tuple[str, ...] = ()
     cut = ~inside & (spectrum.high > low + slack) & (spectrum.low < high - slack)
-    if cut.any():
-        notes += (f"{cut.sum()} bins cut by the window's edges left out",)
-    bins = Bins(
-        spectrum.low[inside], spectrum.high[inside], spectrum.counts[inside], np.ones(inside.sum()), None, window, notes
-    )
-    errors = None if spectrum.errors is None else spectrum.errors[inside]
-    y = bins.counts
-    if not (y != 0).any():
+    notes = (f"{cut.sum()} bins cut by the window's edges left out",) if cut.any() else ()
+    given = (spectrum.low, spectrum.high, spectrum.counts, spectrum.errors, spectrum.upper)
+    *edges, counts, errors, upper = (None if v is None else v[inside] for v in given)
+    if not (counts != 0).any():
         raise UserError(f"{spectrum.source}: every bin between {low:g} and {high:g} is empty")
-    whole = bool((y >= 0).all() and (np.abs(y - np.round(y)) < np.minimum(0.02, 1e-6 + 6e-5 * y)).all())
-    if whole:  # a density of five digits times its bin width
-        y = np.round(y)
-        bins = replace(bins, counts=y)
-    if likelihood in ("gaussian", "weighted") and errors is None:
-        what = "Gaussian chi-square" if likelihood == "gaussian" else "weighted likelihood"
-        raise UserError(f"{spectrum.source}: a {what} needs errors: name their column (--error)")
-    if likelihood == "poisson" or (likelihood == "auto" and whole and (errors is None or counting_errors(y, errors))):
-        if (y < 0).any():
-            raise UserError(f"{spectrum.source}: bin {_first(bins, y < 0)} is negative: no Poisson likelihood for it")
-        return bins
-    if errors is None:
-        bad = y < 0 if (y < 0).any() else ~np.isclose(y, np.round(y))
-        raise UserError(
-            f"{spectrum.source}: bin {_first(bins, bad)} holds {y[bad][0]:g}, which is no count, and no errors are "
-            "given: name their column (--error), or --likelihood poisson"
-        )
-    if likelihood == "auto" and (y >= 0).all():
-        upper = None if spectrum.upper is None else spectrum.upper[inside]
-        found = rate_scale(y, errors, upper)
-        if found is not None:
-            scale, convention = found
-            if convention == "sqrt(n)" and scale.max() > 1.05 * scale.min():  # weights that vary with the mass
-                return weigh(bins, errors**2, EVENTS)
-            note = f"contents are counts times a factor ({convention} errors): scaled Poisson likelihood"
-            return replace(bins, scale=scale, notes=(*notes, note))
-    if (errors[y != 0] <= 0).any():
-        bad = (errors <= 0) & (y != 0)
-        raise UserError(f"{spectrum.source}: bin {_first(bins, bad)} has no error: no likelihood for it")
-    if likelihood == "weighted" or (likelihood == "auto" and of_events(y, errors)):
-        if not y.sum() > 0:
-            raise UserError(f"{spectrum.source}: the contents in the window sum to {y.sum():g}: nothing to fit")
-        return weigh(bins, errors**2, EVENTS)
-    empty = errors <= 0
-    if empty.any():
-        notes += (f"{empty.sum()} empty bins without an error left out",)
-    return replace(bins, errors=errors, notes=(*notes, "Gaussian chi-square with the published errors")).select(~empty)
+    return Bins(*edges, counts, np.ones(len(counts)), None, window, notes), errors, upper
+
+
+def groups(content: np.ndarray, enough: float, join_rest: bool = True) -> np.ndarray:
+    """First bins of groups of neighbours that hold ``enough`` each; what is left over joins the last one, or not."""
+    starts, total = [0], 0.0
+    for k, n in enumerate(content, start=1):
+        total += n
+        if total >= enough:
+            starts.append(k)
+            total = 0.0
+    if len(starts) > 1 and (join_rest or starts[-1] == len(content)):
+        starts.pop()
+    return np.array(starts)
 
 
 def _first(bins: Bins, mask: np.ndarray) -> str:

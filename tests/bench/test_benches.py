@@ -7,8 +7,7 @@ import math
 
 import pytest
 
-from raypipe.bench.base import BENCHES, Measurement, run_bench, speed_up
-from raypipe.bench.table import markdown_table
+from raypipe.bench.base import BENCHES, Measurement, compared, markdown_table, run_bench
 
 RAY = {"events", "embed", "scan"}
 """Benches that need Ray: here they share the session of all tests."""
@@ -40,11 +39,13 @@ def test_smoke_with_ray(name, ray_local):
 
 
 def test_ratio_is_the_reference_over_ours_and_a_row_of_the_table():
-    row = speed_up("work", [1.0, 2.0, 4.0], [10.0, 10.0, 10.0], 4.0)
+    row = compared("work", [1.0, 2.0, 4.0], [10.0, 10.0, 10.0], 4.0)
     assert row.ratios == [10.0, 5.0, 2.5]
     assert row.median == 5.0
     assert row.reached
-    assert not speed_up("work", [5.0], [10.0], 4.0).reached
+    assert not compared("work", [5.0], [10.0], 4.0).reached
+    share = compared("work", [5.0], [10.0], 0.6, meaning="time ours / time reference", at_most=True)
+    assert (share.ratios, share.reached) == ([0.5], True)
     entry = {"rows": [row.row()], "smoke": False, "versions": {}, "seconds": 90.0}
     table = markdown_table({"benches": {"some": entry, "tiny": entry | {"smoke": True}}})
     work, _, total = table.splitlines()[2:]

@@ -11,9 +11,9 @@ from scipy import stats
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats.backgrounds import family
-from raypipe.stats.hunt import hunt
-from raypipe.stats.likelihood import Binned
-from raypipe.stats.peakfit import fit_peak
+from raypipe.stats.binned import Binned
+from raypipe.stats.hunt import Hunt, hunt
+from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import Gaussian
 from raypipe.stats.scan import scan
 from raypipe.stats.shape import make_shape
@@ -45,7 +45,10 @@ def pulls(toys: int) -> list[dict[str, Any]]:
         rng = np.random.default_rng(events + (bins or 0))
         values, roots, failed, start = [], [], 0, time.process_time()
         for _ in range(toys):
-            row = fit_peak(draw(events, 0, rng), (LOW, HIGH), background, PEAK, bins=bins, level=None).row
+            row = fit_peak(
+                draw(events, 0, rng),
+                PeakFit(window=(LOW, HIGH), background=background, peak=PEAK, bins=bins, level=None),
+            )
             failed += not row["valid"]
             values.append(row["s"] / row["s_err"])
             roots.append(row["z_signed"])
@@ -114,7 +117,9 @@ def limits(toys: int) -> list[dict[str, Any]]:
     rows = []
     for injected in (0.0, 60.0):
         rng = np.random.default_rng(int(injected) + 41)
-        found = [fit_peak(draw(2000, injected, rng), (LOW, HIGH), "exp", PEAK, bins=55).row for _ in range(toys)]
+        found = [
+            fit_peak(draw(2000, injected, rng), PeakFit(window=(LOW, HIGH), peak=PEAK, bins=55)) for _ in range(toys)
+        ]
         above = [row["upper_limit"] > injected for row in found]
         rows.append(
             {
@@ -134,7 +139,9 @@ def global_p(sets: int, toys: int) -> dict[str, Any]:
     by_toys, asymptotic = [], []
     for k in range(sets):
         data = Spectrum(EDGES[:-1], EDGES[1:], rng.poisson(shape(5000)).astype(float), None, "toy")
-        row = hunt(data, (LOW, HIGH), "exp", [Width(1.5)], points=50, toys=toys, seed=k, level=None).row["global"]
+        row = hunt(data, Hunt(window=(LOW, HIGH), widths=[Width(1.5)], points=50, toys=toys, seed=k, level=None)).row[
+            "global"
+        ]
         by_toys.append(row["toys"]["p"])
         asymptotic.append(row["asymptotic"]["p"])
     small = np.array(by_toys) < 0.3

@@ -8,7 +8,8 @@ import pytest
 
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import family, template_family
-from raypipe.stats.likelihood import Binned, Component
+from raypipe.stats.binned import Binned
+from raypipe.stats.likelihood import Component
 from raypipe.stats.limits import cls, q_mu_tilde
 from raypipe.stats.shape import make_shape
 from raypipe.stats.spectrum import Bins
@@ -71,11 +72,11 @@ def compare(problem, template, model, counts, mus):
     p0 = pyhf.infer.hypotest(0.0, data, model, test_stat="q0", par_bounds=bounds)
     # Below nought pyhf's minimiser leaves q0 at some 1e-5 instead of 0, which its square root magnifies.
     assert fit.p0 == pytest.approx(float(p0), abs=1e-3 if fit.s > 0 else 3e-3)
-    curve = massfit.Profile(massfit.with_signal(problem, template), template, 0.0, fit.null.theta)
-    asimov = massfit._asimov(problem, template, fit.null)
+    curve = massfit.Profile(problem.with_signal(template), {0.0: fit.null.theta})
+    asimov = massfit._asimov(problem.with_signal(template), fit.null)
     for mu in mus:
         q = q_mu_tilde(curve, fit.s, fit.best.value, mu)
-        ours = cls(q, asimov(mu) - asimov(0.0))[0]
+        ours = cls(q, asimov(mu) - asimov(0.0))
         theirs = pyhf.infer.hypotest(mu, data, model, test_stat="qtilde", par_bounds=bounds)
         assert ours == pytest.approx(float(theirs), abs=1e-3), mu
     assert fit.limit is not None

@@ -10,7 +10,7 @@ from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats.choice import choose, choose_listed, choose_order, spurious_signal
-from raypipe.stats.peakfit import fit_peak
+from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import Gaussian
 from raypipe.stats.spectrum import Bins
 
@@ -50,12 +50,12 @@ def test_spurious_signal_rejects_what_cannot_follow_the_template():
 def test_the_fit_records_its_choice():
     rng = np.random.default_rng(4)
     data = Masses(105 + rng.exponential(25, 5000), None, "m")
-    row = fit_peak(data, (105, 160), "exp:auto", Gaussian(125, 1.5), level=None).row
+    row = fit_peak(data, PeakFit(window=(105, 160), background="exp:auto", peak=Gaussian(125, 1.5), level=None))
     assert row["background"]["family"] in {"exp", "exppoly:2"}
     assert row["background"]["chosen_by"] == "F-test"
     assert row["background"]["compared"][0]["family"] == "exp"
     with pytest.raises(UserError, match="orders are chosen for"):
-        fit_peak(data, (105, 160), "spline:auto", Gaussian(125, 1.5))
+        fit_peak(data, PeakFit(window=(105, 160), background="spline:auto", peak=Gaussian(125, 1.5)))
 
 
 def test_listed_families_follow_fishers_formula():
@@ -84,7 +84,10 @@ def test_auto_finds_the_family_of_the_truth():
     assert {step["family"].split(":")[0] for step in found.record} >= {"power", "bernstein"}
     peak = Gaussian(800, 40)
     counts = rng.poisson(truth + 3000 * peak.integral(edges[:-1], edges[1:])).astype(float)
-    row = fit_peak(Spectrum(edges[:-1], edges[1:], counts, None, "h"), (200, 2000), "auto", peak, level=None).row
+    row = fit_peak(
+        Spectrum(edges[:-1], edges[1:], counts, None, "h"),
+        PeakFit(window=(200, 2000), background="auto", peak=peak, level=None),
+    )
     assert row["background"]["family"] == "power:1"
     assert row["s"] == pytest.approx(3000, abs=3 * row["s_err"])
 
@@ -95,10 +98,10 @@ def test_simulation_chooses_through_the_fit():
     data = Spectrum(EDGES[:-1], EDGES[1:], rng.poisson(50_000 * bent / bent.sum()).astype(float), None, "data")
     simulated = Spectrum(EDGES[:-1], EDGES[1:], 1e6 * bent / bent.sum(), None, "simulation")
     options = {"peak": Gaussian(125, 1.5), "level": None, "simulation": simulated}
-    row = fit_peak(data, (105, 160), "exp,exppoly:2,exppoly:3,exppoly:4", **options).row
+    row = fit_peak(data, PeakFit(window=(105, 160), background="exp,exppoly:2,exppoly:3,exppoly:4", **options))
     assert row["background"]["family"] == "exppoly:3"
     assert row["background"]["chosen_by"] == "spurious signal"
-    row = fit_peak(data, (105, 160), "exp,exppoly:2", **options).row
+    row = fit_peak(data, PeakFit(window=(105, 160), background="exp,exppoly:2", **options))
     assert any("least biased" in note for note in row["notes"])
     with pytest.raises(UserError, match="it is given: exp"):
-        fit_peak(data, (105, 160), "exp", **options)
+        fit_peak(data, PeakFit(window=(105, 160), **options))

@@ -15,10 +15,11 @@ ONES = np.ones(5)
 
 
 def test_mean_max_and_deviation_look_at_the_data_only():
-    assert comparison.mean_score(SCORES, IS_DATA) == pytest.approx(0.6)
-    assert comparison.max_score(SCORES, IS_DATA) == 0.9
-    assert comparison.max_score(np.r_[SCORES[:4], 5.0], IS_DATA) == 0.9
-    assert comparison.std_score(SCORES, IS_DATA) == pytest.approx(math.sqrt((0.09 + 0 + 0.09) / 3))
+    found = comparison.compute(SCORES, IS_DATA, ONES, "mlc")
+    assert found["mean_score"] == pytest.approx(0.6)
+    assert found["max_score"] == 0.9
+    assert comparison.compute(np.r_[SCORES[:4], 5.0], IS_DATA, ONES, "mlc")["max_score"] == 0.9
+    assert found["std_score"] == pytest.approx(math.sqrt((0.09 + 0 + 0.09) / 3))
 
 
 def test_losses_by_hand():

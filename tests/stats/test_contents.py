@@ -10,8 +10,8 @@ import pytest
 from raypipe.events.masses import Masses
 from raypipe.stats import contents, massfit
 from raypipe.stats.backgrounds import template_family
-from raypipe.stats.hunt import hunt
-from raypipe.stats.likelihood import Binned
+from raypipe.stats.binned import Binned
+from raypipe.stats.hunt import Hunt, hunt
 from raypipe.stats.peaks import Gaussian
 from raypipe.stats.reference import match_reference
 from raypipe.stats.scan import scan
@@ -63,7 +63,7 @@ def sparse(simulated: int, seed: int = 2) -> tuple[Masses, Masses]:
 def test_a_hunt_over_a_sparse_simulation_stays_in_the_batch(simulated):
     data, simulation = sparse(simulated)
     start = time.process_time()
-    found = hunt(data, (100, 400), reference=simulation, toys=0, level=None)
+    found = hunt(data, Hunt(window=(100, 400), reference=simulation, toys=0, level=None))
     assert time.process_time() - start < 4  # a twentieth of a second a fit is 18; measured 0.3
     assert found.row["valid"]
     assert np.isfinite(found.s).all()
@@ -85,7 +85,7 @@ def test_deficits_over_empty_bins_are_the_least_of_minus_two_ln_l():
     assert not found.failed.any()
     at_nought = 0
     for signal, s, r in zip(signals, found.s[0], found.r[0], strict=True):
-        curve = massfit.Profile(problem, signal, 0.0, null.theta)
+        curve = massfit.Profile(problem.with_signal(signal), {0.0: null.theta})
         least = curve(float(s))
         around = s + np.array([-2, -0.5, -0.05, 0.05, 0.5, 2]) * max(abs(s), 1.0)
         assert min(curve(float(x)) for x in around) > least - 1e-4
@@ -95,6 +95,6 @@ def test_deficits_over_empty_bins_are_the_least_of_minus_two_ln_l():
 
 
 def test_too_sparse_a_simulation_is_told():
-    row = hunt(*sparse(30)[:1], (100, 400), reference=sparse(30)[1], level=None).row
+    row = hunt(*sparse(30)[:1], Hunt(window=(100, 400), reference=sparse(30)[1], level=None)).row
     assert any("of all: use wider bins or a larger simulation" in note for note in row["notes"])
     assert [Width(5.0).label] == [row["scan"]["widths"][0]["width"]]

@@ -13,7 +13,7 @@ from raypipe.events.spectra import Spectrum
 from raypipe.stats.backgrounds import family
 from raypipe.stats.floating import Ranges
 from raypipe.stats.peakdata import known_peak
-from raypipe.stats.peakfit import fit_peak
+from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import CrystalBall, Gaussian
 
 LOW, HIGH, SLOPE = 100.0, 160.0, 30.0
@@ -48,7 +48,7 @@ def test_mass_width_and_yield_are_those_of_a_fit_by_hand():
     counts = np.random.default_rng(3).poisson(expected(8000, 400)).astype(float)
     reference = by_hand(counts)
     ranges = Ranges((115, 145), (1, 5), toys=0)
-    row = fit_peak(spectrum(counts), (LOW, HIGH), "exp", Gaussian(120, 1.5), ranges=ranges, level=None).row
+    row = fit_peak(spectrum(counts), PeakFit(window=(LOW, HIGH), peak=Gaussian(120, 1.5), ranges=ranges, level=None))
     assert row["valid"]
     for name, ours, error in (
         ("m", row["peak"]["mass"], row["peak"]["mass_err"]),
@@ -68,7 +68,9 @@ def test_unbinned_events_give_the_same_mass():
     m = np.r_[LOW - SLOPE * np.log(1 - u * (1 - np.exp(-(HIGH - LOW) / SLOPE))), rng.normal(128, 2, 250)]
     counts = np.histogram(m, EDGES)[0].astype(float)
     binned = by_hand(counts)
-    row = fit_peak(Masses(m, None, "m"), (LOW, HIGH), "exp", PEAK, ranges=Ranges((120, 136), None, 0), level=None).row
+    row = fit_peak(
+        Masses(m, None, "m"), PeakFit(window=(LOW, HIGH), peak=PEAK, ranges=Ranges((120, 136), None, 0), level=None)
+    )
     assert row["likelihood"] == "unbinned"
     assert row["peak"]["width_err"] is None
     assert row["peak"]["mass"] == pytest.approx(binned.values["m"], abs=0.3 * binned.errors["m"])
@@ -82,8 +84,9 @@ def test_global_p_of_a_floating_mass_is_uniform_without_signal():
     for k in range(40):
         counts = rng.poisson(expected(3000, 0)).astype(float)
         row = fit_peak(
-            spectrum(counts), (LOW, HIGH), "exp", PEAK, level=None, ranges=Ranges((115, 140), toys=100, seed=k)
-        ).row
+            spectrum(counts),
+            PeakFit(window=(LOW, HIGH), peak=PEAK, level=None, ranges=Ranges((115, 140), toys=100, seed=k)),
+        )
         found.append(row["global"]["p"])
         local.append(row["p0"])
     assert stats.kstest(found, "uniform").pvalue > 0.01
@@ -97,9 +100,9 @@ def test_ranges_are_checked():
     with pytest.raises(UserError, match="a width must be positive"):
         Ranges(None, (0, 2))
     with pytest.raises(UserError, match="needs a peak to begin with"):
-        fit_peak(data, (LOW, HIGH), "exp", None, ranges=Ranges((110, 120)))
+        fit_peak(data, PeakFit(window=(LOW, HIGH), ranges=Ranges((110, 120))))
     with pytest.raises(UserError, match="leaves the fitted bins"):
-        fit_peak(data, (LOW, HIGH), "exp", PEAK, ranges=Ranges((120, 200), toys=0))
+        fit_peak(data, PeakFit(window=(LOW, HIGH), peak=PEAK, ranges=Ranges((120, 200), toys=0)))
 
 
 def test_a_known_resonance_of_unknown_yield():
@@ -110,7 +113,9 @@ def test_a_known_resonance_of_unknown_yield():
         expected(8000, 200) + 500 * other.integral(EDGES[:-1], EDGES[1:]) + np.random.default_rng(6).normal(0, errors)
     )
     data = Spectrum(EDGES[:-1], EDGES[1:], values, errors, "h")
-    row = fit_peak(data, (LOW, HIGH), "poly:3", PEAK, fixed=[known_peak("112:1.5")], level=None).row
+    row = fit_peak(
+        data, PeakFit(window=(LOW, HIGH), background="poly:3", peak=PEAK, fixed=[known_peak("112:1.5")], level=None)
+    )
     x = (EDGES[1:] + EDGES[:-1] - LOW - HIGH) / (HIGH - LOW)
     integrals = [np.diff(((2 * EDGES - LOW - HIGH) / (HIGH - LOW)) ** (k + 1)) / (k + 1) for k in range(4)]
     columns = np.stack([*integrals, other.integral(EDGES[:-1], EDGES[1:]), PEAK.integral(EDGES[:-1], EDGES[1:])], 1)
@@ -137,9 +142,11 @@ def test_a_known_peak_inside_the_blinded_region_needs_its_yield():
     rng = np.random.default_rng(7)
     data = spectrum(rng.poisson(expected(8000, 300)).astype(float))
     with pytest.raises(UserError, match="known 128: the peak has no share"):
-        fit_peak(data, (LOW, HIGH), "exp", None, (120, 136), fixed=[known_peak("128:1")], level=None)
-    alone = fit_peak(data, (LOW, HIGH), "exp", None, (120, 136), level=None).row["signal_region"]
-    known = fit_peak(data, (LOW, HIGH), "exp", None, (120, 136), fixed=[known_peak("128:1=300+-40")], level=None).row
+        fit_peak(data, PeakFit(window=(LOW, HIGH), region=(120, 136), fixed=[known_peak("128:1")], level=None))
+    alone = fit_peak(data, PeakFit(window=(LOW, HIGH), region=(120, 136), level=None))["signal_region"]
+    known = fit_peak(
+        data, PeakFit(window=(LOW, HIGH), region=(120, 136), fixed=[known_peak("128:1=300+-40")], level=None)
+    )
     region = known["signal_region"]
     assert region["b"] == pytest.approx(alone["b"] + 300, rel=1e-3)
     assert region["b_err"] == pytest.approx(np.hypot(alone["b_err"], 40), rel=1e-2)
@@ -156,18 +163,18 @@ def test_diphoton_function_of_atlas():
 def test_what_the_data_cannot_determine_is_refused():
     five = Spectrum(EDGES[:5], EDGES[1:6], np.array([90.0, 85, 88, 70, 77]), None, "h")
     with pytest.raises(UserError, match=r"6 parameters .* for 5 bins"):
-        fit_peak(five, (100, 102.5), "poly:4", Gaussian(101, 0.5))
-    row = fit_peak(five, (100, 102.5), "poly:3", Gaussian(101, 0.5), level=None).row
+        fit_peak(five, PeakFit(window=(100, 102.5), background="poly:4", peak=Gaussian(101, 0.5)))
+    row = fit_peak(five, PeakFit(window=(100, 102.5), background="poly:3", peak=Gaussian(101, 0.5), level=None))
     assert any("as many parameters as bins" in note for note in row["notes"])
     m = np.random.default_rng(1).uniform(LOW, HIGH, 2000)
     with pytest.raises(UserError, match="the background can take the shape of the signal"):
-        fit_peak(Masses(m, None, "m"), (LOW, HIGH), "poly:2", Gaussian(130, 100))
+        fit_peak(Masses(m, None, "m"), PeakFit(window=(LOW, HIGH), background="poly:2", peak=Gaussian(130, 100)))
     with pytest.raises(UserError, match=r"3 parameters .* for 2 different masses"):
-        fit_peak(Masses(np.array([110.0, 130, 130]), None, "m"), (LOW, HIGH), "exp", PEAK)
+        fit_peak(Masses(np.array([110.0, 130, 130]), None, "m"), PeakFit(window=(LOW, HIGH), peak=PEAK))
     with pytest.raises(UserError, match="a Gaussian chi-square needs errors"):
-        fit_peak(spectrum(expected(3000, 0).round()), (LOW, HIGH), "exp", PEAK, likelihood="gaussian")
+        fit_peak(spectrum(expected(3000, 0).round()), PeakFit(window=(LOW, HIGH), peak=PEAK, likelihood="gaussian"))
     with pytest.raises(UserError, match="need between one and 100000"):
-        fit_peak(Masses(m, None, "m"), (LOW, HIGH), "exp", PEAK, bins=10**7)
+        fit_peak(Masses(m, None, "m"), PeakFit(window=(LOW, HIGH), peak=PEAK, bins=10**7))
     bad = expected(3000, 0).round() + np.where(np.arange(120) % 2, 25, 0)
-    row = fit_peak(spectrum(bad), (LOW, HIGH), "exp", PEAK, level=None).row
+    row = fit_peak(spectrum(bad), PeakFit(window=(LOW, HIGH), peak=PEAK, level=None))
     assert any("describes the data badly" in note for note in row["notes"])

@@ -13,10 +13,11 @@ from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import family, template_family
-from raypipe.stats.hunt import hunt
-from raypipe.stats.likelihood import Binned, Component
+from raypipe.stats.binned import Binned
+from raypipe.stats.hunt import Hunt, hunt
+from raypipe.stats.likelihood import Component
 from raypipe.stats.lookelsewhere import LEVELS, asymptotic, euler_characteristic, from_toys, upcrossings
-from raypipe.stats.peakfit import fit_peak
+from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import Gaussian
 from raypipe.stats.reference import match_reference
 from raypipe.stats.scan import draw_toys, scan
@@ -98,7 +99,7 @@ def test_global_p_agrees_with_brute_force_and_upcrossings():
     rng = np.random.default_rng(6)
     counts = rng.poisson(expected(6000) + 75 * templates()[5]).astype(float)
     data = Spectrum(EDGES[:-1], EDGES[1:], counts, None, "toy")
-    result = hunt(data, (LOW, HIGH), "exp", [Width(2.0)], points=50, toys=1000, level=None)
+    result = hunt(data, Hunt(window=(LOW, HIGH), widths=[Width(2.0)], points=50, toys=1000, level=None))
     found = result.row["global"]
     truth = rng.poisson(expected(6000), (1000, 60)).astype(float)
     one = Binned(make_shape(family("exp", LOW, HIGH), bins(counts)), counts[None], np.zeros(1, int), np.ones(60))
@@ -109,7 +110,7 @@ def test_global_p_agrees_with_brute_force_and_upcrossings():
     assert abs(found["asymptotic"]["p"] - brute.p) < 3.5 * brute.error + 0.15 * brute.p
     assert found["toys"]["trials_factor"] > 3
     assert result.row["peaks"][0]["mass"] == pytest.approx(MASSES[5], abs=1.5)
-    again = hunt(data, (LOW, HIGH), "exp", [Width(2.0)], points=50, toys=300, level=None)
+    again = hunt(data, Hunt(window=(LOW, HIGH), widths=[Width(2.0)], points=50, toys=300, level=None))
     # Toy k is the same however many are asked for (fits in other blocks differ by rounding).
     np.testing.assert_allclose(again.toys, result.toys[:300], rtol=1e-9)
 
@@ -135,10 +136,10 @@ def test_signal_region_hunt_is_the_counting_fit():
     rng = np.random.default_rng(8)
     m = np.r_[rng.uniform(5, 16, 3000), rng.normal(9.8, 0.3, 150)]
     data = Masses(m, None, "m")
-    result = hunt(data, (5, 16), "poly:5", region=(9, 10.6), toys=500)
-    fit = fit_peak(data, (5, 16), "poly:5", region=(9, 10.6), unbinned=False)
-    assert result.row["best"]["z"] == pytest.approx(fit.row["z"], abs=0.02)
-    assert result.row["best"]["s"] == pytest.approx(fit.row["signal_region"]["excess"], abs=0.5)
+    result = hunt(data, Hunt(window=(5, 16), background="poly:5", region=(9, 10.6), toys=500))
+    fit = fit_peak(data, PeakFit(window=(5, 16), background="poly:5", region=(9, 10.6), unbinned=False))
+    assert result.row["best"]["z"] == pytest.approx(fit["z"], abs=0.02)
+    assert result.row["best"]["s"] == pytest.approx(fit["signal_region"]["excess"], abs=0.5)
     local = result.row["best"]["p_local"]
     assert result.row["global"]["toys"]["p"] == pytest.approx(local, abs=4 * np.sqrt(local / 500) + 0.004)
 
@@ -166,7 +167,7 @@ def test_a_million_events_in_unequal_bins_with_a_relative_width():
     mass = np.r_[mass[mass < 6000], np.random.default_rng(11).normal(2500, 75, 2500)]
     counts, _ = np.histogram(mass, edges)
     data = Spectrum(edges[:-1], edges[1:], counts.astype(float), np.sqrt(counts), "dijets")
-    result = hunt(data, (1000, 6000), "dijet:4", [width("3%")], toys=0)
+    result = hunt(data, Hunt(window=(1000, 6000), background="dijet:4", widths=[width("3%")], toys=0))
     assert result.row["valid"]
     assert result.row["likelihood"] == "poisson"
     assert result.row["best"]["mass"] == pytest.approx(2500, rel=0.02)
@@ -188,6 +189,6 @@ def test_a_million_events_in_unequal_bins_with_a_relative_width():
 def test_bad_input(options, message):
     data = Spectrum(EDGES[:-1], EDGES[1:], np.round(expected(2000)), None, "toy")
     with pytest.raises(UserError, match=message):
-        hunt(data, (LOW, HIGH), "exp", **{"widths": [Width(2.0)], **options})
+        hunt(data, Hunt(window=(LOW, HIGH), **{"widths": [Width(2.0)], **options}))
     with pytest.raises(UserError, match="not positive"):
         width("-1")

@@ -11,9 +11,9 @@ from raypipe.config import MassFit, MassWindow
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats.floating import Ranges
-from raypipe.stats.hunt import hunt
+from raypipe.stats.hunt import Hunt, hunt
 from raypipe.stats.peakdata import known_peak
-from raypipe.stats.peakfit import fit_peak
+from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import Gaussian
 from raypipe.stats.sideband import fit_sidebands
 from raypipe.stats.significance import counting_significance
@@ -51,7 +51,11 @@ def errors(row) -> list[float]:
 
 @pytest.mark.parametrize("background", FAMILIES)
 def test_binned_errors(background):
-    check(lambda k: errors(fit_peak(spectrum(k), (100, 180), background, PEAK, level=None).row))
+    check(
+        lambda k: errors(
+            fit_peak(spectrum(k), PeakFit(window=(100, 180), background=background, peak=PEAK, level=None))
+        )
+    )
 
 
 @pytest.mark.parametrize("background", ["exp", "exppoly:3", "poly:3", "bernstein:3", "power:2", "dijet:4"])
@@ -60,8 +64,9 @@ def test_unbinned_errors(background):
     check(
         lambda k: errors(
             fit_peak(
-                Masses(np.repeat(m, int(k)), None, "m"), (100, 180), background, PEAK, level=None, unbinned=True
-            ).row
+                Masses(np.repeat(m, int(k)), None, "m"),
+                PeakFit(window=(100, 180), background=background, peak=PEAK, level=None, unbinned=True),
+            )
         ),
         factors=(30,),
     )
@@ -71,14 +76,17 @@ def test_weighted_unbinned_errors_scale_with_the_weights():
     """The same events with weights k: errors grow as k, Z stays."""
     m = masses()
     w = np.random.default_rng(2).gamma(4, 0.25, len(m))
-    check(lambda k: errors(fit_peak(Masses(m, w * k, "m"), (100, 180), "exp", PEAK, level=None).row)[:2], power=1)
+    check(
+        lambda k: errors(fit_peak(Masses(m, w * k, "m"), PeakFit(window=(100, 180), peak=PEAK, level=None)))[:2],
+        power=1,
+    )
 
 
 def test_mass_and_width_errors():
     ranges = Ranges((115, 135), (0.8, 4), toys=0)
 
     def measure(k):
-        row = fit_peak(spectrum(k), (100, 180), "exp", Gaussian(124, 2), level=None, ranges=ranges).row
+        row = fit_peak(spectrum(k), PeakFit(window=(100, 180), peak=Gaussian(124, 2), level=None, ranges=ranges))
         return [*errors(row), k * row["peak"]["mass_err"], k * row["peak"]["width_err"]]
 
     check(measure)
@@ -86,12 +94,12 @@ def test_mass_and_width_errors():
 
 def test_counted_regions_and_known_peaks():
     def region(k):
-        row = fit_peak(spectrum(k), (100, 180), "exp", None, (120, 130), level=None).row
+        row = fit_peak(spectrum(k), PeakFit(window=(100, 180), region=(120, 130), level=None))
         return [row["s_err"], row["z"], row["signal_region"]["b_err"], row["signal_region"]["z"]]
 
     def known(k):
         fixed = [known_peak("150:3"), known_peak(f"110:1={20 * k}")]
-        row = fit_peak(spectrum(k), (100, 180), "exp", PEAK, level=None, fixed=fixed).row
+        row = fit_peak(spectrum(k), PeakFit(window=(100, 180), peak=PEAK, level=None, fixed=fixed))
         return [*errors(row), row["components"]["known 150"][1]]
 
     check(region)
@@ -102,7 +110,7 @@ def test_intervals_and_limits():
     """From 10^6 events on the likelihood is a parabola: half the 68 % interval is the error."""
     limits = []
     for k in (1e3, 1e6, 2e8):
-        row = fit_peak(spectrum(k), (100, 180), "exp", PEAK).row
+        row = fit_peak(spectrum(k), PeakFit(window=(100, 180), peak=PEAK))
         low, high = row["s_interval"]
         assert (high - low) / 2 == pytest.approx(row["s_err"], rel=5e-3)
         limits.append([row["expected_limit"] / k**0.5, (row["upper_limit"] - row["s"]) / k**0.5])
@@ -112,7 +120,7 @@ def test_intervals_and_limits():
 
 def test_hunts():
     def measure(k):
-        found = hunt(spectrum(k), (100, 180), "exp", [Width(1.7)], points=5, level=None)
+        found = hunt(spectrum(k), Hunt(window=(100, 180), widths=[Width(1.7)], points=5, level=None))
         assert found.row["valid"]
         return [*found.s_err[0], found.row["best"]["z"], found.row["best"]["s_err"]]
 

@@ -13,7 +13,7 @@ from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats.peakdata import FixedPeak
-from raypipe.stats.peakfit import fit_peak
+from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import CrystalBall, Gaussian
 from raypipe.stats.significance import counting_significance
 
@@ -46,7 +46,7 @@ def test_binned_fit_is_iminuits_extended_binned_likelihood():
     null = Minuit(cost.ExtendedBinnedNLL(counts, edges, model), s=0, b=3000, slope=SLOPE)
     null.fixed["s"] = True
     null.migrad()
-    row = fit_peak(data, (LOW, HIGH), "exp", PEAK, bins=55).row
+    row = fit_peak(data, PeakFit(window=(LOW, HIGH), peak=PEAK, bins=55))
     assert row["valid"]
     assert row["s"] == pytest.approx(theirs.values["s"], abs=1e-3 * theirs.errors["s"])
     assert row["s_err"] == pytest.approx(theirs.errors["s"], rel=2e-3)
@@ -74,7 +74,7 @@ def test_unbinned_fit_is_iminuits_extended_unbinned_likelihood():
     null = Minuit(cost.ExtendedUnbinnedNLL(inside, density), s=0, b=400, slope=SLOPE)
     null.fixed["s"] = True
     null.migrad()
-    row = fit_peak(data, (LOW, HIGH), "exp", PEAK).row
+    row = fit_peak(data, PeakFit(window=(LOW, HIGH), peak=PEAK))
     assert row["likelihood"] == "unbinned"
     assert row["s"] == pytest.approx(theirs.values["s"], abs=1e-3 * theirs.errors["s"])
     assert row["s_err"] == pytest.approx(theirs.errors["s"], rel=2e-3)
@@ -94,7 +94,7 @@ def test_published_errors_are_a_linear_chi_square():
     y = columns @ [150.5, -8.0, 0.2, 40.0] + rng.normal(0, errors)
     solution = np.linalg.lstsq(columns / errors[:, None], y / errors, rcond=None)[0]
     covariance = np.linalg.inv((columns / errors[:, None] ** 2).T @ columns)
-    row = fit_peak(Spectrum(low, high, y, errors, "published"), (0, 10), "poly:2", peak).row
+    row = fit_peak(Spectrum(low, high, y, errors, "published"), PeakFit(window=(0, 10), background="poly:2", peak=peak))
     assert row["likelihood"] == "gaussian"
     assert row["s"] == pytest.approx(solution[3], rel=1e-3)
     assert row["s_err"] == pytest.approx(covariance[3, 3] ** 0.5, rel=1e-3)
@@ -111,7 +111,9 @@ def test_families_find_the_same_peak_in_wide_bins(background):
     edges = np.linspace(LOW, HIGH, 19)
     b = 1e5 / (np.exp(-LOW / 40) - np.exp(-HIGH / 40)) * -np.diff(np.exp(-edges / 40))
     data = Spectrum(edges[:-1], edges[1:], b + 2000 * PEAK.integral(edges[:-1], edges[1:]), None, "asimov")
-    row = fit_peak(data, (LOW, HIGH), background, PEAK, likelihood="poisson", level=None).row
+    row = fit_peak(
+        data, PeakFit(window=(LOW, HIGH), background=background, peak=PEAK, likelihood="poisson", level=None)
+    )
     assert row["valid"]
     assert row["s"] == pytest.approx(2000, abs=1.5 if background == "exp" else 0.35 * row["s_err"])
     assert row["b"] + row["s"] == pytest.approx(102000, rel=1e-6)
@@ -121,7 +123,7 @@ def test_500_toys_pull_and_signed_root_are_standard_normal():
     rng = np.random.default_rng(11)
     pulls, roots = [], []
     for _ in range(500):
-        row = fit_peak(spectrum(3000, 0, rng), (LOW, HIGH), "exp", PEAK, bins=55, level=None).row
+        row = fit_peak(spectrum(3000, 0, rng), PeakFit(window=(LOW, HIGH), peak=PEAK, bins=55, level=None))
         assert row["valid"]
         pulls.append(row["s"] / row["s_err"])
         roots.append(row["z_signed"])
@@ -132,7 +134,7 @@ def test_500_toys_pull_and_signed_root_are_standard_normal():
 
 def test_signal_region_is_counted_over_its_sidebands():
     data = spectrum(20_000, 300, np.random.default_rng(5))
-    row = fit_peak(data, (LOW, HIGH), "exp", None, (120, 130), bins=110).row
+    row = fit_peak(data, PeakFit(window=(LOW, HIGH), region=(120, 130), bins=110))
     region = row["signal_region"]
     inside = (data.values >= 120) & (data.values < 130)
     assert region["n"] == inside.sum()
@@ -149,8 +151,10 @@ def test_a_fixed_peak_belongs_to_the_background():
     rng = np.random.default_rng(6)
     base = spectrum(5000, 400, rng)  # 400 events of the known peak
     known = FixedPeak(PEAK, 400.0, 40.0)
-    with_known = fit_peak(base, (LOW, HIGH), "exp", Gaussian(128, 1.5), bins=110, fixed=[known], level=None).row
-    without = fit_peak(base, (LOW, HIGH), "exp", Gaussian(128, 1.5), bins=110, level=None).row
+    with_known = fit_peak(
+        base, PeakFit(window=(LOW, HIGH), peak=Gaussian(128, 1.5), bins=110, fixed=[known], level=None)
+    )
+    without = fit_peak(base, PeakFit(window=(LOW, HIGH), peak=Gaussian(128, 1.5), bins=110, level=None))
     assert without["z"] > 2
     assert abs(with_known["z_signed"]) < 2
     fitted, error = with_known["components"]["higgs"]
@@ -162,8 +166,8 @@ def test_weighted_events_scale_errors_not_significance():
     """Weights of two: twice the yield and error, the same significance as unweighted events (1309.1287)."""
     data = spectrum(2000, 60, np.random.default_rng(7))
     heavy = Masses(data.values, np.full(len(data.values), 2.0), "heavy")
-    one = fit_peak(data, (LOW, HIGH), "exp", PEAK, bins=55).row
-    two = fit_peak(heavy, (LOW, HIGH), "exp", PEAK, bins=55).row
+    one = fit_peak(data, PeakFit(window=(LOW, HIGH), peak=PEAK, bins=55))
+    two = fit_peak(heavy, PeakFit(window=(LOW, HIGH), peak=PEAK, bins=55))
     assert two["likelihood"] == "scaled poisson"
     assert two["s"] == pytest.approx(2 * one["s"], rel=1e-3)
     assert two["s_err"] == pytest.approx(2 * one["s_err"], rel=1e-3)
@@ -173,10 +177,10 @@ def test_weighted_events_scale_errors_not_significance():
 
 def test_a_fit_is_fast():
     big = spectrum(100_000, 500, np.random.default_rng(8))
-    fit_peak(big, (LOW, HIGH), "dijet:4", PEAK, bins=1000)
+    fit_peak(big, PeakFit(window=(LOW, HIGH), background="dijet:4", peak=PEAK, bins=1000))
     start = time.process_time()
     for _ in range(3):
-        fit_peak(big, (LOW, HIGH), "dijet:4", PEAK, bins=1000)
+        fit_peak(big, PeakFit(window=(LOW, HIGH), background="dijet:4", peak=PEAK, bins=1000))
     assert (time.process_time() - start) / 3 < 0.3  # 0.15 s measured alone; 0.2 s is the aim
 
 
@@ -207,19 +211,29 @@ def test_crystal_ball_integrates_to_its_density():
 def test_bad_input_is_one_clear_line(masses, options, message):
     options = {"background": "exp", "peak": PEAK, **options}
     with pytest.raises(UserError, match=message) as caught:
-        fit_peak(Masses(masses, None, "file"), (LOW, HIGH), **options)
+        fit_peak(Masses(masses, None, "file"), PeakFit(window=(LOW, HIGH), **options))
     assert "\n" not in str(caught.value)
 
 
 def test_bad_weights_and_contents():
     m = np.linspace(106, 159, 100)
     with pytest.raises(UserError, match="weights in the window sum to 0"):
-        fit_peak(Masses(m, np.tile([1.0, -1.0], 50), "w"), (LOW, HIGH), "exp", PEAK)
+        fit_peak(Masses(m, np.tile([1.0, -1.0], 50), "w"), PeakFit(window=(LOW, HIGH), peak=PEAK))
     edges = np.linspace(LOW, HIGH, 12)
     y = np.full(11, 10.0)
     y[3] = -2
     with pytest.raises(UserError, match="bin 120-125 holds -2, which is no count"):
-        fit_peak(Spectrum(edges[:-1], edges[1:], y, None, "h"), (LOW, HIGH), "exp", PEAK)
+        fit_peak(Spectrum(edges[:-1], edges[1:], y, None, "h"), PeakFit(window=(LOW, HIGH), peak=PEAK))
     with pytest.raises(UserError, match="bin 120-125 is negative"):
-        fit_peak(Spectrum(edges[:-1], edges[1:], y, None, "h"), (LOW, HIGH), "exp", PEAK, likelihood="poisson")
-    assert fit_peak(Spectrum(edges[:-1], edges[1:], y, np.full(11, 3.0), "h"), (LOW, HIGH), "exp", PEAK).row["valid"]
+        fit_peak(
+            Spectrum(edges[:-1], edges[1:], y, None, "h"), PeakFit(window=(LOW, HIGH), peak=PEAK, likelihood="poisson")
+        )
+    assert fit_peak(Spectrum(edges[:-1], edges[1:], y, np.full(11, 3.0), "h"), PeakFit(window=(LOW, HIGH), peak=PEAK))[
+        "valid"
+    ]
+
+
+def test_options_are_named():
+    with pytest.raises(TypeError, match="positional"):
+        PeakFit((LOW, HIGH), "exp")
+    assert PeakFit(window=(LOW, HIGH)).background == "exp"

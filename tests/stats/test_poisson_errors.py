@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from raypipe.events.spectra import Spectrum
-from raypipe.stats.hunt import hunt
-from raypipe.stats.peakfit import fit_peak
+from raypipe.stats.hunt import Hunt, hunt
+from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import Gaussian
 from raypipe.stats.poisson_errors import garwood, rate_scale
 from raypipe.stats.spectrum import bin_spectrum
@@ -102,8 +102,10 @@ def test_published_cross_sections_become_the_events_counted():
     assert (np.abs(counts[4:] - EVENTS) < 2e-3 * EVENTS + 0.02).all()
     np.testing.assert_allclose(1 / bins.scale[[8, 12, 16]], 137.5, rtol=1e-3)  # the luminosity
     # The fit of the rates is that of the counts.
-    rates = fit_peak(both, (4337, 8752), "dijet:3").row
-    events = fit_peak(Spectrum(EDGES[:-1], EDGES[1:], np.round(counts), None, "n"), (4337, 8752), "dijet:3").row
+    rates = fit_peak(both, PeakFit(window=(4337, 8752), background="dijet:3"))
+    events = fit_peak(
+        Spectrum(EDGES[:-1], EDGES[1:], np.round(counts), None, "n"), PeakFit(window=(4337, 8752), background="dijet:3")
+    )
     assert rates["chi2"] == pytest.approx(events["chi2"], abs=0.02)
     assert rates["b"] * 137.5 == pytest.approx(events["b"], rel=1e-3)
 
@@ -131,7 +133,7 @@ def test_counts_are_poisson_however_their_errors_are_drawn():
     rows = []
     for error in (None, (low + high) / 2, high, np.sqrt(MUONS)):
         data = Spectrum(edges[:-1], edges[1:], MUONS, error, "cms")
-        rows.append(fit_peak(data, (392, 608), "exp", Gaussian(440, 8), level=None).row)
+        rows.append(fit_peak(data, PeakFit(window=(392, 608), peak=Gaussian(440, 8), level=None)))
         assert rows[-1]["likelihood"] == "poisson"
         assert rows[-1]["q0"] == rows[0]["q0"]
 
@@ -146,10 +148,12 @@ def test_errors_of_another_size_stay_gaussian():
 def test_a_hunt_over_an_empty_bin_of_published_data_converges():
     """Deficits at the edge of what is possible, which the batch of Newton fits gives up, are fitted one by one."""
     data = Spectrum(EDGES[:-1], EDGES[1:], RATE, (UP + DOWN) / 2, "cms", UP).scaled(137.5, density=True)
-    found = hunt(data, (4337, 8752), "exp", [Width(153.0)], (4500, 8600), 120, level=None)
+    found = hunt(
+        data, Hunt(window=(4337, 8752), widths=[Width(153.0)], scan_range=(4500, 8600), points=120, level=None)
+    )
     assert found.row["valid"]
     k = int(np.argmin(np.abs(found.masses - 7669.7)))
-    alone = fit_peak(data, (4337, 8752), "exp", Gaussian(float(found.masses[k]), 153.0), level=None).row
+    alone = fit_peak(data, PeakFit(window=(4337, 8752), peak=Gaussian(float(found.masses[k]), 153.0), level=None))
     assert found.s[0, k] == pytest.approx(alone["s"], abs=1e-3)
     assert found.r[0, k] == pytest.approx(alone["z_signed"], abs=1e-3)
     assert found.r[0, k] < 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from raypipe.stats.roc import background_percentile, max_sic, sic, sic_curve, tail_shares, weighted_auc
+from raypipe.stats.roc import max_sic, sic, sic_curve, tail_shares, weighted_auc
 
 
 def test_auc_equals_scikit_learn_with_weights_and_ties():
@@ -58,7 +58,7 @@ def test_signed_weights_keep_efficiencies_percentiles_and_sic():
     n = 200_000
     signal, background = rng.normal(2, 1, n // 4), rng.normal(0, 1, n)
     weights = [np.where(rng.random(len(x)) < 0.2, -1.0, 1.0) for x in (signal, background)]
-    own = background_percentile(background, background, weights[1])
+    own = tail_shares(background, background, weights[1], own=True)[1]
     for share in (0.01, 0.1, 0.5):
         kept = weights[1][own <= share].sum() / weights[1].sum()
         spread = math.sqrt(share / n) / 0.6
@@ -83,19 +83,20 @@ def test_max_sic_with_equal_weights_is_that_without():
 def test_percentiles_keep_the_asked_share_of_the_reference():
     rng = np.random.default_rng(2)
     reference, weights = rng.normal(size=5000), rng.exponential(1, 5000)
-    own = background_percentile(reference, reference, weights)
+    own = tail_shares(reference, reference, weights, own=True)[1]
     for share in (0.01, 0.1, 0.5):
         kept = weights[own <= share].sum() / weights.sum()
         assert share - 0.003 < kept <= share
-    assert background_percentile(np.array([1e9, -1e9]), reference, weights).tolist() == [0.0, pytest.approx(1.0)]
+    better, least = tail_shares(np.array([1e9, -1e9]), reference, weights)
+    assert better[0] == 0 < least[0] < 1e-3
+    assert least[1] == pytest.approx(1.0)
 
 
 def test_sic_of_two_gaussians():
     rng = np.random.default_rng(3)
     signal, background = rng.normal(2, 1, 400_000), rng.normal(0, 1, 400_000)
-    percentile = {
-        k: background_percentile(v, background, np.ones(len(background))) for k, v in (("s", signal), ("b", background))
-    }
+    ones = np.ones(len(background))
+    percentile = {k: tail_shares(v, background, ones, own=k == "b")[1] for k, v in (("s", signal), ("b", background))}
     eff_s, curve = sic_curve(percentile["s"], percentile["b"], np.ones(len(background)), np.array([0.01, 1e-6]))
     # eps_B = 1 % is a cut at 2.326; eps_S = Phi(2 - 2.326)
     expected = 0.5 * (1 + math.erf((2 - 2.3263479) / math.sqrt(2)))

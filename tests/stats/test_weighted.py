@@ -10,8 +10,8 @@ from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats.floating import Ranges
-from raypipe.stats.hunt import hunt
-from raypipe.stats.peakfit import fit_peak
+from raypipe.stats.hunt import Hunt, hunt
+from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import Gaussian
 from raypipe.stats.poisson_errors import counting_errors, rate_scale
 from raypipe.stats.spectrum import Bins, bin_spectrum
@@ -50,8 +50,8 @@ def test_histogram_and_masses_give_one_answer_whose_total_is_the_sum_of_weights(
     m = draw(n, rng)
     w = WEIGHTS[kind][1](rng, m)
     data = (histogram(m, w, 160), Masses(m, w, "e"))
-    rows = [fit_peak(d, (LOW, HIGH), "exp", PEAK, level=None).row for d in data]
-    rows.append(fit_peak(data[1], (LOW, HIGH), "exp", PEAK, bins=160, level=None).row)
+    rows = [fit_peak(d, PeakFit(window=(LOW, HIGH), peak=PEAK, level=None)) for d in data]
+    rows.append(fit_peak(data[1], PeakFit(window=(LOW, HIGH), peak=PEAK, bins=160, level=None)))
     for row in rows:
         assert row["valid"]
         assert row["b"] + row["s"] * row["peak"]["share_in_window"] == pytest.approx(w.sum(), rel=1e-4)
@@ -72,7 +72,7 @@ def test_the_error_of_the_whole_is_that_of_the_sum_of_weights(kind, background):
     m = draw(3000, rng, 0.0)
     w = WEIGHTS[kind][1](rng, m)
     for data in (histogram(m, w), Masses(m, w, "e")):
-        row = fit_peak(data, (LOW, HIGH), background, level=None).row
+        row = fit_peak(data, PeakFit(window=(LOW, HIGH), background=background, level=None))
         assert row["b"] == pytest.approx(w.sum(), rel=1e-5)
         assert row["b_err"] == pytest.approx(np.sqrt((w**2).sum()), rel=2e-3)
 
@@ -94,7 +94,7 @@ def test_pulls_are_standard_normal(kind, n, toys):
     pulls = []
     for _ in range(toys):
         m = draw(n, rng)
-        row = fit_peak(histogram(m, weigh(rng, m)), (LOW, HIGH), "exp", PEAK, level=None).row
+        row = fit_peak(histogram(m, weigh(rng, m)), PeakFit(window=(LOW, HIGH), peak=PEAK, level=None))
         assert row["valid"]
         pulls.append([(row["s"] - 0.03 * n * mean) / row["s_err"], (row["b"] - n * mean) / row["b_err"]])
     assert np.abs(np.mean(pulls, 0)).max() < 0.25
@@ -108,7 +108,12 @@ def test_z_is_standard_normal_without_a_signal_though_weights_differ_by_place():
     for k in range(120):
         m = draw(4000, rng, 0.0)
         w = np.where(rng.random(len(m)) < 0.15, -1.0, 1.0) * (0.5 + (m - LOW) / 80)
-        found = hunt(Masses(m, w, "e"), (LOW, HIGH), "exppoly:2", [Width(2.0)], points=7, toys=50, seed=k, level=None)
+        found = hunt(
+            Masses(m, w, "e"),
+            Hunt(
+                window=(LOW, HIGH), background="exppoly:2", widths=[Width(2.0)], points=7, toys=50, seed=k, level=None
+            ),
+        )
         assert found.row["valid"]
         roots.append(found.r[0])
         judged.append(found.row["global"]["toys"]["p"])
@@ -124,7 +129,7 @@ def test_a_signal_of_other_weights_than_the_background():
     for _ in range(120):
         b, s = draw(4000, rng, 0.0), rng.normal(125, 1.7, rng.poisson(40))
         data = Masses(np.r_[b, s], np.r_[np.ones(len(b)), np.full(len(s), 3.0)], "e")
-        row = fit_peak(data, (LOW, HIGH), "exp", PEAK, level=None).row
+        row = fit_peak(data, PeakFit(window=(LOW, HIGH), peak=PEAK, level=None))
         pulls.append((row["s"] - 120) / row["s_err"])
         # Z belongs to the same error: sqrt(q0) is s / s_err up to the shape of the likelihood.
         assert row["z"] == pytest.approx(row["s"] / row["s_err"], rel=0.2)
@@ -136,10 +141,10 @@ def test_unit_weights_are_counts():
     m = draw(2000, np.random.default_rng(7))
     counted = histogram(m, np.ones(len(m)))
     plain = Spectrum(counted.low, counted.high, counted.counts, None, "h")
-    rows = [fit_peak(d, (LOW, HIGH), "exp", PEAK).row for d in (counted, plain)]
+    rows = [fit_peak(d, PeakFit(window=(LOW, HIGH), peak=PEAK)) for d in (counted, plain)]
     assert rows[0]["likelihood"] == "poisson"
     assert {k: v for k, v in rows[0].items() if k != "data"} == {k: v for k, v in rows[1].items() if k != "data"}
-    events = [fit_peak(Masses(m, w, "e"), (LOW, HIGH), "exp", PEAK).row for w in (None, np.ones(len(m)))]
+    events = [fit_peak(Masses(m, w, "e"), PeakFit(window=(LOW, HIGH), peak=PEAK)) for w in (None, np.ones(len(m)))]
     for key in ("s", "s_err", "b", "b_err", "z", "upper_limit"):
         assert events[0][key] == pytest.approx(events[1][key], rel=1e-9)
 
@@ -152,8 +157,9 @@ def test_mass_and_width_of_weighted_events():
         m = draw(6000, rng, 0.1)
         w = WEIGHTS["15 % negative"][1](rng, m)
         row = fit_peak(
-            Masses(m, w, "e"), (LOW, HIGH), "exp", PEAK, bins=160, ranges=Ranges((120, 130), (1, 3), toys=0), level=None
-        ).row
+            Masses(m, w, "e"),
+            PeakFit(window=(LOW, HIGH), peak=PEAK, bins=160, ranges=Ranges((120, 130), (1, 3), toys=0), level=None),
+        )
         peak = row["peak"]
         pulls.append(
             [
@@ -172,7 +178,7 @@ def test_a_counted_region_of_weighted_events():
     m = draw(6000, rng)
     w = WEIGHTS["15 % negative"][1](rng, m)
     for data in (histogram(m, w), Masses(m, w, "e")):
-        row = fit_peak(data, (LOW, HIGH), "exp", None, (120, 130), level=None).row
+        row = fit_peak(data, PeakFit(window=(LOW, HIGH), region=(120, 130), level=None))
         region = row["signal_region"]
         inside = (m >= 120) & (m < 130)
         assert region["n"] == pytest.approx(w[inside].sum())
@@ -237,4 +243,4 @@ def test_what_cannot_be_fitted_is_told():
     m = draw(500, np.random.default_rng(2))
     w = np.where(np.arange(len(m)) % 7, 1.0, -1.0)
     with pytest.raises(UserError, match="negative weights cannot be fitted unbinned"):
-        fit_peak(Masses(m, w, "e"), (LOW, HIGH), "exp", PEAK, unbinned=True)
+        fit_peak(Masses(m, w, "e"), PeakFit(window=(LOW, HIGH), peak=PEAK, unbinned=True))
