@@ -17,6 +17,7 @@ from raypipe.config import Flow as FlowConfig
 from raypipe.files import code_digest, digest
 from raypipe.fit.conditional import ConditionalFlow
 from raypipe.fit.flow_training import MIN_EVENTS, FlowTraining, Sidebands
+from raypipe.models import native
 
 __all__ = ["MIN_EVENTS", "ConditionalFlow", "fit_flows", "fit_flows_once"]
 
@@ -86,6 +87,7 @@ def fit_flows_once(
             "folds": folds,
             "device": device,
             "torch": torch.__version__,
+            "kernel": native.name(),
             "code": code_digest("models", "fit"),
         }
     )

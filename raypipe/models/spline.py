@@ -133,7 +133,10 @@ def gradient_rows(
 
 
 def _kernels(x: torch.Tensor, bins: int) -> Any:
-    return native.spline(x.dtype) if x.device.type == "cpu" and bins <= native.MAX_BINS else None
+    if x.device.type != "cpu" or bins > native.MAX_BINS:
+        return None
+    native.tell_if_missing()
+    return native.spline(x.dtype)
 
 
 def _sizes(x: torch.Tensor, bins: int, bound: float, scale: float) -> tuple:
