@@ -41,16 +41,10 @@ def train_bdt(
     }
     if config.leaves is not None:
         parameters |= {"grow_policy": "lossguide", "max_leaves": config.leaves}
-    if validation is None:
-        return xgboost.train(parameters, matrices[0], num_boost_round=config.rounds)
-    return xgboost.train(
-        parameters,
-        matrices[0],
-        num_boost_round=config.rounds,
-        evals=[(matrices[1], "validation")],
-        early_stopping_rounds=config.early_stopping,
-        verbose_eval=False,
+    stop = (
+        {"evals": [(matrices[1], "validation")], "early_stopping_rounds": config.early_stopping} if validation else {}
     )
+    return xgboost.train(parameters, matrices[0], num_boost_round=config.rounds, verbose_eval=False, **stop)
 
 
 def predict_bdt(booster: xgboost.Booster, features: np.ndarray, threads: int = 1) -> np.ndarray:
