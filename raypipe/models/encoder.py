@@ -248,13 +248,8 @@ class ContrastiveEncoder(nn.Module):
         """Objects (t, 12) normalised; an absent one (pT zero) gives zeros."""
         log_pt, log_mass = _log_kinematics(objects)
         kinematics = (torch.stack([log_pt, log_mass], dim=-1) - self.object_mean) / self.object_std
-        columns = [
-            kinematics[:, :1],
-            objects[:, ETA : PHI + 1],
-            kinematics[:, 1:],
-            objects[:, BTAG : BTAG + 1].clamp(0, 1),
-            objects[:, TAU32:],
-        ]
+        columns = [kinematics[:, :1], objects[:, ETA : PHI + 1], kinematics[:, 1:]]
+        columns += [objects[:, BTAG : BTAG + 1].clamp(0, 1), objects[:, TAU32:]]
         return torch.cat(columns, dim=-1) * (objects[:, PT : PT + 1] > 0)
 
     def _pair_bias(self, objects: torch.Tensor, present: torch.Tensor, packed: bool) -> torch.Tensor:

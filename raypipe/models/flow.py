@@ -46,9 +46,7 @@ def build_maf(
     rational-quadratic ``spline`` of ``bins`` pieces, which follows several clusters where an affine map leaves bridges.
 
     Between layers the order of the dimensions is reversed (``mixing="reverse"``), or they are turned at random
-    (``"rotate"``): a fixed orthogonal matrix, for spaces whose axes mean nothing. Random permutations would not be the
-    same for all members, as stacking needs; matrices stack. nflows' LU layers are avoided (deprecated kernels, wrong
-    device on CUDA).
+    (``"rotate"``): a fixed orthogonal matrix, for spaces whose axes mean nothing. Unlike permutations, matrices stack.
     """
     sizes = {"features": features, "hidden_features": hidden, "context_features": 1, "num_blocks": blocks}
     transforms: list[nn.Module] = []
@@ -105,15 +103,8 @@ class FlowEnsemble(nn.Module):
         # Neither is registered: they hold no parameters of their own, only the shape of the computation.
         template = copy.deepcopy(built[0]).to("meta")
         self.__dict__.update({name: _Way(template, way) for name, way in WAYS.items()})
-        self.__dict__["shape"] = Shape(
-            shape["layers"],
-            shape["blocks"],
-            features,
-            shape.get("transform", "affine"),
-            shape.get("bins", 8),
-            math.sqrt(shape["hidden"]),
-            TAIL_BOUND,
-        )
+        kind, bins, scale = shape.get("transform", "affine"), shape.get("bins", 8), math.sqrt(shape["hidden"])
+        self.__dict__["shape"] = Shape(shape["layers"], shape["blocks"], features, kind, bins, scale, TAIL_BOUND)
         self._names = {name.replace(".", "/"): name for name in [*parameters, *buffers]}
         for name, value in parameters.items():
             self.register_parameter(name.replace(".", "/"), nn.Parameter(value.detach().clone()))
