@@ -152,14 +152,8 @@ def generator(
 
 def _shard(template: Shard, number: int, count: int, seed: int) -> tuple[pa.Table, dict[str, Any]]:
     """A small shard of a sample, in memory."""
-    if template.four_leptons:
-        from raypipe.simulate.fourlepton.shard import simulate_shard
+    from raypipe.simulate.shard import simulate_shard
 
-        special: dict[str, Any] = {"settings": template.four_leptons}
-    else:
-        from raypipe.simulate.shard import simulate_shard
-
-        special = {"met_smearing": template.met_smearing}
     name = template.process.name
     return simulate_shard(
         template.process,
@@ -168,5 +162,6 @@ def _shard(template: Shard, number: int, count: int, seed: int) -> tuple[pa.Tabl
         shard=number,
         n_generate=count,
         mpi=template.mpi,
-        **special,
+        met_smearing=template.met_smearing,
+        four_leptons=template.four_leptons,
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import UserError
+from raypipe.events.objects import invariant_mass
 
 ELECTRON, MUON = 11, 13
 
@@ -39,8 +40,7 @@ def four_lepton_masses(table: pa.Table, source: str, lepton_pt: float = 0.0) -> 
     flavour, momenta = flavour[mixed], momenta[mixed]
 
     def mass(chosen: np.ndarray) -> np.ndarray:
-        total = (momenta * chosen[:, :, None]).sum(1)
-        return np.sqrt(np.maximum(total[:, 0] ** 2 - (total[:, 1:] ** 2).sum(1), 0.0))
+        return invariant_mass((momenta * chosen[:, :, None]).sum(1))
 
     every = np.ones_like(flavour, dtype=float)
     return pa.table({"m_4l": mass(every), "m_ee": mass(flavour == ELECTRON), "m_mumu": mass(flavour == MUON)})

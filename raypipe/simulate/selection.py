@@ -6,12 +6,11 @@ Numbers: the authors' public generation code (hep-lbdl/EventGen, 2025-08 and 202
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from raypipe.simulate.detector import Candidates
+from raypipe.events.objects import Objects
 from raypipe.simulate.ragged import order_and_rank
 
 H_MASS = 125.0
@@ -33,10 +32,6 @@ class Cuts:
     """Smallest pT / m_yy of the two."""
     window: tuple[float, float] = (105.0, 160.0)
     """Open interval of m_yy."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for keys and manifests."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 PAPER = Cuts()
@@ -65,7 +60,7 @@ class Diphotons:
     cut_flow: dict[str, int] = field(default_factory=dict)
 
 
-def select(photons: Candidates, n_events: int, cuts: Cuts = PAPER) -> Diphotons:
+def select(photons: Objects, n_events: int, cuts: Cuts = PAPER) -> Diphotons:
     """Choose the pair of each event and apply all ``cuts`` to it.
 
     Of the three leading photons, the pair with a mass nearest 125 GeV is taken (paper C).
@@ -109,7 +104,7 @@ def select(photons: Candidates, n_events: int, cuts: Cuts = PAPER) -> Diphotons:
     )
 
 
-def _mass(photons: Candidates, pairs: np.ndarray) -> np.ndarray:
+def _mass(photons: Objects, pairs: np.ndarray) -> np.ndarray:
     """Invariant mass of massless pairs (..., 2): m^2 = 2 pT1 pT2 (cosh d_eta - cos d_phi)."""
     if not len(photons):
         return np.empty(pairs.shape[:-1])

@@ -16,8 +16,8 @@ READERS = {
     "parquet": "columnar.ParquetReader",
     "csv": "columnar.CsvReader",
     "root": "root.RootReader",
-    "delphes": "delphes.DelphesReader",
-    "nanoaod": "nanoaod.NanoAodReader",
+    "delphes": "trees.DelphesReader",
+    "nanoaod": "trees.NanoAodReader",
     "lhco": "lhco.LhcoReader",
 }
 """Format -> class in this package; loaded when first needed, so that a CSV user needs no ROOT library."""

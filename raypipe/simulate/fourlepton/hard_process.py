@@ -14,6 +14,7 @@ from functools import cache
 import numpy as np
 
 from raypipe import seeds
+from raypipe.config.fourlepton import FourLeptons
 from raypipe.simulate.fourlepton.matrix_element import DOWN, UP, Electroweak, matrix_element_squared
 from raypipe.simulate.fourlepton.pdfs import QUARKS, Densities, pythia_densities
 from raypipe.simulate.fourlepton.phase_space import N_CHANNELS, Bounds, PhaseSpace, Points
@@ -46,6 +47,15 @@ class PartonCuts:
     """GeV, a window for both pair masses instead of `min_pair`."""
     scale: float = 91.1876
     """GeV, factorisation scale."""
+
+    @staticmethod
+    def of(section: FourLeptons) -> PartonCuts:
+        """Looser than the selection's by what recoil, radiation and resolution can make up; the tracker ends at 2.5."""
+        cuts = section.selection
+        windows = [window[0] for window in (cuts.z1_window, cuts.z2_window) if window is not None]
+        # Each pair lies in one of the two windows.
+        min_pair = max(cuts.min_pair, min(windows)) if len(windows) == 2 else cuts.min_pair
+        return PartonCuts(section.beam_energy, 0.7 * min(cuts.electron_pt, cuts.muon_pt), 2.7, 0.875 * min_pair)
 
 
 @dataclass(frozen=True)
@@ -176,11 +186,8 @@ class Unweighter:
             found += len(part)
             if found >= n:
                 break
-        columns = {
-            name: np.concatenate([getattr(part, name) for part in parts])[:n]
-            for name in HardEvents.__dataclass_fields__
-        }
-        return HardEvents(**columns)
+        names = HardEvents.__dataclass_fields__
+        return HardEvents(*(np.concatenate([getattr(part, name) for part in parts])[:n] for name in names))
 
     def _batches(self) -> Iterator[HardEvents]:
         process, rng = self.process, self.rng
