@@ -19,7 +19,7 @@ from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.events.latents import Events
 from raypipe.events.pseudodata import PseudoData
-from raypipe.fit.classifier import FoldScores, ensemble_scores
+from raypipe.fit.classifier import Background, FoldScores, ensemble_scores
 from raypipe.fit.flows import ConditionalFlow, fit_flows_once
 from raypipe.search.counting import background_percentiles, check_cuts
 from raypipe.search.result import Stage
@@ -121,14 +121,12 @@ def cathode(case: Case, config: Config, seed: int, means: Means) -> Judged:
         others["signal"] = case.signal.latent
     scores = ensemble_scores(
         latent[case.inside],
-        template.latent,
-        template.weight,
+        Background(template.latent, template.weight, template.training),
         config.classifier,
         seed=seeds.integer(seed, "classifier"),
         threads=means.threads,
         others=others,
         homes=template.homes,
-        background=template.training,
     )
     if chosen.sideband_calibration:
         scores = [background_percentiles(s, template) for s in scores]
@@ -161,8 +159,7 @@ def idealised(case: Case, config: Config, seed: int, means: Means) -> Judged:
         others["signal"] = case.signal.latent
     every = ensemble_scores(
         latent[case.inside],
-        template.latent,
-        template.weight,
+        Background(template.latent, template.weight),
         config.classifier,
         seed=seeds.integer(seed, "classifier"),
         threads=means.threads,
@@ -184,8 +181,7 @@ def supervised(case: Case, config: Config, seed: int, means: Means) -> Judged:
     latent = case.data.events.latent
     every = ensemble_scores(
         signal.latent,
-        template.latent,
-        template.weight,
+        Background(template.latent, template.weight),
         config.classifier,
         seed=seeds.integer(seed, "classifier"),
         threads=means.threads,

@@ -1,4 +1,4 @@
-"""Whole events from ROOT trees: Delphes (Photon, ..., MissingET, Event.Weight) and CMS NanoAOD (Photon, ..., genWeight).
+"""Whole events from ROOT trees of Delphes (Photon, ..., MissingET, Event.Weight) and NanoAOD (Photon, ..., genWeight).
 
 Branches by another name, or another b-tag: `EventSource.tree_columns`.
 """
