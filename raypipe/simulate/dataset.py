@@ -289,7 +289,7 @@ def _summary(sample: SamplePlan, sidecars: list[dict[str, Any]]) -> dict[str, An
     entry |= {"n_split": {"embedding": embedding, "search": kept - embedding}, "n_generated": total, "cut_flow": flow}
     entry |= {"efficiency": efficiency, "efficiency_error": math.sqrt(efficiency * (1 - efficiency) / total)}
     entry |= {"pythia_cross_section_fb": cross_section, "pythia_cross_section_error_fb": sigma_error}
-    entry |= {"reference_cross_section_fb": reference_fb, "reference": normalisation.as_dict()}
+    entry |= {"reference_cross_section_fb": reference_fb, "reference": asdict(normalisation)}
     entry |= {"yield_per_fb": reference_fb * efficiency, "cpu_seconds": sum(s["cpu_seconds"] for s in sidecars)}
     entry |= {"max_rss_mib": max(s["max_rss_mib"] for s in sidecars), "seeds": [s["seed"] for s in sidecars]}
     return entry | {"keys": [s["key"] for s in sidecars]}

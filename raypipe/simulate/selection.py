@@ -81,33 +81,21 @@ def select(photons: Objects, n_events: int, cuts: Cuts = PAPER) -> Diphotons:
     rows = np.arange(len(events))
     pair, mass = choices[rows, best], mass[rows, best]
 
-    pt = photons.pt[pair] if len(photons) else np.empty((0, 2))
+    pt = photons.pt[pair]
     trigger = ((pt[:, 0] > cuts.trigger_pair[0]) & (pt[:, 1] > cuts.trigger_pair[1])) | (pt[:, 0] > cuts.trigger_single)
     relative = trigger & (pt[:, 0] > cuts.relative[0] * mass) & (pt[:, 1] > cuts.relative[1] * mass)
     kept = relative & (mass > cuts.window[0]) & (mass < cuts.window[1])
     flow |= {"trigger": int(trigger.sum()), "relative_pt": int(relative.sum()), "mass_window": int(kept.sum())}
 
     events, pair, mass, pt = events[kept], pair[kept], mass[kept], pt[kept]
-    eta, phi = (photons.eta[pair], photons.phi[pair]) if len(photons) else (np.empty((0, 2)), np.empty((0, 2)))
+    eta, phi = photons.eta[pair], photons.phi[pair]
     px, py = (pt * np.cos(phi)).sum(axis=1), (pt * np.sin(phi)).sum(axis=1)
-    return Diphotons(
-        event=events,
-        pt=pt,
-        eta=eta,
-        phi=phi,
-        tower=photons.tower[pair] if len(photons) else np.empty((0, 2), int),
-        mass=mass,
-        pair_pt=np.hypot(px, py),
-        pair_phi=np.arctan2(py, px),
-        n_photon=n_photon[events],
-        cut_flow=flow,
-    )
+    pair_pt, pair_phi = np.hypot(px, py), np.arctan2(py, px)
+    return Diphotons(events, pt, eta, phi, photons.tower[pair], mass, pair_pt, pair_phi, n_photon[events], flow)
 
 
 def _mass(photons: Objects, pairs: np.ndarray) -> np.ndarray:
     """Invariant mass of massless pairs (..., 2): m^2 = 2 pT1 pT2 (cosh d_eta - cos d_phi)."""
-    if not len(photons):
-        return np.empty(pairs.shape[:-1])
     pt, eta, phi = photons.pt[pairs], photons.eta[pairs], photons.phi[pairs]
     deta, dphi = eta[..., 0] - eta[..., 1], phi[..., 0] - phi[..., 1]
     return np.sqrt(np.maximum(2 * pt[..., 0] * pt[..., 1] * (np.cosh(deta) - np.cos(dphi)), 0.0))
