@@ -15,27 +15,7 @@ from raypipe.errors import UserError
 SAMPLE = 200
 """Lines that are looked at to tell separator, columns and header."""
 BLANKS = " \t\f\v"
-MISSING = (
-    "",
-    "-",
-    "--",
-    "#N/A",
-    "<NA>",
-    "N/A",
-    "n/a",
-    "NA",
-    "NULL",
-    "null",
-    "None",
-    "NaN",
-    "nan",
-    "-nan",
-    "-NaN",
-    "NAN",
-    "1.#QNAN",
-    "-1.#IND",
-    "1.#IND",
-)
+MISSING = ("", *re.split(" ", "- -- #N/A <NA> N/A n/a NA NULL null None NaN nan -nan -NaN NAN 1.#QNAN -1.#IND 1.#IND"))
 """Cells that say that there is no value."""
 
 _BROKEN = re.compile(r"[+-]?\d[^\s]*[.,;|]")
@@ -108,6 +88,11 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
         seen[name] += 1
         found.append(name if total[name] == 1 else f"{name} ({seen[name]})")
     return tuple(found)
+
+
+def single(name: object) -> str:
+    """The name that a file gives to one of several columns: the opposite of `distinct`."""
+    return re.sub(r" \(\d+\)$", "", str(name))
 
 
 def twins(name: str, names: Sequence[str]) -> list[str]:

@@ -20,20 +20,7 @@ from raypipe.errors import UserError
 SLOTS = ("jet", "jet", "jet", "jet", "fatjet", "fatjet", "electron", "electron", "muon", "muon", "met")
 """The 11 object slots of paper C, section III.1, each ordered by falling transverse momentum."""
 
-OBJECT_FEATURES = (
-    "pt",
-    "eta",
-    "phi",
-    "mass",
-    "btag",
-    "tau32",
-    "tau43",
-    "is_jet",
-    "is_fatjet",
-    "is_electron",
-    "is_muon",
-    "is_met",
-)
+OBJECT_FEATURES = ("pt", "eta", "phi", "mass", "btag", "tau32", "tau43", *(f"is_{s}" for s in dict.fromkeys(SLOTS)))
 """The 12 numbers of an object (paper C, section III.1); all zero where the object is absent."""
 
 FEATURES = ("pt_yy", "dr_yy", "m_jj", "dr_jj", "ht", "has_lepton", "met", "n_photon", "n_jet")

@@ -28,7 +28,6 @@ class Hdf5Reader:
     """
 
     def rows(self, path: Path, source: Source) -> int:
-        """Events of the dataset or group ``source.key``."""
         with readable(check_file(path), "HDF5"), h5py.File(path) as file:
             layout = _layout(file, path, source.key)
             lengths = {len(values) for values, _ in layout.values()}
@@ -37,12 +36,10 @@ class Hdf5Reader:
             return lengths.pop()
 
     def names(self, path: Path, source: Source) -> list[str]:
-        """Columns in the order of the file."""
         with readable(check_file(path), "HDF5"), h5py.File(path) as file:
             return list(_layout(file, path, source.key))
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
-        """The given rows; a matrix is read once for all its columns."""
         with readable(check_file(path), "HDF5"), h5py.File(path) as file:
             layout = _layout(file, path, source.key)
             wanted = list(layout) if columns is None else columns

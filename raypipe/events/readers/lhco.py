@@ -29,14 +29,12 @@ class LhcoReader:
     hdf5 = Hdf5Reader()
 
     def rows(self, path: Path, source: Source) -> int:
-        """Events of the matrix."""
         names = self.hdf5.names(path, source)
         if len(names) % 3 > 1 or len(names) < 6:
             raise UserError(f"{path}: {len(names)} columns, expected 3 for every particle (pT, eta, phi) and a label")
         return self.hdf5.rows(path, source)
 
     def names(self, path: Path, source: Source) -> list[str]:
-        """What clustering gives."""
         return list(NAMES)
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:

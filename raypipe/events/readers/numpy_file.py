@@ -30,16 +30,13 @@ class NumpyReader:
         return array
 
     def rows(self, path: Path, source: Source) -> int:
-        """Events of the file."""
         return len(self._open(path))
 
     def names(self, path: Path, source: Source) -> list[str]:
-        """Field names of a structured array, else the column numbers."""
         array = self._open(path)
         return list(fields(array[:0])) if array.dtype.names else list(map(str, range(array.shape[1])))
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
-        """Rows of the map; nothing else is loaded."""
         part = self._open(path)[start:stop]
         found = fields(part) if part.dtype.names else {str(k): part[:, k] for k in range(part.shape[1])}
         return pa.table({name: native(found[name]) for name in (found if columns is None else columns)})

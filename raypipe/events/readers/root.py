@@ -90,12 +90,10 @@ class RootReader:
     """`raypipe.events.readers.base.Reader` of flat ntuples: the branches with one number an event are the columns."""
 
     def rows(self, path: Path, source: Source) -> int:
-        """Entries of the tree."""
         with open_tree(path, source.key) as tree:
             return int(tree.num_entries)
 
     def names(self, path: Path, source: Source) -> list[str]:
-        """Branches of plain numbers."""
         with open_tree(path, source.key) as tree:
             if hasattr(tree, "branches"):
                 kinds = {b.name: getattr(b.interpretation, "numpy_dtype", None) for b in tree.branches}
@@ -104,7 +102,6 @@ class RootReader:
             return [name for name, kind in kinds.items() if getattr(kind, "primitive", "")[:3] in PLAIN]  # an RNTuple
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
-        """The baskets of the range."""
         wanted = self.names(path, source) if columns is None else columns
         with open_tree(path, source.key) as tree:
             arrays = {name: branch(tree, name, path, start, stop) for name in wanted}
