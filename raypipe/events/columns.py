@@ -25,8 +25,8 @@ Y = _words(
     "values yield weighted_events"
 )
 ERROR = _words(
-    "error err errors yerr y_err yerror dy ey sigma stat uncertainty e unc y_error stat_error stat_err stat_unc error_y "
-    "std bin_error statistical_uncertainty y_unc stat_uncertainty"
+    "error err errors yerr y_err yerror dy ey sigma stat uncertainty e unc y_error stat_error stat_err stat_unc "
+    "error_y std bin_error statistical_uncertainty y_unc stat_uncertainty"
 )
 VARIANCE = _words("variance variances stat_variance sumw2")
 _X_ERROR = _words("xerr x_err xerror x_error ex dx half_width x_unc")

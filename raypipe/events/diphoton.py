@@ -1,8 +1,8 @@
 """What the encoder sees of the photon pair, and how much that tells of its mass.
 
-Together with dr_yy, which is about 2 m / pT of a boosted pair, pt_yy tells the mass: on the continuum boosted trees find
-14 % of the variance of m_yy in (objects, pt_yy, dr_yy), and 0.2 % if the opening angle is the one that the same decay
-would have at a fixed mass (not zero: the cuts pT/m_yy end the range of decay angles at a mass-dependent place).
+Together with dr_yy, about 2 m / pT of a boosted pair, pt_yy tells the mass: on the continuum boosted trees find 14 % of
+the variance of m_yy in (objects, pt_yy, dr_yy), and 0.2 % if the opening angle is that of the same decay
+at a fixed mass (not zero: the cuts pT/m_yy end the range of decay angles at a mass-dependent place).
 """
 
 from __future__ import annotations

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from raypipe.events.fields import Rows
+
 
 @dataclass(frozen=True)
-class Objects:
+class Objects(Rows):
     """Objects of one kind, flat, sorted by event; GeV, radians. What a kind does not have is None."""
 
     event: np.ndarray
@@ -27,24 +29,17 @@ class Objects:
     def __len__(self) -> int:
         return len(self.pt)
 
-    def _columns(self) -> dict[str, np.ndarray]:
-        return {f.name: values for f in fields(self) if (values := getattr(self, f.name)) is not None}
-
-    def select(self, mask: np.ndarray) -> Objects:
-        """The objects where ``mask`` holds."""
-        return Objects(**{name: values[mask] for name, values in self._columns().items()})
-
     def of_events(self, events: np.ndarray, n_events: int) -> Objects:
         """The objects of some of the ``n_events`` events, which are numbered anew from 0."""
         new = np.full(n_events, -1)
         new[events] = np.arange(len(events))
-        kept = self.select(new[self.event] >= 0)
+        kept = self.take(new[self.event] >= 0)
         return replace(kept, event=new[kept.event])
 
     @staticmethod
     def together(*kinds: Objects) -> Objects:
         """Several kinds as one, sorted by event, with the columns that all of them have."""
-        columns = [kind._columns() for kind in kinds]
+        columns = [kind.arrays() for kind in kinds]
         names = [name for name in columns[0] if all(name in one for one in columns)]
         order = np.argsort(np.concatenate([kind.event for kind in kinds]), kind="stable")
         return Objects(**{name: np.concatenate([one[name] for one in columns])[order] for name in names})

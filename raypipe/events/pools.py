@@ -11,13 +11,14 @@ import pyarrow as pa
 
 from raypipe.errors import UserError
 from raypipe.events.cms_open_data import four_lepton_masses, is_cms_open_data
+from raypipe.events.fields import Rows
 from raypipe.events.signed import positive_weights, refuse_negative
 from raypipe.events.table import read_table
 from raypipe.events.text import is_text, open_text
 
 
 @dataclass(frozen=True)
-class Pool:
+class Pool(Rows):
     """Events of one or more samples.
 
     Attributes:
@@ -34,10 +35,6 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.weight)
-
-    def take(self, rows: np.ndarray) -> Pool:
-        """Some of the rows."""
-        return Pool(self.values[rows], self.weight[rows], self.sample[rows], self.names)
 
     @staticmethod
     def concatenate(pools: Sequence[Pool]) -> Pool:

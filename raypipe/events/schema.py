@@ -103,13 +103,17 @@ def validate(table: pa.Table, source: str, schema: pa.Schema = EVENT_SCHEMA) -> 
             "tables with signs)"
         )
     if "event_id" in schema.names:
-        ids = table["event_id"].to_numpy()
-        unique, first = np.unique(ids, return_index=True)
-        if len(unique) != len(ids):
-            row = int(np.setdiff1d(np.arange(len(ids)), first)[0])
-            raise UserError(f"{source}: column 'event_id', row {row}: {ids[row]} occurs more than once")
+        refuse_repeated(table["event_id"].to_numpy(), source)
     extra = [name for name in table.column_names if name not in schema.names]
     return table.select([*schema.names, *extra])
+
+
+def refuse_repeated(ids: np.ndarray, source: object) -> None:
+    """An event id that occurs twice is a `UserError` naming its row."""
+    unique, first = np.unique(ids, return_index=True)
+    if len(unique) != len(ids):
+        row = int(np.setdiff1d(np.arange(len(ids)), first)[0])
+        raise UserError(f"{source}: column 'event_id', row {row}: {ids[row]} occurs more than once")
 
 
 def _check_values(column: pa.ChunkedArray, field: pa.Field, source: str) -> None:

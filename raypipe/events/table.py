@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe.errors import UserError
-from raypipe.events.schema import EVENT_SCHEMA, SPLITS, validate
+from raypipe.events.schema import SPLITS
 from raypipe.files import atomic_path
 
 ROW_GROUP = 16_384
@@ -92,11 +92,6 @@ def _opened(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[
             yield file
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
-
-
-def read_events(path: str | Path) -> pa.Table:
-    """Read and validate one event table."""
-    return validate(read_table(path), str(path), EVENT_SCHEMA)
 
 
 def sample_path(events: str | Path, split: str, sample: str) -> Path:

@@ -79,7 +79,7 @@ class Response:
         hadrons = Objects(particles.event, particles.pt, particles.eta, particles.phi, tower=none[0])
         neutral = replace(hcal.objects, pt=hcal.pt * hcal.shares[:, 0], tower=none[1])
         parts = (hadrons, track & ~np.isin(kind, (ELECTRON, MUON))), (neutral, True), (ecal.objects, ~from_electron)
-        around = Objects.together(*(part.select(mask & (part.pt > card.isolation_min_pt)) for part, mask in parts))
+        around = Objects.together(*(part.take(mask & (part.pt > card.isolation_min_pt)) for part, mask in parts))
         return Response(electrons, muons, ecal, hcal, from_electron, around)
 
 
@@ -93,15 +93,15 @@ def reconstruct(
     """
     n, seen = particles.n_events, Response.of(particles, card, rng)
     ecal = seen.ecal
-    photons = ecal.objects.select((ecal.shares[:, 0] > card.photon_ecal_fraction) & ~seen.from_electron)
-    photons = photons.select(identified(photons, card.photon, seen.around, card, rng))
-    electrons = seen.electrons.select(identified(seen.electrons, card.electron, seen.around, card, rng))
+    photons = ecal.objects.take((ecal.shares[:, 0] > card.photon_ecal_fraction) & ~seen.from_electron)
+    photons = photons.take(identified(photons, card.photon, seen.around, card, rng))
+    electrons = seen.electrons.take(identified(seen.electrons, card.electron, seen.around, card, rng))
     good = identified(seen.muons, card.muon, seen.around, card, rng)
     met_x, met_y = (
         missing + met_smearing * rng.standard_normal(n)
         for missing in _missing(n, ecal, seen.hcal, electrons, seen.muons)
     )
-    muons, others = seen.muons.select(good), seen.muons.select(~good)
+    muons, others = seen.muons.take(good), seen.muons.take(~good)
     return Reconstructed(n, photons, electrons, muons, others, ecal, seen.hcal, met_x, met_y)
 
 
@@ -168,5 +168,5 @@ def _missing(n: int, ecal: Towers, hcal: Towers, electrons: Objects, muons: Obje
     """x and y of minus the vector sum of towers, electrons (in place of their tower) and muon tracks, (n,) each."""
     other = np.ones(len(ecal), dtype=bool)
     other[electrons.tower[electrons.tower >= 0]] = False
-    seen = Objects.together(ecal.objects.select(other), hcal.objects, electrons, muons)
+    seen = Objects.together(ecal.objects.take(other), hcal.objects, electrons, muons)
     return [-sum_by_event(seen.event, seen.pt * axis(seen.phi), n) for axis in (np.cos, np.sin)]

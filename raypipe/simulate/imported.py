@@ -31,9 +31,9 @@ def diphoton_table(
     leptons = [_acceptable(kind, given.lepton_pt, given.lepton_eta) for kind in (batch.electrons, batch.muons)]
     electrons = leptons[0].event, leptons[0].eta, leptons[0].phi
     jets = _acceptable(batch.jets, given.jet_pt, given.jet_eta)
-    jets = jets.select((_near(jets, photons, given.clean_dr) + _near(jets, electrons, given.clean_dr)) == 0)
+    jets = jets.take((_near(jets, photons, given.clean_dr) + _near(jets, electrons, given.clean_dr)) == 0)
     fat = _acceptable(batch.fatjets, given.fatjet_pt, given.fatjet_eta)
-    fat = fat.select(_near(fat, photons, 1.0) < 2)
+    fat = fat.take(_near(fat, photons, 1.0) < 2)
     selected = pairs.event
     jets, fat, *leptons = (kind.of_events(selected, n) for kind in (jets, fat, *leptons))
     made = columns(pairs, jets, fat, leptons, [(batch.met * axis(batch.met_phi))[selected] for axis in axes])
@@ -44,7 +44,7 @@ def diphoton_table(
 
 
 def _acceptable(objects: Objects, pt: float, eta: float) -> Objects:
-    return objects.select((objects.pt > pt) & (np.abs(objects.eta) < eta))
+    return objects.take((objects.pt > pt) & (np.abs(objects.eta) < eta))
 
 
 def _near(objects: Objects, others: tuple[np.ndarray, np.ndarray, np.ndarray], radius: float) -> np.ndarray:

@@ -29,7 +29,7 @@ def jet_input(seen: Reconstructed, events: np.ndarray, photon_towers: np.ndarray
     free = np.ones(len(seen.ecal), dtype=bool)
     free[photon_towers.ravel()] = False
     free[seen.electrons.tower[seen.electrons.tower >= 0]] = False
-    parts = (seen.ecal.objects.select(free), 0.0), (seen.hcal.objects, 0.0), (seen.other_muons, MUON_MASS)
+    parts = (seen.ecal.objects.take(free), 0.0), (seen.hcal.objects, 0.0), (seen.other_muons, MUON_MASS)
     given = Objects.together(*(replace(part, mass=np.full(len(part), mass)) for part, mass in parts))
     given = given.of_events(events, seen.n_events)
     pt, eta, phi = given.pt, given.eta, given.phi
@@ -61,7 +61,7 @@ def small_jets(
     jets = _objects(cluster(given, card.jets.radius, MIN_CLUSTER_PT)[0])
     scale = jet_scale(card.jets.scale, jets.pt, jets.eta)
     jets = replace(jets, pt=jets.pt * scale, mass=jets.mass * scale)
-    jets = jets.select((jets.pt > card.jets.min_pt) & (np.abs(jets.eta) < card.jets.max_eta))
+    jets = jets.take((jets.pt > card.jets.min_pt) & (np.abs(jets.eta) < card.jets.max_eta))
     flavour = jet_flavour(events[jets.event], jets.eta, jets.phi, particles, card.btag)
     return replace(jets, btag=btag_score(flavour, jets.pt, jets.eta, card.btag, rng))
 
@@ -79,7 +79,7 @@ def fat_jets(given: ak.Array, settings: FatJets) -> Objects:
         return NO_OBJECTS
     tau = subjettiness(given, sequence.constituent_index(settings.min_pt), settings.radius, (2, 3, 4)).T
     jets = replace(jets, event=able[jets.event], tau32=ratio(tau[1], tau[0]), tau43=ratio(tau[2], tau[1]))
-    return jets.select(np.abs(jets.eta) < settings.max_eta)
+    return jets.take(np.abs(jets.eta) < settings.max_eta)
 
 
 def jet_flavour(event: np.ndarray, eta: np.ndarray, phi: np.ndarray, particles: Particles, tagger: BTag) -> np.ndarray:

@@ -37,7 +37,7 @@ def _jetlist(rows):
     return Objects(values[0].astype(int), *values[1:])
 
 
-NO_LEPTONS = candidates([(0, 1.0, 0.0, 0.0)]).select(np.array([False]))
+NO_LEPTONS = candidates([(0, 1.0, 0.0, 0.0)]).take(np.array([False]))
 
 
 def _table(phis, jets=(), fat=(), electrons=NO_LEPTONS, muons=NO_LEPTONS, met=None):

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from raypipe.config.read import Columns, Source
+from raypipe.config.read import Columns
 from raypipe.errors import UserError
-from raypipe.events.readers.base import chunks, resolve
-from raypipe.events.readers.registry import reader_for
+from raypipe.events.fields import Rows
+from raypipe.events.readers.base import resolve
+from raypipe.events.schema import refuse_repeated
 from raypipe.events.signed import SOURCE, refuse_negative
 from raypipe.events.text import at_line, is_text, not_a_number, open_text
 from raypipe.events.twins import first_twin, rows_of_files, settle
@@ -23,7 +24,7 @@ OWN = ("event_id", "mass", "weight", "label")
 
 
 @dataclass(frozen=True)
-class FeatureTable:
+class FeatureTable(Rows):
     """Events as arrays."""
 
     event_id: np.ndarray
@@ -44,13 +45,6 @@ class FeatureTable:
 
     def __len__(self) -> int:
         return len(self.mass)
-
-    def take(self, rows: np.ndarray) -> FeatureTable:
-        """The given rows (indices or mask)."""
-        label = None if self.label is None else self.label[rows]
-        parts = (self.event_id[rows], self.mass[rows], self.features[rows], self.weight[rows])
-        place = None if self.place is None else self.place[rows]
-        return FeatureTable(*parts, label, self.names, place, self.files)
 
     def distinct(self, policy: str | None, source: str, option: str) -> tuple[FeatureTable, int]:
         """The table without repeated events or with them, as the ``policy`` says, and how many there are.
@@ -194,26 +188,6 @@ def needed(columns: Columns, names: Sequence[str], source: str | Path) -> list[s
     return list(dict.fromkeys(resolve(c, names, source) for c in wanted if c is not None))
 
 
-def read_features(path: str | Path, source: Source, columns: Columns) -> FeatureTable:
-    """A whole file as a feature table, read chunk by chunk.
-
-    Raises:
-        UserError: a file that cannot be read, a bad value, a duplicated event id, or no event at all.
-    """
-    path = Path(path)
-    reader = reader_for(path, source)
-    names = reader.names(path, source)
-    wanted = needed(columns, names, path)
-    parts = [
-        feature_columns(t, columns, names, path, first, source.weights)
-        for first, t in chunks(reader, path, source, wanted)
-    ]
-    if not parts:
-        raise UserError(f"{path}: the file holds no events")
-    kind = pa.uint64() if any(part["event_id"].type == pa.uint64() for part in parts) else pa.int64()
-    return to_arrays(pa.concat_tables([with_ids(part, kind, path) for part in parts]), path)
-
-
 def with_ids(table: pa.Table, kind: pa.DataType, source: str | Path) -> pa.Table:
     """The table with ``event_id`` of the type that the ids of all pieces need: see `event_ids`."""
     try:
@@ -227,14 +201,7 @@ def to_arrays(table: pa.Table, source: str | Path) -> FeatureTable:
     """The arrays of a plain table made by `feature_columns`; a duplicated id is a `UserError`."""
     names = tuple(name for name in table.column_names if name not in OWN)
     ids = table["event_id"].to_numpy()
-    _check_unique(ids, source)
+    refuse_repeated(ids, source)
     label = table["label"].to_numpy(zero_copy_only=False) if "label" in table.column_names else None
     features = np.stack([table[name].to_numpy() for name in names], axis=1)
     return FeatureTable(ids, table["mass"].to_numpy(), features, table["weight"].to_numpy(), label, names)
-
-
-def _check_unique(ids: np.ndarray, source: str | Path) -> None:
-    unique, firsts = np.unique(ids, return_index=True)
-    if len(unique) != len(ids):
-        row = int(np.setdiff1d(np.arange(len(ids)), firsts)[0])
-        raise UserError(f"{source}: column 'event_id', row {row}: {ids[row]} occurs more than once")

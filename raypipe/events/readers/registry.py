@@ -49,29 +49,18 @@ def file_format(path: str | Path, source: Source) -> str:
             f"{path}: unknown extension {path.suffix!r} (known: {', '.join(EXTENSIONS)}); or name the format "
             f"({', '.join(READERS)})"
         )
-    if found == "root":
-        return _root_kind(path, source)
-    if found == "hdf5":
-        return _hdf5_kind(path, source)
+    if found == "root":  # Delphes by its tree's name, NanoAOD by its tree and its luminosity blocks
+        from raypipe.events.readers.root import open_tree
+
+        with open_tree(path, source.key, ("Delphes", "Events")) as tree:
+            nano = tree.name == "Events" and "luminosityBlock" in tree
+            return "delphes" if tree.name == "Delphes" else "nanoaod" if nano else found
+    if found == "hdf5":  # the particle lists of the LHC Olympics are hundreds of columns, three a particle
+        from raypipe.events.readers.hdf5 import Hdf5Reader
+
+        columns = len(Hdf5Reader().names(path, source))
+        return "lhco" if columns >= 600 and columns % 3 < 2 else found
     return found
-
-
-def _root_kind(path: Path, source: Source) -> str:
-    """Delphes by its tree's name, NanoAOD by its tree and its luminosity blocks; else a flat ntuple."""
-    from raypipe.events.readers.root import open_tree
-
-    with open_tree(path, source.key, ("Delphes", "Events")) as tree:
-        if tree.name == "Delphes":
-            return "delphes"
-        return "nanoaod" if tree.name == "Events" and "luminosityBlock" in tree else "root"
-
-
-def _hdf5_kind(path: Path, source: Source) -> str:
-    """The particle lists of the LHC Olympics are a matrix of hundreds of columns, three a particle."""
-    from raypipe.events.readers.hdf5 import Hdf5Reader
-
-    columns = len(Hdf5Reader().names(path, source))
-    return "lhco" if columns >= 600 and columns % 3 < 2 else "hdf5"
 
 
 def reader_for(path: str | Path, source: Source) -> Reader:

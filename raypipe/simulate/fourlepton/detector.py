@@ -56,5 +56,5 @@ def reconstruct_leptons(particles: Particles, card: Card, rng: np.random.Generat
     leptons of one light particle do not spoil each other.
     """
     seen = Response.of(collect_photons(particles, card.electron_cone), card, rng)
-    electrons = seen.electrons.select(identified(seen.electrons, card.electron, seen.around, card, rng))
-    return electrons, seen.muons.select(identified(seen.muons, card.muon, seen.around, card, rng))
+    electrons = seen.electrons.take(identified(seen.electrons, card.electron, seen.around, card, rng))
+    return electrons, seen.muons.take(identified(seen.muons, card.muon, seen.around, card, rng))

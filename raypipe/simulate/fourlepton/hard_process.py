@@ -15,6 +15,7 @@ import numpy as np
 
 from raypipe import seeds
 from raypipe.config.fourlepton import FourLeptons
+from raypipe.events.fields import Rows
 from raypipe.simulate.fourlepton.matrix_element import DOWN, UP, Electroweak, matrix_element_squared
 from raypipe.simulate.fourlepton.pdfs import QUARKS, Densities, pythia_densities
 from raypipe.simulate.fourlepton.phase_space import N_CHANNELS, Bounds, PhaseSpace, Points
@@ -59,7 +60,7 @@ class PartonCuts:
 
 
 @dataclass(frozen=True)
-class HardEvents:
+class HardEvents(Rows):
     """Unweighted parton-level events in the laboratory."""
 
     quark: np.ndarray
@@ -104,7 +105,7 @@ class HardProcess:
         for _ in range(_ADAPTATIONS):
             points = self.space.draw(_ADAPT_POINTS, self.shares, rng)
             kept = self._passes(points)
-            points = points.select(kept)
+            points = points.take(kept)
             densities = self.space.densities(points)
             density = self.shares @ densities
             weight = self._luminosity(points).sum(axis=(0, 1)) / density
@@ -159,7 +160,7 @@ class HardProcess:
         """``n`` tries: the points within the cuts, the weights [fb] of all tries, and the kept ones' flavour parts."""
         points = self.space.draw(n, self.shares, rng)
         kept = self._passes(points)
-        points = points.select(kept)
+        points = points.take(kept)
         parts = self._luminosity(points) / (self.shares @ self.space.densities(points))
         weights = np.zeros(n)
         weights[kept] = parts.sum(axis=(0, 1))
@@ -186,8 +187,7 @@ class Unweighter:
             found += len(part)
             if found >= n:
                 break
-        names = HardEvents.__dataclass_fields__
-        return HardEvents(*(np.concatenate([getattr(part, name) for part in parts])[:n] for name in names))
+        return HardEvents.concatenate(parts).take(np.arange(n))
 
     def _batches(self) -> Iterator[HardEvents]:
         process, rng = self.process, self.rng
@@ -199,7 +199,7 @@ class Unweighter:
             self._overweight += np.maximum(weights - process.largest, 0.0).sum()
             kept = weights[weights > 0]
             chosen = np.flatnonzero(rng.random(len(kept)) * process.largest < kept)
-            yield self._flavoured(points.select(chosen), parts[:, :, chosen])
+            yield self._flavoured(points.take(chosen), parts[:, :, chosen])
 
     def _flavoured(self, points: Points, parts: np.ndarray) -> HardEvents:
         """Choose quark flavour and direction by their share of the weight, turn and boost to the laboratory."""

@@ -16,7 +16,7 @@ def leptons(rows) -> tuple[Objects, Objects]:
     """Electrons and muons from rows (event, PDG id, pt, eta, phi)."""
     event, pdg, pt, eta, phi = (np.array(column) for column in zip(*rows, strict=True))
     both = Objects(event.astype(int), pt.astype(float), eta.astype(float), phi.astype(float), charge=-np.sign(pdg))
-    return both.select(np.abs(pdg) == 11), both.select(np.abs(pdg) == 13)
+    return both.take(np.abs(pdg) == 11), both.take(np.abs(pdg) == 13)
 
 
 GOOD = [(0, 11, 40.0, 0.5, 0.1), (0, -11, 35.0, -0.3, 2.9), (0, 13, 30.0, 1.0, -1.5), (0, -13, 25.0, -1.2, 1.4)]
