@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from raypipe.errors import UserError
 from raypipe.events import hepdata
 from raypipe.events.fields import fields
 from raypipe.events.header import distinct
+from raypipe.events.readers.root import TREES
 from raypipe.events.spectra import Spectrum
 from raypipe.events.text import is_text, open_text
 
@@ -28,13 +28,14 @@ def read_columns(path: Path, key: str | None = None) -> dict[str, Any]:
     if key is not None:
         raise UserError(f"{path}: it has no trees or data sets: leave out --tree {key}")
     if is_text(path):
-        return _arrays(open_text(path).read())
+        table = open_text(path).read()
+        return {name: table[name].to_numpy() for name in table.column_names}
     if suffix in {".parquet", ".pq"}:
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(path) as file:  # unlike read_table it reads two columns of one name
             table = file.read()
-        return _arrays(table.rename_columns(distinct(table.column_names)))
+        return {name: c.to_numpy() for name, c in zip(distinct(table.column_names), table.columns, strict=True)}
     if suffix == ".npz":
         with np.load(path, allow_pickle=False) as archive:
             return _histogram_pair({name: archive[name] for name in archive.files})
@@ -61,10 +62,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _arrays(table: pa.Table) -> dict[str, np.ndarray]:
-    return {name: table[name].to_numpy() for name in table.column_names}
-
-
 def read_root(path: Path, tree: str | None, name: str | None, weight: str | None) -> Spectrum | dict[str, np.ndarray]:
     """A histogram (TH1), the points of a graph, or branches of a tree, from a ROOT file."""
     import uproot
@@ -74,7 +71,7 @@ def read_root(path: Path, tree: str | None, name: str | None, weight: str | None
         bare = {key.split(";")[0]: kind for key, kind in kinds.items()}
         histograms = [key for key, kind in bare.items() if kind.startswith(("TH1", "TProfile"))]
         graphs = [key for key, kind in bare.items() if kind.startswith("TGraph") and "2D" not in kind]
-        trees = [key for key, kind in bare.items() if kind in ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")]
+        trees = [key for key, kind in bare.items() if kind in TREES]
         if tree is None and (name in histograms or (name is None and len(histograms) == 1 and not trees)):
             histogram = file[name or histograms[0]]
             values, edges = histogram.to_numpy(flow=False)

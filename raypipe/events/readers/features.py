@@ -13,6 +13,7 @@ import pyarrow as pa
 from raypipe.config.read import Columns
 from raypipe.errors import UserError
 from raypipe.events.fields import Rows
+from raypipe.events.header import is_number
 from raypipe.events.readers.base import resolve
 from raypipe.events.schema import refuse_repeated
 from raypipe.events.signed import SOURCE, refuse_negative
@@ -120,7 +121,7 @@ def _whole(cell: object, exact: int) -> int | None:
     if isinstance(cell, str) and cell.lstrip("+-").isdecimal():
         cell = int(cell)
     elif isinstance(cell, str | float):
-        value = float(cell) if not_a_number([cell]) is None else np.nan
+        value = float(cell) if is_number(cell) else np.nan
         cell = int(value) if abs(value) < exact and value == int(value) else None
     elif isinstance(cell, Decimal):
         cell = int(cell) if cell == int(cell) else None
