@@ -30,14 +30,7 @@ def subjettiness(given: ak.Array, members: ak.Array, radius: float, njets: Seque
         given: what was clustered; members: the places of each jet's constituents in its event.
     """
     # One "event" a jet: all N-subjettinesses in one call.
-    inside = ak.unflatten(
-        ak.flatten(given[ak.flatten(members, axis=2)]), ak.flatten(ak.num(members, axis=2)).to_numpy()
-    )
-    return n_subjettiness(inside, radius, njets)
-
-
-def n_subjettiness(jets: ak.Array, radius: float, njets: Sequence[int]) -> np.ndarray:
-    """`subjettiness` of jets given by their constituents (records px, py, pz, E)."""
+    jets = ak.unflatten(ak.flatten(given[ak.flatten(members, axis=2)]), ak.flatten(ak.num(members, axis=2)).to_numpy())
     sequence = fastjet.ClusterSequence(jets, fastjet.JetDefinition(fastjet.antikt_algorithm, radius))
     how = {"measure_definition": "NormalizedMeasure", "axes_definition": "OnePass_KT_Axes", "beta": 1.0, "R0": radius}
     return ak.to_numpy(sequence.njettiness(njets=list(njets), **how))

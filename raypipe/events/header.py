@@ -40,11 +40,7 @@ class Head:
 
 
 def find_head(raw: Iterable[bytes], source: str) -> Head:
-    """The head of a table whose lines are ``raw``, each with its end.
-
-    Raises:
-        UserError: no table, or a first line that is neither a header nor a row.
-    """
+    """The head of a table whose lines are ``raw``, each with its end; no table or no clear one is a `UserError`."""
     comment, lines = "", []
     begin = end = line = offset = 0
     for number, text in enumerate(raw, 1):
@@ -115,10 +111,8 @@ def _names(
         names = re.sub(r"[\[(][^\])]*[\])]", "", " ".join(first)).split() if width > 1 else [" ".join(first)]
         if separator == " " and not any(map(_is_value, first)):  # a title, or names with units or blanks
             return names if len(names) == width else numbered, 1
-        raise UserError(
-            f"{where}: {len(first)} values where the lines below have {width}: name every column, mark "
-            "comments with #, write decimal points, not commas"
-        )
+        told = f"{len(first)} values where the lines below have {width}"
+        raise UserError(f"{where}: {told}: name every column, mark comments with #, write decimal points, not commas")
     values = first[:width]
     digits = [field for field in values if _is_value(field)]
     if any(map(_is_word, values)) and not (digits and below):
@@ -126,9 +120,8 @@ def _names(
     if named:  # a name above numbers, beside a number
         if len(digits) > 1 and all(f.isdigit() for f in digits) and set(np.diff(np.array(digits, int))) == {1}:
             return values, 1
-        raise UserError(
-            f"{where} is neither a header nor a row: {values[named[0]]!r} stands above numbers, {digits[0]!r} is one"
-        )
+        told = f"{values[named[0]]!r} stands above numbers, {digits[0]!r} is one"
+        raise UserError(f"{where} is neither a header nor a row: {told}")
     if values == numbered and _are_places(below, where):
         return numbered, 1
     if comment.startswith("#"):  # "# x y err" above bare numbers
@@ -153,11 +146,8 @@ def _are_places(below: list[list[str]], where: str) -> bool:
 def _separator(lines: Sequence[str]) -> str:
     """What stands in half of the lines: tab, semicolon, comma or bar, in this order; else blanks."""
     rows = lines[1:] or lines
-    for separator in "\t;,|":
-        if sum(len(split(line, separator)) > 1 for line in rows) * 2 >= len(rows):
-            break
-    else:
-        return " "
+    half = (s for s in "\t;,|" if 2 * sum(len(split(line, s)) > 1 for line in rows) >= len(rows))
+    separator = next(half, " ")
     aligned = separator == "\t" and len({len(line.split()) for line in lines}) == 1  # tabs and blanks are all the same
     return " " if aligned else separator
 

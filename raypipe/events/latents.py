@@ -15,14 +15,9 @@ from raypipe.events.schema import EVENT_SCHEMA, FEATURES, tensor_values, validat
 def latent_schema(latent: int) -> pa.Schema:
     """Arrow schema of a latent table of ``latent`` dimensions."""
     kept = [EVENT_SCHEMA.field(name) for name in ("event_id", "sample", "group", "split", "weight", "m_yy")]
-    return pa.schema(
-        [
-            *kept,
-            pa.field("features", pa.fixed_shape_tensor(pa.float32(), (len(FEATURES),)), nullable=False),
-            pa.field("latent", pa.fixed_shape_tensor(pa.float32(), (latent,)), nullable=False),
-            pa.field("posterior", pa.fixed_shape_tensor(pa.float32(), (2, latent)), nullable=False),
-        ]
-    )
+    shapes = {"features": (len(FEATURES),), "latent": (latent,), "posterior": (2, latent)}
+    tensors = {name: pa.fixed_shape_tensor(pa.float32(), shape) for name, shape in shapes.items()}
+    return pa.schema([*kept, *(pa.field(name, kind, nullable=False) for name, kind in tensors.items())])
 
 
 @dataclass(frozen=True)

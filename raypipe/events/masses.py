@@ -22,17 +22,15 @@ MANY = 1000
 
 @dataclass(frozen=True)
 class Masses:
-    """Masses of events.
-
-    Attributes:
-        values: (n,) masses in the file's unit. weights: (n,) or None for unit weights. source: file and column.
-        missing: events left out because their mass or weight was not a finite number.
-    """
+    """Masses of events."""
 
     values: np.ndarray
+    """(n,) in the file's unit."""
     weights: np.ndarray | None
+    """(n,), or None for unit weights."""
     source: str
     missing: int = 0
+    """Events left out because their mass or weight was not a finite number."""
 
 
 def load_masses(
@@ -90,10 +88,8 @@ def load_masses(
         raise UserError(f"{path}: it holds a histogram: --weight {weight} is for event masses")
     for option, column in given.items():
         if spectrum is not None and column is not None:
-            raise UserError(
-                f"{path}: its histograms have no columns: --{option} {column} has no effect; "
-                "name a histogram with --column or --branch"
-            )
+            told = f"--{option} {column} has no effect; name a histogram with --column or --branch"
+            raise UserError(f"{path}: its histograms have no columns: {told}")
     return (spectrum or spectrum_from_columns(found, roles, str(path))).scaled(scale, density)
 
 
@@ -105,10 +101,8 @@ def _event_masses(columns: dict[str, Any], name: str | None, weight: str | None,
         if len(numeric) != 1 and len(arrays) == 1:
             numeric = list(arrays)
         if len(numeric) != 1:
-            raise UserError(
-                f"{path}: say which column is the mass (--column), or which are a histogram's centres and "
-                f"contents (--x, --y): there are {_names(columns)}"
-            )
+            which = "which column is the mass (--column), or which are a histogram's centres and contents (--x, --y)"
+            raise UserError(f"{path}: say {which}: there are {_names(columns)}")
         name = numeric[0]
     values = _numbers(arrays, name, path)
     weights = None if weight is None else _numbers(arrays, weight, path)

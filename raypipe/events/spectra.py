@@ -45,21 +45,19 @@ def spectrum_from_mapping(columns: dict[str, Any], name: str | None, source: str
 
     ``name`` picks what to take and may add histograms (``ZZ+DY``). None if there are no edges.
     """
-    edges = next(
-        (columns[k] for k in ("edges", "bin_edges", "bins") if k in columns and np.ndim(columns[k]) == 1), None
-    )
-    if edges is None:
+    found = [k for k in ("edges", "bin_edges", "bins") if k in columns and np.ndim(columns[k]) == 1]
+    if not found:
         return None
-    edges = np.asarray(edges, float)
+    edges, there = np.asarray(columns[found[0]], float), f"there are {', '.join(map(str, columns))}"
     if name is None:
         candidates = [k for k in (*Y, "data") if k in columns]
         if not candidates:
-            raise UserError(f"{source}: which histogram (--column)? there are {', '.join(map(str, columns))}")
+            raise UserError(f"{source}: which histogram (--column)? {there}")
         name = candidates[0]
     counts, variance, known = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1), True
     for part in (p.strip() for p in name.split("+")):
         if part not in columns:
-            raise UserError(f"{source}: no column {part!r}: there are {', '.join(map(str, columns))}")
+            raise UserError(f"{source}: no column {part!r}: {there}")
         entry = columns[part] if isinstance(columns[part], dict) else {**columns, Y[0]: columns[part]}
         values = next((entry[k] for k in Y if k in entry), None)
         errors = next((np.asarray(entry[k], float) for k in ERROR if k in entry), None)
@@ -86,10 +84,8 @@ def spectrum_from_columns(columns: dict[str, Any], wanted: dict[str, str], sourc
         if len(values["x"]) > 1 and (np.diff(values["x"]) < 0).all():  # written from the right to the left
             values = {role: array[::-1] for role, array in values.items()}
         half = values["half"] if "half" in values else values["width"] / 2 if "width" in values else None
-        if half is None:
-            low, high = edges_from_centres(values["x"], source)
-        else:
-            low, high = values["x"] - half, values["x"] + half
+        x = values["x"]
+        low, high = edges_from_centres(x, source) if half is None else (x - half, x + half)
     else:
         low, high = values["low"], values["high"]
     errors, upper = values.get("error"), None

@@ -12,7 +12,7 @@ from raypipe.errors import UserError
 from raypipe.events import hepdata
 from raypipe.events.fields import fields
 from raypipe.events.header import distinct
-from raypipe.events.readers.root import TREES
+from raypipe.events.readers.base import TREES
 from raypipe.events.spectra import Spectrum
 from raypipe.events.text import is_text, open_text
 
@@ -48,9 +48,8 @@ def read_columns(path: Path, key: str | None = None) -> dict[str, Any]:
         import yaml
 
         return hepdata.from_yaml(yaml.safe_load(path.read_text(encoding="utf-8")))
-    raise UserError(
-        f"{path}: unknown kind of file {suffix!r}: use .root, .parquet, .csv, .txt, .json, .yaml, .h5, .npy or .npz"
-    )
+    known = "use .root, .parquet, .csv, .txt, .json, .yaml, .h5, .npy or .npz"
+    raise UserError(f"{path}: unknown kind of file {suffix!r}: {known}")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -105,13 +104,13 @@ def _graph(graph: Any) -> dict[str, np.ndarray]:
     """Points of a TGraph, TGraphErrors or TGraphAsymmErrors; errors along x are taken as half bin widths."""
     member = lambda *names: next((np.asarray(graph.member(n), float) for n in names if graph.has_member(n)), None)  # noqa: E731
     x, left, right = member("fX"), member("fEXlow", "fEX"), member("fEXhigh", "fEX")
-    columns = {"x": x, "y": member("fY")}
-    if x is not None and left is not None and right is not None and (left + right > 0).all():
-        columns = {"low": x - left, "high": x + right, "y": columns["y"]}
-    down, up = member("fEYlow", "fEY"), member("fEYhigh", "fEY")
+    columns = {"x": x}
+    if left is not None and right is not None and (left + right > 0).all():
+        columns = {"low": x - left, "high": x + right}
+    columns["y"], down, up = member("fY"), member("fEYlow", "fEY"), member("fEYhigh", "fEY")
     if up is not None and down is not None and (up + down > 0).any():
         columns |= {"err_up": up, "err_down": down}
-    return {name: values for name, values in columns.items() if values is not None}
+    return columns
 
 
 def _read_hdf5(path: Path, key: str | None) -> dict[str, Any]:
@@ -133,10 +132,8 @@ def _read_hdf5(path: Path, key: str | None) -> dict[str, Any]:
             found = {f"{name}/{k}": column for k, column in enumerate(item[()].T)}
         for column in found:
             if column in columns:
-                raise UserError(
-                    f"{path}: the data sets {owners[column]!r} and {item.name!r} both have a column "
-                    f"{column!r}: say which with --tree"
-                )
+                both = f"the data sets {owners[column]!r} and {item.name!r} both have a column {column!r}"
+                raise UserError(f"{path}: {both}: say which with --tree")
         owners.update(dict.fromkeys(found, item.name))
         columns.update(found)
 

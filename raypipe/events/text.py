@@ -61,11 +61,7 @@ class TextTable:
         return pa.table({name: typed(cells[name]) for name in cells.column_names})
 
     def cells(self, start: int = 0, stop: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
-        """As `read`, but as text.
-
-        Raises:
-            UserError: a line with too few or too many values, by its number.
-        """
+        """As `read`, but as text; a line with too few or too many values is a `UserError` with its number."""
         wanted = self.names if columns is None else list(columns)
         stop = len(self) if stop is None else min(stop, len(self))
         parts = [pa.table({name: pa.array([], pa.string()) for name in wanted})]
@@ -108,24 +104,21 @@ class TextTable:
         for row, line in enumerate(cleaned.decode().split("\n")[:-1]):
             fields = split(line, self.head.separator)
             if len(fields) != expected:
-                return (
-                    f"{self.path}: line {self.line_of(self.rows[block] + row)}: {len(fields)} values where there "
-                    f"are {expected} columns ({line[:40]!r}): mend the line, or mark a comment with #"
-                )
+                told = f"{len(fields)} values where there are {expected} columns ({line[:40]!r})"
+                where = f"{self.path}: line {self.line_of(self.rows[block] + row)}"
+                return f"{where}: {told}: mend the line, or mark a comment with #"
         return f"{self.path}: lines {self.lines[block]} to {self.lines[block + 1] - 1}: not {expected} columns"
 
 
 def is_text(path: str | Path) -> bool:
     """Whether a file is a text table by its name, compressed or not."""
-    name = str(path).lower()
-    return name.removesuffix(".gz").endswith(SUFFIXES)
+    return str(path).lower().removesuffix(".gz").endswith(SUFFIXES)
 
 
 def open_text(path: str | Path) -> TextTable:
     """Scan a file; a second call costs nothing while the file stays as it is.
 
-    Raises:
-        UserError: no table in it, columns that cannot be told, a quote that is not closed, a file that breaks off.
+    No table, columns that cannot be told, a quote that is not closed, a file that breaks off are a `UserError`.
     """
     return _scan(str(path), *_stamp(path))
 

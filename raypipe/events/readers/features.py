@@ -48,11 +48,7 @@ class FeatureTable(Rows):
         return len(self.mass)
 
     def distinct(self, policy: str | None, source: str, option: str) -> tuple[FeatureTable, int]:
-        """The table without repeated events or with them, as the ``policy`` says, and how many there are.
-
-        Raises:
-            UserError: more than 0.1 % of them and no policy, naming some of the rows.
-        """
+        """The table with or without repeated events, see `raypipe.events.twins.settle`, and how many there are."""
         first = first_twin(np.c_[self.mass, self.features])
         place = np.arange(len(self)) if self.place is None else self.place
         name = rows_of_files(self.files or [(source, len(self))])
@@ -87,8 +83,7 @@ def numbers(table: pa.Table, column: str, source: str | Path, first: int = 0) ->
 def event_ids(table: pa.Table, column: str, source: str | Path, first: int = 0) -> np.ndarray:
     """A column as exact integers: int64, or uint64 where one is beyond 2^63 - 1.
 
-    Raises:
-        UserError: a missing value, one that is no integer, or one that its type cannot hold exactly; with its row.
+    A missing value, one that is no integer, or one that its type cannot hold exactly is a `UserError` with its row.
     """
     values = table[column]
     _refuse_missing(values, column, source, first)
@@ -101,18 +96,14 @@ def event_ids(table: pa.Table, column: str, source: str | Path, first: int = 0) 
         found = [_whole(cell, exact) for cell in cells.to_pylist()]
         if None in found:
             row = found.index(None)
-            raise UserError(
-                f"{source}: column {column!r}, row {first + row}: {cells[row].as_py()!r} is no event id: "
-                f"write integers below 2^64, stored as integers{at_line(source, first + row)}"
-            )
+            told = f"{cells[row].as_py()!r} is no event id: write integers below 2^64, stored as integers"
+            raise UserError(f"{source}: column {column!r}, row {first + row}: {told}{at_line(source, first + row)}")
         ids = np.array(found, dtype=object)
     large = bool(len(ids)) and ids.max() >= 2**63
     if large and ids.min() < 0:
         row = first + int(np.argmin(ids))
-        raise UserError(
-            f"{source}: column {column!r}, row {row}: {ids.min()} is negative, beside ids beyond 2^63"
-            f"{at_line(source, row)}"
-        )
+        told = f"{ids.min()} is negative, beside ids beyond 2^63"
+        raise UserError(f"{source}: column {column!r}, row {row}: {told}{at_line(source, row)}")
     return ids.astype(np.uint64 if large else np.int64)
 
 
@@ -140,30 +131,20 @@ def feature_columns(
 ) -> pa.Table:
     """One chunk as a plain table: ``event_id`` an integer, ``mass``, ``weight``, features float64, ``label`` bool.
 
-    Args:
-        weights: `Source.weights`.
-
-    Raises:
-        UserError: missing or not numeric columns, NaN, negative weights, labels other than 0 and 1; one line naming
-            file, column and row.
+    Missing or not numeric columns, NaN, negative weights (unless ``weights``, `Source.weights`, says otherwise) and
+    labels other than 0 and 1 are a `UserError` of one line naming file, column and row.
     """
 
     def column(name: str | int) -> np.ndarray:
         return numbers(table, resolve(name, names, source), source, first)
 
-    result = {}
-    if columns.event_id is None:
-        result["event_id"] = np.arange(first, first + table.num_rows)
-    else:
+    result = {"event_id": np.arange(first, first + table.num_rows)}
+    if columns.event_id is not None:
         result["event_id"] = event_ids(table, resolve(columns.event_id, names, source), source, first)
     result["mass"] = column(columns.mass) * columns.mass_scale
     weight = np.ones(table.num_rows) if columns.weight is None or weights == "one" else column(columns.weight)
-    refuse_negative(
-        weight,
-        weights,
-        SOURCE,
-        lambda row, w: f"{source}: column {columns.weight!r}, row {first + row}: the weight {w}",
-    )
+    place = lambda row, w: f"{source}: column {columns.weight!r}, row {first + row}: the weight {w}"  # noqa: E731
+    refuse_negative(weight, weights, SOURCE, place)
     result["weight"] = weight
     for feature in columns.features:
         name = resolve(feature, names, source)

@@ -38,11 +38,6 @@ class LhcoReader:
         return list(NAMES)
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
-        """Cluster the events of the range.
-
-        Raises:
-            UserError: not a matrix of particles, NaN, or an event with fewer than two jets.
-        """
         matrix = np.asarray(self.hdf5.matrix(path, source, start, stop), dtype=np.float64)
         if not np.isfinite(matrix).all():
             row, column = np.argwhere(~np.isfinite(matrix))[0]
@@ -57,8 +52,7 @@ class LhcoReader:
 def jet_features(particles: np.ndarray, source: str | Path = "particles", start: int = 0) -> np.ndarray:
     """The five features (n, 5) in TeV of massless particles (n, m, 3) given by pT in GeV, eta, phi; pT 0: no particle.
 
-    Raises:
-        UserError: an event with fewer than two jets, naming its row.
+    An event with fewer than two jets is a `UserError` naming its row.
     """
     pt, eta, phi = np.moveaxis(particles, -1, 0)
     there = pt > 0

@@ -11,7 +11,7 @@ from raypipe.events.readers.base import Reader, check_file
 from raypipe.events.text import SUFFIXES, is_text
 
 READERS = {
-    "numpy": "numpy_file.NumpyReader",
+    "numpy": "columnar.NumpyReader",
     "hdf5": "hdf5.Hdf5Reader",
     "parquet": "columnar.ParquetReader",
     "csv": "columnar.CsvReader",
@@ -45,10 +45,8 @@ def file_format(path: str | Path, source: Source) -> str:
         return source.format
     found = "csv" if is_text(path) else EXTENSIONS.get(path.suffix.lower())
     if found is None:
-        raise UserError(
-            f"{path}: unknown extension {path.suffix!r} (known: {', '.join(EXTENSIONS)}); or name the format "
-            f"({', '.join(READERS)})"
-        )
+        known = f"(known: {', '.join(EXTENSIONS)}); or name the format ({', '.join(READERS)})"
+        raise UserError(f"{path}: unknown extension {path.suffix!r} {known}")
     if found == "root":  # Delphes by its tree's name, NanoAOD by its tree and its luminosity blocks
         from raypipe.events.readers.root import open_tree
 

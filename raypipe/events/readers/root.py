@@ -7,26 +7,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import awkward as ak
 import numpy as np
 import pyarrow as pa
 
 from raypipe.config.read import Source
 from raypipe.errors import UserError
 from raypipe.events.fields import native
-from raypipe.events.readers.base import check_file, readable
+from raypipe.events.readers.base import TREES, check_file, readable
 
 PLAIN = ("int", "uin", "flo", "boo")
 """How the names of types of numbers begin."""
-TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
 
 
 @contextlib.contextmanager
 def open_tree(path: Path, key: str | None, usual: Sequence[str] = ()) -> Iterator[Any]:
-    """The tree ``key`` of a ROOT file; where not given, one of the ``usual`` names, or the only tree.
-
-    Raises:
-        UserError: not a ROOT file, a truncated one, or no such tree.
-    """
+    """The tree ``key`` of a ROOT file; where not given, one of the ``usual`` names, or the only tree."""
     import uproot
 
     with readable(check_file(path), "ROOT"), uproot.open(path) as file:
@@ -43,8 +39,6 @@ def open_tree(path: Path, key: str | None, usual: Sequence[str] = ()) -> Iterato
 
 def branch(tree: Any, name: str, path: Path, start: int, stop: int) -> Any:
     """One branch as an awkward array; a missing one is a `UserError` naming it."""
-    import awkward as ak
-
     if name not in tree:
         kind = name.split(".")[0].split("_")[0]
         near = [k for k in tree.keys() if k.startswith(kind)] or list(tree.keys())  # noqa: SIM118  a tree, not a dict
@@ -56,8 +50,6 @@ def branch(tree: Any, name: str, path: Path, start: int, stop: int) -> Any:
 
 def flat_branch(tree: Any, name: str, path: Path, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """Counts per event and flat values of a jagged branch; NaN and infinity are refused, naming the event."""
-    import awkward as ak
-
     array = branch(tree, name, path, start, stop)
     if array.ndim < 2:
         raise UserError(f"{path}: branch {name!r} holds one value an event, expected a list")
@@ -72,8 +64,6 @@ def flat_branch(tree: Any, name: str, path: Path, start: int, stop: int) -> tupl
 
 def scalar_branch(tree: Any, name: str, path: Path, start: int, stop: int) -> np.ndarray:
     """One finite number an event, float64; a list of exactly one counts as one (Delphes writes such)."""
-    import awkward as ak
-
     array = branch(tree, name, path, start, stop)
     if array.ndim == 2 and bool(ak.all(ak.num(array, axis=1) >= 1)):
         array = array[:, 0]

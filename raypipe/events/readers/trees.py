@@ -50,10 +50,8 @@ class Branches:
             first = counts if first is None else first
             if (counts != first).any():
                 row = int(np.argmax(counts != first))
-                raise UserError(
-                    f"{self.path}: branch {branch!r}, event {self.range[0] + row}: {counts[row]} "
-                    f"values for {first[row]} objects"
-                )
+                where = f"{self.path}: branch {branch!r}, event {self.range[0] + row}"
+                raise UserError(f"{where}: {counts[row]} values for {first[row]} objects")
         return first, columns
 
     def kind(self, kind: str, leaves: Leaves) -> Objects:
@@ -67,9 +65,8 @@ class Branches:
         given = self.source.weights != "one" and self.has(branch)
         weights = self.scalar(branch) if given else np.ones(stop - start)
         where = f"{self.path}: branch {self.name(branch)!r}, event"
-        refuse_negative(
-            weights, self.source.weights, SOURCE, lambda row, weight: f"{where} {start + row}: the weight {weight:g}"
-        )
+        place = lambda row, weight: f"{where} {start + row}: the weight {weight:g}"  # noqa: E731
+        refuse_negative(weights, self.source.weights, SOURCE, place)
         return weights
 
 
