@@ -49,13 +49,9 @@ class View:
     def event(self, table: pa.Table) -> np.ndarray:
         """(n, 2) float32 of pt_yy [GeV] and the opening angle."""
         pt = table["pt_yy"].to_numpy()
-        if self.opening == "none":
-            angle = np.zeros_like(pt)
-        elif self.opening == "measured":
-            angle = table["dr_yy"].to_numpy()
-        else:
-            angle = opening_at_mass(table).astype(np.float32)
-        return np.stack([pt, angle], axis=1)
+        if self.opening == "at_125":
+            return np.stack([pt, opening_at_mass(table).astype(np.float32)], axis=1)
+        return np.stack([pt, table["dr_yy"].to_numpy() if self.opening == "measured" else np.zeros_like(pt)], axis=1)
 
     def objects(self, table: pa.Table) -> np.ndarray:
         """(n, 11, 12) float32; a view of the table's memory where it is shown as it is."""
@@ -77,8 +73,7 @@ def rapidity(table: pa.Table) -> np.ndarray:
 def opening_at_mass(table: pa.Table, mass: float = H_MASS) -> np.ndarray:
     """(n,) dR of the photons if the pair had this ``mass`` [GeV], with its pT, rapidity and decay angles unchanged.
 
-    The pair is taken to its rest frame (along the beam, then across), both photons get half of ``mass``, and back with
-    the boost across that the new mass has. At its own mass an event keeps its dR.
+    The pair is taken to its rest frame (along the beam, then across), both photons get half of ``mass``, and back.
     """
     first, second = _photons(table)
     pair = first + second

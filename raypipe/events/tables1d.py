@@ -123,13 +123,8 @@ def _read_hdf5(path: Path, key: str | None) -> dict[str, Any]:
     def add(name: str, item: Any) -> None:
         if not isinstance(item, h5py.Dataset):
             return
-        found: dict[str, Any] = {}
-        if item.dtype.names:
-            found = fields(item[()])
-        elif item.ndim == 1:
-            found = {name: item[()]}
-        elif item.ndim == 2 and item.shape[1] <= MOST_COLUMNS:
-            found = {f"{name}/{k}": column for k, column in enumerate(item[()].T)}
+        table = item.ndim == 1 or (item.ndim == 2 and item.shape[1] <= MOST_COLUMNS)
+        found = fields(item[()], "" if item.dtype.names else name) if item.dtype.names or table else {}
         for column in found:
             if column in columns:
                 both = f"the data sets {owners[column]!r} and {item.name!r} both have a column {column!r}"

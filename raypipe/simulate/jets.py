@@ -69,7 +69,7 @@ def small_jets(
 def fat_jets(given: ak.Array, settings: FatJets) -> Objects:
     """Ungroomed large-radius jets with N-subjettiness ratios; they have no b-tag."""
     # Few events can hold one: the scalar sum of pT bounds any jet's.
-    able = np.flatnonzero(ak.sum(np.hypot(given.px, given.py), axis=1) > settings.min_pt)
+    able = np.flatnonzero(ak.sum(np.hypot(given.px, given.py), axis=1).to_numpy() > settings.min_pt)
     if not len(able):
         return NO_OBJECTS
     given = given[able]

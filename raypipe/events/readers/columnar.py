@@ -14,7 +14,7 @@ from raypipe.events.fields import fields, native
 from raypipe.events.header import distinct
 from raypipe.events.readers.base import check_file, readable
 from raypipe.events.table import count_rows, read_rows, read_schema
-from raypipe.events.text import open_text
+from raypipe.events.text import TextTable, open_text
 
 
 class ParquetReader:
@@ -39,16 +39,18 @@ class CsvReader:
     """`raypipe.events.readers.base.Reader` of text tables: see `raypipe.events.text`."""
 
     def rows(self, path: Path, source: Source) -> int:
-        with readable(check_file(path), "text"):
-            return len(open_text(path))
+        return len(self._open(path))
 
     def names(self, path: Path, source: Source) -> list[str]:
-        with readable(check_file(path), "text"):
-            return open_text(path).names
+        return self._open(path).names
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
+        with readable(path, "text"):
+            return self._open(path).read(start, stop, columns)
+
+    def _open(self, path: Path) -> TextTable:
         with readable(check_file(path), "text"):
-            return open_text(path).read(start, stop, columns)
+            return open_text(path)
 
 
 class NumpyReader:

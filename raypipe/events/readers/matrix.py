@@ -35,7 +35,6 @@ class Columnar:
 
     @property
     def name(self) -> str:
-        """The files, for messages."""
         return ", ".join(self.paths)
 
     def __len__(self) -> int:

@@ -35,11 +35,7 @@ EXTENSIONS = {
 
 
 def file_format(path: str | Path, source: Source) -> str:
-    """The format of ``path``: as the source says, else by extension.
-
-    Raises:
-        UserError: a missing or empty file, or an extension that no reader knows.
-    """
+    """The format of ``path``: as the source says, else by extension; an unknown one is a `UserError`."""
     path = check_file(path)
     if source.format != "auto":
         return source.format

@@ -55,10 +55,7 @@ def flat_branch(tree: Any, name: str, path: Path, start: int, stop: int) -> tupl
         raise UserError(f"{path}: branch {name!r} holds one value an event, expected a list")
     counts = ak.to_numpy(ak.num(array, axis=1)).astype(np.int64)
     values = np.asarray(ak.to_numpy(ak.flatten(array, axis=1)), dtype=np.float64)
-    finite = np.isfinite(values) if values.ndim == 1 else np.isfinite(values).all(1)
-    if not finite.all():
-        event = start + int(np.searchsorted(np.cumsum(counts), int(np.argmin(finite)), side="right"))
-        raise UserError(f"{path}: branch {name!r}, event {event}: {values[int(np.argmin(finite))]} is not finite")
+    _refuse_not_finite(values, np.repeat(np.arange(start, stop), counts), f"{path}: branch {name!r}")
     return counts, values
 
 
@@ -70,10 +67,15 @@ def scalar_branch(tree: Any, name: str, path: Path, start: int, stop: int) -> np
     if array.ndim != 1:
         raise UserError(f"{path}: branch {name!r} does not hold one value an event")
     values = np.asarray(ak.to_numpy(array), dtype=np.float64)
-    if not np.isfinite(values).all():
-        row = int(np.argmin(np.isfinite(values)))
-        raise UserError(f"{path}: branch {name!r}, event {start + row}: {values[row]} is not finite")
+    _refuse_not_finite(values, np.arange(start, stop), f"{path}: branch {name!r}")
     return values
+
+
+def _refuse_not_finite(values: np.ndarray, event: np.ndarray, where: str) -> None:
+    finite = np.isfinite(values).reshape(len(values), -1).all(1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise UserError(f"{where}, event {event[row]}: {values[row]} is not finite")
 
 
 class RootReader:

@@ -21,25 +21,24 @@ Leaves = dict[str, str]
 
 
 class Branches:
-    """Branches of one range of a tree whose names are a kind and a leaf with ``joint`` between them."""
+    """Branches of one range of a tree whose names are a kind and a leaf with ``joint`` between them.
+
+    ``flat`` gives counts per event and flat values, ``scalar`` one number an event, ``kind`` all objects of a kind.
+    """
 
     def __init__(self, tree: Any, path: Path, source: EventSource, start: int, stop: int, joint: str) -> None:
         self.tree, self.path, self.source, self.range, self.joint = tree, path, source, (start, stop), joint
 
     def name(self, branch: str) -> str:
-        """What the file calls it."""
         return self.source.tree_columns.get(branch, branch)
 
     def has(self, branch: str) -> bool:
-        """Whether it is there."""
         return self.name(branch) in self.tree
 
     def flat(self, branch: str) -> tuple[np.ndarray, np.ndarray]:
-        """Counts per event and flat values."""
         return flat_branch(self.tree, self.name(branch), self.path, *self.range)
 
     def scalar(self, branch: str) -> np.ndarray:
-        """One number an event."""
         return scalar_branch(self.tree, self.name(branch), self.path, *self.range)
 
     def columns(self, kind: str, leaves: Leaves) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -55,7 +54,6 @@ class Branches:
         return first, columns
 
     def kind(self, kind: str, leaves: Leaves) -> Objects:
-        """All objects of a kind."""
         counts, columns = self.columns(kind, leaves)
         return flat_objects(counts, **columns)
 
@@ -83,11 +81,7 @@ class DelphesReader:
             return int(tree.num_entries)
 
     def objects(self, path: Path, source: EventSource, start: int, stop: int) -> ObjectBatch:
-        """Events ``start <= entry < stop``.
-
-        Raises:
-            UserError: a missing branch, lists of different lengths, NaN or a negative weight, naming file and branch.
-        """
+        """Events ``start <= entry < stop``; whatever is wrong with a branch is a `UserError` naming it."""
         with open_tree(path, source.key, self.trees) as tree:
             read = Branches(tree, path, source, start, stop, self.joint)
             weight = read.weights(self.weight)
