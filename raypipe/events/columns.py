@@ -47,9 +47,8 @@ def find_columns(
     """The columns of a histogram: ``low`` and ``high`` or ``x``, ``y``, and ``error`` or ``up``/``down``; else None.
 
     With ``x`` there may be ``half`` (half of the bin width) or ``width``. Names are matched without case, units and
-    punctuation; HEPData's ``m [GeV] LOW`` and ``stat +`` are understood. Bare numbers are a histogram if they are
-    sorted pairs, triples or adjoining low-high edges. Names that could as well be those of an event table
-    (``m_yy``, ``Events / GeV``) count only above ascending values.
+    punctuation, HEPData's too. Names that could as well be those of an event table (``m_yy``, ``Events / GeV``) count
+    only above ascending values. Bare numbers: `bare_columns`.
     """
     there = f"there are {', '.join(map(str, columns))}"
     for wanted in (x, y, error):

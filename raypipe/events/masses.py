@@ -48,16 +48,12 @@ def load_masses(
     """Event masses or a published histogram, whichever the file holds.
 
     Args:
-        path: .root, .parquet, .csv/.tsv/.txt/.dat (also .gz), .json, .yaml (HEPData), .h5, .npy or .npz.
         column, branch: the mass column of an event table, the branch of a ROOT tree, or the name of a histogram
             (``a+b`` adds histograms of one file). tree: path of the tree inside the ROOT file.
         weight: column of event weights.
         x, y, error: columns of a histogram; without them they are found by their usual names, HEPData's included.
         density: ``y`` is per unit of x and is multiplied by the bin widths. scale: factor on y and errors, such as a
             luminosity.
-
-    Raises:
-        UserError: unreadable file, missing column, nothing usable in it.
     """
     path = Path(path)
     if not path.is_file():

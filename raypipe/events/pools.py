@@ -64,7 +64,7 @@ class Pool(Rows):
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """Rows of positive weight in random order, heavier ones earlier: a prefix is a draw without replacement.
 
-        Exponential times over weights (Efraimidis & Spirakis 2006); a longer prefix contains every shorter one.
+        Exponential times over weights (Efraimidis & Spirakis 2006).
         """
         with np.errstate(divide="ignore"):
             times = rng.exponential(size=len(self)) / self.weight
@@ -130,10 +130,7 @@ def _four_lepton_masses(table: pa.Table, source: str, lepton_pt: float = 0.0) ->
 
     The pairs are told by flavour, not by the file's mZ1 and mZ2, which are ordered by their distance from the Z mass.
     """
-
-    def column(name: str) -> np.ndarray:
-        return table[name].cast(pa.float64()).to_numpy()
-
+    column = lambda name: table[name].cast(pa.float64()).to_numpy()  # noqa: E731
     flavour = np.abs(np.column_stack([table[f"PID{i}"].to_numpy() for i in range(1, 5)]))
     momenta = np.stack([np.column_stack([column(f"{q}{i}") for q in ("E", "px", "py", "pz")]) for i in range(1, 5)], 1)
     mixed = ((flavour == 11).sum(1) == 2) & ((flavour == 13).sum(1) == 2)
@@ -141,9 +138,6 @@ def _four_lepton_masses(table: pa.Table, source: str, lepton_pt: float = 0.0) ->
     if not mixed.any():
         raise UserError(f"{source}: none of {len(table)} candidates is e+e-mu+mu- with pT above {lepton_pt:g} GeV")
     flavour, momenta = flavour[mixed], momenta[mixed]
-
-    def mass(chosen: np.ndarray) -> np.ndarray:
-        return invariant_mass((momenta * chosen[:, :, None]).sum(1))
-
+    mass = lambda chosen: invariant_mass((momenta * chosen[:, :, None]).sum(1))  # noqa: E731
     every = np.ones_like(flavour, dtype=float)
     return pa.table({"m_4l": mass(every), "m_ee": mass(flavour == 11), "m_mumu": mass(flavour == 13)})

@@ -1,8 +1,7 @@
 """Text tables: the one reader of all commands, so that every command counts the same rows.
 
-A file is scanned once into blocks of whole lines; a range of rows then parses the blocks that hold it. Only blank
-lines, comments and the header are no rows; a line that does not fit is an error with its number. Values are typed from
-their text, so that integers up to 2^64 - 1 stay exact.
+A file is scanned once into blocks of whole lines; a range of rows then parses the blocks that hold it. Values are typed
+from their text, so that integers up to 2^64 - 1 stay exact.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The same event twice: equal rows that are no coincidence (overlapping triggers, resubmitted jobs, a file read twice).
 
-Equal rows are evidence where a column is continuous. Flags, counts, zeros of a padding and masses rounded to the unit
-repeat by themselves; tables of nothing but those are left alone.
+Equal rows are evidence where a column is continuous; tables of nothing but flags, counts and rounded values repeat.
 """
 
 from __future__ import annotations

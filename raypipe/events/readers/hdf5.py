@@ -21,11 +21,7 @@ Place = int | str | None
 
 
 class Hdf5Reader:
-    """`raypipe.events.readers.base.Reader` of .h5 files, without PyTables.
-
-    A pandas frame in fixed format is a group with ``axis0`` (column names), and for every block of equal type
-    ``block<i>_items`` (its names) and ``block<i>_values`` (rows, items). Pickled parts are never read.
-    """
+    """`raypipe.events.readers.base.Reader` of .h5 files, without PyTables; pickled parts are never read."""
 
     def rows(self, path: Path, source: Source) -> int:
         with readable(check_file(path), "HDF5"), h5py.File(path) as file:
@@ -97,6 +93,7 @@ def _columns_of(data: h5py.Dataset, path: Path) -> dict[str, tuple[Any, Place]]:
 
 
 def _pandas(group: h5py.Group, path: Path) -> dict[str, tuple[Any, Place]]:
+    """A fixed frame: ``axis0`` (names), for each block ``block<i>_items`` (names) and ``block<i>_values``."""
     kind = group.attrs["pandas_type"]
     if _text(kind) != "frame":
         told = "only fixed frames can be read (DataFrame.to_hdf(..., format='fixed'))"

@@ -29,9 +29,9 @@ class LhcoReader:
     hdf5 = Hdf5Reader()
 
     def rows(self, path: Path, source: Source) -> int:
-        names = self.hdf5.names(path, source)
-        if len(names) % 3 > 1 or len(names) < 6:
-            raise UserError(f"{path}: {len(names)} columns, expected 3 for every particle (pT, eta, phi) and a label")
+        columns = len(self.hdf5.names(path, source))
+        if columns % 3 > 1 or columns < 6:
+            raise UserError(f"{path}: {columns} columns, expected 3 for every particle (pT, eta, phi) and a label")
         return self.hdf5.rows(path, source)
 
     def names(self, path: Path, source: Source) -> list[str]:
@@ -39,8 +39,7 @@ class LhcoReader:
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
         matrix = np.asarray(self.hdf5.matrix(path, source, start, stop), dtype=np.float64)
-        if not np.isfinite(matrix).all():
-            row, column = np.argwhere(~np.isfinite(matrix))[0]
+        for row, column in np.argwhere(~np.isfinite(matrix))[:1]:
             raise UserError(f"{path}: column {column}, row {start + row}: {matrix[row, column]} is not finite")
         particles = matrix[:, : matrix.shape[1] // 3 * 3].reshape(len(matrix), -1, 3)
         features = jet_features(particles, path, start)
