@@ -81,17 +81,12 @@ def find_columns(
         if y is not None:
             raise UserError(f"{source}: which column is x of the histogram (--x)? {there}")
         return None
-    result = {"y": found_y}
     if low is not None and high is not None:
-        result |= {"low": low, "high": high}
+        result = {"y": found_y, "low": low, "high": high}
     else:
-        assert found_x is not None
-        result["x"] = found_x
-        half, width = pick(_X_ERROR), pick(_WIDTH)
-        if half is not None and _positive(columns[half]):
-            result["half"] = half
-        elif width is not None and _positive(columns[width]):
-            result["width"] = width
+        sizes = {"half": pick(_X_ERROR), "width": pick(_WIDTH)}
+        given = [role for role, key in sizes.items() if key is not None and _positive(columns[key])]
+        result = {"y": found_y, "x": found_x, **{role: sizes[role] for role in given[:1]}}
     for key in result.values():
         if key not in (x, y) and twins(single(key), list(columns)):
             raise UserError(f"{source}: two columns are called {single(key)!r}: say which, as in --y {key!r}")

@@ -94,9 +94,7 @@ def read_columns(path: str | Path, columns: Sequence[str], lepton_pt: float = 0.
             values = table[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
         except (pa.ArrowException, ValueError) as error:
             raise UserError(f"{path}: column {name!r} is not numeric ({table[name].type})") from error
-        finite = np.isfinite(values)
-        if not finite.all():
-            row = int(np.argmin(finite))
+        for row in np.flatnonzero(~np.isfinite(values))[:1]:
             raise UserError(f"{path}: column {name!r}, row {row}: {values[row]} is not finite")
         out[name] = values
     return out

@@ -136,10 +136,8 @@ def _adjoining(centres: np.ndarray) -> np.ndarray:
 
 def _printed_grid(values: np.ndarray) -> float | None:
     """The coarsest of 10, 5, 1, 0.5 ... of which all values are multiples, or None."""
-    for grid in (g * 10.0**-k for k in range(-1, 5) for g in (1.0, 0.5)):
-        if np.allclose(values / grid, np.round(values / grid), rtol=0, atol=1e-3):
-            return grid
-    return None
+    grids = (g * 10.0**-k for k in range(-1, 5) for g in (1.0, 0.5))
+    return next((g for g in grids if np.allclose(values / g, np.round(values / g), rtol=0, atol=1e-3)), None)
 
 
 def _checked(found: Spectrum) -> Spectrum:

@@ -30,6 +30,7 @@ BLOCK = 1 << 18
 """Bytes of a block: small against a chunk of rows, large against the cost of a call."""
 
 _LINE = re.compile(rb"\r*\n|\r")
+_WITH_END = re.compile(rb"[^\r\n]*(?:\r*\n|\r)|[^\r\n]+")
 _LOGICAL = pa.array(["true", "false"])
 
 
@@ -187,12 +188,7 @@ def _blocks(file: BinaryIO) -> Iterator[bytes]:
 
 def _lines(raw: bytes) -> Iterator[bytes]:
     """Lines with their ends: ``\\n``, ``\\r\\n``, ``\\r\\r\\n`` or a lone ``\\r``."""
-    start = 0
-    for found in _LINE.finditer(raw):
-        yield raw[start : found.end()]
-        start = found.end()
-    if start < len(raw):
-        yield raw[start:]
+    return (found.group() for found in _WITH_END.finditer(raw))
 
 
 def _clean(raw: bytes, head: Head) -> bytes:
