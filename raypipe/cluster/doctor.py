@@ -37,7 +37,7 @@ class Check:
 
 def examine(config: Any = None) -> list[Check]:
     """All checks; those about a run folder, its storage and its tracking only with a ``config`` of any kind."""
-    checks = [_python(), *_packages(), _threads(), _memory(), _gpu(), _temporary(), _working_folder()]
+    checks = [_python(), *_packages(), _kernel(), _threads(), _memory(), _gpu(), _temporary(), _working_folder()]
     checks.append(_ray(config.resources if config else Resources()))
     if config is not None:
         checks += [_disk(config), *([_storage(config)] if config.resources.storage else []), *_passwords(config)]
@@ -66,6 +66,13 @@ def _packages() -> list[Check]:
             remedy = f"pip install -c constraints.txt '{requirement}'"
             wrong.append(Check(requirement.name, WRONG, f"version {version}, needs {requirement.specifier}", remedy))
     return wrong or [Check("packages", OK, f"{len(needed)} requirements met")]
+
+
+def _kernel() -> Check:
+    from raypipe.models import native
+
+    built = native.name()
+    return Check("kernel", NOTE, native.MISSING, native.REMEDY) if built == "torch" else Check("kernel", OK, built)
 
 
 def _threads() -> Check:

@@ -8,63 +8,29 @@ from typing import Any
 import numpy as np
 
 from raypipe.errors import UserError
-from raypipe.events.header import twins
+from raypipe.events.header import single, twins
 
-MASS = ("mass", "m", "mjj", "mgg", "myy", "mll")
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+MASS = _words("mass m mjj mgg myy mll")
 """Names of the mass of an event, and of the x of a histogram if the values ascend or descend."""
-_X = ("x", *MASS, "centre", "center", "bin_centre", "bin_center", "bincenter", "bincentre", "mid", "bin_mid", "xmid")
-_LOW = ("low", "xlow", "x_low", "xmin", "x_min", "lo", "bin_low", "edge_low", "left", "low_edge", "bin_lo")
-_HIGH = ("high", "xhigh", "x_high", "xmax", "x_max", "hi", "bin_high", "edge_high", "right", "high_edge", "bin_hi")
-Y = (
-    "y",
-    "n",
-    "counts",
-    "count",
-    "events",
-    "entries",
-    "n_events",
-    "nevents",
-    "observed",
-    "obs",
-    "nobs",
-    "n_obs",
-    "data",
-    "content",
-    "contents",
-    "bin_content",
-    "value",
-    "values",
-    "yield",
-    "weighted_events",
+_X = ("x", *MASS, *_words("centre center bin_centre bin_center bincenter bincentre mid bin_mid xmid"))
+_LOW = _words("low xlow x_low xmin x_min lo bin_low edge_low left low_edge bin_lo")
+_HIGH = _words("high xhigh x_high xmax x_max hi bin_high edge_high right high_edge bin_hi")
+Y = _words(
+    "y n counts count events entries n_events nevents observed obs nobs n_obs data content contents bin_content value "
+    "values yield weighted_events"
 )
-ERROR = (
-    "error",
-    "err",
-    "errors",
-    "yerr",
-    "y_err",
-    "yerror",
-    "dy",
-    "ey",
-    "sigma",
-    "stat",
-    "uncertainty",
-    "e",
-    "unc",
-    "y_error",
-    "stat_error",
-    "stat_err",
-    "stat_unc",
-    "error_y",
-    "std",
-    "bin_error",
-    "statistical_uncertainty",
-    "y_unc",
-    "stat_uncertainty",
+ERROR = _words(
+    "error err errors yerr y_err yerror dy ey sigma stat uncertainty e unc y_error stat_error stat_err stat_unc "
+    "error_y std bin_error statistical_uncertainty y_unc stat_uncertainty"
 )
-VARIANCE = ("variance", "variances", "stat_variance", "sumw2")
-_X_ERROR = ("xerr", "x_err", "xerror", "x_error", "ex", "dx", "half_width", "x_unc")
-_WIDTH = ("width", "bin_width", "binwidth")
+VARIANCE = _words("variance variances stat_variance sumw2")
+_X_ERROR = _words("xerr x_err xerror x_error ex dx half_width x_unc")
+_WIDTH = _words("width bin_width binwidth")
 
 _NOT_STATISTICAL = re.compile(r"sys|theo|lumi|model|bkg|background")
 _SIGN = re.compile(r"^[+-]|[+-](?:\s*\(\d+\))?$")
@@ -81,13 +47,13 @@ def find_columns(
     """The columns of a histogram: ``low`` and ``high`` or ``x``, ``y``, and ``error`` or ``up``/``down``; else None.
 
     With ``x`` there may be ``half`` (half of the bin width) or ``width``. Names are matched without case, units and
-    punctuation; HEPData's ``m [GeV] LOW`` and ``stat +`` are understood. Bare numbers are a histogram if they are
-    sorted pairs, triples or adjoining low-high edges. Names that could as well be those of an event table
-    (``m_yy``, ``Events / GeV``) count only above ascending values.
+    punctuation, HEPData's too. Names that could as well be those of an event table (``m_yy``, ``Events / GeV``) count
+    only above ascending values. Bare numbers: `bare_columns`.
     """
+    there = f"there are {', '.join(map(str, columns))}"
     for wanted in (x, y, error):
         if wanted is not None and wanted not in columns:
-            raise UserError(f"{source}: no column {wanted!r}: there are {', '.join(map(str, columns))}")
+            raise UserError(f"{source}: no column {wanted!r}: {there}")
     if all(str(k).isdigit() for k in columns) and len(columns) > 1 and y is None and x is None:
         return bare_columns(columns)
     short: dict[str, Any] = {}
@@ -108,29 +74,22 @@ def find_columns(
     if x is not None:
         low = high = None
     if found_x is None and low is None:
-        found_x = _loose(columns, short, _LOOSE_X)
+        found_x = next((k for n, k in short.items() if _LOOSE_X.match(n) and _ascending(columns[k])), None)
     if found_y is None and (low is not None or (found_x is not None and _ascending(columns[found_x]))):
         found_y = next((k for n, k in short.items() if _LOOSE_Y.match(n) and k not in (found_x, low, high)), None)
     if found_y is None or (found_x is None and low is None):
         if y is not None:
-            raise UserError(
-                f"{source}: which column is x of the histogram (--x)? there are {', '.join(map(str, columns))}"
-            )
+            raise UserError(f"{source}: which column is x of the histogram (--x)? {there}")
         return None
-    result = {"y": found_y}
     if low is not None and high is not None:
-        result |= {"low": low, "high": high}
+        result = {"y": found_y, "low": low, "high": high}
     else:
-        assert found_x is not None
-        result["x"] = found_x
-        half, width = pick(_X_ERROR), pick(_WIDTH)
-        if half is not None and _positive(columns[half]):
-            result["half"] = half
-        elif width is not None and _positive(columns[width]):
-            result["width"] = width
+        sizes = {"half": pick(_X_ERROR), "width": pick(_WIDTH)}
+        given = [role for role, key in sizes.items() if key is not None and _positive(columns[key])]
+        result = {"y": found_y, "x": found_x, **{role: sizes[role] for role in given[:1]}}
     for key in result.values():
-        if key not in (x, y) and twins(_single(key), list(columns)):
-            raise UserError(f"{source}: two columns are called {_single(key)!r}: say which, as in --y {key!r}")
+        if key not in (x, y) and twins(single(key), list(columns)):
+            raise UserError(f"{source}: two columns are called {single(key)!r}: say which, as in --y {key!r}")
     return result | _error_columns(columns, short, result, error)
 
 
@@ -144,14 +103,9 @@ def _error_columns(
     if error is not None:
         return {"error": error}
     if one is not None:
-        alike = twins(_single(one), order) or [one]
-        return {"error": min(alike, key=lambda k: (order.index(k) < order.index(y), order.index(k)))}
+        alike = twins(single(one), order) or [one]
+        return {"error": _first_after(y, alike, order)}
     return {"up": up, "down": down} if up is not None and down is not None else {}
-
-
-def _single(name: Any) -> str:
-    """The name that a file gives to one of several columns: see `raypipe.events.header.distinct`."""
-    return re.sub(r" \(\d+\)$", "", str(name))
 
 
 def bare_columns(columns: dict[str, Any]) -> dict[str, str] | None:
@@ -169,7 +123,9 @@ def bare_columns(columns: dict[str, Any]) -> dict[str, str] | None:
         return {"low": "1", "high": "2", "y": "3", **_errors(4, number)}
     if number == 4:  # with half widths: x dx y dy, or (ROOT's TGraphErrors) x y dx dy
         for half, y in ((1, 2), (2, 1)):
-            if _half_widths(first, values[half]):
+            size = values[half]  # bins x +- size adjoin
+            ends = first[:-1] + size[:-1], first[1:] - size[1:]
+            if (size > 0).all() and np.allclose(*ends, atol=1e-3 * size.min()):
                 return {"x": "0", "half": str(half), "y": str(y), "error": "3"}
     return {"x": "0", "y": "1", **_errors(2, number)}
 
@@ -180,11 +136,6 @@ def _errors(first: int, number: int) -> dict[str, str]:
     return {"up": str(first), "down": str(first + 1)} if number == first + 2 else {}
 
 
-def _half_widths(x: np.ndarray, half: np.ndarray) -> bool:
-    """Whether bins x +- half adjoin."""
-    return bool((half > 0).all() and np.allclose(x[:-1] + half[:-1], x[1:] - half[1:], atol=1e-3 * half.min()))
-
-
 def _short(name: Any) -> str:
     """A name in lower case without units (in brackets) and punctuation: ``Events / GeV`` is ``events_gev``."""
     text = re.sub(r"[\[(].*?[\])]", "", str(name)).replace("\\", "")
@@ -192,7 +143,7 @@ def _short(name: Any) -> str:
 
 
 def _edge_pair(columns: dict[str, Any], short: dict[str, Any]) -> tuple[str | None, str | None]:
-    """Two columns with the same stem and the words low and high, whose values are edges: ``m_low, m_high``."""
+    """Two columns with the same stem and the words low and high, whose values are edges."""
     for name, key in short.items():
         for low, high in (("low", "high"), ("lo", "hi"), ("min", "max"), ("left", "right"), ("lower", "upper")):
             other = short.get(re.sub(rf"(?<![a-z]){low}(?![a-z])", high, name.replace("_", " ")).replace(" ", "_"))
@@ -204,24 +155,23 @@ def _edge_pair(columns: dict[str, Any], short: dict[str, Any]) -> tuple[str | No
     return None, None
 
 
-def _loose(columns: dict[str, Any], short: dict[str, Any], pattern: re.Pattern[str]) -> str | None:
-    return next((k for n, k in short.items() if pattern.match(n) and _ascending(columns[k])), None)
-
-
 def _side(columns: dict[str, Any], taken: set[str], y: str, sign: str, pattern: re.Pattern[str]) -> str | None:
     """The upper or lower statistical error: ``stat +``, ``+error``, ``err_up``; the first one after its ``y``."""
     order = list(columns)
     found = []
     for key in order:
-        text = _single(str(key).strip())
+        text = single(str(key).strip())
         if key in taken or _NOT_STATISTICAL.search(text.removeprefix(f"{y} ").lower()):
             continue
-        owner = next((c for c in order if c != y and text.startswith(f"{c} ")), None)
-        if owner is not None:  # "Background +" beside the data
+        if any(c != y and text.startswith(f"{c} ") for c in order):  # "Background +" beside the data
             continue
         if text.endswith(sign) or text.startswith(sign) or pattern.match(_short(key)):
             found.append(key)
-    return min(found, key=lambda k: (order.index(k) < order.index(y), order.index(k))) if found else None
+    return _first_after(y, found, order) if found else None
+
+
+def _first_after(y: str, found: list[str], order: list[str]) -> str:
+    return min(found, key=lambda k: (order.index(k) < order.index(y), order.index(k)))
 
 
 def _ascending(values: Any) -> bool:

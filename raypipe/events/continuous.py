@@ -1,8 +1,7 @@
 """The nine event features as numbers that a density can follow: logarithms of energies, steps smeared.
 
-A feature that is exactly zero (no second jet, no lepton) or an integer (multiplicities) has no density. Uniform noise
-of one step's width makes counts continuous without moving an event into its neighbour's step (dequantisation, Uria et
-al. 1306.0186); absent energies and distances go to a narrow bump below the smallest real ones.
+Uniform noise of one step's width makes counts continuous (dequantisation, Uria et al. 1306.0186); absent energies and
+distances go to a narrow bump below the smallest real ones.
 """
 
 from __future__ import annotations

@@ -1,14 +1,8 @@
 """What the encoder sees of the photon pair, and how much that tells of its mass.
 
-pt_yy tells nothing of m_yy, but together with dr_yy it does: a boosted pair has dr_yy of about 2 m / pT. On the
-continuum boosted trees find 14 % of the variance of m_yy in (objects, pt_yy, dr_yy), and 0.2 % if the opening angle is
-the one that the same decay would have at a fixed mass. Not nothing even so: at a given pT the cuts pT/m_yy of the
-photons end the range of decay angles at a mass-dependent place, a Higgs decay always at that of 125 GeV, and an encoder
-that tells Higgs from continuum finds it.
-
-The direction of the pair is where that of everything else is measured from: the azimuth already in the event table, the
-pseudorapidity by choice. A boost along the beams says little about what was produced, and with both angles an encoder
-that never sees the photons still sees the whole geometry of, say, a resonance that decays to the pair and two jets.
+Together with dr_yy, about 2 m / pT of a boosted pair, pt_yy tells the mass: on the continuum boosted trees find 14 % of
+the variance of m_yy in (objects, pt_yy, dr_yy), and 0.2 % if the opening angle is that of the same decay
+at a fixed mass (not zero: the cuts pT/m_yy end the range of decay angles at a mass-dependent place).
 """
 
 from __future__ import annotations
@@ -55,13 +49,9 @@ class View:
     def event(self, table: pa.Table) -> np.ndarray:
         """(n, 2) float32 of pt_yy [GeV] and the opening angle."""
         pt = table["pt_yy"].to_numpy()
-        if self.opening == "none":
-            angle = np.zeros_like(pt)
-        elif self.opening == "measured":
-            angle = table["dr_yy"].to_numpy()
-        else:
-            angle = opening_at_mass(table).astype(np.float32)
-        return np.stack([pt, angle], axis=1)
+        if self.opening == "at_125":
+            return np.stack([pt, opening_at_mass(table).astype(np.float32)], axis=1)
+        return np.stack([pt, table["dr_yy"].to_numpy() if self.opening == "measured" else np.zeros_like(pt)], axis=1)
 
     def objects(self, table: pa.Table) -> np.ndarray:
         """(n, 11, 12) float32; a view of the table's memory where it is shown as it is."""
@@ -76,23 +66,16 @@ class View:
 
 def rapidity(table: pa.Table) -> np.ndarray:
     """(n,) of the photon pair."""
-    pair = sum(
-        _massless(*(table[f"y{i}_{name}"].to_numpy().astype(np.float64) for name in ("pt", "eta", "phi")))
-        for i in (1, 2)
-    )
+    pair = sum(_photons(table))
     return np.arctanh(pair[3] / pair[0])
 
 
 def opening_at_mass(table: pa.Table, mass: float = H_MASS) -> np.ndarray:
     """(n,) dR of the photons if the pair had this ``mass`` [GeV], with its pT, rapidity and decay angles unchanged.
 
-    The pair is taken to its rest frame (along the beam, then across), both photons get half of ``mass``, and back with
-    the boost across that the new mass has. At its own mass an event keeps its dR.
+    The pair is taken to its rest frame (along the beam, then across), both photons get half of ``mass``, and back.
     """
-    first, second = (
-        _massless(*(table[f"y{i}_{name}"].to_numpy().astype(np.float64) for name in ("pt", "eta", "phi")))
-        for i in (1, 2)
-    )
+    first, second = _photons(table)
     pair = first + second
     pt = np.hypot(pair[1], pair[2])
     transverse = np.sqrt(np.maximum(pair[0] ** 2 - pair[3] ** 2, TINY**2))  # E_T = sqrt(m^2 + pT^2)
@@ -108,9 +91,13 @@ def opening_at_mass(table: pa.Table, mass: float = H_MASS) -> np.ndarray:
     return np.hypot(eta1 - eta2, (phi1 - phi2 + np.pi) % (2 * np.pi) - np.pi)
 
 
-def _massless(pt: np.ndarray, eta: np.ndarray, phi: np.ndarray) -> np.ndarray:
-    """(4, n): E, px, py, pz."""
-    return np.stack([pt * np.cosh(eta), pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)])
+def _photons(table: pa.Table) -> list[np.ndarray]:
+    """E, px, py, pz of the two photons, (4, n) each."""
+    found = []
+    for i in (1, 2):
+        pt, eta, phi = (table[f"y{i}_{name}"].to_numpy().astype(np.float64) for name in ("pt", "eta", "phi"))
+        found.append(np.stack([pt * np.cosh(eta), pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)]))
+    return found
 
 
 def _boost(p: np.ndarray, beta: np.ndarray) -> np.ndarray:

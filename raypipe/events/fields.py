@@ -1,8 +1,31 @@
-"""Arrays of any layout as plain columns of native numbers."""
+"""Tables of arrays, and arrays of any layout as plain columns of native numbers."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from typing import Self
+
 import numpy as np
+
+
+class Rows:
+    """A dataclass of arrays with one row an event (or object); all else belongs to every row."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The columns that there are."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+    def take(self, rows: np.ndarray) -> Self:
+        """The given rows (indices or mask)."""
+        return dataclasses.replace(self, **{name: values[rows] for name, values in self.arrays().items()})
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """All rows of several tables."""
+        names = parts[0].arrays()
+        return dataclasses.replace(parts[0], **{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
 
 
 def fields(array: np.ndarray, prefix: str = "") -> dict[str, np.ndarray]:

@@ -1,7 +1,6 @@
 """The four-lepton event table: one row an event with e+ e- mu+ mu-, its schema beside the diphoton one.
 
-Units are GeV and radians. `weight` is the expected number of events per fb^-1: the sum over one sample's rows of one
-split is that sample's yield per fb^-1. Masses follow from the twelve lepton columns, taken as massless.
+Units and `weight` as in `raypipe.events.schema`. Masses follow from the twelve lepton columns, taken as massless.
 """
 
 from __future__ import annotations

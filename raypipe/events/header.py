@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,27 +16,7 @@ from raypipe.errors import UserError
 SAMPLE = 200
 """Lines that are looked at to tell separator, columns and header."""
 BLANKS = " \t\f\v"
-MISSING = (
-    "",
-    "-",
-    "--",
-    "#N/A",
-    "<NA>",
-    "N/A",
-    "n/a",
-    "NA",
-    "NULL",
-    "null",
-    "None",
-    "NaN",
-    "nan",
-    "-nan",
-    "-NaN",
-    "NAN",
-    "1.#QNAN",
-    "-1.#IND",
-    "1.#IND",
-)
+MISSING = ("", *re.split(" ", "- -- #N/A <NA> N/A n/a NA NULL null None NaN nan -nan -NaN NAN 1.#QNAN -1.#IND 1.#IND"))
 """Cells that say that there is no value."""
 
 _BROKEN = re.compile(r"[+-]?\d[^\s]*[.,;|]")
@@ -59,16 +40,12 @@ class Head:
 
 
 def find_head(raw: Iterable[bytes], source: str) -> Head:
-    """The head of a table whose lines are ``raw``, each with its end.
-
-    Raises:
-        UserError: no table, or a first line that is neither a header nor a row.
-    """
+    """The head of a table whose lines are ``raw``, each with its end; no table or no clear one is a `UserError`."""
     comment, lines = "", []
     begin = end = line = offset = 0
     for number, text in enumerate(raw, 1):
         mark = 3 if number == 1 and text.startswith(b"\xef\xbb\xbf") else 0
-        bare = _decode(text[mark:]).rstrip("\r\n")
+        bare = decode(text[mark:]).rstrip("\r\n")
         if "\0" in bare and not lines:
             raise UserError(f"{source}: line {number} holds zero bytes: not a text table (or not UTF-8)")
         if bare.strip().startswith(("#", "'#") if lines else ("#", "'#", "%", "*")):
@@ -76,7 +53,7 @@ def find_head(raw: Iterable[bytes], source: str) -> Head:
         elif bare.strip():
             if not lines:
                 begin, end, line = offset + mark, offset + len(text), number
-            row = bool(lines) or _is_number(re.split(r"[\s,;]", bare.strip())[0])
+            row = bool(lines) or _is_value(re.split(r"[\s,;]", bare.strip())[0])
             lines.append(re.sub(r"[ \t]+#[^\"]*$", "", bare) if row else bare)
         offset += len(text)
         if len(lines) == SAMPLE:
@@ -110,6 +87,11 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def single(name: object) -> str:
+    """The name that a file gives to one of several columns: the opposite of `distinct`."""
+    return re.sub(r" \(\d+\)$", "", str(name))
+
+
 def twins(name: str, names: Sequence[str]) -> list[str]:
     """The columns that were all called ``name``, by what `distinct` calls them."""
     found = [n for k in range(1, len(names) + 1) if (n := f"{name} ({k})") in names]
@@ -121,41 +103,38 @@ def _names(
 ) -> tuple[list[str], int]:
     """Names of the ``width`` columns, and 1 if the first line holds them, else 0."""
     numbered = [str(k) for k in range(width)]
-    broken = [field for field in first if _BROKEN.match(field) and not _is_number(field)]
-    named = [k for k, field in enumerate(first[:width]) if _is_word(field) and any(_is_number(row[k]) for row in below)]
+    broken = [field for field in first if _BROKEN.match(field) and not _is_value(field)]
+    named = [k for k, field in enumerate(first[:width]) if _is_word(field) and any(_is_value(row[k]) for row in below)]
     if broken and all(first[k] in broken for k in named):
         raise UserError(f"{where} is neither a header nor a row: {broken[0]!r} is no name and no number")
     if len(first) != width and not (len(first) == width + 1 and not first[-1]):
         names = re.sub(r"[\[(][^\])]*[\])]", "", " ".join(first)).split() if width > 1 else [" ".join(first)]
-        if separator == " " and not any(map(_is_number, first)):  # a title, or names with units or blanks
+        if separator == " " and not any(map(_is_value, first)):  # a title, or names with units or blanks
             return names if len(names) == width else numbered, 1
-        raise UserError(
-            f"{where}: {len(first)} values where the lines below have {width}: name every column, mark "
-            "comments with #, write decimal points, not commas"
-        )
+        told = f"{len(first)} values where the lines below have {width}"
+        raise UserError(f"{where}: {told}: name every column, mark comments with #, write decimal points, not commas")
     values = first[:width]
-    digits = [field for field in values if _is_number(field)]
+    digits = [field for field in values if _is_value(field)]
     if any(map(_is_word, values)) and not (digits and below):
         return values, 1
     if named:  # a name above numbers, beside a number
         if len(digits) > 1 and all(f.isdigit() for f in digits) and set(np.diff(np.array(digits, int))) == {1}:
             return values, 1
-        raise UserError(
-            f"{where} is neither a header nor a row: {values[named[0]]!r} stands above numbers, {digits[0]!r} is one"
-        )
+        told = f"{values[named[0]]!r} stands above numbers, {digits[0]!r} is one"
+        raise UserError(f"{where} is neither a header nor a row: {told}")
     if values == numbered and _are_places(below, where):
         return numbered, 1
     if comment.startswith("#"):  # "# x y err" above bare numbers
         text = comment.lstrip("# ")
         for names in (split(text, separator), text.split()):
-            if len(names) == width and all(names) and not any(map(_is_number, names)):
+            if len(names) == width and all(names) and not any(map(_is_value, names)):
                 return names, 0
     return numbered, 0
 
 
 def _are_places(below: list[list[str]], where: str) -> bool:
     """Whether a first line 0,1,2... counts the columns (pandas writes such headers) or is a row of numbers."""
-    column = [row[0] for row in below if _is_number(row[0])]
+    column = [row[0] for row in below if _is_value(row[0])]
     whole = all(field.lstrip("+-").isdigit() for field in column)
     if not below or (whole and len(below[0]) < 3):
         return False
@@ -167,29 +146,32 @@ def _are_places(below: list[list[str]], where: str) -> bool:
 def _separator(lines: Sequence[str]) -> str:
     """What stands in half of the lines: tab, semicolon, comma or bar, in this order; else blanks."""
     rows = lines[1:] or lines
-    for separator in "\t;,|":
-        if sum(len(split(line, separator)) > 1 for line in rows) * 2 >= len(rows):
-            break
-    else:
-        return " "
+    half = (s for s in "\t;,|" if 2 * sum(len(split(line, s)) > 1 for line in rows) >= len(rows))
+    separator = next(half, " ")
     aligned = separator == "\t" and len({len(line.split()) for line in lines}) == 1  # tabs and blanks are all the same
     return " " if aligned else separator
 
 
 def _is_word(text: str) -> bool:
-    return text not in MISSING and not _is_number(text)
+    return text not in MISSING and not _is_value(text)
 
 
-def _is_number(text: str) -> bool:
+def is_number(cell: Any) -> bool:
+    """Whether a cell reads as a number; digits with underscores do not."""
     try:
-        float(text)
-    except ValueError:
-        return text.lower() in ("true", "false")
-    return "_" not in text
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return "_" not in str(cell)
 
 
-def _decode(line: bytes) -> str:
+def _is_value(text: str) -> bool:
+    return is_number(text) or text.lower() in ("true", "false")
+
+
+def decode(raw: bytes) -> str:
+    """Text that is UTF-8 or, where it cannot be, Latin-1."""
     try:
-        return line.decode()
+        return raw.decode()
     except UnicodeDecodeError:
-        return line.decode("latin-1")
+        return raw.decode("latin-1")

@@ -33,11 +33,8 @@ def from_yaml(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or "dependent_variables" not in value:
         raise UserError("not a HEPData table (no dependent_variables)")
     axis, variables = value["independent_variables"][0]["values"], value["dependent_variables"]
-    columns: dict[str, Any] = {}
-    if "low" in axis[0]:
-        columns = {"low": [a["low"] for a in axis], "high": [a["high"] for a in axis]}
-    else:
-        columns = {"x": [a["value"] for a in axis]}
+    edges = {"low": "low", "high": "high"} if "low" in axis[0] else {"x": "value"}
+    columns: dict[str, Any] = {name: [a[key] for a in axis] for name, key in edges.items()}
     for k, variable in enumerate([variables[0], *variables]):
         name = "y" if k == 0 else str(variable["header"]["name"])
         if name in columns or (k > 0 and len(variables) == 1):
@@ -57,10 +54,8 @@ def _sides(errors: list[dict[str, Any]], value: Any) -> tuple[float, float]:
     statistical = [error for error in errors if "stat" in str(error.get("label", "")).lower()]
     up = down = 0.0
     for error in statistical or errors:
-        if "asymerror" in error:
-            sizes = error["asymerror"]["plus"], error["asymerror"]["minus"]
-        else:
-            sizes = error["symerror"], error["symerror"]
+        both = error["asymerror"] if "asymerror" in error else dict.fromkeys(("plus", "minus"), error["symerror"])
+        sizes = both["plus"], both["minus"]
         up, down = (np.hypot(s, _size(size, value)) for s, size in zip((up, down), sizes, strict=True))
     return float(up), float(down)
 

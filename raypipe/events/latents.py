@@ -8,24 +8,20 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import UserError
+from raypipe.events.fields import Rows
 from raypipe.events.schema import EVENT_SCHEMA, FEATURES, tensor_values, validate
 
 
 def latent_schema(latent: int) -> pa.Schema:
     """Arrow schema of a latent table of ``latent`` dimensions."""
     kept = [EVENT_SCHEMA.field(name) for name in ("event_id", "sample", "group", "split", "weight", "m_yy")]
-    return pa.schema(
-        [
-            *kept,
-            pa.field("features", pa.fixed_shape_tensor(pa.float32(), (len(FEATURES),)), nullable=False),
-            pa.field("latent", pa.fixed_shape_tensor(pa.float32(), (latent,)), nullable=False),
-            pa.field("posterior", pa.fixed_shape_tensor(pa.float32(), (2, latent)), nullable=False),
-        ]
-    )
+    shapes = {"features": (len(FEATURES),), "latent": (latent,), "posterior": (2, latent)}
+    tensors = {name: pa.fixed_shape_tensor(pa.float32(), shape) for name, shape in shapes.items()}
+    return pa.schema([*kept, *(pa.field(name, kind, nullable=False) for name, kind in tensors.items())])
 
 
 @dataclass(frozen=True)
-class Events:
+class Events(Rows):
     """Events of one sample and split as arrays, sorted by id so that their order carries no history."""
 
     event_id: np.ndarray
@@ -43,19 +39,10 @@ class Events:
     def __len__(self) -> int:
         return len(self.event_id)
 
-    def take(self, rows: np.ndarray) -> Events:
-        """The given rows (indices or mask)."""
-        return Events(*(getattr(self, name)[rows] for name in Events.__dataclass_fields__))
-
     def seen_as(self, latent: np.ndarray) -> Events:
         """The same events with another representation (n, d), in which each is a point."""
         latent = latent.astype(np.float32)
         return replace(self, latent=latent, posterior=np.stack([latent, np.zeros_like(latent)], axis=1))
-
-    @staticmethod
-    def concatenate(parts: list[Events]) -> Events:
-        """All rows of several tables."""
-        return Events(*(np.concatenate([getattr(p, name) for p in parts]) for name in Events.__dataclass_fields__))
 
 
 def split_latents(table: pa.Table, source: str) -> dict[str, dict[str, Events]]:
@@ -67,16 +54,9 @@ def split_latents(table: pa.Table, source: str) -> dict[str, dict[str, Events]]:
         raise UserError(f"{source}: column 'latent' has type {kind}, expected a fixed-shape tensor of one axis")
     table = validate(table, source, latent_schema(kind.shape[0]))
     table = table.take(np.argsort(table["event_id"].to_numpy(), kind="stable"))
-    sample = np.asarray(table["sample"].cast(pa.string()).to_numpy(zero_copy_only=False), dtype=str)
-    split = np.asarray(table["split"].cast(pa.string()).to_numpy(zero_copy_only=False), dtype=str)
-    everything = Events(
-        table["event_id"].to_numpy(),
-        table["m_yy"].to_numpy().astype(np.float64),
-        table["weight"].to_numpy(),
-        tensor_values(table["latent"]),
-        tensor_values(table["features"]),
-        tensor_values(table["posterior"]),
-    )
+    sample, split = (np.asarray(table[name].cast(pa.string()).to_pylist(), dtype=str) for name in ("sample", "split"))
+    numbers = table["event_id"].to_numpy(), table["m_yy"].to_numpy().astype(np.float64), table["weight"].to_numpy()
+    everything = Events(*numbers, *(tensor_values(table[name]) for name in ("latent", "features", "posterior")))
     return {
         half: {
             str(name): everything.take(np.flatnonzero((split == half) & (sample == name)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from raypipe.errors import UserError
 from raypipe.events.columns import MASS, find_columns
-from raypipe.events.header import twins
+from raypipe.events.header import is_number, twins
 from raypipe.events.spectra import Spectrum, edges_from_centres, spectrum_from_columns, spectrum_from_mapping
 from raypipe.events.tables1d import read_columns, read_root
 from raypipe.events.text import at_line, not_a_number
@@ -22,17 +22,15 @@ MANY = 1000
 
 @dataclass(frozen=True)
 class Masses:
-    """Masses of events.
-
-    Attributes:
-        values: (n,) masses in the file's unit. weights: (n,) or None for unit weights. source: file and column.
-        missing: events left out because their mass or weight was not a finite number.
-    """
+    """Masses of events."""
 
     values: np.ndarray
+    """(n,) in the file's unit."""
     weights: np.ndarray | None
+    """(n,), or None for unit weights."""
     source: str
     missing: int = 0
+    """Events left out because their mass or weight was not a finite number."""
 
 
 def load_masses(
@@ -50,31 +48,19 @@ def load_masses(
     """Event masses or a published histogram, whichever the file holds.
 
     Args:
-        path: .root, .parquet, .csv/.tsv/.txt/.dat (also .gz), .json, .yaml (HEPData), .h5, .npy or .npz.
         column, branch: the mass column of an event table, the branch of a ROOT tree, or the name of a histogram
             (``a+b`` adds histograms of one file). tree: path of the tree inside the ROOT file.
         weight: column of event weights.
         x, y, error: columns of a histogram; without them they are found by their usual names, HEPData's included.
         density: ``y`` is per unit of x and is multiplied by the bin widths. scale: factor on y and errors, such as a
             luminosity.
-
-    Raises:
-        UserError: unreadable file, missing column, nothing usable in it.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     name = branch or column
     try:
-        if path.suffix == ".root":
-            found: Any = read_root(path, tree, name, weight)
-            if isinstance(found, Spectrum):
-                _no_weight(weight, path)
-                _no_columns(path, x=x, y=y, error=error)
-                return found.scaled(scale, density)
-            columns = found
-        else:
-            columns = read_columns(path, tree)
+        found: Any = read_root(path, tree, name, weight) if path.suffix == ".root" else read_columns(path, tree)
     except UserError as problem:
         if str(path) in str(problem):
             raise
@@ -82,46 +68,40 @@ def load_masses(
     except Exception as problem:  # any reader's own exception becomes one line that names the file
         first = str(problem).strip().splitlines()
         raise UserError(f"{path}: cannot be read: {first[0] if first else type(problem).__name__}") from problem
-    return interpret(columns, path, name, weight, x, y, error, density, scale)
+    given = {"x": x, "y": y, "error": error}
+    spectrum = found if isinstance(found, Spectrum) else None
+    if spectrum is None:
+        wanted = {name, weight, *given.values()}
+        found = {k: _parsed(v, k, path, name is None or k in wanted) for k, v in found.items()}
+        if x is None and y is None:
+            spectrum = spectrum_from_mapping(found, name, str(path))
+    roles = None
+    if spectrum is None and (weight is None or y is not None):
+        roles = _roles(found, name, given, str(path))
+    if spectrum is None and roles is None:
+        return _event_masses(found, name, weight, path)
+    if weight is not None:
+        raise UserError(f"{path}: it holds a histogram: --weight {weight} is for event masses")
+    for option, column in given.items():
+        if spectrum is not None and column is not None:
+            told = f"--{option} {column} has no effect; name a histogram with --column or --branch"
+            raise UserError(f"{path}: its histograms have no columns: {told}")
+    return (spectrum or spectrum_from_columns(found, roles, str(path))).scaled(scale, density)
 
 
-def interpret(
-    columns: dict[str, Any],
-    path: str | Path,
-    name: str | None,
-    weight: str | None,
-    x: str | None,
-    y: str | None,
-    error: str | None,
-    density: bool,
-    scale: float,
-) -> Masses | Spectrum:
-    """Decide whether columns are event masses or a histogram, and check them."""
-    wanted_names = {name, weight, x, y, error}
-    columns = {k: _parsed(v, k, path, name is None or k in wanted_names) for k, v in columns.items()}
-    if y is None and x is None:
-        spectrum = spectrum_from_mapping(columns, name, str(path))
-        if spectrum is not None:
-            _no_weight(weight, path)
-            _no_columns(path, x=x, y=y, error=error)
-            return spectrum.scaled(scale, density)
-    wanted = _roles(columns, name, x, y, error, str(path)) if weight is None or y is not None else None
-    if wanted is not None:
-        _no_weight(weight, path)
-        return spectrum_from_columns(columns, wanted, str(path)).scaled(scale, density)
+def _event_masses(columns: dict[str, Any], name: str | None, weight: str | None, path: Path) -> Masses:
+    """Masses and weights of events, checked."""
     arrays = {key: np.asarray(value) for key, value in columns.items() if np.ndim(value) == 1}
     if name is None:
         numeric = [key for key, value in arrays.items() if np.issubdtype(value.dtype, np.number)]
         if len(numeric) != 1 and len(arrays) == 1:
             numeric = list(arrays)
         if len(numeric) != 1:
-            raise UserError(
-                f"{path}: say which column is the mass (--column), or which are a histogram's centres and "
-                f"contents (--x, --y): there are {_names(columns)}"
-            )
+            which = "which column is the mass (--column), or which are a histogram's centres and contents (--x, --y)"
+            raise UserError(f"{path}: say {which}: there are {_names(columns)}")
         name = numeric[0]
-    values = numbers(arrays, name, path)
-    weights = None if weight is None else numbers(arrays, weight, path)
+    values = _numbers(arrays, name, path)
+    weights = None if weight is None else _numbers(arrays, weight, path)
     if weights is not None and len(weights) != len(values):
         raise UserError(f"{path}: {weight!r} has {len(weights)} values, {name!r} {len(values)}")
     good = np.isfinite(values) if weights is None else np.isfinite(values) & np.isfinite(weights)
@@ -131,19 +111,22 @@ def interpret(
 
 
 def _roles(
-    columns: dict[str, Any], name: str | None, x: str | None, y: str | None, error: str | None, source: str
+    columns: dict[str, Any], name: str | None, given: dict[str, str | None], source: str
 ) -> dict[str, str] | None:
     """Columns of a histogram, or None where they are an event table.
 
     ``--column`` names the masses of events; beside columns of bin edges, which no event table has, it names contents.
     """
-    if name is None or y is not None or x is not None:
-        found = find_columns(columns, x, y, error, source)
-        given = found is None or x is not None or y is not None or error is not None
-        return found if given or _is_binned(columns, found, source) else None
-    if name not in columns:
+    by_name = name is not None and given["x"] is None and given["y"] is None
+    if by_name and name not in columns:
         return None
-    found = find_columns(columns, None, name, error, source) if _has_edges(columns, error, source) else None
+    found = find_columns(columns, **given, source=source)
+    if not by_name:
+        told = found is None or any(value is not None for value in given.values())
+        return found if told or _is_binned(columns, found, source) else None
+    if found is None or "low" not in found:
+        return None
+    found = find_columns(columns, None, name, given["error"], source)
     return found if found and "low" in found and name not in (found["low"], found["high"]) else None
 
 
@@ -170,32 +153,12 @@ def _parsed(values: Any, key: str, path: str | Path, needed: bool) -> Any:
     bad = not_a_number(cells)
     if bad is None:
         return np.array([np.nan if cell is None else float(cell) for cell in cells])
-    numbers_there = sum(cell is not None and not_a_number([cell]) is None for cell in cells[: 2 * MANY])
-    if needed and 2 * numbers_there > len(cells[: 2 * MANY]):
+    if needed and 2 * sum(map(is_number, cells[: 2 * MANY])) > len(cells[: 2 * MANY]):
         raise UserError(f"{path}: column {key!r}, row {bad}: {cells[bad]!r} is not a number{at_line(path, bad)}")
     return values
 
 
-def _has_edges(columns: dict[str, Any], error: str | None, source: str) -> bool:
-    found = find_columns(columns, None, None, error, source)
-    return found is not None and "low" in found
-
-
-def _no_weight(weight: str | None, path: str | Path) -> None:
-    if weight is not None:
-        raise UserError(f"{path}: it holds a histogram: --weight {weight} is for event masses")
-
-
-def _no_columns(path: str | Path, **named: str | None) -> None:
-    for option, name in named.items():
-        if name is not None:
-            raise UserError(
-                f"{path}: its histograms have no columns: --{option} {name} has no effect; "
-                "name a histogram with --column or --branch"
-            )
-
-
-def numbers(arrays: dict[str, np.ndarray], name: str, path: str | Path) -> np.ndarray:
+def _numbers(arrays: dict[str, np.ndarray], name: str, path: str | Path) -> np.ndarray:
     """One column as float64, or a `UserError` that names what is there."""
     if name not in arrays:
         alike = twins(name, list(arrays))

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from raypipe.events.fields import Rows
+
 
 @dataclass(frozen=True)
-class Objects:
-    """Objects of one kind, flat, sorted by event; GeV, radians. What a kind does not have is zero."""
+class Objects(Rows):
+    """Objects of one kind, flat, sorted by event; GeV, radians. What a kind does not have is None."""
 
     event: np.ndarray
     """Number of the event in the batch, rising."""
     pt: np.ndarray
     eta: np.ndarray
     phi: np.ndarray
-    mass: np.ndarray
-    btag: np.ndarray
-    tau32: np.ndarray
-    tau43: np.ndarray
-    charge: np.ndarray
-    tower: np.ndarray
-    """Place in the list it was taken from."""
+    mass: np.ndarray | None = None
+    btag: np.ndarray | None = None
+    tau32: np.ndarray | None = None
+    tau43: np.ndarray | None = None
+    charge: np.ndarray | None = None
+    tower: np.ndarray | None = None
+    """Place in the list it was taken from, such as that of the calorimeter's towers; -1: none."""
 
     def __len__(self) -> int:
         return len(self.pt)
 
-    def select(self, mask: np.ndarray) -> Objects:
-        """The objects where ``mask`` holds."""
-        return Objects(*(getattr(self, f.name)[mask] for f in fields(self)))
+    def of_events(self, events: np.ndarray, n_events: int) -> Objects:
+        """The objects of some of the ``n_events`` events, which are numbered anew from 0."""
+        new = np.full(n_events, -1)
+        new[events] = np.arange(len(events))
+        kept = self.take(new[self.event] >= 0)
+        return replace(kept, event=new[kept.event])
+
+    @staticmethod
+    def together(*kinds: Objects) -> Objects:
+        """Several kinds as one, sorted by event, with the columns that all of them have."""
+        columns = [kind.arrays() for kind in kinds]
+        names = [name for name in columns[0] if all(name in one for one in columns)]
+        order = np.argsort(np.concatenate([kind.event for kind in kinds]), kind="stable")
+        return Objects(**{name: np.concatenate([one[name] for one in columns])[order] for name in names})
 
 
 @dataclass(frozen=True)
@@ -51,10 +64,21 @@ class ObjectBatch:
 
 def flat_objects(counts: np.ndarray, **columns: np.ndarray) -> Objects:
     """Objects from flat ``columns`` (pt, eta, phi, ...) and the number of objects in every event."""
-    n = int(counts.sum())
     if "btag" in columns:  # bits in Delphes, -1 or -3000 for "not computed" in NanoAOD
         columns["btag"] = np.clip(columns["btag"], 0.0, 1.0)
     given = {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
-    given = {f.name: given.get(f.name, np.zeros(n)) for f in fields(Objects)}
-    event = np.repeat(np.arange(len(counts)), counts)
-    return Objects(**given | {"event": event, "tower": np.arange(n)})
+    return Objects(np.repeat(np.arange(len(counts)), counts), **given, tower=np.arange(int(counts.sum())))
+
+
+NO_OBJECTS = Objects(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0))
+
+
+def invariant_mass(vectors: np.ndarray) -> np.ndarray:
+    """Invariant mass of (..., 4) vectors E, px, py, pz."""
+    return np.sqrt(np.maximum(vectors[..., 0] ** 2 - (vectors[..., 1:] ** 2).sum(-1), 0.0))
+
+
+def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """top / bottom in [0, 1] of two N-subjettinesses, zero where a jet has too few constituents to have one."""
+    found = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 1e-9)
+    return np.clip(np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0), 0.0, 1.0)

@@ -3,60 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import UserError
-from raypipe.events.cms_open_data import four_lepton_masses, is_cms_open_data
+from raypipe.events.fields import Rows
+from raypipe.events.objects import invariant_mass
 from raypipe.events.signed import positive_weights, refuse_negative
 from raypipe.events.table import read_table
 from raypipe.events.text import is_text, open_text
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Events of one or more samples.
-
-    Attributes:
-        values: (n, features) float64, in the units of the table (GeV).
-        weight: (n,) expected events per fb^-1; all equal within a sample when it comes from raypipe's simulation.
-        sample: (n,) int, number of the sample in ``names``.
-        names: samples.
-    """
+class Pool(Rows):
+    """Events of one or more samples."""
 
     values: np.ndarray
+    """(n, features) float64, in the units of the table (GeV)."""
     weight: np.ndarray
+    """(n,) expected events per fb^-1; all equal within a sample when it comes from raypipe's simulation."""
     sample: np.ndarray
+    """(n,) int, number of the sample in ``names``."""
     names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.weight)
 
-    def take(self, rows: np.ndarray) -> Pool:
-        """Some of the rows."""
-        return Pool(self.values[rows], self.weight[rows], self.sample[rows], self.names)
-
     @staticmethod
     def concatenate(pools: Sequence[Pool]) -> Pool:
         """Several pools as one."""
         offset = np.cumsum([0, *(len(p.names) for p in pools)])
-        return Pool(
-            np.concatenate([p.values for p in pools]),
-            np.concatenate([p.weight for p in pools]),
-            np.concatenate([p.sample + k for p, k in zip(pools, offset, strict=False)]),
-            tuple(name for p in pools for name in p.names),
-        )
+        moved = [replace(p, sample=p.sample + k) for p, k in zip(pools, offset, strict=False)]
+        return replace(super(Pool, Pool).concatenate(moved), names=tuple(name for p in pools for name in p.names))
 
     def draw(self, count: int, rng: np.random.Generator, replace: bool, why: str) -> np.ndarray:
         """``count`` rows with probability proportional to weight, (count,) int.
 
-        Without replacement the samples get multinomial shares and each event is drawn once at most.
-
-        Raises:
-            UserError: weights that are all zero, or more events of a sample wanted than there are, with the remedy.
+        Without replacement the samples get multinomial shares and each event is drawn once at most. Weights that are
+        all zero, or more events of a sample wanted than there are, are a `UserError` with the remedy.
         """
         if not self.weight.sum() > 0:
             raise UserError(f"{why}: no events with a positive weight among {', '.join(self.names) or 'no samples'}")
@@ -67,10 +54,8 @@ class Pool:
         for number, wanted in enumerate(rng.multinomial(count, shares / shares.sum())):
             rows = np.flatnonzero((self.sample == number) & (self.weight > 0))
             if wanted > len(rows):
-                raise UserError(
-                    f"{why} needs {wanted} events of {self.names[number]!r} but there are {len(rows)}: "
-                    "simulate more or ask for less"
-                )
+                told = f"needs {wanted} events of {self.names[number]!r} but there are {len(rows)}"
+                raise UserError(f"{why} {told}: simulate more or ask for less")
             w = self.weight[rows]
             equal = not len(w) or np.ptp(w) < 1e-12 * w.max()
             drawn.append(rows[rng.choice(len(rows), wanted, replace=False, p=None if equal else w / w.sum())])
@@ -79,7 +64,7 @@ class Pool:
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """Rows of positive weight in random order, heavier ones earlier: a prefix is a draw without replacement.
 
-        Exponential times over weights (Efraimidis & Spirakis 2006); a longer prefix contains every shorter one.
+        Exponential times over weights (Efraimidis & Spirakis 2006).
         """
         with np.errstate(divide="ignore"):
             times = rng.exponential(size=len(self)) / self.weight
@@ -89,16 +74,15 @@ class Pool:
 def read_columns(path: str | Path, columns: Sequence[str], lepton_pt: float = 0.0) -> dict[str, np.ndarray]:
     """Columns of a Parquet or CSV file as float64; a missing or non-numeric one, or NaN, is a one-line `UserError`.
 
-    Args:
-        lepton_pt: GeV, smallest pT of the leptons of CMS open-data candidates (`raypipe.events.cms_open_data`).
+    ``lepton_pt``: GeV, smallest pT of the leptons of CMS open-data candidates.
     """
     path = Path(path)
     if is_text(path):
         if not path.is_file():
             raise UserError(f"{path}: no such file")
         table = open_text(path).read()
-        if is_cms_open_data(table):
-            table = four_lepton_masses(table, str(path), lepton_pt)
+        if _is_cms_open_data(table):
+            table = _four_lepton_masses(table, str(path), lepton_pt)
         missing = [name for name in columns if name not in table.column_names]
         if missing:
             raise UserError(f"{path}: column {missing[0]!r} is missing (present: {', '.join(table.column_names)})")
@@ -110,9 +94,7 @@ def read_columns(path: str | Path, columns: Sequence[str], lepton_pt: float = 0.
             values = table[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
         except (pa.ArrowException, ValueError) as error:
             raise UserError(f"{path}: column {name!r} is not numeric ({table[name].type})") from error
-        finite = np.isfinite(values)
-        if not finite.all():
-            row = int(np.argmin(finite))
+        for row in np.flatnonzero(~np.isfinite(values))[:1]:
             raise UserError(f"{path}: column {name!r}, row {row}: {values[row]} is not finite")
         out[name] = values
     return out
@@ -123,12 +105,9 @@ def read_pool(
 ) -> Pool:
     """One sample from a file; all weights are 1 when it has no weight column (``weight=None``).
 
-    Args:
-        weights: ``sign`` takes negative weights. The sum, which is the yield, keeps them; events are drawn by averages
-            over the nearest ones in the features (`raypipe.events.signed.positive_weights`), which have the same sum.
-
-    Raises:
-        UserError: see `read_columns`; no rows; a negative weight without ``sign``; a sum that is not positive.
+    ``weights="sign"`` takes negative weights: the sum keeps them, events are drawn by averages over the nearest ones
+    (`raypipe.events.signed.positive_weights`). No rows, a negative weight without it, or a sum that is not positive is
+    a `UserError`.
     """
     columns = read_columns(path, [*features, *([weight] if weight else [])])
     values = np.column_stack([columns[f] for f in features])
@@ -137,3 +116,26 @@ def read_pool(
     w = columns[weight] if weight else np.ones(len(values))
     refuse_negative(w, weights, "files.weights=", lambda row, x: f"{path}: column {weight!r}, row {row}: {x}")
     return Pool(values, positive_weights(values, w), np.zeros(len(values), dtype=int), (name,))
+
+
+def _is_cms_open_data(table: pa.Table) -> bool:
+    """Whether a table has the columns of the CSV files that CMS gives to schools, and no masses of its own."""
+    return {"PID1", "PID4", "E1", "px1", "M"} <= set(table.column_names) and "m_ee" not in table.column_names
+
+
+def _four_lepton_masses(table: pa.Table, source: str, lepton_pt: float = 0.0) -> pa.Table:
+    """``m_4l``, ``m_ee`` and ``m_mumu`` [GeV] of the e+e-mu+mu- candidates of CMS open data; 4e and 4mu are left out.
+
+    The pairs are told by flavour, not by the file's mZ1 and mZ2, which are ordered by their distance from the Z mass.
+    """
+    column = lambda name: table[name].cast(pa.float64()).to_numpy()  # noqa: E731
+    flavour = np.abs(np.column_stack([table[f"PID{i}"].to_numpy() for i in range(1, 5)]))
+    momenta = np.stack([np.column_stack([column(f"{q}{i}") for q in ("E", "px", "py", "pz")]) for i in range(1, 5)], 1)
+    mixed = ((flavour == 11).sum(1) == 2) & ((flavour == 13).sum(1) == 2)
+    mixed &= (np.hypot(momenta[:, :, 1], momenta[:, :, 2]) >= lepton_pt).all(1)
+    if not mixed.any():
+        raise UserError(f"{source}: none of {len(table)} candidates is e+e-mu+mu- with pT above {lepton_pt:g} GeV")
+    flavour, momenta = flavour[mixed], momenta[mixed]
+    mass = lambda chosen: invariant_mass((momenta * chosen[:, :, None]).sum(1))  # noqa: E731
+    every = np.ones_like(flavour, dtype=float)
+    return pa.table({"m_4l": mass(every), "m_ee": mass(flavour == 11), "m_mumu": mass(flavour == 13)})

@@ -52,11 +52,9 @@ def draw(
     """Draw one pseudo-data set.
 
     Each SM sample gives Poisson(sum of weights x luminosity) events, without replacement and with probability
-    proportional to weight. The background of an ``instance`` is the same whatever is injected, so that scans over
-    signal and strength compare like with like. The signal gives Poisson(strength x sqrt(B)) events in the signal
-    region, B being the expected background there, and as many outside as its mass distribution asks for.
-
-    Instances draw from the same finite simulation, so two of them share events (`expected_overlap`).
+    proportional to weight; the background of an ``instance`` is the same whatever is injected. The signal gives
+    Poisson(strength x sqrt(B)) events in the signal region, B being the expected background there, and as many outside
+    as its mass distribution asks for. Instances share events (`expected_overlap`).
 
     Raises:
         UserError: more events wanted than were simulated, naming the sample and both numbers.
@@ -93,10 +91,8 @@ def draw(
 def _choose(events: Events, count: int, rng: np.random.Generator, why: str, name: str) -> np.ndarray:
     """Rows of ``count`` different events, drawn with probability proportional to weight."""
     if count > len(events):
-        raise UserError(
-            f"{why} needs {count} events of {name!r} but its search split holds {len(events)}: "
-            f"simulate more (simulate.samples.{name}.events) or ask for less"
-        )
+        told = f"needs {count} events of {name!r} but its search split holds {len(events)}"
+        raise UserError(f"{why} {told}: simulate more (simulate.samples.{name}.events) or ask for less")
     w = events.weight
     # Equal weights are the rule (one process, unweighted generator) and need no weighted draw.
     p = None if np.ptp(w) < 1e-12 * w.max() else w / w.sum()

@@ -3,10 +3,8 @@
 Units are GeV and radians. `weight` is the expected number of events per fb^-1, so that the sum over one sample's
 rows of one split is that sample's yield per fb^-1.
 
-The ``phi`` of every object is measured from the azimuth of the diphoton system and wrapped to [-pi, pi). Collisions
-have no preferred azimuth, so nothing is lost, and neither the encoder nor a reader needs the photons to remove it.
-The photons themselves never enter ``objects`` or ``features`` (except through pt_yy and dr_yy): an encoder that sees
-them could compute m_yy and the sidebands would no longer predict the signal region.
+The ``phi`` of every object is measured from the azimuth of the diphoton system and wrapped to [-pi, pi). The photons
+never enter ``objects`` or ``features`` (except through pt_yy and dr_yy): an encoder that sees them could compute m_yy.
 """
 
 from __future__ import annotations
@@ -20,20 +18,7 @@ from raypipe.errors import UserError
 SLOTS = ("jet", "jet", "jet", "jet", "fatjet", "fatjet", "electron", "electron", "muon", "muon", "met")
 """The 11 object slots of paper C, section III.1, each ordered by falling transverse momentum."""
 
-OBJECT_FEATURES = (
-    "pt",
-    "eta",
-    "phi",
-    "mass",
-    "btag",
-    "tau32",
-    "tau43",
-    "is_jet",
-    "is_fatjet",
-    "is_electron",
-    "is_muon",
-    "is_met",
-)
+OBJECT_FEATURES = ("pt", "eta", "phi", "mass", "btag", "tau32", "tau43", *(f"is_{s}" for s in dict.fromkeys(SLOTS)))
 """The 12 numbers of an object (paper C, section III.1); all zero where the object is absent."""
 
 FEATURES = ("pt_yy", "dr_yy", "m_jj", "dr_jj", "ht", "has_lepton", "met", "n_photon", "n_jet")
@@ -74,14 +59,11 @@ def tensor_column(values: np.ndarray) -> pa.ExtensionArray:
 
 def tensor_values(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """The inverse of `tensor_column`: a tensor column as one NumPy array (n, ...)."""
-    chunk = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(chunk, pa.ChunkedArray):  # combine_chunks keeps a ChunkedArray for extension types in some versions
-        if chunk.num_chunks == 0:
-            return np.empty((0, *chunk.type.shape), dtype=np.float32)
-        chunk = chunk.chunk(0) if chunk.num_chunks == 1 else pa.concat_arrays(chunk.chunks)
-    if len(chunk) == 0:
-        return np.empty((0, *chunk.type.shape), dtype=np.float32)
-    return chunk.to_numpy_ndarray()
+    if len(column) == 0:
+        return np.empty((0, *column.type.shape), dtype=np.float32)
+    if isinstance(column, pa.ChunkedArray):  # combine_chunks keeps a ChunkedArray for extension types in some versions
+        column = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+    return column.to_numpy_ndarray()
 
 
 def with_signs(table: pa.Table) -> pa.Table:
@@ -97,9 +79,9 @@ def has_signs(table: pa.Table) -> bool:
 def validate(table: pa.Table, source: str, schema: pa.Schema = EVENT_SCHEMA) -> pa.Table:
     """Check ``table`` against ``schema`` and return it with the columns in schema order.
 
-    Refused with a one-line `UserError` naming ``source``, the column and the first bad row: a missing column, a
-    wrong type or tensor shape, a null, NaN or infinity, a negative weight in a table that is not marked by
-    `with_signs`, a duplicated ``event_id``. Further columns are kept, behind those of the schema.
+    A missing column, a wrong type or shape, a null, NaN or infinity, a negative weight in a table not marked by
+    `with_signs`, or a duplicated ``event_id`` is a one-line `UserError` naming ``source``, column and row. Further
+    columns are kept, behind those of the schema.
     """
     for field in schema:
         if field.name not in table.column_names:
@@ -110,19 +92,20 @@ def validate(table: pa.Table, source: str, schema: pa.Schema = EVENT_SCHEMA) -> 
         _check_values(table[field.name], field, source)
     if "weight" in schema.names and not has_signs(table) and table.num_rows and pc.min(table["weight"]).as_py() < 0:
         row = int(np.flatnonzero(table["weight"].to_numpy() < 0)[0])
-        value = table["weight"][row].as_py()
-        raise UserError(
-            f"{source}: column 'weight', row {row}: {value} is negative (`raypipe read` with source.weights=sign makes "
-            "tables with signs)"
-        )
+        told = f"column 'weight', row {row}: {table['weight'][row].as_py()} is negative"
+        raise UserError(f"{source}: {told} (`raypipe read` with source.weights=sign makes tables with signs)")
     if "event_id" in schema.names:
-        ids = table["event_id"].to_numpy()
-        unique, first = np.unique(ids, return_index=True)
-        if len(unique) != len(ids):
-            row = int(np.setdiff1d(np.arange(len(ids)), first)[0])
-            raise UserError(f"{source}: column 'event_id', row {row}: {ids[row]} occurs more than once")
+        refuse_repeated(table["event_id"].to_numpy(), source)
     extra = [name for name in table.column_names if name not in schema.names]
     return table.select([*schema.names, *extra])
+
+
+def refuse_repeated(ids: np.ndarray, source: object) -> None:
+    """An event id that occurs twice is a `UserError` naming its row."""
+    unique, first = np.unique(ids, return_index=True)
+    if len(unique) != len(ids):
+        row = int(np.setdiff1d(np.arange(len(ids)), first)[0])
+        raise UserError(f"{source}: column 'event_id', row {row}: {ids[row]} occurs more than once")
 
 
 def _check_values(column: pa.ChunkedArray, field: pa.Field, source: str) -> None:
@@ -138,6 +121,5 @@ def _check_values(column: pa.ChunkedArray, field: pa.Field, source: str) -> None
     if not finite.all():
         where = np.argwhere(~finite)[0]
         inner = f" element {tuple(int(i) for i in where[1:])}" if len(where) > 1 else ""
-        raise UserError(
-            f"{source}: column {field.name!r}, row {int(where[0])}{inner}: {values[tuple(where)]} is not finite"
-        )
+        place = f"column {field.name!r}, row {int(where[0])}{inner}"
+        raise UserError(f"{source}: {place}: {values[tuple(where)]} is not finite")

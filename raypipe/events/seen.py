@@ -44,8 +44,7 @@ class Seen:
     ) -> tuple[dict[int, np.ndarray], int]:
         """Which events of each file to keep (bool), and how many are repeated; see `raypipe.events.twins.settle`.
 
-        Args:
-            rows: path and number of events of all files, through which the ids count.
+        ``rows``: path and number of events of all files, through which the ids count.
         """
         chosen = [(file, part) for file, part in self.parts if file in files]
         if not chosen:
@@ -59,6 +58,5 @@ class Seen:
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:
     """(n, numbers of an event)."""
-    tensor = isinstance(column.type, pa.FixedShapeTensorType)
-    values = tensor_values(column) if tensor else column.to_numpy()
+    values = tensor_values(column) if isinstance(column.type, pa.FixedShapeTensorType) else column.to_numpy()
     return values.reshape(len(values), -1)

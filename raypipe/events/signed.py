@@ -12,8 +12,6 @@ from raypipe.events.twins import fingerprint, first_equal
 
 NEIGHBOURS = 16
 """Nearest events that are looked up at a time."""
-
-
 SOURCE = "weights: one would overcount, weights: "
 """How to write the policy of a `raypipe.config.read.Source`."""
 
@@ -21,14 +19,13 @@ SOURCE = "weights: one would overcount, weights: "
 def refuse_negative(weights: np.ndarray, policy: str, option: str, place: Callable[[int, float], str]) -> None:
     """A negative weight is a `UserError` unless the ``policy`` is ``sign``.
 
-    Args:
-        option: how to write the policy, such as ``files.weights=``. place: where a row and its weight are, in words.
+    ``option``: how to write the policy, such as ``files.weights=``; ``place``: where a row and its weight are, in
+    words.
     """
     if policy != "sign" and len(weights) and weights.min() < 0:
         row = int(np.argmax(weights < 0))
-        raise UserError(
-            f"{place(row, weights[row])} is negative: {option}sign keeps the signs (yields are sums of weights)"
-        )
+        told = f"{option}sign keeps the signs (yields are sums of weights)"
+        raise UserError(f"{place(row, weights[row])} is negative: {told}")
 
 
 def describe(weights: np.ndarray) -> dict[str, float] | None:
@@ -52,13 +49,8 @@ def positive_weights(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
     Every negative weight is averaged with those of its nearest events, as few as make the sum of the cell positive; in
     a cell weights are shared out in proportion to their moduli. Distances are Euclidean in units of the columns'
-    standard deviations; events with equal values are one point. Weights without signs come back as they are.
-
-    Args:
-        values: (n, d) in which the events are near or far.
-
-    Raises:
-        UserError: a sum that is not positive.
+    standard deviations of ``values`` (n, d); events with equal values are one point. Weights without signs come back as
+    they are. A sum that is not positive is a `UserError`.
     """
     if not len(weights) or weights.min() >= 0:
         return weights

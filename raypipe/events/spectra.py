@@ -9,10 +9,11 @@ import numpy as np
 
 from raypipe.errors import UserError
 from raypipe.events.columns import ERROR, VARIANCE, Y
+from raypipe.events.fields import Rows
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class Spectrum(Rows):
     """A histogram as published.
 
     Attributes:
@@ -44,38 +45,31 @@ def spectrum_from_mapping(columns: dict[str, Any], name: str | None, source: str
 
     ``name`` picks what to take and may add histograms (``ZZ+DY``). None if there are no edges.
     """
-    edges = next(
-        (columns[k] for k in ("edges", "bin_edges", "bins") if k in columns and np.ndim(columns[k]) == 1), None
-    )
-    if edges is None:
+    found = [k for k in ("edges", "bin_edges", "bins") if k in columns and np.ndim(columns[k]) == 1]
+    if not found:
         return None
-    edges = np.asarray(edges, float)
+    edges, there = np.asarray(columns[found[0]], float), f"there are {', '.join(map(str, columns))}"
     if name is None:
         candidates = [k for k in (*Y, "data") if k in columns]
         if not candidates:
-            raise UserError(f"{source}: which histogram (--column)? there are {', '.join(map(str, columns))}")
+            raise UserError(f"{source}: which histogram (--column)? {there}")
         name = candidates[0]
     counts, variance, known = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1), True
     for part in (p.strip() for p in name.split("+")):
         if part not in columns:
-            raise UserError(f"{source}: no column {part!r}: there are {', '.join(map(str, columns))}")
-        entry = columns[part]
-        if isinstance(entry, dict):
-            values = next((entry[k] for k in Y if k in entry), None)
-            errors = next((np.asarray(entry[k], float) for k in ERROR if k in entry), None)
-            squares = next((np.asarray(entry[k], float) for k in VARIANCE if k in entry), None)
-            squares = errors**2 if squares is None and errors is not None else squares
-        else:
-            values = entry
-            single = next((np.asarray(columns[k], float) for k in ERROR if k in columns), None)
-            squares = None if single is None else single**2
-            squares = next((np.asarray(columns[k], float) for k in VARIANCE if k in columns), squares)
+            raise UserError(f"{source}: no column {part!r}: {there}")
+        entry = columns[part] if isinstance(columns[part], dict) else {**columns, Y[0]: columns[part]}
+        values = next((entry[k] for k in Y if k in entry), None)
+        errors = next((np.asarray(entry[k], float) for k in ERROR if k in entry), None)
+        squares = next((np.asarray(entry[k], float) for k in VARIANCE if k in entry), None)
+        squares = errors**2 if squares is None and errors is not None else squares
         if values is None or np.shape(values) != counts.shape:
             raise UserError(f"{source}: {part!r} must have {len(counts)} values, one less than the edges")
         counts = counts + np.asarray(values, float)
         known = known and squares is not None
         variance = variance + squares if known else variance
-    return _checked(edges[:-1], edges[1:], counts, np.sqrt(variance) if known else None, f"{source}:{name}")
+    errors = np.sqrt(variance) if known else None
+    return _checked(Spectrum(edges[:-1], edges[1:], counts, errors, f"{source}:{name}"))
 
 
 def spectrum_from_columns(columns: dict[str, Any], wanted: dict[str, str], source: str) -> Spectrum:
@@ -90,17 +84,15 @@ def spectrum_from_columns(columns: dict[str, Any], wanted: dict[str, str], sourc
         if len(values["x"]) > 1 and (np.diff(values["x"]) < 0).all():  # written from the right to the left
             values = {role: array[::-1] for role, array in values.items()}
         half = values["half"] if "half" in values else values["width"] / 2 if "width" in values else None
-        if half is None:
-            low, high = edges_from_centres(values["x"], source)
-        else:
-            low, high = values["x"] - half, values["x"] + half
+        x = values["x"]
+        low, high = edges_from_centres(x, source) if half is None else (x - half, x + half)
     else:
         low, high = values["low"], values["high"]
     errors, upper = values.get("error"), None
     if "up" in values:
         upper = np.abs(values["up"])
         errors = (upper + np.abs(values["down"])) / 2
-    return _checked(low, high, values["y"], errors, f"{source}:{wanted['y']}", upper)
+    return _checked(Spectrum(low, high, values["y"], errors, f"{source}:{wanted['y']}", upper))
 
 
 def edges_from_centres(centres: np.ndarray, source: str) -> tuple[np.ndarray, np.ndarray]:
@@ -144,33 +136,24 @@ def _adjoining(centres: np.ndarray) -> np.ndarray:
 
 def _printed_grid(values: np.ndarray) -> float | None:
     """The coarsest of 10, 5, 1, 0.5 ... of which all values are multiples, or None."""
-    for grid in (g * 10.0**-k for k in range(-1, 5) for g in (1.0, 0.5)):
-        if np.allclose(values / grid, np.round(values / grid), rtol=0, atol=1e-3):
-            return grid
-    return None
+    grids = (g * 10.0**-k for k in range(-1, 5) for g in (1.0, 0.5))
+    return next((g for g in grids if np.allclose(values / g, np.round(values / g), rtol=0, atol=1e-3)), None)
 
 
-def _checked(
-    low: np.ndarray,
-    high: np.ndarray,
-    counts: np.ndarray,
-    errors: np.ndarray | None,
-    source: str,
-    upper: np.ndarray | None = None,
-) -> Spectrum:
-    if len({len(low), len(high), len(counts)} | ({len(errors)} if errors is not None else set())) != 1:
-        raise UserError(f"{source}: edges, contents and errors have different lengths")
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (high > low).all()):
-        raise UserError(f"{source}: every bin needs finite edges, low below high")
-    order = np.argsort(low)
-    low, high, counts = low[order], high[order], counts[order]
-    errors = errors[order] if errors is not None else None
-    upper = upper[order] if upper is not None else None
+def _checked(found: Spectrum) -> Spectrum:
+    """The same in ascending order, or a `UserError`."""
+    if len({len(values) for values in found.arrays().values()}) != 1:
+        raise UserError(f"{found.source}: edges, contents and errors have different lengths")
+    if not (np.isfinite(found.low).all() and np.isfinite(found.high).all() and (found.high > found.low).all()):
+        raise UserError(f"{found.source}: every bin needs finite edges, low below high")
+    found = found.take(np.argsort(found.low))
+    low, high = found.low, found.high
     if (low[1:] < high[:-1] - 1e-6 * (high - low)[1:]).any():
-        raise UserError(f"{source}: bins overlap")
-    if not np.isfinite(counts).all() or (errors is not None and not np.isfinite(errors).all()):
-        bad = int(np.flatnonzero(~np.isfinite(counts) | (~np.isfinite(errors) if errors is not None else False))[0])
-        raise UserError(f"{source}: bin {low[bad]:g}-{high[bad]:g} has a content or error that is not a number")
-    if errors is not None and (errors < 0).any():
-        raise UserError(f"{source}: an error is negative")
-    return Spectrum(low, high, counts, errors, source, upper)
+        raise UserError(f"{found.source}: bins overlap")
+    bad = ~np.isfinite(found.counts) if found.errors is None else ~np.isfinite(found.counts + found.errors)
+    if bad.any():
+        k = int(np.argmax(bad))
+        raise UserError(f"{found.source}: bin {low[k]:g}-{high[k]:g} has a content or error that is not a number")
+    if found.errors is not None and (found.errors < 0).any():
+        raise UserError(f"{found.source}: an error is negative")
+    return found

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe.errors import UserError
-from raypipe.events.schema import EVENT_SCHEMA, SPLITS, validate
+from raypipe.events.schema import SPLITS
 from raypipe.files import atomic_path
 
 ROW_GROUP = 16_384
@@ -23,15 +23,9 @@ def write_table(table: pa.Table, path: str | Path) -> None:
     dictionary = [f.name for f in table.schema if pa.types.is_dictionary(f.type) or pa.types.is_string(f.type)]
     split = [leaf for field in table.schema for leaf in _float_leaves(field)]
     with atomic_path(path) as temporary:
-        pq.write_table(
-            table,
-            temporary,
-            compression="zstd",
-            compression_level=3,
-            row_group_size=ROW_GROUP,
-            use_dictionary=dictionary or False,
-            use_byte_stream_split=split or False,
-        )
+        how = {"compression": "zstd", "compression_level": 3, "row_group_size": ROW_GROUP}
+        how |= {"use_dictionary": dictionary or False, "use_byte_stream_split": split or False}
+        pq.write_table(table, temporary, **how)
 
 
 def _float_leaves(field: pa.Field) -> list[str]:
@@ -84,26 +78,16 @@ def _opened(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[
         raise UserError(f"{path}: no such file")
     try:
         with pq.ParquetFile(path) as file:
-            missing = [name for name in columns or () if name not in file.schema_arrow.names]
-            if missing:
-                raise UserError(
-                    f"{path}: column {missing[0]!r} is missing (present: {', '.join(file.schema_arrow.names)})"
-                )
+            names = file.schema_arrow.names
+            if missing := [name for name in columns or () if name not in names]:
+                raise UserError(f"{path}: column {missing[0]!r} is missing (present: {', '.join(names)})")
             yield file
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
 
 
-def read_events(path: str | Path) -> pa.Table:
-    """Read and validate one event table."""
-    return validate(read_table(path), str(path), EVENT_SCHEMA)
-
-
 def sample_path(events: str | Path, split: str, sample: str) -> Path:
-    """Where a data set folder keeps the events of one sample and split; the split is a folder, so halves never mix.
-
-    A sample that was not simulated is a `UserError` that lists those that were.
-    """
+    """Where a data set folder keeps one sample and split; a sample that was not simulated is a `UserError`."""
     if split not in SPLITS:
         raise UserError(f"split {split!r} does not exist (allowed: {', '.join(SPLITS)})")
     path = Path(events) / split / f"{sample}.parquet"

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from raypipe.errors import UserError
 from raypipe.events import hepdata
 from raypipe.events.fields import fields
 from raypipe.events.header import distinct
+from raypipe.events.readers.base import TREES
 from raypipe.events.spectra import Spectrum
 from raypipe.events.text import is_text, open_text
 
@@ -28,13 +28,14 @@ def read_columns(path: Path, key: str | None = None) -> dict[str, Any]:
     if key is not None:
         raise UserError(f"{path}: it has no trees or data sets: leave out --tree {key}")
     if is_text(path):
-        return _arrays(open_text(path).read())
+        table = open_text(path).read()
+        return {name: table[name].to_numpy() for name in table.column_names}
     if suffix in {".parquet", ".pq"}:
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(path) as file:  # unlike read_table it reads two columns of one name
             table = file.read()
-        return _arrays(table.rename_columns(distinct(table.column_names)))
+        return {name: c.to_numpy() for name, c in zip(distinct(table.column_names), table.columns, strict=True)}
     if suffix == ".npz":
         with np.load(path, allow_pickle=False) as archive:
             return _histogram_pair({name: archive[name] for name in archive.files})
@@ -47,9 +48,8 @@ def read_columns(path: Path, key: str | None = None) -> dict[str, Any]:
         import yaml
 
         return hepdata.from_yaml(yaml.safe_load(path.read_text(encoding="utf-8")))
-    raise UserError(
-        f"{path}: unknown kind of file {suffix!r}: use .root, .parquet, .csv, .txt, .json, .yaml, .h5, .npy or .npz"
-    )
+    known = "use .root, .parquet, .csv, .txt, .json, .yaml, .h5, .npy or .npz"
+    raise UserError(f"{path}: unknown kind of file {suffix!r}: {known}")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -61,10 +61,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _arrays(table: pa.Table) -> dict[str, np.ndarray]:
-    return {name: table[name].to_numpy() for name in table.column_names}
-
-
 def read_root(path: Path, tree: str | None, name: str | None, weight: str | None) -> Spectrum | dict[str, np.ndarray]:
     """A histogram (TH1), the points of a graph, or branches of a tree, from a ROOT file."""
     import uproot
@@ -74,7 +70,7 @@ def read_root(path: Path, tree: str | None, name: str | None, weight: str | None
         bare = {key.split(";")[0]: kind for key, kind in kinds.items()}
         histograms = [key for key, kind in bare.items() if kind.startswith(("TH1", "TProfile"))]
         graphs = [key for key, kind in bare.items() if kind.startswith("TGraph") and "2D" not in kind]
-        trees = [key for key, kind in bare.items() if kind in ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")]
+        trees = [key for key, kind in bare.items() if kind in TREES]
         if tree is None and (name in histograms or (name is None and len(histograms) == 1 and not trees)):
             histogram = file[name or histograms[0]]
             values, edges = histogram.to_numpy(flow=False)
@@ -108,13 +104,13 @@ def _graph(graph: Any) -> dict[str, np.ndarray]:
     """Points of a TGraph, TGraphErrors or TGraphAsymmErrors; errors along x are taken as half bin widths."""
     member = lambda *names: next((np.asarray(graph.member(n), float) for n in names if graph.has_member(n)), None)  # noqa: E731
     x, left, right = member("fX"), member("fEXlow", "fEX"), member("fEXhigh", "fEX")
-    columns = {"x": x, "y": member("fY")}
-    if x is not None and left is not None and right is not None and (left + right > 0).all():
-        columns = {"low": x - left, "high": x + right, "y": columns["y"]}
-    down, up = member("fEYlow", "fEY"), member("fEYhigh", "fEY")
+    columns = {"x": x}
+    if left is not None and right is not None and (left + right > 0).all():
+        columns = {"low": x - left, "high": x + right}
+    columns["y"], down, up = member("fY"), member("fEYlow", "fEY"), member("fEYhigh", "fEY")
     if up is not None and down is not None and (up + down > 0).any():
         columns |= {"err_up": up, "err_down": down}
-    return {name: values for name, values in columns.items() if values is not None}
+    return columns
 
 
 def _read_hdf5(path: Path, key: str | None) -> dict[str, Any]:
@@ -127,19 +123,12 @@ def _read_hdf5(path: Path, key: str | None) -> dict[str, Any]:
     def add(name: str, item: Any) -> None:
         if not isinstance(item, h5py.Dataset):
             return
-        found: dict[str, Any] = {}
-        if item.dtype.names:
-            found = fields(item[()])
-        elif item.ndim == 1:
-            found = {name: item[()]}
-        elif item.ndim == 2 and item.shape[1] <= MOST_COLUMNS:
-            found = {f"{name}/{k}": column for k, column in enumerate(item[()].T)}
+        table = item.ndim == 1 or (item.ndim == 2 and item.shape[1] <= MOST_COLUMNS)
+        found = fields(item[()], "" if item.dtype.names else name) if item.dtype.names or table else {}
         for column in found:
             if column in columns:
-                raise UserError(
-                    f"{path}: the data sets {owners[column]!r} and {item.name!r} both have a column "
-                    f"{column!r}: say which with --tree"
-                )
+                both = f"the data sets {owners[column]!r} and {item.name!r} both have a column {column!r}"
+                raise UserError(f"{path}: {both}: say which with --tree")
         owners.update(dict.fromkeys(found, item.name))
         columns.update(found)
 

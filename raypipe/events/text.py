@@ -1,12 +1,12 @@
 """Text tables: the one reader of all commands, so that every command counts the same rows.
 
-A file is scanned once into blocks of whole lines; a range of rows then parses the blocks that hold it. Only blank
-lines, comments and the header are no rows; a line that does not fit is an error with its number. Values are typed from
-their text, so that integers up to 2^64 - 1 stay exact.
+A file is scanned once into blocks of whole lines; a range of rows then parses the blocks that hold it. Values are typed
+from their text, so that integers up to 2^64 - 1 stay exact.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import io
@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
 from raypipe.errors import UserError
-from raypipe.events.header import MISSING, Head, find_head, split
+from raypipe.events.header import MISSING, Head, decode, find_head, is_number, split
 from raypipe.events.hepdata import join_tables
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".dat")
@@ -30,23 +30,22 @@ BLOCK = 1 << 18
 """Bytes of a block: small against a chunk of rows, large against the cost of a call."""
 
 _LINE = re.compile(rb"\r*\n|\r")
+_WITH_END = re.compile(rb"[^\r\n]*(?:\r*\n|\r)|[^\r\n]+")
 _LOGICAL = pa.array(["true", "false"])
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """Where the rows of a file are. Blocks are whole lines; the n + 1 entries of each tuple bound n blocks.
-
-    Attributes:
-        head: columns and separator. offsets: bytes. lines: numbers of first lines, from 1. rows: rows before a block,
-            so that the last entry is the number of rows.
-    """
+    """Where the rows of a file are. Blocks are whole lines; the n + 1 entries of each tuple bound n blocks."""
 
     path: str
     head: Head
     offsets: tuple[int, ...]
+    """Bytes."""
     lines: tuple[int, ...]
+    """Numbers of first lines, from 1."""
     rows: tuple[int, ...]
+    """Rows before a block; the last entry is the number of rows."""
 
     def __len__(self) -> int:
         return self.rows[-1]
@@ -62,11 +61,7 @@ class TextTable:
         return pa.table({name: typed(cells[name]) for name in cells.column_names})
 
     def cells(self, start: int = 0, stop: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
-        """As `read`, but as text.
-
-        Raises:
-            UserError: a line with too few or too many values, by its number.
-        """
+        """As `read`, but as text; a line with too few or too many values is a `UserError` with its number."""
         wanted = self.names if columns is None else list(columns)
         stop = len(self) if stop is None else min(stop, len(self))
         parts = [pa.table({name: pa.array([], pa.string()) for name in wanted})]
@@ -96,15 +91,12 @@ class TextTable:
         types = dict.fromkeys(self.names, pa.string())
         convert = pcsv.ConvertOptions(include_columns=list(wanted), column_types=types, strings_can_be_null=False)
         read = pcsv.ReadOptions(use_threads=False, column_names=self.names, block_size=len(cleaned) + 1)
-        try:
-            table = pcsv.read_csv(
-                pa.BufferReader(cleaned), read, pcsv.ParseOptions(delimiter=self.head.separator), convert
-            )
-        except pa.ArrowInvalid as problem:
-            raise UserError(self._misfit(block, cleaned)) from problem
-        if len(table) != self.rows[block + 1] - self.rows[block]:
-            raise UserError(self._misfit(block, cleaned))
-        return table
+        parse = pcsv.ParseOptions(delimiter=self.head.separator)
+        with contextlib.suppress(pa.ArrowInvalid):
+            table = pcsv.read_csv(pa.BufferReader(cleaned), read, parse, convert)
+            if len(table) == self.rows[block + 1] - self.rows[block]:
+                return table
+        raise UserError(self._misfit(block, cleaned))
 
     def _misfit(self, block: int, cleaned: bytes) -> str:
         """What is wrong with the first line of a block that has not one value a column."""
@@ -112,24 +104,21 @@ class TextTable:
         for row, line in enumerate(cleaned.decode().split("\n")[:-1]):
             fields = split(line, self.head.separator)
             if len(fields) != expected:
-                return (
-                    f"{self.path}: line {self.line_of(self.rows[block] + row)}: {len(fields)} values where there "
-                    f"are {expected} columns ({line[:40]!r}): mend the line, or mark a comment with #"
-                )
+                told = f"{len(fields)} values where there are {expected} columns ({line[:40]!r})"
+                where = f"{self.path}: line {self.line_of(self.rows[block] + row)}"
+                return f"{where}: {told}: mend the line, or mark a comment with #"
         return f"{self.path}: lines {self.lines[block]} to {self.lines[block + 1] - 1}: not {expected} columns"
 
 
 def is_text(path: str | Path) -> bool:
     """Whether a file is a text table by its name, compressed or not."""
-    name = str(path).lower()
-    return name.removesuffix(".gz").endswith(SUFFIXES)
+    return str(path).lower().removesuffix(".gz").endswith(SUFFIXES)
 
 
 def open_text(path: str | Path) -> TextTable:
     """Scan a file; a second call costs nothing while the file stays as it is.
 
-    Raises:
-        UserError: no table in it, columns that cannot be told, a quote that is not closed, a file that breaks off.
+    No table, columns that cannot be told, a quote that is not closed, a file that breaks off are a `UserError`.
     """
     return _scan(str(path), *_stamp(path))
 
@@ -143,23 +132,15 @@ def at_line(source: str | Path, row: int) -> str:
 
 def not_a_number(cells: Iterable[Any]) -> int | None:
     """Place of the first cell that is there and no number, or None."""
-    for row, cell in enumerate(cells):
-        try:
-            if cell is not None and "_" not in str(cell):
-                float(cell)
-            elif cell is not None:
-                return row
-        except (TypeError, ValueError):
-            return row
-    return None
+    return next((row for row, cell in enumerate(cells) if cell is not None and not is_number(cell)), None)
 
 
 def typed(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Text as the first type that holds all of it: int64, uint64, float64, bool, string. `MISSING` cells are null."""
     column = pc.if_else(pc.is_in(column, pa.array(MISSING)), pa.scalar(None, pa.string()), column)
-    if _any(pc.starts_with(column, "+")):
+    if pc.any(pc.starts_with(column, "+")).as_py():
         column = pc.replace_substring_regex(column, r"^\+([0-9.])", r"\1")
-    if not _any(pc.match_substring_regex(column, "^-?0[xX]")):  # Arrow reads 0x10 as 16
+    if not pc.any(pc.match_substring_regex(column, "^-?0[xX]")).as_py():  # Arrow reads 0x10 as 16
         for kind in (pa.int64(), pa.uint64(), pa.float64()):
             try:
                 return column.cast(kind)
@@ -180,7 +161,8 @@ def _scan(path: str, size: int, time: int) -> TextTable:
         for raw in _blocks(file):
             cleaned = _clean(raw, head)
             if b'"' in cleaned and any(line.count(b'"') % 2 for line in cleaned.split(b"\n")):
-                _refuse_quote(raw, head, f"{path}: line", lines[-1])
+                bad = [n for n, line in enumerate(_lines(raw), lines[-1]) if _clean(line, head).count(b'"') % 2]
+                raise UserError(f"{path}: line {bad[0]}: a quote is not closed (a value may not hold a line break)")
             offsets.append(offsets[-1] + len(raw))
             lines.append(lines[-1] + (len(_LINE.findall(raw)) if b"\r" in raw else raw.count(b"\n")))
             rows.append(rows[-1] + cleaned.count(b"\n"))
@@ -206,12 +188,7 @@ def _blocks(file: BinaryIO) -> Iterator[bytes]:
 
 def _lines(raw: bytes) -> Iterator[bytes]:
     """Lines with their ends: ``\\n``, ``\\r\\n``, ``\\r\\r\\n`` or a lone ``\\r``."""
-    start = 0
-    for found in _LINE.finditer(raw):
-        yield raw[start : found.end()]
-        start = found.end()
-    if start < len(raw):
-        yield raw[start:]
+    return (found.group() for found in _WITH_END.finditer(raw))
 
 
 def _clean(raw: bytes, head: Head) -> bytes:
@@ -219,10 +196,7 @@ def _clean(raw: bytes, head: Head) -> bytes:
     if b"\r" in raw:
         raw = _LINE.sub(b"\n", raw)
     raw += b"" if raw.endswith(b"\n") else b"\n"
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        raw = raw.decode("latin-1").encode()
+    raw = decode(raw).encode()
     if b"#" in raw:
         raw = re.sub(rb"(?m)^[ \t]*'?#.*$|[ \t]+#[^\"\n]*$", b"", raw)
     separator = head.separator.encode()
@@ -235,12 +209,6 @@ def _clean(raw: bytes, head: Head) -> bytes:
     if raw[0] in b"\n \t\f\v" or any(start in raw for start in (b"\n\n", b"\n ", b"\n\t", b"\n\f", b"\n\v")):
         raw = re.sub(rb"(?m)^[ \t\f\v]*\n", b"", raw)
     return raw
-
-
-def _refuse_quote(raw: bytes, head: Head, where: str, first: int) -> None:
-    for number, line in enumerate(_lines(raw), first):
-        if _clean(line, head).count(b'"') % 2:
-            raise UserError(f"{where} {number}: a quote is not closed (a value may not hold a line break)")
 
 
 def _stamp(path: str | Path) -> tuple[int, int]:
@@ -272,7 +240,3 @@ def _converted(path: str, size: int, time: int) -> bytes | None:
         elif start.removeprefix(b"\xef\xbb\xbf")[:2] == b"#:":
             contents = join_tables((contents or start + file.read()).decode("utf-8-sig")).encode()
     return contents
-
-
-def _any(mask: pa.ChunkedArray) -> bool:
-    return bool(pc.any(mask).as_py())

@@ -1,7 +1,6 @@
 """The same event twice: equal rows that are no coincidence (overlapping triggers, resubmitted jobs, a file read twice).
 
-Equal rows are evidence where a column is continuous. Flags, counts, zeros of a padding and masses rounded to the unit
-repeat by themselves; tables of nothing but those are left alone.
+Equal rows are evidence where a column is continuous; tables of nothing but flags, counts and rounded values repeat.
 """
 
 from __future__ import annotations
@@ -22,10 +21,8 @@ SPIKE = 10
 
 def fingerprint(rows: np.ndarray) -> np.ndarray:
     """A 64-bit number for the values of every row (n, d), float32 or float64: equal rows have equal numbers."""
-    exact = rows.dtype != np.float32
-    bits = (np.ascontiguousarray(rows, np.float64 if exact else np.float32) + np.float32(0)).view(
-        np.uint64 if exact else np.uint32
-    )
+    real, whole = (np.float32, np.uint32) if rows.dtype == np.float32 else (np.float64, np.uint64)
+    bits = (np.ascontiguousarray(rows, real) + np.float32(0)).view(whole)
     total = np.zeros(len(rows), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for column in bits.T:  # as many steps as features
@@ -43,10 +40,8 @@ def first_equal(prints: np.ndarray) -> np.ndarray:
 def first_twin(values: np.ndarray) -> np.ndarray:
     """(n,) number of the first row that is the same event, its own number where no earlier one is.
 
-    Each row is judged by the column with the most different values in which its own value is no spike.
-
-    Args:
-        values: (n, d), all columns of the events, float32 or float64: equal is what is equal to the last digit.
+    Each row of ``values`` (n, d), all columns of the events, is judged by the column with the most different values in
+    which its own value is no spike. Equal is what is equal to the last digit.
     """
     first = first_equal(fingerprint(values))
     found, left = np.arange(len(values)), np.ones(len(values), bool)
@@ -58,11 +53,7 @@ def first_twin(values: np.ndarray) -> np.ndarray:
 
 
 def first_twin_by(key: np.ndarray, whole: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """`first_twin` where all that is left of the events is one continuous column and their fingerprints.
-
-    Args:
-        key: (n,) the column, such as the mass. whole, rest: (n,) fingerprints with it and of all others.
-    """
+    """`first_twin` by one continuous column ``key`` and fingerprints with it, ``whole``, and of all others, (n,)."""
     first, found = first_equal(whole), np.arange(len(key))
     if (first != found).any():
         _judge(found, key, first, rest, np.ones(len(key), bool))
@@ -81,13 +72,9 @@ def _judge(found: np.ndarray, key: np.ndarray, first: np.ndarray, rest: np.ndarr
 def is_evidence(key: np.ndarray, first: np.ndarray, rest: np.ndarray) -> bool:
     """Whether equal rows are so many more than chance makes that they must be the same events.
 
-    How often chance makes two rows equal is read off rows with the same value in the column ``key`` that differ in
-    others, and off rows with neighbouring values of ``key``: where neighbours hardly ever agree in all other columns,
-    equal rows do not either. Where all rows with the same ``key`` are equal, there is nothing to compare, and what
-    counts is how densely the lattice of a rounded column is filled.
-
-    Args:
-        key: (n,) values of one column. first: (n,) from `first_equal`. rest: (n,) fingerprints of the other columns.
+    How often chance does is read off rows with the same value in the column ``key`` (n,) that differ in others
+    (``rest``, fingerprints), and off rows with neighbouring values. Where all rows with the same ``key`` are equal
+    (``first``, from `first_equal`), what counts is how densely the lattice of a rounded column is filled.
     """
     lattice, place, counts = np.unique(key, return_inverse=True, return_counts=True)
     if len(lattice) < FEW:
@@ -113,8 +100,8 @@ def _pairs(counts: np.ndarray) -> float:
 def _chance_pairs(values: np.ndarray, counts: np.ndarray) -> float:
     """Pairs of equal values that chance makes in a rounded column: 0 for a continuous one.
 
-    A lattice shows by its smallest steps, which are equal. Density of events times step is the chance of a match.
-    Values that stand side by side more evenly than chance would put them were not rounded onto their lattice.
+    A lattice shows by its smallest steps, which are equal; values that stand side by side more evenly than by chance
+    were not rounded onto it. Density of events times step is the chance of a match.
     """
     steps = np.diff(values)
     step, _, third = np.sort(steps)[:3]
@@ -130,13 +117,10 @@ def _chance_pairs(values: np.ndarray, counts: np.ndarray) -> float:
 
 
 def settle(first: np.ndarray, policy: str | None, name: Callable[[int], str], option: str) -> np.ndarray:
-    """(n,) bool, the rows to keep: without repeated ones if the ``policy`` is ``drop``, all if it is ``keep``.
+    """(n,) bool, the rows to keep: without repeated ones (``first``, from `first_twin`) if the ``policy`` is ``drop``.
 
-    Args:
-        first: from `first_twin`. name: what to call a row, such as file and row. option: the key of the policy.
-
-    Raises:
-        UserError: no policy, and more than `SHARE` of the rows are repeated.
+    No policy, and more than `SHARE` of the rows repeated, is a `UserError`; ``name`` says what to call a row,
+    ``option`` is the key of the policy.
     """
     repeated = np.flatnonzero(first != np.arange(len(first)))
     if policy is None and len(repeated) > SHARE * len(first):

@@ -1,24 +1,26 @@
 """Adam with a cosine schedule, from PyTorch's functional kernel.
 
-`torch.optim.Optimizer` imports PyTorch's compiler, and SymPy with it, when the first one is made: a core second of
-every worker process, as much as the whole training of a small flow. The numbers are those of `torch.optim.Adam` with
-``fused=True`` under `torch.optim.lr_scheduler.CosineAnnealingLR`, bit for bit.
+`torch.optim.Optimizer` imports PyTorch's compiler, a core second of every worker process. The numbers are those of
+`torch.optim.Adam` with ``fused=True`` under `torch.optim.lr_scheduler.CosineAnnealingLR`, bit for bit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 from torch.optim.adam import adam
 
-BETAS = (0.9, 0.999)
-"""Memory of the two moments; PyTorch's default."""
-EPSILON = 1e-8
-"""PyTorch's default."""
+
+def adam_step(parameters: list[Tensor], gradients: list[Tensor], state: Sequence[list[Tensor]], rate: float) -> None:
+    """Move the parameters by PyTorch's fused kernel, with its defaults; ``state``: both moments and step counts."""
+    how = {"fused": True, "amsgrad": False, "maximize": False, "weight_decay": 0.0}
+    first, second, counts = state
+    adam(parameters, gradients, first, second, [], counts, beta1=0.9, beta2=0.999, eps=1e-8, lr=rate, **how)
 
 
 class CosineAdam:
@@ -33,19 +35,19 @@ class CosineAdam:
     def __init__(self, parameters: Iterable[Parameter], rate: float, steps: int) -> None:
         self.parameters = list(parameters)
         self.rate, self.steps, self.taken = rate, steps, 0
-        self._first, self._second = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
-        self._counts = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters]
+        counts = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters]
+        self._state = *([torch.zeros_like(p) for p in self.parameters] for _ in range(2)), counts
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on; no copies."""
-        moments = {"first": self._first, "second": self._second, "counts": self._counts}
+        moments = dict(zip(("first", "second", "counts"), self._state, strict=True))
         return moments | {"rate": self.rate, "taken": self.taken}
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
         self.rate, self.taken = state["rate"], state["taken"]
-        for own, name in ((self._first, "first"), (self._second, "second"), (self._counts, "counts")):
+        for own, name in zip(self._state, ("first", "second", "counts"), strict=True):
             for mine, value in zip(own, state[name], strict=True):
                 mine.copy_(value)
 
@@ -57,22 +59,8 @@ class CosineAdam:
     @torch.no_grad()
     def step(self) -> None:
         """Move every parameter; all must have a gradient."""
-        adam(
-            self.parameters,
-            [p.grad for p in self.parameters],
-            self._first,
-            self._second,
-            [],
-            self._counts,  # type: ignore[misc]
-            fused=True,
-            amsgrad=False,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
-            lr=self.rate,
-            weight_decay=0.0,
-            eps=EPSILON,
-            maximize=False,
-        )
+        gradients = [p.grad for p in self.parameters]
+        adam_step(self.parameters, gradients, self._state, self.rate)
         self.taken += 1
         # By recursion, as PyTorch has it: the closed form rounds differently.
         before, now = (1 + math.cos(math.pi * t / self.steps) for t in (self.taken - 1, self.taken))

@@ -6,10 +6,10 @@ stream from disk all train on the same batches.
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import Queue
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +19,6 @@ from raypipe.errors import UserError
 
 PARTS = ("train", "validation", "test")
 
-
 T = TypeVar("T")
 
 
@@ -28,33 +27,15 @@ def prefetched(values: Iterable[T], ahead: int = 4) -> Iterator[T]:
 
     What goes wrong in the thread is raised here. A consumer that stops early stops the thread.
     """
-    queue: Queue[tuple[bool, T | BaseException | None]] = Queue(ahead)
-    stop = threading.Event()
-
-    def fill() -> None:
-        try:
-            for value in values:
-                queue.put((True, value))
-                if stop.is_set():
-                    return
-            queue.put((False, None))
-        except BaseException as error:
-            queue.put((False, error))
-
-    threading.Thread(target=fill, daemon=True).start()
+    source, end = iter(values), object()
+    pool = ThreadPoolExecutor(1, "raypipe-prefetch")
     try:
-        while True:
-            more, value = queue.get()
-            if more:
-                yield value  # type: ignore[misc]
-            elif value is None:
-                return
-            else:
-                raise value  # type: ignore[misc]
+        made = deque(pool.submit(next, source, end) for _ in range(ahead))
+        while (value := made.popleft().result()) is not end:
+            made.append(pool.submit(next, source, end))
+            yield value
     finally:
-        stop.set()
-        while not queue.empty():  # room for the value that it may be waiting to put
-            queue.get_nowait()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def parts_of(event_ids: np.ndarray, seed: int, train: float, validation: float) -> np.ndarray:
@@ -83,9 +64,8 @@ class BatchPlan:
     def of(labels: np.ndarray, batch_size: int, seed: int, part: str, rows: np.ndarray | None = None) -> BatchPlan:
         """Plan over ``labels`` (n,) of which only ``rows`` (all by default) may be used.
 
-        Raises:
-            UserError: fewer than two groups, a batch too small for two events a group, or a group with fewer events
-                than its share of a batch.
+        Fewer than two groups, a batch too small for two events a group, or a group with fewer events than its share of
+        a batch is a `UserError`.
         """
         rows = np.arange(len(labels)) if rows is None else rows
         groups = tuple(int(g) for g in np.unique(labels[rows]))

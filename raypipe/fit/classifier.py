@@ -25,7 +25,7 @@ Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 class Contest:
     """All fits of a k-fold ensemble, data against background; calling it with (fold, member) makes one of them.
 
-    It holds plain arrays only, so that a cluster can send it once and fit its members anywhere.
+    It holds plain arrays only, so that a cluster can fit its members anywhere.
     """
 
     x: np.ndarray
@@ -120,17 +120,12 @@ def member_margins(contest: Contest, mapper: Mapper = map) -> dict[str, np.ndarr
     return {name: total[name] / count[name] for name in total}
 
 
-def ensemble_margins(contest: Contest, mapper: Mapper = map) -> dict[str, np.ndarray]:
-    """Mean log-odds of every event of every set over the members."""
-    return {name: values.mean(0) for name, values in member_margins(contest, mapper).items()}
-
-
 @dataclass(frozen=True)
 class FoldScores:
     """Scores of three kinds of events, as percentiles of the background template: small is data-like.
 
-    A percentile p says that the share p of the background, in the same fold, looks at least as data-like, the event
-    itself counted (`raypipe.stats.roc.tail_shares`). It makes scores of different folds' models comparable.
+    The share is of the background in the same fold that looks at least as data-like, the event itself counted
+    (`raypipe.stats.roc.tail_shares`): comparable between the folds' models.
     """
 
     data: np.ndarray
@@ -141,8 +136,8 @@ class FoldScores:
     margin: np.ndarray
     """Mean log-odds of the data events, large is data-like: keeps an order beyond the last template event."""
     better: dict[str, np.ndarray] = field(default_factory=dict)
-    """Share of the background that looks strictly more data-like, for ``data``, ``template`` and the others. Events of
-    equal score lie between it and their percentile. Where not given: the share of the template's percentiles below."""
+    """Share of the background that looks strictly more data-like, by the name of the set; where not given, the share of
+    the template's percentiles below."""
     by_sidebands: bool = False
     """The percentiles are shares of the sideband data (`raypipe.search.counting`), not of the template."""
 
@@ -159,10 +154,21 @@ class FoldScores:
     def passes(self, name: str, point: float) -> np.ndarray:
         """Which events pass a cut at the share ``point``: those with a percentile up to it.
 
-        Events of equal score pass together or not at all. Where less than half of the share would pass without the
-        block that holds the cut, the block passes: a cut among the best of all does not keep nothing.
+        Events of equal score pass together: also where less than half of the share would pass without them.
         """
         return (self.of(name) <= point) | (self.above(name) <= point / 2)
+
+
+@dataclass(frozen=True)
+class Background:
+    """What data are told from, and what percentiles are shares of."""
+
+    values: np.ndarray
+    """(m, d) the template."""
+    weights: np.ndarray
+    """(m,)"""
+    training: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+    """For each fold, (features, weights) that it trains against; nothing: the template's events of the other folds."""
 
 
 def out_of_fold_scores(
@@ -172,17 +178,18 @@ def out_of_fold_scores(
     config: Classifier,
     *,
     seed: int,
+    background: Sequence[tuple[np.ndarray, np.ndarray]] | None = None,
     **options: Any,
 ) -> FoldScores:
-    """The scores of one ensemble of ``config.ensemble`` classifiers: see `ensemble_scores`."""
+    """The scores of one ensemble of ``config.ensemble`` classifiers: see `ensemble_scores` and `Background`."""
     one = config.model_copy(update={"members": config.ensemble, "ensembles": 1})
-    return ensemble_scores(data, template, template_weights, one, seed=seed, **options)[0]
+    against = Background(template, template_weights, tuple(background or ()))
+    return ensemble_scores(data, against, one, seed=seed, **options)[0]
 
 
 def ensemble_scores(
     data: np.ndarray,
-    template: np.ndarray,
-    template_weights: np.ndarray,
+    background: Background,
     config: Classifier,
     *,
     seed: int,
@@ -190,43 +197,37 @@ def ensemble_scores(
     others: dict[str, np.ndarray] | None = None,
     data_weights: np.ndarray | None = None,
     homes: dict[str, np.ndarray] | None = None,
-    background: Sequence[tuple[np.ndarray, np.ndarray]] | None = None,
     mapper: Mapper = map,
 ) -> list[FoldScores]:
-    """Train ``folds x members`` classifiers of ``data`` (n, d) against ``template`` (m, d); score everything.
+    """Train ``folds x members`` classifiers of ``data`` (n, d) against ``background``; score everything.
 
     Returns the scores of ``config.ensembles`` ensembles, each the average over a random choice of ``config.ensemble``
-    of the members (paper C: 10 ensembles of 2; their spread is the systematic uncertainty of the classifier).
-
-    The classes are balanced: both are scaled to the number of data events (recorded data have weight one).
+    of the members (paper C: 10 ensembles of 2). Both classes are scaled to the number of data events.
 
     Args:
         others: further sets to score, under other names than ``data`` and ``template``.
         homes: the fold that scores each event, by the name of the set (``data``, ``template`` or that of ``others``);
             random where not given.
-        background: for each fold, (features, weights) of the background that it trains against, in place of the
-            template events of the other folds.
     """
-    sets = {"data": data, "template": template, **{f"other/{k}": v for k, v in (others or {}).items()}}
+    sets = {"data": data, "template": background.values, **{f"other/{k}": v for k, v in (others or {}).items()}}
     given = {name if name in sets else f"other/{name}": home for name, home in (homes or {}).items()}
     fold_of = {
         name: given.get(name, seeds.generator(seed, "folds", name).permutation(np.arange(len(x)) % config.folds))
         for name, x in sets.items()
     }
     data_weights = np.ones(len(data)) if data_weights is None else data_weights
-    if background is None:
-        fitted = weights_to_fit(template, template_weights, fold_of["template"])
-        x, y, w = balanced(data, template, data_weights, fitted)
-        fold, own = np.r_[fold_of["data"], fold_of["template"]], ()
-    else:
-        x, y = data.astype(np.float32), np.ones(len(data), np.float32)
+    if background.training:
+        x, y, fold = data.astype(np.float32), np.ones(len(data), np.float32), fold_of["data"]
         w = (data_weights * (len(data) / data_weights.sum())).astype(np.float32)
-        fold, own = fold_of["data"], tuple(background)
-    margins = member_margins(Contest(x, y, w, fold, sets, fold_of, config, seed, threads, own), mapper)
-    pick = seeds.generator(seed, "ensembles")
+    else:
+        fitted = weights_to_fit(background.values, background.weights, fold_of["template"])
+        x, y, w = balanced(data, background.values, data_weights, fitted)
+        fold = np.r_[fold_of["data"], fold_of["template"]]
+    contest = Contest(x, y, w, fold, sets, fold_of, config, seed, threads, background.training)
+    margins, pick = member_margins(contest, mapper), seeds.generator(seed, "ensembles")
     chosen = [np.sort(pick.choice(config.trained, config.ensemble, replace=False)) for _ in range(config.ensembles)]
     return [
-        _percentiles({k: v[members].mean(0) for k, v in margins.items()}, fold_of, template_weights, config.folds)
+        _percentiles({k: v[members].mean(0) for k, v in margins.items()}, fold_of, background.weights, config.folds)
         for members in chosen
     ]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raypipe.config import Classifier
-from raypipe.fit.classifier import Contest, Mapper, balanced, ensemble_margins
+from raypipe.fit.classifier import Contest, Mapper, balanced, member_margins
 from raypipe.fit.folds import EVERY_FOLD, deal_folds, weights_to_fit
 from raypipe.stats.roc import tail_shares, weighted_auc
 
@@ -54,22 +54,10 @@ def contest_of(
     data_weights = np.ones(len(data)) if data_weights is None else data_weights
     background_weights = np.ones(len(background)) if background_weights is None else background_weights
     (of_data, of_background), (of_score,) = deal_folds([data, background], [score], config.folds, seed)
-    x, y, w = balanced(
-        data,
-        background,
-        weights_to_fit(data, data_weights, of_data),
-        weights_to_fit(background, background_weights, of_background),
-    )
-    return Contest(
-        x,
-        y,
-        w,
-        np.r_[of_data, of_background],
-        {"data": data, "background": background, "score": score},
-        {"data": of_data, "background": of_background, "score": of_score},
-        config,
-        seed,
-    )
+    fitted = weights_to_fit(data, data_weights, of_data), weights_to_fit(background, background_weights, of_background)
+    sets, homes = ((data, background, score), (of_data, of_background, of_score))
+    sets, homes = (dict(zip(("data", "background", "score"), parts, strict=True)) for parts in (sets, homes))
+    return Contest(*balanced(data, background, *fitted), np.r_[of_data, of_background], sets, homes, config, seed)
 
 
 def classify(
@@ -79,18 +67,11 @@ def classify(
     mapper: Mapper = map,
 ) -> Scores:
     """Fit all members of `contest_of`'s result and average them; weights count in percentiles, AUC and error."""
-    margins = ensemble_margins(contest, mapper)
+    margins = {name: values.mean(0) for name, values in member_margins(contest, mapper).items()}
     data, background = margins["data"], margins["background"]
     background_weights = np.ones(len(background)) if background_weights is None else background_weights
     data_weights = np.ones(len(data)) if data_weights is None else data_weights
     labels = np.r_[np.ones(len(data), bool), np.zeros(len(background), bool)]
     auc, error = weighted_auc(np.r_[data, background], labels, np.r_[data_weights, background_weights])
-    return Scores(
-        margins["score"],
-        tail_shares(margins["score"], background, background_weights)[1],
-        contest.home["score"] != EVERY_FOLD,
-        data,
-        background,
-        auc,
-        error,
-    )
+    percentile = tail_shares(margins["score"], background, background_weights)[1]
+    return Scores(margins["score"], percentile, contest.home["score"] != EVERY_FOLD, data, background, auc, error)

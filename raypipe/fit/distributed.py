@@ -11,8 +11,7 @@ import torch.distributed as dist
 class _GatherWithGradient(torch.autograd.Function):
     """Concatenate every worker's tensor; the gradient of each piece is summed over workers and sent home.
 
-    `torch.distributed.all_gather` alone cuts the graph: each worker would then treat the others' embeddings as
-    constants, and the contrastive gradient would differ from the one-worker gradient of the same batch.
+    `torch.distributed.all_gather` alone cuts the graph: the gradient would not be that of one worker.
     """
 
     @staticmethod

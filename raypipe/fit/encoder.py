@@ -99,7 +99,7 @@ def build_encoder(config: Embedding, scales: Scales | None = None, seed: int | N
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seeds.integer(seed, "encoder-init"))
-        return ContrastiveEncoder(**config.encoder.model_dump(), scales=scales)
+        return ContrastiveEncoder(config.encoder, scales)
 
 
 def wrapped(encoder: ContrastiveEncoder, config: Embedding, device: torch.device | str) -> nn.Module:

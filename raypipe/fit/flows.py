@@ -19,6 +19,7 @@ from raypipe.fit.conditional import ConditionalFlow
 from raypipe.fit.flow_stack import MIN_EVENTS, Sidebands, blocks_of
 from raypipe.fit.flow_training import FlowTraining
 from raypipe.fit.training import OnEpoch, finish
+from raypipe.models import native
 
 __all__ = ["MIN_EVENTS", "ConditionalFlow", "FlowSet", "fit_flows"]
 
@@ -50,6 +51,7 @@ class FlowSet:
                 "folds": self.folds,
                 "device": self.device,
                 "torch": torch.__version__,
+                "kernel": native.name(),
                 "code": code_of("raypipe.fit.flows"),
             }
         )

@@ -20,10 +20,9 @@ def deal_folds(
     """The fold of every event of the ``training`` tables, and of the same events where they occur in ``others``.
 
     An event that is twice in a table, or in several, has one fold; rows are compared as float32, as they are fitted.
-    Which rows are the same event, `first_twin` says. Other equal rows (a category, a padding) are different events, of
-    which the k-th of one table goes with the k-th of another: equal rows can be exchanged, so none is ever scored by
-    what was trained on it. Folds follow from seed and values, not from the order of the rows. Their sizes differ by
-    one at most in every table, as far as repeated events allow.
+    Which rows are the same event, `first_twin` says; of other equal rows the k-th of one table goes with the k-th of
+    another. Folds follow from seed and values, not from the order of the rows. Their sizes differ by one at most in
+    every table, as far as repeated events allow.
 
     Args:
         training: (n, d) each. others: (n, d) each; an event that is in no training table is `EVERY_FOLD`.

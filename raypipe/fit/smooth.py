@@ -1,9 +1,8 @@
 """One feature as a number that a flow can follow: spikes and steps spread out, heavy tails drawn in, and back.
 
-A density has no place for a value that many events share: zeros of an isolation, flags, counts, category codes, values
-at a bound or on a grid. Such a value is spread uniformly over an interval as long as its share (dequantisation, Uria et
-al. 1306.0186, in the form of the randomised probability integral transform), so that the feature becomes a standard
-normal number, and what the flow draws is a value that occurs.
+A value that many events share is spread uniformly over an interval as long as its share (dequantisation, Uria et al.
+1306.0186, in the form of the randomised probability integral transform), so that the feature becomes a standard normal
+number, and what the flow draws is a value that occurs.
 """
 
 from __future__ import annotations
@@ -22,7 +21,11 @@ HEAVY = 1.5
 
 @dataclass(frozen=True)
 class Plain:
-    """A smooth feature between bounds: the logit of its place between them, or the feature as it is."""
+    """A smooth feature between bounds: the logit of its place between them, or the feature as it is.
+
+    Its maps are those of `Pieces`: ``bounded`` gives the nearest value that the sidebands know, ``forward`` goes to the
+    space of the flow, ``inverse`` back to values that occur; ``uniform`` (n,) in (0, 1) places a value that many share.
+    """
 
     logit: bool
     low: float
@@ -30,18 +33,15 @@ class Plain:
     said: str = ""
 
     def bounded(self, x: np.ndarray) -> np.ndarray:
-        """What the sidebands know of: nothing lies beyond the bounds."""
         return np.clip(x, self.low, self.high) if self.logit else x
 
     def forward(self, x: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-        """To the space of the flow."""
         if not self.logit:
             return x
         u = np.clip((x - self.low) / (self.high - self.low), _EDGE, 1 - _EDGE)
         return np.log(u / (1 - u))
 
     def inverse(self, z: np.ndarray) -> np.ndarray:
-        """Back to values of the feature."""
         return self.low + (self.high - self.low) / (1 + np.exp(-z)) if self.logit else z
 
 
@@ -64,7 +64,6 @@ class Stretch:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Smallest and largest value."""
         first, last = self.inverse(np.array([0.0, 1.0]))
         return float(first), float(last)
 
@@ -92,7 +91,6 @@ class Pieces:
         return np.where((x < low[after]) & (x - high[before] < low[after] - x), before, after)
 
     def bounded(self, x: np.ndarray) -> np.ndarray:
-        """The nearest value that the sidebands know."""
         k = self._part_of(x)
         low, high = self._ends.T
         single = low[k] == high[k]
@@ -100,7 +98,6 @@ class Pieces:
         return np.where(single, low[k], np.clip(inner, low[k], high[k]))
 
     def forward(self, x: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-        """To a standard normal number; ``uniform`` (n,) in (0, 1) is where in its interval a shared value goes."""
         k = self._part_of(x)
         inner = x if self.levels is None else spread(self.levels, x, uniform)
         t = np.array(uniform)
@@ -111,7 +108,6 @@ class Pieces:
         return ndtri(np.clip(u, _EDGE, 1 - _EDGE))
 
     def inverse(self, z: np.ndarray) -> np.ndarray:
-        """Back to values that occur."""
         u = ndtr(z)
         k = np.clip(np.searchsorted(self.edges, u, side="right") - 1, 0, len(self.parts) - 1)
         t = (u - self.edges[k]) / (self.edges[k + 1] - self.edges[k])
@@ -190,8 +186,7 @@ def _parts(
             parts += values.tolist()
             events += counts.tolist()
         else:
-            ends = _ends(inner, levels, low, high, margin)
-            parts.append(_stretch(inner, *ends))
+            parts.append(_stretch(inner, *_ends(inner, levels, low, high, margin)))
             events.append(len(inner))
     return parts, events
 
@@ -200,8 +195,7 @@ def _ends(inner: np.ndarray, levels: np.ndarray | None, low: float, high: float,
     """Where a stretch between two single values begins and ends: a margin beyond its events, or half a step."""
     first, last = inner.min(), inner.max()
     if levels is None:
-        wider = margin * (last - first)
-        below = above = wider
+        below = above = margin * (last - first)
     else:
         here = levels[(levels >= first) & (levels <= last)]
         below, above = (here[1] - here[0]) / 2, (here[-1] - here[-2]) / 2

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
 from raypipe import seeds
 from raypipe.config.multilepton import Networks
 from raypipe.errors import UserError
+from raypipe.fit.adam import adam_step
 from raypipe.models.stacked import Backpropagation, StackedMLP
 
 STACK = 32
@@ -35,16 +35,11 @@ class LabelledSample:
     """(n,) not negative."""
 
     def check(self, name: str, batch_size: int) -> None:
-        """Refuse what cannot be trained on, in one line naming ``name``.
-
-        Raises:
-            UserError: fewer events than a batch, an empty class, NaN, or weights that are all zero.
-        """
+        """Fewer events than a batch, an empty class, NaN, or weights that are all zero are a `UserError`."""
         n = len(self.features)
         if n < batch_size:
-            raise UserError(
-                f"{name}: {n} events are fewer than one batch (networks.batch_size = {batch_size}): ask for less"
-            )
+            few = f"{n} events are fewer than one batch (networks.batch_size = {batch_size})"
+            raise UserError(f"{name}: {few}: ask for less")
         finite = np.isfinite(self.features)
         if not finite.all():
             row, column = np.argwhere(~finite)[0]
@@ -101,10 +96,8 @@ def train_stack(
         UserError: a network whose weights are no longer finite (learning rate too high).
     """
     stack = stack or (STACK if device == "cpu" else len(networks))
-    parts = [
-        _train(samples, networks[start : start + stack], config, loss, root, torch.device(device), dtype)
-        for start in range(0, len(networks), stack)
-    ]
+    each = (networks[start : start + stack] for start in range(0, len(networks), stack))
+    parts = [_train(samples, part, config, loss, root, torch.device(device), dtype) for part in each]
     return StackedMLP([torch.cat(layers) for layers in zip(*(part.weights for part in parts), strict=True)])
 
 
@@ -166,7 +159,7 @@ def _descend(
     first, second = ([torch.zeros_like(w) for w in model.weights] for _ in range(2))
     counts = [torch.zeros((), dtype=torch.float32, device=bank.device) for _ in model.weights]
     gathered = bank.new_empty(n * batch, columns)
-    active, start = n, 0
+    start = 0
     while start < steps[0]:
         active = int((steps > start).sum())
         work.use(active)
@@ -178,22 +171,7 @@ def _descend(
         for t in range(start, stop):
             torch.index_select(bank, 0, rows[t, :active].view(-1), out=taken)
             work.step(x, a, b, scales[t, :active])
-            adam(
-                work.w,
-                work.g,
-                m,
-                v,
-                [],
-                counts,
-                fused=True,
-                amsgrad=False,
-                beta1=0.9,
-                beta2=0.999,
-                lr=config.learning_rate,
-                weight_decay=0.0,
-                eps=1e-8,
-                maximize=False,
-            )
+            adam_step(work.w, work.g, (m, v, counts), config.learning_rate)
         start = stop
 
 

@@ -27,30 +27,15 @@ def train_bdt(
     import xgboost
 
     matrices = [xgboost.DMatrix(x, label=y, weight=w, nthread=threads) for x, y, w in filter(None, (train, validation))]
-    parameters = {
-        "objective": "binary:logistic",
-        "eval_metric": "logloss",
-        "tree_method": "hist",
-        "max_depth": config.depth,
-        "eta": config.learning_rate,
-        "subsample": config.subsample,
-        "seed": seed,
-        "nthread": threads,
-        "verbosity": 0,
-        "min_child_weight": config.min_child_weight,
-    }
+    parameters = {"objective": "binary:logistic", "eval_metric": "logloss", "tree_method": "hist", "verbosity": 0}
+    parameters |= {"max_depth": config.depth, "eta": config.learning_rate, "subsample": config.subsample}
+    parameters |= {"min_child_weight": config.min_child_weight, "seed": seed, "nthread": threads}
     if config.leaves is not None:
         parameters |= {"grow_policy": "lossguide", "max_leaves": config.leaves}
-    if validation is None:
-        return xgboost.train(parameters, matrices[0], num_boost_round=config.rounds)
-    return xgboost.train(
-        parameters,
-        matrices[0],
-        num_boost_round=config.rounds,
-        evals=[(matrices[1], "validation")],
-        early_stopping_rounds=config.early_stopping,
-        verbose_eval=False,
+    stop = (
+        {"evals": [(matrices[1], "validation")], "early_stopping_rounds": config.early_stopping} if validation else {}
     )
+    return xgboost.train(parameters, matrices[0], num_boost_round=config.rounds, verbose_eval=False, **stop)
 
 
 def predict_bdt(booster: xgboost.Booster, features: np.ndarray, threads: int = 1) -> np.ndarray:

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from raypipe.config import Encoder
+
 PT, ETA, PHI, MASS, BTAG, TAU32, TAU43 = range(7)
 N_OBJECT = 12
 N_EVENT = 2
@@ -62,7 +64,7 @@ def _log_event(event: torch.Tensor) -> torch.Tensor:
 
 def _pairs(present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Event, first and second slot of every ordered pair of present objects: (n, s) -> three (p,)."""
-    return (present[:, :, None] & present[:, None, :]).nonzero(as_tuple=True)  # type: ignore[return-value]
+    return (present[:, :, None] & present[:, None, :]).nonzero(as_tuple=True)
 
 
 def _sqrt(x: torch.Tensor) -> torch.Tensor:
@@ -116,17 +118,15 @@ class _Slots:
 class _Residual(nn.Module):
     """Feed-forward branch with LayerScale: ``x + scale * FFN(norm(x))``."""
 
-    def __init__(self, width: int, feedforward: int, dropout: float, layer_scale: float) -> None:
+    def __init__(self, config: Encoder) -> None:
         super().__init__()
+        width, inner = config.width, config.feedforward * config.width
         self.net = nn.Sequential(
             nn.LayerNorm(width),
-            nn.Linear(width, feedforward * width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(feedforward * width, width),
-            nn.Dropout(dropout),
+            *(nn.Linear(width, inner), nn.GELU(), nn.Dropout(config.dropout)),
+            *(nn.Linear(inner, width), nn.Dropout(config.dropout)),
         )
-        self.scale = nn.Parameter(torch.full((width,), layer_scale))
+        self.scale = nn.Parameter(torch.full((width,), config.layer_scale))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.scale * self.net(x)
@@ -147,41 +147,49 @@ def _attend(
     return mixed.transpose(1, 2).reshape(query.shape)
 
 
-class _ParticleBlock(nn.Module):
+class _Block(nn.Module):
+    """What both kinds of attention blocks have: linear ``maps`` (name -> outputs in units of the width), LayerScale."""
+
+    def __init__(self, config: Encoder, **maps: int) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.norm = nn.LayerNorm(config.width)
+        for name, outputs in maps.items():
+            self.add_module(name, nn.Linear(config.width, outputs * config.width))
+        self.scale = nn.Parameter(torch.full((config.width,), config.layer_scale))
+        self.feedforward = _Residual(config)
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return _attend(query, key, value, bias, self.heads, self.dropout if self.training else 0.0)
+
+
+class _ParticleBlock(_Block):
     """Self-attention among objects, biased by pairwise features, then a feed-forward branch."""
 
-    def __init__(self, width: int, heads: int, feedforward: int, dropout: float, layer_scale: float) -> None:
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.norm = nn.LayerNorm(width)
-        self.query_key_value, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.scale = nn.Parameter(torch.full((width,), layer_scale))
-        self.feedforward = _Residual(width, feedforward, dropout, layer_scale)
+    def __init__(self, config: Encoder) -> None:
+        super().__init__(config, query_key_value=3, out=1)
 
     def forward(self, x: torch.Tensor, bias: torch.Tensor, slots: _Slots) -> torch.Tensor:
         query, key, value = slots.pad(self.query_key_value(self.norm(x))).chunk(3, dim=-1)
-        mixed = _attend(query, key, value, bias, self.heads, self.dropout if self.training else 0.0)
+        mixed = self.attend(query, key, value, bias)
         return self.feedforward(x + self.scale * self.out(slots.pack(mixed)))
 
 
-class _ClassBlock(nn.Module):
+class _ClassBlock(_Block):
     """A class token (n, w) attends to itself and the objects (Touvron et al. 2103.17239)."""
 
-    def __init__(self, width: int, heads: int, feedforward: int, dropout: float, layer_scale: float) -> None:
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.norm = nn.LayerNorm(width)
-        self.query, self.key_value, self.out = (nn.Linear(width, k * width) for k in (1, 2, 1))
-        self.scale = nn.Parameter(torch.full((width,), layer_scale))
-        self.feedforward = _Residual(width, feedforward, dropout, layer_scale)
+    def __init__(self, config: Encoder) -> None:
+        super().__init__(config, query=1, key_value=2, out=1)
 
     def forward(self, token: torch.Tensor, x: torch.Tensor, bias: torch.Tensor, slots: _Slots) -> torch.Tensor:
         normed = self.norm(token)
         memory = torch.cat([self.key_value(normed)[:, None], slots.pad(self.key_value(self.norm(x)))], dim=1)
-        key, value = memory.chunk(2, dim=-1)
-        query = self.query(normed)[:, None]
-        mixed = _attend(query, key, value, bias, self.heads, self.dropout if self.training else 0.0)
+        mixed = self.attend(self.query(normed)[:, None], *memory.chunk(2, dim=-1), bias)
         return self.feedforward(token + self.scale * self.out(mixed[:, 0]))
+
+
+def _two_layers(inputs: int, inner: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, inner), nn.GELU(), nn.Linear(inner, outputs))
 
 
 class ContrastiveEncoder(nn.Module):
@@ -189,50 +197,27 @@ class ContrastiveEncoder(nn.Module):
 
     Args:
         scales: input normalisation, kept as buffers so that a state dict is self-contained.
-        Others as in `raypipe.config.Encoder`.
 
     Attributes:
         padded: compute all slots on CPUs too, as on a GPU (slower; the same function).
     """
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        heads: int,
-        particle_blocks: int,
-        class_blocks: int,
-        pair_width: int,
-        feedforward: int,
-        event_width: int,
-        latent: int,
-        projection: int,
-        dropout: float,
-        layer_scale: float,
-        scales: Scales | None = None,
-    ) -> None:
+    def __init__(self, config: Encoder, scales: Scales | None = None) -> None:
         super().__init__()
-        self.padded = False
+        self.padded, self.heads = False, config.heads
         for name in Scales.__dataclass_fields__:
             default = torch.zeros(2) if name.endswith("mean") else torch.ones(2)
             self.register_buffer(name, default if scales is None else getattr(scales, name).float().clone())
-        block = (width, heads, feedforward, dropout, layer_scale)
-        self.embed = nn.Sequential(nn.Linear(N_OBJECT, width), nn.GELU(), nn.Linear(width, width))
-        self.pair_embed = nn.Sequential(nn.Linear(N_PAIR, pair_width), nn.GELU(), nn.Linear(pair_width, heads))
-        self.particle_blocks = nn.ModuleList(_ParticleBlock(*block) for _ in range(particle_blocks))
-        self.heads = heads
+        width, event_width = config.width, config.event_width
+        self.embed = _two_layers(N_OBJECT, width, width)
+        self.pair_embed = _two_layers(N_PAIR, config.pair_width, config.heads)
+        self.particle_blocks = nn.ModuleList(_ParticleBlock(config) for _ in range(config.particle_blocks))
         self.class_token = nn.Parameter(torch.randn(1, width) * 0.02)
-        self.class_blocks = nn.ModuleList(_ClassBlock(*block) for _ in range(class_blocks))
-        self.event_branch = nn.Sequential(
-            nn.Linear(N_EVENT, event_width), nn.GELU(), nn.Linear(event_width, event_width), nn.GELU()
-        )
-        self.output = nn.Sequential(
-            nn.LayerNorm(width + event_width),
-            nn.Linear(width + event_width, width),
-            nn.GELU(),
-            nn.Linear(width, 2 * latent),
-        )
-        self.projection = nn.Sequential(nn.Linear(latent, projection), nn.GELU(), nn.Linear(projection, projection))
+        self.class_blocks = nn.ModuleList(_ClassBlock(config) for _ in range(config.class_blocks))
+        self.event_branch = nn.Sequential(*_two_layers(N_EVENT, event_width, event_width), nn.GELU())
+        together = width + event_width
+        self.output = nn.Sequential(nn.LayerNorm(together), *_two_layers(together, width, 2 * config.latent))
+        self.projection = _two_layers(config.latent, config.projection, config.projection)
 
     def encode(
         self, objects: torch.Tensor, event: torch.Tensor, packed: bool | None = None
@@ -263,13 +248,8 @@ class ContrastiveEncoder(nn.Module):
         """Objects (t, 12) normalised; an absent one (pT zero) gives zeros."""
         log_pt, log_mass = _log_kinematics(objects)
         kinematics = (torch.stack([log_pt, log_mass], dim=-1) - self.object_mean) / self.object_std
-        columns = [
-            kinematics[:, :1],
-            objects[:, ETA : PHI + 1],
-            kinematics[:, 1:],
-            objects[:, BTAG : BTAG + 1].clamp(0, 1),
-            objects[:, TAU32:],
-        ]
+        columns = [kinematics[:, :1], objects[:, ETA : PHI + 1], kinematics[:, 1:]]
+        columns += [objects[:, BTAG : BTAG + 1].clamp(0, 1), objects[:, TAU32:]]
         return torch.cat(columns, dim=-1) * (objects[:, PT : PT + 1] > 0)
 
     def _pair_bias(self, objects: torch.Tensor, present: torch.Tensor, packed: bool) -> torch.Tensor:

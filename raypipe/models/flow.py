@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from nflows.distributions.normal import StandardNormal
+from nflows.flows.base import Flow
+from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform
+from nflows.transforms.base import CompositeTransform
+from nflows.transforms.permutations import ReversePermutation
 from torch import nn
 from torch.func import functional_call, stack_module_state
 
 from raypipe.models import maf_stack
 from raypipe.models.maf import Masks, Shape
 from raypipe.models.maf_stack import StackedFlow
+from raypipe.models.spline import Rotation, SplineAutoregressive
 
 TAIL_BOUND = 5.0
 """Standard deviations within which a spline layer acts; beyond it is the identity."""
@@ -39,19 +46,8 @@ def build_maf(
     rational-quadratic ``spline`` of ``bins`` pieces, which follows several clusters where an affine map leaves bridges.
 
     Between layers the order of the dimensions is reversed (``mixing="reverse"``), or they are turned at random
-    (``"rotate"``): a fixed orthogonal matrix, for spaces whose axes mean nothing. Random permutations would not be the
-    same for all members, as stacking needs; matrices stack. nflows' LU layers are avoided (deprecated kernels, wrong
-    device on CUDA).
+    (``"rotate"``): a fixed orthogonal matrix, for spaces whose axes mean nothing. Unlike permutations, matrices stack.
     """
-    from nflows.distributions.normal import StandardNormal
-    from nflows.flows.base import Flow
-    from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform
-    from nflows.transforms.base import CompositeTransform
-    from nflows.transforms.permutations import ReversePermutation
-
-    from raypipe.models.rotation import Rotation
-    from raypipe.models.spline import SplineAutoregressive
-
     sizes = {"features": features, "hidden_features": hidden, "context_features": 1, "num_blocks": blocks}
     transforms: list[nn.Module] = []
     for layer in range(layers):
@@ -64,29 +60,23 @@ def build_maf(
     return Flow(CompositeTransform(transforms), StandardNormal([features]))
 
 
-class _LogProb(nn.Module):
-    """`Flow.forward` raises in nflows, and functional_call needs a forward."""
+class _Way(nn.Module):
+    """A flow with one of its ways as the forward that functional_call needs."""
 
-    def __init__(self, flow: nn.Module) -> None:
+    def __init__(self, flow: nn.Module, way: Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
-        self.flow = flow
+        self.flow, self.way = flow, way
 
     def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        return self.flow.log_prob(x, context=context)
+        return self.way(self.flow, x, context)
 
 
-class _Forward(_LogProb):
-    """Samples to noise."""
-
-    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        return self.flow._transform(x, context=context)[0]
-
-
-class _Inverse(_LogProb):
-    """Noise to samples; nflows' own `sample` draws float32 noise whatever the flow's precision."""
-
-    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        return self.flow._transform.inverse(x, context=context)[0]
+WAYS = {
+    "_log_prob": lambda flow, x, context: flow.log_prob(x, context=context),
+    "_forward": lambda flow, x, context: flow._transform(x, context=context)[0],
+    "_inverse": lambda flow, x, context: flow._transform.inverse(x, context=context)[0],
+}
+"""Log-density, samples to noise, and back; nflows' own `sample` draws float32 noise whatever the flow's precision."""
 
 
 class FlowEnsemble(nn.Module):
@@ -109,21 +99,12 @@ class FlowEnsemble(nn.Module):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 built.append(build_maf(features, **shape))
-        parameters, buffers = stack_module_state(built)  # type: ignore[arg-type]
+        parameters, buffers = stack_module_state(built)
         # Neither is registered: they hold no parameters of their own, only the shape of the computation.
         template = copy.deepcopy(built[0]).to("meta")
-        self.__dict__["_log_prob"] = _LogProb(template)
-        self.__dict__["_forward"] = _Forward(template)
-        self.__dict__["_inverse"] = _Inverse(template)
-        self.__dict__["shape"] = Shape(
-            shape["layers"],
-            shape["blocks"],
-            features,
-            shape.get("transform", "affine"),
-            shape.get("bins", 8),
-            math.sqrt(shape["hidden"]),
-            TAIL_BOUND,
-        )
+        self.__dict__.update({name: _Way(template, way) for name, way in WAYS.items()})
+        kind, bins, scale = shape.get("transform", "affine"), shape.get("bins", 8), math.sqrt(shape["hidden"])
+        self.__dict__["shape"] = Shape(shape["layers"], shape["blocks"], features, kind, bins, scale, TAIL_BOUND)
         self._names = {name.replace(".", "/"): name for name in [*parameters, *buffers]}
         for name, value in parameters.items():
             self.register_parameter(name.replace(".", "/"), nn.Parameter(value.detach().clone()))

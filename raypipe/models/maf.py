@@ -1,19 +1,14 @@
 """Layers of stacked masked autoregressive flows written out by hand: forward, gradient and inverse of m members.
 
-The function is nflows' (MADE of Germain et al. 1502.03509 with residual blocks, as `raypipe.models.flow.build_maf`
-makes it). What differs is the order of the work:
-
-- events lie along the last axis, (M, features, n), so that every element-wise step runs over contiguous events and the
-  spline reads its parameters as rows;
-- biases and the context ride in the matrix products as extra columns, and activations overwrite their inputs;
-- nothing is traced: a layer keeps what its gradient needs and costs a dozen kernels each way;
-- the inverse computes every hidden unit once: units of degree i are known as soon as dimension i is, so one sweep
-  through the dimensions costs one evaluation of the network, where nflows makes one for each dimension.
+The function is nflows' (MADE of Germain et al. 1502.03509 with residual blocks, see `raypipe.models.flow.build_maf`).
+Events lie along the last axis, (M, features, n); biases and the context ride in the matrix products as extra columns.
+The inverse computes every hidden unit once: units of degree i are known as soon as dimension i is, so one sweep through
+the dimensions costs one evaluation of the network, where nflows makes one for each dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -95,7 +90,12 @@ def layers_of(
     shape: Shape, masks: Masks, parameters: Sequence[torch.Tensor], order: torch.Tensor | None
 ) -> list[Layer]:
     """Masked weights of every layer; ``order`` sorts the hidden units (the function stays the same)."""
-    take = (lambda w, *dims: w) if order is None else _take(order)
+
+    def take(weight: torch.Tensor, *dims: int) -> torch.Tensor:
+        for dim in () if order is None else dims:
+            weight = weight.index_select(dim, order)
+        return weight
+
     made, each = [], 2 * len(shape.parts())
     for layer in range(shape.layers):
         values = iter(parameters[layer * each : (layer + 1) * each])
@@ -106,26 +106,12 @@ def layers_of(
         blocks = []
         for _ in range(shape.blocks):
             cw, cb, w1, b1, w2, b2 = (next(values) for _ in range(6))
-            blocks.append(
-                (
-                    take(torch.cat([(cb + b1)[..., None], cw], -1), 1),
-                    take(w1 * masks.inner, 1, 2),
-                    take(w2 * masks.inner, 1, 2),
-                    take(b2[..., None], 1),
-                )
-            )
+            c1 = take(torch.cat([(cb + b1)[..., None], cw], -1), 1)
+            w1, w2 = (take(w * masks.inner, 1, 2) for w in (w1, w2))
+            blocks.append((c1, w1, w2, take(b2[..., None], 1)))
         weight, bias = next(values), next(values)
         made.append(Layer(initial, context, blocks, take(weight * masks.final, 2), bias[..., None]))
     return made
-
-
-def _take(order: torch.Tensor) -> Callable[..., torch.Tensor]:
-    def take(weight: torch.Tensor, *dims: int) -> torch.Tensor:
-        for dim in dims:
-            weight = weight.index_select(dim, order)
-        return weight
-
-    return take
 
 
 def _transform(shape: Shape, x: torch.Tensor, params: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

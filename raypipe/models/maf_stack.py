@@ -29,16 +29,7 @@ class StackedFlow(torch.autograd.Function):
     """(x (M, n, d), context (M, n, 1), shape, masks, turns, keep, *parameters) -> noise (M, n, d), log-det (M, n)."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        context: torch.Tensor,
-        shape: Shape,
-        masks: Masks,
-        turns: Turns,
-        keep: bool,
-        *parameters,
-    ):
+    def forward(ctx: Any, x, context, shape: Shape, masks: Masks, turns: Turns, keep: bool, *parameters: torch.Tensor):
         layers = layers_of(shape, masks, parameters, None)
         rows, c = x.mT.contiguous(), _context(context)
         noise, logs = torch.empty_like(rows), x.new_zeros(x.shape[:2])
@@ -76,9 +67,8 @@ class StackedFlow(torch.autograd.Function):
             part = groups[index]
             g = g_rows[part]
             for at in reversed(range(shape.layers)):
-                g, found = backward_layer(
-                    shape, layers[at].members(part), c[part], kept[index][at], g.contiguous(), g_logs[part]
-                )
+                own = layers[at].members(part)
+                g, found = backward_layer(shape, own, c[part], kept[index][at], g.contiguous(), g_logs[part])
                 for out, value, m in zip(gradients[at * each : (at + 1) * each], found, mask, strict=True):
                     if m is None:
                         out[part] = value

@@ -1,4 +1,4 @@
-"""The compiled spline: built once from the C source beside this module, where the machine has a C compiler.
+"""The compiled spline, which the installation builds from ``spline.c`` (``setup.py``) where there is a C compiler.
 
 Flows do not need it: `raypipe.models.spline` has a plain torch form of the same function.
 """
@@ -8,61 +8,57 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import logging
 import os
-import platform
-import shutil
-import subprocess
-import tempfile
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import torch
 
-_FLAGS = ["-O3", "-march=native", "-fPIC", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
 _POINTER, _LONG, _DOUBLE, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_double, ctypes.c_int
 _SHAPE = [_LONG, _LONG, _LONG, _INT, *[_DOUBLE] * 5]
+_HERE = Path(__file__).parent
 REALS = {torch.float32: "float", torch.float64: "double"}
 MAX_BINS = 64
 """As in spline.c: more bins take the plain form."""
+MISSING = "spline kernel not built: flows sample about 2 times slower"
+REMEDY = "install a C compiler, then raypipe again (make install)"
 
 
 @functools.cache
 def spline(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """Kernels of spline layers for one precision; None without a compiler, or where RAYPIPE_NATIVE=0 asks for none.
+    """Kernels of spline layers for one precision; None where they are not built, or RAYPIPE_NATIVE=0 asks for none.
 
-    The library lies in the user's cache folder (``XDG_CACHE_HOME``), named by source, compiler and processor: it is
-    built for the processor it runs on, and a changed source builds another.
+    A library of another source than the ``spline.c`` beside this module counts as not built.
     """
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or dtype not in REALS or os.environ.get("RAYPIPE_NATIVE") == "0":
+    if dtype not in REALS or os.environ.get("RAYPIPE_NATIVE") == "0":
         return None
+    paths = (_HERE / f"_spline_{REALS[dtype]}{suffix}" for suffix in EXTENSION_SUFFIXES)
     try:
-        library = ctypes.CDLL(str(_build(Path(__file__).with_name("spline.c"), compiler, REALS[dtype])))
-    except (OSError, subprocess.SubprocessError):
-        return None  # no headers, no space, a compiler without these flags: the plain form serves
+        library = ctypes.CDLL(str(next(path for path in paths if path.is_file())))
+        built_from = ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(library, "spline_source"))).decode()
+    except (StopIteration, OSError, ValueError):
+        return None
+    if built_from != _source():
+        return None
     library.spline_apply.argtypes = [*[_POINTER] * 4, *_SHAPE, _INT]
     library.spline_gradient.argtypes = [*[_POINTER] * 6, *_SHAPE]
     library.spline_apply.restype = library.spline_gradient.restype = None
     return library
 
 
-def _build(source: Path, compiler: str, real: str) -> Path:
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
-    cpu = Path("/proc/cpuinfo")
-    flags = (
-        next((line for line in cpu.read_text().splitlines() if line.startswith("flags")), "") if cpu.exists() else ""
-    )
-    key = hashlib.sha256(source.read_bytes() + version + " ".join([*_FLAGS, platform.machine(), flags]).encode())
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raypipe"
-    path = folder / f"{source.stem}-{real}-{key.hexdigest()[:16]}.so"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as work:
-            built = Path(work) / path.name
-            subprocess.run(
-                [compiler, *_FLAGS, f"-DREAL={real}", "-shared", str(source), "-o", str(built), "-lm"],
-                capture_output=True,
-                check=True,
-                timeout=120,
-            )
-            built.replace(path)  # whole or absent, however many processes build at once
-    return path
+def name() -> str:
+    """Which form serves here, for keys of results: the source of the kernel, or ``torch``."""
+    return f"spline.c {_source()}" if all(spline(dtype) for dtype in REALS) else "torch"
+
+
+@functools.cache
+def tell_if_missing() -> None:
+    """Log once that the plain form serves, unless it was asked for."""
+    if name() == "torch" and os.environ.get("RAYPIPE_NATIVE") != "0":
+        logging.getLogger(__name__).warning("%s; %s", MISSING, REMEDY)
+
+
+@functools.cache
+def _source() -> str:
+    return hashlib.sha256((_HERE / "spline.c").read_bytes()).hexdigest()[:16]

@@ -1,7 +1,8 @@
 /* Monotonic rational-quadratic spline (Durkan et al. 1906.04032): forward, inverse and gradient of one tile of elements
  * at a time, so that the parameters of an element are read once and every loop over elements vectorises.
  *
- * Compiled by raypipe/models/native.py with -DREAL=float or double. The plain form is `rational_quadratic` of spline.py.
+ * Compiled by setup.py with -DREAL=float or double and the digest of this file, -DSOURCE. The plain form is
+ * `rational_quadratic` of spline.py.
  *
  * A row is one (member, dimension) pair of n elements; its parameters are 3K - 1 rows of n: K widths, K heights, K - 1
  * slopes, all unnormalised. Log-derivatives are summed over the `dims` rows of a member.
@@ -19,6 +20,8 @@ __attribute__((__simd__("notinbranch"))) extern double log(double);
 #define EXP(v) (IS_FLOAT ? (REAL)expf((float)(v)) : (REAL)exp((double)(v)))
 #define LOG(v) (IS_FLOAT ? (REAL)logf((float)(v)) : (REAL)log((double)(v)))
 #define SQRT(v) (IS_FLOAT ? (REAL)sqrtf((float)(v)) : (REAL)sqrt((double)(v)))
+
+const char spline_source[] = SOURCE;
 
 #define TILE 64
 #define MAX_BINS 64

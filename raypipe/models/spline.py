@@ -1,4 +1,4 @@
-"""Monotonic rational-quadratic splines (Durkan et al. 1906.04032) without data-dependent shapes.
+"""Layers that nflows lacks: rotations, and rational-quadratic splines (1906.04032) without data-dependent shapes.
 
 nflows' own spline selects the inputs inside its interval by a boolean mask, which `torch.func.vmap` cannot map. This
 one computes every element and picks with `where`; the function is the same.
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from nflows.transforms.autoregressive import MaskedPiecewiseRationalQuadraticAutoregressiveTransform
+from nflows.transforms.base import Transform
 from torch.nn import functional as F
 
 from raypipe.models import native
@@ -92,6 +93,25 @@ class SplineAutoregressive(MaskedPiecewiseRationalQuadraticAutoregressiveTransfo
         return out, logs.sum(-1)
 
 
+class Rotation(Transform):
+    """Turns (n, features) by a random orthogonal matrix, uniform over all (Haar); drawn once and never trained.
+
+    An autoregressive layer treats its dimensions in turn. In a space whose axes mean nothing, layers that see it from
+    several sides learn more than layers that see the same axes forwards and backwards.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        q, r = torch.linalg.qr(torch.randn(features, features, dtype=torch.float64))
+        self.register_buffer("matrix", (q * r.diagonal().sign()).to(torch.get_default_dtype()))
+
+    def forward(self, inputs: torch.Tensor, context: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+        return inputs @ self.matrix.mT, inputs.new_zeros(len(inputs))
+
+    def inverse(self, inputs: torch.Tensor, context: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+        return inputs @ self.matrix, inputs.new_zeros(len(inputs))
+
+
 def apply_rows(
     x: torch.Tensor, params: torch.Tensor, *, bins: int, bound: float, scale: float, inverse: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,7 +153,10 @@ def gradient_rows(
 
 
 def _kernels(x: torch.Tensor, bins: int) -> Any:
-    return native.spline(x.dtype) if x.device.type == "cpu" and bins <= native.MAX_BINS else None
+    if x.device.type != "cpu" or bins > native.MAX_BINS:
+        return None
+    native.tell_if_missing()
+    return native.spline(x.dtype)
 
 
 def _sizes(x: torch.Tensor, bins: int, bound: float, scale: float) -> tuple:

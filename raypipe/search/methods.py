@@ -18,7 +18,7 @@ from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.events.latents import Events
 from raypipe.events.pseudodata import PseudoData
-from raypipe.fit.classifier import FoldScores, ensemble_scores
+from raypipe.fit.classifier import Background, FoldScores, ensemble_scores
 from raypipe.fit.flow_stack import Sidebands
 from raypipe.fit.flows import ConditionalFlow, FlowSet
 from raypipe.kinds import background_of, resolve
@@ -125,14 +125,12 @@ def cathode(case: Case, config: Config, seed: int, tools: Tools) -> Judged:
         others["signal"] = case.signal.latent
     scores = ensemble_scores(
         latent[case.inside],
-        template.latent,
-        template.weight,
+        Background(template.latent, template.weight, template.training),
         config.classifier,
         seed=seeds.integer(seed, "classifier"),
         threads=tools.threads,
         others=others,
         homes=template.homes,
-        background=template.training,
     )
     if chosen.sideband_calibration:
         scores = [background_percentiles(s, template) for s in scores]
@@ -165,8 +163,7 @@ def idealised(case: Case, config: Config, seed: int, tools: Tools) -> Judged:
         others["signal"] = case.signal.latent
     every = ensemble_scores(
         latent[case.inside],
-        template.latent,
-        template.weight,
+        Background(template.latent, template.weight),
         config.classifier,
         seed=seeds.integer(seed, "classifier"),
         threads=tools.threads,
@@ -188,8 +185,7 @@ def supervised(case: Case, config: Config, seed: int, tools: Tools) -> Judged:
     latent = case.data.events.latent
     every = ensemble_scores(
         signal.latent,
-        template.latent,
-        template.weight,
+        Background(template.latent, template.weight),
         config.classifier,
         seed=seeds.integer(seed, "classifier"),
         threads=tools.threads,

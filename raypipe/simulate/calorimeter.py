@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raypipe.events.objects import Objects
 from raypipe.simulate.card import Calorimeter, Card, by_region
 from raypipe.simulate.particles import Particles
 
@@ -33,6 +34,11 @@ class Towers:
 
     def __len__(self) -> int:
         return len(self.pt)
+
+    @property
+    def objects(self) -> Objects:
+        """The towers as massless objects."""
+        return Objects(self.event, self.pt, self.eta, self.phi, tower=np.arange(len(self)))
 
 
 def visible(pdg: np.ndarray) -> np.ndarray:
@@ -138,32 +144,24 @@ def _cells(
 
 
 def electromagnetic_towers(particles: Particles, card: Card, rng: np.random.Generator) -> tuple[Towers, np.ndarray]:
-    """ECal towers and the indices of the particles deposited; kinds: photons."""
+    """ECal towers, kinds: photons; and the tower (or -1) that each particle hit."""
     fraction = np.where(visible(particles.pdg), ecal_fraction(particles.pdg, card), 0.0)
-    use = np.flatnonzero((fraction > 0) & (particles.energy > 0))
-    photons = particles.pdg[use] == PHOTON
-    towers = deposit(
-        card.ecal,
-        particles.event[use],
-        particles.energy[use] * fraction[use],
-        particles.eta[use],
-        particles.phi[use],
-        photons[None, :],
-        rng,
-    )
-    return towers, use
+    towers, use = _deposited(card.ecal, particles, fraction, particles.pdg == PHOTON, rng)
+    tower_of = np.full(len(fraction), -1)
+    tower_of[use] = towers.cell_of
+    return towers, tower_of
 
 
 def hadronic_towers(particles: Particles, card: Card, tracked: np.ndarray, rng: np.random.Generator) -> Towers:
     """HCal towers; kinds: hadrons without a track (``tracked`` marks the particles with one)."""
     fraction = np.where(visible(particles.pdg), 1.0 - ecal_fraction(particles.pdg, card), 0.0)
+    return _deposited(card.hcal, particles, fraction, ~tracked, rng)[0]
+
+
+def _deposited(
+    calorimeter: Calorimeter, particles: Particles, fraction: np.ndarray, kind: np.ndarray, rng: np.random.Generator
+) -> tuple[Towers, np.ndarray]:
+    """Towers of a ``fraction`` of each particle's energy, and the particles that have one."""
     use = np.flatnonzero((fraction > 0) & (particles.energy > 0))
-    return deposit(
-        card.hcal,
-        particles.event[use],
-        particles.energy[use] * fraction[use],
-        particles.eta[use],
-        particles.phi[use],
-        ~tracked[None, use],
-        rng,
-    )
+    energy, eta, phi = particles.energy[use] * fraction[use], particles.eta[use], particles.phi[use]
+    return deposit(calorimeter, particles.event[use], energy, eta, phi, kind[None, use], rng), use

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -32,8 +32,7 @@ from raypipe.events.table import read_table, write_table
 from raypipe.files import code_digest, digest, file_digest, read_json, write_json
 from raypipe.simulate import processes
 from raypipe.simulate.card import Card, load_card
-from raypipe.simulate.fourlepton.selection import FourLeptonCuts
-from raypipe.simulate.fourlepton.settings import FourLeptonSettings
+from raypipe.simulate.fourlepton.hard_process import PartonCuts
 from raypipe.simulate.processes import Process
 from raypipe.simulate.processes.base import DIPHOTON, FOUR_LEPTONS
 from raypipe.simulate.selection import PAPER
@@ -61,7 +60,7 @@ class Shard:
     met_smearing: float
     code: str
     """Digest of the simulation's source."""
-    four_leptons: FourLeptonSettings | None = None
+    four_leptons: FourLeptons | None = None
     """Beams and selection of a four-lepton sample; `None` for diphotons."""
 
     @cached_property
@@ -75,7 +74,10 @@ class Shard:
     @property
     def cuts(self) -> dict[str, Any]:
         """The selection, as plain values for keys and manifests."""
-        return self.four_leptons.as_dict() if self.four_leptons else PAPER.as_dict()
+        if not (section := self.four_leptons):
+            return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(PAPER).items()}
+        cuts = {"beam_energy": section.beam_energy, "selection": section.selection.model_dump(mode="json")}
+        return cuts | {"parton_level": asdict(PartonCuts.of(section))}
 
     @property
     def schema(self) -> pa.Schema:
@@ -95,24 +97,11 @@ class Shard:
     def make(self, folder: str | Path) -> dict[str, Any]:
         """Simulate the shard and store it; returns the sidecar. The sidecar is written last."""
         # Imported here: planning and checking must not need Pythia, and take milliseconds.
-        if self.four_leptons:
-            from raypipe.simulate.fourlepton.shard import simulate_shard
+        from raypipe.simulate.shard import simulate_shard
 
-            special: dict[str, Any] = {"settings": self.four_leptons}
-        else:
-            from raypipe.simulate.shard import simulate_shard
-
-            special = {"met_smearing": self.met_smearing}
-        table, sidecar = simulate_shard(
-            self.process,
-            self.card,
-            seed=self.seed,
-            shard=self.number,
-            n_generate=self.n_generate,
-            embedding_fraction=self.embedding_fraction,
-            mpi=self.mpi,
-            **special,
-        )
+        names = ("seed", "n_generate", "embedding_fraction", "mpi", "met_smearing", "four_leptons")
+        options = {name: getattr(self, name) for name in names}
+        table, sidecar = simulate_shard(self.process, self.card, shard=self.number, **options)
         path = self.path(folder)
         path.with_suffix(".json").unlink(missing_ok=True)
         write_table(validate(table, f"sample {self.process.name}, shard {self.number}", self.schema), path)
@@ -150,9 +139,7 @@ class SamplePlan:
 
     def shard(self, number: int) -> Shard:
         """The shard of that ``number``; its seed depends on nothing but the run's seed, the sample and the number."""
-        values = {**self.template.__dict__, "number": number}
-        values.pop("key", None)
-        return Shard(**{**values, "seed": seeds.integer(self.root_seed, "simulate", self.name, number)})
+        return replace(self.template, number=number, seed=seeds.integer(self.root_seed, "simulate", self.name, number))
 
     def missing(self, sidecars: list[dict[str, Any]]) -> int:
         """How many shards are still needed after the first ``len(sidecars)``; the same whoever made them.
@@ -198,7 +185,6 @@ def plan(config: Config) -> Plan:
     settings = config.simulate
     table = {name: processes.get(name) for name in settings.samples}
     cards = {DIPHOTON: load_card(settings.card), FOUR_LEPTONS: load_card(settings.four_leptons.card)}
-    four_leptons = _four_leptons(settings.four_leptons)
     low, high = PAPER.window
     window = getattr(config, "window", None)
     if window is not None and (window.low < low or window.high > high):
@@ -223,18 +209,11 @@ def plan(config: Config) -> Plan:
             mpi=settings.mpi,
             met_smearing=settings.met_smearing,
             code=code,
-            four_leptons=four_leptons if final_state == FOUR_LEPTONS else None,
+            four_leptons=settings.four_leptons if final_state == FOUR_LEPTONS else None,
         )
         _ = template.reference  # a beam energy without a cross section is told now, not after the simulation
         samples[name] = SamplePlan(template, size.events, expected, config.seed)
     return Plan(samples)
-
-
-def _four_leptons(section: FourLeptons) -> FourLeptonSettings:
-    """The configuration's section as the simulation's settings."""
-    values = section.selection.model_dump()
-    cuts = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return FourLeptonSettings(beam_energy=section.beam_energy, cuts=FourLeptonCuts(**cuts))
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -310,7 +289,7 @@ def _summary(sample: SamplePlan, sidecars: list[dict[str, Any]]) -> dict[str, An
     entry |= {"n_split": {"embedding": embedding, "search": kept - embedding}, "n_generated": total, "cut_flow": flow}
     entry |= {"efficiency": efficiency, "efficiency_error": math.sqrt(efficiency * (1 - efficiency) / total)}
     entry |= {"pythia_cross_section_fb": cross_section, "pythia_cross_section_error_fb": sigma_error}
-    entry |= {"reference_cross_section_fb": reference_fb, "reference": normalisation.as_dict()}
+    entry |= {"reference_cross_section_fb": reference_fb, "reference": asdict(normalisation)}
     entry |= {"yield_per_fb": reference_fb * efficiency, "cpu_seconds": sum(s["cpu_seconds"] for s in sidecars)}
     entry |= {"max_rss_mib": max(s["max_rss_mib"] for s in sidecars), "seeds": [s["seed"] for s in sidecars]}
     return entry | {"keys": [s["key"] for s in sidecars]}

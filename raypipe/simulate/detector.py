@@ -5,10 +5,11 @@ Not modelled: magnetic bending, photon conversions, charge, tau leptons, pile-up
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from raypipe.events.objects import Objects
 from raypipe.simulate.calorimeter import (
     ELECTRON,
     MUON,
@@ -28,40 +29,58 @@ _NEUTRAL_HADRONS = (130, 310, 2112, 3122, 3322)
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """Reconstructed massless objects, flat and sorted by event; GeV, radians."""
-
-    event: np.ndarray
-    pt: np.ndarray
-    eta: np.ndarray
-    phi: np.ndarray
-    tower: np.ndarray
-    """Index of the ECal tower that is this object, -1 if none."""
-
-    def __len__(self) -> int:
-        return len(self.pt)
-
-    def select(self, mask: np.ndarray) -> Candidates:
-        """The candidates where ``mask`` holds."""
-        return Candidates(*(getattr(self, name)[mask] for name in self.__dataclass_fields__))
-
-
-@dataclass(frozen=True)
 class Reconstructed:
     """Everything the detector tells about a batch."""
 
     n_events: int
-    photons: Candidates
-    electrons: Candidates
-    muons: Candidates
+    photons: Objects
+    electrons: Objects
+    muons: Objects
     """Identified and isolated."""
-    other_muons: Candidates
+    other_muons: Objects
     """Muon tracks that are not: they count in jets and missing momentum."""
     ecal: Towers
     hcal: Towers
     met_x: np.ndarray
     met_y: np.ndarray
     """Missing transverse momentum of each event, before any selection of photons."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What trackers and calorimeters tell of a batch, before anything is identified."""
+
+    electrons: Objects
+    muons: Objects
+    """Tracks, with the ECal tower that they hit."""
+    ecal: Towers
+    hcal: Towers
+    from_electron: np.ndarray
+    """Mask of the ECal towers that an electron hit."""
+    around: Objects
+    """What counts against isolation: charged-hadron tracks, photons (ECal towers without electrons), and the
+    track-less part of the HCal towers."""
+
+    @staticmethod
+    def of(particles: Particles, card: Card, rng: np.random.Generator) -> Response:
+        """Of the detector ``card``."""
+        kind = np.abs(particles.pdg)
+        track = rng.random(len(kind)) < track_efficiency(kind, np.abs(particles.eta), particles.pt, card)
+        ecal, tower_of = electromagnetic_towers(particles, card, rng)
+        hcal = hadronic_towers(particles, card, track, rng)
+        electrons, muons = (
+            lepton_tracks(particles, np.flatnonzero(track & (kind == lepton)), tower_of, card, rng, muon=lepton == MUON)
+            for lepton in (ELECTRON, MUON)
+        )
+        from_electron = np.zeros(len(ecal), dtype=bool)
+        from_electron[electrons.tower[electrons.tower >= 0]] = True
+
+        none = np.full(len(kind), -1), np.full(len(hcal), -1)
+        hadrons = Objects(particles.event, particles.pt, particles.eta, particles.phi, tower=none[0])
+        neutral = replace(hcal.objects, pt=hcal.pt * hcal.shares[:, 0], tower=none[1])
+        parts = (hadrons, track & ~np.isin(kind, (ELECTRON, MUON))), (neutral, True), (ecal.objects, ~from_electron)
+        around = Objects.together(*(part.take(mask & (part.pt > card.isolation_min_pt)) for part, mask in parts))
+        return Response(electrons, muons, ecal, hcal, from_electron, around)
 
 
 def reconstruct(
@@ -72,41 +91,18 @@ def reconstruct(
     Args:
         met_smearing: GeV, Gaussian width added to each component of the missing momentum.
     """
-    kind, abs_eta = np.abs(particles.pdg), np.abs(particles.eta)
-    track = rng.random(len(kind)) < track_efficiency(kind, abs_eta, particles.pt, card)
-
-    ecal, ecal_particles = electromagnetic_towers(particles, card, rng)
-    hcal = hadronic_towers(particles, card, track, rng)
-    tower_of = np.full(len(kind), -1)
-    tower_of[ecal_particles] = ecal.cell_of
-
-    electron_tracks = lepton_tracks(particles, np.flatnonzero(track & (kind == ELECTRON)), tower_of, card, rng)
-    muon_tracks = lepton_tracks(particles, np.flatnonzero(track & (kind == MUON)), tower_of, card, rng, muon=True)
-
-    from_electron = np.zeros(len(ecal), dtype=bool)
-    from_electron[electron_tracks.tower[electron_tracks.tower >= 0]] = True
-    isolation = isolation_flow(particles, track & ~np.isin(kind, (ELECTRON, MUON)), ecal, from_electron, hcal, card)
-
-    bright = np.flatnonzero((ecal.shares[:, 0] > card.photon_ecal_fraction) & ~from_electron)
-    photons = Candidates(ecal.event[bright], ecal.pt[bright], ecal.eta[bright], ecal.phi[bright], bright)
-    photons = photons.select(identified(photons, card.photon, isolation, card, rng))
-    electrons = electron_tracks.select(identified(electron_tracks, card.electron, isolation, card, rng))
-    good_muon = identified(muon_tracks, card.muon, isolation, card, rng)
-
-    met_x, met_y = _missing(particles.n_events, ecal, hcal, electrons, muon_tracks)
-    met_x = met_x + met_smearing * rng.standard_normal(particles.n_events)
-    met_y = met_y + met_smearing * rng.standard_normal(particles.n_events)
-    return Reconstructed(
-        n_events=particles.n_events,
-        photons=photons,
-        electrons=electrons,
-        muons=muon_tracks.select(good_muon),
-        other_muons=muon_tracks.select(~good_muon),
-        ecal=ecal,
-        hcal=hcal,
-        met_x=met_x,
-        met_y=met_y,
+    n, seen = particles.n_events, Response.of(particles, card, rng)
+    ecal = seen.ecal
+    photons = ecal.objects.take((ecal.shares[:, 0] > card.photon_ecal_fraction) & ~seen.from_electron)
+    photons = photons.take(identified(photons, card.photon, seen.around, card, rng))
+    electrons = seen.electrons.take(identified(seen.electrons, card.electron, seen.around, card, rng))
+    good = identified(seen.muons, card.muon, seen.around, card, rng)
+    met_x, met_y = (
+        missing + met_smearing * rng.standard_normal(n)
+        for missing in _missing(n, ecal, seen.hcal, electrons, seen.muons)
     )
+    muons, others = seen.muons.take(good), seen.muons.take(~good)
+    return Reconstructed(n, photons, electrons, muons, others, ecal, seen.hcal, met_x, met_y)
 
 
 def track_efficiency(kind: np.ndarray, abs_eta: np.ndarray, pt: np.ndarray, card: Card) -> np.ndarray:
@@ -136,7 +132,7 @@ def lepton_tracks(
     rng: np.random.Generator,
     *,
     muon: bool = False,
-) -> Candidates:
+) -> Objects:
     """Tracks of electrons or muons with smeared momentum; electrons combine the track with the ECal."""
     pt, eta = particles.pt[use], particles.eta[use]
     if muon:
@@ -148,44 +144,14 @@ def lepton_tracks(
         product = track * calorimeter
         sigma = np.divide(product, np.hypot(track, calorimeter), out=np.zeros_like(pt), where=product > 0)
     measured = log_normal(pt, np.minimum(sigma, 1.0) * pt, rng)
-    return Candidates(particles.event[use], measured, eta, particles.phi[use], tower_of[use])
-
-
-@dataclass(frozen=True)
-class _Flow:
-    """Momentum that counts against isolation, sorted by event."""
-
-    event: np.ndarray
-    pt: np.ndarray
-    eta: np.ndarray
-    phi: np.ndarray
-    tower: np.ndarray
-
-
-def isolation_flow(
-    particles: Particles, tracks: np.ndarray, ecal: Towers, from_electron: np.ndarray, hcal: Towers, card: Card
-) -> _Flow:
-    """Charged-hadron tracks, photons (ECal towers without electrons), and the track-less part of the HCal towers."""
-    charged = np.flatnonzero(tracks & (particles.pt > card.isolation_min_pt))
-    photon = np.flatnonzero(~from_electron & (ecal.pt > card.isolation_min_pt))
-    neutral_pt = hcal.pt * hcal.shares[:, 0]
-    neutral = np.flatnonzero(neutral_pt > card.isolation_min_pt)
-    none = np.full(len(charged) + len(neutral), -1)
-    columns = [
-        np.concatenate([particles.event[charged], hcal.event[neutral], ecal.event[photon]]),
-        np.concatenate([particles.pt[charged], neutral_pt[neutral], ecal.pt[photon]]),
-        np.concatenate([particles.eta[charged], hcal.eta[neutral], ecal.eta[photon]]),
-        np.concatenate([particles.phi[charged], hcal.phi[neutral], ecal.phi[photon]]),
-        np.concatenate([none, photon]),
-    ]
-    order = np.argsort(columns[0], kind="stable")
-    return _Flow(*(column[order] for column in columns))
+    charge = -np.sign(particles.pdg[use])
+    return Objects(particles.event[use], measured, eta, particles.phi[use], charge=charge, tower=tower_of[use])
 
 
 def identified(
-    candidates: Candidates, cuts: Identification, flow: _Flow, card: Card, rng: np.random.Generator
+    candidates: Objects, cuts: Identification, flow: Objects, card: Card, rng: np.random.Generator
 ) -> np.ndarray:
-    """Mask of candidates that are hard, central, identified and isolated."""
+    """Mask of candidates that are hard, central, identified and isolated from the ``flow`` around them."""
     (efficiency,) = by_region(cuts.efficiency, np.abs(candidates.eta), "value")
     passed = (rng.random(len(candidates)) < efficiency) & (candidates.pt > cuts.min_pt)
     # Isolation is the costly part: only for those still in.
@@ -198,17 +164,9 @@ def identified(
     return passed & (around < cuts.max_isolation * candidates.pt)
 
 
-def _missing(
-    n_events: int, ecal: Towers, hcal: Towers, electrons: Candidates, muons: Candidates
-) -> tuple[np.ndarray, np.ndarray]:
-    """Minus the vector sum of towers, electrons (in place of their tower) and muon tracks."""
-    is_electron = np.zeros(len(ecal), dtype=bool)
-    is_electron[electrons.tower[electrons.tower >= 0]] = True
-    other = ~is_electron
-    event = np.concatenate([ecal.event[other], hcal.event, electrons.event, muons.event])
-    pt = np.concatenate([ecal.pt[other], hcal.pt, electrons.pt, muons.pt])
-    phi = np.concatenate([ecal.phi[other], hcal.phi, electrons.phi, muons.phi])
-    return (
-        -sum_by_event(event, pt * np.cos(phi), n_events),
-        -sum_by_event(event, pt * np.sin(phi), n_events),
-    )
+def _missing(n: int, ecal: Towers, hcal: Towers, electrons: Objects, muons: Objects) -> list[np.ndarray]:
+    """x and y of minus the vector sum of towers, electrons (in place of their tower) and muon tracks, (n,) each."""
+    other = np.ones(len(ecal), dtype=bool)
+    other[electrons.tower[electrons.tower >= 0]] = False
+    seen = Objects.together(ecal.objects.take(other), hcal.objects, electrons, muons)
+    return [-sum_by_event(seen.event, seen.pt * axis(seen.phi), n) for axis in (np.cos, np.sin)]

@@ -27,6 +27,11 @@ FB_PER_MB = 1e12
 _COMMON = ("Print:quiet=on", "Beams:eCM=13000.", "Random:setSeed=on")
 
 
+def pythia_seed(seed: int) -> int:
+    """A shard's seed folded into the range that Pythia accepts."""
+    return 1 + seed % MAX_SEED
+
+
 class GenerationError(UserError):
     """Pythia cannot make the events asked for; the message names the sample."""
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import awkward as ak
-import fastjet
 import numpy as np
 
+from raypipe.events.clustering import cluster, momenta, subjettiness
+from raypipe.events.objects import NO_OBJECTS, Objects, ratio
 from raypipe.simulate.card import BTag, Card, FatJets, Scale, TagCurve
-from raypipe.simulate.detector import Candidates, Reconstructed
+from raypipe.simulate.detector import Reconstructed
 from raypipe.simulate.particles import Particles
-from raypipe.simulate.ragged import delta_r, same_event_pairs, sum_by_event
+from raypipe.simulate.ragged import delta_r, same_event_pairs
 
 MUON_MASS = 0.1057
 
@@ -19,76 +20,31 @@ MIN_CLUSTER_PT = 10.0
 """GeV, softest jet asked of fastjet before the energy scale, which is below 1.4 there."""
 
 
-@dataclass(frozen=True)
-class JetInput:
-    """What is clustered: flat four-momenta sorted by event (renumbered 0..n_events-1), GeV."""
-
-    n_events: int
-    event: np.ndarray
-    px: np.ndarray
-    py: np.ndarray
-    pz: np.ndarray
-    energy: np.ndarray
-
-
-@dataclass(frozen=True)
-class JetList:
-    """Jets, flat; GeV, radians."""
-
-    event: np.ndarray
-    pt: np.ndarray
-    eta: np.ndarray
-    phi: np.ndarray
-    mass: np.ndarray
-    btag: np.ndarray
-    tau32: np.ndarray
-    tau43: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.pt)
-
-
-def jet_input(seen: Reconstructed, events: np.ndarray, photon_towers: np.ndarray) -> JetInput:
-    """Towers and non-isolated muons of the selected ``events``.
+def jet_input(seen: Reconstructed, events: np.ndarray, photon_towers: np.ndarray) -> ak.Array:
+    """Four-momenta [GeV] to cluster, a list for each of the selected ``events``: towers and non-isolated muons.
 
     The pair's photons (``photon_towers``) and the selected electrons are taken out before clustering: a jet with a
     photon of the pair in it would tell m_yy. A third photon stays in, as the electromagnetic jet that it is.
     """
-    new = np.full(seen.n_events, -1)
-    new[events] = np.arange(len(events))
-    ecal_kept = new[seen.ecal.event] >= 0
-    ecal_kept[photon_towers.ravel()] = False
-    ecal_kept[seen.electrons.tower[seen.electrons.tower >= 0]] = False
-    hcal_kept = new[seen.hcal.event] >= 0
-    muons = seen.other_muons.select(new[seen.other_muons.event] >= 0)
-
-    def joined(name: str) -> np.ndarray:
-        return np.concatenate(
-            [getattr(seen.ecal, name)[ecal_kept], getattr(seen.hcal, name)[hcal_kept], getattr(muons, name)]
-        )
-
-    event, pt, eta, phi = new[joined("event")], joined("pt"), joined("eta"), joined("phi")
-    mass = np.concatenate([np.zeros(ecal_kept.sum() + hcal_kept.sum()), np.full(len(muons), MUON_MASS)])
-    order = np.argsort(event, kind="stable")
-    event, pt, eta, phi, mass = (column[order] for column in (event, pt, eta, phi, mass))
-    momentum = pt * np.cosh(eta)
-    return JetInput(len(events), event, pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), np.hypot(momentum, mass))
+    free = np.ones(len(seen.ecal), dtype=bool)
+    free[photon_towers.ravel()] = False
+    free[seen.electrons.tower[seen.electrons.tower >= 0]] = False
+    parts = (seen.ecal.objects.take(free), 0.0), (seen.hcal.objects, 0.0), (seen.other_muons, MUON_MASS)
+    given = Objects.together(*(replace(part, mass=np.full(len(part), mass)) for part, mass in parts))
+    given = given.of_events(events, seen.n_events)
+    pt, eta, phi = given.pt, given.eta, given.phi
+    energy = np.hypot(pt * np.cosh(eta), given.mass)
+    counts = np.bincount(given.event, minlength=len(events))
+    return momenta(counts, pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), energy)
 
 
-def _clusters(given: JetInput, radius: float) -> tuple[fastjet.ClusterSequence, ak.Array]:
-    momenta = ak.zip({"px": given.px, "py": given.py, "pz": given.pz, "E": given.energy}, with_name="Momentum4D")
-    counts = np.bincount(given.event, minlength=given.n_events)
-    momenta = ak.unflatten(momenta, counts)
-    return fastjet.ClusterSequence(momenta, fastjet.JetDefinition(fastjet.antikt_algorithm, radius)), momenta
-
-
-def _kinematics(found: ak.Array) -> tuple[np.ndarray, ...]:
-    """Event, pt, eta, phi, mass of clustered jets."""
+def _objects(found: ak.Array) -> Objects:
+    """Clustered jets, flat."""
     event = np.repeat(np.arange(len(found)), ak.num(found.px).to_numpy())
     px, py, pz, energy = (ak.flatten(found[name]).to_numpy() for name in ("px", "py", "pz", "E"))
     pt = np.hypot(px, py)
     mass = np.sqrt(np.maximum(energy**2 - pt**2 - pz**2, 0.0))
-    return event, pt, np.arcsinh(pz / pt), np.arctan2(py, px), mass
+    return Objects(event, pt, np.arcsinh(pz / pt), np.arctan2(py, px), mass)
 
 
 def jet_scale(scale: Scale, pt: np.ndarray, eta: np.ndarray) -> np.ndarray:
@@ -97,76 +53,33 @@ def jet_scale(scale: Scale, pt: np.ndarray, eta: np.ndarray) -> np.ndarray:
 
 
 def small_jets(
-    given: JetInput, particles: Particles, events: np.ndarray, card: Card, rng: np.random.Generator
-) -> JetList:
+    given: ak.Array, particles: Particles, events: np.ndarray, card: Card, rng: np.random.Generator
+) -> Objects:
     """Anti-kT jets with energy scale and b-tag score; ``particles`` and ``events`` give the truth labels."""
-    if not given.n_events:
-        return _no_jets()
-    sequence, _ = _clusters(given, card.jets.radius)
-    event, pt, eta, phi, mass = _kinematics(sequence.inclusive_jets(MIN_CLUSTER_PT))
-    scale = jet_scale(card.jets.scale, pt, eta)
-    pt, mass = pt * scale, mass * scale
-    kept = (pt > card.jets.min_pt) & (np.abs(eta) < card.jets.max_eta)
-    event, pt, eta, phi, mass = (column[kept] for column in (event, pt, eta, phi, mass))
-    flavour = jet_flavour(events[event], eta, phi, particles, card.btag)
-    zero = np.zeros(len(pt))
-    return JetList(event, pt, eta, phi, mass, btag_score(flavour, pt, eta, card.btag, rng), zero, zero)
+    if not len(given):
+        return NO_OBJECTS
+    jets = _objects(cluster(given, card.jets.radius, MIN_CLUSTER_PT)[0])
+    scale = jet_scale(card.jets.scale, jets.pt, jets.eta)
+    jets = replace(jets, pt=jets.pt * scale, mass=jets.mass * scale)
+    jets = jets.take((jets.pt > card.jets.min_pt) & (np.abs(jets.eta) < card.jets.max_eta))
+    flavour = jet_flavour(events[jets.event], jets.eta, jets.phi, particles, card.btag)
+    return replace(jets, btag=btag_score(flavour, jets.pt, jets.eta, card.btag, rng))
 
 
-def fat_jets(given: JetInput, settings: FatJets) -> JetList:
-    """Ungroomed large-radius jets with N-subjettiness ratios (beta = 1, one-pass kT axes); their b-tag is zero."""
+def fat_jets(given: ak.Array, settings: FatJets) -> Objects:
+    """Ungroomed large-radius jets with N-subjettiness ratios; they have no b-tag."""
     # Few events can hold one: the scalar sum of pT bounds any jet's.
-    total = sum_by_event(given.event, np.hypot(given.px, given.py), given.n_events)
-    able = np.flatnonzero(total > settings.min_pt)
+    able = np.flatnonzero(ak.sum(np.hypot(given.px, given.py), axis=1).to_numpy() > settings.min_pt)
     if not len(able):
-        return _no_jets()
-    number = np.full(given.n_events, -1)
-    number[able] = np.arange(len(able))
-    kept = number[given.event] >= 0
-    columns = (column[kept] for column in (given.px, given.py, given.pz, given.energy))
-    sequence, momenta = _clusters(JetInput(len(able), number[given.event[kept]], *columns), settings.radius)
-    event, pt, eta, phi, mass = _kinematics(sequence.inclusive_jets(settings.min_pt))
-    if not len(pt):
-        return _no_jets()
-    indices = sequence.constituent_index(settings.min_pt)
-    # One "event" a fat jet: all N-subjettinesses in one call.
-    sizes = ak.flatten(ak.num(indices, axis=2)).to_numpy()
-    members = ak.unflatten(ak.flatten(momenta[ak.flatten(indices, axis=2)]), sizes)
-    tau = n_subjettiness(members, settings.radius)
-    kept = np.abs(eta) < settings.max_eta
-    return JetList(
-        able[event][kept],
-        pt[kept],
-        eta[kept],
-        phi[kept],
-        mass[kept],
-        np.zeros(kept.sum()),
-        _ratio(tau[:, 2], tau[:, 1])[kept],
-        _ratio(tau[:, 3], tau[:, 2])[kept],
-    )
-
-
-def n_subjettiness(members: ak.Array, radius: float) -> np.ndarray:
-    """tau_1..tau_4 (n, 4) of n jets given by their constituents (records px, py, pz, E)."""
-    sequence = fastjet.ClusterSequence(members, fastjet.JetDefinition(fastjet.antikt_algorithm, radius))
-    tau = sequence.njettiness(
-        measure_definition="NormalizedMeasure",
-        axes_definition="OnePass_KT_Axes",
-        njets=[1, 2, 3, 4],
-        beta=1.0,
-        R0=radius,
-    )
-    return ak.to_numpy(tau)
-
-
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """top / bottom in [0, 1], zero where the jet has too few constituents for it to mean anything."""
-    ratio = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 1e-9)
-    return np.clip(np.nan_to_num(ratio, nan=0.0, posinf=0.0, neginf=0.0), 0.0, 1.0)
-
-
-def _no_jets() -> JetList:
-    return JetList(np.empty(0, dtype=np.int64), *(np.empty(0) for _ in range(7)))
+        return NO_OBJECTS
+    given = given[able]
+    found, sequence = cluster(given, settings.radius, settings.min_pt)
+    jets = _objects(found)
+    if not len(jets):
+        return NO_OBJECTS
+    tau = subjettiness(given, sequence.constituent_index(settings.min_pt), settings.radius, (2, 3, 4)).T
+    jets = replace(jets, event=able[jets.event], tau32=ratio(tau[1], tau[0]), tau43=ratio(tau[2], tau[1]))
+    return jets.take(np.abs(jets.eta) < settings.max_eta)
 
 
 def jet_flavour(event: np.ndarray, eta: np.ndarray, phi: np.ndarray, particles: Particles, tagger: BTag) -> np.ndarray:
@@ -197,11 +110,3 @@ def btag_score(
     high = 0.5 + 0.5 * uniform ** (1 / tagger.tagged_power)  # Beta(power, 1) by inversion
     low = 0.5 * (1 - (1 - uniform) ** (1 / tagger.untagged_power))  # Beta(1, power)
     return np.where(np.abs(eta) < tagger.eta, np.clip(np.where(tagged, high, low), 0.0, 1.0), 0.0)
-
-
-def leptons_in(candidates: Candidates, seen: Reconstructed, events: np.ndarray) -> Candidates:
-    """The candidates of the selected ``events``, renumbered like the jets."""
-    new = np.full(seen.n_events, -1)
-    new[events] = np.arange(len(events))
-    kept = candidates.select(new[candidates.event] >= 0)
-    return Candidates(new[kept.event], kept.pt, kept.eta, kept.phi, kept.tower)

@@ -6,12 +6,11 @@ Numbers: the authors' public generation code (hep-lbdl/EventGen, 2025-08 and 202
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from raypipe.simulate.detector import Candidates
+from raypipe.events.objects import Objects
 from raypipe.simulate.ragged import order_and_rank
 
 H_MASS = 125.0
@@ -33,10 +32,6 @@ class Cuts:
     """Smallest pT / m_yy of the two."""
     window: tuple[float, float] = (105.0, 160.0)
     """Open interval of m_yy."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for keys and manifests."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 PAPER = Cuts()
@@ -65,7 +60,7 @@ class Diphotons:
     cut_flow: dict[str, int] = field(default_factory=dict)
 
 
-def select(photons: Candidates, n_events: int, cuts: Cuts = PAPER) -> Diphotons:
+def select(photons: Objects, n_events: int, cuts: Cuts = PAPER) -> Diphotons:
     """Choose the pair of each event and apply all ``cuts`` to it.
 
     Of the three leading photons, the pair with a mass nearest 125 GeV is taken (paper C).
@@ -86,33 +81,21 @@ def select(photons: Candidates, n_events: int, cuts: Cuts = PAPER) -> Diphotons:
     rows = np.arange(len(events))
     pair, mass = choices[rows, best], mass[rows, best]
 
-    pt = photons.pt[pair] if len(photons) else np.empty((0, 2))
+    pt = photons.pt[pair]
     trigger = ((pt[:, 0] > cuts.trigger_pair[0]) & (pt[:, 1] > cuts.trigger_pair[1])) | (pt[:, 0] > cuts.trigger_single)
     relative = trigger & (pt[:, 0] > cuts.relative[0] * mass) & (pt[:, 1] > cuts.relative[1] * mass)
     kept = relative & (mass > cuts.window[0]) & (mass < cuts.window[1])
     flow |= {"trigger": int(trigger.sum()), "relative_pt": int(relative.sum()), "mass_window": int(kept.sum())}
 
     events, pair, mass, pt = events[kept], pair[kept], mass[kept], pt[kept]
-    eta, phi = (photons.eta[pair], photons.phi[pair]) if len(photons) else (np.empty((0, 2)), np.empty((0, 2)))
+    eta, phi = photons.eta[pair], photons.phi[pair]
     px, py = (pt * np.cos(phi)).sum(axis=1), (pt * np.sin(phi)).sum(axis=1)
-    return Diphotons(
-        event=events,
-        pt=pt,
-        eta=eta,
-        phi=phi,
-        tower=photons.tower[pair] if len(photons) else np.empty((0, 2), int),
-        mass=mass,
-        pair_pt=np.hypot(px, py),
-        pair_phi=np.arctan2(py, px),
-        n_photon=n_photon[events],
-        cut_flow=flow,
-    )
+    pair_pt, pair_phi = np.hypot(px, py), np.arctan2(py, px)
+    return Diphotons(events, pt, eta, phi, photons.tower[pair], mass, pair_pt, pair_phi, n_photon[events], flow)
 
 
-def _mass(photons: Candidates, pairs: np.ndarray) -> np.ndarray:
+def _mass(photons: Objects, pairs: np.ndarray) -> np.ndarray:
     """Invariant mass of massless pairs (..., 2): m^2 = 2 pT1 pT2 (cosh d_eta - cos d_phi)."""
-    if not len(photons):
-        return np.empty(pairs.shape[:-1])
     pt, eta, phi = photons.pt[pairs], photons.eta[pairs], photons.phi[pairs]
     deta, dphi = eta[..., 0] - eta[..., 1], phi[..., 0] - phi[..., 1]
     return np.sqrt(np.maximum(2 * pt[..., 0] * pt[..., 1] * (np.cosh(deta) - np.cos(dphi)), 0.0))

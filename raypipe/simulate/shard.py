@@ -4,34 +4,43 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
+import awkward as ak
 import numpy as np
 import pyarrow as pa
 
 from raypipe import seeds
+from raypipe.config.fourlepton import FourLeptons
 from raypipe.errors import UserError
+from raypipe.events.fourlepton import FOUR_LEPTON_SCHEMA
+from raypipe.events.schema import EVENT_SCHEMA
+from raypipe.simulate import selection
 from raypipe.simulate.card import Card
 from raypipe.simulate.detector import reconstruct
 from raypipe.simulate.fakes import hard_partons, jets_as_photons
-from raypipe.simulate.generator import MAX_SEED, Generator
-from raypipe.simulate.jets import fat_jets, jet_input, leptons_in, small_jets
-from raypipe.simulate.particles import Particles, flatten
+from raypipe.simulate.fourlepton import selection as four_lepton_selection
+from raypipe.simulate.fourlepton.detector import reconstruct_leptons
+from raypipe.simulate.fourlepton.source import FourLeptonSource
+from raypipe.simulate.generator import Generator, pythia_seed
+from raypipe.simulate.jets import fat_jets, jet_input, small_jets
+from raypipe.simulate.particles import flatten
 from raypipe.simulate.processes import Process
-from raypipe.simulate.selection import PAPER, STEPS, Cuts, Diphotons, select
+from raypipe.simulate.processes.base import FOUR_LEPTONS
+from raypipe.simulate.selection import PAPER, Cuts
 from raypipe.simulate.table import Columns, columns, event_table
+from raypipe.simulate.yields import BEAM_ENERGY, reference
 
 ROW_BITS, SHARD_BITS = 24, 24
 """Bits of an event id: row in the shard, shard; the process number sits above them."""
 
 PACKAGES = ("pythia8mc", "fastjet", "awkward", "numpy", "raypipe")
-"""Packages whose versions a sidecar records."""
+"""Packages whose versions a sidecar records: all that a shard's numbers depend on."""
 
-
-def versions() -> dict[str, str]:
-    """Versions of everything that a shard's numbers depend on."""
-    return {name: version(name) for name in PACKAGES}
+Selected = tuple[np.ndarray, Columns, dict[str, int]]
+"""Numbers of the selected events in their batch, their columns, and the cut flow."""
 
 
 def event_ids(process: Process, shard: int, rows: np.ndarray) -> np.ndarray:
@@ -41,28 +50,38 @@ def event_ids(process: Process, shard: int, rows: np.ndarray) -> np.ndarray:
     return (np.int64(process.number) << (ROW_BITS + SHARD_BITS)) | (np.int64(shard) << ROW_BITS) | rows.astype(np.int64)
 
 
-def pythia_seed(seed: int) -> int:
-    """A shard's seed folded into the range that Pythia accepts."""
-    return 1 + seed % MAX_SEED
+def _diphotons(
+    process: Process, card: Card, seed: int, met_smearing: float, cuts: Cuts
+) -> Callable[[ak.Array], Selected]:
+    """Detector, selection and table columns of a batch of Pythia's events."""
+    detector, fakes = (seeds.generator(seed, name) for name in ("detector", "fakes"))
+
+    def select(batch: ak.Array) -> Selected:
+        particles = flatten(batch)
+        if process.jet_fakes_photon:
+            particles = jets_as_photons(particles, *hard_partons(batch), fakes)
+        seen = reconstruct(particles, card, detector, met_smearing=met_smearing)
+        pairs = selection.select(seen.photons, seen.n_events, cuts)
+        events, n = pairs.event, seen.n_events
+        given = jet_input(seen, events, pairs.tower)
+        jets, fat = small_jets(given, particles, events, card, detector), fat_jets(given, card.fat_jets)
+        leptons = seen.electrons.of_events(events, n), seen.muons.of_events(events, n)
+        made = columns(pairs, jets, fat, leptons, (seen.met_x[events], seen.met_y[events]))
+        return events, made, pairs.cut_flow
+
+    return select
 
 
-def process_batch(
-    particles: Particles, card: Card, rng: np.random.Generator, *, met_smearing: float = 0.0, cuts: Cuts = PAPER
-) -> tuple[Diphotons, Columns]:
-    """Detector, selection and table columns of one batch of particles."""
-    seen = reconstruct(particles, card, rng, met_smearing=met_smearing)
-    pairs = select(seen.photons, seen.n_events, cuts)
-    events = pairs.event
-    given = jet_input(seen, events, pairs.tower)
-    jets = small_jets(given, particles, events, card, rng)
-    fat = fat_jets(given, card.fat_jets)
-    electrons, muons = (leptons_in(leptons, seen, events) for leptons in (seen.electrons, seen.muons))
-    return pairs, columns(pairs, jets, fat, electrons, muons, seen.met_x[events], seen.met_y[events])
+def _four_leptons(card: Card, seed: int, section: FourLeptons) -> Callable[[ak.Array], Selected]:
+    """As `_diphotons`."""
+    detector = seeds.generator(seed, "detector")
 
+    def select(batch: ak.Array) -> Selected:
+        electrons, muons = reconstruct_leptons(flatten(batch), card, detector)
+        found = four_lepton_selection.select(electrons, muons, len(batch), section.selection)
+        return found.event, found.columns(), {"generated": len(batch)} | found.cut_flow
 
-def in_embedding(seed: int, selected: int, fraction: float) -> np.ndarray:
-    """Which of the selected events belong to the `embedding` split."""
-    return seeds.generator(seed, "split").random(selected) < fraction
+    return select
 
 
 def account(
@@ -80,7 +99,7 @@ def account(
         **counts,
         **{"efficiency": efficiency, "efficiency_error": error},
         **{"pythia_cross_section_fb": sigma[0], "pythia_cross_section_error_fb": sigma[1]},
-        "versions": versions(),
+        "versions": {name: version(name) for name in PACKAGES},
         **spent,
         "max_rss_mib": usage.ru_maxrss / 1024,
     }
@@ -97,8 +116,9 @@ def simulate_shard(
     mpi: bool = False,
     met_smearing: float = 0.0,
     cuts: Cuts = PAPER,
+    four_leptons: FourLeptons | None = None,
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Generate ``n_generate`` events and keep those that pass the selection.
+    """Generate ``n_generate`` events and keep those that pass the selection of the sample's final state.
 
     Args:
         seed: seed of this shard; generator, detector and split have their own streams under it.
@@ -106,32 +126,36 @@ def simulate_shard(
         embedding_fraction: probability that an event belongs to the `embedding` split.
         mpi: multi-parton interactions.
         met_smearing: GeV added to each component of the missing momentum.
+        cuts: of a diphoton sample. four_leptons: beam energy and selection of a four-lepton sample.
 
     Returns:
         The event table, weighted as if this shard were the whole sample and its splits were one, and the sidecar:
-        counts, cut flow, cross section [fb], efficiency, seeds, versions, seconds.
+        counts, cut flow, cross section [fb], efficiency, seeds, versions, seconds. Of a four-lepton sample only events
+        with e- e+ mu- mu+ in truth count as generated.
     """
     began = time.perf_counter(), time.process_time()
-    detector_rng, fake_rng = (seeds.generator(seed, name) for name in ("detector", "fakes"))
-    generator = Generator(process, pythia_seed(seed), mpi=mpi)
-    flow = dict.fromkeys(STEPS, 0)
-    parts: list[Columns] = []
-    rows: list[np.ndarray] = []
-    for batch in generator.batches(n_generate):
-        particles = flatten(batch)
-        if process.jet_fakes_photon:
-            particles = jets_as_photons(particles, *hard_partons(batch), fake_rng)
-        pairs, part = process_batch(particles, card, detector_rng, met_smearing=met_smearing, cuts=cuts)
+    about: dict[str, Any] = {"sample": process.name, "shard": shard}
+    if process.final_state == FOUR_LEPTONS:
+        section = four_leptons or FourLeptons()
+        source = FourLeptonSource(process, section, seed, n_generate, mpi)
+        about["hard_process"] = source.details
+        select, schema, energy = _four_leptons(card, seed, section), FOUR_LEPTON_SCHEMA, section.beam_energy
+        steps = four_lepton_selection.STEPS
+    else:
+        source = Generator(process, pythia_seed(seed), mpi=mpi)
+        select, schema, energy = _diphotons(process, card, seed, met_smearing, cuts), EVENT_SCHEMA, BEAM_ENERGY
+        steps = selection.STEPS
+    flow = dict.fromkeys(steps, 0)
+    parts, rows = [], []
+    for batch in source.batches(n_generate):
+        events, part, counts = select(batch)
         parts.append(part)
-        rows.append(flow["generated"] + pairs.event)
-        for step in STEPS:
-            flow[step] += pairs.cut_flow[step]
+        rows.append(flow["generated"] + events)
+        flow = {step: flow[step] + counts[step] for step in steps}
 
-    selected = flow[STEPS[-1]]
-    sigma = generator.cross_section()
-    weight = process.reference.value(sigma[0]) / generator.generated
-    embedding = in_embedding(seed, selected, embedding_fraction)
-    table = event_table(
-        parts, event_ids(process, shard, np.concatenate(rows)), process.name, process.group, embedding, weight
-    )
-    return table, {"sample": process.name, "shard": shard} | account(seed, flow, embedding, sigma, began)
+    sigma = source.cross_section()
+    weight = reference(process.name, energy).value(sigma[0]) / flow["generated"]
+    embedding = seeds.generator(seed, "split").random(flow[steps[-1]]) < embedding_fraction
+    ids = event_ids(process, shard, np.concatenate(rows))
+    table = event_table(parts, ids, (process.name, process.group), embedding, weight, schema)
+    return table, about | account(seed, flow, embedding, sigma, began)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
+from raypipe.events.objects import Objects
 from raypipe.events.schema import EVENT_SCHEMA, FEATURES, OBJECT_FEATURES, SLOTS, SPLITS, tensor_column
-from raypipe.simulate.detector import Candidates
-from raypipe.simulate.jets import MUON_MASS, JetList
+from raypipe.simulate.jets import MUON_MASS
 from raypipe.simulate.ragged import delta_r, order_and_rank, wrap_phi
 from raypipe.simulate.selection import Diphotons
 
@@ -24,39 +25,31 @@ Columns = dict[str, np.ndarray]
 
 
 def columns(
-    pairs: Diphotons,
-    jets: JetList,
-    fat: JetList,
-    electrons: Candidates,
-    muons: Candidates,
-    met_x: np.ndarray,
-    met_y: np.ndarray,
+    pairs: Diphotons, jets: Objects, fat: Objects, leptons: tuple[Objects, Objects], met: tuple[np.ndarray, np.ndarray]
 ) -> Columns:
     """All numeric columns of the selected events.
 
     Args:
         pairs: the n selected diphotons.
-        jets, fat, electrons, muons: objects with event numbers 0..n-1.
-        met_x, met_y: missing momentum of the n events, GeV.
+        jets, fat, leptons: objects with event numbers 0..n-1; leptons are electrons and muons.
+        met: x and y of the missing momentum of the n events, GeV.
     """
     n = len(pairs.mass)
-    met, met_phi = np.hypot(met_x, met_y), np.arctan2(met_y, met_x)
+    missing = Objects(np.arange(n), np.hypot(*met), np.zeros(n), np.arctan2(met[1], met[0]))
     dr_yy = delta_r(pairs.eta[:, 0], pairs.phi[:, 0], pairs.eta[:, 1], pairs.phi[:, 1])
     result = {"m_yy": pairs.mass, "pt_yy": pairs.pair_pt, "dr_yy": dr_yy}
     for i in (0, 1):
         result |= {f"y{i + 1}_{q}": getattr(pairs, q)[:, i] for q in ("pt", "eta", "phi")}
 
     objects = np.zeros((n, len(SLOTS), len(OBJECT_FEATURES)))
-    place = _Placer(objects, pairs.pair_phi)
-    place("jet", jets.event, jets.pt, jets.eta, jets.phi, jets.mass, jets.btag)
-    place("fatjet", fat.event, fat.pt, fat.eta, fat.phi, fat.mass, fat.btag, fat.tau32, fat.tau43)
-    place("electron", electrons.event, electrons.pt, electrons.eta, electrons.phi, _like(electrons, ELECTRON_MASS))
-    place("muon", muons.event, muons.pt, muons.eta, muons.phi, _like(muons, MUON_MASS))
-    place("met", np.arange(n), met, np.zeros(n), met_phi, np.zeros(n))
+    masses = {"electron": ELECTRON_MASS, "muon": MUON_MASS}
+    light = [replace(kind, mass=np.full(len(kind), m)) for kind, m in zip(leptons, masses.values(), strict=True)]
+    for kind, found in {"jet": jets, "fatjet": fat, **dict(zip(masses, light, strict=True)), "met": missing}.items():
+        _place(objects, kind, found, pairs.pair_phi)
 
     first, second = objects[:, 0], objects[:, 1]
     two = second[:, OBJECT_FEATURES.index("pt")] > 0
-    has_lepton = np.bincount(electrons.event, minlength=n) + np.bincount(muons.event, minlength=n) > 0
+    has_lepton = np.bincount(np.concatenate([kind.event for kind in leptons]), minlength=n) > 0
     high = jets.pt > HT_MIN_PT
     features = {
         "pt_yy": pairs.pair_pt,
@@ -65,7 +58,7 @@ def columns(
         "dr_jj": np.where(two, delta_r(first[:, 1], first[:, 2], second[:, 1], second[:, 2]), 0.0),
         "ht": np.bincount(jets.event[high], weights=jets.pt[high], minlength=n),
         "has_lepton": has_lepton,
-        "met": met,
+        "met": missing.pt,
         "n_photon": pairs.n_photon,
         "n_jet": np.bincount(jets.event, minlength=n),
     }
@@ -78,29 +71,17 @@ def columns(
     return result
 
 
-class _Placer:
-    """Writes objects of one kind into their slots, hardest first; what has no slot is left out."""
-
-    def __init__(self, objects: np.ndarray, axis_phi: np.ndarray) -> None:
-        self.objects = objects
-        self.axis_phi = axis_phi
-
-    def __call__(
-        self, kind: str, event: np.ndarray, pt: np.ndarray, eta: np.ndarray, phi: np.ndarray, *rest: np.ndarray
-    ) -> None:
-        """``rest``: mass, btag, tau32, tau43, as far as the kind has them."""
-        slots = SLOTS.index(kind), SLOTS.count(kind)
-        order, rank = order_and_rank(event, pt)
-        order, rank = order[rank < slots[1]], rank[rank < slots[1]]
-        rows, slot = event[order], slots[0] + rank
-        values = (pt, eta, wrap_phi(phi - self.axis_phi[event]), *rest)
-        for feature, column in enumerate(values):  # at most seven features
-            self.objects[rows, slot, feature] = column[order]
-        self.objects[rows, slot, OBJECT_FEATURES.index(f"is_{kind}")] = 1.0
-
-
-def _like(candidates: Candidates, value: float) -> np.ndarray:
-    return np.full(len(candidates), value)
+def _place(table: np.ndarray, kind: str, objects: Objects, axis_phi: np.ndarray) -> None:
+    """Write objects of one kind into their slots, hardest first; what has no slot is left out."""
+    first, number = SLOTS.index(kind), SLOTS.count(kind)
+    order, rank = order_and_rank(objects.event, objects.pt)
+    order, rank = order[rank < number], rank[rank < number]
+    rows, slot = objects.event[order], first + rank
+    turned = replace(objects, phi=wrap_phi(objects.phi - axis_phi[objects.event]))
+    for place, name in enumerate(OBJECT_FEATURES[:7]):
+        if (values := getattr(turned, name)) is not None:
+            table[rows, slot, place] = values[order]
+    table[rows, slot, OBJECT_FEATURES.index(f"is_{kind}")] = 1.0
 
 
 def _dijet_mass(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -116,29 +97,30 @@ def _four_momentum(row: np.ndarray) -> np.ndarray:
 
 
 def event_table(
-    parts: Sequence[Columns], event_id: np.ndarray, sample: str, group: int, embedding: np.ndarray, weight: float
+    parts: Sequence[Columns],
+    event_id: np.ndarray,
+    about: tuple[str, int],
+    embedding: np.ndarray,
+    weight: float | np.ndarray,
+    schema: pa.Schema = EVENT_SCHEMA,
 ) -> pa.Table:
-    """The Arrow event table of batches of `columns`; ``embedding`` marks the rows of that split."""
-    n = len(event_id)
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    split = pa.DictionaryArray.from_arrays(
-        pa.array(np.where(embedding, SPLITS.index("embedding"), SPLITS.index("search")).astype(np.int32)),
-        pa.array(SPLITS),
-    )
-    names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, dtype=np.int32)), pa.array([sample]))
-    fixed = {
-        "event_id": pa.array(event_id.astype(np.int64)),
-        "sample": names,
-        "group": pa.array(np.full(n, group, dtype=np.int8)),
-        "split": split,
-        "weight": pa.array(np.full(n, weight, dtype=np.float64)),
-    }
+    """The Arrow event table of batches of columns.
+
+    Args:
+        about: name and group of the sample. embedding: marks the rows of that split. weight: of all rows, or of each.
+    """
+    n, (sample, group) = len(event_id), about
+    values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    values |= {"event_id": event_id.astype(np.int64), "group": np.full(n, group, np.int8)}
+    values["weight"] = np.broadcast_to(weight, n).astype(np.float64)
+    names = {"sample": ([sample], np.zeros(n)), "split": (SPLITS, np.where(embedding, *map(SPLITS.index, SPLITS)))}
     arrays = []
-    for field in EVENT_SCHEMA:
-        if field.name in fixed:
-            arrays.append(fixed[field.name])
+    for field in schema:
+        if field.name in names:
+            words, codes = names[field.name]
+            arrays.append(pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(words)))
         elif isinstance(field.type, pa.FixedShapeTensorType):
-            arrays.append(tensor_column(joined[field.name]))
+            arrays.append(tensor_column(values[field.name]))
         else:
-            arrays.append(pa.array(joined[field.name]))
-    return pa.Table.from_arrays(arrays, schema=EVENT_SCHEMA)
+            arrays.append(pa.array(values[field.name]))
+    return pa.Table.from_arrays(arrays, schema=schema)

@@ -5,7 +5,7 @@ The numbers live in ``yields.yaml``, each with its source; this module only read
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,6 @@ class Reference:
     def value(self, generator_fb: float) -> float:
         """Cross section [fb] including branching ratio and K factor, before the event selection."""
         return (generator_fb if self.cross_section_fb is None else self.cross_section_fb) * self.k_factor
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for keys and manifests."""
-        return asdict(self)
 
 
 @cache

@@ -30,7 +30,7 @@ def test_doctor_finds_a_working_machine(tmp_path, laptop_yaml):
     )
     assert done.returncode == 0, done.stderr
     checks = {c["name"]: c for c in json.loads(done.stdout)}
-    assert {"python", "packages", "threads", "memory", "gpu", "ray", "output", "mlflow"} <= set(checks)
+    assert {"python", "packages", "kernel", "threads", "memory", "gpu", "ray", "output", "mlflow"} <= set(checks)
     assert checks["ray"]["status"] == "ok"
 
 

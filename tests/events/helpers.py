@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 
-from raypipe.events.schema import EVENT_SCHEMA, tensor_column
+from raypipe.config.read import Columns, Source
+from raypipe.errors import UserError
+from raypipe.events.readers.base import chunks
+from raypipe.events.readers.features import FeatureTable, feature_columns, needed, to_arrays, with_ids
+from raypipe.events.readers.registry import reader_for
+from raypipe.events.schema import EVENT_SCHEMA, tensor_column, validate
+from raypipe.events.table import read_table
 
 
 def event_table(
@@ -67,3 +75,28 @@ def event_table(
 def replace(table: pa.Table, column: str, values) -> pa.Table:
     """``table`` with one column exchanged."""
     return table.set_column(table.column_names.index(column), column, values)
+
+
+def read_events(path: str | Path) -> pa.Table:
+    """Read and validate one event table."""
+    return validate(read_table(path), str(path), EVENT_SCHEMA)
+
+
+def read_features(path: str | Path, source: Source, columns: Columns) -> FeatureTable:
+    """A whole file as a feature table, read chunk by chunk.
+
+    Raises:
+        UserError: a file that cannot be read, a bad value, a duplicated event id, or no event at all.
+    """
+    path = Path(path)
+    reader = reader_for(path, source)
+    names = reader.names(path, source)
+    wanted = needed(columns, names, path)
+    parts = [
+        feature_columns(t, columns, names, path, first, source.weights)
+        for first, t in chunks(reader, path, source, wanted)
+    ]
+    if not parts:
+        raise UserError(f"{path}: the file holds no events")
+    kind = pa.uint64() if any(part["event_id"].type == pa.uint64() for part in parts) else pa.int64()
+    return to_arrays(pa.concat_tables([with_ids(part, kind, path) for part in parts]), path)

@@ -9,8 +9,8 @@ import pytest
 
 from raypipe.errors import UserError
 from raypipe.events.schema import EVENT_SCHEMA, tensor_column, tensor_values, validate
-from raypipe.events.table import read_events, read_table, sample_path, write_table
-from tests.events.helpers import event_table, replace
+from raypipe.events.table import read_table, sample_path, write_table
+from tests.events.helpers import event_table, read_events, replace
 
 
 def test_round_trip_keeps_every_bit(tmp_path):

@@ -13,10 +13,10 @@ from raypipe.config.read import Columns, Source
 from raypipe.errors import UserError
 from raypipe.events.masses import Masses, load_masses
 from raypipe.events.pools import read_columns as read_pool_columns
-from raypipe.events.readers.features import read_features
 from raypipe.events.readers.matrix import read_columns
 from raypipe.events.spectra import Spectrum
 from raypipe.events.text import BLOCK, open_text
+from tests.events.helpers import read_features
 
 RNG = np.random.default_rng(5)
 N = 9000  # more than one block of the file

@@ -28,11 +28,11 @@ def events(n: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
 
 def build(config: Encoder = SMALL) -> ContrastiveEncoder:
     torch.manual_seed(1)
-    return ContrastiveEncoder(**config.model_dump(), scales=Scales.measure(*events())).eval()
+    return ContrastiveEncoder(config, Scales.measure(*events())).eval()
 
 
 def test_paper_size_has_about_1_1_million_parameters():
-    encoder = ContrastiveEncoder(**Encoder().model_dump())
+    encoder = ContrastiveEncoder(Encoder())
     count = sum(p.numel() for p in encoder.parameters())
     assert count == pytest.approx(1.1e6, rel=0.1)  # paper C, section III.1
     assert encoder.encode(*events(3))[0].shape == (3, 6)

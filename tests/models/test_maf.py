@@ -46,7 +46,7 @@ def kernels(request, monkeypatch):
     if request.param == "torch":
         monkeypatch.setattr(native, "spline", lambda dtype: None)
     elif native.spline(torch.float64) is None:
-        pytest.skip("no C compiler on this machine")
+        pytest.skip("the spline kernel is not built")
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -178,11 +178,3 @@ def test_kernels_keep_what_is_not_a_number(name):
     lost = ~torch.isfinite(flows.log_prob(x, c))
     assert lost.sum() == 1
     assert lost[1, 3]
-
-
-def test_a_machine_without_compiler_is_served(monkeypatch):
-    native.spline.cache_clear()
-    with monkeypatch.context() as context:
-        context.setattr(native.shutil, "which", lambda name: None)
-        assert native.spline(torch.float32) is None
-    native.spline.cache_clear()

@@ -11,6 +11,7 @@ import json
 import platform
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from raypipe.events.table import write_table
 from raypipe.simulate.card import load_card
 from raypipe.simulate.processes import PROCESSES
 from raypipe.simulate.processes.base import DIPHOTON
-from raypipe.simulate.shard import simulate_shard, versions
+from raypipe.simulate.shard import PACKAGES, simulate_shard
 
 RECORD = Path(__file__).parents[1] / "records" / "simulate.json"
 SEED, N_GENERATE = 20_261_122, 10_000
@@ -78,7 +79,7 @@ def main(names: list[str]) -> None:
                 "date": datetime.date.today().isoformat(),
                 "machine": platform.machine(),
                 "python": platform.python_version(),
-                "versions": versions(),
+                "versions": {package: version(package) for package in PACKAGES},
                 "seed": SEED,
             }
             RECORD.parent.mkdir(exist_ok=True)

@@ -10,9 +10,10 @@ import pytest
 
 from raypipe.config import Config
 from raypipe.errors import UserError
-from raypipe.events.table import read_events, sample_path
+from raypipe.events.table import sample_path
 from raypipe.simulate import dataset
 from raypipe.simulate.shard import simulate_shard
+from tests.events.helpers import read_events
 
 
 def config(samples, **simulate) -> Config:

@@ -6,8 +6,9 @@ import awkward as ak
 import numpy as np
 import pytest
 
+from raypipe.events.clustering import subjettiness
 from raypipe.simulate.detector import reconstruct
-from raypipe.simulate.jets import btag_efficiency, btag_score, fat_jets, jet_input, n_subjettiness, small_jets
+from raypipe.simulate.jets import btag_efficiency, btag_score, fat_jets, jet_input, small_jets
 from raypipe.simulate.selection import select
 
 from .toys import ideal_card, particles
@@ -61,19 +62,19 @@ def test_fat_jet_with_two_prongs():
     assert len(jets) == 2
     assert fat.pt == pytest.approx([2 * 150 * np.cos(0.3)], rel=0.02)
     assert fat.mass == pytest.approx([2 * 150 * np.sin(0.3)], rel=0.05)
-    assert fat.btag.tolist() == [0.0]
+    assert fat.btag is None
     # Two constituents: tau_2 = tau_3 = tau_4 = 0, so the ratios mean nothing and are zero.
     assert fat.tau32.tolist() == fat.tau43.tolist() == [0.0]
 
 
-def test_n_subjettiness_closed_form():
+def test_subjettiness_closed_form():
     # Three equal particles in a line, 0.1 and 0.5 from the middle one: tau_3 = 0, and the best two axes merge the close
     # pair, so that each of its members is 0.05 from its axis: tau_2 = 2 x 0.05 / (3 R0).
     phi = np.array([0.0, 0.1, 0.6])
     members = ak.zip(
         {"px": 100 * np.cos(phi), "py": 100 * np.sin(phi), "pz": 0 * phi, "E": 100 + 0 * phi}, with_name="Momentum4D"
     )
-    tau = n_subjettiness(ak.unflatten(members, [3]), 1.0)
+    tau = subjettiness(ak.unflatten(members, [3]), ak.Array([[[0, 1, 2]]]), 1.0, (1, 2, 3, 4))
     assert tau[0, 1] == pytest.approx(0.1 / 3, rel=0.01)
     assert tau[0, 2:] == pytest.approx([0.0, 0.0], abs=1e-6)
     assert tau[0, 0] > tau[0, 1]

@@ -54,7 +54,7 @@ def test_pair_momentum():
 
 
 def test_no_photons_at_all():
-    empty = candidates([(0, 1.0, 0.0, 0.0)]).select(np.array([False]))
+    empty = candidates([(0, 1.0, 0.0, 0.0)]).take(np.array([False]))
     found = select(empty, 3)
     assert len(found.mass) == 0
     assert found.cut_flow["generated"] == 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from raypipe.events.objects import Objects
 from raypipe.events.schema import FEATURES, OBJECT_FEATURES
-from raypipe.simulate.jets import JetList
 from raypipe.simulate.ragged import order_and_rank, same_event_pairs, wrap_phi
 from raypipe.simulate.selection import Diphotons
 from raypipe.simulate.table import columns
@@ -34,15 +34,15 @@ def _pairs(phis):
 
 def _jetlist(rows):
     values = np.array(rows, dtype=float).reshape(-1, 8).T
-    return JetList(values[0].astype(int), *values[1:])
+    return Objects(values[0].astype(int), *values[1:])
 
 
-NO_LEPTONS = candidates([(0, 1.0, 0.0, 0.0)]).select(np.array([False]))
+NO_LEPTONS = candidates([(0, 1.0, 0.0, 0.0)]).take(np.array([False]))
 
 
 def _table(phis, jets=(), fat=(), electrons=NO_LEPTONS, muons=NO_LEPTONS, met=None):
     met = np.zeros((len(phis), 2)) if met is None else np.array(met, dtype=float)
-    return columns(_pairs(phis), _jetlist(jets), _jetlist(fat), electrons, muons, met[:, 0], met[:, 1])
+    return columns(_pairs(phis), _jetlist(jets), _jetlist(fat), (electrons, muons), (met[:, 0], met[:, 1]))
 
 
 def test_slots_are_ordered_and_padded():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from raypipe.events.objects import Objects
 from raypipe.simulate.card import Card, load_card
-from raypipe.simulate.detector import Candidates
 from raypipe.simulate.particles import Particles
 
 
@@ -29,10 +29,10 @@ def particles(rows: list[tuple], n_events: int, hadrons: list[tuple] = ()) -> Pa
     )
 
 
-def candidates(rows: list[tuple]) -> Candidates:
+def candidates(rows: list[tuple]) -> Objects:
     """Candidates from rows (event, pt, eta, phi)."""
     event, pt, eta, phi = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
-    return Candidates(event.astype(int), pt, eta, phi, np.full(len(pt), -1))
+    return Objects(event.astype(int), pt, eta, phi, tower=np.full(len(pt), -1))
 
 
 def ideal_card() -> Card:

@@ -13,16 +13,15 @@ from raypipe.config.read import Column, Source
 from raypipe.errors import UserError
 from raypipe.events.header import twins
 
+TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
+"""Classes of ROOT trees."""
+
 
 class Reader(Protocol):
     """Reads one format. Pure and stateless: the same (path, range) gives the same table anywhere, in any order."""
 
     def rows(self, path: Path, source: Source) -> int:
-        """Number of events of the file, from its header or a scan.
-
-        Raises:
-            UserError: a file that is not of this format, naming it.
-        """
+        """Number of events of the file, from its header or a scan; another format is a `UserError` naming the file."""
 
     def names(self, path: Path, source: Source) -> list[str]:
         """The columns that the file offers, in its order; numbers as strings where it has no names."""
@@ -45,11 +44,7 @@ def pieces(rows: int, size: int) -> list[tuple[int, int]]:
 
 
 def resolve(column: Column, names: Sequence[str], source: str | Path) -> str:
-    """The name of ``column``, given by name or by place.
-
-    Raises:
-        UserError: no such column, listing those that are there.
-    """
+    """The name of ``column``, given by name or by place; where there is none, a `UserError` lists those there are."""
     if str(column) in names and not isinstance(column, int):
         return str(column)
     if isinstance(column, int):
@@ -57,10 +52,8 @@ def resolve(column: Column, names: Sequence[str], source: str | Path) -> str:
             return names[column]
         raise UserError(f"{source}: column {column} is missing (the file has {len(names)} columns)")
     if alike := twins(column, names):
-        places = " or ".join(str(names.index(name)) for name in alike)
-        raise UserError(
-            f"{source}: {len(alike)} columns are called {column!r}: name the place ({places}), or {alike[0]!r}"
-        )
+        which = f"name the place ({' or '.join(str(names.index(name)) for name in alike)}), or {alike[0]!r}"
+        raise UserError(f"{source}: {len(alike)} columns are called {column!r}: {which}")
     shown = ", ".join(names[:12]) + (f", ... {len(names) - 12} more" if len(names) > 12 else "")
     raise UserError(f"{source}: column {column!r} is missing (present: {shown})")
 

@@ -1,64 +1,79 @@
-"""Parquet and text tables."""
+"""Parquet, text and NumPy tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raypipe.config.read import Source
+from raypipe.errors import UserError
+from raypipe.events.fields import fields, native
 from raypipe.events.header import distinct
 from raypipe.events.readers.base import check_file, readable
-from raypipe.events.text import open_text
+from raypipe.events.table import count_rows, read_rows, read_schema
+from raypipe.events.text import TextTable, open_text
 
 
 class ParquetReader:
     """`raypipe.events.readers.base.Reader` of Parquet; only the row groups of the range are read."""
 
     def rows(self, path: Path, source: Source) -> int:
-        """Events, from the footer."""
-        with readable(check_file(path), "Parquet"):
-            return pq.read_metadata(path).num_rows
+        return count_rows(check_file(path))
 
     def names(self, path: Path, source: Source) -> list[str]:
-        """Columns."""
-        with readable(check_file(path), "Parquet"):
-            return list(distinct(pq.read_schema(path).names))
+        return list(distinct(read_schema(check_file(path)).names))
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
-        """The row groups that overlap the range, cut to it."""
-        with readable(check_file(path), "Parquet"), pq.ParquetFile(path) as file:
-            first, groups, offset = 0, [], None
-            for group in range(file.num_row_groups):
-                size = file.metadata.row_group(group).num_rows
-                if first < stop and first + size > start:
-                    groups.append(group)
-                    offset = first if offset is None else offset
-                first += size
-            names = file.schema_arrow.names
-            wanted = distinct(names) if columns is None else columns
-            plain = {names[distinct(names).index(name)] for name in wanted}
-            table = file.read_row_groups(groups, columns=[name for name in dict.fromkeys(names) if name in plain])
-            table = table.rename_columns(distinct(table.column_names)).select(list(wanted))
-            return table.slice(start - (offset or 0), stop - start)
+        plain = read_schema(path).names
+        names = distinct(plain)
+        wanted = names if columns is None else columns
+        asked = {plain[names.index(name)] for name in wanted}
+        table = read_rows(path, [name for name in dict.fromkeys(plain) if name in asked], start, stop)
+        return table.rename_columns(distinct(table.column_names)).select(list(wanted))
 
 
 class CsvReader:
     """`raypipe.events.readers.base.Reader` of text tables: see `raypipe.events.text`."""
 
     def rows(self, path: Path, source: Source) -> int:
-        """Events, by counting."""
-        with readable(check_file(path), "text"):
-            return len(open_text(path))
+        return len(self._open(path))
 
     def names(self, path: Path, source: Source) -> list[str]:
-        """The header, or the places of the columns."""
-        with readable(check_file(path), "text"):
-            return open_text(path).names
+        return self._open(path).names
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
-        """The lines of the range, each column typed from its text."""
+        with readable(path, "text"):
+            return self._open(path).read(start, stop, columns)
+
+    def _open(self, path: Path) -> TextTable:
         with readable(check_file(path), "text"):
-            return open_text(path).read(start, stop, columns)
+            return open_text(path)
+
+
+class NumpyReader:
+    """`raypipe.events.readers.base.Reader` of .npy files. Pickled objects are refused."""
+
+    def _open(self, path: Path) -> np.ndarray:
+        with readable(check_file(path), "NumPy"):
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise UserError(f"{path}: an archive of several arrays; save the one table as .npy")
+        if array.dtype.names is None and (array.ndim != 2 or array.dtype.kind not in "fiub"):
+            told = f"of shape {array.shape} and type {array.dtype}, expected numbers of shape (events, columns)"
+            raise UserError(f"{path}: an array {told}")
+        return array
+
+    def rows(self, path: Path, source: Source) -> int:
+        return len(self._open(path))
+
+    def names(self, path: Path, source: Source) -> list[str]:
+        array = self._open(path)
+        return list(fields(array[:0])) if array.dtype.names else list(map(str, range(array.shape[1])))
+
+    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
+        part = self._open(path)[start:stop]
+        found = fields(part) if part.dtype.names else {str(k): part[:, k] for k in range(part.shape[1])}
+        return pa.table({name: native(found[name]) for name in (found if columns is None else columns)})

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from raypipe.config.read import Columns, Source
+from raypipe.config.read import Columns
 from raypipe.errors import UserError
-from raypipe.events.readers.base import chunks, resolve
-from raypipe.events.readers.registry import reader_for
+from raypipe.events.fields import Rows
+from raypipe.events.header import is_number
+from raypipe.events.readers.base import resolve
+from raypipe.events.schema import refuse_repeated
 from raypipe.events.signed import SOURCE, refuse_negative
 from raypipe.events.text import at_line, is_text, not_a_number, open_text
 from raypipe.events.twins import first_twin, rows_of_files, settle
@@ -23,7 +25,7 @@ OWN = ("event_id", "mass", "weight", "label")
 
 
 @dataclass(frozen=True)
-class FeatureTable:
+class FeatureTable(Rows):
     """Events as arrays."""
 
     event_id: np.ndarray
@@ -45,19 +47,8 @@ class FeatureTable:
     def __len__(self) -> int:
         return len(self.mass)
 
-    def take(self, rows: np.ndarray) -> FeatureTable:
-        """The given rows (indices or mask)."""
-        label = None if self.label is None else self.label[rows]
-        parts = (self.event_id[rows], self.mass[rows], self.features[rows], self.weight[rows])
-        place = None if self.place is None else self.place[rows]
-        return FeatureTable(*parts, label, self.names, place, self.files)
-
     def distinct(self, policy: str | None, source: str, option: str) -> tuple[FeatureTable, int]:
-        """The table without repeated events or with them, as the ``policy`` says, and how many there are.
-
-        Raises:
-            UserError: more than 0.1 % of them and no policy, naming some of the rows.
-        """
+        """The table with or without repeated events, see `raypipe.events.twins.settle`, and how many there are."""
         first = first_twin(np.c_[self.mass, self.features])
         place = np.arange(len(self)) if self.place is None else self.place
         name = rows_of_files(self.files or [(source, len(self))])
@@ -92,8 +83,7 @@ def numbers(table: pa.Table, column: str, source: str | Path, first: int = 0) ->
 def event_ids(table: pa.Table, column: str, source: str | Path, first: int = 0) -> np.ndarray:
     """A column as exact integers: int64, or uint64 where one is beyond 2^63 - 1.
 
-    Raises:
-        UserError: a missing value, one that is no integer, or one that its type cannot hold exactly; with its row.
+    A missing value, one that is no integer, or one that its type cannot hold exactly is a `UserError` with its row.
     """
     values = table[column]
     _refuse_missing(values, column, source, first)
@@ -106,18 +96,14 @@ def event_ids(table: pa.Table, column: str, source: str | Path, first: int = 0) 
         found = [_whole(cell, exact) for cell in cells.to_pylist()]
         if None in found:
             row = found.index(None)
-            raise UserError(
-                f"{source}: column {column!r}, row {first + row}: {cells[row].as_py()!r} is no event id: "
-                f"write integers below 2^64, stored as integers{at_line(source, first + row)}"
-            )
+            told = f"{cells[row].as_py()!r} is no event id: write integers below 2^64, stored as integers"
+            raise UserError(f"{source}: column {column!r}, row {first + row}: {told}{at_line(source, first + row)}")
         ids = np.array(found, dtype=object)
     large = bool(len(ids)) and ids.max() >= 2**63
     if large and ids.min() < 0:
         row = first + int(np.argmin(ids))
-        raise UserError(
-            f"{source}: column {column!r}, row {row}: {ids.min()} is negative, beside ids beyond 2^63"
-            f"{at_line(source, row)}"
-        )
+        told = f"{ids.min()} is negative, beside ids beyond 2^63"
+        raise UserError(f"{source}: column {column!r}, row {row}: {told}{at_line(source, row)}")
     return ids.astype(np.uint64 if large else np.int64)
 
 
@@ -126,7 +112,7 @@ def _whole(cell: object, exact: int) -> int | None:
     if isinstance(cell, str) and cell.lstrip("+-").isdecimal():
         cell = int(cell)
     elif isinstance(cell, str | float):
-        value = float(cell) if not_a_number([cell]) is None else np.nan
+        value = float(cell) if is_number(cell) else np.nan
         cell = int(value) if abs(value) < exact and value == int(value) else None
     elif isinstance(cell, Decimal):
         cell = int(cell) if cell == int(cell) else None
@@ -145,30 +131,20 @@ def feature_columns(
 ) -> pa.Table:
     """One chunk as a plain table: ``event_id`` an integer, ``mass``, ``weight``, features float64, ``label`` bool.
 
-    Args:
-        weights: `Source.weights`.
-
-    Raises:
-        UserError: missing or not numeric columns, NaN, negative weights, labels other than 0 and 1; one line naming
-            file, column and row.
+    Missing or not numeric columns, NaN, negative weights (unless ``weights``, `Source.weights`, says otherwise) and
+    labels other than 0 and 1 are a `UserError` of one line naming file, column and row.
     """
 
     def column(name: str | int) -> np.ndarray:
         return numbers(table, resolve(name, names, source), source, first)
 
-    result = {}
-    if columns.event_id is None:
-        result["event_id"] = np.arange(first, first + table.num_rows)
-    else:
+    result = {"event_id": np.arange(first, first + table.num_rows)}
+    if columns.event_id is not None:
         result["event_id"] = event_ids(table, resolve(columns.event_id, names, source), source, first)
     result["mass"] = column(columns.mass) * columns.mass_scale
     weight = np.ones(table.num_rows) if columns.weight is None or weights == "one" else column(columns.weight)
-    refuse_negative(
-        weight,
-        weights,
-        SOURCE,
-        lambda row, w: f"{source}: column {columns.weight!r}, row {first + row}: the weight {w}",
-    )
+    place = lambda row, w: f"{source}: column {columns.weight!r}, row {first + row}: the weight {w}"  # noqa: E731
+    refuse_negative(weight, weights, SOURCE, place)
     result["weight"] = weight
     for feature in columns.features:
         name = resolve(feature, names, source)
@@ -194,26 +170,6 @@ def needed(columns: Columns, names: Sequence[str], source: str | Path) -> list[s
     return list(dict.fromkeys(resolve(c, names, source) for c in wanted if c is not None))
 
 
-def read_features(path: str | Path, source: Source, columns: Columns) -> FeatureTable:
-    """A whole file as a feature table, read chunk by chunk.
-
-    Raises:
-        UserError: a file that cannot be read, a bad value, a duplicated event id, or no event at all.
-    """
-    path = Path(path)
-    reader = reader_for(path, source)
-    names = reader.names(path, source)
-    wanted = needed(columns, names, path)
-    parts = [
-        feature_columns(t, columns, names, path, first, source.weights)
-        for first, t in chunks(reader, path, source, wanted)
-    ]
-    if not parts:
-        raise UserError(f"{path}: the file holds no events")
-    kind = pa.uint64() if any(part["event_id"].type == pa.uint64() for part in parts) else pa.int64()
-    return to_arrays(pa.concat_tables([with_ids(part, kind, path) for part in parts]), path)
-
-
 def with_ids(table: pa.Table, kind: pa.DataType, source: str | Path) -> pa.Table:
     """The table with ``event_id`` of the type that the ids of all pieces need: see `event_ids`."""
     try:
@@ -227,14 +183,7 @@ def to_arrays(table: pa.Table, source: str | Path) -> FeatureTable:
     """The arrays of a plain table made by `feature_columns`; a duplicated id is a `UserError`."""
     names = tuple(name for name in table.column_names if name not in OWN)
     ids = table["event_id"].to_numpy()
-    _check_unique(ids, source)
+    refuse_repeated(ids, source)
     label = table["label"].to_numpy(zero_copy_only=False) if "label" in table.column_names else None
     features = np.stack([table[name].to_numpy() for name in names], axis=1)
     return FeatureTable(ids, table["mass"].to_numpy(), features, table["weight"].to_numpy(), label, names)
-
-
-def _check_unique(ids: np.ndarray, source: str | Path) -> None:
-    unique, firsts = np.unique(ids, return_index=True)
-    if len(unique) != len(ids):
-        row = int(np.setdiff1d(np.arange(len(ids)), firsts)[0])
-        raise UserError(f"{source}: column 'event_id', row {row}: {ids[row]} occurs more than once")

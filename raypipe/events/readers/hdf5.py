@@ -21,14 +21,9 @@ Place = int | str | None
 
 
 class Hdf5Reader:
-    """`raypipe.events.readers.base.Reader` of .h5 files, without PyTables.
-
-    A pandas frame in fixed format is a group with ``axis0`` (column names), and for every block of equal type
-    ``block<i>_items`` (its names) and ``block<i>_values`` (rows, items). Pickled parts are never read.
-    """
+    """`raypipe.events.readers.base.Reader` of .h5 files, without PyTables; pickled parts are never read."""
 
     def rows(self, path: Path, source: Source) -> int:
-        """Events of the dataset or group ``source.key``."""
         with readable(check_file(path), "HDF5"), h5py.File(path) as file:
             layout = _layout(file, path, source.key)
             lengths = {len(values) for values, _ in layout.values()}
@@ -37,36 +32,30 @@ class Hdf5Reader:
             return lengths.pop()
 
     def names(self, path: Path, source: Source) -> list[str]:
-        """Columns in the order of the file."""
         with readable(check_file(path), "HDF5"), h5py.File(path) as file:
             return list(_layout(file, path, source.key))
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
-        """The given rows; a matrix is read once for all its columns."""
         with readable(check_file(path), "HDF5"), h5py.File(path) as file:
             layout = _layout(file, path, source.key)
             wanted = list(layout) if columns is None else columns
-            cache: dict[str, np.ndarray] = {}
+            sets = {layout[name][0].name: layout[name][0] for name in wanted}
+            parts = {name: values[start:stop] for name, values in sets.items()}  # a matrix is read once
             table = {}
             for name in wanted:
-                values, place = layout[name]
-                if values.name not in cache:
-                    cache[values.name] = values[start:stop]
-                part = cache[values.name]
-                if isinstance(place, str):
-                    table[name] = native(fields(part)[place])
-                else:
-                    table[name] = native(part if place is None else part[:, place])
+                part, place = parts[layout[name][0].name], layout[name][1]
+                of = fields(part) if isinstance(place, str) else {None: part} if place is None else part.T
+                table[name] = native(of[place])
             return pa.table(table)
 
     def matrix(self, path: Path, source: Source, start: int, stop: int) -> np.ndarray:
         """The given rows of a file that is one matrix, (stop - start, columns)."""
         with readable(check_file(path), "HDF5"), h5py.File(path) as file:
             layout = _layout(file, path, source.key)
-            values = {id(v): v for v, _ in layout.values()}
-            if len({v.name for v in values.values()}) != 1 or not isinstance(next(iter(layout.values()))[1], int):
+            values, place = next(iter(layout.values()))
+            if len({v.name for v, _ in layout.values()}) != 1 or not isinstance(place, int):
                 raise UserError(f"{path}: expected one matrix of particles, found {len(layout)} separate columns")
-            return next(iter(values.values()))[start:stop]
+            return values[start:stop]
 
 
 def _layout(file: h5py.File, path: Path, key: str | None) -> dict[str, tuple[Any, Place]]:
@@ -98,20 +87,17 @@ def _columns_of(data: h5py.Dataset, path: Path) -> dict[str, tuple[Any, Place]]:
     if data.ndim == 1:
         return {data.name.lstrip("/"): (data, None)}
     if data.ndim != 2 or data.dtype.kind not in "fiub":
-        raise UserError(
-            f"{path}: dataset {data.name!r} has shape {data.shape} and type {data.dtype}, expected numbers "
-            "of shape (events, columns)"
-        )
+        told = f"has shape {data.shape} and type {data.dtype}, expected numbers of shape (events, columns)"
+        raise UserError(f"{path}: dataset {data.name!r} {told}")
     return {str(i): (data, i) for i in range(data.shape[1])}
 
 
 def _pandas(group: h5py.Group, path: Path) -> dict[str, tuple[Any, Place]]:
+    """A fixed frame: ``axis0`` (names), for each block ``block<i>_items`` (names) and ``block<i>_values``."""
     kind = group.attrs["pandas_type"]
-    if (kind.decode() if isinstance(kind, bytes) else str(kind)) != "frame":
-        raise UserError(
-            f"{path}: pandas object {group.name!r} is stored as {kind!r}; only fixed frames can be read "
-            "(DataFrame.to_hdf(..., format='fixed'))"
-        )
+    if _text(kind) != "frame":
+        told = "only fixed frames can be read (DataFrame.to_hdf(..., format='fixed'))"
+        raise UserError(f"{path}: pandas object {group.name!r} is stored as {kind!r}; {told}")
     found = {}
     for block in range(int(group.attrs["nblocks"])):
         values = group[f"block{block}_values"]

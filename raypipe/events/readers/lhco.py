@@ -15,9 +15,11 @@ import pyarrow as pa
 
 from raypipe.config.read import Source
 from raypipe.errors import UserError
+from raypipe.events.clustering import cluster, momenta, subjettiness
+from raypipe.events.objects import invariant_mass, ratio
 from raypipe.events.readers.hdf5 import Hdf5Reader
 
-RADIUS = 1.0
+RADIUS, MIN_PT = 1.0, 20.0
 NAMES = ("m_jj", "m_j1", "delta_m", "tau21_1", "tau21_2", "label")
 
 
@@ -27,25 +29,17 @@ class LhcoReader:
     hdf5 = Hdf5Reader()
 
     def rows(self, path: Path, source: Source) -> int:
-        """Events of the matrix."""
-        names = self.hdf5.names(path, source)
-        if len(names) % 3 > 1 or len(names) < 6:
-            raise UserError(f"{path}: {len(names)} columns, expected 3 for every particle (pT, eta, phi) and a label")
+        columns = len(self.hdf5.names(path, source))
+        if columns % 3 > 1 or columns < 6:
+            raise UserError(f"{path}: {columns} columns, expected 3 for every particle (pT, eta, phi) and a label")
         return self.hdf5.rows(path, source)
 
     def names(self, path: Path, source: Source) -> list[str]:
-        """What clustering gives."""
         return list(NAMES)
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
-        """Cluster the events of the range.
-
-        Raises:
-            UserError: not a matrix of particles, NaN, or an event with fewer than two jets.
-        """
         matrix = np.asarray(self.hdf5.matrix(path, source, start, stop), dtype=np.float64)
-        if not np.isfinite(matrix).all():
-            row, column = np.argwhere(~np.isfinite(matrix))[0]
+        for row, column in np.argwhere(~np.isfinite(matrix))[:1]:
             raise UserError(f"{path}: column {column}, row {start + row}: {matrix[row, column]} is not finite")
         particles = matrix[:, : matrix.shape[1] // 3 * 3].reshape(len(matrix), -1, 3)
         features = jet_features(particles, path, start)
@@ -57,53 +51,27 @@ class LhcoReader:
 def jet_features(particles: np.ndarray, source: str | Path = "particles", start: int = 0) -> np.ndarray:
     """The five features (n, 5) in TeV of massless particles (n, m, 3) given by pT in GeV, eta, phi; pT 0: no particle.
 
-    N-subjettiness: normalised measure, beta = 1, one-pass kT axes (1011.2268).
-
-    Raises:
-        UserError: an event with fewer than two jets, naming its row.
+    An event with fewer than two jets is a `UserError` naming its row.
     """
-    import fastjet
-    from fastjet._swig import ClusterSequence
-
-    ClusterSequence.set_fastjet_banner_stream(None)  # standard output carries results only
     pt, eta, phi = np.moveaxis(particles, -1, 0)
     there = pt > 0
     counts = there.sum(1)
     pt, eta, phi = pt[there], eta[there], phi[there]
-    momenta = ak.zip(
-        {"px": pt * np.cos(phi), "py": pt * np.sin(phi), "pz": pt * np.sinh(eta), "E": pt * np.cosh(eta)},
-        with_name="Momentum4D",
-    )
-    momenta = ak.unflatten(momenta, counts)
-    definition = fastjet.JetDefinition(fastjet.antikt_algorithm, RADIUS)
-    sequence = fastjet.ClusterSequence(momenta, definition)
-    jets, members = sequence.inclusive_jets(20.0), sequence.constituent_index(20.0)
+    given = momenta(counts, pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), pt * np.cosh(eta))
+    jets, sequence = cluster(given, RADIUS, MIN_PT)
+    members = sequence.constituent_index(MIN_PT)
     few = np.flatnonzero(ak.to_numpy(ak.num(jets.px)) < 2)
     if len(few):
-        raise UserError(f"{source}: event {start + few[0]} has fewer than two jets of R = {RADIUS:g} above 20 GeV")
+        raise UserError(
+            f"{source}: event {start + few[0]} has fewer than two jets of R = {RADIUS:g} above {MIN_PT:g} GeV"
+        )
     leading = ak.argsort(np.hypot(jets.px, jets.py), axis=1, ascending=False)[:, :2]
     jets, members = jets[leading], members[leading]
     vectors = np.stack([ak.to_numpy(jets[name]) for name in ("E", "px", "py", "pz")], axis=-1)  # (n, 2, 4)
-    mass = _mass(vectors)
-    # One "event" a jet: all N-subjettinesses in one call.
-    sizes = ak.to_numpy(ak.flatten(ak.num(members, axis=2)))
-    inside = ak.unflatten(ak.flatten(momenta[ak.flatten(members, axis=2)]), sizes)
-    tau = ak.to_numpy(
-        fastjet.ClusterSequence(inside, definition).njettiness(
-            measure_definition="NormalizedMeasure",
-            axes_definition="OnePass_KT_Axes",
-            njets=[1, 2],
-            beta=1.0,
-            R0=RADIUS,
-        )
-    )
-    tau21 = np.divide(tau[:, 1], tau[:, 0], out=np.zeros(len(tau)), where=tau[:, 0] > 1e-9).reshape(-1, 2)
+    mass = invariant_mass(vectors)
+    tau = subjettiness(given, members, RADIUS, (1, 2))
+    tau21 = ratio(tau[:, 1], tau[:, 0]).reshape(-1, 2)
     order = np.argsort(mass, axis=1)
-    mass, tau21 = np.take_along_axis(mass, order, 1), np.take_along_axis(np.clip(tau21, 0, 1), order, 1)
-    total = _mass(vectors.sum(1))
+    mass, tau21 = np.take_along_axis(mass, order, 1), np.take_along_axis(tau21, order, 1)
+    total = invariant_mass(vectors.sum(1))
     return np.c_[total / 1000, mass[:, 0] / 1000, (mass[:, 1] - mass[:, 0]) / 1000, tau21]
-
-
-def _mass(vectors: np.ndarray) -> np.ndarray:
-    """Invariant mass of (..., 4) vectors E, px, py, pz."""
-    return np.sqrt(np.maximum(vectors[..., 0] ** 2 - (vectors[..., 1:] ** 2).sum(-1), 0.0))

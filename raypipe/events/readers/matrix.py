@@ -35,7 +35,6 @@ class Columnar:
 
     @property
     def name(self) -> str:
-        """The files, for messages."""
         return ", ".join(self.paths)
 
     def __len__(self) -> int:
@@ -47,10 +46,8 @@ class Columnar:
 
     def digests(self) -> list[str]:
         """For each file, a hash of its values, whatever its format."""
-        rows = [self.file == number for number in range(len(self.paths))]
-        return [
-            digest([hashlib.blake2b(v[mask].tobytes()).hexdigest() for v in self.columns.values()]) for mask in rows
-        ]
+        of = lambda mask: [hashlib.blake2b(v[mask].tobytes()).hexdigest() for v in self.columns.values()]  # noqa: E731
+        return [digest(of(self.file == number)) for number in range(len(self.paths))]
 
     def column(self, column: Column) -> np.ndarray:
         """A column by name or place; a missing one is a `UserError`."""
@@ -68,11 +65,7 @@ class Columnar:
 
 
 def read_columns(paths: Sequence[str | Path], source: Source) -> Columnar:
-    """Read files of the same columns, one after the other.
-
-    Raises:
-        UserError: an unreadable file, a NaN or text, no rows, or files whose columns differ.
-    """
+    """Read files of the same columns; an unreadable one, NaN, text, no rows or other columns are a `UserError`."""
     parts: dict[str, list[np.ndarray]] = {}
     counts: list[int] = []
     for path in map(Path, paths):
@@ -95,40 +88,28 @@ def read_columns(paths: Sequence[str | Path], source: Source) -> Columnar:
 
 def find_label(table: Columnar) -> str | None:
     """The column that is truth: called so, or the last one without a name that holds nothing but 0 and 1."""
-    for name in table.columns:
-        if name.lower() in LABEL_NAMES and _binary(table.columns[name]):
-            return name
+    binary = [name for name, values in table.columns.items() if ((values == 0) | (values == 1)).all()]
     last = list(table.columns)[-1]
-    return last if last.isdigit() and len(table.columns) > 1 and _binary(table.columns[last]) else None
-
-
-def _binary(values: np.ndarray) -> bool:
-    return bool(((values == 0) | (values == 1)).all())
+    unnamed = [last] if last in binary and last.isdigit() and len(table.columns) > 1 else []
+    return next((name for name in binary if name.lower() in LABEL_NAMES), next(iter(unnamed), None))
 
 
 def labels_of(table: Columnar, label: str | None) -> np.ndarray | None:
     """(n,) bool truth of a table, None where it has no such column."""
-    if label is None or label not in table.columns:
-        return None
-    return as_labels(table.columns[label], label, table.name)
+    return as_labels(table.columns[label], label, table.name) if label in table.columns else None
 
 
 def weights_of(table: Columnar, weight: Column | None, policy: str = "file") -> np.ndarray:
-    """(n,) weights, one where none are named or the table has no such column.
-
-    Raises:
-        UserError: negative weights unless the ``policy`` is ``sign``, or weights without a positive sum.
-    """
+    """(n,) weights, one where none are named or the table has no such column; their sum must be positive."""
     if weight is None or not table.has(weight):
         return np.ones(len(table))
     values = table.column(weight)
-    refuse_negative(
-        values, policy, "--weights ", lambda row, w: f"{table.name}: column {weight!r}, row {row}: the weight {w:g}"
-    )
+    where = f"{table.name}: column {weight!r}"
+    refuse_negative(values, policy, "--weights ", lambda row, w: f"{where}, row {row}: the weight {w:g}")
     if not values.any():
-        raise UserError(f"{table.name}: column {weight!r}: all weights are zero")
+        raise UserError(f"{where}: all weights are zero")
     if values.sum() <= 0:
-        raise UserError(f"{table.name}: column {weight!r}: the weights sum to {values.sum():g}: there is no event")
+        raise UserError(f"{where}: the weights sum to {values.sum():g}: there is no event")
     return values
 
 

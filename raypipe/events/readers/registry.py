@@ -11,13 +11,13 @@ from raypipe.events.readers.base import Reader, check_file
 from raypipe.events.text import SUFFIXES, is_text
 
 READERS = {
-    "numpy": "numpy_file.NumpyReader",
+    "numpy": "columnar.NumpyReader",
     "hdf5": "hdf5.Hdf5Reader",
     "parquet": "columnar.ParquetReader",
     "csv": "columnar.CsvReader",
     "root": "root.RootReader",
-    "delphes": "delphes.DelphesReader",
-    "nanoaod": "nanoaod.NanoAodReader",
+    "delphes": "trees.DelphesReader",
+    "nanoaod": "trees.NanoAodReader",
     "lhco": "lhco.LhcoReader",
 }
 """Format -> class in this package; loaded when first needed, so that a CSV user needs no ROOT library."""
@@ -35,43 +35,26 @@ EXTENSIONS = {
 
 
 def file_format(path: str | Path, source: Source) -> str:
-    """The format of ``path``: as the source says, else by extension.
-
-    Raises:
-        UserError: a missing or empty file, or an extension that no reader knows.
-    """
+    """The format of ``path``: as the source says, else by extension; an unknown one is a `UserError`."""
     path = check_file(path)
     if source.format != "auto":
         return source.format
     found = "csv" if is_text(path) else EXTENSIONS.get(path.suffix.lower())
     if found is None:
-        raise UserError(
-            f"{path}: unknown extension {path.suffix!r} (known: {', '.join(EXTENSIONS)}); or name the format "
-            f"({', '.join(READERS)})"
-        )
-    if found == "root":
-        return _root_kind(path, source)
-    if found == "hdf5":
-        return _hdf5_kind(path, source)
+        known = f"(known: {', '.join(EXTENSIONS)}); or name the format ({', '.join(READERS)})"
+        raise UserError(f"{path}: unknown extension {path.suffix!r} {known}")
+    if found == "root":  # Delphes by its tree's name, NanoAOD by its tree and its luminosity blocks
+        from raypipe.events.readers.root import open_tree
+
+        with open_tree(path, source.key, ("Delphes", "Events")) as tree:
+            nano = tree.name == "Events" and "luminosityBlock" in tree
+            return "delphes" if tree.name == "Delphes" else "nanoaod" if nano else found
+    if found == "hdf5":  # the particle lists of the LHC Olympics are hundreds of columns, three a particle
+        from raypipe.events.readers.hdf5 import Hdf5Reader
+
+        columns = len(Hdf5Reader().names(path, source))
+        return "lhco" if columns >= 600 and columns % 3 < 2 else found
     return found
-
-
-def _root_kind(path: Path, source: Source) -> str:
-    """Delphes by its tree's name, NanoAOD by its tree and its luminosity blocks; else a flat ntuple."""
-    from raypipe.events.readers.root import open_tree
-
-    with open_tree(path, source.key, ("Delphes", "Events")) as tree:
-        if tree.name == "Delphes":
-            return "delphes"
-        return "nanoaod" if tree.name == "Events" and "luminosityBlock" in tree else "root"
-
-
-def _hdf5_kind(path: Path, source: Source) -> str:
-    """The particle lists of the LHC Olympics are a matrix of hundreds of columns, three a particle."""
-    from raypipe.events.readers.hdf5 import Hdf5Reader
-
-    columns = len(Hdf5Reader().names(path, source))
-    return "lhco" if columns >= 600 and columns % 3 < 2 else "hdf5"
 
 
 def reader_for(path: str | Path, source: Source) -> Reader:

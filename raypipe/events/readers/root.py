@@ -7,26 +7,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import awkward as ak
 import numpy as np
 import pyarrow as pa
 
 from raypipe.config.read import Source
 from raypipe.errors import UserError
 from raypipe.events.fields import native
-from raypipe.events.readers.base import check_file, readable
+from raypipe.events.readers.base import TREES, check_file, readable
 
 ALONE = ("int", "uin", "flo", "boo")
 """How the names of types of numbers begin."""
-TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
 
 
 @contextlib.contextmanager
 def open_tree(path: Path, key: str | None, usual: Sequence[str] = ()) -> Iterator[Any]:
-    """The tree ``key`` of a ROOT file; where not given, one of the ``usual`` names, or the only tree.
-
-    Raises:
-        UserError: not a ROOT file, a truncated one, or no such tree.
-    """
+    """The tree ``key`` of a ROOT file; where not given, one of the ``usual`` names, or the only tree."""
     import uproot
 
     with readable(check_file(path), "ROOT"), uproot.open(path) as file:
@@ -43,8 +39,6 @@ def open_tree(path: Path, key: str | None, usual: Sequence[str] = ()) -> Iterato
 
 def branch(tree: Any, name: str, path: Path, start: int, stop: int) -> Any:
     """One branch as an awkward array; a missing one is a `UserError` naming it."""
-    import awkward as ak
-
     if name not in tree:
         kind = name.split(".")[0].split("_")[0]
         near = [k for k in tree.keys() if k.startswith(kind)] or list(tree.keys())  # noqa: SIM118  a tree, not a dict
@@ -56,46 +50,42 @@ def branch(tree: Any, name: str, path: Path, start: int, stop: int) -> Any:
 
 def flat_branch(tree: Any, name: str, path: Path, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """Counts per event and flat values of a jagged branch; NaN and infinity are refused, naming the event."""
-    import awkward as ak
-
     array = branch(tree, name, path, start, stop)
     if array.ndim < 2:
         raise UserError(f"{path}: branch {name!r} holds one value an event, expected a list")
     counts = ak.to_numpy(ak.num(array, axis=1)).astype(np.int64)
     values = np.asarray(ak.to_numpy(ak.flatten(array, axis=1)), dtype=np.float64)
-    finite = np.isfinite(values) if values.ndim == 1 else np.isfinite(values).all(1)
-    if not finite.all():
-        event = start + int(np.searchsorted(np.cumsum(counts), int(np.argmin(finite)), side="right"))
-        raise UserError(f"{path}: branch {name!r}, event {event}: {values[int(np.argmin(finite))]} is not finite")
+    _refuse_not_finite(values, np.repeat(np.arange(start, stop), counts), f"{path}: branch {name!r}")
     return counts, values
 
 
 def scalar_branch(tree: Any, name: str, path: Path, start: int, stop: int) -> np.ndarray:
     """One finite number an event, float64; a list of exactly one counts as one (Delphes writes such)."""
-    import awkward as ak
-
     array = branch(tree, name, path, start, stop)
     if array.ndim == 2 and bool(ak.all(ak.num(array, axis=1) >= 1)):
         array = array[:, 0]
     if array.ndim != 1:
         raise UserError(f"{path}: branch {name!r} does not hold one value an event")
     values = np.asarray(ak.to_numpy(array), dtype=np.float64)
-    if not np.isfinite(values).all():
-        row = int(np.argmin(np.isfinite(values)))
-        raise UserError(f"{path}: branch {name!r}, event {start + row}: {values[row]} is not finite")
+    _refuse_not_finite(values, np.arange(start, stop), f"{path}: branch {name!r}")
     return values
+
+
+def _refuse_not_finite(values: np.ndarray, event: np.ndarray, where: str) -> None:
+    finite = np.isfinite(values).reshape(len(values), -1).all(1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise UserError(f"{where}, event {event[row]}: {values[row]} is not finite")
 
 
 class RootReader:
     """`raypipe.events.readers.base.Reader` of flat ntuples: the branches with one number an event are the columns."""
 
     def rows(self, path: Path, source: Source) -> int:
-        """Entries of the tree."""
         with open_tree(path, source.key) as tree:
             return int(tree.num_entries)
 
     def names(self, path: Path, source: Source) -> list[str]:
-        """Branches of plain numbers."""
         with open_tree(path, source.key) as tree:
             if hasattr(tree, "branches"):
                 kinds = {b.name: getattr(b.interpretation, "numpy_dtype", None) for b in tree.branches}
@@ -104,7 +94,6 @@ class RootReader:
             return [name for name, kind in kinds.items() if getattr(kind, "primitive", "")[:3] in ALONE]  # an RNTuple
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
-        """The baskets of the range."""
         wanted = self.names(path, source) if columns is None else columns
         with open_tree(path, source.key) as tree:
             arrays = {name: branch(tree, name, path, start, stop) for name in wanted}

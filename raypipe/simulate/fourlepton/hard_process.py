@@ -14,6 +14,8 @@ from functools import cache
 import numpy as np
 
 from raypipe import seeds
+from raypipe.config.fourlepton import FourLeptons
+from raypipe.events.fields import Rows
 from raypipe.simulate.fourlepton.matrix_element import DOWN, UP, Electroweak, matrix_element_squared
 from raypipe.simulate.fourlepton.pdfs import QUARKS, Densities, pythia_densities
 from raypipe.simulate.fourlepton.phase_space import N_CHANNELS, Bounds, PhaseSpace, Points
@@ -47,9 +49,18 @@ class PartonCuts:
     scale: float = 91.1876
     """GeV, factorisation scale."""
 
+    @staticmethod
+    def of(section: FourLeptons) -> PartonCuts:
+        """Looser than the selection's by what recoil, radiation and resolution can make up; the tracker ends at 2.5."""
+        cuts = section.selection
+        windows = [window[0] for window in (cuts.z1_window, cuts.z2_window) if window is not None]
+        # Each pair lies in one of the two windows.
+        min_pair = max(cuts.min_pair, min(windows)) if len(windows) == 2 else cuts.min_pair
+        return PartonCuts(section.beam_energy, 0.7 * min(cuts.electron_pt, cuts.muon_pt), 2.7, 0.875 * min_pair)
+
 
 @dataclass(frozen=True)
-class HardEvents:
+class HardEvents(Rows):
     """Unweighted parton-level events in the laboratory."""
 
     quark: np.ndarray
@@ -94,7 +105,7 @@ class HardProcess:
         for _ in range(_ADAPTATIONS):
             points = self.space.draw(_ADAPT_POINTS, self.shares, rng)
             kept = self._passes(points)
-            points = points.select(kept)
+            points = points.take(kept)
             densities = self.space.densities(points)
             density = self.shares @ densities
             weight = self._luminosity(points).sum(axis=(0, 1)) / density
@@ -149,7 +160,7 @@ class HardProcess:
         """``n`` tries: the points within the cuts, the weights [fb] of all tries, and the kept ones' flavour parts."""
         points = self.space.draw(n, self.shares, rng)
         kept = self._passes(points)
-        points = points.select(kept)
+        points = points.take(kept)
         parts = self._luminosity(points) / (self.shares @ self.space.densities(points))
         weights = np.zeros(n)
         weights[kept] = parts.sum(axis=(0, 1))
@@ -176,11 +187,7 @@ class Unweighter:
             found += len(part)
             if found >= n:
                 break
-        columns = {
-            name: np.concatenate([getattr(part, name) for part in parts])[:n]
-            for name in HardEvents.__dataclass_fields__
-        }
-        return HardEvents(**columns)
+        return HardEvents.concatenate(parts).take(np.arange(n))
 
     def _batches(self) -> Iterator[HardEvents]:
         process, rng = self.process, self.rng
@@ -192,7 +199,7 @@ class Unweighter:
             self._overweight += np.maximum(weights - process.largest, 0.0).sum()
             kept = weights[weights > 0]
             chosen = np.flatnonzero(rng.random(len(kept)) * process.largest < kept)
-            yield self._flavoured(points.select(chosen), parts[:, :, chosen])
+            yield self._flavoured(points.take(chosen), parts[:, :, chosen])
 
     def _flavoured(self, points: Points, parts: np.ndarray) -> HardEvents:
         """Choose quark flavour and direction by their share of the weight, turn and boost to the laboratory."""

@@ -14,6 +14,8 @@ from math import pi
 
 import numpy as np
 
+from raypipe.events.fields import Rows
+
 DOUBLE = (("z", "z"), ("z", "photon"), ("photon", "z"), ("photon", "photon"))
 """Shapes of the masses of (ee, mumu) in the double channels."""
 SINGLE = ((0, 1, 2), (1, 0, 2), (2, 3, 0), (3, 2, 0))
@@ -46,7 +48,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(Rows):
     """n points in the frame of the four leptons, partons along z."""
 
     leptons: np.ndarray
@@ -58,10 +60,6 @@ class Points:
 
     def __len__(self) -> int:
         return len(self.s)
-
-    def select(self, mask: np.ndarray) -> Points:
-        """The points where ``mask`` holds."""
-        return Points(self.leptons[mask], self.s[mask], self.rapidity[mask])
 
 
 class _Power:

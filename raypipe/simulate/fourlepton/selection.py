@@ -7,41 +7,17 @@ card is raypipe's default, never the paper's.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from raypipe.simulate.fourlepton.detector import Leptons
+from raypipe.config.fourlepton import FourLeptonSelection
+from raypipe.events.fourlepton import LEPTONS, MASSES
+from raypipe.events.objects import Objects
 from raypipe.simulate.ragged import delta_r, order_and_rank
 
 Z_MASS = 91.1876
 """GeV."""
-
-
-@dataclass(frozen=True)
-class FourLeptonCuts:
-    """Cuts of the four-lepton selection, GeV."""
-
-    electron_pt: float = 10.0
-    """Smallest pT of an electron (the card's own threshold when lower)."""
-    muon_pt: float = 10.0
-    """Smallest pT of a muon."""
-    leading_pt: tuple[float, ...] = ()
-    """Smallest pT of the hardest, second hardest.. lepton; triggers."""
-    min_pair: float = 4.0
-    """Smallest mass of e+e- and of mu+mu-."""
-    min_delta_r: float = 0.02
-    """Smallest distance between any two of the four leptons."""
-    z1_window: tuple[float, float] | None = None
-    """Window of the pair mass nearer m_Z."""
-    z2_window: tuple[float, float] | None = None
-    """Window of the other pair's mass."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for keys and manifests."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
 
 STEPS = ("generated", "four_leptons", "transverse_momenta", "pair_masses")
 """Names of the cut flow, in order; `generated` counts events that hold e+ e- mu+ mu- in truth."""
@@ -61,19 +37,29 @@ class Quadruplets:
     m_mumu: np.ndarray
     cut_flow: dict[str, int] = field(default_factory=dict)
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """The numbers of the four-lepton table, float32."""
+        found = {name: getattr(self, name) for name in MASSES}
+        for quantity in ("pt", "eta", "phi"):
+            found |= {f"{lepton}_{quantity}": getattr(self, quantity)[:, i] for i, lepton in enumerate(LEPTONS)}
+        return {name: values.astype(np.float32) for name, values in found.items()}
 
-def select(leptons: Leptons, n_events: int, cuts: FourLeptonCuts | None = None) -> Quadruplets:
+
+def select(electrons: Objects, muons: Objects, n_events: int, cuts: FourLeptonSelection | None = None) -> Quadruplets:
     """The hardest e-, e+, mu- and mu+ of each event, and all ``cuts`` on them."""
-    cuts = cuts or FourLeptonCuts()
+    cuts = cuts or FourLeptonSelection()
+    kinds = (electrons, -1), (electrons, 1), (muons, -1), (muons, 1)
     dense = np.full((n_events, 4), -1)
-    for slot, (is_muon, charge) in enumerate(((False, -1), (False, 1), (True, -1), (True, 1))):
-        use = np.flatnonzero((leptons.is_muon == is_muon) & (leptons.charge == charge))
-        order, rank = order_and_rank(leptons.event[use], leptons.pt[use])
+    for slot, (kind, charge) in enumerate(kinds):
+        use = np.flatnonzero(kind.charge == charge)
+        order, rank = order_and_rank(kind.event[use], kind.pt[use])
         first = use[order[rank == 0]]
-        dense[leptons.event[first], slot] = first
+        dense[kind.event[first], slot] = first
     events = np.flatnonzero((dense >= 0).all(axis=1))
-    chosen = dense[events]
-    pt, eta, phi = (getattr(leptons, name)[chosen].reshape(-1, 4) for name in ("pt", "eta", "phi"))
+    pt, eta, phi = (
+        np.stack([getattr(kind, name)[dense[events, slot]] for slot, (kind, _) in enumerate(kinds)], axis=1)
+        for name in ("pt", "eta", "phi")
+    )
     flow = {"four_leptons": len(events)}
 
     hard = (pt[:, :2] > cuts.electron_pt).all(axis=1) & (pt[:, 2:] > cuts.muon_pt).all(axis=1)
@@ -93,16 +79,8 @@ def select(leptons: Leptons, n_events: int, cuts: FourLeptonCuts | None = None) 
         if window is not None:
             kept &= (value > window[0]) & (value < window[1])
     flow["pair_masses"] = int(kept.sum())
-    return Quadruplets(
-        event=events[kept],
-        pt=pt[kept],
-        eta=eta[kept],
-        phi=phi[kept],
-        m_4l=m_4l[kept],
-        m_ee=m_ee[kept],
-        m_mumu=m_mumu[kept],
-        cut_flow=flow,
-    )
+    kept_columns = (column[kept] for column in (events, pt, eta, phi, m_4l, m_ee, m_mumu))
+    return Quadruplets(*kept_columns, cut_flow=flow)
 
 
 def mass(pt: np.ndarray, eta: np.ndarray, phi: np.ndarray) -> np.ndarray:

@@ -71,7 +71,7 @@ class Process:
     def as_dict(self) -> dict[str, Any]:
         """All that determines this sample's events and yields; `efficiency` acts through the number generated."""
         for_people = dict.fromkeys(("efficiency", "title", "masses", "approximations", "expected_fb"))
-        return {**asdict(self), "reference": self.reference.as_dict(), **for_people}
+        return {**asdict(self), "reference": asdict(self.reference), **for_people}
 
     def listing(self) -> dict[str, Any]:
         """What `raypipe simulate --list` shows of this sample, JSON-ready."""

@@ -7,9 +7,9 @@ import pytest
 
 from raypipe.config.read import EventSource, Source
 from raypipe.errors import UserError
-from raypipe.events.readers.delphes import DelphesReader
-from raypipe.events.readers.nanoaod import NanoAodReader
 from raypipe.events.readers.registry import file_format
+from raypipe.events.readers.root import open_tree
+from raypipe.events.readers.trees import Branches, DelphesReader, NanoAodReader
 from tests.events.readers.test_tables import real
 from tests.events.readers.trees import known_events, write_delphes
 
@@ -94,11 +94,12 @@ def test_real_electrons_have_the_z_mass_and_the_known_number_of_four_lepton_even
     reader, source = NanoAodReader(), EventSource(chunk_rows=20_000)
     leptons, masses = [], []
     for start in range(0, 50_000, 20_000):
-        batch = reader.objects(path, source, start, min(start + 20_000, 50_000), ("Electron", "Muon"))
-        n = batch.n_events
-        count = np.bincount(batch.electrons.event, minlength=n)
-        leptons.append(count + np.bincount(batch.muons.event, minlength=n))
-        e = batch.electrons
+        stop = min(start + 20_000, 50_000)
+        with open_tree(path, None, reader.trees) as tree:
+            read = Branches(tree, path, source, start, stop, reader.joint)
+            e, muons = (read.kind(kind, reader.place | {"charge": "charge"}) for kind in ("Electron", "Muon"))
+        count = np.bincount(e.event, minlength=stop - start)
+        leptons.append(count + np.bincount(muons.event, minlength=stop - start))
         first = np.flatnonzero((count[e.event] == 2) & (np.r_[True, e.event[1:] != e.event[:-1]]))
         hard = first[(e.pt[first] > 25) & (e.pt[first + 1] > 20) & (e.charge[first] * e.charge[first + 1] < 0)]
         i, j = hard, hard + 1

@@ -16,9 +16,9 @@ import uproot
 from raypipe.config.read import Columns, Source
 from raypipe.errors import UserError
 from raypipe.events.masses import load_masses
-from raypipe.events.readers.features import read_features
 from raypipe.events.readers.matrix import read_columns
 from raypipe.events.readers.registry import reader_for
+from tests.events.helpers import read_features
 
 N = 40
 RNG = np.random.default_rng(3)

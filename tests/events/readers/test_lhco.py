@@ -9,9 +9,9 @@ from scipy.stats import ks_2samp
 
 from raypipe.config.read import Columns, Source
 from raypipe.errors import UserError
-from raypipe.events.readers.features import read_features
 from raypipe.events.readers.lhco import NAMES, jet_features
 from raypipe.events.readers.registry import file_format, reader_for
+from tests.events.helpers import read_features
 from tests.events.readers.test_tables import real
 
 

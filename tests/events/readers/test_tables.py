@@ -15,10 +15,10 @@ import uproot
 from raypipe.config.read import Columns, Source
 from raypipe.errors import UserError
 from raypipe.events.readers.base import chunks, resolve
-from raypipe.events.readers.features import read_features
 from raypipe.events.readers.matrix import find_label, read_columns, weights_of
 from raypipe.events.readers.registry import file_format, reader_for
 from tests.conftest import ROOT
+from tests.events.helpers import read_features
 
 DATA = ROOT.parent / "shared" / "data"
 N = 250

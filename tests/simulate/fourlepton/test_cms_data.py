@@ -12,7 +12,7 @@ from scipy import stats
 from raypipe.config import load_config
 from raypipe.simulate import dataset
 from raypipe.simulate.fourlepton.selection import mass
-from raypipe.simulate.fourlepton.shard import simulate_shard
+from raypipe.simulate.shard import simulate_shard
 from tests.conftest import ROOT
 
 DATA = ROOT.parent / "shared" / "data" / "cms_4lepton"
@@ -42,7 +42,7 @@ def test_shape_of_the_published_zz_spectrum():
     plan = dataset.plan(load_config(ROOT / "configs" / "fourlepton" / "cms_run1.yaml"))
     shard = plan.samples["qq4l"].shard(0)
     table, _ = simulate_shard(
-        shard.process, shard.card, seed=1, shard=0, n_generate=16_000, settings=shard.four_leptons
+        shard.process, shard.card, seed=1, shard=0, n_generate=16_000, four_leptons=shard.four_leptons
     )
     published = json.loads((DATA / "m4l_70_181_normalised.json").read_text())
     edges = np.array(published["edges"])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import pythia8mc
 
+from raypipe.config.fourlepton import FourLeptons
 from raypipe.simulate.fourlepton.hard_process import HardProcess, PartonCuts, Unweighter, hard_process
 from raypipe.simulate.fourlepton.lhe import write_lhe
 from raypipe.simulate.fourlepton.pdfs import pythia_densities
-from raypipe.simulate.fourlepton.settings import FourLeptonSettings
 
 Z_WINDOW = (66.0, 116.0)
 
@@ -17,7 +17,7 @@ Z_WINDOW = (66.0, 116.0)
 @pytest.fixture(scope="module")
 def unweighted():
     """(process, unweighter, 4000 events) at the cuts of the default selection."""
-    process = hard_process(FourLeptonSettings().parton_cuts)
+    process = hard_process(PartonCuts.of(FourLeptons()))
     unweighter = Unweighter(process, np.random.default_rng(4))
     return process, unweighter, unweighter.events(4000)
 

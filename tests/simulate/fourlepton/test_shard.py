@@ -14,7 +14,7 @@ from raypipe.events.table import read_table, sample_path, write_table
 from raypipe.simulate import dataset, processes
 from raypipe.simulate.card import load_card
 from raypipe.simulate.fourlepton.selection import mass
-from raypipe.simulate.fourlepton.shard import simulate_shard
+from raypipe.simulate.shard import simulate_shard
 from tests.conftest import ROOT
 
 M_Z = 91.1876
