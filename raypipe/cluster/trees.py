@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from raypipe.cluster.runtime import limit_threads, places
 from raypipe.config import Classifier, Resources
@@ -27,7 +29,7 @@ def tree_trainer(config: Classifier, workers: int, resources: Resources, folder:
     """What ``config.engine`` says: this process, or ``workers`` actors. Ray must be running for these.
 
     Args:
-        folder: where `ray_train` keeps its checkpoints; on a cluster, one that all nodes see.
+        folder: for rows and checkpoints while training lasts; on a cluster, one that all nodes see.
 
     Raises:
         UserError: the cluster has no places for so many workers.
@@ -62,15 +64,28 @@ def engine_here(engine: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """One training, as both engines take it."""
+    """One training, as both engines take it; workers read their rows from files."""
 
     parameters: dict[str, Any]
-    samples: list[Sample]
-    """Training, and validation where training may stop early."""
+    samples: list[list[str]]
+    """Parquet files, one a worker: of the training, and of the validation where training may stop early."""
     rounds: int
     patience: int | None
     workers: int
     restarts: int
+    folder: Path
+
+
+def _write_parts(sample: Sample, workers: int, folder: Path, name: str) -> list[str]:
+    """Every ``workers``-th row goes to the same file: columns f0, f1, ..., label and weight."""
+    features, label, weight = sample
+    columns = {f"f{i}": column for i, column in enumerate(features.T)}
+    columns |= {"label": label, "weight": np.ones(len(label), np.float32) if weight is None else weight}
+    paths = [str((folder / f"{name}-{k}.parquet").resolve()) for k in range(workers)]
+    for k, path in enumerate(paths):
+        part = {name: np.ascontiguousarray(column[k::workers]) for name, column in columns.items()}
+        pq.write_table(pa.table(part), path, compression="none")
+    return paths
 
 
 def train_trees(
@@ -89,25 +104,31 @@ def train_trees(
 
     A worker that dies is started again, at most ``restarts`` times, and training goes on from the last checkpoint.
 
+    Args:
+        folder: for the rows and the checkpoints while training lasts.
+
     Raises:
         UserError: training fails for good, as when workers keep dying.
     """
     import ray
 
-    threads, samples = {"nthread": cores_each(workers)}, [sample] if validation is None else [sample, validation]
+    samples = {"training": sample} if validation is None else {"training": sample, "validation": validation}
     patience = None if validation is None else patience
-    job = Job(parameters | threads, samples, rounds, patience, workers, restarts)
-    try:
-        if engine_here(engine) == "ray_train":
-            return _ray_train(job, folder)
-        actor = ray.remote(num_cpus=0)(_XgboostRay).remote()
+    with tempfile.TemporaryDirectory(prefix=".trees-", dir=folder) as own:
+        parts = [_write_parts(rows, workers, Path(own), name) for name, rows in samples.items()]
+        given = parameters | {"nthread": cores_each(workers)}
+        job = Job(given, parts, rounds, patience, workers, restarts, Path(own).resolve())
         try:
-            return ray.get(actor.train.remote(job))
-        finally:
-            ray.kill(actor)
-    except Exception as error:  # both engines wrap what a worker raises; RuntimeError, TimeoutError, Ray's own
-        lines = str(error).strip().splitlines()
-        raise UserError(f"training the trees with {workers} workers failed: {(lines or [repr(error)])[-1]}") from error
+            if engine_here(engine) == "ray_train":
+                return _ray_train(job)
+            actor = ray.remote(num_cpus=0)(_XgboostRay).remote()
+            try:
+                return ray.get(actor.train.remote(job))
+            finally:
+                ray.kill(actor)
+        except Exception as error:  # both engines wrap what a worker raises; RuntimeError, TimeoutError, Ray's own
+            reason = (str(error).strip().splitlines() or [repr(error)])[-1]
+            raise UserError(f"training the trees with {workers} workers failed: {reason}") from error
 
 
 class _XgboostRay:
@@ -116,9 +137,10 @@ class _XgboostRay:
     def train(self, job: Job) -> xgboost.Booster:
         # Nor must it leave a placement group, which would outlive them. Workers that take all cores are spread anyway.
         os.environ["RXGB_USE_SPREAD_STRATEGY"] = "0"
-        from xgboost_ray import RayDMatrix, RayParams, train
+        from xgboost_ray import RayDMatrix, RayFileType, RayParams, train
 
-        matrices = [RayDMatrix(x, label=y, weight=w) for x, y, w in job.samples]
+        files = {"filetype": RayFileType.PARQUET, "distributed": True}  # each actor reads its own
+        matrices = [RayDMatrix(paths, "label", "weight", **files) for paths in job.samples]
         return train(
             job.parameters,
             matrices[0],
@@ -136,34 +158,27 @@ class _XgboostRay:
         )
 
 
-def _ray_train(job: Job, folder: Path) -> xgboost.Booster:
-    import ray
+def _ray_train(job: Job) -> xgboost.Booster:
     from ray import train
     from ray.train.xgboost import RayTrainReportCallback, XGBoostTrainer
 
-    def parts(whole: Sample) -> list[Any]:
-        return [ray.put([None if a is None else a[k :: job.workers] for a in whole]) for k in range(job.workers)]
-
-    with tempfile.TemporaryDirectory(prefix=".trees-", dir=folder) as storage:
-        trainer = XGBoostTrainer(
-            _boost,
-            train_loop_config={"job": replace(job, samples=[]), "parts": [parts(whole) for whole in job.samples]},
-            scaling_config=train.ScalingConfig(
-                num_workers=job.workers, resources_per_worker={"CPU": job.parameters["nthread"]}
-            ),
-            run_config=train.RunConfig(
-                name="trees",
-                storage_path=str(Path(storage).resolve()),
-                failure_config=train.FailureConfig(max_failures=job.restarts),
-                checkpoint_config=train.CheckpointConfig(num_to_keep=1),
-            ),
-        )
-        return RayTrainReportCallback.get_model(trainer.fit().checkpoint)
+    cores = {"CPU": job.parameters["nthread"]}
+    trainer = XGBoostTrainer(
+        _boost,
+        train_loop_config={"job": job},
+        scaling_config=train.ScalingConfig(num_workers=job.workers, resources_per_worker=cores),
+        run_config=train.RunConfig(
+            name="trees",
+            storage_path=str(job.folder),
+            failure_config=train.FailureConfig(max_failures=job.restarts),
+            checkpoint_config=train.CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    return RayTrainReportCallback.get_model(trainer.fit().checkpoint)
 
 
 def _boost(given: dict[str, Any]) -> None:
     """What every worker of Ray Train runs."""
-    import ray
     import xgboost
     from ray import train
     from ray.train.xgboost import RayTrainReportCallback
@@ -180,9 +195,9 @@ def _boost(given: dict[str, Any]) -> None:
     rank, checkpoint = train.get_context().get_world_rank(), train.get_checkpoint()
     booster = RayTrainReportCallback.get_model(checkpoint) if checkpoint else None
     matrices = []
-    for parts in given["parts"]:
-        x, y, w = ray.get(parts[rank])
-        matrices.append(xgboost.DMatrix(np.ascontiguousarray(x), label=y, weight=w, nthread=threads))
+    for paths in job.samples:
+        *features, label, weight = (column.to_numpy() for column in pq.read_table(paths[rank]).itercolumns())
+        matrices.append(xgboost.DMatrix(np.stack(features, axis=1), label, weight=weight, nthread=threads))
     xgboost.train(
         job.parameters,
         matrices[0],

@@ -78,13 +78,14 @@ class Killer:
         self.thread.join()
 
 
+WORKERS = pytest.mark.parametrize(
+    ("engine", "title"), [("xgboost_ray", "RemoteRayXGBoostActor.train"), ("ray_train", "RayTrainWorker")]
+)
 PARAMETERS = {"objective": "binary:logistic", "tree_method": "hist", "max_depth": 4, "eta": 0.1, "seed": 1}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("engine", "title"), zip(ENGINES, ["RemoteRayXGBoostActor.train", "RayTrainWorker"], strict=True)
-)
+@WORKERS
 def test_a_dead_worker_is_replaced_and_no_round_is_missing(ray_local, tmp_path, engine, title):
     sample = gaussians(1, 40_000)
     with Killer(title, 1) as killer:
@@ -96,13 +97,14 @@ def test_a_dead_worker_is_replaced_and_no_round_is_missing(ray_local, tmp_path, 
     assert abs(found - expected) < error
 
 
-def test_workers_that_die_for_good_are_told_in_one_line_and_leave_their_cores(ray_local, tmp_path):
+@WORKERS
+def test_workers_that_die_for_good_are_told_in_one_line_and_leave_their_cores(ray_local, tmp_path, engine, title):
     import ray
 
-    given = {"workers": 2, "engine": "xgboost_ray", "folder": tmp_path, "restarts": 0}
+    given = {"workers": 2, "engine": engine, "folder": tmp_path, "restarts": 0}
     with (
-        Killer("RemoteRayXGBoostActor.train", 1),
-        pytest.raises(UserError, match=r"training the trees with 2 workers failed: .*died") as caught,
+        Killer(title, 1),
+        pytest.raises(UserError, match=r"training the trees with 2 workers failed: .+") as caught,
     ):
         train_trees(PARAMETERS, gaussians(1, 40_000), 300, **given)
     assert "\n" not in str(caught.value)
@@ -110,6 +112,7 @@ def test_workers_that_die_for_good_are_told_in_one_line_and_leave_their_cores(ra
     while ray.available_resources().get("CPU", 0) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
     assert ray.available_resources()["CPU"] == 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_more_workers_than_cores_are_refused(ray_local, tmp_path):
