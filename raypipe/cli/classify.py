@@ -84,8 +84,9 @@ def classify(output: Path, as_json: bool, cpus: int | None, **given: Any) -> Non
     --background-key name two of one file. Writes --output (Parquet: row, file, score, background_percentile, ...) and
     a summary beside it (.json).
 
-    With --workers the fits run one after another, each on that many Ray actors. A start of the actors takes about ten
-    seconds, so that it pays for millions of rows only.
+    With --workers the fits run one after another, each on that many Ray actors. Each reads its own rows from a file
+    beside --output while a fit lasts: on a cluster, name a folder that all nodes see. A start of the actors takes about
+    ten seconds, so that it pays for millions of rows only.
 
     \b
     Example:

@@ -144,36 +144,29 @@ class SampleSums:
         return sum(self.weight[s] * self.rows[s] / self.events for s in self.rows) if self.events else 0.0
 
 
-def read_batch(table: pa.Table, source: Path, first: int) -> Batch:
-    """The columns of one piece as float64 arrays; tensors, most of the memory, stay float32.
-
-    Args:
-        first: row of the file at which the piece begins, for the message.
+def _batches(path: Path, kind: Kind) -> Iterator[Batch]:
+    """The columns of a file, piece by piece, as float64 arrays; tensors, most of the memory, stay float32.
 
     Raises:
         UserError: a value that is not finite, or a negative weight in a table without signs.
     """
-    batch = {}
-    for name in table.column_names:
-        column = table[name]
-        is_tensor = isinstance(column.type, pa.FixedShapeTensorType)
-        values = tensor_values(column) if is_tensor else column.to_numpy().astype(np.float64)
-        good = np.isfinite(values)
-        if name == "weight" and not has_signs(table):
-            good &= values >= 0
-        if not good.all():
-            where = tuple(int(i) for i in np.argwhere(~good)[0])
-            what = "is negative" if np.isfinite(values[where]) else "is not finite"
-            raise UserError(f"{source}: column {name!r}, row {first + where[0]}: {values[where]} {what}")
-        batch[name] = values
-    return batch
-
-
-def _batches(path: Path, kind: Kind) -> Iterator[Batch]:
     first = 0
     for table in stream_table(path, kind.columns):
-        if table.num_rows:
-            yield read_batch(table, path, first)
+        if not table.num_rows:
+            continue
+        batch = {}
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            is_tensor = isinstance(column.type, pa.FixedShapeTensorType)
+            values = tensor_values(column) if is_tensor else column.to_numpy().astype(np.float64)
+            good = np.isfinite(values)
+            if name == "weight" and not has_signs(table):
+                good &= values >= 0
+            if not good.all():
+                where = tuple(int(i) for i in np.argwhere(~good)[0])
+                what = "is negative" if np.isfinite(values[where]) else "is not finite"
+                raise UserError(f"{path}: column {name!r}, row {first + where[0]}: {values[where]} {what}")
+            batch[name] = values
+        yield batch
         first += table.num_rows
 
 
