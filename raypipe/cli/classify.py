@@ -13,66 +13,46 @@ if TYPE_CHECKING:
     from raypipe.search.classify import Request
 
 TABLES = {"data": "Class one (repeat for several files).", "background": "Class zero.", "score": "Events to score."}
-KEYS = {
-    "data": "The same of the --data files alone.",
-    "background": "The same of the --background files.",
-    "score": "The same of the --score files.",
-}
 TREES = {
     "folds": (2, "Folds."),
     "ensemble": (1, "Fits averaged in every fold."),
     "rounds": (1, "Boosting rounds of a fit."),
     "leaves": (2, "Leaves of a tree."),
 }
-files = family(
-    click.option(f"--{name}", multiple=True, required=True, metavar="FILE", help=text) for name, text in TABLES.items()
-)
-columns = family(
+WEIGHTS = {"type": click.Choice(["file", "sign"]), "default": "file", "show_default": True}
+tables = family(
     [
-        click.option("--features", metavar="COL,COL,...", help="Names or numbers; else all that the tables share."),
+        *(
+            click.option(f"--{name}", multiple=True, required=True, metavar="FILE", help=h)
+            for name, h in TABLES.items()
+        ),
+        click.option(
+            "--features", metavar="COL,COL,...", help="Names or numbers; else all columns that the tables share."
+        ),
         click.option("--label", metavar="COL", help="Truth (1: signal): never trained on, used to evaluate."),
         click.option("--mass", metavar="COL", help="Kept out of the features and copied into the output."),
         click.option("--weight", metavar="COL", help="Event weights; one in a file without the column."),
-        click.option(
-            "--weights",
-            type=click.Choice(["file", "sign"]),
-            default="file",
-            show_default=True,
-            help="sign: negative weights (NLO) count as such, trees take averages.",
-        ),
+        click.option("--weights", help="sign: negative weights (NLO) count as such, trees take averages.", **WEIGHTS),
         click.option("--only-background", is_flag=True, help="Of the background files keep the rows labelled 0."),
-    ]
-)
-formats = family(
-    [
         click.option("--format", default="auto", show_default=True, help="numpy, hdf5, lhco, parquet, csv, root."),
         click.option("--key", help="HDF5 dataset or ROOT tree, where a file has several."),
-        *(click.option(f"--{name}-key", help=text) for name, text in KEYS.items()),
+        *(click.option(f"--{name}-key", help=f"The same of the --{name} files alone.") for name in TABLES),
     ]
 )
+ENGINES = click.Choice(["xgboost_ray", "ray_train"])
 trees = family(
     [
         *(click.option(f"--{name}", type=click.IntRange(least), help=text) for name, (least, text) in TREES.items()),
         click.option("--seed", type=click.IntRange(0), default=1, show_default=True),
         click.option("--cpus", type=click.IntRange(1), help="Cores; all of the machine when not given."),
-        click.option(
-            "--workers",
-            type=click.IntRange(2),
-            help="Ray actors that share the rows of each fit: for tables too large for one process.",
-        ),
-        click.option(
-            "--engine",
-            type=click.Choice(["xgboost_ray", "ray_train"]),
-            help="What trains with --workers; xgboost_ray when not given.",
-        ),
+        click.option("--workers", type=click.IntRange(2), help="Ray actors that share the rows of each fit."),
+        click.option("--engine", type=ENGINES, help="What trains with --workers; xgboost_ray when not given."),
     ]
 )
 
 
 @click.command()
-@files
-@columns
-@formats
+@tables
 @trees
 @click.option("--output", type=click.Path(path_type=Path), default=Path("scores.parquet"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
