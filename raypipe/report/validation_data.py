@@ -19,8 +19,7 @@ import pyarrow as pa
 from raypipe.errors import UserError
 from raypipe.events.schema import has_signs, tensor_values
 from raypipe.events.table import count_rows, stream_table
-from raypipe.report.validation_presence import Batch
-from raypipe.report.validation_quantities import Kind, kind_of
+from raypipe.report.validation_quantities import Batch, Kind, kind_of
 
 
 @dataclass

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 
 from raypipe.report.style import new_figure
 from raypipe.report.validation_data import SampleSums, Spectrum
-from raypipe.report.validation_presence import SLOT_NAMES
-from raypipe.report.validation_quantities import Quantity
+from raypipe.report.validation_quantities import SLOT_NAMES, Quantity
 
 MAX_COLUMNS = 3
 LUMINOSITY_UNIT = r"fb$^{-1}$"

@@ -9,7 +9,7 @@ from scipy import stats
 
 from raypipe.report.html import resource
 from raypipe.report.validation_data import SampleSums, Spectrum
-from raypipe.report.validation_presence import SLOT_NAMES, references
+from raypipe.report.validation_quantities import SLOT_NAMES, references
 
 MEANS = resource("texts")["validation"]["means"]
 """Means and shares that the page shows of every sample, with their headings."""

@@ -11,7 +11,7 @@ import yaml
 
 from raypipe.report.html import Section, Table, image, images, resource, write_html
 from raypipe.report.validation_numbers import MEANS, SPLIT_TOLERANCE
-from raypipe.report.validation_presence import SLOT_NAMES, VARIANTS, references
+from raypipe.report.validation_quantities import SLOT_NAMES, VARIANTS, references
 
 Numbers = dict[str, Any]
 
