@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,12 @@ from raypipe.cluster.scan import sample_groups
 from raypipe.cluster.trees import tree_trainer
 from raypipe.config import Config
 from raypipe.events.schema import tensor_values
-from raypipe.files import atomic_path, write_json
+from raypipe.files import write_json
 from raypipe.fit.batches import PARTS, parts_of
 from raypipe.models.bdt import train_here
 from raypipe.progress import progress_bar
 from raypipe.report.latent_space import confusion_figure, tsne_figure, tsne_map
+from raypipe.report.style import save_figures
 from raypipe.search.confusion import Confusion, balanced, supervised_confusion, tree_confusion
 from raypipe.search.embeddings import encoder_config, representation
 from raypipe.search.result import Trial
@@ -60,13 +60,9 @@ def latent_pictures(run: Run, supervised: bool = True) -> dict[str, Any]:
     if supervised:
         matrices["transformer with labels"] = _transformer(run)
     figures = {"tsne": tsne_figure(maps, GROUPS), "confusion": confusion_figure(matrices, GROUPS)}
-    paths = {}
-    for name, figure in figures.items():
-        paths[name] = run.folder / "figures" / f"{name}.png"
-        with atomic_path(paths[name]) as temporary:
-            figure.savefig(temporary, dpi=110)
+    paths = save_figures(figures, run.folder / "figures")
     record = {
-        "figures": {name: str(Path(path)) for name, path in paths.items()},
+        "figures": {name: str(path) for name, path in paths.items()},
         "confusion": {
             name: {"groups": list(c.groups), "matrix": c.matrix.tolist(), "mean_diagonal": c.diagonal}
             for name, c in matrices.items()
