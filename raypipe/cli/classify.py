@@ -111,12 +111,10 @@ def _request(given: dict[str, Any]) -> Request:
     def column(text: str | None) -> str | int | None:
         return None if text is None else TypeAdapter(Column).validate_python(text.strip())
 
-    for name, needed, missing in (
-        (f"--weights {given['weights']}", given["weights"] != "file", "weight"),
-        (f"--engine {given['engine']}", given["engine"], "workers"),
-    ):
-        if needed and given[missing] is None:
-            raise UserError(f"{name}: says nothing without --{missing} {'COL' if missing == 'weight' else 'N'}")
+    if given["weights"] != "file" and given["weight"] is None:
+        raise UserError(f"--weights {given['weights']}: says nothing without --weight COL")
+    if given["engine"] is not None and given["workers"] is None:
+        raise UserError(f"--engine {given['engine']}: says nothing without --workers N")
     try:
         source = Source(**{name: given[name] for name in ("format", "key", "weights")})
     except ValidationError as error:
