@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +97,27 @@ class Number(click.FloatRange):
 NUMBER, POSITIVE = Number(), Number(min=0, min_open=True)
 
 
-def options(command: Callable) -> Callable:
-    """--config, overrides, --output and --json, common to the stages."""
-    for decorate in (
-        click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
-        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
-        click.option("--output", type=click.Path(path_type=Path), help="Run folder; wins over the configuration."),
+def family(given: Iterable[Callable[[Callable], Callable]]) -> Callable[[Callable], Callable]:
+    """One decorator for options that belong together; the help shows them in the given order."""
+    decorators = list(given)
+
+    def decorate(command: Callable) -> Callable:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+options = family(
+    [
         click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="YAML of the search."),
-    ):
-        command = decorate(command)
-    return command
+        click.option("--output", type=click.Path(path_type=Path), help="Run folder; wins over the configuration."),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
+        click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
+    ]
+)
+"""--config, overrides, --output and --json, common to the stages."""
 
 
 def load(path: Path, output: Path | None, overrides: tuple[str, ...]) -> Any:

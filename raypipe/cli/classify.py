@@ -3,65 +3,60 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from raypipe.cli.base import emit
+from raypipe.cli.base import emit, family
+
+if TYPE_CHECKING:
+    from raypipe.search.classify import Request
+
+TABLES = {"data": "Class one (repeat for several files).", "background": "Class zero.", "score": "Events to score."}
+TREES = {
+    "folds": (2, "Folds."),
+    "ensemble": (1, "Fits averaged in every fold."),
+    "rounds": (1, "Boosting rounds of a fit."),
+    "leaves": (2, "Leaves of a tree."),
+}
+WEIGHTS = {"type": click.Choice(["file", "sign"]), "default": "file", "show_default": True}
+tables = family(
+    [
+        *(
+            click.option(f"--{name}", multiple=True, required=True, metavar="FILE", help=h)
+            for name, h in TABLES.items()
+        ),
+        click.option(
+            "--features", metavar="COL,COL,...", help="Names or numbers; else all columns that the tables share."
+        ),
+        click.option("--label", metavar="COL", help="Truth (1: signal): never trained on, used to evaluate."),
+        click.option("--mass", metavar="COL", help="Kept out of the features and copied into the output."),
+        click.option("--weight", metavar="COL", help="Event weights; one in a file without the column."),
+        click.option("--weights", help="sign: negative weights (NLO) count as such, trees take averages.", **WEIGHTS),
+        click.option("--only-background", is_flag=True, help="Of the background files keep the rows labelled 0."),
+        click.option("--format", default="auto", show_default=True, help="numpy, hdf5, lhco, parquet, csv, root."),
+        click.option("--key", help="HDF5 dataset or ROOT tree, where a file has several."),
+        *(click.option(f"--{name}-key", help=f"The same of the --{name} files alone.") for name in TABLES),
+    ]
+)
+ENGINES = click.Choice(["xgboost_ray", "ray_train"])
+trees = family(
+    [
+        *(click.option(f"--{name}", type=click.IntRange(least), help=text) for name, (least, text) in TREES.items()),
+        click.option("--seed", type=click.IntRange(0), default=1, show_default=True),
+        click.option("--cpus", type=click.IntRange(1), help="Cores; all of the machine when not given."),
+        click.option("--workers", type=click.IntRange(2), help="Ray actors that share the rows of each fit."),
+        click.option("--engine", type=ENGINES, help="What trains with --workers; xgboost_ray when not given."),
+    ]
+)
 
 
 @click.command()
-@click.option("--data", multiple=True, required=True, metavar="FILE", help="Class one (repeat for several files).")
-@click.option("--background", multiple=True, required=True, metavar="FILE", help="Class zero.")
-@click.option("--score", multiple=True, required=True, metavar="FILE", help="Events to score.")
-@click.option("--features", metavar="COL,COL,...", help="Names or numbers; else all columns that the tables share.")
-@click.option("--label", metavar="COL", help="Truth (1: signal): never trained on, used to evaluate.")
-@click.option("--mass", metavar="COL", help="Kept out of the features and copied into the output.")
-@click.option("--weight", metavar="COL", help="Event weights; one in a file without the column.")
-@click.option(
-    "--weights",
-    type=click.Choice(["file", "sign"]),
-    default="file",
-    show_default=True,
-    help="sign: negative weights (NLO) count as such, trees take averages.",
-)
-@click.option("--only-background", is_flag=True, help="Of the background files keep the rows labelled 0.")
-@click.option("--format", "kind", default="auto", show_default=True, help="numpy, hdf5, lhco, parquet, csv, root.")
-@click.option("--key", help="HDF5 dataset or ROOT tree, where a file has several.")
-@click.option("--data-key", help="The same of the --data files alone.")
-@click.option("--background-key", help="The same of the --background files.")
-@click.option("--score-key", help="The same of the --score files.")
-@click.option("--folds", type=click.IntRange(2), help="Folds.")
-@click.option("--ensemble", type=click.IntRange(1), help="Fits averaged in every fold.")
-@click.option("--rounds", type=click.IntRange(1), help="Boosting rounds of a fit.")
-@click.option("--leaves", type=click.IntRange(2), help="Leaves of a tree.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
-@click.option("--cpus", type=click.IntRange(1), help="Cores; all of the machine when not given.")
+@tables
+@trees
 @click.option("--output", type=click.Path(path_type=Path), default=Path("scores.parquet"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
-def classify(
-    data: tuple[str, ...],
-    background: tuple[str, ...],
-    score: tuple[str, ...],
-    features: str | None,
-    label: str | None,
-    mass: str | None,
-    weight: str | None,
-    weights: str,
-    only_background: bool,
-    kind: str,
-    key: str | None,
-    data_key: str | None,
-    background_key: str | None,
-    score_key: str | None,
-    folds: int | None,
-    ensemble: int | None,
-    rounds: int | None,
-    leaves: int | None,
-    seed: int,
-    cpus: int | None,
-    output: Path,
-    as_json: bool,
-) -> None:
+def classify(output: Path, as_json: bool, cpus: int | None, **given: Any) -> None:
     """Train the classifier ensemble of the search between two tables, and score a third.
 
     Events that are also in the training tables are scored out of fold, others by the mean of all fits. An event that
@@ -69,46 +64,21 @@ def classify(
     --background-key name two of one file. Writes --output (Parquet: row, file, score, background_percentile, ...) and
     a summary beside it (.json).
 
+    With --workers the fits run one after another, each on that many Ray actors. Each reads its own rows from a file
+    beside --output while a fit lasts: on a cluster, name a folder that all nodes see. A start of the actors takes about
+    ten seconds, so that it pays for millions of rows only.
+
     \b
     Example:
       raypipe classify --data data.npy --background qcd.npy --score test.npy --features 1,2,3,4
       raypipe classify --data all.root --data-key sr --background all.root --background-key sb --score all.root \\
         --score-key sr
+      raypipe classify --data data.parquet --background qcd.parquet --score data.parquet --workers 4
     """
-    from pydantic import TypeAdapter, ValidationError
-
-    from raypipe.cluster.classify import Request, run
+    from raypipe.cluster.classify import run
     from raypipe.config import Resources
-    from raypipe.config.classify import WEAK_SIGNAL
-    from raypipe.config.read import Column, Source
-    from raypipe.errors import UserError
 
-    def column(text: str | None) -> str | int | None:
-        return None if text is None else TypeAdapter(Column).validate_python(text.strip())
-
-    changed = {"folds": folds, "ensemble": ensemble, "rounds": rounds, "leaves": leaves}
-    if weights != "file" and weight is None:
-        raise UserError(f"--weights {weights}: says nothing without --weight COL")
-    keys = {"data": data_key, "background": background_key, "score": score_key}
-    try:
-        source = Source(format=kind, key=key, weights=weights)  # type: ignore[arg-type]
-    except ValidationError as error:
-        raise UserError(f"--format {kind!r}: {error.errors()[0]['msg']}") from error
-    request = Request(
-        data,
-        background,
-        score,
-        [column(f) for f in features.split(",")] if features else (),
-        column(label),
-        column(mass),
-        column(weight),
-        only_background,
-        source,
-        WEAK_SIGNAL.model_copy(update={k: v for k, v in changed.items() if v is not None}),
-        seed,
-        {name: given for name, given in keys.items() if given is not None},
-    )
-    summary = run(request, output, Resources(cpus=cpus))
+    summary = run(_request(given), output, Resources(cpus=cpus))
     found = summary["evaluation"]
     click.echo(
         f"data against background, out of fold: AUC {summary['auc_data_background']:.4f} ± {summary['auc_error']:.4f}",
@@ -123,3 +93,41 @@ def classify(
     click.echo(f"{summary['files']['score']['events']} events scored: {output}", err=True)
     if as_json:
         emit(summary)
+
+
+def _request(given: dict[str, Any]) -> Request:
+    """What the options ask for.
+
+    Raises:
+        UserError: an unknown format; an option that says nothing without another.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from raypipe.config.classify import WEAK_SIGNAL
+    from raypipe.config.read import Column, Source
+    from raypipe.errors import UserError
+    from raypipe.search.classify import Request
+
+    def column(text: str | None) -> str | int | None:
+        return None if text is None else TypeAdapter(Column).validate_python(text.strip())
+
+    if given["weights"] != "file" and given["weight"] is None:
+        raise UserError(f"--weights {given['weights']}: says nothing without --weight COL")
+    if given["engine"] is not None and given["workers"] is None:
+        raise UserError(f"--engine {given['engine']}: says nothing without --workers N")
+    try:
+        source = Source(**{name: given[name] for name in ("format", "key", "weights")})
+    except ValidationError as error:
+        raise UserError(f"--format {given['format']!r}: {error.errors()[0]['msg']}") from error
+    changed = {name: given[name] for name in (*TREES, "engine") if given[name] is not None}
+    if given["workers"] is not None:
+        changed.setdefault("engine", "xgboost_ray")
+    keys = {name: key for name in TABLES if (key := given[f"{name}_key"]) is not None}
+    return Request(
+        **{name: given[name] for name in (*TABLES, "only_background", "seed", "workers")},
+        **{name: column(given[name]) for name in ("label", "mass", "weight")},
+        features=[column(text) for text in given["features"].split(",")] if given["features"] else (),
+        source=source,
+        classifier=WEAK_SIGNAL.model_copy(update=changed),
+        keys=keys,
+    )

@@ -46,24 +46,19 @@ def _refusal(address: str, reason: str) -> UserError:
 
 
 def _place(address: str) -> tuple[str, int]:
-    """Host and port of ``address``."""
+    """Host and port of ``address``; of ``auto``, the cluster that runs on this machine or was started here last."""
     plain = address.removeprefix("ray://")
     if address == "auto":
-        plain = _found_by_ray()
+        from ray._private.services import canonicalize_bootstrap_address
+
+        try:
+            plain = canonicalize_bootstrap_address("auto") or ""
+        except ConnectionError:
+            raise _refusal("auto", "no cluster runs on this machine") from None
     host, colon, port = plain.rpartition(":")
     if not (host and colon and port.isdigit() and 0 < int(port) < 65536) or "/" in host:
         raise _refusal(address, "not of the form host:port")
     return host.strip("[]"), int(port)
-
-
-def _found_by_ray() -> str:
-    """What Ray makes of ``auto``: the cluster that runs on this machine, or that was started here last."""
-    from ray._private.services import canonicalize_bootstrap_address
-
-    try:
-        return canonicalize_bootstrap_address("auto") or ""
-    except ConnectionError:
-        raise _refusal("auto", "no cluster runs on this machine") from None
 
 
 def _ask(host: str, port: int) -> str | None:

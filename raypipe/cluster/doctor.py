@@ -18,7 +18,7 @@ from raypipe.cluster.place import REMEDY, objection, parents
 from raypipe.cluster.runtime import has_token, hidden_modules, ray_session, total_cpus
 from raypipe.config import Resources
 from raypipe.config.load import flat
-from raypipe.errors import UserError
+from raypipe.errors import UserError, first_line
 from raypipe.redact import redact
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
@@ -45,10 +45,13 @@ def examine(config: Any = None) -> list[Check]:
     return checks
 
 
+def _verdict(name: str, good: bool, found: str, remedy: str, bad: str = WRONG) -> Check:
+    return Check(name, OK, found) if good else Check(name, bad, found, remedy)
+
+
 def _python() -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
-    good = (3, 11) <= sys.version_info < (3, 13)
-    return Check("python", OK if good else WRONG, version, "" if good else "use Python 3.11 or 3.12")
+    return _verdict("python", (3, 11) <= sys.version_info < (3, 13), version, "use Python 3.11 or 3.12")
 
 
 def _packages() -> list[Check]:
@@ -76,19 +79,17 @@ def _kernel() -> Check:
 
 
 def _threads() -> Check:
-    cores = usable_cores()
-    value = os.environ.get("OMP_NUM_THREADS")
+    cores, value = usable_cores(), os.environ.get("OMP_NUM_THREADS", "")
     found = f"{cores} of {os.cpu_count()} cores may be used, OMP_NUM_THREADS={value or 'unset'}"
-    if value and value.isdigit() and int(value) > cores:
-        return Check("threads", WRONG, found, "unset OMP_NUM_THREADS: more threads than cores are 5 to 20 times slower")
-    return Check("threads", OK, found)
+    good = not (value.isdigit() and int(value) > cores)
+    return _verdict("threads", good, found, "unset OMP_NUM_THREADS: more threads than cores are 5 to 20 times slower")
 
 
 def _memory() -> Check:
     gib = machine_memory_gib()
-    if gib < 8:
-        return Check("memory", NOTE, f"{gib:.1f} GiB", "8 GiB are advised; lower resources.object_store_gib")
-    return Check("memory", OK, f"{gib:.1f} GiB")
+    return _verdict(
+        "memory", gib >= 8, f"{gib:.1f} GiB", "8 GiB are advised; lower resources.object_store_gib", bad=NOTE
+    )
 
 
 def _gpu() -> Check:
@@ -130,10 +131,11 @@ def _temporary() -> Check:
 def _working_folder() -> Check:
     """Files that hide modules of Python's from whoever starts Python there; raypipe itself passes them by."""
     folder = Path.cwd()
-    if hidden := hidden_modules(folder):
-        found = f"{folder}: {', '.join(hidden)} would be imported in place of Python's own modules"
-        return Check("working folder", NOTE, found, "rename them, or work in another folder")
-    return Check("working folder", OK, str(folder))
+    hidden = hidden_modules(folder)
+    found = (
+        f"{folder}: {', '.join(hidden)} would be imported in place of Python's own modules" if hidden else f"{folder}"
+    )
+    return _verdict("working folder", not hidden, found, "rename them, or work in another folder", bad=NOTE)
 
 
 def _disk(config: Any) -> Check:
@@ -148,7 +150,7 @@ def _disk(config: Any) -> Check:
     # 230 B an event at most, kept twice (shards and tables), and the scan's ledger beside them.
     need = sum(s.events for s in samples) * 2 * 230 / 2**30 + 1
     found = f"{folder} writable, {free:.0f} GiB free, about {need:.1f} GiB needed"
-    return Check("output", OK if free > need else WRONG, found, "" if free > need else "free some space")
+    return _verdict("output", free > need, found, "free some space")
 
 
 def _storage(config: Any) -> Check:
@@ -158,10 +160,10 @@ def _storage(config: Any) -> Check:
     try:
         store = open_ledger(config).store
         store.check_writable()
-    except UserError as error:
-        return Check("storage", WRONG, str(error), "look at resources.storage, and at the credentials for it")
     except Exception as error:  # every storage library has exceptions of its own
-        reason = redact(f"{config.resources.storage}: {_first_line(error)}", config.resources.storage)
+        where = config.resources.storage
+        told = isinstance(error, UserError)
+        reason = str(error) if told else redact(f"{where}: {first_line(error)}", where)
         return Check("storage", WRONG, reason, "look at resources.storage, and at the credentials for it")
     return Check("storage", OK, f"{store} writable")
 
@@ -181,8 +183,7 @@ def _tracking(config: Any) -> Check:
         return Check("mlflow", NOTE, "tracking is off")
     uri = tracking_uri(config)
     if (path := sqlite_path(uri)) is not None:
-        good = os.access(path.parent, os.W_OK)
-        return Check("mlflow", OK if good else WRONG, str(path), "" if good else f"make {path.parent} writable")
+        return _verdict("mlflow", os.access(path.parent, os.W_OK), str(path), f"make {path.parent} writable")
     from mlflow.tracking import MlflowClient
 
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -192,9 +193,5 @@ def _tracking(config: Any) -> Check:
             MlflowClient(uri).search_experiments(max_results=1)
     except Exception as error:  # whatever the client raises is the finding
         remedy = "start the server or unset MLFLOW_TRACKING_URI"
-        return Check("mlflow", WRONG, redact(f"{uri}: {_first_line(error)}", uri), remedy)
+        return Check("mlflow", WRONG, redact(f"{uri}: {first_line(error)}", uri), remedy)
     return Check("mlflow", OK, redact(uri))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:300] or type(error).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from raypipe.events.seen import Seen
 from raypipe.files import check_writable, file_digest, write_json
 from raypipe.fit.classifier import Mapper
 from raypipe.progress import progress_bar
-from raypipe.search.reading import Plan, ReadPiece, batches, plan_read
+from raypipe.search.reading import Plan, batches, plan_read
 
 
 class Writer:
@@ -29,6 +28,9 @@ class Writer:
 
     def __init__(self, path: Path, signs: bool) -> None:
         self.path, self.temporary, self.signs = path, path.with_name(f".tmp-{path.name}"), signs
+        self._empty()
+
+    def _empty(self) -> None:
         self.handle: pq.ParquetWriter | None = None
         self.rows, self.negative, self.weight, self.modulus = 0, 0, 0.0, 0.0
 
@@ -47,11 +49,10 @@ class Writer:
         """Rename to the final name, or drop."""
         if self.handle is not None:
             self.handle.close()
-            if keep:
-                self.temporary.replace(self.path)
-        if not keep:
-            with contextlib.suppress(FileNotFoundError):
-                self.temporary.unlink()
+        if keep:
+            self.temporary.replace(self.path)
+        else:
+            self.temporary.unlink(missing_ok=True)
 
     def keep_rows(self, kept: np.ndarray) -> None:
         """Of all rows that were added, keep those that are True in ``kept``."""
@@ -60,7 +61,7 @@ class Writer:
         self.handle.close()
         whole, first = self.temporary.with_name(f".tmp-whole-{self.path.name}"), 0
         self.temporary.replace(whole)
-        self.handle, self.rows, self.negative, self.weight, self.modulus = None, 0, 0, 0.0, 0.0
+        self._empty()
         try:
             with pq.ParquetFile(whole) as file:
                 for batch in file.iter_batches():
@@ -115,9 +116,7 @@ def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False
         "skipped": [{"path": plan.paths[n], "reason": failed[n]} for n in sorted(failed)],
         "n_files": len(paths),
         "n_skipped": len(failed),
-        "events": sum(f["events"] for f in files),
-        "written": sum(f["written"] for f in files),
-        "weight": sum(f["weight"] for f in files),
+        **{total: sum(f[total] for f in files) for total in ("events", "written", "weight")},
         "repeated": done["repeated"],
         "raypipe": __version__,
         "config": config.model_dump(mode="json", exclude={"output", "resources"}),
@@ -131,28 +130,29 @@ def _write(config: ReadConfig, plan: Plan, folder: Path, skip: bool, mapper: Map
     writers: dict[int, Writer] = {}
     failed: dict[int, str] = {}
     seen, signs = Seen(), config.source.weights == "sign"
+
+    def writer(number: int) -> Writer:
+        return writers.setdefault(number, Writer(folder / f"{Path(plan.paths[number]).stem}.parquet", signs))
+
     try:
         for number, table, reason in batches(plan, config.source, config.columns, mapper):
             if reason is not None and not skip:
                 raise UserError(reason)
             if reason is not None:
                 failed.setdefault(number, reason)
-                continue
-            writers.setdefault(number, Writer(folder / f"{Path(plan.paths[number]).stem}.parquet", signs))
-            if number not in failed:
-                writers[number].add(table)
+            elif number not in failed:
+                writer(number).add(table)
                 seen.add(number, table)
         for number in plan.rows.keys() - writers.keys() - failed.keys():  # no event of it passed the selection
-            writers[number] = Writer(folder / f"{Path(plan.paths[number]).stem}.parquet", signs)
-            writers[number].add(ReadPiece(config.source, config.columns).schema(plan).empty_table())
-        repeated = _settle(seen, config, plan, {n: w for n, w in writers.items() if n not in failed})
+            writer(number).add(plan.schema.empty_table())
+        written = {n: w for n, w in writers.items() if n not in failed}
+        repeated = _settle(seen, config, plan, written)
     except BaseException:
-        for writer in writers.values():
-            writer.close(keep=False)
+        for one in writers.values():
+            one.close(keep=False)
         raise
-    for number, writer in writers.items():
-        writer.close(keep=number not in failed)
-    written = {n: w for n, w in writers.items() if n not in failed}
+    for number, one in writers.items():
+        one.close(keep=number in written)
     return {"written": written, "failed": failed, "repeated": repeated}
 
 

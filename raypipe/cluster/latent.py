@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,16 @@ import pyarrow.compute as pc
 
 from raypipe.cluster.inputs import read_inputs
 from raypipe.cluster.run import Run
+from raypipe.cluster.trees import tree_trainer
 from raypipe.config import Config
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table
-from raypipe.files import atomic_path, write_json
+from raypipe.files import write_json
 from raypipe.fit.batches import PARTS, parts_of
+from raypipe.models.bdt import train_here
 from raypipe.progress import progress_bar
 from raypipe.report.latent_space import confusion_figure, tsne_figure, tsne_map
+from raypipe.report.style import save_figures
 from raypipe.search.confusion import Confusion, balanced, supervised_confusion, tree_confusion
 from raypipe.search.contrastive import LATENTS, encoder_folder
 from raypipe.search.diphoton import sample_groups
@@ -58,17 +60,13 @@ def latent_pictures(run: Run, supervised: bool = True) -> dict[str, Any]:
         rows = balanced(labels, np.flatnonzero(parts == PARTS.index("test")), MAP_EVENTS, config.seed, "map")
         maps[name] = tsne_map(tensor_values(events["latent"])[rows], config.seed), labels[rows]
         if name == "id":
-            matrices = _trees(events, parts, config.seed)
+            matrices = _trees(events, parts, run)
     if supervised:
         matrices["transformer with labels"] = _transformer(run)
     figures = {"tsne": tsne_figure(maps, GROUPS), "confusion": confusion_figure(matrices, GROUPS)}
-    paths = {}
-    for name, figure in figures.items():
-        paths[name] = run.folder / "figures" / f"{name}.png"
-        with atomic_path(paths[name]) as temporary:
-            figure.savefig(temporary, dpi=110)
+    paths = save_figures(figures, run.folder / "figures")
     record = {
-        "figures": {name: str(Path(path)) for name, path in paths.items()},
+        "figures": {name: str(path) for name, path in paths.items()},
         "confusion": {
             name: {"groups": list(c.groups), "matrix": c.matrix.tolist(), "mean_diagonal": c.diagonal}
             for name, c in matrices.items()
@@ -78,14 +76,19 @@ def latent_pictures(run: Run, supervised: bool = True) -> dict[str, Any]:
     return record
 
 
-def _trees(events: pa.Table, parts: np.ndarray, seed: int) -> dict[str, Confusion]:
-    labels = events["group"].to_numpy()
+def _trees(events: pa.Table, parts: np.ndarray, run: Run) -> dict[str, Confusion]:
+    labels, seed, engine = events["group"].to_numpy(), run.config.seed, train_here
+    if run.config.classifier.engine != "xgboost":
+        run.ray()
+        engine = tree_trainer(
+            run.config.classifier, run.config.resources.train_workers, run.config.resources, run.folder
+        )
     train, test = (
         balanced(labels, np.flatnonzero(parts == PARTS.index(part)), TREE_EVENTS, seed, part)
         for part in ("train", "test")
     )
     return {
-        title: tree_confusion(tensor_values(events[column]), labels, train, test, seed=seed)
+        title: tree_confusion(tensor_values(events[column]), labels, train, test, seed=seed, engine=engine)
         for title, column in (("trees on the latent space", "latent"), ("trees on nine features", "features"))
     }
 

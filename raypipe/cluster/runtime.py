@@ -21,7 +21,7 @@ from raypipe.cluster.address import check_answers, cluster_address
 from raypipe.cluster.machine import usable_cores
 from raypipe.cluster.place import make_folder
 from raypipe.config import Resources
-from raypipe.errors import UserError
+from raypipe.errors import UserError, first_line
 
 STARTS = 3
 """Tries to start an embedded Ray."""
@@ -98,8 +98,8 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
         with _own_signals():
             ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except Exception as error:  # Ray raises many kinds: a wrong token, another version, no node of it here
-        reason = _first_line(error)
-        raise UserError(f"RAY_ADDRESS = {address}: {reason}; check the address and RAY_AUTH_TOKEN") from error
+        told = f"RAY_ADDRESS = {address}: {first_line(error)}; check the address and RAY_AUTH_TOKEN"
+        raise UserError(told) from error
     try:
         yield
     finally:
@@ -116,7 +116,7 @@ def _embedded(ray: Any, resources: Resources) -> Iterator[None]:
                 _start(ray, resources, folder)
         except Exception as error:  # Ray raises a bare Exception here
             keep = True
-            raise UserError(f"Ray does not start: {_first_line(error)}; its logs are in {folder}") from error
+            raise UserError(f"Ray does not start: {first_line(error)}; its logs are in {folder}") from error
         yield
     finally:
         parts = _descendants() - others
@@ -201,12 +201,6 @@ def _own_signals() -> Iterator[None]:
     finally:
         if callable(before) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
-
-
-def _first_line(error: Exception) -> str:
-    """What an exception of Ray says, on one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
 
 
 def total_cpus() -> float:

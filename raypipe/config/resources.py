@@ -13,7 +13,7 @@ class Resources(Section):
     cpus: int | None = Field(None, ge=1)
     """Cores of an embedded local Ray; all of the machine when not given. [default]"""
     train_workers: int = Field(1, ge=1)
-    """Ray Train workers of the encoder. [default]"""
+    """Ray Train workers of the encoder, and Ray actors of large trees (`classifier.engine`). [default]"""
     gpu: bool = False
     """One GPU a Train worker, and one a chunk of a multilepton search without `trial_gpus`. [default]"""
     trial_cpus: float = Field(1.0, gt=0)

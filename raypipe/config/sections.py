@@ -276,6 +276,10 @@ class Classifier(Section):
     """Every model sees the features, scaled to unit width, in a random rotation of its own. Trees cut along axes, and
     those of a latent space mean nothing: averaged over rotations the cuts are smooth. Raw features keep their axes.
     [default]"""
+    engine: Literal["xgboost", "xgboost_ray", "ray_train"] = "xgboost"
+    """What trains the trees of `raypipe classify --workers` and of the confusion matrices of `raypipe latent`: one
+    process, or Ray actors that share the rows; `ray_train` (XGBoostTrainer) stands in for `xgboost_ray` where XGBoost
+    is 2.1 or newer. The small trees of a trial are always trained in its own process. [default]"""
 
     @model_validator(mode="after")
     def _trees_are_bounded(self) -> Classifier:

@@ -14,7 +14,7 @@ import numpy as np
 from raypipe import seeds
 from raypipe.config import Classifier
 from raypipe.fit.folds import EVERY_FOLD, weights_to_fit
-from raypipe.models.bdt import predict_bdt, train_bdt
+from raypipe.models.bdt import Train, predict_bdt, train_bdt, train_here
 from raypipe.stats.roc import tail_shares
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
@@ -46,6 +46,8 @@ class Contest:
     background: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
     """For each fold, (features, weights) of the background that it trains against, where every fold has its own; ``x``
     then holds the data alone."""
+    train: Train = train_here
+    """What trains a booster."""
 
     def rows(self, name: str, fold: int) -> np.ndarray:
         """Rows of a set that the models of ``fold`` score."""
@@ -68,9 +70,8 @@ class Contest:
         if self.config.early_stopping is not None:
             held_out = seeds.generator(self.seed, "early-stopping", fold, member).random(len(training[0])) < 0.2
             training, stop = tuple(a[~held_out] for a in training), tuple(a[held_out] for a in training)
-        booster = train_bdt(
-            training, stop, self.config, seed=seeds.integer(self.seed, "bdt", fold, member), threads=self.threads
-        )
+        own = seeds.integer(self.seed, "bdt", fold, member)
+        booster = train_bdt(training, stop, self.config, seed=own, threads=self.threads, train=self.train)
         margins = {}
         for name, values in self.sets.items():
             here = values[self.rows(name, fold)].astype(np.float32)

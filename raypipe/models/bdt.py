@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -12,30 +12,66 @@ if TYPE_CHECKING:
     import xgboost
 
 
+Sample = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+"""Features (n, d), label (n,) and weight (n,); no weights: one each."""
+
+
+class Train(Protocol):
+    """Trains a booster; stops early when the loss of ``validation`` has not improved for ``patience`` rounds."""
+
+    def __call__(
+        self,
+        parameters: dict[str, Any],
+        sample: Sample,
+        rounds: int,
+        validation: Sample | None = None,
+        patience: int | None = None,
+    ) -> xgboost.Booster: ...
+
+
+def train_here(
+    parameters: dict[str, Any],
+    sample: Sample,
+    rounds: int,
+    validation: Sample | None = None,
+    patience: int | None = None,
+) -> xgboost.Booster:
+    """`Train` in this process, on ``parameters["nthread"]`` threads."""
+    import xgboost
+
+    matrices = [
+        xgboost.DMatrix(x, label=y, weight=w, nthread=parameters["nthread"])
+        for x, y, w in filter(None, (sample, validation))
+    ]
+    return xgboost.train(
+        parameters,
+        matrices[0],
+        num_boost_round=rounds,
+        evals=[(matrix, "validation") for matrix in matrices[1:]],
+        early_stopping_rounds=patience if validation else None,
+        verbose_eval=False,
+    )
+
+
 def train_bdt(
-    train: tuple[np.ndarray, np.ndarray, np.ndarray],
-    validation: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
+    sample: Sample,
+    validation: Sample | None,
     config: Classifier,
     *,
     seed: int,
     threads: int = 1,
+    train: Train = train_here,
 ) -> xgboost.Booster:
-    """Train one binary classifier on (features (n, d), label (n,), weight (n,)).
+    """Train one binary classifier.
 
     Boosting stops on the loss of ``validation``, or after ``config.rounds`` where that is None.
     """
-    import xgboost
-
-    matrices = [xgboost.DMatrix(x, label=y, weight=w, nthread=threads) for x, y, w in filter(None, (train, validation))]
     parameters = {"objective": "binary:logistic", "eval_metric": "logloss", "tree_method": "hist", "verbosity": 0}
     parameters |= {"max_depth": config.depth, "eta": config.learning_rate, "subsample": config.subsample}
     parameters |= {"min_child_weight": config.min_child_weight, "seed": seed, "nthread": threads}
     if config.leaves is not None:
         parameters |= {"grow_policy": "lossguide", "max_leaves": config.leaves}
-    stop = (
-        {"evals": [(matrices[1], "validation")], "early_stopping_rounds": config.early_stopping} if validation else {}
-    )
-    return xgboost.train(parameters, matrices[0], num_boost_round=config.rounds, verbose_eval=False, **stop)
+    return train(parameters, sample, config.rounds, validation, config.early_stopping)
 
 
 def predict_bdt(booster: xgboost.Booster, features: np.ndarray, threads: int = 1) -> np.ndarray:

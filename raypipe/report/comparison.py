@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle, product
 from typing import Any
 
 import matplotlib as mpl
@@ -18,11 +19,18 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def _ways(rows: Rows) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((r["embedding"], r["method"]) for r in rows if r["signal"] != NO_SIGNAL))
+    """Pairs of embedding and method, in the order of the rows."""
+    return list(dict.fromkeys((r["embedding"], r["method"]) for r in rows))
 
 
-def _signals(rows: Rows) -> list[str]:
-    return sorted({r["signal"] for r in rows if r["signal"] != NO_SIGNAL})
+def _colours(ways: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+    return dict(zip(ways, cycle(mpl.color_sequences["petroff10"]), strict=False))
+
+
+def with_signal(rows: Rows) -> tuple[list[str], list[tuple[str, str]]]:
+    """Signals, and the ways that were tried on any."""
+    mine = [r for r in rows if r["signal"] != NO_SIGNAL]
+    return sorted({r["signal"] for r in mine}), _ways(mine)
 
 
 def curve(rows: Rows, quantity: str, way: tuple[str, str], signal: str, point: float) -> np.ndarray:
@@ -30,19 +38,14 @@ def curve(rows: Rows, quantity: str, way: tuple[str, str], signal: str, point: f
 
     Instances whose value does not exist or is withheld are left out.
     """
-    mine = [
-        r
-        for r in rows
-        if (r["embedding"], r["method"]) == way and r["signal"] == signal and r["working_point"] == point
-    ]
+    mine = [r for r in rows if (r["embedding"], r["method"], r["signal"], r["working_point"]) == (*way, signal, point)]
     out = []
     for strength in sorted({r["strength"] for r in mine}):
         values = [r[quantity] for r in mine if r["strength"] == strength and np.isfinite(r[quantity])]
-        if not values:  # withheld
-            continue
-        mean, error = mean_and_error(values)
-        error = np.nan if error is None else error
-        out.append((strength, mean, error, error * math.sqrt(len(values))))
+        if values:  # not withheld
+            mean, error = mean_and_error(values)
+            error = np.nan if error is None else error
+            out.append((strength, mean, error, error * math.sqrt(len(values))))
     return np.array(out).reshape(-1, 4)
 
 
@@ -55,30 +58,29 @@ def sic_by_strength(rows: Rows, points: Sequence[float]) -> Figure:
 
     Bars are standard errors of the mean, bands standard deviations of single instances.
     """
-    signals, ways = _signals(rows), _ways(rows)
+    signals, ways = with_signal(rows)
     columns = min(COLUMNS, len(signals))
     blocks = math.ceil(len(signals) / columns)
     figure, axes = new_figure(columns, blocks * len(points), 4.4, 3.4)
-    grid = np.reshape(axes, (blocks, len(points), columns))
-    for number, signal in enumerate(signals):
-        for i, point in enumerate(points):
-            axis = grid[number // columns, i, number % columns]
-            for colour, way in zip(_colours(len(ways)), ways, strict=True):
-                x, y, e, spread = curve(rows, "sic", way, signal, point).T
-                axis.fill_between(x, y - spread, y + spread, color=colour, alpha=0.15, lw=0)
-                axis.errorbar(x, y, np.nan_to_num(e), marker="o", ms=4, lw=1.2, color=colour, label=" ".join(way))
-            top = axis.dataLim.ymax  # with error bars; margins are a share of the spread, which a single strength lacks
-            axis.set(
-                title=f"{signal}, cut at {point:.1%}",
-                xlabel=r"injected $S/\sqrt{B}$",
-                ylabel="SIC",
-                ylim=(0, 1.15 * top if np.isfinite(top) else None),
-                xlim=(0, 1.1 * max(r["strength"] for r in rows)),
-            )
-    for number in range(len(signals), blocks * columns):
-        for i in range(len(points)):
-            grid[number // columns, i, number % columns].axis("off")
-    grid[0, 0, 0].legend(fontsize=7)
+    # (blocks * columns, points): those of one signal below each other
+    grid = np.reshape(axes, (blocks, len(points), columns)).swapaxes(1, 2).reshape(-1, len(points))
+    for axis in grid[len(signals) :].flat:
+        axis.axis("off")
+    for (number, signal), (i, point) in product(enumerate(signals), enumerate(points)):
+        axis = grid[number, i]
+        for way, colour in _colours(ways).items():
+            x, y, e, spread = curve(rows, "sic", way, signal, point).T
+            axis.fill_between(x, y - spread, y + spread, color=colour, alpha=0.15, lw=0)
+            axis.errorbar(x, y, np.nan_to_num(e), marker="o", ms=4, lw=1.2, color=colour, label=" ".join(way))
+        top = axis.dataLim.ymax  # with error bars; margins are a share of the spread, which a single strength lacks
+        axis.set(
+            title=f"{signal}, cut at {point:.1%}",
+            xlabel=r"injected $S/\sqrt{B}$",
+            ylabel="SIC",
+            ylim=(0, 1.15 * top if np.isfinite(top) else None),
+            xlim=(0, 1.1 * max(r["strength"] for r in rows)),
+        )
+    grid[0, 0].legend(fontsize=7)
     return figure
 
 
@@ -126,53 +128,37 @@ def required_table(rows: Rows, points: Sequence[float], target: float) -> list[d
     ``required`` is None, and ``largest`` (the largest strength of the scan) a lower bound, where none reaches it.
     """
     out = []
-    for signal in _signals(rows):
-        for way in _ways(rows):
-            for point in points:
-                strengths = curve(rows, "z_after", way, signal, point)[:, 0]
-                if not len(strengths):
-                    continue
-                required, error = jackknife(required_strength(rows, way, signal, point, target))
-                out.append(
-                    {
-                        "signal": signal,
-                        "embedding": way[0],
-                        "method": way[1],
-                        "working_point": point,
-                        "target": target,
-                        "required": required if np.isfinite(required) else None,
-                        "standard_error": error,
-                        "largest": float(strengths[-1]),
-                    }
-                )
+    signals, ways = with_signal(rows)
+    for signal, way, point in product(signals, ways, points):
+        strengths = curve(rows, "z_after", way, signal, point)[:, 0]
+        if len(strengths):
+            required, error = jackknife(required_strength(rows, way, signal, point, target))
+            entry = {"signal": signal, "embedding": way[0], "method": way[1], "working_point": point, "target": target}
+            found = required if np.isfinite(required) else None
+            out.append(entry | {"required": found, "standard_error": error, "largest": float(strengths[-1])})
     return out
 
 
 def required_injection(table: list[dict[str, Any]]) -> Figure:
     """The table of `required_table` as points with errors, a panel for each cut; arrows are lower bounds."""
     signals = list(dict.fromkeys(entry["signal"] for entry in table))
-    ways = list(dict.fromkeys((entry["embedding"], entry["method"]) for entry in table))
     points = list(dict.fromkeys(entry["working_point"] for entry in table))
     figure, axes = new_figure(1, len(points), max(6.0, 1.1 * len(signals) + 3), 3.6)
-    colours = dict(zip(ways, _colours(len(ways)), strict=True))
+    ways = _ways(table)
+    colours = _colours(ways)
     for axis, point in zip(np.ravel(axes), points, strict=True):
         entries = [entry for entry in table if entry["working_point"] == point]
-        seen = set()
+        labels = {way: " ".join(way) for way in ways}
         for entry in entries:
-            way = entry["embedding"], entry["method"]
+            way, largest = (entry["embedding"], entry["method"]), entry["largest"]
             x = signals.index(entry["signal"]) + 0.7 / len(ways) * (ways.index(way) - (len(ways) - 1) / 2)
-            label = None if way in seen else " ".join(way)
-            seen.add(way)
+            style = {"color": colours[way], "label": labels.pop(way, None)}  # one label a way
             if entry["required"] is not None:
-                axis.errorbar(x, entry["required"], entry["standard_error"], fmt="o", color=colours[way], label=label)
+                axis.errorbar(x, entry["required"], entry["standard_error"], fmt="o", **style)
             else:
-                axis.plot(x, entry["largest"], "_", ms=8, color=colours[way], label=label)
-                axis.annotate(
-                    "",
-                    (x, entry["largest"] * 1.15),
-                    (x, entry["largest"]),
-                    arrowprops={"arrowstyle": "->", "color": colours[way]},
-                )
+                axis.plot(x, largest, "_", ms=8, **style)
+                arrow = {"arrowstyle": "->", "color": colours[way]}
+                axis.annotate("", (x, largest * 1.15), (x, largest), arrowprops=arrow)
         axis.set_xticks(range(len(signals)), signals, rotation=30, ha="right", fontsize=8)
         largest = max(1.15 * e["largest"] if e["required"] is None else e["required"] for e in entries)
         axis.set(
@@ -183,8 +169,3 @@ def required_injection(table: list[dict[str, Any]]) -> Figure:
         )
         axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
-
-
-def _colours(count: int) -> list[Any]:
-    colours = mpl.color_sequences["petroff10"]
-    return [colours[k % len(colours)] for k in range(count)]

@@ -43,15 +43,8 @@ def confusion_figure(matrices: Mapping[str, Confusion], names: Named) -> Figure:
         axis.imshow(confusion.matrix, vmin=0, vmax=1, cmap="Blues")
         for (i, j), value in np.ndenumerate(confusion.matrix):
             if value >= 0.005:
-                axis.text(
-                    j,
-                    i,
-                    f"{value:.2f}",
-                    ha="center",
-                    va="center",
-                    fontsize=6,
-                    color="white" if value > 0.5 else "black",
-                )
+                colour = "white" if value > 0.5 else "black"
+                axis.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6, color=colour)
         axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7)
         axis.set_yticks(range(len(labels)), labels, fontsize=7)
         axis.set(title=f"{title}: mean diagonal {confusion.diagonal:.3f}", xlabel="called", ylabel="true")

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,9 @@ def make_validation(events: str | Path, output: str | Path | None = None) -> dic
     samples, numbers = measure(events)
     numbers["page"] = str(output / "validation.html")
     write_json(output / "validation.json", numbers)
-    paths = save_figures(draw_all(samples, numbers), output / "figures")
-    write_validation_page(output / "validation.html", numbers, _captions(samples), paths)
+    drawn, captions = draw_all(samples, numbers)
+    paths = save_figures(drawn, output / "figures")
+    write_validation_page(output / "validation.html", numbers, captions, paths)
     return numbers
 
 
@@ -55,8 +57,11 @@ def measure(events: str | Path) -> tuple[list[SampleSums], dict[str, Any]]:
     """The sums of every sample of the data set folder ``events``, and the numbers of ``validation.json``."""
     events = Path(events)
     manifest = describe(events)
-    samples = collect_all(events, manifest)
-    entries = manifest["samples"]
+    entries = manifest.get("samples") if isinstance(manifest, dict) else None
+    if not isinstance(entries, dict) or not entries:
+        raise UserError(f"{events}: the manifest names no samples")
+    kinds: dict[tuple[str, ...], Kind] = {}
+    samples = [_sums(events, name, entry, kinds) for name, entry in entries.items()]
     return samples, {
         "events": str(events),
         "skipped_files": manifest.pop("skipped", []),
@@ -64,6 +69,18 @@ def measure(events: str | Path) -> tuple[list[SampleSums], dict[str, Any]]:
         "card": (manifest.get("card") or {}).get("name"),
         "samples": {s.name: sample_numbers(s, entries[s.name]) for s in samples},
     }
+
+
+def _sums(events: Path, name: str, entry: dict[str, Any], kinds: dict[tuple[str, ...], Kind]) -> SampleSums:
+    """One pass over a sample; tables of the same columns share a kind of ``kinds``, so that their axes agree."""
+    files: dict[str, list[Path]] = {}
+    for file in map(Path, entry.get("files", {})):
+        files.setdefault(file.parts[0] if len(file.parts) > 1 else "all", []).append(events / file)
+    if not files:
+        raise UserError(f"{events}: sample {name!r} has no files in the manifest")
+    first = next(iter(files.values()))[0]
+    kind = kinds.setdefault(tuple(read_schema(first).names), kind_of(first))
+    return collect(name, int(entry.get("group", 0)), files, kind)
 
 
 def describe(events: Path) -> dict[str, Any]:
@@ -92,79 +109,34 @@ def describe(events: Path) -> dict[str, Any]:
     return {"imported": True, "raypipe": summary.get("raypipe"), "samples": samples, "skipped": skipped}
 
 
-def collect_all(events: Path, manifest: dict[str, Any]) -> list[SampleSums]:
-    """One pass over every sample of the manifest, in its order."""
-    found: list[SampleSums] = []
-    kinds: dict[tuple[str, ...], Kind] = {}
-    for name, entry in _samples(events, manifest).items():
-        files: dict[str, list[Path]] = {}
-        for file in entry.get("files", {}):
-            split = Path(file).parts[0] if len(Path(file).parts) > 1 else "all"
-            files.setdefault(split, []).append(events / file)
-        if not files:
-            raise UserError(f"{events}: sample {name!r} has no files in the manifest")
-        first = next(iter(files.values()))[0]
-        # One kind for all tables of the same columns, so that their axes agree.
-        kind = kinds.setdefault(tuple(read_schema(first).names), kind_of(first))
-        found.append(collect(name, int(entry.get("group", 0)), files, kind))
-    return found
-
-
-def _samples(events: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    samples = manifest.get("samples") if isinstance(manifest, dict) else None
-    if not isinstance(samples, dict) or not samples:
-        raise UserError(f"{events}: the manifest names no samples")
-    return samples
-
-
 def panels(samples: list[SampleSums]) -> list[tuple[str, list[SampleSums]]]:
     """The samples by family: everything known (groups >= 0) first, then one panel a family of signals."""
-    groups: dict[int, list[SampleSums]] = {}
-    for sample in samples:
-        groups.setdefault(sample.group, []).append(sample)
-    known = [s for group in sorted(g for g in groups if g >= 0) for s in groups[group]]
-    families = [("known processes", known)] if known else []
-    families += [
-        (f"group {g}: {GROUPS.get(g, '')}".rstrip(": "), groups[g])
-        for g in sorted((g for g in groups if g < 0), reverse=True)
-    ]
-    return [
-        (title if len(members) <= MAX_IN_PANEL else f"{title} ({k // MAX_IN_PANEL + 1})", members[k : k + MAX_IN_PANEL])
-        for title, members in families
-        for k in range(0, len(members), MAX_IN_PANEL)
-    ]
+    ordered = sorted(samples, key=lambda s: (s.group < 0, abs(s.group)))
+    found = []
+    for group, family in groupby(ordered, lambda s: min(s.group, 0)):
+        title = f"group {group}: {GROUPS.get(group, '')}".rstrip(": ") if group else "known processes"
+        members = list(family)
+        parts = [members[k : k + MAX_IN_PANEL] for k in range(0, len(members), MAX_IN_PANEL)]
+        found += [(f"{title} ({k})" if len(parts) > 1 else title, part) for k, part in enumerate(parts, 1)]
+    return found
 
 
-def _by_kind(samples: list[SampleSums]) -> dict[tuple[str, ...], list[SampleSums]]:
-    """Samples that offer the same quantities."""
+def draw_all(samples: list[SampleSums], numbers: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Every figure of the page by name, and the captions of the spectra."""
+    drawn, captions = {}, {}
     kinds: dict[tuple[str, ...], list[SampleSums]] = {}
-    for sample in samples:
+    for sample in samples:  # by the quantities that they offer
         kinds.setdefault(tuple(q.name for q in sample.kind.quantities), []).append(sample)
-    return kinds
-
-
-def draw_all(samples: list[SampleSums], numbers: dict[str, Any]) -> dict[str, Any]:
-    """Every figure of the page by name."""
-    drawn = {}
-    for k, members in enumerate(_by_kind(samples).values()):
-        prefix = f"{k}_" if k else ""
-        first = members[0].kind.quantities[0]
+    for k, members in enumerate(kinds.values()):
+        prefix, kind = f"{k}_" if k else "", members[0].kind
         known = sorted((s for s in members if s.group >= 0 and s.events), key=lambda s: s.yield_per_fb)
         reference = known[-1] if known else None  # the continuum
-        if known and members[0].kind.name != "table":
-            drawn[f"{prefix}expected"] = figures.stacked(first, known)
-        for quantity in members[0].kind.quantities:
-            if quantity.shown:
-                drawn[f"{prefix}{quantity.name}"] = figures.shapes(quantity, panels(members), reference)
+        if known and kind.name != "table":
+            drawn[f"{prefix}expected"] = figures.stacked(kind.quantities[0], known)
+        captions |= {f"{prefix}{q.name}": q.caption for q in kind.quantities}
+        shown = [q for q in kind.quantities if q.shown]
+        drawn |= {f"{prefix}{q.name}": figures.shapes(q, panels(members), reference) for q in shown}
     rows = {n: s["presence"] for n, s in numbers["samples"].items() if s["presence"]}
-    rows = {n: r for n, r in rows.items() if r["slots"]["jet1"]["ours"] is not None}
-    if rows:
+    if rows := {n: r for n, r in rows.items() if r["slots"]["jet1"]["ours"] is not None}:
         drawn["presence"] = figures.presence(rows)
-    return drawn
-
-
-def _captions(samples: list[SampleSums]) -> dict[str, str]:
-    found = {}
-    for k, members in enumerate(_by_kind(samples).values()):
-        found |= {f"{k}_{q.name}" if k else q.name: q.caption for q in members[0].kind.quantities}
-    return found
+    return drawn, captions

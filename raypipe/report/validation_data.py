@@ -7,6 +7,7 @@ of a simulated sample with the same weight.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,17 @@ class Spectrum:
         """(k,) statistical errors of `counts`, root of the sum of squared weights."""
         return np.sqrt(self.squares[1:-1])
 
+    @property
+    def centres(self) -> np.ndarray:
+        """(k,) middle of each bin."""
+        return (self.edges[:-1] + self.edges[1:]) / 2
+
+    def part(self, mask: np.ndarray) -> Spectrum:
+        """The bins of a mask (k,) alone, the others empty."""
+        part = Spectrum(self.edges)
+        part.sums[1:-1], part.squares[1:-1] = self.counts * mask, self.squares[1:-1] * mask
+        return part
+
     def shape(self) -> tuple[np.ndarray, np.ndarray]:
         """Share of all events in each bin (outside included in the total) and its statistical error."""
         total = self.sums.sum() or 1.0
@@ -70,46 +82,34 @@ class Spectrum:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; counts are in the unit of the weights."""
-        return {
-            "edges": self.edges.tolist(),
-            "counts": self.counts.tolist(),
-            "errors": self.errors.tolist(),
-            "below": float(self.sums[0]),
-            "above": float(self.sums[-1]),
-        }
+        inside = {name: getattr(self, name).tolist() for name in ("edges", "counts", "errors")}
+        return inside | {"below": float(self.sums[0]), "above": float(self.sums[-1])}
 
 
-@dataclass
 class Mean:
     """A weighted mean with its statistical error; of a mask it is a weighted share."""
 
-    w: float = 0.0
-    wx: float = 0.0
-    ww: float = 0.0
-    wwx: float = 0.0
-    wwxx: float = 0.0
+    def __init__(self) -> None:
+        self.sums = np.zeros(5)
+        """Of w, w x, w^2, w^2 x and w^2 x^2."""
 
     def add(self, values: np.ndarray, weights: np.ndarray) -> None:
         """Fill with ``values`` (n,), numbers or booleans."""
-        squares = weights**2
-        self.w += float(weights.sum())
-        self.wx += float(weights @ values)
-        self.ww += float(squares.sum())
-        self.wwx += float(squares @ values)
-        self.wwxx += float(squares @ np.square(values, dtype=np.float64))
+        w2, x2 = weights**2, np.square(values, dtype=np.float64)
+        self.sums += weights.sum(), weights @ values, w2.sum(), w2 @ values, w2 @ x2
 
     @property
     def value(self) -> float | None:
         """Sum w x / sum w; None where no event was filled."""
-        return self.wx / self.w if self.w else None
+        return float(self.sums[1] / self.sums[0]) if self.sums[0] else None
 
     @property
     def error(self) -> float | None:
         """Root of sum w^2 (x - mean)^2, over sum w."""
-        if not self.w:
+        if (mean := self.value) is None:
             return None
-        mean = self.wx / self.w
-        return float(np.sqrt(max(self.wwxx - 2 * mean * self.wwx + mean**2 * self.ww, 0.0)) / self.w)
+        w, _, w2, w2x, w2xx = self.sums
+        return float(np.sqrt(max(w2xx - 2 * mean * w2x + mean**2 * w2, 0.0)) / w)
 
     def as_dict(self) -> dict[str, float | None]:
         """Value and error."""
@@ -143,28 +143,30 @@ class SampleSums:
         return sum(self.weight[s] * self.rows[s] / self.events for s in self.rows) if self.events else 0.0
 
 
-def read_batch(table: pa.Table, source: Path, first: int) -> Batch:
-    """The columns of one piece as float64 arrays; what is not finite, or a negative weight
-    in a table without signs, is a `UserError`.
+def _batches(path: Path, kind: Kind) -> Iterator[Batch]:
+    """The columns of a file, piece by piece, as float64 arrays; tensors, most of the memory, stay float32.
 
-    Args:
-        first: row of the file at which the piece begins, for the message.
+    Raises:
+        UserError: a value that is not finite, or a negative weight in a table without signs.
     """
-    batch = {}
-    for name in table.column_names:
-        column = table[name]
-        is_tensor = isinstance(column.type, pa.FixedShapeTensorType)
-        # Tensors stay float32: they are most of the memory, and only compared and counted.
-        values = tensor_values(column) if is_tensor else column.to_numpy().astype(np.float64)
-        good = np.isfinite(values)
-        if name == "weight" and not has_signs(table):
-            good &= values >= 0
-        if not good.all():
-            where = tuple(int(i) for i in np.argwhere(~good)[0])
-            what = "is negative" if np.isfinite(values[where]) else "is not finite"
-            raise UserError(f"{source}: column {name!r}, row {first + where[0]}: {values[where]} {what}")
-        batch[name] = values
-    return batch
+    first = 0
+    for table in stream_table(path, kind.columns):
+        if not table.num_rows:
+            continue
+        batch = {}
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            is_tensor = isinstance(column.type, pa.FixedShapeTensorType)
+            values = tensor_values(column) if is_tensor else column.to_numpy().astype(np.float64)
+            good = np.isfinite(values)
+            if name == "weight" and not has_signs(table):
+                good &= values >= 0
+            if not good.all():
+                where = tuple(int(i) for i in np.argwhere(~good)[0])
+                what = "is negative" if np.isfinite(values[where]) else "is not finite"
+                raise UserError(f"{path}: column {name!r}, row {first + where[0]}: {values[where]} {what}")
+            batch[name] = values
+        yield batch
+        first += table.num_rows
 
 
 def collect(name: str, group: int, files: Mapping[str, Sequence[Path]], keep: Kind | None = None) -> SampleSums:
@@ -177,34 +179,16 @@ def collect(name: str, group: int, files: Mapping[str, Sequence[Path]], keep: Ki
         UserError: a missing, damaged or foreign file, a value that is not finite, a negative weight.
     """
     rows = {split: sum(count_rows(path) for path in paths) for split, paths in files.items()}
-    total = sum(rows.values()) or 1
-    kind = keep or kind_of(next(iter(files.values()))[0])
-    sums = SampleSums(
-        name,
-        kind,
-        group,
-        rows,
-        dict.fromkeys(files, 0.0),
-        sum(path.stat().st_size for paths in files.values() for path in paths),
-        {q.name: Spectrum(q.edges) for q in kind.quantities},
-        {},
-    )
-    for split, paths in files.items():
-        factor = rows[split] / total
-        for batch in (batch for path in paths for batch in _pieces(path, kind)):
+    every = [path for paths in files.values() for path in paths]
+    kind = keep or kind_of(every[0])
+    size, spectra = sum(path.stat().st_size for path in every), {q.name: Spectrum(q.edges) for q in kind.quantities}
+    sums = SampleSums(name, kind, group, rows, dict.fromkeys(files, 0.0), size, spectra, defaultdict(Mean))
+    for split, path in ((split, path) for split, paths in files.items() for path in paths):
+        for batch in _batches(path, kind):
             sums.weight[split] += float(batch["weight"].sum())
-            weights = batch["weight"] * factor
-            for quantity in kind.quantities:
-                values, mask = quantity.values(batch), quantity.present(batch)
-                sums.spectra[quantity.name].add(values[mask], weights[mask])
-            for label, (values, mask) in kind.means(batch).items():
-                sums.means.setdefault(label, Mean()).add(values[mask], weights[mask])
+            weights = batch["weight"] * (rows[split] / sums.events)
+            filled = [(spectra[q.name], *q.values(batch)) for q in kind.quantities]
+            filled += [(sums.means[label], *pair) for label, pair in kind.means(batch).items()]
+            for target, values, mask in filled:
+                target.add(values[mask], weights[mask])
     return sums
-
-
-def _pieces(path: Path, kind: Kind) -> Iterator[Batch]:
-    first = 0
-    for table in stream_table(path, kind.columns):
-        if table.num_rows:
-            yield read_batch(table, path, first)
-        first += table.num_rows

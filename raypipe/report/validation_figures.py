@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -10,9 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from raypipe.report.style import new_figure
 from raypipe.report.validation_data import SampleSums, Spectrum
-from raypipe.report.validation_presence import SLOT_NAMES
-from raypipe.report.validation_quantities import Quantity
+from raypipe.report.validation_quantities import SLOT_NAMES, Quantity
 
 MAX_COLUMNS = 3
 LUMINOSITY_UNIT = r"fb$^{-1}$"
@@ -21,11 +22,9 @@ LUMINOSITY_UNIT = r"fb$^{-1}$"
 def _canvas(panels: int, width: float = 4.4, height: float = 3.3) -> tuple[Figure, list[Axes]]:
     """A figure with so many panels in at most three columns; unused places stay empty."""
     columns = min(MAX_COLUMNS, panels)
-    rows = -(-panels // columns)
-    if panels == 1:
-        width, height = 6.4, 4.0
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    axes = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
+    width, height = (6.4, 4.0) if panels == 1 else (width, height)
+    figure, grid = new_figure(columns, -(-panels // columns), width, height)
+    axes = list(np.ravel(grid))
     for axis in axes[panels:]:
         axis.set_axis_off()
     return figure, axes[:panels]
@@ -35,9 +34,8 @@ def draw(axis: Axes, spectrum: Spectrum, label: str, **style: Any) -> np.ndarray
     """Steps of the normalised shape with its statistical errors as bars; returns the heights."""
     heights, errors = spectrum.shape()
     axis.stairs(heights, spectrum.edges, label=label, lw=1.2, **style)
-    centres = (spectrum.edges[:-1] + spectrum.edges[1:]) / 2
     seen = heights > 0
-    axis.errorbar(centres[seen], heights[seen], errors[seen], fmt="none", elinewidth=0.7, alpha=0.7, **style)
+    axis.errorbar(spectrum.centres[seen], heights[seen], errors[seen], fmt="none", elinewidth=0.7, alpha=0.7, **style)
     return heights
 
 
@@ -52,11 +50,11 @@ def shapes(quantity: Quantity, panels: Sequence[tuple[str, list[SampleSums]]], r
     tops, floors = [], []
     for axis, (title, samples) in zip(axes, panels, strict=True):
         if reference is not None and reference not in samples:
-            heights, _ = reference.spectra[quantity.name].shape()
-            edges = reference.spectra[quantity.name].edges
-            axis.stairs(heights, edges, color="0.75", fill=True, alpha=0.5, label=reference.name)
+            spectrum = reference.spectra[quantity.name]
+            heights, _ = spectrum.shape()
+            axis.stairs(heights, spectrum.edges, color="0.75", fill=True, alpha=0.5, label=reference.name)
             tops.append(heights.max())
-        for colour, sample in zip(mpl.color_sequences["petroff10"] * 3, samples, strict=False):
+        for colour, sample in zip(cycle(mpl.color_sequences["petroff10"]), samples, strict=False):
             heights = draw(axis, sample.spectra[quantity.name], sample.name, color=colour)
             tops.append(heights.max())
             floors += [heights[heights > 0].min()] if (heights > 0).any() else []
@@ -75,36 +73,20 @@ def shapes(quantity: Quantity, panels: Sequence[tuple[str, list[SampleSums]]], r
 def stacked(quantity: Quantity, samples: Sequence[SampleSums]) -> Figure:
     """Expected events per fb^-1 and unit of the standard-model samples, one on top of the other."""
     figure, (axis,) = _canvas(1)
-    edges = quantity.edges
-    width = np.diff(edges)
-    below = np.zeros(len(edges) - 1)
-    variance = np.zeros(len(edges) - 1)
-    for colour, sample in zip(mpl.color_sequences["petroff10"] * 3, samples, strict=False):
+    edges, width = quantity.edges, np.diff(quantity.edges)
+    below, variance, smallest = np.zeros(len(width)), np.zeros(len(width)), []
+    for colour, sample in zip(cycle(mpl.color_sequences["petroff10"]), samples, strict=False):
         spectrum = sample.spectra[quantity.name]
         top = below + spectrum.counts / width
         axis.stairs(top, edges, baseline=below, fill=True, color=colour, alpha=0.8, lw=0.5, label=sample.name)
         variance += (spectrum.errors / width) ** 2
+        smallest += [spectrum.counts[spectrum.counts > 0].min()] if spectrum.counts.any() else []
         below = top
-    axis.errorbar(
-        (edges[:-1] + edges[1:]) / 2,
-        below,
-        np.sqrt(variance),
-        fmt="none",
-        ecolor="k",
-        elinewidth=0.8,
-        label="statistical error",
-    )
-    smallest = min(
-        (
-            s.spectra[quantity.name].counts[s.spectra[quantity.name].counts > 0].min()
-            for s in samples
-            if s.spectra[quantity.name].counts.any()
-        ),
-        default=1.0,
-    )
+    style = {"fmt": "none", "ecolor": "k", "elinewidth": 0.8, "label": "statistical error"}
+    axis.errorbar((edges[:-1] + edges[1:]) / 2, below, np.sqrt(variance), **style)
     axis.set(
         yscale="log",
-        ylim=(max(smallest / width.max(), 1e-6 * below.max()), 3 * below.max()),
+        ylim=(max(min(smallest, default=1.0) / width.max(), 1e-6 * below.max()), 3 * below.max()),
         xlim=(edges[0], edges[-1]),
         xlabel=quantity.label,
         ylabel=f"events / GeV / {LUMINOSITY_UNIT}",
@@ -122,9 +104,9 @@ def presence(rows: dict[str, dict[str, Any]]) -> Figure:
     figure, axes = _canvas(len(rows), 5.2, 3.2)
     place = np.arange(len(SLOT_NAMES))
     for axis, (name, entry) in zip(axes, rows.items(), strict=True):
-        ours = [entry["slots"][s]["ours"] for s in SLOT_NAMES]
-        errors = [entry["slots"][s]["error"] for s in SLOT_NAMES]
-        theirs = [entry["slots"][s]["reference"] for s in SLOT_NAMES]
+        ours, errors, theirs = (
+            [entry["slots"][s][what] for s in SLOT_NAMES] for what in ("ours", "error", "reference")
+        )
         axis.bar(place, theirs, width=0.7, color="0.85", label=f"{entry['label']} (numbers.md)")
         axis.errorbar(place, ours, errors, fmt="o", ms=4, color="#bd1f01", label=name)
         photons = [entry["variants"][f"fat_photons_{i}"]["value"] for i in (1, 2)]

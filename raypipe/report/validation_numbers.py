@@ -8,37 +8,24 @@ import numpy as np
 from scipy import stats
 
 from raypipe.report.html import resource
-from raypipe.report.validation_data import Mean, SampleSums, Spectrum
-from raypipe.report.validation_presence import SLOT_NAMES, references
+from raypipe.report.validation_data import SampleSums, Spectrum
+from raypipe.report.validation_quantities import SLOT_NAMES, references
 
 MEANS = resource("texts")["validation"]["means"]
 """Means and shares that the page shows of every sample, with their headings."""
-
 GROUP_4L = 10
 """Label of the four-lepton continuum (`raypipe.simulate.processes.GROUPS`)."""
-
 NEAR_Z = (80.0, 100.0)
 """GeV, where the Z peak of a four-lepton background is looked for."""
-
-FROM_MANIFEST = (
-    "n_generated",
-    "efficiency",
-    "efficiency_error",
-    "reference_cross_section_fb",
-    "pythia_cross_section_fb",
-    "cut_flow",
-)
+CROSS_SECTIONS = ("reference_cross_section_fb", "pythia_cross_section_fb")
+FROM_MANIFEST = ("n_generated", "efficiency", "efficiency_error", *CROSS_SECTIONS, "cut_flow")
 """What the page takes over from the manifest."""
-
 PEAK_REACH = 3.0
 """GeV on either side of the highest point, from which a peak's position is taken; doubled while the peak is wider."""
-
 MAX_PEAK_REACH = 12.0
 """GeV, where that ends: what is wider is no peak."""
-
 RESOLVED = 0.45
 """Half the central 68 % over the reach, below which the peak fits into it (a flat density has 0.68)."""
-
 SPLIT_TOLERANCE = 1e-6
 """Relative difference between a split's sum of weights and the yield in the manifest that is rounding."""
 
@@ -50,18 +37,18 @@ def peak(spectrum: Spectrum, low: float = -np.inf, high: float = np.inf) -> dict
     with the median until it rests; its error that of a median, 1.2533 sigma / sqrt(n_eff). ``sigma68`` is half the
     central 68.27 % of everything between ``low`` and ``high``.
     """
-    centres = (spectrum.edges[:-1] + spectrum.edges[1:]) / 2
+    centres = spectrum.centres
     inside = (centres > low) & (centres < high)
     counts = np.where(inside, spectrum.counts, 0.0)
     if not counts.any():
         return None
     bins = max(1, round(1.0 / (spectrum.edges[1] - spectrum.edges[0])))
     smooth = np.convolve(counts, np.ones(bins) / bins, mode="same")
-    whole, reach = _part(spectrum, inside), PEAK_REACH
+    whole, reach = spectrum.part(inside), PEAK_REACH
     position = centres[np.argmax(smooth)]
     while True:
         for _ in range(10):
-            core = _part(spectrum, inside & (np.abs(centres - position) < reach))
+            core = spectrum.part(inside & (np.abs(centres - position) < reach))
             if not core.counts.any():  # a few events with a gap between them
                 return None
             left, position, right = core.quantiles([0.15865, 0.5, 0.84135])
@@ -69,19 +56,10 @@ def peak(spectrum: Spectrum, low: float = -np.inf, high: float = np.inf) -> dict
             break
         reach *= 2
     n_eff = core.counts.sum() ** 2 / core.squares[1:-1].sum()
-    wide = whole.quantiles([0.15865, 0.84135])
-    return {
-        "position": float(position),
-        "error": float(1.2533 * (right - left) / 2 / np.sqrt(n_eff)),
-        "median": float(whole.quantiles([0.5])[0]),
-        "sigma68": float((wide[1] - wide[0]) / 2),
-    }
-
-
-def _part(spectrum: Spectrum, mask: np.ndarray) -> Spectrum:
-    part = Spectrum(spectrum.edges)
-    part.sums[1:-1], part.squares[1:-1] = spectrum.counts * mask, spectrum.squares[1:-1] * mask
-    return part
+    low68, median, high68 = whole.quantiles([0.15865, 0.5, 0.84135])
+    error = 1.2533 * (right - left) / 2 / np.sqrt(n_eff)
+    found = {"position": position, "error": error, "median": median, "sigma68": (high68 - low68) / 2}
+    return {name: float(value) for name, value in found.items()}
 
 
 def smoothness(spectrum: Spectrum, degree: int = 3) -> dict[str, float] | None:
@@ -102,19 +80,9 @@ def smoothness(spectrum: Spectrum, degree: int = 3) -> dict[str, float] | None:
         fit = np.polynomial.polynomial.polyfit(x, target, degree, w=np.sqrt(model / per_weight))
         model = np.exp(np.polynomial.polynomial.polyval(x, fit))
     pulls = (counts - model) / np.sqrt(model * per_weight)
-    chi2, ndf = float(np.sum(pulls**2)), len(counts) - degree - 1
-    return {
-        "chi2": chi2,
-        "ndf": ndf,
-        "p_value": float(stats.chi2.sf(chi2, ndf)),
-        "largest_pull": float(pulls[np.argmax(np.abs(pulls))]),
-        "largest_at": float(_centre(spectrum, pulls)),
-    }
-
-
-def _centre(spectrum: Spectrum, pulls: np.ndarray) -> float:
-    k = int(np.argmax(np.abs(pulls)))
-    return (spectrum.edges[k] + spectrum.edges[k + 1]) / 2
+    chi2, ndf, k = float(np.sum(pulls**2)), len(counts) - degree - 1, int(np.argmax(np.abs(pulls)))
+    largest = {"largest_pull": float(pulls[k]), "largest_at": float(spectrum.centres[k])}
+    return {"chi2": chi2, "ndf": ndf, "p_value": float(stats.chi2.sf(chi2, ndf)), **largest}
 
 
 def yields(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:
@@ -149,27 +117,19 @@ def _ratio(top: float, bottom: float | None) -> float | None:
 def presence_table(sums: SampleSums) -> dict[str, Any] | None:
     """Shares of filled slots beside the reference; None where there is no reference for the sample."""
     theirs = references()["presence"]
-    if sums.name not in theirs["samples"] or "window.jet1" not in sums.means:
+    entry = theirs["samples"].get(sums.name)
+    if entry is None or "window.jet1" not in sums.means:
         return None
-    entry = theirs["samples"][sums.name]
-
-    def of(name: str) -> Mean:
-        return sums.means[f"window.{name}"]
-
-    slots = {
-        slot: {
-            "ours": of(slot).value,
-            "error": of(slot).error,
-            "reference": reference,
-            "difference": None if of(slot).value is None else of(slot).value - reference,
-        }
-        for slot, reference in zip(SLOT_NAMES, entry["shares"], strict=True)
-    }
-    means = {
-        name: {**(of(name) if name != "n_jet" else sums.means[name]).as_dict(), "reference": value}
-        for name, value in theirs["means"].get(sums.name, {}).items()
-    }
-    variants = {name.removeprefix("window."): mean.as_dict() for name, mean in sums.means.items() if ".fat_" in name}
+    window = {n.removeprefix("window."): m for n, m in sums.means.items() if n.startswith("window.")}
+    slots = {}
+    for slot, reference in zip(SLOT_NAMES, entry["shares"], strict=True):
+        ours = window[slot].value
+        difference = None if ours is None else ours - reference
+        slots[slot] = {"ours": ours, "error": window[slot].error, "reference": reference, "difference": difference}
+    listed = theirs["means"].get(sums.name, {})
+    means = {name: (window | {"n_jet": sums.means["n_jet"]})[name].as_dict() for name in listed}
+    means = {name: mean | {"reference": listed[name]} for name, mean in means.items()}
+    variants = {name: mean.as_dict() for name, mean in window.items() if name.startswith("fat_")}
     return {"label": entry["label"], "slots": slots, "means": means, "variants": variants}
 
 

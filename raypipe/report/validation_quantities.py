@@ -1,9 +1,15 @@
-"""What is looked at in an event table: the quantities of the diphoton, the four-lepton and any other table."""
+"""What is looked at in an event table: the quantities of the diphoton, the four-lepton and any other table.
+
+Of diphoton tables also how often the object slots are filled, beside the authors' samples. That reference
+(``references.yaml``) was made with MadGraph, Pythia and Delphes; ours differs in known ways. Those that can be undone
+on the event table are measured: every `VARIANTS` entry is a share under the reference's definition of a large-R jet
+instead of ours. ``texts.yaml`` says which other differences there are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +18,36 @@ import pyarrow as pa
 
 from raypipe.errors import UserError
 from raypipe.events.fourlepton import LEPTONS, MASSES
-from raypipe.events.schema import FEATURES, PHOTON_COLUMNS
+from raypipe.events.schema import FEATURES, OBJECT_FEATURES, PHOTON_COLUMNS, SLOTS
 from raypipe.events.table import read_schema, stream_table
 from raypipe.report.html import resource
-from raypipe.report.validation_presence import presence_means, slot
+from raypipe.simulate.ragged import delta_r, wrap_phi
 
 Batch = dict[str, np.ndarray]
 """Columns of a piece of a table; float64, tensors float32."""
-
 Means = dict[str, tuple[np.ndarray, np.ndarray]]
 """Name -> (values, mask of the events that count)."""
 
 BTAG = 0.5
 """Score above which a jet counts as b-tagged (`raypipe.simulate.jets.btag_score`)."""
+MAX_ANY = 24
+"""Columns of a table of another kind that are looked at, in its order."""
+Z_WINDOW = (85.0, 97.0)
+"""GeV, m_4l of Z -> 4l (simulation.md 5)."""
+ON_SHELL = (66.0, 116.0)
+"""GeV, mass of a pair from a Z."""
+FAT_RADIUS = 1.0
+"""Radius of the large-R jets."""
+FAT_MIN_PT = 200.0
+"""GeV, the authors' threshold for large-R jets (numbers.md 2.4)."""
+SLOT_NAMES = ("jet1", "jet2", "jet3", "jet4", "fat1", "fat2", "e1", "mu1")
+VARIANTS = resource("texts")["validation"]["variants"]
+"""Other definitions of a large-R jet, each measured as <name>_1 and <name>_2 (one, two of them present)."""
+
+
+def references() -> dict[str, Any]:
+    """Numbers of others."""
+    return resource("references")
 
 
 def everywhere(batch: Batch) -> np.ndarray:
@@ -32,22 +55,119 @@ def everywhere(batch: Batch) -> np.ndarray:
     return np.ones(len(batch["weight"]), dtype=bool)
 
 
+def slot(batch: Batch, kind: str, what: str) -> np.ndarray:
+    """A feature of all slots of one kind, (n, slots); zero where absent."""
+    first, count = SLOTS.index(kind), SLOTS.count(kind)
+    return batch["objects"][:, first : first + count, OBJECT_FEATURES.index(what)]
+
+
+def presence(batch: Batch) -> dict[str, np.ndarray]:
+    """Slot name -> mask of the events in which it is filled."""
+    columns = [slot(batch, "jet", "pt"), slot(batch, "fatjet", "pt")]
+    columns += [slot(batch, kind, "pt")[:, :1] for kind in ("electron", "muon")]
+    return dict(zip(SLOT_NAMES, (np.concatenate(columns, axis=1) > 0).T, strict=True))
+
+
+def with_photons(batch: Batch) -> dict[str, np.ndarray]:
+    """Large-R jets as a detector that does not take the pair's photons out of them would see.
+
+    A cone of radius 1.0 around each photon collects photons and small jets; above 200 GeV it is a large-R jet, and
+    a stored large-R jet with its axis in such a cone is the same jet. Both photons in one cone make one jet.
+
+    Returns:
+        Arrays of (n, 4): the candidates' ``pt``, ``eta``, ``mass`` (cones of the two photons, then the two stored jets;
+        ``pt`` zero where absent or merged), and ``pair``, whether the candidate holds both photons.
+    """
+    y_pt, y_eta, y_phi = (np.stack([batch[f"y{i}_{q}"] for i in (1, 2)], axis=1) for q in ("pt", "eta", "phi"))
+    # Objects are stored with the azimuth measured from the pair's.
+    axis = np.arctan2((y_pt * np.sin(y_phi)).sum(axis=1), (y_pt * np.cos(y_phi)).sum(axis=1))
+    y_phi = wrap_phi(y_phi - axis[:, None])
+    jets = (slot(batch, "jet", q) for q in ("pt", "eta", "phi", "mass"))
+    part_pt, part_eta, part_phi, part_mass = map(
+        np.hstack, zip((y_pt, y_eta, y_phi, np.zeros_like(y_pt)), jets, strict=True)
+    )
+    energy = np.sqrt((part_pt * np.cosh(part_eta)) ** 2 + part_mass**2)
+    momentum = (part_pt * np.cos(part_phi), part_pt * np.sin(part_phi), part_pt * np.sinh(part_eta))
+    parts = np.stack([energy, *momentum], axis=2)
+    cones = [delta_r(part_eta, part_phi, y_eta[:, [i]], y_phi[:, [i]]) < FAT_RADIUS for i in (0, 1)]
+    sums = np.stack([np.einsum("nkc,nk->nc", parts, inside) for inside in cones], axis=1)
+    e, px, py, pz = np.moveaxis(sums, 2, 0)
+    pt = np.hypot(px, py)
+    eta = np.arcsinh(pz / np.maximum(pt, 1e-9))
+    mass = np.sqrt(np.maximum(e**2 - pt**2 - pz**2, 0.0))
+    together = delta_r(y_eta[:, 0], y_phi[:, 0], y_eta[:, 1], y_phi[:, 1]) < FAT_RADIUS
+    pt = np.where(pt > FAT_MIN_PT, pt, 0.0)
+    pt[:, 1] = np.where(together, 0.0, pt[:, 1])
+    f_pt, f_eta, f_phi, f_mass = (slot(batch, "fatjet", q) for q in ("pt", "eta", "phi", "mass"))
+    near = delta_r(f_eta[:, :, None], f_phi[:, :, None], y_eta[:, None, :], y_phi[:, None, :]) < FAT_RADIUS
+    taken = (near & (pt[:, None, :] > 0)).any(axis=2)
+    stored = np.where((f_pt > FAT_MIN_PT) & ~taken, f_pt, 0.0)
+    pair = np.zeros((len(pt), 4), dtype=bool)
+    pair[:, 0] = together
+    return {"pt": np.c_[pt, stored], "eta": np.c_[eta, f_eta], "mass": np.c_[mass, f_mass], "pair": pair}
+
+
+def fat_variants(batch: Batch) -> Means:
+    """Name -> (mask, events that count), for every entry of `VARIANTS`."""
+
+    def skimmed(jets: dict[str, np.ndarray]) -> np.ndarray:
+        """Cuts of the authors' later skim on large-R jets (numbers.md 2.1)."""
+        return (np.abs(jets["eta"]) < 2.0) & (jets["mass"] > 40) & (jets["mass"] < 600)
+
+    stored = {q: slot(batch, "fatjet", q) for q in ("pt", "eta", "mass")}
+    seen = with_photons(batch)
+    masks = {
+        "fat_pt250": stored["pt"] > 250,
+        "fat_pt300": stored["pt"] > 300,
+        "fat_skim": (stored["pt"] > FAT_MIN_PT) & skimmed(stored),
+        "fat_photons": seen["pt"] > 0,
+        "fat_photons_skim": (seen["pt"] > 0) & skimmed(seen),
+    }
+    found = {
+        f"{name}_{least}": (mask.sum(axis=1) >= least, everywhere(batch))
+        for name, mask in masks.items()
+        for least in (1, 2)
+    }
+    leading = np.argmax(seen["pt"], axis=1)
+    holds = np.take_along_axis(seen["pair"], leading[:, None], axis=1)[:, 0]
+    return found | {"fat_diphoton_1": (holds, masks["fat_photons"].any(axis=1))}
+
+
+def presence_means(batch: Batch) -> Means:
+    """All shares and means that the reference gives, as (values, events that count), in its mass window."""
+    low, high = references()["presence"]["window"]
+    window = (batch["m_yy"] > low) & (batch["m_yy"] < high)
+    jet1 = slot(batch, "jet", "pt")[:, 0]
+    found = {name: (mask, window) for name, mask in presence(batch).items()}
+    found |= {name: (mask, counted & window) for name, (mask, counted) in fat_variants(batch).items()}
+    found |= {"pt_yy": (batch["pt_yy"], window), "jet1_pt": (jet1, window & (jet1 > 0))}
+    return {f"window.{name}": pair for name, pair in found.items()}
+
+
 @dataclass(frozen=True)
 class Quantity:
-    """One spectrum."""
+    """One spectrum; an entry of ``quantities.yaml``."""
 
     name: str
     label: str
     """Axis label."""
     edges: np.ndarray
-    values: Callable[[Batch], np.ndarray]
+    of: Mapping[str, Any] = field(default_factory=dict)
+    """``column``, ``feature`` of the event, or ``leading`` (kind, feature); the column of its name where not given."""
     log: bool = True
     """Logarithmic vertical axis."""
-    present: Callable[[Batch], np.ndarray] = everywhere
-    """Mask of the events that have it."""
     caption: str = ""
     shown: bool = True
     """False: kept for numbers only, no figure."""
+
+    def values(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Values (n,), and the mask of the events that have one: those with the leading object, else all."""
+        if "leading" in self.of:
+            kind, feature = self.of["leading"]
+            return slot(batch, kind, feature)[:, 0], slot(batch, kind, "pt")[:, 0] > 0
+        if "feature" in self.of:
+            return batch["features"][:, FEATURES.index(self.of["feature"])], everywhere(batch)
+        return batch[self.of.get("column", self.name)], everywhere(batch)
 
 
 @dataclass(frozen=True)
@@ -60,105 +180,56 @@ class Kind:
     means: Callable[[Batch], Means]
 
 
-def _column(name: str) -> Callable[[Batch], np.ndarray]:
-    return lambda batch: batch[name]
-
-
-def _feature(name: str) -> Callable[[Batch], np.ndarray]:
-    return lambda batch: batch["features"][:, FEATURES.index(name)]
-
-
-def n_btag(batch: Batch) -> np.ndarray:
-    """b-tagged jets among the four that the table keeps."""
-    return (slot(batch, "jet", "btag") > BTAG).sum(axis=1)
-
-
-def n_fatjet(batch: Batch) -> np.ndarray:
-    """Large-radius jets, at most the two that the table keeps."""
-    return (slot(batch, "fatjet", "pt") > 0).sum(axis=1)
-
-
-def n_lepton(batch: Batch) -> np.ndarray:
-    """Electrons and muons, at most two each."""
-    return (slot(batch, "electron", "pt") > 0).sum(axis=1) + (slot(batch, "muon", "pt") > 0).sum(axis=1)
-
-
 def _diphoton_means(batch: Batch) -> Means:
-    values = {name: _feature(name)(batch) for name in ("n_jet", "met", "n_photon")} | {"pt_yy": batch["pt_yy"]}
-    values |= {"n_btag": n_btag(batch), "n_fatjet": n_fatjet(batch), "n_lepton": n_lepton(batch)}
-    mask = everywhere(batch)
-    return {name: (v, mask) for name, v in values.items()} | presence_means(batch)
-
-
-def _quantity(name: str, edges: list[float], of: dict[str, Any] | None = None, **texts: Any) -> Quantity:
-    """An entry of ``quantities.yaml``; a leading object's quantity is that of the events that have the object."""
-    [(where, what)] = (of or {"column": name}).items()
-    if where == "leading":
-        kind, feature = what
-        texts["present"] = lambda batch: slot(batch, kind, "pt")[:, 0] > 0
-        return Quantity(name, edges=np.linspace(*edges), values=lambda b: slot(b, kind, feature)[:, 0], **texts)
-    values = _feature(what) if where == "feature" else _column(what)
-    return Quantity(name, edges=np.linspace(*edges), values=values, **texts)
-
-
-MAX_ANY = 24
-"""Columns of a table of another kind that are looked at, in its order."""
-
-Z_WINDOW = (85.0, 97.0)
-"""GeV, m_4l of Z -> 4l (simulation.md 5)."""
-
-ON_SHELL = (66.0, 116.0)
-"""GeV, mass of a pair from a Z."""
+    values = {name: batch["features"][:, FEATURES.index(name)] for name in ("n_jet", "met", "n_photon")}
+    values["pt_yy"] = batch["pt_yy"]
+    values["n_btag"] = (slot(batch, "jet", "btag") > BTAG).sum(axis=1)
+    present = {kind: (slot(batch, kind, "pt") > 0).sum(axis=1) for kind in ("fatjet", "electron", "muon")}
+    values |= {"n_fatjet": present["fatjet"], "n_lepton": present["electron"] + present["muon"]}
+    return {name: (v, everywhere(batch)) for name, v in values.items()} | presence_means(batch)
 
 
 def _four_lepton_means(batch: Batch) -> Means:
-    both = [(batch[m] > ON_SHELL[0]) & (batch[m] < ON_SHELL[1]) for m in ("m_ee", "m_mumu")]
-    shares = {"z_to_4l": (batch["m_4l"] > Z_WINDOW[0]) & (batch["m_4l"] < Z_WINDOW[1])}
-    shares |= {"below_100": batch["m_4l"] < 100, "two_z": both[0] & both[1]}
+    def inside(name: str, window: tuple[float, float]) -> np.ndarray:
+        return (batch[name] > window[0]) & (batch[name] < window[1])
+
+    shares = {"z_to_4l": inside("m_4l", Z_WINDOW), "below_100": batch["m_4l"] < 100}
+    shares["two_z"] = inside("m_ee", ON_SHELL) & inside("m_mumu", ON_SHELL)
     return {name: (mask, everywhere(batch)) for name, mask in shares.items()}
 
 
-_LISTED = {kind: tuple(_quantity(**entry) for entry in entries) for kind, entries in resource("quantities").items()}
+def _listed(kind: str, columns: tuple[str, ...], means: Callable[[Batch], Means]) -> Kind:
+    entries = [entry | {"edges": np.linspace(*entry["edges"])} for entry in resource("quantities")[kind]]
+    return Kind(kind, ("weight", *columns), tuple(Quantity(**entry) for entry in entries), means)
 
-_DIPHOTON = ("weight", "m_yy", "pt_yy", "dr_yy", *PHOTON_COLUMNS, "objects", "features")
-DIPHOTON = Kind("diphoton", _DIPHOTON, _LISTED["diphoton"], _diphoton_means)
 
-_LEPTONS = ("weight", *MASSES, *(f"{name}_pt" for name in LEPTONS))
-FOUR_LEPTON = Kind("four-lepton", _LEPTONS, _LISTED["four-lepton"], _four_lepton_means)
+DIPHOTON = _listed("diphoton", ("m_yy", "pt_yy", "dr_yy", *PHOTON_COLUMNS, "objects", "features"), _diphoton_means)
+FOUR_LEPTON = _listed("four-lepton", (*MASSES, *(f"{name}_pt" for name in LEPTONS)), _four_lepton_means)
 
 
 def _any_table(path: Path, schema: pa.Schema) -> Kind:
-    """Every column of numbers, each over its own range."""
+    """Every column of numbers, each from its smallest to its largest finite value in the first piece."""
     numbers = [f.name for f in schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)]
     names = [name for name in numbers if name not in {"event_id", "weight", "group"}][:MAX_ANY]
     if "weight" not in schema.names or not names:
         raise UserError(f"{path}: not an event table: columns {', '.join(schema.names)}, needed: weight and numbers")
-    low, high = _ranges(path, names)
+    piece = next(stream_table(path, names), None)
+
+    def quantity(name: str) -> Quantity:
+        values = np.zeros(1) if piece is None else piece[name].to_numpy()
+        values = values[np.isfinite(values)] if np.isfinite(values).any() else np.zeros(1)
+        low, high = float(values.min()), float(values.max())
+        wider = 0.5 if low == high else 0.0
+        return Quantity(name, name, np.linspace(low - wider, high + wider, 51), caption=f"Column {name}.")
 
     def means(batch: Batch) -> Means:
         return {name: (batch[name], everywhere(batch)) for name in names}
 
-    quantities = [Quantity(n, n, np.linspace(low[n], high[n], 51), _column(n), caption=f"Column {n}.") for n in names]
-    return Kind("table", ("weight", *names), tuple(quantities), means)
-
-
-def _ranges(path: Path, names: list[str]) -> tuple[dict[str, float], dict[str, float]]:
-    """Axis limits of each column: smallest and largest finite value of the first piece, widened where equal."""
-    piece = next(stream_table(path, names), None)
-    low, high = {}, {}
-    for name in names:
-        values = piece[name].to_numpy() if piece is not None else np.zeros(1)
-        values = values[np.isfinite(values)] if np.isfinite(values).any() else np.zeros(1)
-        low[name], high[name] = float(values.min()), float(values.max())
-        if low[name] == high[name]:
-            low[name], high[name] = low[name] - 0.5, high[name] + 0.5
-    return low, high
+    return Kind("table", ("weight", *names), tuple(map(quantity, names)), means)
 
 
 def kind_of(path: Path) -> Kind:
     """Which quantities the table in ``path`` has, from its columns."""
     schema = read_schema(path)
-    for kind in (DIPHOTON, FOUR_LEPTON):
-        if set(kind.columns) <= set(schema.names):
-            return kind
-    return _any_table(path, schema)
+    listed = (kind for kind in (DIPHOTON, FOUR_LEPTON) if set(kind.columns) <= set(schema.names))
+    return next(listed, None) or _any_table(path, schema)

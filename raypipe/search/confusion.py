@@ -18,6 +18,7 @@ from raypipe.config import Embedding
 from raypipe.errors import UserError
 from raypipe.fit.batches import BatchPlan
 from raypipe.fit.encoder import EncoderInputs, EncoderPlan, build_encoder, embed, learning_rate_factor
+from raypipe.models.bdt import Train, train_here
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,9 @@ def tree_confusion(
     threads: int = 1,
     rounds: int = 150,
     depth: int = 5,
+    engine: Train = train_here,
 ) -> Confusion:
-    """Boosted trees on ``values`` (n, d): trained on rows ``train``, judged on rows ``test``."""
-    import xgboost
-
+    """Boosted trees on ``values`` (n, d): trained by ``engine`` on rows ``train``, judged on rows ``test``."""
     groups = tuple(int(g) for g in np.unique(labels[train]))
     index = np.searchsorted(groups, labels)
     parameters = {
@@ -77,8 +77,7 @@ def tree_confusion(
         "nthread": threads,
         "verbosity": 0,
     }
-    matrix = xgboost.DMatrix(values[train], label=index[train], nthread=threads)
-    booster = xgboost.train(parameters, matrix, num_boost_round=rounds)
+    booster = engine(parameters, (values[train], index[train], None), rounds)
     called = booster.inplace_predict(values[test]).argmax(1)
     return confusion_of(groups, index[test], called)
 

@@ -49,8 +49,8 @@ class Plan:
     """Events by file number."""
     failed: dict[int, str]
     """Reason by file number."""
-    id_type: pa.DataType
-    """Of the event ids: int64, or uint64 where a file has ids beyond 2^63 - 1."""
+    schema: pa.Schema
+    """Of every piece: that of the first file, with uint64 ids where a file has ids beyond 2^63 - 1."""
 
     @property
     def files(self) -> tuple[tuple[str, int], ...]:
@@ -72,23 +72,22 @@ def plan_read(
     first_id, id_type = 0, pa.int64()
     for number, path in enumerate(map(str, paths)):
         try:
-            reader = reader_for(path, source)
-            rows[number] = reader.rows(Path(path), source)
+            count = reader_for(path, source).rows(Path(path), source)
             if columns is not None and file_format(path, source) not in EVENT_FORMATS:
-                needed(columns, reader.names(Path(path), source), path)
+                check_columns([path], source, columns)
                 id_type = pa.uint64() if _large_ids(Path(path), source, columns) else id_type
-            if not rows[number]:
+            if not count:
                 raise UserError(f"{path}: the file holds no events")
         except UserError as error:
             if not skip:
                 raise
-            rows.pop(number, None)
             failed[number] = str(error)
             continue
-        ranges = pieces(rows[number], source.chunk_rows)
-        found += [Piece(number, path, start, stop, first_id) for start, stop in ranges]
-        first_id += rows[number]
-    return Plan(tuple(map(str, paths)), found, rows, failed, id_type)
+        found += [Piece(number, path, start, stop, first_id) for start, stop in pieces(count, source.chunk_rows)]
+        rows[number] = count
+        first_id += count
+    schema = _schema(found[0].path, source, columns, id_type) if found else pa.schema([])
+    return Plan(tuple(map(str, paths)), found, rows, failed, schema)
 
 
 def _large_ids(path: Path, source: Source, columns: Columns) -> bool:
@@ -104,13 +103,36 @@ def _large_ids(path: Path, source: Source, columns: Columns) -> bool:
     return False
 
 
-class ReadPiece:
-    """One piece as an Arrow table: event table for Delphes and NanoAOD, else the feature table of ``columns``."""
+def _schema(path: str, source: Source, columns: Columns | None, id_type: pa.DataType) -> pa.Schema:
+    """Of an event table for Delphes and NanoAOD, else of the feature table of ``columns``."""
+    if file_format(path, source) in EVENT_FORMATS:
+        return EVENT_SCHEMA
+    if columns is None:
+        raise UserError(f"{path}: say which column is what (columns.mass, columns.features)")
+    names = reader_for(path, source).names(Path(path), source)
+    features = [resolve(feature, names, path) for feature in columns.features]
+    kinds = {"event_id": id_type, "mass": pa.float64(), "weight": pa.float64(), **dict.fromkeys(features, pa.float64())}
+    return pa.schema([*kinds.items(), *([] if columns.label is None else [("label", pa.bool_())])])
 
-    def __init__(self, source: Source, columns: Columns | None) -> None:
-        self.source, self.columns = source, columns
 
-    def __call__(self, piece: Piece) -> pa.Table:
+@dataclass(frozen=True)
+class _Read:
+    """What a worker makes of a piece: (number of its file, table of ``schema``, why it cannot be read).
+
+    The reader of the stream, not a worker far away, decides what a bad file means.
+    """
+
+    source: Source
+    columns: Columns | None
+    schema: pa.Schema
+
+    def __call__(self, piece: Piece) -> tuple[int, pa.Table, str | None]:
+        try:
+            return piece.file, self._cast(self._table(piece), piece.path), None
+        except UserError as reason:
+            return piece.file, self.schema.empty_table(), str(reason)
+
+    def _table(self, piece: Piece) -> pa.Table:
         path = Path(piece.path)
         if file_format(path, self.source) in EVENT_FORMATS:
             source = EventSource.model_validate(self.source.model_dump())
@@ -127,43 +149,12 @@ class ReadPiece:
             made = made.set_column(made.schema.get_field_index("event_id"), "event_id", ids)
         return made
 
-    def schema(self, plan: Plan) -> pa.Schema:
-        """What every piece of the plan looks like, from its first file."""
-        first = plan.pieces[0]
-        if file_format(first.path, self.source) in EVENT_FORMATS:
-            return EVENT_SCHEMA
-        if self.columns is None:
-            raise UserError(f"{first.path}: say which column is what (columns.mass, columns.features)")
-        names = reader_for(first.path, self.source).names(Path(first.path), self.source)
-        features = [resolve(f, names, first.path) for f in self.columns.features]
-        kinds = {"event_id": plan.id_type, "mass": pa.float64(), "weight": pa.float64()}
-        kinds |= dict.fromkeys(features, pa.float64())
-        return pa.schema(list((kinds | ({} if self.columns.label is None else {"label": pa.bool_()})).items()))
-
-
-def _cast(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
-    if table.column_names != schema.names:
-        raise UserError(
-            f"{path}: columns {', '.join(table.column_names)} differ from the first file's {', '.join(schema.names)}"
-        )
-    table = with_ids(table, schema.field("event_id").type, path) if "event_id" in schema.names else table
-    return table.cast(schema)
-
-
-class _Part:
-    """What a worker makes of a piece: (number of its file, table, why it cannot be read).
-
-    The reader of the stream, not a worker far away, decides what a bad file means.
-    """
-
-    def __init__(self, read: ReadPiece, schema: pa.Schema) -> None:
-        self.read, self.schema = read, schema
-
-    def __call__(self, piece: Piece) -> tuple[int, pa.Table, str | None]:
-        try:
-            return piece.file, _cast(self.read(piece), self.schema, piece.path), None
-        except UserError as reason:
-            return piece.file, self.schema.empty_table(), str(reason)
+    def _cast(self, table: pa.Table, path: str) -> pa.Table:
+        found, first = table.column_names, self.schema.names
+        if found != first:
+            raise UserError(f"{path}: columns {', '.join(found)} differ from the first file's {', '.join(first)}")
+        table = with_ids(table, self.schema.field("event_id").type, path) if "event_id" in first else table
+        return table.cast(self.schema)
 
 
 def batches(
@@ -174,8 +165,7 @@ def batches(
     Args:
         mapper: reads the pieces, a few ahead of what is taken: here, or on many cores (`tasks.spread`).
     """
-    read = ReadPiece(source, columns)
-    return mapper(_Part(read, read.schema(plan)), plan.pieces)
+    return mapper(_Read(source, columns, plan.schema), plan.pieces)
 
 
 def check_columns(paths: Sequence[str], source: Source, columns: Columns | None) -> None:

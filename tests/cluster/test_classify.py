@@ -85,6 +85,43 @@ def _like(summary: dict):
     return SMALL.model_validate(summary["classifier"])
 
 
+def test_workers_train_every_fit_together(ray_local, tmp_path):
+    """Two actors share the rows of each fit; the scores tell signal from background as those of one process do."""
+    rng, arguments = np.random.default_rng(5), ["classify", "--folds", "2", "--ensemble", "1", "--leaves", "16"]
+    for name, signal in (("data", 2400), ("background", 0), ("score", 1500)):
+        truth = np.arange(3000) < signal
+        np.save(tmp_path / f"{name}.npy", np.c_[rng.normal(0.7 * truth[:, None], 1, (3000, 2)), truth])
+        arguments += [f"--{name}", tmp_path / f"{name}.npy"]
+    found = {}
+    for workers, more in ((None, []), (2, ["--workers", "2"])):
+        done = invoke(*arguments, "--features", "0,1", *more, "--output", tmp_path / "out" / "s.parquet")
+        assert done.exit_code == 0, done.output
+        found[workers] = json.loads((tmp_path / "out" / "s.json").read_text())
+        assert found[workers]["workers"] == workers
+    assert [summary["classifier"]["engine"] for summary in found.values()] == ["xgboost", "xgboost_ray"]
+    alone, together = (found[workers]["evaluation"] for workers in (None, 2))
+    assert alone["auc"] == pytest.approx(0.76, abs=0.02)  # Phi(0.7) at best
+    assert abs(together["auc"] - alone["auc"]) < alone["auc_error"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["s.json", "s.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--workers", "64"], "64 workers for the trees: the cluster has cores for 2"),
+        (["--workers", "1"], "1 is not in the range x>=2"),
+        (["--engine", "ray_train"], "--engine ray_train: says nothing without --workers N"),
+    ],
+)
+def test_workers_that_make_no_sense_are_one_line(ray_local, files, tmp_path, more, words):
+    named = [part for name in ("data", "background", "score") for part in (f"--{name}", files / f"{name}.npy")]
+    done = invoke("classify", *named, "--output", tmp_path / "s.parquet", *more)
+    assert done.exit_code == 2, done.output
+    assert words in done.output
+    assert len(done.output.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_formats_mix_where_the_names_agree(ray_local, files, tmp_path):
     done = invoke(
         "classify",

@@ -16,7 +16,7 @@ import yaml
 
 from raypipe.events.table import write_table
 from raypipe.report.validation_data import collect
-from raypipe.report.validation_presence import SLOT_NAMES
+from raypipe.report.validation_quantities import SLOT_NAMES
 from raypipe.simulate import processes
 from raypipe.simulate.card import load_card
 from raypipe.simulate.selection import ATLAS

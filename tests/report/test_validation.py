@@ -21,8 +21,7 @@ from raypipe.report.validation import make_validation, measure, panels
 from raypipe.report.validation_data import Mean, Spectrum, collect
 from raypipe.report.validation_numbers import peak, presence_table, smoothness
 from raypipe.report.validation_page import headlines
-from raypipe.report.validation_presence import SLOT_NAMES, presence, references, with_photons
-from raypipe.report.validation_quantities import DIPHOTON
+from raypipe.report.validation_quantities import DIPHOTON, SLOT_NAMES, presence, references, with_photons
 from raypipe.simulate.processes import PROCESSES
 from tests.events.helpers import event_table, replace
 
