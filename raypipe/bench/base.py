@@ -1,7 +1,7 @@
 """Measure our way against what a user would otherwise run, side by side in one run: only ratios are claims.
 
-A bench is a module of this room with ``run(smoke: bool) -> list[Measurement]``, entered in `BENCHES`. It times the two
-ways in turn (ours, reference, ours, reference, ...), so that a machine that is busy for a while hurts both.
+A bench is ``run(smoke: bool) -> list[Measurement]`` in a module of this room (or ``run_PART``, called MODULE-PART),
+entered in `BENCHES`. It times the two ways in turn, so that a machine that is busy for a while hurts both.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ import contextlib
 import importlib
 import platform
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-BENCHES = (
-    *("simulate", "events", "encoder", "embed", "flow", "flow-sampling"),
-    *("bdt", "ensemble", "stats", "scan", "growth"),
-)
-"""Names on the command line, of modules with ``run``."""
+import psutil
+
+BENCHES = ("simulate", "events", "encoder", "embed", "flow", "flow-sampling")
+BENCHES += ("bdt", "ensemble", "stats", "scan", "growth")
+"""Names on the command line."""
 
 SEED = 20_260
 _PACKAGES = ("raypipe", "numpy", "torch", "ray", "xgboost", "nflows", "pyarrow", "pythia8mc", "iminuit", "scikit-learn")
@@ -65,21 +67,24 @@ class Measurement:
         return {**asdict(self), **spread, "reached": self.reached}
 
 
-def seconds(work: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Wall seconds of one call."""
+Clock = Callable[[], float]
+WALL: Clock = time.perf_counter
+CPU: Clock = time.process_time
+"""CPU seconds of this process: what a machine that others use does not stretch."""
+
+
+def timed(work: Callable[[], Any], clock: Clock = WALL) -> tuple[float, Any]:
+    """Seconds of one call, and what it returned."""
     start = clock()
-    work()
-    return clock() - start
+    result = work()
+    return clock() - start, result
 
 
-def cpu_seconds(work: Callable[[], Any]) -> float:
-    """CPU seconds of this process in one call: what a machine that others use does not stretch."""
-    return seconds(work, time.process_time)
-
-
-def in_turn(ours: Callable[[], Any], reference: Callable[[], Any], repeats: int, clock: Any = seconds) -> Any:
-    """Times of both ways, run in turn ``repeats`` times: two tuples."""
-    return tuple(zip(*[(clock(ours), clock(reference)) for _ in range(repeats)], strict=True))
+def in_turn(repeats: int, clock: Clock, *ways: Callable[[], Any]) -> tuple[list[list[float]], list[list[Any]]]:
+    """Seconds of all ways, run in turn ``repeats`` times, and what they returned: a list a way each."""
+    rounds = [[timed(way, clock) for way in ways] for _ in range(repeats)]
+    seconds, results = ([[row[k][part] for row in rounds] for k in range(len(ways))] for part in (0, 1))
+    return seconds, results
 
 
 @contextlib.contextmanager
@@ -95,6 +100,43 @@ def threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def faster(clock: Clock, cores: int, work: Callable[[], Any]) -> tuple[float, Any]:
+    """`timed` with one to ``cores`` threads of PyTorch, the fastest: small operations may be faster on one."""
+    tries = []
+    for number in range(1, cores + 1):
+        with threads(number):
+            tries.append(timed(work, clock))
+    return min(tries, key=lambda one: one[0])
+
+
+def peak_mib(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Largest memory [MiB] of this process and its children during a call, without what they share, seen ten times a
+    second; and what it returned."""
+    peaks, done = [_private_memory()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            peaks.append(_private_memory())
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(watch)
+        try:
+            result = work()
+        finally:
+            done.set()
+    return max(peaks) / 2**20, result
+
+
+def _private_memory() -> int:
+    """Bytes."""
+    total = 0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # a worker that ended meanwhile
+            memory = process.memory_info()
+            total += memory.rss - memory.shared
+    return total
+
+
 def compared(
     name: str,
     ours: Sequence[float],
@@ -108,8 +150,9 @@ def compared(
 ) -> Measurement:
     """A measurement from paired numbers: a speed (``meaning``) is reference over ours, all else ours over reference."""
     ratios = [b / a if meaning.startswith("speed") else a / b for a, b in zip(ours, reference, strict=True)]
-    medians = statistics.median(ours), statistics.median(reference)
-    return Measurement(name, *medians, unit, ratios, meaning, target, at_most, detail)
+    return Measurement(
+        name, statistics.median(ours), statistics.median(reference), unit, ratios, meaning, target, at_most, detail
+    )
 
 
 def versions() -> dict[str, str]:
@@ -119,12 +162,12 @@ def versions() -> dict[str, str]:
 
 def run_bench(name: str, smoke: bool) -> list[Measurement]:
     """Run one bench of `BENCHES`; ``smoke`` asks for tiny sizes that only prove that it runs."""
-    return importlib.import_module(f"raypipe.bench.{name.replace('-', '_')}").run(smoke)
+    module, *part = name.split("-")
+    return getattr(importlib.import_module(f"raypipe.bench.{module}"), "_".join(["run", *part]))(smoke)
 
 
 def markdown_table(record: dict[str, Any]) -> str:
-    """Markdown of a record of ``raypipe bench``: a line a measurement, medians with their range; no smoke runs. Below
-    it, how long they took together."""
+    """Markdown of a record of ``raypipe bench``, a line a measurement; no smoke runs. Below it, what they took."""
 
     def value(number: float) -> str:
         return f"{number:.2f}" if abs(number) < 10 else f"{number:.1f}"

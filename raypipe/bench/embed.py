@@ -1,8 +1,7 @@
 """Embedding events through Ray Data, against the bare model in a loop on all cores.
 
-Ours is the dataset of `raypipe.cluster.embed`: Parquet in, latent tables out, an actor a core, one thread each. The
-clock starts when every actor has delivered its first chunk; the start before that is in the detail. The reference
-embeds the same events from memory with as many torch threads as cores. Wall seconds.
+Ours: Parquet in, latent tables out, an actor a core, one thread each; timed once every actor has delivered its first
+chunk. The reference embeds the same events from memory with as many torch threads as cores. Wall seconds.
 """
 
 from __future__ import annotations
@@ -13,21 +12,13 @@ from pathlib import Path
 
 import torch
 
-from raypipe.bench.base import SEED, Measurement, compared, seconds, threads
+from raypipe.bench.base import SEED, Measurement, compared, threads, timed
 from raypipe.bench.samples import arrays, write_events
 from raypipe.cluster.embed import BATCH, embed_stream
 from raypipe.cluster.runtime import ray_session, total_cpus
 from raypipe.config import Embedding, Resources
 from raypipe.files import write_json
 from raypipe.fit.encoder import EncoderPlan, build_encoder, embed
-
-
-def _save_encoder(folder: Path, config: Embedding, events: int) -> None:
-    """An untrained encoder as a run folder holds it."""
-    config = config.model_copy(update={"batch_size": 40})
-    encoder = build_encoder(config, EncoderPlan.of(arrays(events), config, SEED).scales, SEED)
-    torch.save(encoder.state_dict(), folder / "encoder.pt")
-    write_json(folder / "encoder.json", {"key": "bench", "embedding": config.model_dump(mode="json")})
 
 
 def streamed(paths: list[str], folder: Path, cores: int) -> tuple[float, float]:
@@ -44,21 +35,20 @@ def streamed(paths: list[str], folder: Path, cores: int) -> tuple[float, float]:
 
 def run(smoke: bool) -> list[Measurement]:
     """The demo's encoder size, as most events are embedded."""
+    total, repeats = (3 * BATCH + 50, 1) if smoke else (12 * BATCH, 3)
     size = {"width": 64, "heads": 4, "particle_blocks": 2, "class_blocks": 1, "pair_width": 32, "feedforward": 2}
     size |= {"width": 16, "heads": 2, "pair_width": 8} if smoke else {}
-    config, total, repeats = Embedding(samples=["yy"], encoder=size), 12 * BATCH, 3
-    if smoke:
-        total, repeats = 3 * BATCH + 50, 1
-    ours, bare = [], []
+    config, inputs, ours, bare = Embedding(samples=["yy"], encoder=size, batch_size=40), arrays(total), [], []
+    encoder = build_encoder(config, EncoderPlan.of(arrays(400), config, SEED).scales, SEED)
     with tempfile.TemporaryDirectory() as name, ray_session(Resources(cpus=2, object_store_gib=0.5)):
         folder, cores = Path(name), int(total_cpus())
-        _save_encoder(folder, config, 400)
+        torch.save(encoder.state_dict(), folder / "encoder.pt")  # untrained, as a run folder holds it
+        write_json(folder / "encoder.json", {"key": "bench", "embedding": config.model_dump(mode="json")})
         paths = [write_events(folder / "events.parquet", total)]
-        inputs, encoder = arrays(total), build_encoder(config, None, SEED)
         for _ in range(repeats):
             ours.append(streamed(paths, folder, cores))
             with threads(cores):
-                bare.append(total / seconds(lambda: embed(encoder, inputs.objects, inputs.event)))
+                bare.append(total / timed(lambda: embed(encoder, inputs.objects, inputs.event))[0])
     rates, starts = zip(*ours, strict=True)
     detail = {"events": total, "cores": cores, "seconds_until_first_chunks": starts, "encoder": size}
     how = {"unit": "events/s", "meaning": "rate ours / rate reference"}

@@ -1,7 +1,6 @@
 """One training step of the encoder, against the same model in plain PyTorch: eager, single precision, all slots.
 
-Ours is `EncoderTraining` as the workers run it. The reference is the loop one would write: the same module over padded
-objects with a mask, the same loss, Adam, clipping and schedule; without Ray. Equal initial weights, batches and noise
+The reference is the loop one would write, over padded objects with a mask. Equal initial weights, batches and noise
 give equal losses (in the detail). CPU seconds on one thread.
 """
 
@@ -11,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from raypipe.bench.base import SEED, Measurement, compared, cpu_seconds, threads
+from raypipe.bench.base import CPU, SEED, Measurement, compared, in_turn, threads
 from raypipe.bench.samples import arrays
 from raypipe.config import Embedding
 from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, learning_rate_factor, rank_batch
@@ -25,23 +23,21 @@ class PlainTraining:
     """The plain loop."""
 
     def __init__(self, config: Embedding, plan: EncoderPlan, device: str = "cpu") -> None:
-        self.config, self.model = config, build_encoder(config, plan.scales, SEED).to(device)
+        self.config, self.model = config, build_encoder(config, plan.scales, SEED).to(device).train()
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda s: learning_rate_factor(s, config))
 
     def step(self, batch: dict[str, Any]) -> float:
-        objects, event, noise, labels = (
-            torch.as_tensor(batch[name]) for name in ("objects", "event", "noise", "group")
-        )
+        objects, event, noise, labels = (torch.as_tensor(batch[k]) for k in ("objects", "event", "noise", "group"))
         mean, log_variance = self.model.encode(objects, event, packed=False)
         projection = F.normalize(self.model.projection(mean + (0.5 * log_variance).exp() * noise), dim=1)
         summed, anchors = supervised_contrastive(
             projection, labels, projection, labels, first=0, temperature=self.config.temperature
         )
         loss = summed / anchors + self.config.beta * gaussian_kl(mean, log_variance).mean()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimiser.step()
         self.schedule.step()
         return float((summed / anchors).detach())
@@ -49,25 +45,21 @@ class PlainTraining:
 
 def measure(config: Embedding, events: int, repeats: int, name: str, target: float | None) -> Measurement:
     """One row: ``steps_per_epoch`` steps a repetition."""
-    inputs = arrays(events)
+    inputs, steps = arrays(events), config.steps_per_epoch
     plan = EncoderPlan.of(inputs, config, SEED)
     ours, plain = EncoderTraining(build_encoder(config, plan.scales, SEED), config), PlainTraining(config, plan)
-    plain.model.train()
-    ways = {
-        "ours": lambda batches: ours.train_epoch(batches)["train_contrastive"],
-        "plain": lambda batches: float(np.mean([plain.step(one) for one in batches])),
-    }
-    times: dict[str, list[float]] = {way: [] for way in ways}
-    losses: dict[str, list[float]] = {way: [] for way in ways}
+    epochs = [[rank_batch(inputs, plan.train, k * steps + s, config) for s in range(steps)] for k in range(repeats)]
+    mine, same = iter(epochs), iter(epochs)
     with threads(1):
-        for repeat in range(repeats):
-            steps = range(repeat * config.steps_per_epoch, (repeat + 1) * config.steps_per_epoch)
-            batches = [rank_batch(inputs, plan.train, step, config) for step in steps]
-            for way, train in ways.items():
-                times[way].append(cpu_seconds(lambda b=batches, w=way, t=train: losses[w].append(t(b))))
+        times, losses = in_turn(
+            repeats,
+            CPU,
+            lambda: ours.train_epoch(next(mine))["train_contrastive"],
+            lambda: float(np.mean([plain.step(batch) for batch in next(same)])),
+        )
     detail = {"parameters": sum(p.numel() for p in ours.encoder.parameters()), "batch": config.batch_size}
-    detail |= {"steps": config.steps_per_epoch, "losses": losses}
-    return compared(name, times["ours"], times["plain"], target, unit="CPU s", **detail)
+    detail |= {"steps": steps, "losses": dict(zip(("ours", "plain"), losses, strict=True))}
+    return compared(name, *times, target, unit="CPU s", **detail)
 
 
 def run(smoke: bool) -> list[Measurement]:

@@ -1,11 +1,8 @@
-"""Stacked flow ensemble: `fit_flows`, against the same nflows models trained one after another.
+"""Stacked flow ensembles against the same nflows models one after another: whole fits, and sampling.
 
-Both sides do a whole fit: the same 20 initial weights, batches, Adam, clipping, cosine schedule, validation after every
-epoch and best weights kept. The reference is nflows as it comes (`MaskedAffineAutoregressiveTransform` and
-`MaskedPiecewiseRationalQuadraticAutoregressiveTransform`), in its own loop. Losses of both sides are in the detail.
-
-Times are CPU seconds on one thread each: every core of a machine does the same, and a machine that others use stretches
-wall time. A further row gives wall seconds of ours on two threads; the reference takes one or two, whichever is faster.
+A fit: the same 20 initial weights, batches, Adam, clipping, cosine schedule, validation after every epoch and best
+weights kept; losses of both in the detail. CPU seconds on one thread, or wall seconds on two, of which the reference
+uses one where that is faster. Sampling: ours checks that every draw maps back to its noise; both in double precision.
 """
 
 from __future__ import annotations
@@ -15,25 +12,22 @@ import math
 
 import numpy as np
 import torch
-from nflows.distributions.normal import StandardNormal
-from nflows.flows.base import Flow
-from nflows.transforms.autoregressive import (
-    MaskedAffineAutoregressiveTransform,
-    MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
-)
-from nflows.transforms.base import CompositeTransform
-from nflows.transforms.permutations import ReversePermutation
+from nflows import transforms
+from nflows.distributions import StandardNormal
+from nflows.flows import Flow
 
 from raypipe import seeds
-from raypipe.bench.base import SEED, Measurement, compared, cpu_seconds, seconds, threads
+from raypipe.bench.base import CPU, SEED, WALL, Measurement, compared, faster, in_turn, threads, timed
 from raypipe.config import Flow as FlowConfig
 from raypipe.fit.flows import ConditionalFlow, fit_flows
 from raypipe.models.flow import TAIL_BOUND
 
 WINDOW = (105.0, 160.0)
-MEMBERS = 20
 FOLDS = 4
 """A quarter of the events of each member is held out."""
+CHUNK = 8192
+SHAPE = {"members": 20, "leave_out": 1, "layers": 6, "hidden": 64, "blocks": 2, "bins": 8}
+TINY = {"leave_out": 1, "layers": 2, "hidden": 8, "blocks": 1, "bins": 4, "epochs": 1, "batch_size": 64}
 
 
 def latents(n: int, features: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -48,23 +42,23 @@ def latents(n: int, features: int = 6) -> tuple[np.ndarray, np.ndarray]:
 def reference_flow(config: FlowConfig, features: int, seed: int) -> Flow:
     """nflows' own modules with the weights that `FlowEnsemble` draws from ``seed``."""
     sizes = {"features": features, "hidden_features": config.hidden, "context_features": 1, "num_blocks": config.blocks}
+    tails = {"num_bins": config.bins, "tails": "linear", "tail_bound": TAIL_BOUND}
     layers: list[torch.nn.Module] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for layer in range(config.layers):
-            layers += [ReversePermutation(features)] if layer else []
+            layers += [transforms.ReversePermutation(features)] if layer else []
             if config.transform == "affine":
-                layers.append(MaskedAffineAutoregressiveTransform(**sizes))
-                continue
-            tails = {"num_bins": config.bins, "tails": "linear", "tail_bound": TAIL_BOUND}
-            layers.append(MaskedPiecewiseRationalQuadraticAutoregressiveTransform(**sizes, **tails))
-            # As ours: nflows reads it, its MADE never sets it.
-            layers[-1].autoregressive_net.hidden_features = config.hidden
-        return Flow(CompositeTransform(layers), StandardNormal([features]))
+                layers.append(transforms.MaskedAffineAutoregressiveTransform(**sizes))
+            else:
+                layers.append(transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform(**sizes, **tails))
+                # As ours: nflows reads it, its MADE never sets it.
+                layers[-1].autoregressive_net.hidden_features = config.hidden
+        return Flow(transforms.CompositeTransform(layers), StandardNormal([features]))
 
 
-def train_one(x: torch.Tensor, c: torch.Tensor, config: FlowConfig, member: int) -> list[float]:
-    """Train one nflows flow as one would by hand, on the events of ``member``; its validation losses by epoch."""
+def train_one(x: torch.Tensor, c: torch.Tensor, config: FlowConfig, member: int) -> float:
+    """Train one nflows flow as one would by hand, on the events of ``member``; its best validation loss."""
     flow = reference_flow(config, x.shape[1], seeds.integer(SEED, "flow-init", member))
     stream = seeds.generator(SEED, "flow-batches", member)
     part = seeds.generator(SEED, "flow-parts").permutation(np.arange(len(x)) % FOLDS)
@@ -74,84 +68,110 @@ def train_one(x: torch.Tensor, c: torch.Tensor, config: FlowConfig, member: int)
     steps = len(train) // batch
     optimiser = torch.optim.Adam(flow.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=config.epochs * steps)
-    losses, best = [], math.inf
+    best = math.inf
     for _ in range(config.epochs):
         stream.shuffle(train)
         for step in range(steps):
             rows = torch.from_numpy(train[step * batch : (step + 1) * batch])
             loss = -flow.log_prob(x[rows], context=c[rows]).mean()
-            optimiser.zero_grad(set_to_none=True)
+            optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
             optimiser.step()
             schedule.step()
         with torch.no_grad():
-            losses.append(float(-flow.log_prob(x[valid], context=c[valid]).mean()))
-        if losses[-1] < best:
-            best = losses[-1]
+            loss = float(-flow.log_prob(x[valid], context=c[valid]).mean())
+        if loss < best:
+            best = loss
             {name: value.clone() for name, value in flow.state_dict().items()}  # kept, as ours keeps its best
-    return losses
-
-
-def measure(
-    config: FlowConfig, events: int, *, members: int, share: int, repeats: int, cores: int, target: float | None
-) -> Measurement:
-    """One row: whole fits of ``members`` flows; the reference trains ``share`` of them a repetition, and is scaled."""
-    values, mass = latents(events)
-    x = torch.as_tensor((values - values.mean(0, dtype=np.float64)) / (values.std(0, dtype=np.float64) + 1e-9)).float()
-    c = torch.as_tensor(2 * (mass - WINDOW[0]) / (WINDOW[1] - WINDOW[0]) - 1, dtype=torch.float32)[:, None]
-    config = config.model_copy(update={"members": members, "leave_out": 1})
-    clock, unit = (cpu_seconds, "CPU s") if cores == 1 else (seconds, "s")
-    warm = config.model_copy(update={"members": FOLDS, "epochs": 1})
-    fit_flows(values[:300], mass[:300], WINDOW, warm, seed=SEED, folds=FOLDS)  # imports, and the compiled spline
-    train_one(x[:300], c[:300], warm, 0)
-    ours, theirs, fits, alone = [], [], [], {}
-    queue = itertools.cycle(range(members))
-    for _ in range(repeats):
-        with threads(cores):
-            ours.append(clock(lambda: fits.append(fit_flows(values, mass, WINDOW, config, seed=SEED, folds=FOLDS))))
-        part, tries = [next(queue) for _ in range(share)], []
-        for number in range(1, cores + 1):  # small operations may be faster on one thread than on two
-            with threads(number):
-                took = clock(lambda part=part: alone.update({m: train_one(x, c, config, m) for m in part}))
-            tries.append(took * members / share)
-        theirs.append(min(tries))
-    stacked = _best_losses(fits[0], x, c)
-    pairs = np.array([(stacked[member], min(losses)) for member, losses in alone.items()])
-    shape, many = f"{config.layers}x{config.hidden}x{config.blocks}", "s" if cores > 1 else ""
-    name = f"flow: {members} {config.transform} flows {shape}, batch {config.batch_size}, {cores} thread{many}"
-    detail = {"events": events, "config": config.model_dump(mode="json"), "nflows_members_trained": len(alone)}
-    detail |= {"nll_stacked": float(pairs[:, 0].mean()), "nll_nflows": float(pairs[:, 1].mean())}
-    detail["largest_nll_difference"] = float(np.abs(pairs[:, 0] - pairs[:, 1]).max())
-    return compared(name, ours, theirs, target, unit=unit, **detail)
+    return best
 
 
 @torch.no_grad()
-def _best_losses(fitted: ConditionalFlow, x: torch.Tensor, c: torch.Tensor) -> list[float]:
-    """Validation loss of every member at its best epoch, nats."""
-    losses = []
-    for member, parts in enumerate(fitted.left_out):
-        rows, one = np.flatnonzero(np.isin(fitted.part, parts)), fitted.pool([member]).ensemble
-        losses.append(float(-one.log_prob(x[rows][None], c[rows][None]).mean()))
-    return losses
+def _best_loss(fitted: ConditionalFlow, x: torch.Tensor, c: torch.Tensor, member: int) -> float:
+    """Validation loss of a member of ours at its best epoch, nats."""
+    rows, one = np.flatnonzero(np.isin(fitted.part, fitted.left_out[member])), fitted.pool([member]).ensemble
+    return float(-one.log_prob(x[rows][None], c[rows][None]).mean())
+
+
+def measure(config: FlowConfig, events: int, share: int, repeats: int, cores: int, target: float | None) -> Measurement:
+    """One row: whole fits; the reference trains ``share`` of the flows a repetition, and is scaled."""
+    values, mass = latents(events)
+    x = torch.as_tensor((values - values.mean(0, dtype=np.float64)) / (values.std(0, dtype=np.float64) + 1e-9)).float()
+    c = torch.as_tensor(2 * (mass - WINDOW[0]) / (WINDOW[1] - WINDOW[0]) - 1, dtype=torch.float32)[:, None]
+    clock, unit, many = (CPU, "CPU s", "") if cores == 1 else (WALL, "s", "s")
+    warm = config.model_copy(update={"members": FOLDS, "epochs": 1})
+    fit_flows(values[:300], mass[:300], WINDOW, warm, seed=SEED, folds=FOLDS)  # imports, and the compiled spline
+    train_one(x[:300], c[:300], warm, 0)
+    ours, theirs, alone = [], [], {}
+    queue = itertools.cycle(range(config.members))
+    for _ in range(repeats):
+        with threads(cores):
+            took, fitted = timed(lambda: fit_flows(values, mass, WINDOW, config, seed=SEED, folds=FOLDS), clock)
+            ours.append(took)
+        part = list(itertools.islice(queue, share))
+        took, losses = faster(clock, cores, lambda part=part: {m: train_one(x, c, config, m) for m in part})
+        theirs.append(took * config.members / share)
+        alone |= losses
+    pairs = np.array([(_best_loss(fitted, x, c, member), loss) for member, loss in alone.items()])
+    shape = f"{config.layers}x{config.hidden}x{config.blocks}"
+    name = f"flow: {config.members} {config.transform} flows {shape}, batch {config.batch_size}, {cores} thread{many}"
+    detail = {"events": events, "config": config.model_dump(mode="json"), "nflows_members_trained": len(alone)}
+    detail |= dict(zip(("nll_stacked", "nll_nflows"), pairs.mean(0).tolist(), strict=True))
+    detail["largest_nll_difference"] = float(np.abs(pairs[:, 0] - pairs[:, 1]).max())
+    return compared(name, ours, theirs, target, unit=unit, **detail)
 
 
 def run(smoke: bool) -> list[Measurement]:
     """20 flows of 6 layers x 64 x 2 blocks and 8 bins (the defaults), and of the demo's shape."""
     if smoke:
-        tiny = FlowConfig(layers=2, hidden=8, blocks=1, bins=4, epochs=1, batch_size=64)
-        return [measure(tiny, 300, members=FOLDS, share=1, repeats=1, cores=1, target=None)]
-    full = {"layers": 6, "hidden": 64, "blocks": 2, "bins": 8, "learning_rate": 1e-3}
+        return [measure(FlowConfig(**TINY, members=FOLDS), 300, 1, 1, 1, None)]
     rows = []
-    for transform, batch, cores, target in (
-        ("spline", 320, 1, 5.0),
-        ("spline", 320, 2, 5.0),
-        ("spline", 2048, 1, None),
-        ("affine", 320, 1, None),
-        ("affine", 2048, 1, None),
-    ):
+    small, large = ("spline", 320), ("spline", 2048)
+    for (transform, batch), cores in ((small, 1), (small, 2), (large, 1), (("affine", 320), 1), (("affine", 2048), 1)):
         epochs, events = (4, 8 * batch) if batch < 1000 else (2, 4 * batch)
-        config = FlowConfig(**full, epochs=epochs, transform=transform, batch_size=batch)
-        rows.append(measure(config, events, members=MEMBERS, share=2, repeats=3, cores=cores, target=target))
-    demo = FlowConfig(layers=3, hidden=32, blocks=1, bins=6, epochs=4, batch_size=320, learning_rate=2e-3)
-    return [*rows, measure(demo, 4000, members=MEMBERS, share=4, repeats=3, cores=1, target=None)]
+        config = FlowConfig(**SHAPE, epochs=epochs, transform=transform, batch_size=batch, learning_rate=1e-3)
+        rows.append(measure(config, events, 2, 3, cores, 5.0 if (transform, batch) == small else None))
+    demo = {"layers": 3, "hidden": 32, "blocks": 1, "bins": 6, "epochs": 4, "batch_size": 320, "learning_rate": 2e-3}
+    return [*rows, measure(FlowConfig(**SHAPE | demo), 4000, 4, 3, 1, None)]
+
+
+def measure_sampling(config: FlowConfig, samples: int, repeats: int, target: float | None) -> Measurement:
+    """One row."""
+    flow = fit_flows(*latents(2000), WINDOW, config, seed=SEED)
+    flow.ensemble.double()
+    masses = seeds.generator(SEED, "bench-sampling").uniform(*WINDOW, samples)
+    members = []
+    for member in range(config.members):
+        weights = {name.replace("/", "."): value[member] for name, value in flow.ensemble.state_dict().items()}
+        members.append(reference_flow(config, flow.ensemble.features, 0).double())
+        members[-1].load_state_dict(weights, strict=False)
+
+    @torch.no_grad()
+    def theirs() -> np.ndarray:
+        torch.set_default_dtype(torch.float64)  # nflows draws its noise in the default precision
+        parts = []
+        for member, part in zip(members, np.array_split(flow._context(masses), len(members)), strict=True):
+            for context in torch.from_numpy(part).split(CHUNK):
+                parts.append(member.sample(1, context=context)[:, 0])
+        torch.set_default_dtype(torch.float32)
+        return (torch.cat(parts).numpy() * flow.std + flow.mean).astype(np.float32)
+
+    with threads(1):
+        noise = seeds.integer(SEED, "bench-noise")
+        times, drawn = in_turn(repeats, CPU, lambda: flow.sample(masses, np.random.default_rng(noise)), theirs)
+    # Quartiles: nflows keeps draws from tails that do not invert, and a handful of those owns every mean.
+    own, other = (np.quantile(values[-1], [0.25, 0.5, 0.75], axis=0) for values in drawn)
+    detail = {"largest_shift_of_a_quartile_in_their_range": float((np.abs(own - other) / (other[2] - other[0])).max())}
+    detail |= {"config": config.model_dump(mode="json"), "samples_per_second": samples / float(np.median(times[0]))}
+    name = f"flow sampling: {samples} {config.transform} samples of {config.members} members"
+    return compared(name, *times, target, unit="CPU s", **detail)
+
+
+def run_sampling(smoke: bool) -> list[Measurement]:
+    """20 members at full shape, both transforms; 20k or 60k samples stand for a million, since cost is linear in them
+    but for a fixed part of ours that counts against us."""
+    if smoke:
+        return [measure_sampling(FlowConfig(**TINY, members=5), 500, 1, None)]
+    made = {name: FlowConfig(**SHAPE, epochs=1, batch_size=320, transform=name) for name in ("spline", "affine")}
+    return [measure_sampling(made[name], samples, 3, 3.0) for name, samples in (("spline", 20_000), ("affine", 60_000))]

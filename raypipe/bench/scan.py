@@ -1,7 +1,6 @@
 """A scan on the engine against the same trials in a process pool, and what the engine adds to their own time.
 
-The trials are real searches on made-up tables. Starting Ray, and importing in the workers of both ways, is measured
-apart: a scan pays it once.
+The trials are real searches on made-up tables. Starting Ray, which a scan does once, is measured apart.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from raypipe.bench.base import Measurement, compared
+from raypipe.bench.base import Measurement, compared, timed
 from raypipe.config import Config
 
 TRIALS, WORKERS = 8, 2
@@ -20,32 +19,24 @@ SIZES = {True: (1500.0, 2), False: (12_000.0, 24)}
 """Events in the mass window and flow epochs of a trial: tiny, and about twelve seconds."""
 YIELDS = {"yy": 990.0, "ggf": 10.0}
 """Made up, per fb^-1."""
+POOLED = "scan: 8 trials on Ray, with ledger, against a process pool without"
 _SHARED: dict[str, Any] = {}
 """Inputs of the pool's processes, inherited from their parent."""
 
 
-def _config(epochs: int, events: float) -> Config:
+def _config(events: float, epochs: int) -> Config:
     names = [*YIELDS, "wn_150"]
     flow = {"members": 5, "leave_out": 1, "layers": 2, "hidden": 32, "batch_size": 512}
-    points = {"signals": ["wn_150"], "strengths": [2.0], "instances": TRIALS, "background_instances": 0}
-    values = {
-        "seed": 5,
-        "simulate": {"samples": {name: {"events": int(2 * events)} for name in names}},
-        "embedding": {"samples": names},
-        "pseudodata": {"background": list(YIELDS), "luminosity": events / sum(YIELDS.values())},
-        "flow": flow | {"epochs": epochs, "patience": epochs},
-        "selection": {"working_points": [0.01]},
-        "scan": points,
-        "resources": {"cpus": WORKERS, "object_store_gib": 0.25},
-    }
-    return Config.model_validate(values)
-
-
-def _warm(_: int) -> None:
-    from raypipe.cluster.runtime import limit_threads
-
-    limit_threads(1)
-    time.sleep(0.5)  # so that every process of the pool takes one
+    return Config(
+        seed=5,
+        simulate={"samples": {name: {"events": int(2 * events)} for name in names}},
+        embedding={"samples": names},
+        pseudodata={"background": list(YIELDS), "luminosity": events / sum(YIELDS.values())},
+        flow=flow | {"epochs": epochs, "patience": epochs},
+        selection={"working_points": [0.01]},
+        scan={"signals": ["wn_150"], "strengths": [2.0], "instances": TRIALS, "background_instances": 0},
+        resources={"cpus": WORKERS, "object_store_gib": 0.25},
+    )
 
 
 def _pooled(trial: Any) -> None:
@@ -62,51 +53,40 @@ def _engine(config: Config, tables: Any, trials: dict[str, Any], folder: Path) -
     from raypipe.cluster.trial import run_one
     from raypipe.store.ledger import Ledger
 
-    book, ends = Ledger(folder), []
-    began = time.time()
-    fan_out(
-        run_one,
-        ({"id": [tables]}, "contrastive", config),
-        trials,
-        book,
-        config.resources,
-        lambda *_: ends.append(time.time()),
-    )
-    rows = book.rows(trials)
+    book, ends, began = Ledger(folder), [], time.time()
+    given = ({"id": [tables]}, "contrastive", config)
+    fan_out(run_one, given, trials, book, config.resources, lambda *_: ends.append(time.time()))
+    rows, written = book.rows(trials), book.written()
     # The first trial began its own length before its part was written.
-    written = book.written()
     first = min(written[row["key"]] - row["seconds"] for row in rows)
     return max(ends) - first, sum(row["seconds_cpu"] for row in rows), first - began
 
 
 def run(smoke: bool) -> list[Measurement]:
     """Eight trials on two workers, both ways in turn."""
-    from raypipe.cluster.runtime import ray_session
+    from raypipe.cluster.runtime import limit_threads, ray_session
     from raypipe.search.base import search_of
     from raypipe.search.pilots import made_up_tables
 
-    events, epochs = SIZES[smoke]
-    config = _config(epochs, events)
+    config = _config(*SIZES[smoke])
     tables = made_up_tables(config, YIELDS, 1.0)
     trials = {trial.key({}): trial for trial in search_of(config).grid()}
     ours, theirs = [], []
     _SHARED.update(config=config, tables=tables)
     # Forked before Ray starts (a process that runs Ray must not be forked), with everything imported.
-    with multiprocessing.get_context("fork").Pool(WORKERS) as pool, tempfile.TemporaryDirectory() as folder:
-        pool.map(_warm, range(WORKERS), chunksize=1)
+    fork = multiprocessing.get_context("fork")
+    with fork.Pool(WORKERS, limit_threads, (1,)) as pool, tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         with ray_session(config.resources):
             ray_start = time.perf_counter() - began
             for repeat in range(1 if smoke else 2):
                 ours.append(_engine(config, tables, trials, Path(folder) / str(repeat)))
-                began = time.perf_counter()
-                pool.map(_pooled, trials.values(), chunksize=1)
-                theirs.append(time.perf_counter() - began)
+                theirs.append(timed(lambda: pool.map(_pooled, trials.values(), chunksize=1))[0])
     wall, spent, starts = zip(*ours, strict=True)
     detail = {"trials": TRIALS, "workers": WORKERS, "core_seconds_a_trial": spent[0] / TRIALS}
     detail |= {"ray_start_seconds": ray_start, "worker_start_seconds": starts}
-    name, meaning = "scan: 8 trials on Ray, with ledger, against a process pool without", "speed against the pool"
-    pooled = compared(name, wall, theirs, 0.95, meaning=meaning, **detail)
     name, meaning = "scan: wall time over the trials' core time by workers", "wall / (core seconds / workers)"
-    shares = [s / WORKERS for s in spent]
-    return [pooled, compared(name, wall, shares, 1.10, meaning=meaning, at_most=True, **detail)]
+    return [
+        compared(POOLED, wall, theirs, 0.95, meaning="speed against the pool", **detail),
+        compared(name, wall, [s / WORKERS for s in spent], 1.10, meaning=meaning, at_most=True, **detail),
+    ]

@@ -1,11 +1,9 @@
 """A whole simulated shard against Pythia's bare `next()` loop for the same generated events.
 
-Ours is what one Ray task does: initialise Pythia, generate, detector, selection, jets, event table, validation, Parquet
-file, digest, sidecar. The reference is a loop over `next()` alone, with the same settings and the same seed, so that
-both make the same events bit by bit; its initialisation is not counted. For the continuum `yy` that includes our veto
-of hopeless events (its hook runs on both sides): the veto is a gain of ours, but a different set of generated events.
-A further row without a target shows it: the loop without the veto, until it has made as many events that could be
-selected. Both sides use one thread; CPU seconds, for a shard waits for nothing but its small file.
+Ours is what one Ray task does, from initialising Pythia to the Parquet file and its sidecar. The reference is a loop
+over `next()` with the same settings and seed, so that both make the same events bit by bit; its initialisation is not
+counted. Both veto hopeless continuum events; a further row without a target has the loop without the veto, until it has
+made as many events that could be selected. One thread; CPU seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from raypipe.bench.base import Measurement, compared, cpu_seconds
+from raypipe.bench.base import CPU, Measurement, compared, timed
 from raypipe.files import code_digest
 from raypipe.simulate import processes
 from raypipe.simulate.card import load_card
@@ -42,7 +40,7 @@ def bare_loop(process: Process, n: int) -> tuple[float, float]:
         while made < n:
             made += next_event()
 
-    return cpu_seconds(loop), generator.cross_section()[0]
+    return timed(loop, CPU)[0], generator.cross_section()[0]
 
 
 def measure(name: str, n: int, repeats: int) -> list[Measurement]:
@@ -51,21 +49,21 @@ def measure(name: str, n: int, repeats: int) -> list[Measurement]:
     counts = {"number": 0, "seed": SEED, "n_generate": n, "embedding_fraction": 0.5}
     how = {"mpi": False, "met_smearing": 0.0, "code": code_digest("simulate")}
     shard = Shard(process=process, card=load_card("atlas"), **counts, **how)
-    ours, bare, sidecars = [], [], []
+    ours, bare = [], []
     with tempfile.TemporaryDirectory(prefix="raypipe-bench-") as folder:
         replace(shard, n_generate=50).make(folder)  # a worker loads its libraries once, for many shards
         for _ in range(repeats):
-            ours.append(cpu_seconds(lambda: sidecars.append(shard.make(folder))))
+            spent, made = timed(lambda: shard.make(folder), CPU)
+            ours.append(spent)
             spent, cross_section = bare_loop(process, n)
             bare.append(spent)
             # The estimate sums over all phase-space points tried: equal to the last bit only for the same events.
-            if cross_section != sidecars[-1]["pythia_cross_section_fb"]:
+            if cross_section != made["pythia_cross_section_fb"]:
                 raise RuntimeError(f"sample {name}: the shard and the bare loop made different events")
         size = shard.path(Path(folder)).stat().st_size
-    made, selected = sidecars[-1]["n_generated"], sidecars[-1]["n_selected"]
-    middle = sorted(ours)[len(ours) // 2]
-    detail = {"generated": made, "selected": selected, "selected_per_cpu_second": selected / middle}
-    detail |= {"bytes_per_selected_event": size / selected, "max_rss_mib": sidecars[-1]["max_rss_mib"]}
+    selected, middle = made["n_selected"], sorted(ours)[len(ours) // 2]
+    detail = {"generated": made["n_generated"], "selected": selected, "selected_per_cpu_second": selected / middle}
+    detail |= {"bytes_per_selected_event": size / selected, "max_rss_mib": made["max_rss_mib"]}
     rows = [compared(f"simulate {name}", ours, bare, TARGET, at_most=True, **HOW, **detail)]
     if process.veto_hard_photons:
         # The veto leaves the selected events as they are and cuts the cross section: so many more it takes without.
@@ -73,7 +71,7 @@ def measure(name: str, n: int, repeats: int) -> list[Measurement]:
         probe = Generator(plain, pythia_seed(SEED))
         for _ in probe.batches(min(n, 1000)):
             pass
-        share = sidecars[-1]["pythia_cross_section_fb"] / probe.cross_section()[0]
+        share = made["pythia_cross_section_fb"] / probe.cross_section()[0]
         detail = {"generated_without_veto": round(n / share), "share_kept_by_veto": share}
         alone, _ = bare_loop(plain, round(n / share))
         rows.append(compared(f"simulate {name}, bare loop without the veto", [middle], [alone], **HOW, **detail))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from iminuit import Minuit
 
-from raypipe.bench.base import Measurement, compared, cpu_seconds, in_turn
+from raypipe.bench.base import CPU, WALL, Measurement, compared, in_turn, timed
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import family
 from raypipe.stats.binned import Binned
 from raypipe.stats.peakdata import binned_problem
 from raypipe.stats.peaks import Gaussian
-from raypipe.stats.scan import LocalScan, draw_toys, scan
+from raypipe.stats.scan import draw_toys, scan
 from raypipe.stats.spectrum import Bins
 
 LOW, HIGH, SIGMA, BINS, EVENTS = 105.0, 160.0, 1.5, 110, 10_000
@@ -37,8 +37,7 @@ def one_by_one(problem: Binned, counts: np.ndarray, templates: np.ndarray, start
 
     def migrad(n: np.ndarray, template: np.ndarray | None, start: np.ndarray) -> Minuit:
         def mean(x: np.ndarray) -> np.ndarray:
-            background = shape.expected(x[None, : shape.size])[0]
-            return background if template is None else background + x[-1] * template
+            return shape.expected(x[None, : shape.size])[0] + (0.0 if template is None else x[-1] * template)
 
         def cost(x: np.ndarray) -> float:
             mu = mean(x)
@@ -52,8 +51,7 @@ def one_by_one(problem: Binned, counts: np.ndarray, templates: np.ndarray, start
         minuit = Minuit(cost, start, grad=gradient)
         minuit.errordef, minuit.strategy, minuit.errors = Minuit.LEAST_SQUARES, 0, np.full(len(start), 0.1)
         if template is not None:
-            minuit.errors[-1] = 10.0
-            minuit.limits[-1] = (0, None)
+            minuit.errors[-1], minuit.limits[-1] = 10.0, (0, None)
         return minuit.migrad()
 
     q0 = np.zeros((len(counts), len(templates)))
@@ -72,17 +70,16 @@ def run(smoke: bool) -> list[Measurement]:
     masses = np.linspace(LOW + SIGMA, HIGH - SIGMA, 50)
     templates = np.array([Gaussian(m, SIGMA).integral(EDGES[:-1], EDGES[1:]) for m in masses])
     counts = np.concatenate([block for block, _ in draw_toys(problem, theta, toys, 1)])
-    batched: list[LocalScan] = []
-    plain: list[np.ndarray] = []
-    cpu: list[float] = []
-    wall, reference = in_turn(
-        lambda: cpu.append(cpu_seconds(lambda: batched.append(scan(problem, counts, templates, theta)))),
-        lambda: plain.append(one_by_one(problem, counts[:alone], templates, theta)),
+    (wall, reference), (batched, plain) = in_turn(
         repeats,
+        WALL,
+        lambda: timed(lambda: scan(problem, counts, templates, theta), CPU),
+        lambda: one_by_one(problem, counts[:alone], templates, theta),
     )
-    difference = max(float(np.abs(p - b.q0[:alone]).max()) for p, b in zip(plain, batched, strict=True))
+    cpu, found = zip(*batched, strict=True)
+    difference = max(float(np.abs(p - b.q0[:alone]).max()) for p, b in zip(plain, found, strict=True))
     detail = {"toys": toys, "masses": len(masses), "bins": BINS, "events": EVENTS, "cpu_seconds": cpu}
-    detail |= {"background": problem.shape.family.name, "failed_toys": int(batched[-1].failed.sum())}
+    detail |= {"background": problem.shape.family.name, "failed_toys": int(found[-1].failed.sum())}
     detail |= {"largest_q0_difference": difference, "seconds_allowed": 60.0}
     detail["reference_measured_on"] = f"{alone} toys x {len(masses)} masses, scaled to {toys}; one core each"
     return [compared("fits", wall, [t * toys / alone for t in reference], 20.0, **detail)]
