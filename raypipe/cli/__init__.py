@@ -7,16 +7,9 @@ import os
 import click
 
 from raypipe import __version__
-from raypipe.cli import fits, stages, tools
+from raypipe.cli import fits, samples, stages, tools
 from raypipe.cli.base import Commands
-from raypipe.cli.bench import bench
 from raypipe.cli.classify import classify
-from raypipe.cli.latent import latent
-from raypipe.cli.plan import plan
-from raypipe.cli.read import read
-from raypipe.cli.report import report
-from raypipe.cli.simulate import simulate
-from raypipe.cli.status import status
 from raypipe.kinds import load_plugins
 
 
@@ -38,21 +31,7 @@ def main() -> None:
         os.environ.setdefault(name, "1")
 
 
-for command in (
-    simulate,
-    stages.embed,
-    stages.search,
-    plan,
-    stages.scan,
-    status,
-    report,
-    latent,
-    fits.fit,
-    fits.hunt,
-    tools.doctor,
-    tools.config,
-    bench,
-    classify,
-    read,
-):
+_SEARCH = (stages.embed, stages.search, stages.plan, stages.scan, stages.status, stages.report, stages.latent)
+_ALONE = (samples.simulate, samples.read, fits.fit, fits.hunt, classify, tools.doctor, tools.config, tools.bench)
+for command in (*_SEARCH, *_ALONE):
     main.add_command(command)

@@ -8,6 +8,8 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial, reduce, wraps
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ class Searching(click.Command):
         searches(formatter)
 
 
-class Backgrounds(click.Choice):
+class Methods(click.Choice):
     """The ways to know the background, those of plugins too."""
 
     def __init__(self) -> None:
@@ -97,37 +99,72 @@ class Number(click.FloatRange):
 NUMBER, POSITIVE = Number(), Number(min=0, min_open=True)
 
 
-def family(given: Iterable[Callable[[Callable], Callable]]) -> Callable[[Callable], Callable]:
+FILE = click.Path(path_type=Path)
+shown = partial(click.option, show_default=True)
+Decorator = Callable[[Callable], Callable]
+
+
+def family(given: Iterable[Decorator]) -> Decorator:
     """One decorator for options that belong together; the help shows them in the given order."""
-    decorators = list(given)
+    return lambda command: reduce(lambda made, decorator: decorator(made), reversed(list(given)), command)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the options that commands share say."""
+
+    path: Path | None = None
+    output: Path | None = None
+    as_json: bool = False
+    overrides: tuple[str, ...] = ()
+
+    def config(self) -> Any:
+        """The configuration of the running command; a file of a kind that this command does not serve is refused."""
+        from raypipe.config import load_config
+
+        return load_config(self.path, self.overrides, self.output, click.get_current_context().info_name)
+
+    def run(self) -> Any:
+        """The run of that configuration."""
+        from raypipe.cluster.run import Run
+
+        return Run(self.config())
+
+    def emit(self, value: Any) -> None:
+        """Print the result of the command, where it is asked for as JSON."""
+        if self.as_json:
+            emit(value)
+
+
+def options(
+    *own: Decorator,
+    config: str = "YAML of the search.",
+    required: bool = True,
+    output: str | None = "Run folder; wins over the configuration.",
+    json: str | None = "Print the result as JSON on standard output.",
+    overrides: bool = True,
+) -> Decorator:
+    """--config, options of the command itself, --output, --json and overrides, handed to the command as `Asked`.
+
+    ``config``, ``output`` and ``json`` are their help texts; the command lacks what is None.
+    """
+    shared = [click.option("--config", "path", type=FILE, required=required, help=config), *own]
+    shared += [click.option("--output", type=FILE, help=output)] if output else []
+    shared += [click.option("--json", "as_json", is_flag=True, help=json)] if json else []
+    shared += [click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")] if overrides else []
 
     def decorate(command: Callable) -> Callable:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
+        @wraps(command)
+        def handed(**given: Any) -> None:
+            asked = Asked(**{field.name: given.pop(field.name) for field in fields(Asked) if field.name in given})
+            command(asked, **given)
+
+        return family(shared)(handed)
 
     return decorate
 
 
-options = family(
-    [
-        click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="YAML of the search."),
-        click.option("--output", type=click.Path(path_type=Path), help="Run folder; wins over the configuration."),
-        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
-        click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
-    ]
-)
-"""--config, overrides, --output and --json, common to the stages."""
-
-
-def load(path: Path, output: Path | None, overrides: tuple[str, ...]) -> Any:
-    """The configuration of the running command; a file of a kind that this command does not serve is refused."""
-    from raypipe.config import load_config
-
-    return load_config(path, overrides, output, click.get_current_context().info_name)
-
-
-def refuse_given(names: Sequence[str], why: str) -> None:
+def forbid(names: Sequence[str], why: str) -> None:
     """Refuse options of the running command that would have no effect; ``{}`` in ``why`` stands for the option.
 
     Raises:
@@ -141,4 +178,10 @@ def refuse_given(names: Sequence[str], why: str) -> None:
 
 
 def emit(value: Any) -> None:
+    """Print as JSON."""
     click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def tell(line: str) -> None:
+    """Print a line for people, beside the result."""
+    click.echo(line, err=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raypipe.cli.base import emit, family
+from raypipe.cli.base import FILE, emit, family, shown, tell
 
 if TYPE_CHECKING:
     from raypipe.search.classify import Request
@@ -19,31 +19,28 @@ TREES = {
     "rounds": (1, "Boosting rounds of a fit."),
     "leaves": (2, "Leaves of a tree."),
 }
-WEIGHTS = {"type": click.Choice(["file", "sign"]), "default": "file", "show_default": True}
+FEATURES = "Names or numbers; else all columns that the tables share."
+WEIGHTS = "sign: negative weights (NLO) count as such, trees take averages."
+OTHER_KEY = "The same of the --{} files alone."
 tables = family(
     [
-        *(
-            click.option(f"--{name}", multiple=True, required=True, metavar="FILE", help=h)
-            for name, h in TABLES.items()
-        ),
-        click.option(
-            "--features", metavar="COL,COL,...", help="Names or numbers; else all columns that the tables share."
-        ),
+        *(click.option(f"--{n}", multiple=True, required=True, metavar="FILE", help=h) for n, h in TABLES.items()),
+        click.option("--features", metavar="COL,COL,...", help=FEATURES),
         click.option("--label", metavar="COL", help="Truth (1: signal): never trained on, used to evaluate."),
         click.option("--mass", metavar="COL", help="Kept out of the features and copied into the output."),
         click.option("--weight", metavar="COL", help="Event weights; one in a file without the column."),
-        click.option("--weights", help="sign: negative weights (NLO) count as such, trees take averages.", **WEIGHTS),
+        shown("--weights", type=click.Choice(["file", "sign"]), default="file", help=WEIGHTS),
         click.option("--only-background", is_flag=True, help="Of the background files keep the rows labelled 0."),
-        click.option("--format", default="auto", show_default=True, help="numpy, hdf5, lhco, parquet, csv, root."),
+        shown("--format", default="auto", help="numpy, hdf5, lhco, parquet, csv, root."),
         click.option("--key", help="HDF5 dataset or ROOT tree, where a file has several."),
-        *(click.option(f"--{name}-key", help=f"The same of the --{name} files alone.") for name in TABLES),
+        *(click.option(f"--{name}-key", help=OTHER_KEY.format(name)) for name in TABLES),
     ]
 )
 ENGINES = click.Choice(["xgboost_ray", "ray_train"])
 trees = family(
     [
         *(click.option(f"--{name}", type=click.IntRange(least), help=text) for name, (least, text) in TREES.items()),
-        click.option("--seed", type=click.IntRange(0), default=1, show_default=True),
+        shown("--seed", type=click.IntRange(0), default=1),
         click.option("--cpus", type=click.IntRange(1), help="Cores; all of the machine when not given."),
         click.option("--workers", type=click.IntRange(2), help="Ray actors that share the rows of each fit."),
         click.option("--engine", type=ENGINES, help="What trains with --workers; xgboost_ray when not given."),
@@ -54,7 +51,7 @@ trees = family(
 @click.command()
 @tables
 @trees
-@click.option("--output", type=click.Path(path_type=Path), default=Path("scores.parquet"), show_default=True)
+@shown("--output", type=FILE, default=Path("scores.parquet"))
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
 def classify(output: Path, as_json: bool, cpus: int | None, **given: Any) -> None:
     """Train the classifier ensemble of the search between two tables, and score a third.
@@ -80,17 +77,13 @@ def classify(output: Path, as_json: bool, cpus: int | None, **given: Any) -> Non
 
     summary = run(_request(given), output, Resources(cpus=cpus))
     found = summary["evaluation"]
-    click.echo(
-        f"data against background, out of fold: AUC {summary['auc_data_background']:.4f} ± {summary['auc_error']:.4f}",
-        err=True,
-    )
+    auc = f"AUC {summary['auc_data_background']:.4f} ± {summary['auc_error']:.4f}"
+    tell(f"data against background, out of fold: {auc}")
     if found and "max_sic" in found:
-        click.echo(
-            f"signal against background: AUC {found['auc']:.4f}, max SIC {found['max_sic']:.2f} ± "
-            f"{found['max_sic_error']:.2f} at background efficiency {found['background_efficiency']:.2e}",
-            err=True,
-        )
-    click.echo(f"{summary['files']['score']['events']} events scored: {output}", err=True)
+        sic = f"max SIC {found['max_sic']:.2f} ± {found['max_sic_error']:.2f}"
+        at = f"at background efficiency {found['background_efficiency']:.2e}"
+        tell(f"signal against background: AUC {found['auc']:.4f}, {sic} {at}")
+    tell(f"{summary['files']['score']['events']} events scored: {output}")
     if as_json:
         emit(summary)
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from raypipe.cli.base import NUMBER, POSITIVE, Number, emit
+from raypipe.cli.base import FILE, NUMBER, POSITIVE, Number, emit, family, shown, tell
 from raypipe.cli.fit_text import describe, describe_hunt, failure, refuse, refuse_names, refuse_reading
 
 BACKGROUND = """exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N, diphoton:N, flat. To be chosen by F-test:
 the order of one family (NAME:auto), the first sufficient one of a list (A,B,C), the best of several families (auto)."""
 READING = ("column", "tree", "branch", "weight", "x", "y", "error", "density", "scale")
-FILE = click.Path(path_type=Path)
-shown = partial(click.option, show_default=True)
+MASSES = "Masses or histogram: .root .parquet .csv .txt .json .yaml (HEPData) .h5 .npy .npz"
+KNOWN = "A resonance that belongs to the background; without a yield it is fitted."
+LIKELIHOODS = click.Choice(["auto", "poisson", "weighted", "gaussian"])
+LIKELIHOOD = "Of a histogram; auto looks at contents and errors, weighted takes them as sqrt(sum w^2)."
+SQRT_S = "Collision energy of dijet and diphoton functions, in the unit of the masses."
 
 
 def pair(*names: str, **about: Any) -> Callable:
@@ -25,90 +27,53 @@ def pair(*names: str, **about: Any) -> Callable:
     return click.option(*names, nargs=2, type=NUMBER, metavar="LO HI", **about)
 
 
-def several(*options: Callable) -> Callable:
-    """Options as one decorator, in the order of the help."""
-
-    def decorate(command: Callable) -> Callable:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-spectrum_options = several(
-    click.option(
-        "--masses",
-        "path",
-        type=FILE,
-        required=True,
-        metavar="FILE",
-        help="Masses or histogram: .root .parquet .csv .txt .json .yaml (HEPData) .h5 .npy .npz",
-    ),
-    click.option("--column", help="Column of the masses; for {edges, NAME: ...} files the histogram (A+B adds)."),
-    click.option("--tree", help="ROOT tree; data set or group of an HDF5 file."),
-    click.option("--branch", help="ROOT branch of the masses, or histogram."),
-    click.option("--weight", help="Column of event weights."),
-    click.option("--x", help="Bin-centre column of a histogram."),
-    click.option("--y", help="Content column of a histogram."),
-    click.option("--error", help="Error column of a histogram."),
-    click.option("--density", is_flag=True, help="y (of a reference too) is per unit of x: times bin width."),
-    shown("--scale", type=POSITIVE, default=1.0, help="Factor on y and errors."),
-    click.option("--bins", type=click.IntRange(1), help="Equal bins for event masses."),
-    shown(
-        "--likelihood",
-        type=click.Choice(["auto", "poisson", "weighted", "gaussian"]),
-        default="auto",
-        help="Of a histogram; auto looks at contents and errors, weighted takes them as sqrt(sum w^2).",
-    ),
-    shown(
-        "--sqrt-s",
-        type=POSITIVE,
-        default=13000.0,
-        help="Collision energy of dijet and diphoton functions, in the unit of the masses.",
-    ),
-    shown("--background", default="exp", help=BACKGROUND),
-    click.option(
-        "--known",
-        multiple=True,
-        metavar="MASS:WIDTH[=YIELD[+-ERROR]]",
-        help="A resonance that belongs to the background; without a yield it is fitted.",
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
-    pair("--window", required=True, help="Fitted range."),
+spectrum_options = family(
+    [
+        click.option("--masses", "path", type=FILE, required=True, metavar="FILE", help=MASSES),
+        click.option("--column", help="Column of the masses; for {edges, NAME: ...} files the histogram (A+B adds)."),
+        click.option("--tree", help="ROOT tree; data set or group of an HDF5 file."),
+        click.option("--branch", help="ROOT branch of the masses, or histogram."),
+        click.option("--weight", help="Column of event weights."),
+        click.option("--x", help="Bin-centre column of a histogram."),
+        click.option("--y", help="Content column of a histogram."),
+        click.option("--error", help="Error column of a histogram."),
+        click.option("--density", is_flag=True, help="y (of a reference too) is per unit of x: times bin width."),
+        shown("--scale", type=POSITIVE, default=1.0, help="Factor on y and errors."),
+        click.option("--bins", type=click.IntRange(1), help="Equal bins for event masses."),
+        shown("--likelihood", type=LIKELIHOODS, default="auto", help=LIKELIHOOD),
+        shown("--sqrt-s", type=POSITIVE, default=13000.0, help=SQRT_S),
+        shown("--background", default="exp", help=BACKGROUND),
+        click.option("--known", multiple=True, metavar="MASS:WIDTH[=YIELD[+-ERROR]]", help=KNOWN),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
+        pair("--window", required=True, help="Fitted range."),
+    ]
 )
 """Where the masses or the histogram are, how to read and how to fit them; common to fit and hunt."""
 
 
 def simulated_options(name: str, what: str) -> Callable:
     """A second file, and its column, tree and weight."""
-    return several(
-        click.option(f"--{name}", type=FILE, metavar="FILE", help=what),
-        click.option(f"--{name}-column", help=f"Column, branch or histogram of the {name} (A+B adds)."),
-        click.option(f"--{name}-tree", help=f"ROOT tree of the {name}."),
-        click.option(f"--{name}-weight", help=f"Weight column of the {name}."),
-    )
+    column = click.option(f"--{name}-column", help=f"Column, branch or histogram of the {name} (A+B adds).")
+    tree = click.option(f"--{name}-tree", help=f"ROOT tree of the {name}.")
+    weight = click.option(f"--{name}-weight", help=f"Weight column of the {name}.")
+    return family([click.option(f"--{name}", type=FILE, metavar="FILE", help=what), column, tree, weight])
 
 
 def toy_options(number: int, what: str) -> Callable:
-    return several(
-        shown("--toys", type=click.IntRange(0), default=number, help=what),
-        shown("--seed", type=click.IntRange(0), default=1, help="Of the toys."),
-    )
+    toys = shown("--toys", type=click.IntRange(0), default=number, help=what)
+    return family([toys, shown("--seed", type=click.IntRange(0), default=1, help="Of the toys.")])
 
 
 level_option = shown("--level", type=Number(0.5, 0.9999), default=0.95, help="Of the CLs limit.")
+PEAK = "Gaussian of standard deviation WIDTH, or Crystal Ball with tails."
+WIDTHS = "Standard deviations of the peak; 2% is relative to its mass; default: from the window."
+ORDER = "Degree of a polynomial in the exponent that may correct the reference."
 
 
 @click.command()
 @spectrum_options
 @pair("--signal-region", "region", help="Blinded region, counted over the background of its sidebands.")
-@click.option(
-    "--peak",
-    "peak_spec",
-    metavar="MASS:WIDTH[:AL:NL:AH:NH]",
-    help="Gaussian of standard deviation WIDTH, or Crystal Ball with tails.",
-)
+@click.option("--peak", "peak_spec", metavar="MASS:WIDTH[:AL:NL:AH:NH]", help=PEAK)
 @pair("--float-mass", help="Fit the mass of the peak too, in this range.")
 @pair("--float-width", help="Fit the width of the peak too, in this range.")
 @toy_options(500, "For the global p-value of a floating peak.")
@@ -142,11 +107,10 @@ def fit(path: Path, peak_spec: str | None, toys: int, seed: int, as_json: bool, 
     if not toys:
         refuse("without toys", "seed")
     if peak_spec is None:
-        region = given["region"]
-        refuse("without --peak or --signal-region", *(() if region else ("level",)))
-        refuse(
-            "on a counted region, whose sidebands are binned", *(("unbinned",) if region and given["unbinned"] else ())
-        )
+        if not given["region"]:
+            refuse("without --peak or --signal-region", "level")
+        elif given["unbinned"]:
+            refuse("on a counted region, whose sidebands are binned", "unbinned")
     row = fit_peak(data, PeakFit(peak=peak(peak_spec) if peak_spec else None, ranges=ranges, **given))
     tell = "the fit did not converge: do not use these numbers; try another background"
     _finish(row, as_json, describe, f"raypipe: {tell}")
@@ -176,35 +140,22 @@ def _read(path: Path, given: dict[str, Any], other: str) -> Any:
 
 def _finish(row: dict[str, Any], as_json: bool, text: Callable, failed: str) -> None:
     """Print the row; leave with status 1 if it is not valid."""
-    if as_json:
-        emit(row)
-    else:
-        click.echo("\n".join(text(row)))
+    emit(row) if as_json else click.echo("\n".join(text(row)))
     if not row["valid"]:
-        click.echo(failed, err=True)
+        tell(failed)
         sys.exit(1)
 
 
 @click.command()
 @spectrum_options
-@click.option(
-    "--widths",
-    default="",
-    metavar="W[,W...]",
-    help="Standard deviations of the peak; 2% is relative to its mass; default: from the window.",
-)
+@click.option("--widths", default="", metavar="W[,W...]", help=WIDTHS)
 @pair("--scan", "scan_range", help="Masses of the peak; default: the window less one width.")
 @click.option("--points", type=click.IntRange(1), help="Scanned masses; default: half a width apart.")
 @click.option("--tails", default="", metavar="AL:NL:AH:NH", help="Crystal Ball tails of the peak.")
 @pair("--signal-region", "region", help="Count this blinded region over its sidebands instead.")
 @pair("--mask", "masks", multiple=True, help="Leave out a range, such as a known resonance.")
 @simulated_options("reference", "Simulated background instead of a family: shape and errors, free normalisation.")
-@shown(
-    "--reference-order",
-    type=click.IntRange(0),
-    default=0,
-    help="Degree of a polynomial in the exponent that may correct the reference.",
-)
+@shown("--reference-order", type=click.IntRange(0), default=0, help=ORDER)
 @toy_options(1000, "For the global p-value.")
 @level_option
 @click.option("--output", type=FILE, help="Folder for hunt.json and hunt.png.")

@@ -1,75 +1,56 @@
-"""The stages of a search as commands: embed, search, scan, report (`simulate` has a module of its own)."""
+"""The stages of a search as commands, and what looks at them (`simulate` is in `samples`)."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from raypipe.cli.base import Backgrounds, Number, Searching, emit, load, options, refuse_given
+from raypipe.cli.base import FILE, POSITIVE, Asked, Methods, Number, Searching, family, forbid, options, shown, tell
 from raypipe.errors import UserError
 
-ASKED = ("signal", "strength", "instance", "embedding", "method")
+EMBEDDINGS = click.Choice(["id", "ip", "ep", "background", "raw"])
+STRENGTH = "Injected S/sqrt(B) in the signal region; events in a multilepton search."
+trial = {
+    "signal": shown("--signal", default="none", help="Sample to inject, or none."),
+    "strength": shown("--strength", type=Number(min=0), default=0.0, help=STRENGTH),
+    "instance": shown("--instance", type=click.IntRange(0), default=0, help="Which pseudo-data set."),
+    "embedding": shown(
+        "--embedding",
+        type=EMBEDDINGS,
+        default="id",
+        help="What the classifier sees (see `raypipe config`, scan.embeddings).",
+    ),
+    "method": shown("--method", type=Methods(), default="cathode", help="How the background is known (scan.methods)."),
+}
 """Options of `raypipe search` that say which trial."""
 
 
 @click.command()
-@options
-def embed(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...]) -> None:
+@options()
+def embed(asked: Asked) -> None:
     """Train the encoder and embed all events (simulates what is missing).
 
     \b
     Example:
       raypipe embed --config configs/contrastive/laptop.yaml resources.train_workers=2
     """
-    from raypipe.cluster.run import Run
     from raypipe.search.result import NO_SIGNAL, Trial
 
-    with Run(load(path, output, overrides)) as run:
+    with asked.run() as run:
         (record,) = run.make([Trial(NO_SIGNAL, 0.0, 0)])["latents"].values()
         where = run.folder / "encoder" / "latents.parquet"
-        click.echo(f"{record['rows']} events embedded: {where}", err=True)
-        if as_json:
-            emit({**record, "path": str(where)})
+        tell(f"{record['rows']} events embedded: {where}")
+        asked.emit({**record, "path": str(where)})
 
 
 @click.command(cls=Searching)
-@options
-@click.option("--signal", default="none", show_default=True, help="Sample to inject, or none.")
-@click.option(
-    "--strength",
-    type=Number(min=0),
-    default=0.0,
-    show_default=True,
-    help="Injected S/sqrt(B) in the signal region; events in a multilepton search.",
-)
-@click.option("--instance", type=click.IntRange(0), default=0, show_default=True, help="Which pseudo-data set.")
-@click.option(
-    "--embedding",
-    type=click.Choice(["id", "ip", "ep", "background", "raw"]),
-    default="id",
-    show_default=True,
-    help="What the classifier sees (see `raypipe config`, scan.embeddings).",
-)
-@click.option(
-    "--method",
-    type=Backgrounds(),
-    default="cathode",
-    show_default=True,
-    help="How the background is known (scan.methods).",
-)
-def search(
-    path: Path,
-    output: Path | None,
-    as_json: bool,
-    overrides: tuple[str, ...],
-    signal: str,
-    strength: float,
-    instance: int,
-    embedding: str,
-    method: str,
-) -> None:
+@options()
+@family(trial.values())
+def search(asked: Asked, **given: Any) -> None:
     """Run the search once on one pseudo-data set, or on recorded data (prepares what is missing).
 
     \b
@@ -78,46 +59,159 @@ def search(
       raypipe search --config configs/multilepton/laptop.yaml --signal a_250 --strength 60
       raypipe search --config configs/lhco/laptop.yaml data.path=events.h5
     """
-    config = load(path, output, overrides)
+    config = asked.config()
     from raypipe.cluster.run import Run
     from raypipe.search.base import search_of
     from raypipe.search.result import Trial
 
-    asked = search_of(config)
-    refuse_given([name for name in ASKED if name not in asked.options], asked.no_effect)
-    if asked.here:
+    kind = search_of(config)
+    forbid([name for name in trial if name not in kind.options], kind.no_effect)
+    if kind.here:
         with Run(config) as run:
-            said = run.scan()
-    else:
-        trials = asked.asked(Trial(signal, strength, instance, embedding, method), _given())
-        with Run(config) as run:
-            lines, said = run.ask(trials)
-        for line in lines:
-            click.echo(line, err=True)
-    if as_json:
-        emit(said)
-
-
-def _given() -> frozenset[str]:
-    """Those of `ASKED` that stand on the command line."""
-    context = click.get_current_context()
-    return frozenset(n for n in ASKED if context.get_parameter_source(n) == ParameterSource.COMMANDLINE)
+            asked.emit(run.scan())
+        return
+    source = click.get_current_context().get_parameter_source
+    trials = kind.asked(Trial(**given), frozenset(n for n in trial if source(n) == ParameterSource.COMMANDLINE))
+    with Run(config) as run:
+        lines, said = run.ask(trials)
+    for line in lines:
+        tell(line)
+    asked.emit(said)
 
 
 @click.command(cls=Searching)
-@options
-def scan(path: Path, output: Path | None, as_json: bool, overrides: tuple[str, ...]) -> None:
+@options()
+def scan(asked: Asked) -> None:
     """Run the whole grid of searches and write the report (prepares what is missing).
 
     \b
     Example:
       raypipe scan --config configs/contrastive/laptop.yaml scan.instances=4
     """
-    from raypipe.cluster.run import Run
-
-    with Run(load(path, output, overrides)) as run:
+    with asked.run() as run:
         summary = run.scan()
-        if as_json:
-            emit(summary)
+        asked.emit(summary)
     if summary["failed_trials"]:
         raise UserError(f"{len(summary['failed_trials'])} trials failed; the same command tries them again")
+
+
+@click.command(cls=Searching)
+@options()
+def status(asked: Asked) -> None:
+    """Say how far the scan of a run folder is, from its ledger alone.
+
+    \b
+    Example:
+      raypipe status --config configs/contrastive/laptop.yaml
+    """
+    from raypipe.cluster import live
+    from raypipe.store import status as stores
+    from raypipe.store.ledger import open_ledger
+
+    config = asked.config()
+    found = stores.status(open_ledger(config), config=config)
+    live.tell(found)
+    asked.emit(found.as_dict())
+
+
+@click.command()
+@options(
+    click.option(
+        "--events", type=FILE, metavar="DIR", help="Validate this event data set instead: the folder with dataset.json."
+    ),
+    config="YAML of the search (not with --events).",
+    required=False,
+    output="Folder of the page; wins over the configuration.",
+    json="Print the numbers as JSON on standard output.",
+)
+def report(asked: Asked, events: Path | None) -> None:
+    """Make figures, page and summary again from a finished or unfinished scan; or validate an event data set.
+
+    \b
+    Examples:
+      raypipe report --config configs/contrastive/laptop.yaml --json
+      raypipe report --events runs/demo/events
+    """
+    if events is not None and (asked.path is not None or asked.overrides):
+        raise UserError("report: --events takes no --config and no overrides; it describes the data set as it is")
+    if events is None:
+        if asked.path is None:
+            raise UserError("report: --config is missing (or give an event data set with --events DIR)")
+        with asked.run() as run:
+            asked.emit(run.report())
+        return
+    from raypipe.report.validation import make_validation
+    from raypipe.report.validation_page import headlines
+
+    numbers = make_validation(events, asked.output)
+    for line in (*headlines(numbers), f"page: {numbers['page']}"):
+        tell(line)
+    asked.emit(numbers)
+
+
+@click.command()
+@options()
+@click.option(
+    "--supervised/--no-supervised", default=True, help="Also train a transformer with labels (as long as the encoder)."
+)
+def latent(asked: Asked, supervised: bool) -> None:
+    """Draw the latent space: t-SNE maps and confusion matrices (trains what is missing).
+
+    \b
+    Example:
+      raypipe latent --config configs/contrastive/laptop.yaml --no-supervised
+    """
+    from raypipe.cluster.latent import latent_pictures
+
+    with asked.run() as run:
+        record = latent_pictures(run, supervised)
+    for name, matrix in record["confusion"].items():
+        tell(f"{name}: mean diagonal {matrix['mean_diagonal']:.3f}")
+    tell(f"Figures: {', '.join(record['figures'].values())}")
+    asked.emit(record)
+
+
+GPU_SPEEDUP = "One GPU over one core of this machine, for networks."
+EACH = "Embedding configurations, each with its own encoders and trials."
+CALIBRATION = "Read the measurements of another machine from this file, or keep them there."
+
+
+@click.command(cls=Searching)
+@options()
+@click.option("--price", type=Number(min=0), help="Price of a core hour.")
+@click.option("--gpu-price", type=Number(min=0), help="Price of a GPU hour.")
+@shown("--gpu-speedup", type=POSITIVE, default=50.0, help=GPU_SPEEDUP)
+@shown("--configurations", type=click.IntRange(min=1), default=1, help=EACH)
+@click.option("--calibration", type=FILE, help=CALIBRATION)
+def plan(asked: Asked, price: float | None, gpu_price: float | None, calibration: Path | None, **given: Any) -> None:
+    """Estimate hours, memory, storage, cost and wall time of a scan before anything is paid (a minute or two).
+
+    Small pieces of every stage are made and timed on this machine.
+
+    \b
+    Example:
+      raypipe plan --config configs/contrastive/paper.yaml --price 0.04 --gpu-price 2.5
+    """
+    from raypipe.cluster import plan as planner
+    from raypipe.cluster.calibrate import Calibration, calibrate
+    from raypipe.files import check_file_writable, read_json, write_json
+    from raypipe.progress import console
+    from raypipe.search.base import search_of
+
+    config = asked.config()
+    work, resources = search_of(config).costs(), config.resources
+    if calibration is not None and calibration.is_file():
+        measured = Calibration.of(read_json(calibration), config.search)
+    else:
+        if calibration is not None:
+            check_file_writable(calibration)
+        say = lambda text: console.print(f"plan: measuring {text}", highlight=False)  # noqa: E731
+        measured = calibrate(config.search, work, say)
+        if calibration is not None:
+            write_json(calibration, asdict(measured))
+    given["price"] = resources.price_cpu_hour if price is None else price
+    given["gpu_price"] = resources.price_gpu_hour if gpu_price is None else gpu_price
+    estimate = planner.plan(work, measured, resources.object_store_gib, **given)
+    for line in planner.lines(estimate):
+        console.print(f"plan: {line}", highlight=False, soft_wrap=True)
+    asked.emit(asdict(estimate))

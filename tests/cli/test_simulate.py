@@ -7,7 +7,7 @@ import json
 from click.testing import CliRunner
 
 from raypipe.cli import main
-from raypipe.cli.simulate import _resized
+from raypipe.cli.samples import _resized
 from raypipe.config import load_config
 from tests.conftest import ROOT
 
