@@ -177,7 +177,7 @@ def _assumptions(work: Sequence[Item], measured: Calibration, speedup: float) ->
     far = [f"{name} {factor:.3g} times" for name, factor in beyond.items() if factor > 1]
     found = ["trainings run all their epochs; early stopping makes them shorter"] if len(parts) > 1 else []
     if far:
-        found.append(f"beyond the largest measured, in proportion: {', '.join(far)}")
+        found.append(f"beyond the largest measured, trees in proportion and the rest by its line: {', '.join(far)}")
     if any(item.networks for item in work):
         found.append(f"one GPU does the networks of {speedup:g} such cores (assumed, not measured here)")
     return found

@@ -190,7 +190,7 @@ class Run:
                     self.ray()  # not before the first could be read
                     shelf.put(need, part)
             self.ray()
-            if any(map(self.search.learns, missing.values())):
+            if sum(map(self.search.learns, missing.values())) > 1:  # one trial trains its own: no start of Ray Train
                 self._flows(shelf, list(missing.values()), book)
             with self.timed("trial"):
                 given = (shelf, self.config.search, self.search.handed())

@@ -57,7 +57,7 @@ def _reports(worker: Worker, trials: Mapping[str, Any], driver: str, together: b
     """
     book = worker.book
     for group in [trials] if together else [{key: trial} for key, trial in trials.items()]:
-        found = {key: book.read(key) if book.store.exists(f"rows/{key}.parquet") else None for key in group}
+        found = {key: book.read(key) if book.finished(key) else None for key in group}
         if all(rows and rows[0]["status"] == "ok" for rows in found.values()):
             yield from (report(key, "ok", rows) for key, rows in found.items())
         elif any(group.keys() & d["running"] for name, d in drivers(book).items() if name != driver):

@@ -98,8 +98,9 @@ def test_two_drivers_that_start_together_make_each_thing_once_and_a_killed_one_i
     for driver in drivers:
         driver.join(60)
     assert sorted(driver.exitcode for driver in drivers) == ([-signal.SIGKILL, 0] if killed else [0, 0])
-    begun = sorted(name for _, name in lines(tmp_path))
-    assert begun == (["a", "a", "b"] if killed else ["a", "b"])
+    begun = [name for _, name in lines(tmp_path)]
+    # The killed one had begun the first line's; which that is depends on who queued for what first.
+    assert sorted(begun) == sorted(["a", "b", *begun[: int(killed)]])
     assert not list(tmp_path.rglob("*.queued"))
     # From now on nothing is made, whoever asks.
     for output in {one, two, "another"} if shared else {one}:
