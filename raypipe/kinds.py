@@ -45,9 +45,7 @@ class Background:
 
 _STAGES = ("simulate", "embed", "search", "scan", "plan", "status", "report")
 KINDS: dict[str, Kind] = {
-    "contrastive": Kind(
-        "raypipe.config.contrastive:Config", (*_STAGES, "latent"), "raypipe.search.contrastive:Contrastive"
-    ),
+    "contrastive": Kind("raypipe.config.run:Config", (*_STAGES, "latent"), "raypipe.search.contrastive:Contrastive"),
     "haxad": Kind("raypipe.config.haxad:HaxadConfig", _STAGES, "raypipe.search.haxad:Haxad"),
     "multilepton": Kind(
         "raypipe.config.multilepton:MultileptonConfig",
@@ -56,7 +54,7 @@ KINDS: dict[str, Kind] = {
     ),
     "table": Kind("raypipe.config.table:TableConfig", ("search",), "raypipe.search.table:TableSearch"),
     "read": Kind("raypipe.config.read:ReadConfig", ("read",)),
-    "none": Kind("raypipe.config.simulation:Simulation", ("simulate",), "raypipe.search.base:Search"),
+    "none": Kind("raypipe.config.run:Simulation", ("simulate",), "raypipe.search.base:Search"),
 }
 BACKGROUNDS: dict[str, Background] = {
     "cathode": Background("raypipe.search.methods:cathode", learns=True),

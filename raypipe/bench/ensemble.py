@@ -79,30 +79,24 @@ def _measure(config: Networks, loss: str, events: int, many: int, few: int, repe
     def one_by_one(share: list[Network], config: Networks = config) -> list[StackedMLP]:
         return [train_one(samples[n.sample], n.key, config, loss, ROOT) for n in share]
 
-    def losses(share: list[Network], models: list[StackedMLP]) -> list[float]:
-        """Mean training loss of every network."""
-        each = zip(
-            (samples[n.sample] for n in share), (m.take([k]) for m in models for k in range(len(m))), strict=True
-        )
-        return [mean_loss(ensemble_scores(m, s.features, loss), s.is_data, s.weights, loss) for s, m in each]
+    def loss_of(network: Network, model: StackedMLP) -> float:
+        s = samples[network.sample]
+        return mean_loss(ensemble_scores(model, s.features, loss), s.is_data, s.weights, loss)
 
     one_by_one(networks[:1], config.model_copy(update={"epochs": 1}))  # imports and kernels
-    rows = []
+    ours, theirs, losses = [], [], []
     for cut in itertools.pairwise(many * k // repeats for k in range(repeats + 1)):
         share = networks[slice(*cut)]
-        ours, made = timed(lambda share=share: in_stacks(share))
-        theirs, alone = faster(WALL, CORES, lambda share=share: one_by_one(share[:few]))
-        rows.append((ours * many / len(share), theirs * many / few, losses(share, made), losses(share[:few], alone)))
-    ours, theirs, all_losses, reference = zip(*rows, strict=True)
-    found = {"stacked": list(itertools.chain(*all_losses)), "reference": list(itertools.chain(*reference))}
-    found["stacked_of_the_same_networks"] = [loss for share in all_losses for loss in share[:few]]
+        took, made = timed(lambda share=share: in_stacks(share))
+        ours.append(took * many / len(share))
+        took, alone = faster(WALL, CORES, lambda share=share: one_by_one(share[:few]))
+        theirs.append(took * many / few)
+        for k, (network, model) in enumerate(zip(share, alone, strict=False)):
+            losses.append((loss_of(network, made[0].take([k])), loss_of(network, model)))
     detail = {"events": 2 * events, "epochs": config.epochs, "batch_size": config.batch_size, "cores": CORES}
-    detail |= {"networks_per_second": many / float(np.median(ours))}
-    detail |= {"reference_networks_per_second": many / float(np.median(theirs))}
-    detail |= {"reference_measured_on": few * repeats, "reference_scaled_to": many}
-    detail |= {f"loss_{way}": [float(np.mean(v)), float(np.std(v, ddof=1) / len(v) ** 0.5)] for way, v in found.items()}
-    difference = np.abs(np.subtract(found["stacked_of_the_same_networks"], found["reference"]))
-    detail["largest_loss_difference_same_network"] = float(difference.max())
+    detail |= {"networks_per_second": many / float(np.median(ours)), "reference_measured_on": few * repeats}
+    detail |= dict(zip(("loss_stacked", "loss_reference"), np.mean(losses, 0).tolist(), strict=True))
+    detail["largest_loss_difference_same_network"] = float(np.abs(np.diff(losses)).max())
     name = f"networks: {many} stacked 3x50, {loss}, against one after another"
     return compared(name, ours, theirs, 15.0 if config.epochs == 20 else None, **detail)
 

@@ -96,8 +96,8 @@ def _request(given: dict[str, Any]) -> Request:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from raypipe.config.classify import WEAK_SIGNAL
     from raypipe.config.read import Column, Source
+    from raypipe.config.sections import WEAK_SIGNAL
     from raypipe.errors import UserError
     from raypipe.search.classify import Request
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from raypipe.redact import redact, redact_all
 
@@ -43,6 +43,27 @@ class Section(BaseModel):
             hint = '; a name of that kind needs quotes, such as "yes"' if kinds & {str, Literal} else hint
             raise ValueError(f"yes, no, on, off, true and false are booleans{hint}")
         return value
+
+
+def refusing(wrong: Callable[[list[Any]], list[Any]], message: str) -> AfterValidator:
+    """Refuses a list in which ``wrong`` finds values; the first of them stands for ``{}`` in the message."""
+
+    def check(values: list[Any]) -> list[Any]:
+        if found := wrong(values):
+            raise ValueError(message.format(found[0]))
+        return values
+
+    return AfterValidator(check)
+
+
+def twice(values: list[Any]) -> list[Any]:
+    """What stands twice."""
+    return sorted({str(value) for value in values if values.count(value) > 1})
+
+
+def not_positive(values: list[Any]) -> list[Any]:
+    """The smallest first."""
+    return sorted(value for value in values if value <= 0)
 
 
 def leaves(annotation: Any) -> set[Any]:

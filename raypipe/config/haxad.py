@@ -1,22 +1,20 @@
-"""The YAML of a HAXAD search (paper A, 2508.13566), whole.
-
-Only the abstract of the paper is at hand: what it does not say is a default of raypipe.
-"""
+"""The YAML of a HAXAD search (paper A, 2508.13566, of which only the abstract is at hand), whole."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from raypipe.config.base import Section
+from raypipe.config.base import Section, refusing, twice
 from raypipe.config.run import DiphotonRun
+from raypipe.config.sections import Parted
 
 EMBEDDING = "id"
 """What the representation of the one autoencoder is called in trials and rows."""
 
 
-class Vae(Section):
+class Vae(Parted):
     """Variational autoencoder of the nine event features, trained on simulated background alone."""
 
     samples: list[str] = Field(min_length=1)
@@ -38,17 +36,14 @@ class Vae(Section):
     validation_fraction: float = Field(0.2, gt=0, lt=1)
     """Share that selects the best epoch; the rest is the test part, which gives the simulated Higgs. [default]"""
 
-    @model_validator(mode="after")
-    def _test_part_left(self) -> Vae:
-        if self.train_fraction + self.validation_fraction >= 1:
-            raise ValueError("train_fraction + validation_fraction must leave a test part (sum below 1)")
-        return self
+
+DISTINCT = refusing(twice, "a family is named twice")
 
 
 class BumpHunt(Section):
     """The fit of the mass spectrum after the cut: continuum, simulated Higgs peak, signal peak on top of it."""
 
-    families: list[str] = Field(["exp", "exppoly:2", "exppoly:3"], min_length=1)
+    families: Annotated[list[str], DISTINCT] = Field(["exp", "exppoly:2", "exppoly:3"], min_length=1)
     """Continuum families in rising flexibility, as in `raypipe fit --background`. [default]"""
     choice: Literal["f-test", "first"] = "f-test"
     """How the family is chosen on the simulated continuum: the first that the next does not improve by an F-test, or
@@ -57,13 +52,6 @@ class BumpHunt(Section):
     """p-value below which the F-test takes the more flexible family. [default]"""
     bin_width: float = Field(1.0, gt=0)
     """GeV, of the binned likelihood. [default]"""
-
-    @field_validator("families")
-    @classmethod
-    def _known(cls, values: list[str]) -> list[str]:
-        if len(set(values)) < len(values):
-            raise ValueError("a family is named twice")
-        return values
 
 
 class HaxadConfig(DiphotonRun):

@@ -40,11 +40,7 @@ def load_config(
         values["output"] = str(output)
     if command is not None and command not in KINDS[search].commands:
         raise UserError(f"{path}: search = {search}: {_other_command(search, command)}")
-    model = model_of(search)
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise UserError(one_line(source, error.errors(), model)) from None  # whose text holds the values
+    return _validated(values, source, search)
 
 
 def given_values(path: str | Path | None, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
@@ -54,14 +50,19 @@ def given_values(path: str | Path | None, overrides: Sequence[str]) -> tuple[str
         UserError: as `load_config`.
     """
     values, source, search = _given(path, overrides)
+    _validated(values, source, search, whole=False)
+    return search, dict(flat(values))
+
+
+def _validated(values: dict[str, Any], source: str, search: str, whole: bool = True) -> Any:
+    """The model of the values; None where keys are missing and that is allowed (not ``whole``)."""
     model = model_of(search)
     try:
-        model.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        wrong = [e for e in error.errors() if e["type"] != "missing" or isinstance(e["loc"][-1], int)]
+        wrong = [e for e in error.errors() if whole or e["type"] != "missing" or isinstance(e["loc"][-1], int)]
         if wrong:
-            raise UserError(one_line(source, wrong, model)) from None
-    return search, dict(flat(values))
+            raise UserError(one_line(source, wrong, model)) from None  # whose text holds the values
 
 
 def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from raypipe.config.base import Section
+from raypipe.config.base import Section, not_positive, refusing
 from raypipe.config.resources import Resources, Tracking
 from raypipe.config.run import Run
 from raypipe.config.sections import Simulate
+
+LAYERS = refusing(not_positive, "a layer of {} nodes is no layer")
+STRENGTHS = refusing(not_positive, "strength {} is not positive (data sets without signal: calibration)")
 
 
 class Networks(Section):
     """The classifiers, data against reference, all trained together."""
 
-    hidden: list[int] = Field([50, 50, 50], min_length=1)
+    hidden: Annotated[list[int], LAYERS] = Field([50, 50, 50], min_length=1)
     """Nodes of the hidden layers, ReLU. [paper B]"""
     members: int = Field(10, ge=1)
     """Networks averaged for every event of a data set. [paper B]"""
@@ -27,13 +30,6 @@ class Networks(Section):
     """Events a step of one network. [default: Keras; the paper gives none]"""
     learning_rate: float = Field(1e-3, gt=0)
     """Of Adam. [default: Keras; the paper gives none]"""
-
-    @field_validator("hidden")
-    @classmethod
-    def _nodes(cls, values: list[int]) -> list[int]:
-        if min(values) < 1:
-            raise ValueError(f"a layer of {min(values)} nodes is no layer")
-        return values
 
 
 class Comparison(Section):
@@ -70,7 +66,7 @@ class Strengths(Section):
 
     signals: list[str] = Field([])
     """Signal samples injected one at a time."""
-    strengths: list[float] = Field([])
+    strengths: Annotated[list[float], STRENGTHS, AfterValidator(sorted)] = Field([])
     """Injected signal events after the selection (their expectation where counts are poisson). [default]"""
     instances: int = Field(10, ge=2)
     """Independent injections a signal and strength. [paper B]"""
@@ -79,13 +75,6 @@ class Strengths(Section):
     is uniform. [default]"""
     zoom: float = Field(10.0, gt=1)
     """Factor on the horizontal axis between the two versions of a figure. [paper B]"""
-
-    @field_validator("strengths")
-    @classmethod
-    def _positive(cls, values: list[float]) -> list[float]:
-        if any(v <= 0 for v in values):
-            raise ValueError(f"strength {min(values)} is not positive (data sets without signal: calibration)")
-        return sorted(values)
 
 
 class Files(Section):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field
 
-from raypipe.config.base import Section
+from raypipe.config.base import Section, refusing, twice
 from raypipe.config.resources import Resources
 
 
@@ -28,7 +28,7 @@ class Columns(Section):
 
     mass: Column
     """The conditional mass, in the unit of `window`. [default]"""
-    features: list[Column] = Field(min_length=1)
+    features: Annotated[list[Column], refusing(twice, "feature {!r} is named twice")] = Field(min_length=1)
     """What the classifier may look at: never the mass. [default]"""
     label: Column | None = None
     """Truth, 1 for signal: only ever used to evaluate. [default]"""
@@ -38,14 +38,6 @@ class Columns(Section):
     """Unique number of an event; its place in the files where not given. [default]"""
     mass_scale: float = Field(1.0, gt=0)
     """Factor on the mass, such as 0.001 from GeV to TeV. [default]"""
-
-    @field_validator("features")
-    @classmethod
-    def _different(cls, values: list[str | int]) -> list[str | int]:
-        twice = sorted({str(v) for v in values if values.count(v) > 1})
-        if twice:
-            raise ValueError(f"feature {twice[0]!r} is named twice")
-        return values
 
 
 class Source(Section):

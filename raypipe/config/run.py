@@ -1,16 +1,16 @@
-"""What configurations have in common: a run; a background model from sidebands; a search in simulated diphotons."""
+"""A run, alone a simulation; with a background model from sidebands; a search in simulated diphotons, as of paper C."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
 from raypipe.config.base import Section
 from raypipe.config.grid import Scan, Selection
 from raypipe.config.resources import Resources, Tracking
-from raypipe.config.sections import Classifier, Flow, MassFit, MassWindow, PseudoData, Simulate
+from raypipe.config.sections import Classifier, Embedding, Flow, MassFit, MassWindow, PseudoData, Simulate
 from raypipe.files import digest
 
 
@@ -112,3 +112,25 @@ class DiphotonRun(SidebandRun):
                 if name not in known:
                     raise ValueError(f"{key}: sample {name!r} is not in simulate.samples ({', '.join(sorted(known))})")
         return self
+
+
+class Config(DiphotonRun):
+    """A contrastive search (paper C), whole."""
+
+    search: Literal["contrastive"] = "contrastive"
+    """Which of the published searches this is."""
+    output: str = "runs/default"
+    """Folder of everything this run writes."""
+    embedding: Embedding
+    """Encoder and its training."""
+
+
+class Simulation(Run):
+    """Event samples alone, for `raypipe simulate`."""
+
+    search: Literal["none"] = "none"
+    """No search follows."""
+    output: str = "runs/events"
+    """Folder of everything this run writes."""
+    simulate: Simulate
+    """Event samples."""

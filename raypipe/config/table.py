@@ -7,16 +7,23 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from raypipe.config.base import Section
-from raypipe.config.classify import WEAK_SIGNAL
-from raypipe.config.closure import Closure
-from raypipe.config.grid import WorkingPoints
+from raypipe.config.grid import Closure, WorkingPoints
 from raypipe.config.read import Column, Columns, Source
 from raypipe.config.resources import Tracking
 from raypipe.config.run import SidebandRun
-from raypipe.config.sections import Classifier, MassWindow
+from raypipe.config.sections import WEAK_SIGNAL, Classifier, MassWindow
 
 
-class TableData(Source):
+class Files(Source):
+    """Input files by name."""
+
+    @property
+    def paths(self) -> list[str]:
+        """The files, as a list."""
+        return [] if self.path is None else [self.path] if isinstance(self.path, str) else list(self.path)
+
+
+class TableData(Files):
     """The recorded events."""
 
     path: str | list[str]
@@ -24,13 +31,8 @@ class TableData(Source):
     columns: Columns
     """Which column is what."""
 
-    @property
-    def paths(self) -> list[str]:
-        """The files, as a list."""
-        return [self.path] if isinstance(self.path, str) else list(self.path)
 
-
-class TableBackground(Source):
+class TableBackground(Files):
     """An independent background sample that replaces the flow: the idealised anomaly detector."""
 
     path: str | list[str] | None = None
@@ -39,11 +41,6 @@ class TableBackground(Source):
     """Event weights; one where not given. [default]"""
     only_label_zero: bool = False
     """Keep only the rows labelled 0, where the files hold signal too. [default]"""
-
-    @property
-    def paths(self) -> list[str]:
-        """The files, as a list."""
-        return [] if self.path is None else [self.path] if isinstance(self.path, str) else list(self.path)
 
 
 class Preprocess(Section):

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.config import Classifier
-from raypipe.config.classify import WEAK_SIGNAL
 from raypipe.config.read import Column, Source
+from raypipe.config.sections import WEAK_SIGNAL
 from raypipe.errors import UserError
 from raypipe.events.readers.base import resolve
 from raypipe.events.readers.matrix import Columnar, as_table, find_label, labels_of, read_columns, weights_of

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from raypipe.config import Classifier
-from raypipe.config.classify import WEAK_SIGNAL
+from raypipe.config.sections import WEAK_SIGNAL
 from raypipe.fit.classify import classify, contest_of
 from raypipe.fit.folds import EVERY_FOLD
 from raypipe.stats.roc import max_sic, weighted_auc

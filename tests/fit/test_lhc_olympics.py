@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raypipe.config.classify import WEAK_SIGNAL
+from raypipe.config.sections import WEAK_SIGNAL
 from raypipe.fit.classify import classify, contest_of
 from raypipe.stats.roc import max_sic
 from tests.events.readers.test_tables import real
