@@ -30,15 +30,7 @@ _PACKAGES = ("raypipe", "numpy", "torch", "ray", "xgboost", "nflows", "pyarrow",
 
 @dataclass(frozen=True)
 class Measurement:
-    """One line of the table.
-
-    Attributes:
-        name: what was measured. ours, reference: medians in ``unit``.
-        ratios: ours / reference, one a repetition (or the other way round: see ``meaning``).
-        meaning: what the ratio is, such as ``speed-up`` or ``time ours / time reference``.
-        target: the bound asked for; ``at_most``: whether it bounds from above.
-        detail: further numbers (sizes, losses, memory, profile), JSON-ready.
-    """
+    """One line of the table: medians of ours and the reference in ``unit``, and their ratio in every repetition."""
 
     name: str
     ours: float
@@ -46,9 +38,12 @@ class Measurement:
     unit: str
     ratios: list[float]
     meaning: str
+    """What the ratio is, such as ``speed-up`` (reference over ours) or ``time ours / time reference``."""
     target: float | None = None
     at_most: bool = False
+    """Whether ``target`` bounds from above."""
     detail: dict[str, Any] = field(default_factory=dict)
+    """Further numbers (sizes, losses, memory), JSON-ready."""
 
     @property
     def median(self) -> float:
@@ -68,9 +63,8 @@ class Measurement:
 
 
 Clock = Callable[[], float]
-WALL: Clock = time.perf_counter
-CPU: Clock = time.process_time
-"""CPU seconds of this process: what a machine that others use does not stretch."""
+WALL, CPU = time.perf_counter, time.process_time
+"""Seconds on the wall; of this process on all cores, which a machine that others use does not stretch."""
 
 
 def timed(work: Callable[[], Any], clock: Clock = WALL) -> tuple[float, Any]:

@@ -131,9 +131,8 @@ class Asked:
         return Run(self.config())
 
     def emit(self, value: Any) -> None:
-        """Print the result of the command, where it is asked for as JSON."""
-        if self.as_json:
-            emit(value)
+        """`emit`, where JSON is asked for."""
+        emit(value, self.as_json)
 
 
 def options(
@@ -177,9 +176,10 @@ def forbid(names: Sequence[str], why: str) -> None:
             raise UserError(why.format(flags[name]))
 
 
-def emit(value: Any) -> None:
-    """Print as JSON."""
-    click.echo(json.dumps(value, indent=2, allow_nan=False))
+def emit(value: Any, as_json: bool = True) -> None:
+    """Print as JSON, where that is asked for."""
+    if as_json:
+        click.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 def tell(line: str) -> None:

@@ -84,8 +84,7 @@ def classify(output: Path, as_json: bool, cpus: int | None, **given: Any) -> Non
         at = f"at background efficiency {found['background_efficiency']:.2e}"
         tell(f"signal against background: AUC {found['auc']:.4f}, {sic} {at}")
     tell(f"{summary['files']['score']['events']} events scored: {output}")
-    if as_json:
-        emit(summary)
+    emit(summary, as_json)
 
 
 def _request(given: dict[str, Any]) -> Request:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 
 from raypipe.cli.base import FILE, NUMBER, POSITIVE, Number, emit, family, shown, tell
 from raypipe.cli.fit_text import describe, describe_hunt, failure, refuse, refuse_names, refuse_reading
+from raypipe.errors import UserError
 
 BACKGROUND = """exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N, diphoton:N, flat. To be chosen by F-test:
 the order of one family (NAME:auto), the first sufficient one of a list (A,B,C), the best of several families (auto)."""
@@ -199,12 +201,8 @@ def hunt(path: Path, widths: str, tails: str, output: Path | None, as_json: bool
 
 def _tails(text: str) -> list[float]:
     """The four tail parameters of a Crystal Ball, or none."""
-    from raypipe.errors import UserError
-
-    try:
-        found = [float(part) for part in text.split(":")] if text else []
-    except ValueError:
-        found = [0.0]
-    if len(found) not in (0, 4):
-        raise UserError(f"--tails {text!r}: write A_LOW:N_LOW:A_HIGH:N_HIGH")
-    return found
+    found = text.split(":") if text else []
+    with suppress(ValueError):
+        if len(found) in (0, 4):
+            return [float(part) for part in found]
+    raise UserError(f"--tails {text!r}: write A_LOW:N_LOW:A_HIGH:N_HIGH")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -99,31 +98,28 @@ def bench(names: tuple[str, ...], smoke: bool, output: Path, list_only: bool, ta
     Example:
       raypipe bench ensemble simulate --json
     """
-    from raypipe.bench.base import BENCHES, markdown_table, run_bench, versions
+    from raypipe.bench.base import BENCHES, markdown_table, run_bench, timed, versions
 
     if list_only:
         click.echo("\n".join(BENCHES))
         return
     path = output / "bench.json"
+    if table and not path.is_file():
+        raise UserError(f"{path}: no record yet; run `raypipe bench` first")
     if table:
-        if not path.is_file():
-            raise UserError(f"{path}: no record yet; run `raypipe bench` first")
         click.echo(markdown_table(read_json(path)))
         return
-    unknown = [name for name in names if name not in BENCHES]
-    if unknown:
+    if unknown := [name for name in names if name not in BENCHES]:
         raise UserError(f"no bench {unknown[0]!r}: there are {', '.join(BENCHES)}")
     check_file_writable(path)
     record = read_json(path) if path.is_file() else {"benches": {}}
     for name in names or BENCHES:
-        began = time.perf_counter()
-        rows = [measurement.row() for measurement in run_bench(name, smoke)]
-        took = time.perf_counter() - began
+        took, measured = timed(lambda name=name: run_bench(name, smoke))
+        rows = [measurement.row() for measurement in measured]
         record["benches"][name] = {"rows": rows, "smoke": smoke, "versions": versions(), "seconds": took}
         write_json(path, record)  # after every bench, so that an interrupted run keeps what it has
         for row in rows:
             bound = "" if row["target"] is None else f"  asked {'<=' if row['at_most'] else '>='} {row['target']:g}"
             spread = f"{row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"
             tell(f"{row['name']}: {spread} {row['meaning']}{bound}")
-    if as_json:
-        emit(record)
+    emit(record, as_json)

@@ -83,10 +83,8 @@ def section_of(annotation: Any) -> type[Section] | None:
 def fields(model: type[Section], prefix: str = "", of: Section | None = None) -> Iterator[tuple[str, Any, Any]]:
     """Dotted name, `pydantic` field and default of every key of a configuration, those of its sections included.
 
-    ``NAME`` stands for a key of a mapping, ``N`` for a place in a list. A required key has the default `...`.
-
-    Args:
-        of: the default of the whole section, where it differs from those of its keys.
+    ``NAME`` stands for a key of a mapping, ``N`` for a place in a list. A required key has the default `...`. ``of`` is
+    the default of the whole section, where it differs from those of its keys.
     """
     for name, info in model.model_fields.items():
         inner, key = section_of(info.annotation), f"{prefix}{name}"

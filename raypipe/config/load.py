@@ -28,12 +28,10 @@ def load_config(
     A file may begin with ``extends: OTHER.yaml``, relative to itself: it then holds only what differs. Sections are
     joined key by key, lists and values replaced. Of two overrides of one key the last holds.
 
-    Args:
-        output: run folder, wins over file and overrides. command: the stage that will use it.
+    ``output`` is the run folder and wins over file and overrides; ``command`` is the stage that will use it.
 
     Raises:
-        UserError: one line naming the file, the key, the value and what is allowed; a file that does not serve
-            ``command``.
+        UserError: a line naming file, key, value and what is allowed; a file that does not serve ``command``.
     """
     values, source, search = _given(path, overrides)
     if output is not None:
@@ -44,11 +42,7 @@ def load_config(
 
 
 def given_values(path: str | Path | None, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """The kind of a configuration and the values given for it, by dotted key; required ones may be missing.
-
-    Raises:
-        UserError: as `load_config`.
-    """
+    """The kind of a configuration and the values given for it, by dotted key; required ones may be missing."""
     values, source, search = _given(path, overrides)
     _validated(values, source, search, whole=False)
     return search, dict(flat(values))
@@ -104,28 +98,22 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise UserError(f"{path}: extends itself ({' -> '.join(map(str, [*seen, path]))})")
     try:
         text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        why = f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else f"not valid YAML: {error}"
+        raise UserError(f"{path}: {why}") from error
     values = parse(text, str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a mapping of keys at the top level, found {type(values).__name__}")
     base = values.pop("extends", None)
-    if base is None:
-        return values
-    if not isinstance(base, str):
+    if not isinstance(base, str | None):
         raise UserError(f"{path}: extends = {base!r}: expected the name of a configuration file")
-    return _joined(_read(path.parent / base, (*seen, path)), values)
+    return values if base is None else _joined(_read(path.parent / base, (*seen, path)), values)
 
 
 def _joined(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """``over`` on top of ``base``, section by section."""
-    out = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(out.get(key), dict)
-        out[key] = _joined(out[key], value) if both else value
-    return out
+    sections = {key for key in over if isinstance(over[key], dict) and isinstance(base.get(key), dict)}
+    return base | over | {key: _joined(base[key], over[key]) for key in sections}
 
 
 def apply(values: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -157,9 +145,9 @@ def one_line(source: str, errors: Sequence[Any], model: type[Section]) -> str:
         close = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"{source}: unknown key {key!r}: {hint}allowed: {', '.join(allowed)}{more}"
-    message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         return f"{source}: key {key!r} is missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
     if isinstance(first["input"], dict | BaseModel):
         return f"{source}: {key}: {message}{more}"
     quotes = f", in quotes: '{first['input']}'" if first["type"] == "string_type" and first["input"] is not None else ""

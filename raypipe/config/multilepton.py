@@ -142,8 +142,9 @@ class MultileptonConfig(Run):
         if self.events is None:
             known = set(self.files.signals) if own else set(self.simulate.samples)
             where = "files.signals" if own else "simulate.samples"
-            for key, names in (("scan.signals", self.scan.signals), ("compare.background", self.compare.background)):
-                for name in names if not own or key == "scan.signals" else []:
+            named = {"scan.signals": self.scan.signals, "compare.background": [] if own else self.compare.background}
+            for key, names in named.items():
+                for name in names:
                     if name not in known:
                         raise ValueError(f"{key}: {name!r} is not in {where} ({', '.join(sorted(known))})")
         if self.resources.pack_seconds != Resources().pack_seconds:

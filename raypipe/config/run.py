@@ -49,11 +49,10 @@ class Handed:
         values: dict[str, Any] = {}
         for name in sections:
             head, _, key = name.partition(".")
-            section = getattr(config, head)
-            if not key:
-                values[head] = section
+            if key:
+                values.setdefault(head, Handed({})).__dict__[key] = getattr(getattr(config, head), key)
             else:
-                values.setdefault(head, Handed({})).__dict__[key] = getattr(section, key)
+                values[head] = getattr(config, head)
         return Handed(values)
 
     def model_copy(self, update: dict[str, Any]) -> Handed:
@@ -62,11 +61,8 @@ class Handed:
 
     def plain(self) -> dict[str, Any]:
         """All that was handed over, JSON-ready."""
-        plain = TypeAdapter(Any)
-        return {
-            name: value.plain() if isinstance(value, Handed) else plain.dump_python(value, mode="json")
-            for name, value in self.__dict__.items()
-        }
+        dump = lambda value: TypeAdapter(Any).dump_python(value, mode="json")  # noqa: E731
+        return {name: v.plain() if isinstance(v, Handed) else dump(v) for name, v in self.__dict__.items()}
 
 
 class SidebandRun(Run):

@@ -54,10 +54,9 @@ def parse(text: str, source: str, comments: bool = True) -> Any:
         rest = text[node.end_mark.index if node else 0 :].strip()
         if rest and not comments:
             raise UserError(f"{source}: {rest!r} would be read as a comment: write the value in quotes")
-        if node is None:
-            return None
-        _check_keys(node, source, set())
-        return loader.construct_document(node)
+        if node is not None:
+            _check_keys(node, source, set())
+        return None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
     finally:
@@ -69,13 +68,10 @@ def _check_keys(node: yaml.Node, source: str, seen: set[int]) -> None:
     if id(node) in seen:  # an alias
         return
     seen.add(id(node))
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _check_keys(item, source, seen)
-    if not isinstance(node, yaml.MappingNode):
-        return
+    for item in node.value if isinstance(node, yaml.SequenceNode) else ():
+        _check_keys(item, source, seen)
     lines: dict[str, int] = {}
-    for key, value in node.value:
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         line = key.start_mark.line + 1
         if key.tag not in (f"{TAG}str", f"{TAG}merge"):
             name = key.value if isinstance(key, yaml.ScalarNode) else "? ..."
