@@ -8,7 +8,7 @@ stopping, every event weighted; the AUC of all is in the detail. Wall seconds.
 from __future__ import annotations
 
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -68,13 +68,15 @@ def _alone(name: str, given: Contest) -> float:
         return auc(given, lambda _, parts: map(fit, parts))
 
 
-def measure(data: int, template: int, config: Classifier, repeats: int, target: float | None) -> list[Measurement]:
+def measure(
+    pool: Executor, data: int, template: int, config: Classifier, repeats: int, target: float | None
+) -> list[Measurement]:
     """Two rows: against xgboost, and against scikit-learn, which fits one member a fold."""
     given = contest(data, template, config)
     single = replace(given, config=config.model_copy(update={"members": 1}))
     fits = {"ours": len(given.parts()), "xgboost": len(given.parts()), "scikit-learn": len(single.parts())}
     short = contest(200, 200, single.config.model_copy(update={"rounds": 2}))
-    with ProcessPoolExecutor(CORES, multiprocessing.get_context("spawn")) as pool:  # a fork would copy OpenMP's locks
+    with pool:
         pooled = partial(pool.map, chunksize=max(1, config.trained // 2))
         ways = [lambda: auc(given, pooled), lambda: _alone("xgboost", given), lambda: _alone("scikit-learn", single)]
         list(pool.map(given, given.parts()[: 2 * CORES]))  # workers are up before the clock runs, as in a scan
@@ -97,7 +99,8 @@ def run(smoke: bool) -> list[Measurement]:
     """The demo's sizes: 20k data, 57k template events, six features; ten five-fold fits of a third of the trees stand
     for a hundred, and scikit-learn, the slowest, does one."""
     if smoke:
-        return measure(
-            300, 300, Classifier(rounds=3, depth=2, early_stopping=None, folds=2, members=1, ensemble=1), 1, None
-        )
-    return measure(20_000, 57_000, Classifier(early_stopping=None, rounds=100, members=10, ensemble=1), 3, 2.0)
+        tiny = Classifier(rounds=3, depth=2, early_stopping=None, folds=2, members=1, ensemble=1)
+        return measure(ThreadPoolExecutor(CORES), 300, 300, tiny, 1, None)
+    pool = ProcessPoolExecutor(CORES, multiprocessing.get_context("spawn"))  # a fork would copy OpenMP's locks
+    config = Classifier(early_stopping=None, rounds=100, members=10, ensemble=1)
+    return measure(pool, 20_000, 57_000, config, 3, 2.0)
