@@ -180,7 +180,8 @@ class Run:
     def run_trials(self, trials: Mapping[str, Trial], name: str = "scan") -> Ledger:
         """Run the trials that the ledger does not hold yet."""
         book = self.ledger()
-        missing = {key: trial for key, trial in trials.items() if key not in book.done(trials)}
+        done = book.done(trials)
+        missing = {key: trial for key, trial in trials.items() if key not in done}
         if self.search.here:
             self._run_here(missing or self._untold(trials), book)
         elif missing:
