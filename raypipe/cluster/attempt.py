@@ -96,7 +96,8 @@ class Worker:
 
     def _keep(self, key: str, trial: Any, result: Result, spent: dict[str, float]) -> Report:
         rows = [spent | row for row in result.rows]
-        self.book.record(key, trial, dataclasses.replace(result, rows=rows))
+        if not self.book.finished(key):  # of a group made whole for the sake of one; what is there never changes
+            self.book.record(key, trial, dataclasses.replace(result, rows=rows))
         return report(key, "ok", rows, result.metric)
 
 

@@ -18,7 +18,7 @@ from raypipe.cluster.tracking import record_report
 from raypipe.cluster.trial import Shelf, run_one, run_together
 from raypipe.errors import UserError
 from raypipe.events.table import read_table, write_table
-from raypipe.files import check_file_writable, check_writable, read_json, write_json
+from raypipe.files import check_file_writable, check_writable, file_digest, read_json, write_json
 from raypipe.kinds import resolve
 from raypipe.progress import console, progress_bar
 from raypipe.report.base import Report, finish, headlines
@@ -115,7 +115,7 @@ class Run:
                 self._make_once(stage, missing)
             elif missing:
                 resolve(stage.make)(self, stage, list(missing.values()))
-            made[stage.name] = {item.name: self._made(stage, item) for item in items}
+            made[stage.name] = {item.name: self._made(stage, item, item.key in missing) for item in items}
             if stage.name == until:
                 break
         return made
@@ -145,8 +145,10 @@ class Run:
         return {name: self.folder / item.folder / name for name in (*item.files, item.record)}
 
     def there(self, stage: Stage, item: Item, take: bool = True) -> dict[str, Any] | None:
-        """The record of an item that is whole in the run folder, or that another run has left."""
+        """The record of an item that is whole in the run folder, or that another run has left (if ``take``)."""
         record = self._record(item)
+        if record and take and "digest" in record and file_digest(self.files(item)[item.files[0]]) != record["digest"]:
+            record = None  # damaged since
         if record is None and take and stage.shared and self.artefacts.take(stage.name, item.key, self.files(item)):
             return self._record(item)
         return record
@@ -159,9 +161,9 @@ class Run:
         whole = record.get("key") == item.key and (item.whole is None or item.whole(self.folder / item.folder))
         return record if whole else None
 
-    def _made(self, stage: Stage, item: Item) -> dict[str, Any]:
-        """The record of an item that has to be there by now; what is new is left for other runs."""
-        if stage.shared and not self.artefacts.give(stage.name, item.key, self.files(item)):
+    def _made(self, stage: Stage, item: Item, new: bool) -> dict[str, Any]:
+        """The record of an item that has to be there by now; it is left for other runs."""
+        if stage.shared and not self.artefacts.give(stage.name, item.key, self.files(item)) and new:
             # Another run was first. Sums round differently there; from here on both have the same bits.
             self.artefacts.take(stage.name, item.key, self.files(item))
         if (record := self._record(item)) is None:
@@ -180,7 +182,8 @@ class Run:
     def run_trials(self, trials: Mapping[str, Trial], name: str = "scan") -> Ledger:
         """Run the trials that the ledger does not hold yet."""
         book = self.ledger()
-        missing = {key: trial for key, trial in trials.items() if key not in book.done(trials)}
+        done = book.done(trials)
+        missing = {key: trial for key, trial in trials.items() if key not in done}
         if self.search.here:
             self._run_here(missing or self._untold(trials), book)
         elif missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -148,7 +149,7 @@ def test_nothing_to_simulate(tables):
 def pools(given):
     """The search of a configuration, with its pools."""
     search = Multilepton(given)
-    return search, search.pools(None)[0]
+    return search, search.pools(Path("."))[0]
 
 
 def again(path, rows: int) -> None:

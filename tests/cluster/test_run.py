@@ -15,7 +15,7 @@ from raypipe.cluster.run import Run
 from raypipe.config.resources import Resources, Tracking
 from raypipe.config.run import Run as RunConfig
 from raypipe.errors import UserError
-from raypipe.files import write_json
+from raypipe.files import file_digest, write_json
 from raypipe.kinds import KINDS, Kind
 from raypipe.search.base import Item, Search, Stage
 
@@ -58,7 +58,7 @@ def make(run: Run, stage: Stage, items: list[Item]) -> None:
         if run.config.seed == 13:
             raise UserError("the third epoch diverged")
         (folder / "toy").write_text(f"whole, by {os.getpid()}")
-        write_json(folder / "record.json", {"key": item.key, "by": os.getpid()})
+        write_json(folder / "record.json", {"key": item.key, "by": os.getpid(), "digest": file_digest(folder / "toy")})
 
 
 def toys(root: Path, output: str, shared: bool = False, **given) -> Run:
@@ -111,7 +111,9 @@ def test_two_drivers_that_start_together_make_each_thing_once_and_a_killed_one_i
 def test_damage_is_made_again_and_a_look_makes_nothing(tmp_path):
     run = toys(tmp_path, "run", names=["a"])
     assert run.look([]) == {"toy": {}}
-    assert run.make([]) == run.look([]) == {"toy": {"a": {"key": "key-a", "by": os.getpid()}}}
+    made = run.make([])
+    assert made == run.look([])
+    assert made["toy"]["a"].items() >= {"key": "key-a", "by": os.getpid()}.items()
     (run.folder / "toys/a/toy").unlink()
     assert run.look([]) == {"toy": {}}
     run.make([])
@@ -119,6 +121,9 @@ def test_damage_is_made_again_and_a_look_makes_nothing(tmp_path):
     assert run.look([]) == {"toy": {}}
     run.make([])
     assert len(lines(tmp_path)) == 3
+    (run.folder / "toys/a/toy").write_text("another byte")
+    run.make([])
+    assert len(lines(tmp_path)) == 4
 
 
 def test_what_others_share_stays_when_a_run_makes_its_own_again(tmp_path):
