@@ -21,8 +21,7 @@ from raypipe.files import code_of
 from raypipe.kinds import BACKGROUNDS, KINDS, Background, Kind, resolve
 from raypipe.search.result import NO_SIGNAL, NUMERICS, Result, Tools, Trial
 
-Made = dict[str, dict[str, dict[str, Any]]]
-"""Records of what is there: by stage, and by item."""
+Made = dict[str, dict[str, dict[str, Any]]]  # Records of what is there: by stage, and by item
 
 
 @dataclass(frozen=True)
@@ -30,18 +29,12 @@ class Item:
     """One thing to make before the trials: files in a folder of the run, and a record of them, written last."""
 
     name: str
-    key: str
-    """Hash of all that it is made of; the record holds it."""
-    folder: str
-    """Below the run folder."""
-    record: str
-    """JSON file in that folder."""
-    files: tuple[str, ...] = ()
-    """The other files."""
-    what: Any = None
-    """What its maker needs."""
-    whole: Callable[[Path], bool] | None = None
-    """Whether what lies in the folder is whole, where the record alone does not tell."""
+    key: str  # Hash of all that it is made of; the record holds it
+    folder: str  # Below the run folder
+    record: str  # JSON file in that folder
+    files: tuple[str, ...] = ()  # The other files
+    what: Any = None  # What its maker needs
+    whole: Callable[[Path], bool] | None = None  # Whether the folder is whole, where the record alone does not tell
 
 
 @dataclass(frozen=True)
@@ -49,14 +42,10 @@ class Stage:
     """A step of a run."""
 
     name: str
-    on: Literal["tasks", "train", "data", "tune"]
-    """The part of Ray that makes its items."""
-    make: str
-    """Its maker as ``module:name``, a function (run, items) that leaves files and records."""
-    items: Callable[[Made, Sequence[Trial]], list[Item]]
-    """What the trials need of this stage, as far as earlier stages are there."""
-    shared: bool = True
-    """Whether runs share its items whole (`resources.artefacts`)."""
+    on: Literal["tasks", "train", "data", "tune"]  # The part of Ray that makes its items
+    make: str  # Its maker as ``module:name``, a function (run, items) that leaves files and records
+    items: Callable[[Made, Sequence[Trial]], list[Item]]  # What the trials need, as far as earlier stages are there
+    shared: bool = True  # Whether runs share its items whole (`resources.artefacts`)
 
 
 @dataclass(frozen=True)
@@ -64,10 +53,8 @@ class Served:
     """A model for the MLflow registry: code in `raypipe.cluster.served`, weights in a file or folder."""
 
     artifact: Path
-    example: Mapping[str, np.ndarray]
-    """Inputs; axis 0 counts events."""
-    output: tuple[int, ...]
-    """Shape of what comes out, without that axis."""
+    example: Mapping[str, np.ndarray]  # Inputs; axis 0 counts events
+    output: tuple[int, ...]  # Shape of what comes out, without that axis
     dtype: type = np.float32
 
 
@@ -76,19 +63,14 @@ class Found:
     """What is there for a report."""
 
     folder: Path
-    trials: Mapping[str, Trial]
-    """By ledger key."""
-    rows: list[dict[str, Any]]
-    """Of the ledger, those of failed trials with ``status: failed``."""
-    arrays: Callable[[str], Mapping[str, np.ndarray]]
-    """The figure arrays of a key."""
+    trials: Mapping[str, Trial]  # By ledger key
+    rows: list[dict[str, Any]]  # Of the ledger, those of failed trials with ``status: failed``
+    arrays: Callable[[str], Mapping[str, np.ndarray]]  # The figure arrays of a key
     made: Made
     stage_seconds: dict[str, float]
     peak_rss_gib: float
-    other_versions: int
-    """Trials in the ledger that another version of the code or packages has made."""
-    code: str
-    """Digest of the code that made the rows."""
+    other_versions: int  # Trials in the ledger that another version of the code or packages has made
+    code: str  # Digest of the code that made the rows
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -105,20 +87,17 @@ class Found:
 class Search:
     """One kind of search, for one configuration. Subclasses say what differs; registered with `kind`."""
 
-    sections: ClassVar[tuple[str, ...]] = ()
-    """Of the configuration, all that a trial reads; its key holds them, and workers are handed no others."""
-    versions: ClassVar[tuple[str, ...]] = NUMERICS
-    """Packages whose version can move a number of a trial."""
-    options: ClassVar[tuple[str, ...]] = ("signal", "strength", "instance")
-    """Of `raypipe search`, those that have an effect."""
-    no_effect: ClassVar[str] = "{} has no effect in this search"
-    """Why others are refused; ``{}`` is the option."""
+    sections: ClassVar[tuple[str, ...]] = ()  # Of the configuration, all that a trial reads; its key holds them
+    versions: ClassVar[tuple[str, ...]] = NUMERICS  # Packages whose version can move a number of a trial
+    options: ClassVar[tuple[str, ...]] = ("signal", "strength", "instance")  # Of `raypipe search`, with an effect
+    no_effect: ClassVar[str] = "{} has no effect in this search"  # Why others are refused; ``{}`` is the option
     report: ClassVar[str] = "raypipe.report.base:plain_report"
     """(search, `Found`) -> `raypipe.report.base.Report`, as ``module:name``."""
-    costing: ClassVar[str] = "raypipe.search.costs:costs_of"
-    """(search) -> list of `raypipe.search.costs.Cost`, as ``module:name``."""
-    metric: ClassVar[str] = "z_after"
-    """Column of a row that tells most of a trial."""
+    costing: ClassVar[str] = "raypipe.search.costs:costs_of"  # (search) -> list of `Cost`, as ``module:name``
+    metric: ClassVar[str] = "z_after"  # Column of a row that tells most of a trial
+    here: ClassVar[bool] = False  # Whether a trial is made in this process, its parts perhaps spread, not in a task
+    parts: int = 1  # Of a trial that is made here, for the progress bar
+    together: int = 0  # Trials that are made as one; 0: each by itself
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -130,32 +109,12 @@ class Search:
         """What a trial may use."""
         return self.config.resources
 
-    here: ClassVar[bool] = False
-    """Whether a trial is made in this process, its parts spread over cores where that pays, instead of in a task."""
-
-    @property
-    def parts(self) -> int:
-        """Parts of a trial that is made here, for the progress bar."""
-        return 1
-
-    @property
-    def together(self) -> int:
-        """Trials that are made as one; 0: each by itself."""
-        return 0
-
     def grid(self) -> list[Trial]:
         """All trials of a scan."""
         return []
 
     def asked(self, trial: Trial, given: frozenset[str]) -> list[Trial]:
-        """What `raypipe search` runs, the trial in question last.
-
-        Args:
-            given: options that stood on the command line.
-
-        Raises:
-            UserError: a trial that this search cannot do.
-        """
+        """What `raypipe search` runs, the trial in question last; ``given``: options that stood on the command line."""
         signals = getattr(getattr(self.config, "scan", None), "signals", [])
         if trial.signal != NO_SIGNAL and trial.signal not in signals:
             raise UserError(f"--signal {trial.signal!r} is not in scan.signals ({', '.join(signals) or 'empty'})")
@@ -197,11 +156,7 @@ class Search:
         return code_of(cls.__module__)
 
     def inputs(self, name: str, folder: Path, tools: Tools) -> Iterator[Any]:
-        """The parts of the input ``name``, each read when it is taken.
-
-        Args:
-            folder: of the run.
-        """
+        """The parts of the input ``name``, each read when it is taken; ``folder``: of the run."""
         yield from ()
 
     def handed(self) -> Handed:
@@ -254,11 +209,8 @@ def search_of(config: Any) -> Search:
 
 
 def kind(name: str, config: type, **given: Any) -> Callable[[type[Search]], type[Search]]:
-    """Class decorator: a search of one's own, under this value of the key `search`.
-
-    Args:
-        config: subclass of `raypipe.config.run.Run`. given: further fields of `raypipe.kinds.Kind`.
-    """
+    """Class decorator: a search of one's own, under this value of the key `search`; its ``config`` is a subclass of
+    `raypipe.config.run.Run`, ``given`` further fields of `raypipe.kinds.Kind`."""
 
     def register(made: type[Search]) -> type[Search]:
         KINDS[name] = Kind(config, search=made, **given)

@@ -24,40 +24,27 @@ from raypipe.files import file_digest
 from raypipe.fit.classify import Scores
 from raypipe.stats.roc import max_sic, weighted_auc
 
-NAMES = ("data", "background", "score")
-"""The three tables."""
-MIN_EVENTS = 100
-"""Fewer events of a class than this cannot be classified out of fold."""
+NAMES = ("data", "background", "score")  # The three tables
+MIN_EVENTS = 100  # Fewer events of a class than this cannot be classified out of fold
 
 
 @dataclass(frozen=True)
 class Request:
     """What to classify."""
 
-    data: Sequence[str]
-    """Files of class one."""
-    background: Sequence[str]
-    """Files of class zero."""
-    score: Sequence[str]
-    """Files whose events get a score."""
-    features: Sequence[Column] = ()
-    """Columns to look at; where none are named, all that the three tables share but label, mass and weight."""
-    label: Column | None = None
-    """Truth, never trained on; found by itself where it is obvious."""
-    mass: Column | None = None
-    """A column to leave out of the features and to copy into the output."""
-    weight: Column | None = None
-    """Event weights, used by the fits, the shares, the AUC and the evaluation; one in a table without the column."""
-    only_background: bool = False
-    """Of the background files, keep the rows labelled 0."""
-    source: Source = field(default_factory=Source)
-    """Format of all files, what negative weights mean, and the dataset or tree where ``keys`` does not say."""
+    data: Sequence[str]  # Files of class one
+    background: Sequence[str]  # Files of class zero
+    score: Sequence[str]  # Files whose events get a score
+    features: Sequence[Column] = ()  # Columns to look at; none: all shared ones but label, mass and weight
+    label: Column | None = None  # Truth, never trained on; found by itself where it is obvious
+    mass: Column | None = None  # A column to leave out of the features and to copy into the output
+    weight: Column | None = None  # Event weights, of the fits and of all numbers; one in a table without the column
+    only_background: bool = False  # Of the background files, keep the rows labelled 0
+    source: Source = field(default_factory=Source)  # Of all files; its dataset or tree is that where ``keys`` has none
     classifier: Classifier = WEAK_SIGNAL
     seed: int = 1
-    keys: dict[str, str] = field(default_factory=dict)
-    """Dataset or tree of ``data``, ``background`` and ``score``."""
-    workers: int | None = None
-    """Ray actors that train each booster together; None: one process a fit."""
+    keys: dict[str, str] = field(default_factory=dict)  # Dataset or tree of ``data``, ``background`` and ``score``
+    workers: int | None = None  # Ray actors that train each booster together; None: one process a fit
 
     def source_of(self, name: str) -> Source:
         """How to read one of the three tables."""
@@ -65,11 +52,7 @@ class Request:
 
 
 class WeakSearch:
-    """The tables of a request, read and checked.
-
-    Raises:
-        UserError: unreadable or too small tables, columns that do not fit together.
-    """
+    """The tables of a request, read and checked; any that cannot be used are a `UserError`."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -90,9 +73,7 @@ class WeakSearch:
                 raise UserError(f"{tables[name].name}: {found} {name} events, at least {MIN_EVENTS} are needed")
         self.matrices = [tables[name].matrix(self.features) for name in NAMES]
         self.weights = {f"{name}_weights": self._weights(name) for name in NAMES[:2]}
-        """Of the data and of the background."""
-        self.notes = self._notes()
-        """What was done about repeated events and negative weights."""
+        self.notes = self._notes()  # What was done about repeated events and negative weights
 
     def _weights(self, name: str) -> np.ndarray:
         return weights_of(self.tables[name], self.request.weight, self.request.source.weights)
@@ -135,36 +116,27 @@ class WeakSearch:
         found = {"auc": auc, "auc_error": error, "signal": int(truth.sum()), "background": int((~truth).sum())}
         if (best := max_sic(score[truth], score[~truth], weights=split)) is None:
             return found
-        efficiencies = {name: getattr(best, name) for name in ("signal_efficiency", "background_efficiency")}
-        return found | {"max_sic": best.sic, "max_sic_error": best.error, **efficiencies}
+        found |= {"max_sic": best.sic, "max_sic_error": best.error, "signal_efficiency": best.signal_efficiency}
+        return found | {"background_efficiency": best.background_efficiency}
+
+    def _file(self, name: str) -> dict[str, Any]:
+        """Where a table comes from."""
+        paths, key = self.tables[name].paths, self.request.source_of(name).key
+        digests = [file_digest(path) for path in paths]
+        return {"paths": list(paths), "key": key, "events": len(self.tables[name]), "digests": digests}
 
     def summary(self, scores: Scores) -> dict[str, Any]:
         """All numbers, JSON-ready."""
-        return {
-            "files": {
-                name: {
-                    "paths": list(t.paths),
-                    "key": self.request.source_of(name).key,
-                    "events": len(t),
-                    "digests": [file_digest(p) for p in t.paths],
-                }
-                for name, t in self.tables.items()
-            },
-            "features": [str(f) for f in self.features],
-            "label": self.label,
-            "scored_out_of_fold": int(scores.out_of_fold.sum()),
-            "auc_data_background": scores.auc,
-            "auc_error": scores.auc_error,
-            "classifier": self.request.classifier.model_dump(),
-            "workers": self.request.workers,
-            "seed": self.request.seed,
-            "evaluation": self.evaluation(scores.score),
-            "notes": self.notes,
-        }
+        request, files = self.request, {name: self._file(name) for name in self.tables}
+        found = {"files": files, "features": [str(f) for f in self.features], "label": self.label}
+        found["scored_out_of_fold"] = int(scores.out_of_fold.sum())
+        found |= {"auc_data_background": scores.auc, "auc_error": scores.auc_error}
+        found |= {"classifier": request.classifier.model_dump(), "workers": request.workers, "seed": request.seed}
+        return found | {"evaluation": self.evaluation(scores.score), "notes": self.notes}
 
 
 def _refuse_one_table_for_both(tables: dict[str, Columnar]) -> None:
-    """Events that are data and background at once teach nothing: the same table, or a copy, in both classes."""
+    """The same table, or a copy, in both classes teaches nothing."""
     of_data = dict(zip(tables["data"].digests(), tables["data"].paths, strict=True))
     for path, found in zip(tables["background"].paths, tables["background"].digests(), strict=True):
         if found in of_data:
@@ -192,11 +164,7 @@ def _names(tables: dict[str, Columnar], columns: Sequence[Column | None]) -> set
 
 
 def _shared_features(tables: dict[str, Columnar], label: str | None, but: Sequence[Column | None]) -> list[str]:
-    """The columns that all tables have, in the order of the data, without ``label`` and those in ``but``.
-
-    Raises:
-        UserError: no such column, or tables without names whose places cannot mean the same.
-    """
+    """The columns that all tables have, in the order of the data, without ``label`` and those in ``but``."""
     widths = [len(t.columns) - (label in t.columns) for t in tables.values()]
     if len(set(widths)) > 1 and all(name.isdigit() for t in tables.values() for name in t.columns):
         raise UserError(

@@ -1,7 +1,6 @@
 """How well a representation tells the process groups apart: confusion matrices (paper C, figure 8).
 
-Three ways to see the same events: boosted trees on the latent space, boosted trees on the nine features, and a
-transformer of the encoder's size trained with labels, which no six numbers can beat.
+Boosted trees on the latent space or the nine features, and a transformer trained with labels, which none can beat.
 """
 
 from __future__ import annotations
@@ -58,7 +57,6 @@ def tree_confusion(
     test: np.ndarray,
     *,
     seed: int,
-    threads: int = 1,
     rounds: int = 150,
     depth: int = 5,
     engine: Train = train_here,
@@ -66,17 +64,9 @@ def tree_confusion(
     """Boosted trees on ``values`` (n, d): trained by ``engine`` on rows ``train``, judged on rows ``test``."""
     groups = tuple(int(g) for g in np.unique(labels[train]))
     index = np.searchsorted(groups, labels)
-    parameters = {
-        "objective": "multi:softprob",
-        "num_class": len(groups),
-        "tree_method": "hist",
-        "max_depth": depth,
-        "eta": 0.15,
-        "subsample": 0.8,
-        "seed": seeds.integer(seed, "confusion-trees"),
-        "nthread": threads,
-        "verbosity": 0,
-    }
+    parameters = {"objective": "multi:softprob", "num_class": len(groups), "tree_method": "hist", "max_depth": depth}
+    parameters |= {"eta": 0.15, "subsample": 0.8, "nthread": 1, "verbosity": 0}
+    parameters["seed"] = seeds.integer(seed, "confusion-trees")
     booster = engine(parameters, (values[train], index[train], None), rounds)
     called = booster.inplace_predict(values[test]).argmax(1)
     return confusion_of(groups, index[test], called)
@@ -88,25 +78,27 @@ def supervised_confusion(
     test: np.ndarray,
     *,
     seed: int,
-    device: str = "cpu",
-    on_epoch: Callable[[float], None] | None = None,
+    on_epoch: Callable[[float], None] = lambda loss: None,
 ) -> Confusion:
-    """A transformer of the encoder's size trained on cross-entropy over the same balanced batches.
-
-    Its latent layer has one unit a group, whose means are the logits.
-    """
+    """A transformer of the encoder's size, its latent means the logits, trained on cross-entropy over its batches."""
     plan = EncoderPlan.of(inputs, config, seed)
     groups = plan.train.groups
     wide = config.model_copy(update={"encoder": config.encoder.model_copy(update={"latent": len(groups)})})
-    model = build_encoder(wide, plan.scales, seeds.integer(seed, "supervised")).to(device)
+    model = build_encoder(wide, plan.scales, seeds.integer(seed, "supervised"))
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_factor(step, config))
     index = np.searchsorted(groups, inputs.group)
     best, best_state = np.inf, None
+
+    def cross_entropy(batches: BatchPlan, step: int) -> torch.Tensor:
+        rows = batches.batch(step)
+        objects, event, group = (torch.as_tensor(a[rows]) for a in (inputs.objects, inputs.event, index))
+        return nn.functional.cross_entropy(model.encode(objects, event)[0], group)
+
     for epoch in range(config.epochs):
         model.train()
         for step in range(epoch * config.steps_per_epoch, (epoch + 1) * config.steps_per_epoch):
-            loss = _cross_entropy(model, inputs, index, plan.train, step, device)
+            loss = cross_entropy(plan.train, step)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
@@ -114,23 +106,12 @@ def supervised_confusion(
             schedule.step()
         model.eval()
         with torch.no_grad():
-            steps = range(plan.validation_steps)
-            value = float(np.mean([_cross_entropy(model, inputs, index, plan.validation, s, device) for s in steps]))
+            value = float(np.mean([float(cross_entropy(plan.validation, s)) for s in range(plan.validation_steps)]))
         if value < best:
             best, best_state = value, {k: v.clone() for k, v in model.state_dict().items()}
-        if on_epoch:
-            on_epoch(value)
+        on_epoch(value)
     if best_state is None:
         raise UserError("the supervised transformer diverged: make embedding.learning_rate smaller")
     model.load_state_dict(best_state)
     logits, _ = embed(model, inputs.objects[test], inputs.event[test])
     return confusion_of(groups, index[test], logits.argmax(1))
-
-
-def _cross_entropy(
-    model: nn.Module, inputs: EncoderInputs, index: np.ndarray, plan: BatchPlan, step: int, device: str
-) -> torch.Tensor:
-    rows = plan.batch(step)
-    objects, event = (torch.as_tensor(a[rows], device=device) for a in (inputs.objects, inputs.event))
-    logits, _ = model.encode(objects, event)
-    return nn.functional.cross_entropy(logits, torch.as_tensor(index[rows], device=device))

@@ -1,6 +1,6 @@
 """Paper C's search: CATHODE in a contrastive latent space, with the SM Higgs in the background class.
 
-One function, `search`: tables, configuration and trial in, `Result` out. A scan only maps it.
+`search`: tables, configuration and trial in, `Result` out. A scan only maps it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from raypipe.events.pseudodata import draw, expected_background, expected_overla
 from raypipe.events.regions import in_sidebands, in_signal_region
 from raypipe.events.table import read_table
 from raypipe.fit.batches import PARTS, parts_of
-from raypipe.search.base import Found, Item, Made, Served, Stage
-from raypipe.search.diphoton import EXAMPLE, Diphoton, sample_groups
+from raypipe.search.base import Found, Item, Made, Served
+from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton, sample_groups
 from raypipe.search.embeddings import encoder_config, encoder_key, raw_representation, representation
 from raypipe.search.evaluate import evaluate, mean_and_spread
 from raypipe.search.histograms import Closure, closure, figure_arrays
@@ -32,28 +32,22 @@ from raypipe.search.methods import Case, Judged, judge
 from raypipe.search.result import ALONE, NO_SIGNAL, Result, Tools, Trial
 from raypipe.stats.sideband import fit_sidebands
 
-CONTINUUM = "yy"
-"""The sample that the flow models; the other background samples are resonant and come from simulation."""
+CONTINUUM = "yy"  # The sample that the flow models; the other background samples are resonant and come from simulation
 
 
 @dataclass(frozen=True)
 class Tables:
     """The inputs of every trial, shared between them."""
 
-    search: dict[str, Events]
-    """The search split by sample: stands for recorded data."""
-    higgs: dict[str, Events]
-    """Simulated resonant background by sample, from the part of the embedding split that no training saw."""
+    search: dict[str, Events]  # The search split by sample: stands for recorded data
+    higgs: dict[str, Events]  # Simulated resonant background by sample, which no training saw
 
 
 def prepare_tables(latents: dict[str, dict[str, Events]], config: Config) -> Tables:
-    """Pick from ``latents[split][sample]`` what the trials share.
+    """Pick from ``latents[split][sample]`` what the trials share; a sample that was not embedded is a `UserError`.
 
-    The Higgs template comes from the test part of the embedding split: never from the events that play the data, and
-    never from events on which the encoder was trained. Its weights are scaled back to the sample's full yield.
-
-    Raises:
-        UserError: a sample of the configuration that was not embedded.
+    The Higgs template comes from the test part of the embedding split: neither from the events that play the data nor
+    from those on which the encoder was trained. Its weights are scaled back to the sample's full yield.
     """
     resonant = [name for name in config.pseudodata.background if name != CONTINUUM]
     for split, names in (
@@ -67,9 +61,8 @@ def prepare_tables(latents: dict[str, dict[str, Events]], config: Config) -> Tab
     higgs = {}
     for name in resonant if config.selection.include_higgs else []:
         events = latents["embedding"][name]
-        parts = parts_of(
-            events.event_id, config.seed, config.embedding.train_fraction, config.embedding.validation_fraction
-        )
+        given = config.embedding
+        parts = parts_of(events.event_id, config.seed, given.train_fraction, given.validation_fraction)
         kept = events.take(np.flatnonzero(parts == PARTS.index("test")))
         if not len(kept):
             raise UserError(f"sample {name!r} has no event in the test part of the embedding split: simulate more")
@@ -79,15 +72,30 @@ def prepare_tables(latents: dict[str, dict[str, Events]], config: Config) -> Tab
     return Tables({name: latents["search"][name] for name in names}, higgs)
 
 
-def search(tables: Tables | Sequence[Tables], config: Config, trial: Trial, tools: Tools = ALONE) -> Result:
+Rows = list[dict[str, Any]]
+
+
+def evaluated(tables: Tables, case: Case, judged: Judged, config: Config) -> list[Rows]:
+    """Of every working point the rows, one an ensemble of classifiers."""
+    points = config.selection.working_points
+    return [[evaluate(case, scores, judged.template, point, config) for scores in judged.scores] for point in points]
+
+
+def search(
+    tables: Tables | Sequence[Tables],
+    config: Config,
+    trial: Trial,
+    tools: Tools = ALONE,
+    cuts: Callable[[Tables, Case, Judged, Config], list[Rows]] = evaluated,
+    mean: Callable[[Rows], dict[str, Any]] = mean_and_spread,
+) -> Result:
     """Run the whole search once.
 
     Pseudo-data -> sideband mass fit and flow ensemble -> template in the signal region -> out-of-fold classifiers ->
     cuts -> significances. Deterministic in (tables, config, trial).
 
-    Args:
-        tables: the events as one encoder sees them, or as each of several does. All see the same pseudo-data; each
-            has its own flows and classifiers, and the rows are means over all ensembles of classifiers.
+    ``tables``: the events as one encoder sees them, or as each of several does. All see the same pseudo-data; each has
+    its own flows and classifiers, and the rows are the ``mean`` over all ensembles of classifiers.
     """
     started = time.perf_counter()
     config = as_seen(config, trial)
@@ -106,46 +114,32 @@ def search(tables: Tables | Sequence[Tables], config: Config, trial: Trial, tool
             clock["seconds_closure"] += time.perf_counter() - now
         for name, seconds in judged.clock.items():
             clock[f"seconds_{name}"] += seconds
-        for rows, point in zip(every, config.selection.working_points, strict=True):
-            rows += [evaluate(case, s, judged.template, point, config) for s in judged.scores]
+        for rows, found in zip(every, cuts(one, case, judged, config), strict=True):
+            rows += found
         first = first or (case, judged)
     case, judged = first
-    common = common_columns(encoders[0], config, trial, case, judged) | closure_columns(closures)
+    common = common_columns(encoders[0], config, trial, case, judged, closures)
     common |= {"encoders": len(encoders), "ensembles": len(every[0]), **clock, "seconds": time.perf_counter() - started}
-    arrays = figure_arrays(case, judged.scores[0], judged.template, config) | closure_arrays(closures)
-    return Result([common | mean_and_spread(rows) for rows in every], arrays, judged.flow_state)
+    arrays = figure_arrays(case, judged.scores[0], judged.template, config)
+    if closures:
+        arrays |= {"closure_efficiency": closures[0].efficiency, "closure_true": closures[0].true_efficiency}
+    return Result([common | mean(rows) for rows in every], arrays, judged.flow_state)
 
 
-def common_columns(tables: Tables, config: Config, trial: Trial, case: Case, judged: Judged) -> dict[str, Any]:
-    """What all rows of a trial share."""
-    background = {name: tables.search[name] for name in config.pseudodata.background}
-    luminosity = config.pseudodata.luminosity
-    return {
-        **asdict(trial),
-        "luminosity": luminosity,
-        "seed": config.seed,
-        "b_expected_sr": expected_background(background, luminosity, config.window),
-        "massfit_chi2": case.fit.chi2,
-        "massfit_ndf": case.fit.ndf,
-        "instance_overlap": expected_overlap(background, luminosity),
-        **({"flow_stage": judged.flow_stage} if judged.flow_stage else {}),
-    }
-
-
-def closure_columns(closures: Sequence[Closure]) -> dict[str, float]:
-    """Mean closure AUC over encoders, with the error of the first; NaN where closure was not tested."""
+def common_columns(
+    tables: Tables, config: Config, trial: Trial, case: Case, judged: Judged, closures: Sequence[Closure]
+) -> dict[str, Any]:
+    """What all rows of a trial share; the closure AUC is a mean over encoders, its error that of the first."""
     nan = float("nan")
     auc, error = (float(np.mean([c.auc for c in closures])), closures[0].error) if closures else (nan, nan)
-    return {"closure_auc": auc, "closure_auc_error": error}
-
-
-def closure_arrays(closures: Sequence[Closure]) -> dict[str, np.ndarray]:
-    """The curve of the first closure test, if there was one."""
-    return (
-        {"closure_efficiency": c.efficiency, "closure_true": c.true_efficiency}
-        if (c := next(iter(closures), None))
-        else {}
-    )
+    background = {name: tables.search[name] for name in config.pseudodata.background}
+    luminosity = config.pseudodata.luminosity
+    row = asdict(trial) | {"luminosity": luminosity, "seed": config.seed}
+    row["b_expected_sr"] = expected_background(background, luminosity, config.window)
+    row |= {"massfit_chi2": case.fit.chi2, "massfit_ndf": case.fit.ndf}
+    row["instance_overlap"] = expected_overlap(background, luminosity)
+    row |= {"flow_stage": judged.flow_stage} if judged.flow_stage else {}
+    return row | {"closure_auc": auc, "closure_auc_error": error}
 
 
 def as_seen(config: Config, trial: Trial) -> Config:
@@ -170,15 +164,8 @@ def draw_case(tables: Tables, config: Config, trial: Trial, encoder: int = 0) ->
     window = config.window
     background = {name: tables.search[name] for name in config.pseudodata.background}
     signal = None if trial.signal == NO_SIGNAL else (trial.signal, tables.search[trial.signal])
-    data = draw(
-        background,
-        config.pseudodata.luminosity,
-        window,
-        seed=config.seed,
-        instance=trial.instance,
-        signal=signal,
-        strength=trial.strength,
-    )
+    how = {"seed": config.seed, "instance": trial.instance, "signal": signal, "strength": trial.strength}
+    data = draw(background, config.pseudodata.luminosity, window, **how)
     finite = np.isfinite(data.events.latent).all(1)
     if not finite.all():
         row = int(data.events.event_id[np.argmin(finite)])
@@ -199,8 +186,7 @@ def draw_case(tables: Tables, config: Config, trial: Trial, encoder: int = 0) ->
     )
 
 
-ENCODER, LATENTS = ("encoder.pt",), ("latents.parquet",)
-"""Files of an encoder's folder beside ``encoder.json`` and ``latents.json``."""
+ENCODER = ("encoder.pt",)  # Of an encoder's folder, beside ``encoder.json``
 
 
 class Contrastive(Diphoton):
@@ -208,14 +194,8 @@ class Contrastive(Diphoton):
 
     report: ClassVar[str] = "raypipe.report.contrastive:contrastive_report"
     costing: ClassVar[str] = "raypipe.search.costs:contrastive_costs"
-
-    def stages(self) -> tuple[Stage, ...]:
-        """Events, encoders, and the events in the latent space of each."""
-        return (
-            *super().stages(),
-            Stage("encoder", "train", "raypipe.cluster.stages:encoders", self._encoders),
-            Stage("latents", "data", "raypipe.cluster.stages:latents", self._latents),
-        )
+    train: ClassVar[tuple[str, str]] = ("train", "raypipe.cluster.stages:encoders")
+    embed: ClassVar[tuple[str, str]] = ("data", "raypipe.cluster.stages:latents")
 
     def need(self, trial: Trial) -> str:
         """The representation that a trial sees."""
@@ -225,7 +205,7 @@ class Contrastive(Diphoton):
         """The encoders of a representation. The raw features need none; they are in the table that one has written."""
         return [("id", 0)] if name == "raw" else [(name, member) for member in range(self.config.embedding.encoders)]
 
-    def _encoders(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
+    def trained(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
         if not (events := made["simulate"].get("events")):
             return []
         items = []
@@ -233,13 +213,6 @@ class Contrastive(Diphoton):
             own = encoder_config(self.config, of, member, sample_groups())
             key = encoder_key(own, events["key"])
             items.append(Item(f"{of} {member}", key, encoder_folder(of, member), "encoder.json", ENCODER, own))
-        return items
-
-    def _latents(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
-        items = []
-        for encoder in self._encoders(made, trials):
-            key = self.latents_key(made["simulate"]["events"], encoder.key)
-            items.append(replace(encoder, key=key, record="latents.json", files=LATENTS))
         return items
 
     def materials(self, name: str, made: Made) -> dict[str, Any] | None:
@@ -255,7 +228,6 @@ class Contrastive(Diphoton):
             yield prepare_tables(raw_representation(latents, config.seed) if name == "raw" else latents, config)
 
     def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
-        """`search` for every trial."""
         return [search(inputs, self.config, trial, tools) for trial in trials]
 
     def served(self, found: Found, flow: Path | None) -> dict[str, Served]:

@@ -36,12 +36,9 @@ STAGES = {
     "trial": "trial",
 }
 """In the order of the work, each with the smallest thing that one worker makes; a stage waits for the one before."""
-CHUNK = 4096
-"""Events embedded by one worker at a time."""
-COPIES = 8
-"""Times a trial's events are held by its process at the peak: data, template, folds, scores."""
-EPOCHS = 20
-"""Most epochs of a small comparison."""
+CHUNK = 4096  # Events embedded by one worker at a time
+COPIES = 8  # Times a trial's events are held by its process at the peak: data, template, folds, scores
+EPOCHS = 20  # Most epochs of a small comparison
 
 
 @dataclass(frozen=True)
@@ -49,21 +46,15 @@ class Part:
     """Work that takes a time linear in its units; parts of one name are timed once."""
 
     name: str
-    unit: str
-    """What is counted, in words."""
-    units: float
-    """Of one item."""
-    probe: Probe
-    """Does a small one."""
-    sizes: tuple[int, int]
-    """Of small ones."""
-    times: float = 1.0
-    """How often an item needs it: steps, epochs; less than one where a probe makes several items."""
-    network: bool = False
-    """Whether it moves to a GPU."""
+    unit: str  # What is counted, in words
+    units: float  # Of one item
+    probe: Probe  # Does a small one
+    sizes: tuple[int, int]  # Of small ones
+    times: float = 1.0  # How often an item needs it, such as steps; below one where a probe makes several items
+    network: bool = False  # Whether it moves to a GPU
     trees: bool = False
-    """Whether it grows in proportion to its units beyond the sizes, not by the line through them: trees stop the
-    earlier the better the background model is, which is better with more events."""
+    """Whether it grows in proportion to its units beyond the sizes, not by the line through them: with more events the
+    background model is better and trees stop earlier."""
 
 
 @dataclass(frozen=True)
@@ -72,28 +63,17 @@ class Cost:
 
     stage: str
     items: int
-    parts: tuple[Part, ...]
-    """Of one item, one after the other."""
-    pieces: int = 1
-    """Workers that one item can use."""
-    together: int = 1
-    """Items that a worker makes at once."""
-    gpus: float = 0.0
-    """GPUs that an item holds while it is made."""
-    alone: int = 0
-    """Items that there would be if every trial made its own."""
-    store: float = 0.0
-    """Bytes in the object store of a node, of all items that one trial reads."""
-    memory: float = 0.0
-    """Bytes of the events in the process that makes an item."""
+    parts: tuple[Part, ...]  # Of one item, one after the other
+    pieces: int = 1  # Workers that one item can use
+    together: int = 1  # Items that a worker makes at once
+    gpus: float = 0.0  # GPUs that an item holds while it is made
+    alone: int = 0  # Items that there would be if every trial made its own
+    store: float = 0.0  # Bytes in the object store of a node, of all items that one trial reads
+    memory: float = 0.0  # Bytes of the events in the process that makes an item
 
 
 def costs_of(search: Search) -> list[Cost]:
-    """Of a search that says nothing of its costs, and makes nothing before its trials: some trials, as they are.
-
-    Raises:
-        UserError: no scan, or stages before the trials.
-    """
+    """Of a search that says nothing of its costs, and makes nothing before its trials: some trials, as they are."""
     grid, kind = search.grid(), search.config.search
     if not grid:
         raise UserError(f"search = {kind!r}: it has no scan to plan")
@@ -146,11 +126,9 @@ def haxad_costs(search: Search) -> list[Cost]:
 def _cathode_costs(
     search: Search, pilot: Pilot, encoders: Encoders, training: tuple[Part, ...], train_workers: int
 ) -> list[Cost]:
-    """Encoders, their latent tables, flow sets, trials.
+    """Encoders (``encoders``: those of a representation), their latent tables, flow sets, trials.
 
-    Args:
-        encoders: those of a representation.
-        train_workers: workers that can train an encoder; none where the driver does it.
+    ``train_workers``: workers that can train an encoder; none where the driver does it.
     """
     config, resources, grid = search.config, search.config.resources, search.grid()
     seen = [(trial, encoder) for trial in grid for encoder in encoders(search.need(trial))]
@@ -194,11 +172,7 @@ def multilepton_costs(search: Search) -> list[Cost]:
 
 
 def _expected(config: Any) -> float:
-    """Expected background events of a data set.
-
-    Raises:
-        UserError: the background is the user's own and its size is not in the configuration.
-    """
+    """Expected background events of a data set, which the configuration says if the background is the user's own."""
     compare = config.compare
     if compare.expected is not None:
         return compare.expected

@@ -15,8 +15,7 @@ from raypipe.search.template import Template
 from raypipe.stats.roc import weighted_auc
 from raypipe.stats.significance import counting_significance
 
-SIDEBANDS = ("sideband_data", "sideband_template")
-"""Names of the held-out sideband sets in `FoldScores.others`."""
+SIDEBANDS = ("sideband_data", "sideband_template")  # Names of the held-out sideband sets in `FoldScores.others`
 
 
 def counting_row(
@@ -36,33 +35,24 @@ def counting_row(
     that is not empty ``z_after`` is NaN.
     """
     before, before_error = template.expected_total(higgs_uncertainty)
-    passed = scores.passes("template", point)
+    passed, limits = scores.passes("template", point), limits or Closure()
     auc = auc_error = measured = measured_error = float("nan")
     if all(name in scores.others for name in SIDEBANDS):
         measured, measured_error = sideband_calibration(*(scores.passes(name, point) for name in SIDEBANDS))
-        auc, auc_error = _sideband_auc(scores)
+        # The classifiers of the search between sideband data and template that their fold has not seen.
+        sets = [scores.others[name] for name in SIDEBANDS]
+        auc, auc_error = weighted_auc(-np.concatenate(sets), np.repeat([True, False], [len(s) for s in sets]))
     kappa, kappa_error = (measured, measured_error) if calibrate else (1.0, 0.0)
     after, after_error = template.expected_after(passed, kappa, kappa_error, higgs_uncertainty)
     n0, n1 = len(scores.data), int(scores.passes("data", point).sum())
-    verdict = verdict_of(
-        bool(template.weight[passed].any()), (auc, auc_error), (measured, measured_error), limits or Closure()
-    )
-    return {
-        "n_before": n0,
-        "expected_before": before,
-        "expected_before_error": before_error,
-        "n_after": n1,
-        "expected_after": after,
-        "expected_after_error": after_error,
-        "kept": _kept(scores, template, point),
-        "kappa": kappa,
-        "kappa_error": kappa_error,
-        "sideband_auc": auc,
-        "sideband_auc_error": auc_error,
-        "verdict": verdict,
-        "z_before": counting_significance(n0, before, before_error),
-        "z_after": float("nan") if verdict else counting_significance(n1, after, after_error),
-    }
+    populated = bool(template.weight[passed].any())
+    verdict = verdict_of(populated, (auc, auc_error), (measured, measured_error), limits)
+    row = {"n_before": n0, "expected_before": before, "expected_before_error": before_error}
+    row |= {"n_after": n1, "expected_after": after, "expected_after_error": after_error}
+    row |= {"kept": _kept(scores, template, point), "kappa": kappa, "kappa_error": kappa_error}
+    row |= {"sideband_auc": auc, "sideband_auc_error": auc_error, "verdict": verdict}
+    row["z_before"] = counting_significance(n0, before, before_error)
+    return row | {"z_after": float("nan") if verdict else counting_significance(n1, after, after_error)}
 
 
 def cut_lines(row: Mapping[str, Any]) -> list[str]:
@@ -83,9 +73,7 @@ def cut_lines(row: Mapping[str, Any]) -> list[str]:
 def verdict_of(populated: bool, auc: tuple[float, float], kappa: tuple[float, float], limits: Closure) -> str:
     """Why no significance may be quoted for a cut, in words; empty where one may.
 
-    Args:
-        populated: whether any event of the template passes.
-        auc, kappa: each with its error; NaN where there are no sidebands to check them in.
+    ``populated``: whether any event of the template passes. ``auc`` and ``kappa`` have errors, NaN without sidebands.
     """
     if not populated:
         return "no event of the background template passes the cut"
@@ -102,12 +90,6 @@ def verdict_of(populated: bool, auc: tuple[float, float], kappa: tuple[float, fl
     return ""
 
 
-def _sideband_auc(scores: FoldScores) -> tuple[float, float]:
-    """AUC of the classifiers of the search between sideband data and template that their fold has not seen."""
-    sets = [scores.others[name] for name in SIDEBANDS]
-    return weighted_auc(-np.concatenate(sets), np.repeat([True, False], [len(s) for s in sets]))
-
-
 def _kept(scores: FoldScores, template: Template, point: float) -> float:
     """Share of the background that passes, counted among what the percentiles are shares of."""
     passed = scores.passes("template", point)
@@ -119,11 +101,7 @@ def _kept(scores: FoldScores, template: Template, point: float) -> float:
 
 
 def check_cuts(points: Sequence[float], template: Template, folds: int, *, by_sidebands: bool) -> None:
-    """Refuse cuts that the background is too small to know: no percentile is below 1/(n+1) with n events.
-
-    Raises:
-        UserError: naming the cut, the events and the remedy.
-    """
+    """Refuse cuts that the background is too small to know: no percentile is below 1/(n+1) with n events."""
     w = template.weight
     events, where = int(w.sum() ** 2 / (w**2).sum() / folds + 1e-9), "a fold of the background template"
     remedy = "give more background (background.path, or flow.oversampling), fewer classifier.folds"
@@ -139,14 +117,9 @@ def check_cuts(points: Sequence[float], template: Template, folds: int, *, by_si
 def background_percentiles(scores: FoldScores, template: Template) -> FoldScores:
     """The same scores as shares of the background that the sidebands expect, instead of shares of the template.
 
-    A cut at the share f of the template keeps more than f of the background where the flow is off, by as much as the
-    flow is bad, so that searches with different flows are not compared at one background efficiency. Here the share
-    of the continuum that looks at least as data-like is counted in the sidebands, among real data that flow and
-    classifiers of their fold have not seen (ties by their mean rank), and the Higgs comes from its simulation. The
-    order of the events stays. It is known to the root of the number of sideband events that pass.
-
-    Raises:
-        ValueError: scores or a template without sidebands.
+    A cut at a share of the template keeps more of the background the worse the flow is. Here the share of the continuum
+    that looks at least as data-like is counted in the sidebands, among data that flow and classifiers of their fold
+    have not seen (ties by their mean rank), and the Higgs comes from its simulation. The order of the events stays.
     """
     if template.sideband is None:
         raise ValueError("background percentiles need scored sideband data")
@@ -174,12 +147,8 @@ def background_percentiles(scores: FoldScores, template: Template) -> FoldScores
 def sideband_calibration(data: np.ndarray, template: np.ndarray) -> tuple[float, float]:
     """Ratio of passing shares, sideband data over sideband template, with its binomial error.
 
-    The flow is a fit: where the classifier selects, it may be off by some per cent, and there a classifier that looks
-    for differences selects most eagerly. The sidebands hold real data that neither flow nor classifier of their fold
-    was trained on; the same cut there measures the mismodelling without bias. (Data that the flow was trained on agree
-    with it too well: over 40 toys the true background passed 1.08 +- 0.02 times as often as calibrated with them,
-    1.00 +- 0.02 with data of which the fold knows nothing.) One count is added to each
-    side so that an empty tail has a finite error.
+    It measures the mismodelling where the classifier selects, without bias only with data that neither flow nor
+    classifier of their fold was trained on. One count is added to each side: an empty tail has a finite error.
     """
     k, n, j, m = data.sum() + 1, len(data) + 1, template.sum() + 1, len(template) + 1
     ratio = (k / n) / (j / m)

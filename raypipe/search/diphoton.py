@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,13 +14,13 @@ from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table
 from raypipe.files import code_of, digest
 from raypipe.kinds import BACKGROUNDS, background_of
-from raypipe.search.base import Search, Served, Stage, plain, simulated
+from raypipe.search.base import Item, Made, Search, Served, Stage, plain, simulated
 from raypipe.search.counting import cut_lines
 from raypipe.search.result import Trial, trial_grid
 from raypipe.simulate.processes import PROCESSES
 
-EXAMPLE = 4
-"""Events of the input example of a registered model."""
+LATENTS = ("latents.parquet",)  # Of an encoder's folder, beside ``latents.json``
+EXAMPLE = 4  # Events of the input example of a registered model
 
 
 def sample_groups() -> dict[str, int]:
@@ -35,17 +36,17 @@ class Diphoton(Search):
         *("embedding.train_fraction", "embedding.validation_fraction"),
     )
     options: ClassVar[tuple[str, ...]] = ("signal", "strength", "instance", "embedding", "method")
+    train: ClassVar[tuple[str, str]]  # `Stage.on` and `Stage.make` of the encoders
+    embed: ClassVar[tuple[str, str]]  # Those of the latent tables
 
     def grid(self) -> list[Trial]:
-        """All trials of the configured scan."""
         return list(dict.fromkeys(trial for grid in self.config.scan.grids() for trial in trial_grid(**grid)))
 
     def stages(self) -> tuple[Stage, ...]:
-        """The events; subclasses add what they train."""
-        return (simulated(self.config),)
+        encoders, latents = Stage("encoder", *self.train, self.trained), Stage("latents", *self.embed, self.latents)
+        return (simulated(self.config), encoders, latents)
 
     def learns(self, trial: Trial) -> bool:
-        """Whether the trial needs flows."""
         return BACKGROUNDS[trial.method].learns
 
     def own_key(self, trial: Trial) -> dict[str, Any]:
@@ -53,10 +54,18 @@ class Diphoton(Search):
         make = background_of(trial.method).make
         return {} if isinstance(make, str) else {"background": code_of(make.__module__)}
 
-    def latents_key(self, events: dict[str, Any], encoder: str) -> str:
-        """Hash of what determines the latent table that the encoder of this key gives."""
+    def trained(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
+        """The encoders that the trials need, once the events are there."""
+        raise NotImplementedError
+
+    def latents(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
+        """The latent tables of those encoders."""
         code = code_of("raypipe.fit.encoder", "raypipe.fit.vae", "raypipe.events.diphoton", "raypipe.events.latents")
-        return digest({"events": events["key"], "encoder": encoder, "code": code})
+        items = []
+        for encoder in self.trained(made, trials):
+            key = digest({"events": made["simulate"]["events"]["key"], "encoder": encoder.key, "code": code})
+            items.append(replace(encoder, key=key, record="latents.json", files=LATENTS))
+        return items
 
     def read_latents(self, path: Path) -> dict[str, dict[str, Events]]:
         """A latent table by split and sample."""

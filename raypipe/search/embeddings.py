@@ -20,11 +20,7 @@ from raypipe.search.result import NO_SIGNAL, Trial
 
 
 def representation(trial: Trial, groups: Mapping[str, int]) -> str:
-    """The representation that a trial uses.
-
-    Args:
-        groups: process group of every sample; negative groups are signal families.
-    """
+    """The representation that a trial uses; ``groups``: see `raypipe.search.diphoton.sample_groups`."""
     if trial.embedding in {"id", "background", "raw"}:
         return trial.embedding
     if trial.signal == NO_SIGNAL:
@@ -33,20 +29,10 @@ def representation(trial: Trial, groups: Mapping[str, int]) -> str:
 
 
 def training_samples(name: str, samples: Sequence[str], groups: Mapping[str, int]) -> list[str]:
-    """Which of ``samples`` the encoder of representation ``name`` may see.
-
-    Raises:
-        UserError: a hold-out that takes nothing away, or leaves no signal to learn from.
-    """
+    """Which of ``samples`` the encoder of representation ``name`` may see; a hold-out must take something away."""
     kind, _, held = name.partition(":")
-    if kind == "id":
-        kept = list(samples)
-    elif kind == "background":
-        kept = [s for s in samples if groups[s] >= 0]
-    elif kind == "ip":
-        kept = [s for s in samples if s != held]
-    else:
-        kept = [s for s in samples if groups[s] != int(held)]
+    sees = {"id": lambda s: True, "background": lambda s: groups[s] >= 0, "ip": lambda s: s != held}
+    kept = [s for s in samples if sees.get(kind, lambda s: groups[s] != int(held))(s)]
     if ":" in name and len(kept) == len(samples):
         raise UserError(f"hold-out {name!r}: no such sample or family in embedding.samples ({', '.join(samples)})")
     return kept
@@ -68,10 +54,8 @@ def encoder_key(config: Config, events: str) -> str:
 
 
 def raw_representation(latents: Mapping[str, Mapping[str, Events]], seed: int) -> dict[str, dict[str, Events]]:
-    """The same events with the nine features, made continuous, in place of the latents.
-
-    Centre and width of each feature come from the SM events of the embedding split.
-    """
+    """The same events with the nine features, made continuous and scaled by the SM events of the embedding split, in
+    place of the latents."""
 
     def smooth(events: Events) -> np.ndarray:
         return continuous_features(events.features, events.event_id, seed)

@@ -21,8 +21,7 @@ def true_background(case: Case, values: Callable[[str], np.ndarray]) -> tuple[np
 
     ``values``: gives what is wanted of ``data`` and of ``background``, such as `FoldScores.of`.
 
-    Weighted: what was drawn holds the samples at their yields, what is left over does not (the rare ones are
-    simulated far beyond theirs).
+    Weighted: rare samples are simulated far beyond their yields, which only what was drawn holds.
     """
     data, inside = case.data, case.inside
     real = ~data.is_signal[inside]
@@ -49,19 +48,10 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
     background, weights = true_background(case, scores.of)
     kept = true_background(case, lambda name: scores.passes(name, point))[0]
     eff_b = float(weights[kept].sum() / weights.sum())
-    row: dict[str, Any] = {
-        "working_point": point,
-        "s_before": s0,
-        "b_before": b0,
-        "s_after": s1,
-        "b_after": b1,
-        "background_efficiency": eff_b,
-        "truth_before": s0 / np.sqrt(b0) if b0 else float("nan"),
-        "truth_after": s1 / np.sqrt(b1) if b1 else float("nan"),
-        "signal_efficiency": float("nan"),
-        "sic": float("nan"),
-        "auc": float("nan"),
-    }
+    nan = float("nan")
+    row: dict[str, Any] = {"working_point": point, "s_before": s0, "b_before": b0, "s_after": s1, "b_after": b1}
+    row |= {"background_efficiency": eff_b, "truth_before": s0 / np.sqrt(b0) if b0 else nan}
+    row |= {"truth_after": s1 / np.sqrt(b1) if b1 else nan, "signal_efficiency": nan, "sic": nan, "auc": nan}
     if "signal" in scores.others:
         signal = np.r_[scores.data[truth], scores.others["signal"]]
         eff_s = float(np.r_[passed[truth], scores.passes("signal", point)].mean())
@@ -69,23 +59,17 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
         auc, _ = weighted_auc(-np.r_[signal, background], labels, np.r_[np.ones(len(signal)), weights])
         row |= {"signal_efficiency": eff_s, "sic": sic(eff_s, eff_b), "auc": auc}
 
-    row |= counting_row(
-        scores,
-        template,
-        point,
-        calibrate=config.selection.sideband_calibration and template.sideband is not None,
-        higgs_uncertainty=config.selection.higgs_uncertainty,
-        limits=config.selection.closure,
-    )
+    chosen = config.selection
+    calibrate = chosen.sideband_calibration and template.sideband is not None
+    how = {"higgs_uncertainty": chosen.higgs_uncertainty, "limits": chosen.closure}
+    row |= counting_row(scores, template, point, calibrate=calibrate, **how)
     chi2, ndf, p = _sculpting(case, scores, point)
     return row | {"sculpting_chi2": chi2, "sculpting_ndf": ndf, "sculpting_p": p}
 
 
 def _sculpting(case: Case, scores: FoldScores, point: float) -> tuple[float, int, float]:
     """The sculpting test over the drawn background of the whole mass window, in bins of 5 GeV."""
-    passed = np.zeros(len(case.inside), dtype=bool)
-    passed[case.inside], passed[case.side] = (scores.passes(name, point) for name in ("data", "sideband_data"))
-    real = ~case.data.is_signal
+    passed, real = case.passes(scores, point), ~case.data.is_signal
     mass = case.data.events.mass
     low, high = mass.min(), mass.max()
     edges = np.linspace(low, high, max(2, round((high - low) / 5)) + 1)
@@ -107,5 +91,4 @@ def mean_and_spread(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return mean | words | {f"{name}_spread": float(np.std([row[name] for row in rows], ddof=1)) for name in SPREADS}
 
 
-SPREADS = ("sic", "z_after", "signal_efficiency")
-"""Quantities whose spread over ensembles is kept."""
+SPREADS = ("sic", "z_after", "signal_efficiency")  # Quantities whose spread over ensembles is kept

@@ -13,7 +13,7 @@ from raypipe.search.multilepton import BOOTSTRAP
 from raypipe.search.result import DATA, NO_SIGNAL, Trial
 from raypipe.stats.comparison import SMALL_IS_ANOMALOUS, STATISTICS, asymptotic_comparison
 from raypipe.stats.empirical import bands, calibration, combined_p, p_value
-from raypipe.stats.response import Limit, crossing_limit, expected_cls_limit
+from raypipe.stats.response import crossing_limit, expected_cls_limit
 
 Rows = list[dict[str, Any]]
 
@@ -62,12 +62,9 @@ def finished(values: np.ndarray) -> np.ndarray:
 def analyse(rows: Rows, config: MultileptonConfig, acceptance: Mapping[str, float]) -> dict[str, Any]:
     """Everything that is quoted, JSON-ready. Comparisons that are missing or failed are left out.
 
-    Args:
-        acceptance: of each signal; a strength of N events is N / (luminosity x acceptance) fb.
-
-    Returns:
-        ``tests``: one entry for each loss and statistic with its ``bands``, p-value of the data, calibration and limits
-        (``crossing`` and ``cls``, each ``events`` and ``fb``). ``combined``: p-values over all tests.
+    ``tests``: one entry for each loss and statistic with its ``bands``, p-value of the data, calibration and limits
+    (``crossing`` and ``cls``, each ``events`` and ``fb``: N events are N / (luminosity x acceptance) fb). ``combined``:
+    p-values over all tests.
     """
     values = Values(rows, config)
     null = finished(values.matrix(BOOTSTRAP, 0.0, config.bootstrap.count))
@@ -83,37 +80,29 @@ def analyse(rows: Rows, config: MultileptonConfig, acceptance: Mapping[str, floa
             entry["calibration"] = calibration(checks[np.isfinite(checks)], own)
         if test[1] == "likelihood_ratio":
             entry["asymptotic"] = asymptotic_comparison(own)
-        entry["limits"] = {s: _limits(values, s, test, own, config, acceptance) for s in config.scan.signals}
+        entry["limits"] = {s: _limits(values, s, test, own, acceptance.get(s)) for s in config.scan.signals}
         tests.append(entry)
-    return {"tests": tests, "combined": _combined(values, null, config), "bootstraps": len(null)}
+    return {"tests": tests, "combined": _combined(values, null), "bootstraps": len(null)}
 
 
 def _limits(
-    values: Values,
-    signal: str,
-    test: tuple[str, str],
-    null: np.ndarray,
-    config: MultileptonConfig,
-    acceptance: Mapping[str, float],
+    values: Values, signal: str, test: tuple[str, str], null: np.ndarray, acceptance: float | None
 ) -> dict[str, Any] | None:
     injected = sign(test) * values.injected(signal, test)
     there = np.isfinite(injected).all(1)
     if there.sum() < 2:
         return None
     strengths, injected = values.strengths[there], injected[there]
-    found = {
-        "crossing": crossing_limit(null, strengths, injected),
-        "cls": expected_cls_limit(null, strengths, injected),
+    found = {"crossing": crossing_limit, "cls": expected_cls_limit}
+    limits = {kind: limit(null, strengths, injected) for kind, limit in found.items()}
+    per_event = 1 / (values.config.compare.luminosity * acceptance) if acceptance else None
+    return {
+        kind: {"events": asdict(limit), "fb": asdict(limit.scaled(per_event)) if per_event else None}
+        for kind, limit in limits.items()
     }
-    per_event = 1 / (config.compare.luminosity * acceptance[signal]) if acceptance.get(signal) else None
-    return {kind: {"events": asdict(limit), "fb": _in_fb(limit, per_event)} for kind, limit in found.items()}
 
 
-def _in_fb(limit: Limit, per_event: float | None) -> dict[str, float | None] | None:
-    return asdict(limit.scaled(per_event)) if per_event else None
-
-
-def _combined(values: Values, null: np.ndarray, config: MultileptonConfig) -> dict[str, Any]:
+def _combined(values: Values, null: np.ndarray) -> dict[str, Any]:
     """Global p-values: of the data, their share below 5 % without signal, their median for each injection."""
 
     def p(signal: str, strength: float, instances: int) -> list[float]:
@@ -122,17 +111,14 @@ def _combined(values: Values, null: np.ndarray, config: MultileptonConfig) -> di
     out: dict[str, Any] = {"tests": len(values.tests)}
     if observed := p(DATA, 0.0, 1):
         out["data_p"] = observed[0]
-    if checks := p(NO_SIGNAL, 0.0, config.scan.calibration):
+    scan = values.config.scan
+    if checks := p(NO_SIGNAL, 0.0, scan.calibration):
         share = float(np.mean(np.array(checks) <= 0.05 + 1e-12))
         error = float(np.sqrt(0.05 * 0.95 * (1 / len(checks) + 1 / len(null))))
         out["calibration"] = {"data_sets": len(checks), "type_i": share, "error": error}
     out["median_p"] = {
-        signal: {
-            f"{x:g}": float(np.median(found))
-            for x in config.scan.strengths
-            if (found := p(signal, x, config.scan.instances))
-        }
-        for signal in config.scan.signals
+        signal: {f"{x:g}": float(np.median(found)) for x in scan.strengths if (found := p(signal, x, scan.instances))}
+        for signal in scan.signals
     }
     return out
 
@@ -141,8 +127,7 @@ def search_summary(rows: list[dict[str, Any]], config: MultileptonConfig, trial:
     """One data set: its statistics, their p-values and the combined one, from ledger rows with the bootstraps."""
     values = Values(rows, config)
     failed = [r for r in rows if r["status"] != "ok"]
-    null = values.matrix(BOOTSTRAP, 0.0, config.bootstrap.count)
-    null = null[np.isfinite(null).all(1)]
+    null = finished(values.matrix(BOOTSTRAP, 0.0, config.bootstrap.count))
     own = np.array([sign(t) * values.of(trial.signal, trial.strength, t, trial.instance + 1)[-1] for t in values.tests])
     out: dict[str, Any] = {"trial": trial.label(), "bootstraps": len(null), "failed": failed, "tests": []}
     if np.isfinite(own).all() and len(null):

@@ -20,11 +20,9 @@ from raypipe.search.result import Trial
 class Wanted:
     """A set of flows that a trial will ask for."""
 
-    name: str
-    """Representation."""
+    name: str  # Representation
     encoder: int
-    trial: Trial
-    """The first of those that ask for it."""
+    trial: Trial  # The first of those that ask for it
 
     def drawn(self, tables: Sequence[Tables], config: Config, device: str = "cpu") -> FlowSet:
         """The set as the trial will see it; ``tables`` of its representation, one an encoder."""
@@ -34,11 +32,7 @@ class Wanted:
 
 
 def wanted_by(trials: Iterable[Trial], encoders: Mapping[str, int], config: Config) -> list[Wanted]:
-    """Every set of flows, once; with `flow.share` many trials ask for the same.
-
-    Args:
-        encoders: number of encoders of each representation.
-    """
+    """Every set of flows, once; ``encoders``: number of encoders of each representation."""
     found: dict[tuple, Wanted] = {}
     for trial in trials:
         if background_of(trial.method).learns:

@@ -1,9 +1,8 @@
 """Paper A's search: hybrid background in the latent space of an autoencoder, then a bump hunt above the Higgs peak.
 
-One function, `search`: tables, configuration and trial in, `Result` out. Up to the cut it is CATHODE with the simulated
-Higgs in the background class (`raypipe.search.methods`); after it, the mass spectrum from the lower to the upper edge
-of the window is fitted with a smooth continuum, the Higgs peak that the simulation predicts after the same cut, and a
-signal peak of the same shape.
+Up to the cut it is CATHODE with the simulated Higgs in the background class (`raypipe.search.methods`); after it, the
+mass spectrum of the window is fitted with a smooth continuum, the Higgs peak that the simulation predicts after the
+same cut, and a signal peak of the same shape.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from raypipe import seeds
 from raypipe.config.haxad import EMBEDDING, HaxadConfig
 from raypipe.errors import UserError
 from raypipe.events.continuous import continuous_features
@@ -25,23 +23,13 @@ from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table
 from raypipe.files import code_of, digest
 from raypipe.fit.classifier import FoldScores
-from raypipe.search.base import Found, Item, Made, Served, Stage
-from raypipe.search.contrastive import (
-    CONTINUUM,
-    LATENTS,
-    Tables,
-    closure_arrays,
-    closure_columns,
-    common_columns,
-    draw_case,
-    prepare_tables,
-    trial_seed,
-)
-from raypipe.search.diphoton import EXAMPLE, Diphoton
+from raypipe.search import contrastive
+from raypipe.search.base import Found, Item, Made, Served
+from raypipe.search.contrastive import CONTINUUM, Tables, prepare_tables
+from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton
 from raypipe.search.evaluate import evaluate, mean_and_spread
-from raypipe.search.histograms import closure, figure_arrays
-from raypipe.search.methods import Case, judge
-from raypipe.search.result import ALONE, NO_SIGNAL, Result, Tools, Trial
+from raypipe.search.methods import Case, Judged
+from raypipe.search.result import ALONE, Result, Tools, Trial
 from raypipe.search.template import Template
 from raypipe.stats.choice import choose_listed
 from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data
@@ -52,63 +40,46 @@ from raypipe.stats.significance import asimov_significance
 
 FITTED = ("s", "s_err", "q0", "z", "z_signed", "p0", "upper_limit", "chi2", "ndf", "status", "valid")
 """Numbers of the bump-hunt fit that a row keeps, each as ``fit_<name>_before`` and ``fit_<name>_after``."""
-FITTED_SPREADS = ("fit_s_after", "fit_z_after")
-"""Of them, those whose spread over ensembles is kept."""
-NUMBERS = (int, float, np.int64, np.float64)
-"""Types of which a mean is taken."""
+FITTED_SPREADS = ("fit_s_after", "fit_z_after")  # Of them, those whose spread over ensembles is kept
+NUMBERS = (int, float, np.int64, np.float64)  # Types of which a mean is taken
 
 WITHHELD = ("fit_q0_after", "fit_z_after", "fit_z_signed_after", "fit_p0_after")
 """What is not said of a fit after a cut that a template made which does not close."""
 
 
 def search(tables: Tables, config: HaxadConfig, trial: Trial, tools: Tools = ALONE) -> Result:
-    """Run the whole search once; deterministic in (tables, config, trial).
+    """`raypipe.search.contrastive.search` with a bump hunt; deterministic in (tables, config, trial).
 
     A row, a mean over the ensembles of classifiers, is that of `raypipe.search.evaluate.evaluate` with the fits of the
     mass spectrum before and after the cut: ``fit_s_after`` events of signal, ``fit_z_after = sqrt(q0)`` and so on,
     ``higgs_before, higgs_after`` the Higgs events that the simulation predicts, ``family`` the continuum,
     ``asimov_before, asimov_after`` the expected significance from the truth.
     """
+    found = contrastive.search(tables, config, trial, tools, hunted, mean_row)
+    return replace(found, rows=[{k: v for k, v in row.items() if k != "encoders"} for row in found.rows])
+
+
+def hunted(tables: Tables, case: Case, judged: Judged, config: HaxadConfig) -> list[list[dict[str, Any]]]:
+    """The rows of every cut and ensemble."""
     started = time.perf_counter()
-    case = draw_case(tables, config, trial)
-    seed = trial_seed(config, trial)
-    judged = judge(trial.method, case, config, seed, tools)
-    clock = {f"seconds_{name}": seconds for name, seconds in judged.clock.items()}
-    closures = []
-    if trial.signal == NO_SIGNAL:  # the template is then the same as with one, and as costly to judge
-        now = time.perf_counter()
-        closures.append(closure(case, judged.template, config, seeds.integer(seed, "closure"), tools))
-        clock["seconds_closure"] = time.perf_counter() - now
-    now = time.perf_counter()
-    family = choose_family(tables, config)
-    peak = higgs_shape(case)
+    family, peak = choose_family(tables, config), higgs_shape(case)
     same = {"family": family, "peak_mass": peak.mass, "peak_width": peak.width}
-    same |= _hunt(case, judged.scores[0], judged.template, None, "before", family, peak, config)
-    rows = [
-        mean_row([_row(case, scores, judged.template, point, same, peak, config) for scores in judged.scores])
-        for point in config.selection.working_points
-    ]
-    clock["seconds_fits"] = time.perf_counter() - now
-    common = common_columns(tables, config, trial, case, judged) | closure_columns(closures)
-    common |= {"ensembles": len(judged.scores), **clock, "seconds": time.perf_counter() - started}
-    arrays = figure_arrays(case, judged.scores[0], judged.template, config) | closure_arrays(closures)
-    return Result([common | row for row in rows], arrays, judged.flow_state)
+    asked = PeakFit(**_spectrum(config), background=family, peak=peak)
+    same |= _hunt(case, judged.scores[0], judged.template, None, asked, config)
+    points, template = config.selection.working_points, judged.template
+    rows = [[_row(case, scores, template, point, asked, config) for scores in judged.scores] for point in points]
+    same["seconds_fits"] = time.perf_counter() - started
+    return [[row | same for row in every] for every in rows]
 
 
 def _row(
-    case: Case,
-    scores: FoldScores,
-    template: Template,
-    point: float,
-    same: Mapping[str, Any],
-    peak: CrystalBall,
-    config: HaxadConfig,
+    case: Case, scores: FoldScores, template: Template, point: float, asked: PeakFit, config: HaxadConfig
 ) -> dict[str, Any]:
-    """One cut by one ensemble of classifiers; ``same``: what no cut changes."""
-    row = evaluate(case, scores, template, point, config) | same
+    """One cut by one ensemble of classifiers."""
+    row = evaluate(case, scores, template, point, config)
     # Only the template of the search itself scores the simulated Higgs, which the fit needs.
     if template.is_higgs.any():
-        row |= _hunt(case, scores, template, point, "after", row["family"], peak, config)
+        row |= _hunt(case, scores, template, point, asked, config)
     if row["verdict"]:
         row |= dict.fromkeys(WITHHELD, float("nan"))
     for when in ("before", "after"):
@@ -165,24 +136,14 @@ def _spectrum(config: HaxadConfig) -> dict[str, Any]:
 
 
 def _hunt(
-    case: Case,
-    scores: FoldScores,
-    template: Template,
-    cut: float | None,
-    when: str,
-    family: str,
-    peak: CrystalBall,
-    config: HaxadConfig,
+    case: Case, scores: FoldScores, template: Template, cut: float | None, asked: PeakFit, config: HaxadConfig
 ) -> dict[str, Any]:
     """The fit of the spectrum before (``cut`` None) or after a cut."""
-    mass = case.data.events.mass
-    passed = np.ones(len(mass), dtype=bool)
-    if cut is not None:
-        passed[case.inside], passed[case.side] = (scores.passes(name, cut) for name in ("data", "sideband_data"))
+    mass, when = case.data.events.mass, "before" if cut is None else "after"
+    passed = np.ones(len(mass), dtype=bool) if cut is None else case.passes(scores, cut)
     expected, error = higgs_yield(case, scores, template, cut, config)
-    higgs = FixedPeak(peak, expected, error)
-    asked = PeakFit(**_spectrum(config), background=family, peak=peak, fixed=(higgs,))
-    row = fit_peak(Masses(mass[passed], None, f"data {when} the cut"), asked)
+    fixed = (FixedPeak(asked.peak, expected, error),)
+    row = fit_peak(Masses(mass[passed], None, f"data {when} the cut"), replace(asked, fixed=fixed))
     fitted = {f"fit_{name}_{when}": row.get(name) for name in FITTED}
     return fitted | {f"higgs_{when}": expected, f"higgs_{when}_error": error, f"n_window_{when}": int(passed.sum())}
 
@@ -190,11 +151,8 @@ def _hunt(
 def higgs_yield(
     case: Case, scores: FoldScores, template: Template, cut: float | None, config: HaxadConfig
 ) -> tuple[float, float]:
-    """Higgs events expected in the window before or after a cut, and the error of that number.
-
-    Yield uncertainty and statistics of the simulation, in quadrature. The passing share is that of the simulated Higgs
-    in the template.
-    """
+    """Higgs events expected in the window before or after a cut, and their error: yield uncertainty and statistics of
+    the simulation. The passing share is that of the simulated Higgs in the template."""
     weight = np.concatenate([events.weight for events in case.higgs.values()]) * config.pseudodata.luminosity
     total, squares = float(weight.sum()), float((weight**2).sum())
     if cut is not None:
@@ -207,8 +165,7 @@ def higgs_yield(
     return total, float(np.hypot(config.selection.higgs_uncertainty * total, np.sqrt(squares)))
 
 
-FILES = ("vae.pt",)
-"""Of the autoencoder's folder, beside ``encoder.json``."""
+FILES = ("vae.pt",)  # Of the autoencoder's folder, beside ``encoder.json``
 FOLDER = "encoder"
 
 
@@ -220,28 +177,18 @@ class Haxad(Diphoton):
     no_effect: ClassVar[str] = "{} has no effect: a haxad search has one embedding, its autoencoder"
     report: ClassVar[str] = "raypipe.report.haxad:haxad_report"
     costing: ClassVar[str] = "raypipe.search.costs:haxad_costs"
+    train: ClassVar[tuple[str, str]] = ("train", "raypipe.cluster.stages:autoencoder")
+    embed: ClassVar[tuple[str, str]] = ("tasks", "raypipe.cluster.stages:autoencoder_latents")
     metric: ClassVar[str] = "fit_z_after"
 
-    def stages(self) -> tuple[Stage, ...]:
-        """Events, the autoencoder, and the events in its latent space."""
-        return (
-            *super().stages(),
-            Stage("encoder", "train", "raypipe.cluster.stages:autoencoder", self._autoencoder),
-            Stage("latents", "tasks", "raypipe.cluster.stages:autoencoder_latents", self._latents),
-        )
-
     def need(self, trial: Trial) -> str:
-        """The one embedding there is.
-
-        Raises:
-            UserError: the trial asks for another.
-        """
+        """The one embedding there is; a trial that asks for another is a `UserError`."""
         if trial.embedding != EMBEDDING:
             found = f"embedding {trial.embedding!r}: a haxad search has one embedding, {EMBEDDING!r}"
             raise UserError(f"{found}, the space of its autoencoder")
         return EMBEDDING
 
-    def _autoencoder(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
+    def trained(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
         for trial in trials:
             self.need(trial)  # what cannot be searched is told before anything is made
         if not (events := made["simulate"].get("events")):
@@ -251,33 +198,22 @@ class Haxad(Diphoton):
         key = digest({"events": events["key"], "embedding": embedding, "seed": self.config.seed, "code": code})
         return [Item(EMBEDDING, key, FOLDER, "encoder.json", FILES, self.config)]
 
-    def _latents(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
-        events = made["simulate"].get("events")
-        return [
-            replace(item, key=self.latents_key(events, item.key), record="latents.json", files=LATENTS)
-            for item in self._autoencoder(made, trials)
-        ]
-
     def materials(self, name: str, made: Made) -> dict[str, Any] | None:
-        """The digest of the latent table."""
         found = made["latents"].get(EMBEDDING)
         return {"latents": [found["digest"]]} if found else None
 
     def inputs(self, name: str, folder: Path, tools: Tools) -> Iterator[Tables]:
-        """The tables of the one embedding."""
         yield prepare_tables(self.read_latents(folder / FOLDER / LATENTS[0]), self.config)
 
     def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
-        """`search` for every trial."""
         return [search(*inputs, self.config, trial, tools) for trial in trials]
 
     def served(self, found: Found, flow: Path | None) -> dict[str, Served]:
         """The autoencoder, and a background model."""
         folder, name = found.folder / FOLDER, self.config.pseudodata.background[0]
-        columns = ["event_id", "features"]
-        events = read_table(found.folder / "events" / "search" / f"{name}.parquet", columns).slice(0, EXAMPLE)
-        features = continuous_features(
-            tensor_values(events["features"]), events["event_id"].to_numpy(), self.config.seed
-        )
+        path = found.folder / "events" / "search" / f"{name}.parquet"
+        events = read_table(path, ["event_id", "features"]).slice(0, EXAMPLE)
+        ids = events["event_id"].to_numpy()
+        features = continuous_features(tensor_values(events["features"]), ids, self.config.seed)
         autoencoder = Served(folder, {"features": features.astype(np.float32)}, (self.config.embedding.latent,))
         return {"autoencoder": autoencoder} | self.served_flow(flow, folder / LATENTS[0])

@@ -19,14 +19,10 @@ from raypipe.stats.roc import sic_curve, weighted_auc
 class Closure:
     """How well the template agrees with the true background of the signal region."""
 
-    auc: float
-    """Of a classifier between the two, out of fold."""
-    error: float
-    """Of the AUC, if both were alike."""
-    efficiency: np.ndarray
-    """Efficiencies of the template, and"""
-    true_efficiency: np.ndarray
-    """those of the true background at the same cuts."""
+    auc: float  # Of a classifier between the two, out of fold
+    error: float  # Of the AUC, if both were alike
+    efficiency: np.ndarray  # Efficiencies of the template, and
+    true_efficiency: np.ndarray  # those of the true background at the same cuts
 
 
 def closure(case: Case, template: Template, config: Config, seed: int, tools: Tools) -> Closure:
@@ -39,15 +35,8 @@ def closure(case: Case, template: Template, config: Config, seed: int, tools: To
     truth, truth_weights = drawn.latent, drawn.weight
     if template.sideband is not None:
         truth, truth_weights = np.concatenate([truth, case.left.latent]), np.r_[truth_weights, case.left.weight]
-    scores = out_of_fold_scores(
-        truth,
-        template.latent,
-        template.weight,
-        config.classifier,
-        seed=seed,
-        threads=tools.threads,
-        data_weights=truth_weights,
-    )
+    how = {"seed": seed, "threads": tools.threads, "data_weights": truth_weights}
+    scores = out_of_fold_scores(truth, template.latent, template.weight, config.classifier, **how)
     values = -np.r_[scores.data, scores.template]
     labels = np.r_[np.ones(len(truth), bool), np.zeros(len(template.latent), bool)]
     weights = np.r_[truth_weights, template.weight]
@@ -60,15 +49,12 @@ def closure(case: Case, template: Template, config: Config, seed: int, tools: To
 
 def figure_arrays(case: Case, scores: FoldScores, template: Template, config: Config) -> dict[str, np.ndarray]:
     """Arrays for the report: latent and mass histograms, SIC curve."""
-    data, inside, side = case.data, case.inside, case.side
-    truth = data.is_signal[inside]
-    window = config.window
+    data, inside, point = case.data, case.inside, config.selection.working_points[0]
+    truth, window = data.is_signal[inside], config.window
     edges = np.linspace(window.low, window.high, round((window.high - window.low) / config.massfit.bin_width) + 1)
-    point = config.selection.working_points[0]
     arrays: dict[str, np.ndarray] = {"mass_edges": edges}
     mass = data.events.mass
-    cut = np.zeros(len(mass), dtype=bool)
-    cut[inside], cut[side] = (scores.passes(name, point) for name in ("data", "sideband_data"))
+    cut = case.passes(scores, point)
     for name, mask in (("background", ~data.is_signal), ("signal", data.is_signal)):
         arrays[f"mass_before_{name}"] = np.histogram(mass[mask], edges)[0]
         arrays[f"mass_after_{name}"] = np.histogram(mass[mask & cut], edges)[0]

@@ -1,8 +1,7 @@
 """How a search knows its background: the sidebands (CATHODE), or a truth that no experiment has, for comparison.
 
-The comparisons bracket the search: `idealised` replaces the flow by a true background sample (what CATHODE would reach
-with a perfect flow), `supervised` also knows the signal (what no anomaly search can pass), `cut` is the best cut on one
-of the nine features (what needs no learning).
+`idealised` has a true background sample in place of the flow, `supervised` also knows the signal (which no anomaly
+search can pass), `cut` is the best cut on one of the nine features.
 """
 
 from __future__ import annotations
@@ -34,20 +33,20 @@ class Case:
     """One pseudo-data set as one encoder sees it."""
 
     data: PseudoData
-    inside: np.ndarray
-    """(n,) mask of the signal region over the data."""
-    side: np.ndarray
-    """(n,) mask of the sidebands."""
-    left: Events
-    """True background of the signal region that was not drawn."""
-    left_weight: np.ndarray
-    """Their weights per fb^-1 at the samples' full yields."""
-    signal: Events | None
-    """Signal of the signal region that was not injected."""
+    inside: np.ndarray  # (n,) mask of the signal region over the data
+    side: np.ndarray  # (n,) mask of the sidebands
+    left: Events  # True background of the signal region that was not drawn
+    left_weight: np.ndarray  # Their weights per fb^-1 at the samples' full yields
+    signal: Events | None  # Signal of the signal region that was not injected
     higgs: dict[str, Events]
     fit: SidebandFit
-    shared_seed: int
-    """Of what all injections into this pseudo-data set may share."""
+    shared_seed: int  # Of what all injections into this pseudo-data set may share
+
+    def passes(self, scores: FoldScores, point: float) -> np.ndarray:
+        """(n,) which data pass a cut, in the signal region and in the sidebands."""
+        passed = np.zeros(len(self.inside), dtype=bool)
+        passed[self.inside], passed[self.side] = (scores.passes(name, point) for name in ("data", "sideband_data"))
+        return passed
 
 
 @dataclass
@@ -56,19 +55,13 @@ class Judged:
 
     template: Template
     scores: list[FoldScores]
-    flow_state: dict[str, Any] | None = None
-    """The background model, unless a stage keeps it."""
-    flow_stage: str | None = None
-    """Its key, if a stage keeps it."""
+    flow_state: dict[str, Any] | None = None  # The background model, unless a stage keeps it
+    flow_stage: str | None = None  # Its key, if a stage keeps it
     clock: dict[str, float] = field(default_factory=dict)
 
 
 def flow_set(case: Case, config: Config, seed: int, device: str = "cpu") -> FlowSet:
-    """What the flows of a pseudo-data set learn: its sidebands.
-
-    With `flow.share` the injected signal's tail in the sidebands is left out and the events are in the order of their
-    ids, so that all injections into one pseudo-data set ask for the very same flows.
-    """
+    """What the flows of a pseudo-data set learn: its sidebands."""
     events, window, rows = case.data.events, config.window, learnt_rows(case, config)
     sidebands = Sidebands(
         events.latent[rows],
@@ -76,13 +69,16 @@ def flow_set(case: Case, config: Config, seed: int, device: str = "cpu") -> Flow
         seeds.integer(case.shared_seed if config.flow.share else seed, "flow"),
         events.posterior[rows] if config.flow.redraw else None,
     )
-    return FlowSet(
-        sidebands, config.flow.mass_range(window.low, window.high), config.flow, config.classifier.folds, device
-    )
+    masses = config.flow.mass_range(window.low, window.high)
+    return FlowSet(sidebands, masses, config.flow, config.classifier.folds, device)
 
 
 def learnt_rows(case: Case, config: Config) -> np.ndarray:
-    """The rows of the data that its flows learn from."""
+    """The rows of the data that its flows learn from.
+
+    With `flow.share` those of the injected signal are left out and the order is that of the event ids, so that all
+    injections into one pseudo-data set ask for the very same flows.
+    """
     rows = np.flatnonzero(case.side)
     if config.flow.share:
         rows = rows[~case.data.is_signal[rows]]
@@ -106,6 +102,15 @@ def background_flow(
     return flow, fold, key
 
 
+def _classified(
+    data: np.ndarray, template: Template, others: dict[str, np.ndarray], config: Config, seed: int, tools: Tools
+) -> list[FoldScores]:
+    """Scores of ``data`` against a template, of every ensemble."""
+    background = Background(template.latent, template.weight, template.training)
+    how = {"seed": seeds.integer(seed, "classifier"), "threads": tools.threads}
+    return ensemble_scores(data, background, config.classifier, others=others, homes=template.homes, **how)
+
+
 def cathode(case: Case, config: Config, seed: int, tools: Tools) -> Judged:
     """Flow on the sidebands, interpolated to the signal region, plus simulated Higgs; classifiers out of fold."""
     start = time.perf_counter()
@@ -116,22 +121,11 @@ def cathode(case: Case, config: Config, seed: int, tools: Tools) -> Judged:
     sampled = time.perf_counter()
     chosen = config.selection
     check_cuts(chosen.working_points, template, config.classifier.folds, by_sidebands=chosen.sideband_calibration)
-    others = {
-        "sideband_data": latent[case.side],
-        "sideband_template": template.sideband,
-        "background": case.left.latent,
-    }
+    others = {"sideband_data": latent[case.side], "sideband_template": template.sideband}
+    others["background"] = case.left.latent
     if case.signal is not None:
         others["signal"] = case.signal.latent
-    scores = ensemble_scores(
-        latent[case.inside],
-        Background(template.latent, template.weight, template.training),
-        config.classifier,
-        seed=seeds.integer(seed, "classifier"),
-        threads=tools.threads,
-        others=others,
-        homes=template.homes,
-    )
+    scores = _classified(latent[case.inside], template, others, config, seed, tools)
     if chosen.sideband_calibration:
         scores = [background_percentiles(s, template) for s in scores]
     clock = {"flow": fitted - start, "sampling": sampled - fitted, "classifier": time.perf_counter() - sampled}
@@ -161,14 +155,7 @@ def idealised(case: Case, config: Config, seed: int, tools: Tools) -> Judged:
     others = {"sideband_data": latent[case.side]}
     if case.signal is not None:
         others["signal"] = case.signal.latent
-    every = ensemble_scores(
-        latent[case.inside],
-        Background(template.latent, template.weight),
-        config.classifier,
-        seed=seeds.integer(seed, "classifier"),
-        threads=tools.threads,
-        others=others,
-    )
+    every = _classified(latent[case.inside], template, others, config, seed, tools)
     # The template is the left-over background: its out-of-fold scores are the background's.
     return Judged(template, [_known(s, {"data": "data", "background": "template"}) for s in every])
 
@@ -183,14 +170,8 @@ def supervised(case: Case, config: Config, seed: int, tools: Tools) -> Judged:
     """Trained on signal against background, with labels: the bound for the representation at hand."""
     template, signal = _true_template(case, config), _signal(case)
     latent = case.data.events.latent
-    every = ensemble_scores(
-        signal.latent,
-        Background(template.latent, template.weight),
-        config.classifier,
-        seed=seeds.integer(seed, "classifier"),
-        threads=tools.threads,
-        others={"inside": latent[case.inside], "sideband_data": latent[case.side]},
-    )
+    others = {"inside": latent[case.inside], "sideband_data": latent[case.side]}
+    every = _classified(signal.latent, template, others, config, seed, tools)
     names = {"data": "inside", "background": "template", "signal": "data"}
     return Judged(template, [replace(_known(s, names), margin=-s.of("inside")) for s in every])
 
@@ -206,12 +187,8 @@ def best_cut(case: Case, config: Config, seed: int, tools: Tools) -> Judged:
     """The best one-sided cut on one of the nine features at the first working point, chosen knowing the signal."""
     template, signal = _true_template(case, config), _signal(case)
     features = case.data.events.features
-    sets = {
-        "data": features[case.inside],
-        "sideband_data": features[case.side],
-        "background": case.left.features,
-        "signal": signal.features,
-    }
+    sets = {"data": features[case.inside], "sideband_data": features[case.side]}
+    sets |= {"background": case.left.features, "signal": signal.features}
     best, most, point = None, -1.0, config.selection.working_points[0]
     for column in range(features.shape[1]):
         for sign in (1, -1):

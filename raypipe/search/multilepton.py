@@ -2,12 +2,9 @@
 
 A comparison is of a data set with THE reference, a fixed sample of simulated events. Its kinds, by `Trial.signal`:
 
-* ``bootstrap``: the null hypothesis. A data set drawn with replacement from simulated events, none of which is in the
-  reference. Were bootstraps drawn from the reference itself, as one may read the paper, each would repeat the very
-  events it is compared with, its density would fluctuate about the reference only by its own half, and real data,
-  which fluctuate independently, would look anomalous (`tests/search/test_multilepton.py` measures it).
-* ``none``: background-only data from a third set of events, seen neither by the reference nor by the bootstraps: the
-  test that p-values are uniform.
+* ``bootstrap``: the null hypothesis, drawn with replacement from simulated events outside the reference: one drawn from
+  the reference repeats the events it is compared with, and independent data would look anomalous beside it.
+* ``none``: background-only data from a third set of events: the test that p-values are uniform.
 * the name of a signal: the same with injected signal.
 * ``data``: the user's recorded data.
 """
@@ -40,35 +37,20 @@ MASSES = ("m_4l", "m_ee", "m_mumu")
 class Tables:
     """Inputs of every comparison; `divide` makes them."""
 
-    reference: Pool
-    """The events that all data sets are compared with."""
-    null: Pool
-    """Pool of the bootstraps, disjoint from the reference."""
-    nature: Pool
-    """Pool of the pseudo-data, disjoint from both (empty when there is nothing to inject into)."""
-    signals: dict[str, Pool]
-    """Simulated signals."""
-    data: np.ndarray | None
-    """(n, features) recorded data."""
-    expected: float
-    """Expected background events."""
+    reference: Pool  # The events that all data sets are compared with
+    null: Pool  # Pool of the bootstraps, disjoint from the reference
+    nature: Pool  # Pool of the pseudo-data, disjoint from both (empty when there is nothing to inject into)
+    signals: dict[str, Pool]  # Simulated signals
+    data: np.ndarray | None  # (n, features) recorded data
+    expected: float  # Expected background events
 
 
 def divide(
-    simulation: Pool,
-    nature: Pool | None,
-    signals: dict[str, Pool],
-    data: np.ndarray | None,
-    config: MultileptonConfig,
+    simulation: Pool, nature: Pool | None, signals: dict[str, Pool], data: np.ndarray | None, config: MultileptonConfig
 ) -> Tables:
     """Choose the reference among the simulated events; the rest of them is the pool of the bootstraps.
 
-    Args:
-        simulation: background for reference and bootstraps. nature: background for pseudo-data, or None to give it
-            half of the simulation where pseudo-data are asked for.
-
-    Raises:
-        UserError: no expected number of events, too few events, or a feature that is constant.
+    ``nature``: background for pseudo-data, or None to give it half of the simulation where pseudo-data are asked for.
     """
     compare = config.compare
     pseudo = bool(config.scan.signals or config.scan.calibration)
@@ -96,17 +78,12 @@ def divide(
         name = config.features[int(np.argmax(spread == 0))]
         raise UserError(f"feature {name!r} is constant in the reference: it cannot be standardised; leave it out")
     if config.bootstrap.electron_scale or config.bootstrap.muon_scale:
-        _check_masses(config.features)
+        keys, features = "bootstrap.electron_scale and bootstrap.muon_scale", set(config.features)
+        if other := sorted(features - set(MASSES)):
+            raise UserError(f"{keys} act on {', '.join(MASSES)} only, not on {other[0]!r}")
+        if set(MASSES) - features:
+            raise UserError(f"{keys} need the features {', '.join(MASSES)}")
     return Tables(reference, rest, nature, signals, data, expected)
-
-
-def _check_masses(features: Sequence[str]) -> None:
-    """Momentum scales need the three masses of `MASSES` and act on nothing else."""
-    keys = "bootstrap.electron_scale and bootstrap.muon_scale"
-    if other := sorted(set(features) - set(MASSES)):
-        raise UserError(f"{keys} act on {', '.join(MASSES)} only, not on {other[0]!r}")
-    if set(MASSES) - set(features):
-        raise UserError(f"{keys} need the features {', '.join(MASSES)}")
 
 
 def scale_masses(values: np.ndarray, features: Sequence[str], electron: float, muon: float) -> np.ndarray:
@@ -178,11 +155,7 @@ def data_set(tables: Tables, config: MultileptonConfig, trial: Trial) -> tuple[n
 
 
 def labelled(tables: Tables, config: MultileptonConfig, trial: Trial) -> tuple[LabelledSample, int]:
-    """What the networks of a comparison are trained on, standardised as the reference, and the injected events.
-
-    Raises:
-        UserError: naming the data set and what is wrong with it (see `LabelledSample.check`).
-    """
+    """What the networks of a comparison are trained on, standardised as the reference, and the injected events."""
     values, injected = data_set(tables, config, trial)
     reference = tables.reference.values
     mean, spread = reference.mean(0), reference.std(0)
@@ -196,11 +169,6 @@ def labelled(tables: Tables, config: MultileptonConfig, trial: Trial) -> tuple[L
     return sample, injected
 
 
-def _network_key(trial: Trial, member: int) -> tuple[str | int, ...]:
-    kind = trial.signal if trial.signal in (BOOTSTRAP, NO_SIGNAL, DATA) else "injected"
-    return kind, trial.instance, member
-
-
 def compare(tables: Tables, config: MultileptonConfig, trials: Sequence[Trial], tools: Tools = ALONE) -> list[Result]:
     """All networks of all given comparisons, trained together; one result a comparison, with one row a loss.
 
@@ -212,7 +180,8 @@ def compare(tables: Tables, config: MultileptonConfig, trials: Sequence[Trial], 
     prepared = [labelled(tables, config, trial) for trial in trials]
     samples = [sample for sample, _ in prepared]
     members = config.networks.members
-    networks = [Network(k, _network_key(t, m)) for k, t in enumerate(trials) for m in range(members)]
+    kinds = [t.signal if t.signal in (BOOTSTRAP, NO_SIGNAL, DATA) else "injected" for t in trials]
+    networks = [Network(k, (kinds[k], t.instance, m)) for k, t in enumerate(trials) for m in range(members)]
     rows: list[list[dict]] = [[] for _ in trials]
     for loss in config.networks.losses:
         stack = train_stack(samples, networks, config.networks, loss, config.seed, device=tools.device)
@@ -220,27 +189,12 @@ def compare(tables: Tables, config: MultileptonConfig, trials: Sequence[Trial], 
             own = stack.take(list(range(k * members, (k + 1) * members)))
             scores = ensemble_scores(own, sample.features, loss)
             n_data = int(sample.is_data.sum())
-            rows[k].append(
-                {
-                    "signal": trial.signal,
-                    "strength": trial.strength,
-                    "instance": trial.instance,
-                    "loss": loss,
-                    "n_data": n_data,
-                    "n_reference": len(sample.is_data) - n_data,
-                    "n_signal": injected,
-                    **compute(scores, sample.is_data, sample.weights, loss),
-                }
-            )
-    seconds = (time.perf_counter() - start) / len(trials)
-    return [
-        Result(
-            [{**row, "seconds": seconds} for row in each],
-            {"n_data": np.array([each[0]["n_data"]], dtype=float)},
-            metric="std_score",
-        )
-        for each in rows
-    ]
+            row = {"signal": trial.signal, "strength": trial.strength, "instance": trial.instance, "loss": loss}
+            row |= {"n_data": n_data, "n_reference": len(sample.is_data) - n_data, "n_signal": injected}
+            rows[k].append(row | compute(scores, sample.is_data, sample.weights, loss))
+    spent = {"seconds": (time.perf_counter() - start) / len(trials)}
+    counts = [{"n_data": np.array([each[0]["n_data"]], dtype=float)} for each in rows]
+    return [Result([r | spent for r in each], n, metric="std_score") for each, n in zip(rows, counts, strict=True)]
 
 
 class Multilepton(Search):
@@ -315,24 +269,21 @@ class Multilepton(Search):
         return {"events": files_key(self.config, events["key"] if events else None), "pseudo": pseudo}
 
     def inputs(self, name: str, folder: Path, tools: Tools) -> Iterator[Tables]:
-        """The pools of all comparisons."""
         yield self.pools(folder)[0]
+
+    _pools: tuple[Tables, dict[str, float]] | None = None
 
     def pools(self, folder: Path) -> tuple[Tables, dict[str, float]]:
         """The pools and the acceptance of each signal, read once."""
         if self._pools is None:
             events = Path(self.config.events or folder / "events")
-            samples = read_manifest(events)["samples"] if self.stages() else {}
-            found = read_events(self.config, events, samples)
+            found = read_events(self.config, events, read_manifest(events)["samples"] if self.stages() else {})
             self.notes = list(found.notes)
             tables = divide(found.simulation, found.nature, found.signals, found.data, self.config)
             self._pools = tables, found.acceptance
         return self._pools
 
-    _pools: tuple[Tables, dict[str, float]] | None = None
-
     def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
-        """`compare` of all trials together."""
         return compare(*inputs, self.config, trials, tools)
 
     def answer(self, rows: list[dict[str, Any]], trials: Sequence[Trial]) -> tuple[list[str], Any]:

@@ -22,17 +22,12 @@ from raypipe.files import digest, file_digest
 class Events:
     """What a search starts from."""
 
-    simulation: Pool
-    """Background for reference and bootstraps."""
-    nature: Pool | None
-    """Background for pseudo-data, where it is a sample of its own."""
+    simulation: Pool  # Background for reference and bootstraps
+    nature: Pool | None  # Background for pseudo-data, where it is a sample of its own
     signals: dict[str, Pool]
-    data: np.ndarray | None
-    """(n, features) recorded data."""
-    acceptance: dict[str, float]
-    """Of each signal."""
-    notes: tuple[str, ...]
-    """What was done to the user's tables, in words."""
+    data: np.ndarray | None  # (n, features) recorded data
+    acceptance: dict[str, float]  # Of each signal
+    notes: tuple[str, ...]  # What was done to the user's tables, in words
 
 
 def data_paths(config: MultileptonConfig) -> list[str]:
@@ -47,12 +42,8 @@ def is_own(config: MultileptonConfig) -> bool:
 
 
 def files_key(config: MultileptonConfig, events: str | None) -> str:
-    """Hash of the events: the key of the simulated data set (None: there is none), the user's files, and what decides
-    which of their events are used and with what weight.
-
-    Raises:
-        UserError: a file that is not there.
-    """
+    """Hash of the events: the key of the simulated data set (None: there is none), the user's files, which must be
+    there, and what decides which of their events are used and with what weight."""
     files = config.files
     if files is None:
         return str(events)
@@ -65,22 +56,14 @@ def files_key(config: MultileptonConfig, events: str | None) -> str:
 
 
 def read_events(config: MultileptonConfig, folder: Path, samples: Mapping[str, Any]) -> Events:
-    """Read all that the configuration names.
-
-    Args:
-        folder: of the simulated data set; samples: its manifest's.
-
-    Raises:
-        UserError: naming file, column or key.
-    """
+    """Read all that the configuration names; ``folder`` of the simulated data set, ``samples`` of its manifest."""
     notes: list[str] = []
     if is_own(config):
         return _own_files(config, config.files, notes)
     compare = config.compare
     for name in [*compare.background, *config.scan.signals]:
         if name not in samples:
-            there = ", ".join(sorted(samples))
-            raise UserError(f"{folder}: sample {name!r} was not simulated (present: {there})")
+            raise UserError(f"{folder}: sample {name!r} was not simulated (present: {', '.join(sorted(samples))})")
 
     def pools(split: str, names: list[str]) -> list[Pool]:
         return [read_pool(sample_path(folder, split, name), name, config.features) for name in names]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,14 @@ Probe = Callable[[int, int], Work]
 
 TRAINED = 10.0
 """Core seconds for which the flows of a small trial are trained: trees grow longer against flows that learnt little."""
-MASSES = ((180.0, 60.0), (75.0, 25.0), (75.0, 25.0))
-"""Mean and width of made-up masses m_4l, m_ee, m_mumu, GeV."""
+MASSES = ((180.0, 60.0), (75.0, 25.0), (75.0, 25.0))  # Mean and width of made-up masses m_4l, m_ee, m_mumu, GeV
+
+
+def made(shard: dataset.Shard, of: Callable[[Path], Any]) -> Any:
+    """What ``of`` makes of the file of a shard."""
+    with tempfile.TemporaryDirectory(prefix="raypipe-") as folder:
+        shard.make(folder)
+        return of(shard.path(folder))
 
 
 def generator(template: dataset.Shard) -> Probe:
@@ -53,13 +60,7 @@ def generator(template: dataset.Shard) -> Probe:
     def probe(size: int, number: int) -> Work:
         seed = seeds.integer(template.seed, "plan", template.process.name, number)
         shard = replace(template, n_generate=size, number=number, seed=seed)
-
-        def run() -> float:
-            with tempfile.TemporaryDirectory(prefix="raypipe-") as folder:
-                shard.make(folder)
-                return 2.0 * shard.path(folder).stat().st_size
-
-        return size, run
+        return size, lambda: made(shard, lambda path: 2.0 * path.stat().st_size)
 
     return probe
 
@@ -76,18 +77,14 @@ class Pilot:
         self.kind, self.config, self.latent = type(search), search.config, latent
         self.seed = seeds.integer(self.config.seed, "plan")
 
-    @property
-    def row(self) -> int:
+        self.row = 24 + 4 * (3 * latent + len(FEATURES))
         """Bytes of an event in a latent table: id, mass, weight; latent and its posterior; features."""
-        return 24 + 4 * (3 * self.latent + len(FEATURES))
 
     @cached_property
     def _events(self) -> Any:
         """A few real events of the continuum."""
         shard = replace(dataset.plan(self.config).samples[CONTINUUM].template, n_generate=200, seed=self.seed)
-        with tempfile.TemporaryDirectory(prefix="raypipe-") as folder:
-            shard.make(folder)
-            return read_table(shard.path(folder))
+        return made(shard, read_table)
 
     def column(self, name: str, size: int) -> np.ndarray:
         """``size`` rows, events repeated: what an event costs does not depend on it."""
@@ -135,12 +132,9 @@ class Pilot:
         def probe(size: int, number: int) -> Work:
             tables, trial = self._tables(size), Trial(*injected, number, method=method)
             flows = self._flows(size, number) if background_of(method).learns else {}
-
-            def run() -> float:
-                tools = Tools(stage=lambda kind, key, make: flows)
-                return stored(self.kind(config).run([tables], [trial], tools)[0])
-
-            return len(draw_case(tables, config, Trial(NO_SIGNAL, 0.0, number)).side), run
+            tools = Tools(stage=lambda kind, key, make: flows)
+            events = len(draw_case(tables, config, Trial(NO_SIGNAL, 0.0, number)).side)
+            return events, lambda: stored(self.kind(config).run([tables], [trial], tools)[0])
 
         return probe
 
@@ -173,12 +167,12 @@ class ContrastivePilot(Pilot):
 
     def loss(self, size: int, number: int) -> Work:
         """The contrastive loss of a step of ``size`` events, which grows with the pairs."""
-        drawn = seeds.generator(self.seed, number).standard_normal((size, self.config.embedding.encoder.projection))
+        given = self.config.embedding
+        drawn = seeds.generator(self.seed, number).standard_normal((size, given.encoder.projection))
         anchors = torch.nn.functional.normalize(torch.from_numpy(drawn.astype(np.float32))).requires_grad_()
 
         def run() -> float:
-            temperature = self.config.embedding.temperature
-            supervised_contrastive(anchors, torch.arange(size) % 13, temperature=temperature)[0].backward()
+            supervised_contrastive(anchors, torch.arange(size) % 13, temperature=given.temperature)[0].backward()
             return 0.0
 
         return size**2, run
@@ -193,8 +187,7 @@ class ContrastivePilot(Pilot):
 class HaxadPilot(Pilot):
     """With the autoencoder of paper A."""
 
-    EPOCHS = 2
-    """Of a small training."""
+    EPOCHS = 2  # Of a small training
 
     def _features(self, size: int) -> np.ndarray:
         return continuous_features(self.column("features", size), np.arange(size), self.seed)
@@ -233,7 +226,7 @@ def made_up_tables(config: Any, yields: dict[str, float], scale: float) -> Table
     window, latent = config.window, getattr(config.embedding, "encoder", config.embedding).latent
     rng = seeds.generator(config.seed, "plan", "tables")
 
-    def made(name: str, count: float, total: float, shift: float) -> Events:
+    def events_of(name: str, count: float, total: float, shift: float) -> Events:
         count = round(count)
         mass = window.low + (window.high - window.low) * rng.beta(1, 1.6, count)
         if name != CONTINUUM:
@@ -250,12 +243,12 @@ def made_up_tables(config: Any, yields: dict[str, float], scale: float) -> Table
         total, events, embedded = yields[name] * scale, scale * sizes[name].events, sizes[name].embedding_fraction
         # Enough to draw from even where the configuration is short of events; the shape of a peak needs a few, too.
         count = max(20.0, (1 - embedded) * events, 1.5 * total * config.pseudodata.luminosity + 50)
-        search[name] = made(name, count, total, float(name != CONTINUUM))
+        search[name] = events_of(name, count, total, float(name != CONTINUUM))
         if name != CONTINUUM and config.selection.include_higgs:
-            template[name] = made(name, max(30.0, test * embedded * events), total, 1.0)
+            template[name] = events_of(name, max(30.0, test * embedded * events), total, 1.0)
     for name in config.scan.signals[:1]:
         count = max(2000.0, scale * (1 - sizes[name].embedding_fraction) * sizes[name].events)
-        search[name] = made(name, count, scale, 3.0)
+        search[name] = events_of(name, count, scale, 3.0)
     return Tables(search, template)
 
 
@@ -275,10 +268,6 @@ def comparisons(search: Search, epochs: int) -> Probe:
         pool = Pool(values, np.ones(count), np.zeros(count, dtype=int), ("background",))
         tables = divide(pool, None, {}, None, short)
         trials = [Trial(BOOTSTRAP, 0.0, config.chunk * number + k) for k in range(config.chunk)]
-
-        def run() -> float:
-            return stored(type(search)(short).run([tables], trials, ALONE)[0])
-
-        return size, run
+        return size, lambda: stored(type(search)(short).run([tables], trials, ALONE)[0])
 
     return probe

@@ -1,7 +1,7 @@
 """A user's files as one stream of event or feature tables, and as Parquet files (`raypipe read`).
 
-Pieces are fixed (file, row range) pairs, a function of the files and `Source.chunk_rows` alone, and the stream keeps
-their order: the result does not depend on how many workers there are, and no process ever holds more than a piece.
+Pieces are (file, row range) pairs, a function of the files and `Source.chunk_rows` alone, and the stream keeps their
+order: the result does not depend on the number of workers, and no process holds more than a piece.
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ from raypipe.events.readers.features import FeatureTable, event_ids, feature_col
 from raypipe.events.readers.registry import file_format, reader_for
 from raypipe.events.schema import EVENT_SCHEMA
 from raypipe.fit.classifier import Mapper
-from raypipe.simulate.imported import diphoton_table
 
-EVENT_FORMATS = ("delphes", "nanoaod")
-"""Formats of whole events; the others are feature tables."""
+EVENT_FORMATS = ("delphes", "nanoaod")  # Formats of whole events; the others are feature tables
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,7 @@ class Piece:
     path: str
     start: int
     stop: int
-    first_id: int
-    """Id of the file's first event, where the file has no ids of its own."""
+    first_id: int  # Id of the file's first event, where the file has no ids of its own
 
 
 @dataclass(frozen=True)
@@ -45,12 +42,9 @@ class Plan:
 
     paths: tuple[str, ...]
     pieces: list[Piece]
-    rows: dict[int, int]
-    """Events by file number."""
-    failed: dict[int, str]
-    """Reason by file number."""
-    schema: pa.Schema
-    """Of every piece: that of the first file, with uint64 ids where a file has ids beyond 2^63 - 1."""
+    rows: dict[int, int]  # Events by file number
+    failed: dict[int, str]  # Reason by file number
+    schema: pa.Schema  # Of every piece: that of the first file, with uint64 ids where a file has ids beyond 2^63 - 1
 
     @property
     def files(self) -> tuple[tuple[str, int], ...]:
@@ -61,14 +55,8 @@ class Plan:
 def plan_read(
     paths: Sequence[str | Path], source: Source, columns: Columns | None = None, *, skip: bool = False
 ) -> Plan:
-    """Open every file once and cut it into pieces.
-
-    Raises:
-        UserError: a file that cannot be opened, lacks one of the ``columns`` or is empty of events, unless ``skip``.
-    """
-    found: list[Piece] = []
-    rows: dict[int, int] = {}
-    failed: dict[int, str] = {}
+    """Open every file once and cut it into pieces; one that is empty or cannot be used is a `UserError`, or skipped."""
+    found, rows, failed = [], {}, {}
     first_id, id_type = 0, pa.int64()
     for number, path in enumerate(map(str, paths)):
         try:
@@ -117,10 +105,7 @@ def _schema(path: str, source: Source, columns: Columns | None, id_type: pa.Data
 
 @dataclass(frozen=True)
 class _Read:
-    """What a worker makes of a piece: (number of its file, table of ``schema``, why it cannot be read).
-
-    The reader of the stream, not a worker far away, decides what a bad file means.
-    """
+    """What a worker makes of a piece: (number of its file, table of ``schema``, why it cannot be read)."""
 
     source: Source
     columns: Columns | None
@@ -135,16 +120,18 @@ class _Read:
     def _table(self, piece: Piece) -> pa.Table:
         path = Path(piece.path)
         if file_format(path, self.source) in EVENT_FORMATS:
+            from raypipe.simulate.imported import diphoton_table  # needs awkward, which feature tables do not
+
             source = EventSource.model_validate(self.source.model_dump())
             batch = reader_for(path, source).objects(path, source, piece.start, piece.stop)
             return diphoton_table(batch, source, first=piece.first_id + piece.start)[0]
-        if self.columns is None:
+        if (columns := self.columns) is None:
             raise UserError(f"{path}: say which column is what (columns.mass, columns.features)")
         reader = reader_for(path, self.source)
         names = reader.names(path, self.source)
-        table = reader.read(path, self.source, piece.start, piece.stop, needed(self.columns, names, path))
-        made = feature_columns(table, self.columns, names, path, piece.start, self.source.weights)
-        if self.columns.event_id is None:
+        table = reader.read(path, self.source, piece.start, piece.stop, needed(columns, names, path))
+        made = feature_columns(table, columns, names, path, piece.start, self.source.weights)
+        if columns.event_id is None:
             ids = pa.array(np.arange(piece.first_id + piece.start, piece.first_id + piece.stop))
             made = made.set_column(made.schema.get_field_index("event_id"), "event_id", ids)
         return made
@@ -162,29 +149,20 @@ def batches(
 ) -> Iterable[tuple[int, pa.Table, str | None]]:
     """All pieces as (file number, table, reason why it could not be read), in the order of the plan.
 
-    Args:
-        mapper: reads the pieces, a few ahead of what is taken: here, or on many cores (`tasks.spread`).
+    ``mapper`` reads the pieces, a few ahead of what is taken: here, or on many cores (`tasks.spread`).
     """
     return mapper(_Read(source, columns, plan.schema), plan.pieces)
 
 
 def check_columns(paths: Sequence[str], source: Source, columns: Columns | None) -> None:
-    """Refuse feature files that are not there or lack a column, before any of them is read.
-
-    Raises:
-        UserError: naming file and column.
-    """
+    """Refuse feature files that are not there or lack a column, before any of them is read."""
     for path in paths if columns is not None else ():
         if file_format(path, source) not in EVENT_FORMATS:
             needed(columns, reader_for(path, source).names(Path(path), source), path)
 
 
 def collect(paths: Sequence[str], source: Source, columns: Columns, mapper: Mapper = map) -> FeatureTable:
-    """All events of feature files in memory.
-
-    Raises:
-        UserError: a file that cannot be read, a bad value, a duplicated event id.
-    """
+    """All events of feature files in memory."""
     parts, plan = [], plan_read(paths, source, columns)
     for _, table, reason in batches(plan, source, columns, mapper):
         if reason is not None:

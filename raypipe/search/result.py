@@ -14,15 +14,9 @@ from raypipe.kinds import BACKGROUNDS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NUMERICS = ("numpy", "torch", "xgboost", "scipy", "iminuit")
-"""Packages whose version can move a number."""
-
-NO_SIGNAL = "none"
-"""Name of the runs without an injection."""
-
-DATA = "data"
-"""Name of the one trial of a search on recorded data."""
-
+NUMERICS = ("numpy", "torch", "xgboost", "scipy", "iminuit")  # Packages whose version can move a number
+NO_SIGNAL = "none"  # Name of the runs without an injection
+DATA = "data"  # Name of the one trial of a search on recorded data
 
 Stage = Callable[[str, str, Callable[[], dict[str, Any]]], dict[str, Any]]
 """``stage(kind, key, make)``: the state (tensors and plain values) of a part of the work that has the hash ``key`` of
@@ -33,19 +27,13 @@ everything that determines it; ``make()`` is called if nobody has made it yet.""
 class Tools:
     """What a trial may use besides its inputs; it changes no number."""
 
-    threads: int = 1
-    """BLAS, OMP and XGBoost threads."""
-    device: str = "cpu"
-    """``cpu`` or ``cuda``."""
-    stage: Stage | None = None
-    """Keeps the background model by the hash of its inputs, so that a trial that differs only in what comes after it
-    need not train it again."""
-    mapper: Callable[..., Iterable[Any]] = map
-    """`map` for independent parts of one trial, here or on many cores."""
+    threads: int = 1  # BLAS, OMP and XGBoost threads
+    device: str = "cpu"  # ``cpu`` or ``cuda``
+    stage: Stage | None = None  # Keeps the background model by the hash of its inputs, for trials that share it
+    mapper: Callable[..., Iterable[Any]] = map  # `map` for independent parts of one trial, here or on many cores
 
 
-ALONE = Tools()
-"""One core, nothing kept."""
+ALONE = Tools()  # One core, nothing kept
 
 
 @dataclass(frozen=True)
@@ -55,10 +43,8 @@ class Trial:
     signal: str
     strength: float
     instance: int
-    embedding: str = "id"
-    """Which representation the classifier sees: see `raypipe.search.embeddings`."""
-    method: str = "cathode"
-    """How the background is known: see `raypipe.search.methods`."""
+    embedding: str = "id"  # Which representation the classifier sees: see `raypipe.search.embeddings`
+    method: str = "cathode"  # How the background is known: see `raypipe.search.methods`
 
     def key(self, inputs: dict[str, Any]) -> str:
         """Hash of the trial together with everything that determines its result."""
@@ -79,10 +65,7 @@ def trial_grid(
     embeddings: Sequence[str] = ("id",),
     methods: Sequence[str] = ("cathode",),
 ) -> list[Trial]:
-    """All trials of a scan; runs without signal come first.
-
-    Without a signal there is nothing to hold out (`ip`, `ep`) and nothing to train a supervised classifier or a cut on.
-    """
+    """All trials of a scan, those without signal first: some embeddings and methods need one."""
     ways = [(e, m) for e in embeddings for m in methods]
     blind = [(e, m) for e, m in ways if e not in {"ip", "ep"} and not BACKGROUNDS[m].needs_signal]
     none = [Trial(NO_SIGNAL, 0.0, i, e, m) for e, m in blind for i in range(background_instances)]
@@ -93,13 +76,8 @@ def trial_grid(
 class Result:
     """One finished search."""
 
-    rows: list[dict[str, Any]]
-    """One row a working point; the columns are documented in `raypipe.search.evaluate.evaluate`."""
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    """One-dimensional arrays for the figures."""
-    flow_state: dict[str, Any] | None = None
-    """The background model, for storage; None if a `Stage` keeps it."""
-    tables: dict[str, pa.Table] = field(default_factory=dict)
-    """Written into the run folder as ``<name>.parquet``."""
-    metric: str = "z_after"
-    """Column of ``rows`` that sums a trial up: what Ray Tune and the progress of a scan are told."""
+    rows: list[dict[str, Any]]  # One a working point; their columns: see `raypipe.search.evaluate.evaluate`
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)  # One-dimensional arrays for the figures
+    flow_state: dict[str, Any] | None = None  # The background model, for storage; None if a `Stage` keeps it
+    tables: dict[str, pa.Table] = field(default_factory=dict)  # Written into the run folder as ``<name>.parquet``
+    metric: str = "z_after"  # Column that sums a trial up: what Ray Tune and the progress of a scan are told

@@ -1,4 +1,4 @@
-"""The background class of a search on a table: interpolated from the sidebands, or a given sample."""
+"""What a search on a table compares: which events and features, and a background learned or given."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from raypipe.errors import UserError
 from raypipe.events.readers.features import FeatureTable
 from raypipe.events.regions import in_sidebands, in_signal_region
 from raypipe.events.signed import positive_weights
+from raypipe.events.twins import first_twin
+from raypipe.fit.folds import deal_folds
 from raypipe.fit.preprocess import Scaler, fit_scaler
 from raypipe.search.template import Template, build_template
 from raypipe.stats.sideband import fit_sidebands
@@ -24,8 +26,7 @@ class TableBackground:
     """The background class, in feature space, and what calibrates it."""
 
     template: Template
-    others: dict[str, np.ndarray]
-    """``sideband_data`` and ``sideband_template``, or nothing."""
+    others: dict[str, np.ndarray]  # ``sideband_data`` and ``sideband_template``, or nothing
     scaler: Scaler | None = None
     clock: dict[str, float] = field(default_factory=dict)
     flow_state: dict[str, Any] | None = None
@@ -33,11 +34,6 @@ class TableBackground:
     def bounded(self, features: np.ndarray) -> np.ndarray:
         """What the classifier may see of real events: not that they lie where the flow cannot sample."""
         return features if self.scaler is None else self.scaler.bounded(features)
-
-    @property
-    def said(self) -> str:
-        """Which features were made smooth for the flow."""
-        return "" if self.scaler is None else self.scaler.said
 
 
 def interpolated(data: FeatureTable, side: np.ndarray, config: TableConfig, seed: int) -> TableBackground:
@@ -49,14 +45,8 @@ def interpolated(data: FeatureTable, side: np.ndarray, config: TableConfig, seed
     fit = fit_sidebands(data.mass, window, config.massfit)
     scaler = fit_scaler(data.features[side], data.names, config.preprocess)
     latent = scaler.forward(data.features[side], seed).astype(np.float32)
-    flow = fit_flows(
-        latent,
-        data.mass[side],
-        config.flow.mass_range(window.low, window.high),
-        config.flow,
-        seed=seeds.integer(seed, "flow"),
-        folds=config.classifier.folds,
-    )
+    masses, how = config.flow.mass_range(window.low, window.high), {"folds": config.classifier.folds}
+    flow = fit_flows(latent, data.mass[side], masses, config.flow, seed=seeds.integer(seed, "flow"), **how)
     trained = time.perf_counter()
     template = build_template(flow, fit, data.mass[side], flow.part, {}, config, seed)
     template = replace(
@@ -77,10 +67,8 @@ def given_background(
     window = config.window
     chosen = background.take(in_signal_region(background.mass, window))
     if not chosen.weight.sum() > 0:
-        region = f"{window.sr_low:g}-{window.sr_high:g}"
-        raise UserError(
-            f"the background sample has no event (no positive sum of weights) in the signal region {region}"
-        )
+        where = f"in the signal region {window.sr_low:g}-{window.sr_high:g}"
+        raise UserError(f"the background sample has no event (no positive sum of weights) {where}")
     fit = fit_sidebands(data.mass, window, config.massfit) if side.any() else None
     # Scaled to the data, the background has no normalisation of its own whose error could count.
     expected = fit.integral(window.sr_low, window.sr_high) if fit else (float(inside.sum()), 0.0)
@@ -96,3 +84,64 @@ def _unweighted(table: FeatureTable, seed: int) -> FeatureTable:
         return table
     weight = positive_weights(np.c_[table.mass, table.features], table.weight)
     return table.take(seeds.generator(seed, "unweighted").random(len(table)) * weight.max() < weight)
+
+
+def check_events(
+    data: FeatureTable, config: TableConfig, inside: np.ndarray, side: np.ndarray, source: str, *, learns: bool
+) -> None:
+    """Refuse what cannot be searched, with the remedy; ``learns``: the sidebands make the background."""
+    w = config.window
+    span = f"masses {data.mass.min():g} to {data.mass.max():g}"
+    if len(data.weight) and np.ptp(data.weight) > 0:
+        raise UserError(f"{source}: recorded events count one each, these have weights (drop data.columns.weight)")
+    if inside.sum() < config.classifier.folds * 20:
+        raise UserError(
+            f"{source}: {int(inside.sum())} events in the signal region {w.sr_low:g}-{w.sr_high:g} ({span}): "
+            "at least 20 a fold are needed; set window.sr_low and window.sr_high in the unit of the mass column"
+        )
+    if not learns:
+        return
+    from raypipe.fit.flows import MIN_EVENTS  # PyTorch, which a search against a given background does not need
+
+    lower, upper = (int((side & mask).sum()) for mask in (data.mass < w.sr_low, data.mass >= w.sr_high))
+    if min(lower, upper) < MIN_EVENTS:
+        raise UserError(
+            f"{source}: {lower} events in the lower sideband {w.low:g}-{w.sr_low:g} and {upper} in the upper "
+            f"{w.sr_high:g}-{w.high:g} ({span}), at least {MIN_EVENTS} each are needed to learn a background: give a "
+            "table with sidebands, set window, or give a background sample with background.path=FILE"
+        )
+
+
+def varying(
+    data: FeatureTable, inside: np.ndarray, side: np.ndarray, background: FeatureTable | None, source: str
+) -> tuple[FeatureTable, FeatureTable | None, str]:
+    """The tables without features that are the same for every event, and which they are, in words."""
+    window = inside | side
+    same = np.ptp(data.features[window], axis=0) == 0
+    if background is None:
+        for k in np.flatnonzero((np.ptp(data.features[side], axis=0) == 0) & ~same):
+            raise UserError(
+                f"{source}: feature {data.names[k]!r} is {data.features[side][0, k]:g} in every sideband event, not "
+                "in the signal region: no background can be learned for it, leave it out"
+            )
+    elif len(background):
+        same = np.ptp(np.concatenate([data.features[window], background.features]), axis=0) == 0
+    if same.all():
+        raise UserError(f"{source}: no feature varies ({', '.join(data.names)})")
+    said = "; ".join(f"{data.names[k]}: always {data.features[window][0, k]:g}, left out" for k in np.flatnonzero(same))
+    return data.only(~same), None if background is None else background.only(~same), said
+
+
+def homes_of_repeated(
+    data: FeatureTable, background: FeatureTable | None, config: TableConfig, seed: int
+) -> tuple[dict[str, np.ndarray], int]:
+    """One fold for all occurrences of an event among the data and a given background, nothing where none repeats; and
+    the number of background events that are in the data too."""
+    tables = {"data": data} if background is None else {"data": data, "template": background}
+    chosen = [table.take(in_signal_region(table.mass, config.window)) for table in tables.values()]
+    rows = [np.c_[table.mass, table.features] for table in chosen]
+    first = first_twin(np.concatenate(rows))
+    if (first == np.arange(len(first))).all():
+        return {}, 0
+    homes = deal_folds(rows, [], config.classifier.folds, seed)[0]
+    return dict(zip(tables, homes, strict=True)), int((first[len(rows[0]) :] < len(rows[0])).sum())

@@ -22,30 +22,21 @@ if TYPE_CHECKING:  # its import takes a core second; searches against a given ba
 class Template:
     """Weighted background events of the signal region; the weights sum to the expected number of events.
 
-    With a flow, every fold has a background of its own, from members that know nothing of the part of the sidebands
-    that belongs to the fold. What chance left out of the data that a flow has learned is missing in its samples too,
-    and a classifier selects just there: neither those data nor samples of that flow can tell what should be there.
-    Events that had no part in flow, classifier and cut can: each fold's own part of the sidebands.
+    With a flow, every fold has a background of its own, from members that do not know the fold's part of the sidebands:
+    what chance left out of the data that a flow has learned is missing in its samples too, just where a classifier
+    selects.
     """
 
-    latent: np.ndarray
-    """(n, d) what is judged: continuum first, then Higgs."""
-    weight: np.ndarray
-    """(n,) expected events."""
+    latent: np.ndarray  # (n, d) what is judged: continuum first, then Higgs
+    weight: np.ndarray  # (n,) expected events
     is_higgs: np.ndarray
-    fit: SidebandFit | None
-    """None where there are no sidebands."""
-    continuum: float
-    """Expected continuum events in the signal region, from the sideband fit."""
+    fit: SidebandFit | None  # None where there are no sidebands
+    continuum: float  # Expected continuum events in the signal region, from the sideband fit
     continuum_error: float
-    home: np.ndarray | None = None
-    """(n,) fold that judges each event; None where any may."""
-    training: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
-    """For each fold, (latents, weights) of what its classifiers train against; nothing: the events of other folds."""
-    sideband: np.ndarray | None = None
-    """(m, d) generated continuum of the sidebands: at the mass of each event there, by members that do not know it."""
-    sideband_home: np.ndarray | None = None
-    """(m,) fold of each sideband event, recorded or generated."""
+    home: np.ndarray | None = None  # (n,) fold that judges each event; None where any may
+    training: tuple[tuple[np.ndarray, np.ndarray], ...] = ()  # (latents, weights) that each fold trains against
+    sideband: np.ndarray | None = None  # (m, d) generated at the mass of each sideband event, which no member knows
+    sideband_home: np.ndarray | None = None  # (m,) fold of each sideband event, recorded or generated
 
     @property
     def homes(self) -> dict[str, np.ndarray]:
@@ -61,10 +52,9 @@ class Template:
     def expected_after(
         self, passed: np.ndarray, kappa: float, kappa_error: float, higgs_uncertainty: float
     ) -> tuple[float, float]:
-        """Expected events that pass a cut, and their error.
+        """Expected events that pass a cut, and their error; ``kappa`` is the sideband calibration of the continuum.
 
-        Continuum: fit normalisation x passing share of the template x ``kappa``, the sideband calibration. Errors, in
-        quadrature: normalisation, template statistics, calibration, Higgs yield, Higgs statistics.
+        Errors, in quadrature: normalisation, template statistics, calibration, Higgs yield, Higgs statistics.
         """
         continuum, higgs = (self.weight[passed & mask] for mask in (~self.is_higgs, self.is_higgs))
         c, h = float(continuum.sum()) * kappa, float(higgs.sum())
@@ -89,13 +79,9 @@ def build_template(
     config: Config | TableConfig,
     seed: int,
 ) -> Template:
-    """Sample the flow in the signal region at masses of the fitted spectrum, and add the simulated Higgs.
-
-    The flow interpolates the sidebands and cannot know a resonance: without its simulation the Higgs itself would be
-    the anomaly. Only SM processes enter, so the search stays signal-agnostic (paper A).
-
-    Args:
-        sideband_masses: (m,) GeV, of the data; sideband_home: (m,) the fold whose flows know nothing of each event.
+    """Sample the flow in the signal region at masses of the fitted spectrum, and add the simulated Higgs (paper A),
+    which a flow of the sidebands cannot know.
+    ``sideband_masses``: (m,) GeV, of the data; ``sideband_home``: (m,) the fold whose flows do not know each event.
     """
     window, folds = config.window, config.classifier.folds
     continuum, error = fit.integral(window.sr_low, window.sr_high)
@@ -119,15 +105,6 @@ def build_template(
     latent = np.concatenate([*judged, *(r[0] for r in resonant)])
     weight = np.concatenate([np.full(share * folds, each), *(r[1] for r in resonant)])
     home = np.concatenate([np.repeat(np.arange(folds), share), *(r[2] for r in resonant)])
-    return Template(
-        latent,
-        weight,
-        np.arange(len(latent)) >= share * folds,
-        fit,
-        continuum,
-        error,
-        home,
-        tuple(training),
-        sideband,
-        np.asarray(sideband_home, np.int64),
-    )
+    is_higgs, side_home = np.arange(len(latent)) >= share * folds, np.asarray(sideband_home, np.int64)
+    known = latent, weight, is_higgs, fit, continuum, error
+    return Template(*known, home, tuple(training), sideband, side_home)
