@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle, product
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from raypipe.report.style import new_figure
+from raypipe.report.style import CYCLE, new_figure
 from raypipe.search.result import NO_SIGNAL
 from raypipe.stats.significance import mean_and_error
 
 Rows = Sequence[Mapping[str, Any]]
+COLUMNS = 5
+"""Signals beside each other in a figure; more go below, so that a page can show them."""
 
 
 def _ways(rows: Rows) -> list[tuple[str, str]]:
@@ -24,7 +25,7 @@ def _ways(rows: Rows) -> list[tuple[str, str]]:
 
 
 def _colours(ways: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Any]:
-    return dict(zip(ways, cycle(mpl.color_sequences["petroff10"]), strict=False))
+    return dict(zip(ways, cycle(CYCLE), strict=False))
 
 
 def with_signal(rows: Rows) -> tuple[list[str], list[tuple[str, str]]]:
@@ -49,10 +50,6 @@ def curve(rows: Rows, quantity: str, way: tuple[str, str], signal: str, point: f
     return np.array(out).reshape(-1, 4)
 
 
-COLUMNS = 5
-"""Signals beside each other in a figure; more go below, so that a page can show them."""
-
-
 def sic_by_strength(rows: Rows, points: Sequence[float]) -> Figure:
     """SIC against the injected strength: a panel for each signal and working point, those of a signal in one column.
 
@@ -61,11 +58,11 @@ def sic_by_strength(rows: Rows, points: Sequence[float]) -> Figure:
     signals, ways = with_signal(rows)
     columns = min(COLUMNS, len(signals))
     blocks = math.ceil(len(signals) / columns)
-    figure, axes = new_figure(columns, blocks * len(points), 4.4, 3.4)
+    figure, axes = new_figure(columns * blocks * len(points), 4.4, 3.4, columns)
     # (blocks * columns, points): those of one signal below each other
     grid = np.reshape(axes, (blocks, len(points), columns)).swapaxes(1, 2).reshape(-1, len(points))
     for axis in grid[len(signals) :].flat:
-        axis.axis("off")
+        axis.set_axis_off()
     for (number, signal), (i, point) in product(enumerate(signals), enumerate(points)):
         axis = grid[number, i]
         for way, colour in _colours(ways).items():
@@ -73,13 +70,8 @@ def sic_by_strength(rows: Rows, points: Sequence[float]) -> Figure:
             axis.fill_between(x, y - spread, y + spread, color=colour, alpha=0.15, lw=0)
             axis.errorbar(x, y, np.nan_to_num(e), marker="o", ms=4, lw=1.2, color=colour, label=" ".join(way))
         top = axis.dataLim.ymax  # with error bars; margins are a share of the spread, which a single strength lacks
-        axis.set(
-            title=f"{signal}, cut at {point:.1%}",
-            xlabel=r"injected $S/\sqrt{B}$",
-            ylabel="SIC",
-            ylim=(0, 1.15 * top if np.isfinite(top) else None),
-            xlim=(0, 1.1 * max(r["strength"] for r in rows)),
-        )
+        axis.set(title=f"{signal}, cut at {point:.1%}", xlabel=r"injected $S/\sqrt{B}$", ylabel="SIC")
+        axis.set(ylim=(0, 1.15 * top if np.isfinite(top) else None), xlim=(0, 1.1 * max(r["strength"] for r in rows)))
     grid[0, 0].legend(fontsize=7)
     return figure
 
@@ -141,12 +133,11 @@ def required_table(rows: Rows, points: Sequence[float], target: float) -> list[d
 
 def required_injection(table: list[dict[str, Any]]) -> Figure:
     """The table of `required_table` as points with errors, a panel for each cut; arrows are lower bounds."""
-    signals = list(dict.fromkeys(entry["signal"] for entry in table))
-    points = list(dict.fromkeys(entry["working_point"] for entry in table))
-    figure, axes = new_figure(1, len(points), max(6.0, 1.1 * len(signals) + 3), 3.6)
+    signals, points = (list(dict.fromkeys(e[name] for e in table)) for name in ("signal", "working_point"))
+    figure, axes = new_figure(len(points), max(6.0, 1.1 * len(signals) + 3), 3.6, 1)
     ways = _ways(table)
     colours = _colours(ways)
-    for axis, point in zip(np.ravel(axes), points, strict=True):
+    for axis, point in zip(axes, points, strict=True):
         entries = [entry for entry in table if entry["working_point"] == point]
         labels = {way: " ".join(way) for way in ways}
         for entry in entries:
@@ -161,11 +152,7 @@ def required_injection(table: list[dict[str, Any]]) -> Figure:
                 axis.annotate("", (x, largest * 1.15), (x, largest), arrowprops=arrow)
         axis.set_xticks(range(len(signals)), signals, rotation=30, ha="right", fontsize=8)
         largest = max(1.15 * e["largest"] if e["required"] is None else e["required"] for e in entries)
-        axis.set(
-            title=f"cut at {point:.1%}",
-            ylabel=rf"$S/\sqrt{{B}}$ for {entries[0]['target']:g} sigma after the cut",
-            ylim=(0, 1.1 * largest),
-            xlim=(-0.5, len(signals) - 0.5),
-        )
+        ylabel = rf"$S/\sqrt{{B}}$ for {entries[0]['target']:g} sigma after the cut"
+        axis.set(title=f"cut at {point:.1%}", ylabel=ylabel, ylim=(0, 1.1 * largest), xlim=(-0.5, len(signals) - 0.5))
         axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

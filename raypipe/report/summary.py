@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from raypipe.report.comparison import required_table
+from raypipe.report.html import plus_minus
 from raypipe.search.result import NO_SIGNAL
 from raypipe.stats.significance import mean_and_error
 
+Row = Mapping[str, Any]
 QUANTITIES = (
-    "z_before",
-    "z_after",
-    "sic",
-    "truth_before",
-    "truth_after",
-    "auc",
-    "n_after",
-    "expected_after",
-    "kappa",
-    "background_efficiency",
-    "signal_efficiency",
+    *("z_before", "z_after", "sic", "truth_before", "truth_after", "auc", "n_after", "expected_after", "kappa"),
+    *("background_efficiency", "signal_efficiency"),
 )
-
 POINT = ("embedding", "method", "signal", "strength", "working_point")
 """What makes rows of different instances comparable."""
 
 
-def is_main(entry: Mapping[str, Any]) -> bool:
+def is_main(entry: Row) -> bool:
     """Whether a row or entry belongs to the search itself rather than to a comparison beside it."""
     return entry["embedding"] == "id" and entry["method"] == "cathode"
 
 
-def quote(values: list[float]) -> dict[str, Any] | None:
+def quote(values: Iterable[float | None]) -> dict[str, Any] | None:
     """Mean, standard error and the values themselves; None when a quantity does not exist (SIC without signal)."""
     finite = [v for v in values if v is not None and math.isfinite(v)]
     if not finite:
@@ -42,43 +34,42 @@ def quote(values: list[float]) -> dict[str, Any] | None:
     return {"mean": mean, "standard_error": error, "values": finite}
 
 
-def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One entry for each embedding, method, signal, strength and working point, in the order of the rows.
+def summarise(
+    rows: Iterable[Row], point: Sequence[str] = POINT, quantities: Sequence[str] = QUANTITIES, kept: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """One entry for each value of the columns ``point``, in the order of the rows; failed trials are left out.
 
-    Failed trials are left out.
+    Args:
+        quantities: columns to `quote`. kept: columns that the rows of a point share.
+
+    Returns:
+        Entries with ``withheld`` (of how many instances no significance is quoted, and the first reason; None where of
+        all) where the rows have a verdict.
     """
-    groups: dict[tuple, list[dict[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         if row["status"] == "ok":
-            groups.setdefault(tuple(row[name] for name in POINT), []).append(row)
-    return [
-        {
-            **dict(zip(POINT, point, strict=True)),
-            "instances": len({row["instance"] for row in members}),
-            **{name: quote([row[name] for row in members]) for name in QUANTITIES},
-            "withheld": withheld(members),
-        }
-        for point, members in groups.items()
-    ]
+            groups.setdefault(tuple(map(row.get, point)), []).append(row)
+    entries = []
+    for values, members in groups.items():
+        entry = dict(zip(point, values, strict=True)) | {"instances": len({row["instance"] for row in members})}
+        entry |= {name: members[0][name] for name in kept}
+        entry |= {name: quote([row.get(name) for row in members]) for name in quantities}
+        if "verdict" in members[0]:
+            reasons = [row["verdict"] for row in members if row["verdict"]]
+            entry["withheld"] = {"instances": len(reasons), "reason": reasons[0]} if reasons else None
+        entries.append(entry)
+    return entries
 
 
-def withheld(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Of how many rows no significance is quoted, and the reason of the first; None where of all."""
-    verdicts = [row["verdict"] for row in rows if row.get("verdict")]
-    return {"instances": len(verdicts), "reason": verdicts[0]} if verdicts else None
-
-
-def withheld_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+def withheld_lines(entries: Iterable[Row]) -> list[str]:
     """A sentence for every entry of which significances are withheld."""
     lines = []
     for e in entries:
-        if e.get("withheld"):
+        if held := e.get("withheld"):
             what = "Without a signal" if e["signal"] == NO_SIGNAL else f"{e['signal']} at S/√B = {e['strength']:g}"
-            how_many = f"{e['withheld']['instances']} of {e['instances']} pseudo-data sets"
-            lines.append(
-                f"{what}, cut at {e['working_point']:.1%}: NO significance is quoted for {how_many}: "
-                f"{e['withheld']['reason']}."
-            )
+            told = f"{what}, cut at {e['working_point']:.1%}: NO significance is quoted for {held['instances']} of "
+            lines.append(f"{told}{e['instances']} pseudo-data sets: {held['reason']}.")
     return lines
 
 
@@ -107,19 +98,12 @@ def build_summary(rows: list[dict[str, Any]], *, working_point: float, target: f
     }
 
 
-def with_error(entry: dict[str, Any] | None, digits: int = 2, none: str = "-") -> str:
-    """``mean +- error`` for tables."""
-    if entry is None:
-        return none
-    if entry["standard_error"] is None:
-        return f"{entry['mean']:.{digits}f}"
-    return f"{entry['mean']:.{digits}f} ± {entry['standard_error']:.{digits}f}"
+def with_error(entry: Row | None, digits: int = 2, none: str = "-") -> str:
+    """Mean and standard error of what `quote` gave, for tables."""
+    return plus_minus(entry["mean"], entry["standard_error"], digits) if entry else none
 
 
 def other_versions_told(number: int) -> list[str]:
     """The sentence about finished trials that another version of the code or packages has made, if there are any."""
-    if not number:
-        return []
-    return [
-        f"The ledger holds {number} trials of another version of the code or packages, which are not in this report"
-    ]
+    told = f"The ledger holds {number} trials of another version of the code or packages, which are not in this report"
+    return [told] if number else []

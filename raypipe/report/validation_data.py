@@ -57,12 +57,6 @@ class Spectrum:
         """(k,) middle of each bin."""
         return (self.edges[:-1] + self.edges[1:]) / 2
 
-    def part(self, mask: np.ndarray) -> Spectrum:
-        """The bins of a mask (k,) alone, the others empty."""
-        part = Spectrum(self.edges)
-        part.sums[1:-1], part.squares[1:-1] = self.counts * mask, self.squares[1:-1] * mask
-        return part
-
     def shape(self) -> tuple[np.ndarray, np.ndarray]:
         """Share of all events in each bin (outside included in the total) and its statistical error."""
         total = self.sums.sum() or 1.0
@@ -73,9 +67,9 @@ class Spectrum:
         first, last = np.searchsorted(self.edges, [low, high])
         return float(self.counts[first:last].sum())
 
-    def quantiles(self, shares: list[float]) -> np.ndarray:
-        """Values below which the given shares of what is inside lie; linear within a bin."""
-        cumulative = np.r_[0.0, np.cumsum(self.counts)]
+    def quantiles(self, shares: list[float], inside: np.ndarray) -> np.ndarray:
+        """Values below which the given shares of the bins of a mask (k,) lie; linear within a bin, NaN without any."""
+        cumulative = np.r_[0.0, np.cumsum(self.counts * inside)]
         if cumulative[-1] <= 0:
             return np.full(len(shares), np.nan)
         return np.interp(np.array(shares) * cumulative[-1], cumulative, self.edges)

@@ -24,6 +24,7 @@ PEAK_REACH = 3.0
 """GeV on either side of the highest point, from which a peak's position is taken; doubled while the peak is wider."""
 MAX_PEAK_REACH = 12.0
 """GeV, where that ends: what is wider is no peak."""
+CENTRAL = [0.15865, 0.5, 0.84135]
 RESOLVED = 0.45
 """Half the central 68 % over the reach, below which the peak fits into it (a flat density has 0.68)."""
 SPLIT_TOLERANCE = 1e-6
@@ -44,19 +45,18 @@ def peak(spectrum: Spectrum, low: float = -np.inf, high: float = np.inf) -> dict
         return None
     bins = max(1, round(1.0 / (spectrum.edges[1] - spectrum.edges[0])))
     smooth = np.convolve(counts, np.ones(bins) / bins, mode="same")
-    whole, reach = spectrum.part(inside), PEAK_REACH
-    position = centres[np.argmax(smooth)]
+    reach, position = PEAK_REACH, centres[np.argmax(smooth)]
     while True:
         for _ in range(10):
-            core = spectrum.part(inside & (np.abs(centres - position) < reach))
-            if not core.counts.any():  # a few events with a gap between them
+            core = inside & (np.abs(centres - position) < reach)
+            if not spectrum.counts[core].any():  # a few events with a gap between them
                 return None
-            left, position, right = core.quantiles([0.15865, 0.5, 0.84135])
+            left, position, right = spectrum.quantiles(CENTRAL, core)
         if (right - left) / 2 < RESOLVED * reach or reach >= MAX_PEAK_REACH:
             break
         reach *= 2
-    n_eff = core.counts.sum() ** 2 / core.squares[1:-1].sum()
-    low68, median, high68 = whole.quantiles([0.15865, 0.5, 0.84135])
+    n_eff = (spectrum.counts * core).sum() ** 2 / (spectrum.squares[1:-1] * core).sum()
+    low68, median, high68 = spectrum.quantiles(CENTRAL, inside)
     error = 1.2533 * (right - left) / 2 / np.sqrt(n_eff)
     found = {"position": position, "error": error, "median": median, "sigma68": (high68 - low68) / 2}
     return {name: float(value) for name, value in found.items()}
