@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from raypipe.files import write_json
-from raypipe.report.html import Section, Table, table_of, write_html
+from raypipe.report.html import Section, Table, write_html
 from raypipe.report.summary import other_versions_told, summarise, with_error
 from raypipe.search.base import Found, Search
 
@@ -109,15 +109,12 @@ def plain_report(search: Search, found: Found) -> Report:
     """The report of a search that has none of its own: means of its metric by signal, strength and cut."""
     metric = search.metric
     results = summarise(found.rows, ("signal", "strength", "working_point"), [metric])
-    columns: dict[str, Callable[[Any], str]] = {
-        "signal": lambda e: e["signal"],
-        "strength": lambda e: f"{e['strength']:g}",
-        "cut": lambda e: f"{e['working_point'] or ''}",
-        "instances": lambda e: str(e["instances"]),
-        metric: lambda e: with_error(e[metric]),
-    }
-    table = table_of(columns, results)
-    lines = [f"{r[0]} at {r[1]}: {metric} {r[4]} over {r[3]} instances." for r in table.rows]
+    cells = [
+        [e["signal"], f"{e['strength']:g}", f"{e['working_point'] or ''}", str(e["instances"]), with_error(e[metric])]
+        for e in results
+    ]
+    table = Table(["signal", "strength", "cut", "instances", metric], cells)
+    lines = [f"{r[0]} at {r[1]}: {metric} {r[4]} over {r[3]} instances." for r in cells]
     values = {f"{metric}.{e['signal']}.{e['strength']:g}": e[metric]["mean"] for e in results if e[metric]}
     sections = [Section("Results", "", [table])]
     return Report({"results": results}, lines, {"results": table}, sections, metrics=values)

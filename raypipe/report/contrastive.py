@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,30 +24,20 @@ CURVES = ("z_before", "z_after", "sic", "truth_before", "truth_after", "auc")
 """What MLflow's child runs draw over the strength."""
 
 
-def _truth(name: str) -> Callable[[Any], str]:
-    return lambda e: "-" if e["signal"] == NO_SIGNAL else with_error(e[name])
-
-
-COLUMNS: dict[str, Callable[[Any], str]] = {
-    "signal": lambda e: "no signal" if e["signal"] == NO_SIGNAL else e["signal"],
-    "embedding": lambda e: e["embedding"],
-    "method": lambda e: e["method"],
-    "S/√B injected": lambda e: "-" if e["signal"] == NO_SIGNAL else f"{e['strength']:g}",
-    "cut": lambda e: f"{e['working_point']:.1%}",
-    "instances": lambda e: str(e["instances"]),
-    "z before": lambda e: with_error(e["z_before"]),
-    "z after": lambda e: with_error(e["z_after"], none="withheld"),
-    "S/√B before": _truth("truth_before"),
-    "S/√B after": _truth("truth_after"),
-    "SIC": _truth("sic"),
-}
-
-
 def result_rows(entries: list[dict[str, Any]]) -> Table:
     """The table of significances, for the page and the terminal; embedding and method only where they differ."""
-    several = len({(e["embedding"], e["method"]) for e in entries}) > 1
-    shown = {k: cell for k, cell in COLUMNS.items() if several or k not in {"embedding", "method"}}
-    return table_of(shown, entries)
+    way = ["embedding", "method"] if len({(e["embedding"], e["method"]) for e in entries}) > 1 else []
+    rows = []
+    for e in entries:
+        none = e["signal"] == NO_SIGNAL
+        named, strength = ("no signal", "-") if none else (e["signal"], f"{e['strength']:g}")
+        z = with_error(e["z_before"]), with_error(e["z_after"], none="withheld")
+        truth = ["-" if none else with_error(e[name]) for name in ("truth_before", "truth_after", "sic")]
+        rows.append(
+            [named, *(e[k] for k in way), strength, f"{e['working_point']:.1%}", str(e["instances"]), *z, *truth]
+        )
+    head = ["S/√B injected", "cut", "instances", "z before", "z after", "S/√B before", "S/√B after", "SIC"]
+    return Table(["signal", *way, *head], rows)
 
 
 def required_rows(entries: list[dict[str, Any]]) -> Table:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from itertools import cycle, product
 from typing import Any
 
 import matplotlib as mpl
@@ -12,14 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raypipe.config import Config
-from raypipe.report.comparison import required_injection, sic_by_strength
 from raypipe.report.style import COLOURS, CYCLE, new_figure
-from raypipe.report.summary import is_main
+from raypipe.report.summary import curve, is_main, ways_of, with_signal
 from raypipe.search.base import Found
 from raypipe.search.confusion import Confusion
 from raypipe.search.result import NO_SIGNAL
 
 Arrays = Mapping[str, np.ndarray]
+COLUMNS = 5
+"""Signals beside each other in `sic_by_strength`; more go below, so that a page can show them."""
 
 
 def _step(axis: Axes, edges: np.ndarray, counts: np.ndarray, colour: str, label: str, **style: Any) -> None:
@@ -131,6 +134,63 @@ def training(history: list[dict[str, float]]) -> Figure:
         axis.plot(epochs, [record[name] for record in history], label="validation")
         axis.set(xlabel="epoch", ylabel="nats", title=title)
     left.legend(fontsize=8)
+    return figure
+
+
+def _colours(ways: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+    return dict(zip(ways, cycle(CYCLE), strict=False))
+
+
+def sic_by_strength(rows: Sequence[Mapping[str, Any]], points: Sequence[float]) -> Figure:
+    """SIC against the injected strength: a panel for each signal and working point, those of a signal in one column.
+
+    Bars are standard errors of the mean, bands standard deviations of single instances.
+    """
+    signals, ways = with_signal(rows)
+    columns = min(COLUMNS, len(signals))
+    blocks = math.ceil(len(signals) / columns)
+    figure, axes = new_figure(columns * blocks * len(points), 4.4, 3.4, columns)
+    # (blocks * columns, points): those of one signal below each other
+    grid = np.reshape(axes, (blocks, len(points), columns)).swapaxes(1, 2).reshape(-1, len(points))
+    for axis in grid[len(signals) :].flat:
+        axis.set_axis_off()
+    for (number, signal), (i, point) in product(enumerate(signals), enumerate(points)):
+        axis = grid[number, i]
+        for way, colour in _colours(ways).items():
+            x, y, e, spread = curve(rows, "sic", way, signal, point).T
+            axis.fill_between(x, y - spread, y + spread, color=colour, alpha=0.15, lw=0)
+            axis.errorbar(x, y, np.nan_to_num(e), marker="o", ms=4, lw=1.2, color=colour, label=" ".join(way))
+        top = axis.dataLim.ymax  # with error bars; margins are a share of the spread, which a single strength lacks
+        axis.set(title=f"{signal}, cut at {point:.1%}", xlabel=r"injected $S/\sqrt{B}$", ylabel="SIC")
+        axis.set(ylim=(0, 1.15 * top if np.isfinite(top) else None), xlim=(0, 1.1 * max(r["strength"] for r in rows)))
+    grid[0, 0].legend(fontsize=7)
+    return figure
+
+
+def required_injection(table: list[dict[str, Any]]) -> Figure:
+    """The table of `required_table` as points with errors, a panel for each cut; arrows are lower bounds."""
+    signals, points = (list(dict.fromkeys(e[name] for e in table)) for name in ("signal", "working_point"))
+    figure, axes = new_figure(len(points), max(6.0, 1.1 * len(signals) + 3), 3.6, 1)
+    ways = ways_of(table)
+    colours = _colours(ways)
+    for axis, point in zip(axes, points, strict=True):
+        entries = [entry for entry in table if entry["working_point"] == point]
+        labels = {way: " ".join(way) for way in ways}
+        for entry in entries:
+            way, largest = (entry["embedding"], entry["method"]), entry["largest"]
+            x = signals.index(entry["signal"]) + 0.7 / len(ways) * (ways.index(way) - (len(ways) - 1) / 2)
+            style = {"color": colours[way], "label": labels.pop(way, None)}  # one label a way
+            if entry["required"] is not None:
+                axis.errorbar(x, entry["required"], entry["standard_error"], fmt="o", **style)
+            else:
+                axis.plot(x, largest, "_", ms=8, **style)
+                arrow = {"arrowstyle": "->", "color": colours[way]}
+                axis.annotate("", (x, largest * 1.15), (x, largest), arrowprops=arrow)
+        axis.set_xticks(range(len(signals)), signals, rotation=30, ha="right", fontsize=8)
+        largest = max(1.15 * e["largest"] if e["required"] is None else e["required"] for e in entries)
+        ylabel = rf"$S/\sqrt{{B}}$ for {entries[0]['target']:g} sigma after the cut"
+        axis.set(title=f"cut at {point:.1%}", ylabel=ylabel, ylim=(0, 1.1 * largest), xlim=(-0.5, len(signals) - 0.5))
+        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

@@ -16,7 +16,7 @@ from raypipe.config.haxad import HaxadConfig
 from raypipe.files import read_json
 from raypipe.report.base import Report, curves_of, point_metrics
 from raypipe.report.figures import masses
-from raypipe.report.html import Section, Table, images, resource, table_of
+from raypipe.report.html import Section, Table, images, resource
 from raypipe.report.style import COLOURS, new_figure, save_figures
 from raypipe.report.summary import summarise as means
 from raypipe.report.summary import with_error, withheld_lines
@@ -154,11 +154,11 @@ def figures_of_scan(
     figures: dict[str, Figure] = {}
     main = [r for r in rows if r["method"] == "cathode" and r["working_point"] == point]
     loud = sorted((r for r in main if r["signal"] != NO_SIGNAL), key=lambda r: -r["strength"])
-    quiet = [r for r in main if r["signal"] == NO_SIGNAL]
-    for name, chosen in (("spectrum", loud[:1]), ("spectrum_no_signal", quiet[:1])):
-        for row in chosen:
-            title = "no signal" if row["signal"] == NO_SIGNAL else f"{row['signal']} at {row['strength']:g}"
-            figures[name] = masses(arrays_of(row["key"]), config, title)
+    if loud:
+        title = f"{loud[0]['signal']} at {loud[0]['strength']:g}"
+        figures["spectrum"] = masses(arrays_of(loud[0]["key"]), config, title)
+    if quiet := [r for r in main if r["signal"] == NO_SIGNAL]:
+        figures["spectrum_no_signal"] = masses(arrays_of(quiet[0]["key"]), config, "no signal")
     if study := null_study(rows, point):
         figures["null"] = null_figure(study)
     if _fits(rows, point, null=False):
@@ -166,21 +166,18 @@ def figures_of_scan(
     return figures
 
 
-COLUMNS: dict[str, Callable[[Any], str]] = {
-    "method": lambda e: e["method"],
-    "signal": lambda e: e["signal"],
-    "S/√B": lambda e: f"{e['strength']:g}",
-    "cut": lambda e: f"{e['working_point']:.1%}",
-    "runs": lambda e: str(e["instances"]),
-    "Z before": lambda e: with_error(e["fit_z_before"]),
-    "Z after": lambda e: with_error(e["fit_z_after"]),
-    "fitted S after": lambda e: with_error(e["fit_s_after"]),
-    "injected after": lambda e: with_error(e["s_after"]),
-    "expected Z before": lambda e: with_error(e["asimov_before"]),
-    "expected Z after": lambda e: with_error(e["asimov_after"]),
-    "SIC": lambda e: with_error(e["sic"]),
-}
-"""Of the table of bump hunts."""
+HEAD = ["method", "signal", "S/√B", "cut", "runs"]
+HEAD += ["Z before", "Z after", "fitted S after", "injected after", "expected Z before", "expected Z after", "SIC"]
+QUOTED = ("fit_z_before", "fit_z_after", "fit_s_after", "s_after", "asimov_before", "asimov_after", "sic")
+
+
+def _results(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """The table of bump hunts."""
+    rows = []
+    for e in entries:
+        where = [e["method"], e["signal"], f"{e['strength']:g}", f"{e['working_point']:.1%}", str(e["instances"])]
+        rows.append([*where, *(with_error(e[name]) for name in QUOTED)])
+    return Table(HEAD, rows)
 
 
 def _sections(
@@ -192,7 +189,7 @@ def _sections(
             shown = {k: v for k, v in study.items() if k not in {"z", "pulls", "expected_shares"}}
             rows = [[k, f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in shown.items()]
             studies.append(Table([name, "value"], rows))
-    last, table = history[-1], table_of(COLUMNS, summary["results"])
+    last, table = history[-1], _results(summary["results"])
     trained = f"{len(history)} epochs; reconstruction error {last['error']:.3f} of 9, KL {last['kl']:.2f} nats."
     pictures = partial(images, figures, TEXTS["captions"])
     return [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from raypipe.config.multilepton import MultileptonConfig
 from raypipe.events.table import write_table
 from raypipe.report.base import Report
-from raypipe.report.html import Section, Table, images, plus_minus, resource, table_of
+from raypipe.report.html import Section, Table, images, plus_minus, resource
 from raypipe.report.style import CYCLE, new_figure, save_figures
 from raypipe.search.base import Found
 from raypipe.search.exclusion import Values, analyse, sign
@@ -126,16 +125,10 @@ def multilepton_report(search: Multilepton, found: Found) -> Report:
     """Limits, p-values of the data, calibration, and figures 1 to 5 of paper B; also ``rows.parquet``."""
     config = search.config
     pools, acceptance = search.pools(found.folder)
-    summary = {
-        "acceptance": acceptance,
-        "expected": pools.expected,
-        "reference": len(pools.reference),
-        "null_pool": len(pools.null),
-        "nature_pool": len(pools.nature),
-        "finished": len(found.good) // len(config.networks.losses),
-        "planned": len(found.trials),
-        **analyse(found.rows, config, acceptance),
-    }
+    sizes = {"reference": len(pools.reference), "null_pool": len(pools.null), "nature_pool": len(pools.nature)}
+    counts = {"finished": len(found.good) // len(config.networks.losses), "planned": len(found.trials)}
+    summary = {"acceptance": acceptance, "expected": pools.expected} | sizes | counts
+    summary |= analyse(found.rows, config, acceptance)
     write_table(pa.Table.from_pylist(found.good), found.folder / "rows.parquet")
     figures = save_figures(figures_of_scan(config, pools, found.rows), found.folder / "figures")
     shown = tables(summary)
@@ -159,11 +152,12 @@ def _quoted(limit: dict[str, Any] | None, unit: str) -> str:
     found = (limit or {}).get(unit)
     if not found or found["value"] is None:
         return "-"
-    digits = 2 if unit == "fb" else 0
-    low, high = (f"{found[k]:.{digits}f}" if found[k] is not None else "?" for k in ("low", "high"))
+    texts = {
+        k: "?" if found[k] is None else f"{found[k]:.{2 if unit == 'fb' else 0}f}" for k in ("value", "low", "high")
+    }
     if found["bound"]:  # below the smallest strength nothing is known
-        return f"≤ {found['value']:.{digits}f}"
-    return f"{found['value']:.{digits}f} ({low}-{high})"
+        return f"≤ {texts['value']}"
+    return f"{texts['value']} ({texts['low']}-{texts['high']})"
 
 
 def _paper(loss: str, signal: str) -> str:
@@ -185,18 +179,12 @@ def tables(summary: dict[str, Any]) -> dict[str, Table]:
         if "calibration" in combined:
             names = {"loss": "all", "statistic": "combined", "bootstraps": summary["bootstraps"], "ks_p": None}
             checked.append(names | combined["calibration"])
-        out["Calibration without signal"] = table_of(CALIBRATION, checked)
+        plain = ("loss", "statistic", "data_sets", "bootstraps")
+        rows = [[*(str(c[k]) for k in plain), plus_minus(c["type_i"], c["error"], 3)] for c in checked]
+        rows = [[*row, plus_minus(c["ks_p"], digits=3)] for row, c in zip(rows, checked, strict=True)]
+        head = ["loss", "statistic", "data sets", "bootstraps", "type I at 5 %", "KS p"]
+        out["Calibration without signal"] = Table(head, rows)
     return out
-
-
-CALIBRATION: dict[str, Callable[[Any], str]] = {
-    "loss": lambda c: c["loss"],
-    "statistic": lambda c: c["statistic"],
-    "data sets": lambda c: str(c["data_sets"]),
-    "bootstraps": lambda c: str(c["bootstraps"]),
-    "type I at 5 %": lambda c: plus_minus(c["type_i"], c["error"], 3),
-    "KS p": lambda c: plus_minus(c["ks_p"], digits=3),
-}
 
 
 def _limits(tests: list[dict[str, Any]]) -> Table:

@@ -1,12 +1,14 @@
-"""From ledger rows to what people quote: means over instances with their standard errors."""
+"""From ledger rows to what people quote: means over instances with their standard errors, and required injections."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
-from raypipe.report.comparison import required_table
+import numpy as np
+
 from raypipe.report.html import plus_minus
 from raypipe.search.result import NO_SIGNAL
 from raypipe.stats.significance import mean_and_error
@@ -107,3 +109,87 @@ def other_versions_told(number: int) -> list[str]:
     """The sentence about finished trials that another version of the code or packages has made, if there are any."""
     told = f"The ledger holds {number} trials of another version of the code or packages, which are not in this report"
     return [told] if number else []
+
+
+def ways_of(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Pairs of embedding and method, in the order of the rows."""
+    return list(dict.fromkeys((r["embedding"], r["method"]) for r in rows))
+
+
+def with_signal(rows: Sequence[Row]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Signals, and the ways that were tried on any."""
+    mine = [r for r in rows if r["signal"] != NO_SIGNAL]
+    return sorted({r["signal"] for r in mine}), ways_of(mine)
+
+
+def curve(rows: Sequence[Row], quantity: str, way: tuple[str, str], signal: str, point: float) -> np.ndarray:
+    """(k, 4) array of strength, and mean, standard error and deviation over instances (NaN with one) of a quantity.
+
+    Instances whose value does not exist or is withheld are left out.
+    """
+    mine = [r for r in rows if (r["embedding"], r["method"], r["signal"], r["working_point"]) == (*way, signal, point)]
+    out = []
+    for strength in sorted({r["strength"] for r in mine}):
+        values = [r[quantity] for r in mine if r["strength"] == strength and np.isfinite(r[quantity])]
+        if values:  # not withheld
+            mean, error = mean_and_error(values)
+            error = np.nan if error is None else error
+            out.append((strength, mean, error, error * math.sqrt(len(values))))
+    return np.array(out).reshape(-1, 4)
+
+
+def crossing(strengths: np.ndarray, significances: np.ndarray, target: float) -> float:
+    """Smallest strength at which the significance reaches ``target``, linear between the points and through the origin.
+
+    Infinity when the largest strength does not reach it.
+    """
+    x, y = np.r_[0.0, strengths], np.r_[0.0, significances]
+    above = np.flatnonzero(y >= target)
+    if not len(above):
+        return float("inf")
+    k = above[0]
+    return float(x[k - 1] + (target - y[k - 1]) / (y[k] - y[k - 1]) * (x[k] - x[k - 1]))
+
+
+def required_strength(
+    rows: Sequence[Row], way: tuple[str, str], signal: str, point: float, target: float
+) -> np.ndarray:
+    """Strengths at which the mean significance after the cut reaches ``target``: of all instances, then without each.
+
+    The (1 + instances,) array is what a jackknife needs: `jackknife` gives the standard error of a number, and of the
+    difference of two that come from the same pseudo-data sets.
+    """
+    mine = [r for r in rows if r["signal"] == signal and (r["embedding"], r["method"]) == way]
+    found = []
+    for without in (None, *sorted({r["instance"] for r in mine})):
+        kept = [r for r in mine if r["instance"] != without]
+        found.append(crossing(*curve(kept, "z_after", way, signal, point).T[:2], target))
+    return np.array(found)
+
+
+def jackknife(values: np.ndarray) -> tuple[float, float | None]:
+    """The first value, and its standard error from the others (made without one instance each); None with one.
+
+    Where some of them are infinite, because the largest strength then does not reach the target, there is none either.
+    """
+    one_less = values[1:]
+    if len(one_less) < 2 or not np.isfinite(values).all():
+        return float(values[0]), None
+    return float(values[0]), float(np.sqrt((len(one_less) - 1) * np.var(one_less)))
+
+
+def required_table(rows: Sequence[Row], points: Sequence[float], target: float) -> list[dict[str, Any]]:
+    """For each signal, way and cut, the injected strength at which the mean significance after it reaches a target.
+
+    ``required`` is None, and ``largest`` (the largest strength of the scan) a lower bound, where none reaches it.
+    """
+    out = []
+    signals, ways = with_signal(rows)
+    for signal, way, point in product(signals, ways, points):
+        strengths = curve(rows, "z_after", way, signal, point)[:, 0]
+        if len(strengths):
+            required, error = jackknife(required_strength(rows, way, signal, point, target))
+            entry = {"signal": signal, "embedding": way[0], "method": way[1], "working_point": point, "target": target}
+            found = required if np.isfinite(required) else None
+            out.append(entry | {"required": found, "standard_error": error, "largest": float(strengths[-1])})
+    return out

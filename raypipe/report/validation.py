@@ -92,17 +92,13 @@ def describe(events: Path) -> dict[str, Any]:
     if (events / MANIFEST).is_file() or not sidecar.is_file():
         return read_manifest(events)
     summary = read_json(sidecar)
+    samples = {}
     try:
         group = (summary["config"].get("source") or {}).get("group", 0)
-        samples = {
-            Path(file["table"]).stem: {
-                "title": str(file["path"]),
-                "group": group,
-                "files": {Path(file["table"]).name: None},
-                "cut_flow": {"events_read": file["events"], "written": file["written"]},
-            }
-            for file in summary["files"]
-        }
+        for file in summary["files"]:
+            table, flow = Path(file["table"]), {"events_read": file["events"], "written": file["written"]}
+            entry = {"title": str(file["path"]), "group": group, "files": {table.name: None}, "cut_flow": flow}
+            samples[table.stem] = entry
         skipped = [{"file": str(f["path"]), "reason": str(f["reason"])} for f in summary["skipped"]]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{sidecar}: not a sidecar of `raypipe read`: {error} is missing") from error

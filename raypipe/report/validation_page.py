@@ -108,15 +108,14 @@ def mean_table(samples: Numbers) -> Table:
 def peak_tables(samples: Numbers) -> list[Table]:
     """Peaks of the masses; no table without any."""
     masses = list(dict.fromkeys(m for s in samples.values() for m in s["peaks"]))
-
-    def cells(sample: Numbers, m: str) -> list[str]:
-        p, other = sample["peaks"].get(m), sample["others_widths"].get(m)
-        if p is None:
-            return ["-"] * 3
-        width = f"{p['sigma68']:.2f}" + (f" ({other:g})" if other else "")
-        return [f"{p['position']:.2f} ± {p['error']:.2f}", f"{p['median']:.2f}", width]
-
-    rows = [[name, *(cell for m in masses for cell in cells(s, m))] for name, s in samples.items()]
+    rows = []
+    for name, s in samples.items():
+        rows.append([name])
+        for m in masses:
+            p, other = s["peaks"].get(m), s["others_widths"].get(m)
+            width = f" ({other:g})" if other else ""
+            place = plus_minus(p["position"], p["error"]) if p else "-"
+            rows[-1] += [place, *((f"{p['median']:.2f}", f"{p['sigma68']:.2f}{width}") if p else "--")]
     head = ["sample", *(f"{m} {what}" for m in masses for what in ("peak", "median", "σ68"))]
     return [Table(head, rows)] if masses else []
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raypipe.report.comparison import crossing, curve, jackknife, required_strength, required_table
 from raypipe.report.contrastive import required_rows
+from raypipe.report.summary import crossing, curve, jackknife, required_strength, required_table
 from tests.search.record_figures import required_compared
 
 
