@@ -57,8 +57,8 @@ def summarise(
         entry = dict(zip(point, values, strict=True)) | {"instances": len({row["instance"] for row in members})}
         entry |= {name: members[0][name] for name in kept}
         entry |= {name: quote([row.get(name) for row in members]) for name in quantities}
-        if "verdict" in members[0]:
-            reasons = [row["verdict"] for row in members if row["verdict"]]
+        if any("verdict" in row for row in members):
+            reasons = [row["verdict"] for row in members if row.get("verdict")]
             entry["withheld"] = {"instances": len(reasons), "reason": reasons[0]} if reasons else None
         entries.append(entry)
     return entries
