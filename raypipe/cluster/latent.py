@@ -18,7 +18,7 @@ from raypipe.files import write_json
 from raypipe.fit.batches import PARTS, parts_of
 from raypipe.models.bdt import train_here
 from raypipe.progress import progress_bar
-from raypipe.report.latent_space import confusion_figure, tsne_figure, tsne_map
+from raypipe.report.figures import confusion_figure, tsne_figure, tsne_map
 from raypipe.report.style import save_figures
 from raypipe.search.confusion import Confusion, balanced, supervised_confusion, tree_confusion
 from raypipe.search.contrastive import encoder_folder

@@ -306,11 +306,11 @@ class Run:
         """The terminal's version of the report, on standard error."""
         from rich.table import Table
 
-        for title, (head, body) in report.tables.items():
+        for title, shown in report.tables.items():
             table = Table(title=title or f"raypipe: {self.folder}", box=None, header_style="bold")
-            for name in head:
+            for name in shown.head:
                 table.add_column(name, no_wrap=True)
-            for row in body:
+            for row in shown.rows:
                 table.add_row(*row)
             console.print(table)
         lines = headlines(report, summary)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ import yaml
 
 from raypipe.files import write_json
 from raypipe.report.html import Section, Table, write_html
-from raypipe.report.summary import other_versions_told, quote, with_error
+from raypipe.report.summary import other_versions_told, summarise, with_error
 from raypipe.search.base import Found, Search
 
 PACKAGES = (
     *("raypipe", "ray", "torch", "nflows", "xgboost", "numpy", "pyarrow", "mlflow"),
     *("pythia8mc", "fastjet", "iminuit"),
 )
+FAILED = ("embedding", "method", "signal", "strength", "instance", "error")
+"""What the summary tells of a failed trial."""
 Curves = dict[str, list[tuple[str, float, int]]]
 """Of MLflow's child runs, by ``signal/configuration``: (name, value, step)."""
 
@@ -33,8 +35,8 @@ class Report:
     """Its own part of ``summary.json``."""
     headlines: list[str]
     """The few sentences that a reader should take away."""
-    tables: dict[str, tuple[list[str], list[list[str]]]] = field(default_factory=dict)
-    """Title -> (head, rows of text), for the terminal."""
+    tables: dict[str, Table] = field(default_factory=dict)
+    """By title, for the terminal."""
     sections: list[Section] = field(default_factory=list)
     """Of the page; failures, times, configuration and versions follow them. Without any there is no page."""
     subtitle: str = ""
@@ -56,10 +58,7 @@ def common_summary(search: Search, found: Found) -> dict[str, Any]:
         "code": found.code,
         "keys": list(found.trials),
         "notes": search.notes,
-        "failed_trials": [
-            {k: row[k] for k in ("embedding", "method", "signal", "strength", "instance", "error")}
-            for row in found.failed
-        ],
+        "failed_trials": [{k: row[k] for k in FAILED} for row in found.failed],
         "other_versions": found.other_versions,
         "stage_seconds": found.stage_seconds,
         "stage_share": {name: s / total for name, s in found.stage_seconds.items()} if total else {},
@@ -97,36 +96,28 @@ def _common_sections(search: Search, summary: Mapping[str, Any]) -> list[Section
     stages = [[k, f"{v:.1f}", f"{summary['stage_share'][k]:.0%}"] for k, v in summary["stage_seconds"].items()]
     peak = f"Peak memory {summary['peak_rss_gib']:.2f} GiB."
     shown = {k: summary[k] for k in ("config_hash", "code", "versions", "date")}
-    sections = [
+    failures = Section("Failed trials", "", [Table(["signal", "strength", "instance", "error"], failed)])
+    return [
+        *([failures] if failed else []),
         Section("Where the time went", peak, [Table(["stage", "seconds", "share"], stages)]),
         Section("Configuration", "", code=yaml.safe_dump(search.config.shown(), sort_keys=False)),
         Section("Versions", "", code=yaml.safe_dump(shown, sort_keys=False)),
     ]
-    if failed:
-        sections.insert(0, Section("Failed trials", "", [Table(["signal", "strength", "instance", "error"], failed)]))
-    return sections
 
 
 def plain_report(search: Search, found: Found) -> Report:
     """The report of a search that has none of its own: means of its metric by signal, strength and cut."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in found.good:
-        groups.setdefault((row["signal"], row["strength"], row.get("working_point")), []).append(row)
     metric = search.metric
-    results = [
-        {"signal": signal, "strength": strength, "working_point": point, "instances": len(rows)}
-        | {metric: quote([row.get(metric) for row in rows])}
-        for (signal, strength, point), rows in groups.items()
-    ]
-    head = ["signal", "strength", "cut", "instances", metric]
-    body = [
+    results = summarise(found.rows, ("signal", "strength", "working_point"), [metric])
+    cells = [
         [e["signal"], f"{e['strength']:g}", f"{e['working_point'] or ''}", str(e["instances"]), with_error(e[metric])]
         for e in results
     ]
-    lines = [f"{r[0]} at {r[1]}: {metric} {r[4]} over {r[3]} instances." for r in body]
+    table = Table(["signal", "strength", "cut", "instances", metric], cells)
+    lines = [f"{r[0]} at {r[1]}: {metric} {r[4]} over {r[3]} instances." for r in cells]
     values = {f"{metric}.{e['signal']}.{e['strength']:g}": e[metric]["mean"] for e in results if e[metric]}
-    sections = [Section("Results", "", [Table(head, body)])]
-    return Report({"results": results}, lines, {"results": (head, body)}, sections, metrics=values)
+    sections = [Section("Results", "", [table])]
+    return Report({"results": results}, lines, {"results": table}, sections, metrics=values)
 
 
 def curves_of(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Curves:
@@ -140,10 +131,18 @@ def curves_of(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Cur
         way = seen if entry["method"] == "cathode" else f"{seen}-{entry['method']}"
         curves = groups.setdefault(f"{entry['signal']}/{way}", [])
         step = round(1000 * entry["strength"])
-        for name in names:
-            if entry[name]:
-                where = f"{name}.wp{entry['working_point']:g}"
-                curves.append((where, float(entry[name]["mean"]), step))
-                if entry[name]["standard_error"] is not None:
-                    curves.append((f"{where}.error", float(entry[name]["standard_error"]), step))
+        for name in filter(entry.get, names):
+            where, quoted = f"{name}.wp{entry['working_point']:g}", entry[name]
+            curves.append((where, float(quoted["mean"]), step))
+            if quoted["standard_error"] is not None:
+                curves.append((f"{where}.error", float(quoted["standard_error"]), step))
     return groups
+
+
+def point_metrics(entries: Iterable[Mapping[str, Any]], names: Sequence[str], *way: str) -> dict[str, float]:
+    """Means of summary entries for MLflow, under the name, the columns ``way``, signal, strength and cut."""
+    found = {}
+    for e in entries:
+        where = ".".join([*(e[k] for k in way), e["signal"], f"{e['strength']:g}", f"wp{e['working_point']:g}"])
+        found |= {f"{name}.{where}": e[name]["mean"] for name in names if e[name]}
+    return found

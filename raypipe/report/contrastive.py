@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.files import read_json
-from raypipe.report.base import Report, curves_of
+from raypipe.report.base import Report, curves_of, point_metrics
 from raypipe.report.figures import figures_of_scan
-from raypipe.report.html import Section, Table, images, resource
+from raypipe.report.html import Section, Table, images, plus_minus, resource, table_of
 from raypipe.report.style import save_figures
 from raypipe.report.summary import build_summary, is_main, with_error, withheld_lines
 from raypipe.search.base import Found
@@ -18,53 +20,35 @@ from raypipe.search.contrastive import Contrastive, shown_encoder
 from raypipe.search.result import NO_SIGNAL
 
 TEXTS = resource("texts")["contrastive"]
+CURVES = ("z_before", "z_after", "sic", "truth_before", "truth_after", "auc")
+"""What MLflow's child runs draw over the strength."""
 
 
-def result_rows(entries: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """The table of significances: head and rows of text, for the page and the terminal."""
+def result_rows(entries: list[dict[str, Any]]) -> Table:
+    """The table of significances, for the page and the terminal; embedding and method only where they differ."""
     way = ["embedding", "method"] if len({(e["embedding"], e["method"]) for e in entries}) > 1 else []
-    head = [
-        "signal",
-        *way,
-        "S/√B injected",
-        "cut",
-        "instances",
-        "z before",
-        "z after",
-        "S/√B before",
-        "S/√B after",
-        "SIC",
-    ]
     rows = []
     for e in entries:
         none = e["signal"] == NO_SIGNAL
-        truth = ["-"] * 3 if none else [with_error(e[k]) for k in ("truth_before", "truth_after", "sic")]
-        name, strength = ("no signal", "-") if none else (e["signal"], f"{e['strength']:g}")
+        named, strength = ("no signal", "-") if none else (e["signal"], f"{e['strength']:g}")
+        z = with_error(e["z_before"]), with_error(e["z_after"], none="withheld")
+        truth = ["-" if none else with_error(e[name]) for name in ("truth_before", "truth_after", "sic")]
         rows.append(
-            [
-                name,
-                *(e[k] for k in way),
-                strength,
-                f"{e['working_point']:.1%}",
-                str(e["instances"]),
-                with_error(e["z_before"]),
-                with_error(e["z_after"], none="withheld"),
-                *truth,
-            ]
+            [named, *(e[k] for k in way), strength, f"{e['working_point']:.1%}", str(e["instances"]), *z, *truth]
         )
-    return head, rows
+    head = ["S/√B injected", "cut", "instances", "z before", "z after", "S/√B before", "S/√B after", "SIC"]
+    return Table(["signal", *way, *head], rows)
 
 
-def required_rows(entries: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def required_rows(entries: list[dict[str, Any]]) -> Table:
     """The table of required injections (`required_table`): a row for each signal and way, a column for each cut."""
     points = list(dict.fromkeys(e["working_point"] for e in entries))
     cells: dict[tuple[str, ...], dict[float, str]] = {}
     for e in entries:
-        error = f" ± {e['standard_error']:.2f}" if e["standard_error"] is not None else ""
-        text = f"> {e['largest']:g}" if e["required"] is None else f"{e['required']:.2f}{error}"
+        text = plus_minus(e["required"], e["standard_error"], none=f"> {e['largest']:g}")
         cells.setdefault((e["signal"], e["embedding"], e["method"]), {})[e["working_point"]] = text
     head = ["signal", "embedding", "method", *(f"S/√B for {entries[0]['target']:g}σ, cut at {p:.1%}" for p in points)]
-    return head, [[*way, *(found.get(p, "-") for p in points)] for way, found in cells.items()]
+    return Table(head, [[*way, *(found.get(p, "-") for p in points)] for way, found in cells.items()])
 
 
 def headlines(summary: dict[str, Any]) -> list[str]:
@@ -77,33 +61,12 @@ def headlines(summary: dict[str, Any]) -> list[str]:
             spread = ", ".join(f"{v:+.1f}" for v in e["z_after"]["values"])
             lines.append(f"Without a signal: {with_error(e['z_after'])} sigma after the cut ({spread}).")
         else:
-            lines.append(
-                f"{e['signal']} at S/√B = {e['strength']:g}: {with_error(e['z_before'], 1)} → "
-                f"{with_error(e['z_after'], 1)} sigma; SIC {with_error(e['sic'], 1)}."
-            )
+            before, after, sic = (with_error(e[name], 1) for name in ("z_before", "z_after", "sic"))
+            lines.append(f"{e['signal']} at S/√B = {e['strength']:g}: {before} → {after} sigma; SIC {sic}.")
     lines += withheld_lines(summary["results_all_working_points"])
     if summary["closure_auc"]:
         lines.append(f"Closure AUC (template against true background): {with_error(summary['closure_auc'], 4)}.")
     return lines
-
-
-def _events_section(manifest: dict[str, Any], config: Config) -> Section:
-    samples, luminosity, texts = manifest["samples"], config.pseudodata.luminosity, TEXTS["events"]
-    head = ["sample", *texts["columns"], f"events at {luminosity:g} fb⁻¹"]
-    rows = [
-        [name, *(form.format(**s) for form in texts["columns"].values()), f"{s['yield_per_fb'] * luminosity:,.0f}"]
-        for name, s in samples.items()
-    ]
-    steps = list(next(iter(samples.values()))["cut_flow"])
-    flow = Table(
-        ["sample", *[step.replace("_", " ") for step in steps]],
-        [[name, *[f"{s['cut_flow'][step]:,}" for step in steps]] for name, s in samples.items()],
-    )
-    return Section("Events", texts["text"], [Table(head, rows), flow])
-
-
-CURVES = ("z_before", "z_after", "sic", "truth_before", "truth_after", "auc")
-"""What MLflow's child runs draw over the strength."""
 
 
 def contrastive_report(search: Contrastive, found: Found) -> Report:
@@ -115,45 +78,37 @@ def contrastive_report(search: Contrastive, found: Found) -> Report:
     selection = config.selection
     summary = build_summary(found.rows, working_point=selection.working_points[0], target=selection.target)
     summary["instance_overlap"] = max((row["instance_overlap"] for row in found.good), default=0.0)
-    drawn = figures_of_scan(config, found, summary, history)
-    figures = save_figures(drawn, found.folder / "figures")
+    figures = save_figures(figures_of_scan(config, found, summary, history), found.folder / "figures")
+    every = summary["results_all_working_points"]
+    table = result_rows(every)
+    closure, quoted = summary["closure_auc"], ("z_before", "z_after", "sic")
+    metrics = {"closure_auc": closure["mean"]} if closure else {}
+    metrics |= point_metrics(filter(is_main, every), quoted)
+    metrics |= point_metrics((e for e in every if not is_main(e)), quoted, "embedding", "method")
     window = f"signal region {config.window.sr_low:g}-{config.window.sr_high:g} GeV"
-    return Report(
-        summary,
-        headlines(summary),
-        {"": result_rows(summary["results_all_working_points"])},
-        _sections(config, found, summary, figures),
-        f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, {window}",
-        figures,
-        _metrics(summary),
-        curves_of(summary["results_all_working_points"], CURVES),
-        history,
-    )
+    subtitle = f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, {window}"
+    sections, told = _sections(config, found, summary, table, figures), headlines(summary)
+    curves = curves_of(every, CURVES)
+    return Report(summary, told, {"": table}, sections, subtitle, figures, metrics, curves, history)
 
 
-def _sections(config: Config, found: Found, summary: dict[str, Any], figures: dict[str, Path]) -> list[Section]:
-    """Of the page; images are embedded, so that the file can be mailed alone."""
-
-    def shown(*names: str) -> list[dict[str, str]]:
-        return images(figures, TEXTS["captions"], *names)
-
-    tables = [result_rows(summary["results_all_working_points"])]
-    if summary["required"]:
-        tables.append(required_rows(summary["required"]))
-    text = TEXTS["significances"].format(**summary)
-    pictures = shown("significances", "sic", "sic_by_strength", "required")
+def _sections(
+    config: Config, found: Found, summary: dict[str, Any], table: Table, figures: Mapping[str, Path]
+) -> list[Section]:
+    shown = partial(images, figures, TEXTS["captions"])
+    tables = [table, *([required_rows(summary["required"])] if summary["required"] else [])]
+    text, pictures = TEXTS["significances"].format(**summary), ("significances", "sic", "sic_by_strength", "required")
+    samples, luminosity = found.made["simulate"]["events"]["samples"], config.pseudodata.luminosity
+    forms = {"sample": "{name}", **TEXTS["events"]["columns"]}
+    columns = {head: partial(lambda form, s: form.format(**s), form) for head, form in forms.items()}
+    columns[f"events at {luminosity:g} fb⁻¹"] = lambda s: f"{s['yield_per_fb'] * luminosity:,.0f}"
+    events = table_of(columns, [s | {"name": name} for name, s in samples.items()])
+    steps = list(next(iter(samples.values()))["cut_flow"])
+    flow = [[name, *(f"{s['cut_flow'][step]:,}" for step in steps)] for name, s in samples.items()]
+    flows = Table(["sample", *(step.replace("_", " ") for step in steps)], flow)
     return [
-        Section("Significances", text, [Table(*rows) for rows in tables], pictures),
+        Section("Significances", text, tables, shown(*pictures)),
         Section("Background model", "", [], shown("closure", "masses_signal", "masses_no_signal")),
         Section("Latent space", "", [], shown("latents_signal", "latents_no_signal", "encoder_training")),
-        _events_section(found.made["simulate"]["events"], config),
+        Section("Events", TEXTS["events"]["text"], [events, flows]),
     ]
-
-
-def _metrics(summary: dict[str, Any]) -> dict[str, float]:
-    found = {"closure_auc": summary["closure_auc"]["mean"]} if summary["closure_auc"] else {}
-    for entry in summary["results_all_working_points"]:
-        way = "" if is_main(entry) else f"{entry['embedding']}.{entry['method']}."
-        where = f"{way}{entry['signal']}.{entry['strength']:g}.wp{entry['working_point']:g}"
-        found |= {f"{name}.{where}": entry[name]["mean"] for name in ("z_before", "z_after", "sic") if entry[name]}
-    return found

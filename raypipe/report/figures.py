@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from itertools import cycle, product
 from typing import Any
 
 import matplotlib as mpl
@@ -12,49 +14,38 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raypipe.config import Config
-from raypipe.report.comparison import required_injection, sic_by_strength
-from raypipe.report.style import COLOURS, new_figure
-from raypipe.report.summary import is_main
+from raypipe.report.style import COLOURS, CYCLE, new_figure
+from raypipe.report.summary import curve, is_main, ways_of, with_signal
 from raypipe.search.base import Found
+from raypipe.search.confusion import Confusion
 from raypipe.search.result import NO_SIGNAL
 
 Arrays = Mapping[str, np.ndarray]
+COLUMNS = 5
+"""Signals beside each other in `sic_by_strength`; more go below, so that a page can show them."""
 
 
-def _step(axis: Axes, edges: np.ndarray, counts: np.ndarray, **style: Any) -> None:
-    mplhep.histplot(counts, edges, ax=axis, yerr=False, **style)
+def _step(axis: Axes, edges: np.ndarray, counts: np.ndarray, colour: str, label: str, **style: Any) -> None:
+    mplhep.histplot(counts, edges, ax=axis, yerr=False, color=COLOURS[colour], label=label, **style)
 
 
-def _points(axis: Axes, edges: np.ndarray, counts: np.ndarray, label: str) -> None:
-    centres = (edges[:-1] + edges[1:]) / 2
-    axis.errorbar(centres, counts, np.sqrt(counts), fmt="o", ms=2.5, lw=0.8, color=COLOURS["data"], label=label)
+def _data(axis: Axes, edges: np.ndarray, counts: np.ndarray) -> None:
+    style = {"fmt": "o", "ms": 2.5, "lw": 0.8, "color": COLOURS["data"], "label": "data"}
+    axis.errorbar((edges[:-1] + edges[1:]) / 2, counts, np.sqrt(counts), **style)
 
 
 def latents(arrays: Arrays, title: str) -> Figure:
     """Projections of the latent space in the signal region: data, template, true background, signal (paper C, 1)."""
-    dimensions = sum(1 for name in arrays if name.startswith("latent") and name.endswith("_edges"))
-    rows = -(-dimensions // 3)
-    figure, axes = new_figure(min(3, dimensions), rows, 4.3, 3.3)
-    for k, axis in enumerate(np.atleast_1d(axes).flat):
-        if k >= dimensions:
-            axis.set_axis_off()
-            continue
-        edges = arrays[f"latent{k}_edges"]
-        _step(
-            axis,
-            edges,
-            arrays[f"latent{k}_template"],
-            color=COLOURS["template"],
-            label="template",
-            histtype="fill",
-            alpha=0.35,
-        )
-        _step(axis, edges, arrays[f"latent{k}_true"], color=COLOURS["true"], label="true background")
-        _points(axis, edges, arrays[f"latent{k}_data"], "data")
-        if arrays[f"latent{k}_signal"].sum():
-            _step(axis, edges, arrays[f"latent{k}_signal"], color=COLOURS["signal"], label="injected signal")
+    figure, axes = new_figure(sum(name.startswith("latent") and name.endswith("_edges") for name in arrays), 4.3, 3.3)
+    for k, axis in enumerate(axes):
+        mine = {what: arrays[f"latent{k}_{what}"] for what in ("edges", "template", "true", "data", "signal")}
+        _step(axis, mine["edges"], mine["template"], "template", "template", histtype="fill", alpha=0.35)
+        _step(axis, mine["edges"], mine["true"], "true", "true background")
+        _data(axis, mine["edges"], mine["data"])
+        if mine["signal"].sum():
+            _step(axis, mine["edges"], mine["signal"], "signal", "injected signal")
         axis.set(xlabel=f"latent {k}", ylabel="events / bin", yscale="log", ylim=(0.5, None))
-    np.atleast_1d(axes).flat[0].legend(fontsize=7)
+    axes[0].legend(fontsize=7)
     figure.suptitle(f"Latent space in the signal region: {title}")
     return figure
 
@@ -77,11 +68,9 @@ def closure_roc(curves: list[tuple[str, Arrays, float, float]]) -> Figure:
 def sic(curves: Mapping[tuple[str, float], list[Arrays]], points: list[float]) -> Figure:
     """Significance improvement against background efficiency, mean and spread over instances (paper C, figure 4)."""
     signals = sorted({signal for signal, _ in curves})
-    figure, axes = new_figure(max(1, len(signals)))
-    for axis, signal in zip(np.atleast_1d(axes), signals, strict=True):
-        for colour, strength in zip(
-            mpl.color_sequences["petroff10"], sorted(s for n, s in curves if n == signal), strict=False
-        ):
+    figure, axes = new_figure(len(signals), columns=len(signals))
+    for axis, signal in zip(axes, signals, strict=True):
+        for colour, strength in zip(CYCLE, sorted(s for n, s in curves if n == signal), strict=False):
             runs = np.array([a["sic"] for a in curves[signal, strength]])
             x = curves[signal, strength][0]["sic_background_efficiency"]
             seen = np.isfinite(runs).any(0)
@@ -92,9 +81,8 @@ def sic(curves: Mapping[tuple[str, float], list[Arrays]], points: list[float]) -
         axis.plot(grid, np.sqrt(grid), "k:", lw=0.8, label="no selection power")
         for point in points:
             axis.axvline(point, color="grey", ls="--", lw=0.7)
-        axis.set(
-            xscale="log", xlabel="background efficiency", ylabel="SIC", title=signal, ylim=(0, None), xlim=(1e-4, 1)
-        )
+        axis.set(xscale="log", xlabel="background efficiency", ylabel="SIC", title=signal)
+        axis.set(ylim=(0, None), xlim=(1e-4, 1))
         axis.legend(fontsize=7)
     return figure
 
@@ -105,10 +93,10 @@ def masses(arrays: Arrays, config: Config, title: str) -> Figure:
     edges = arrays["mass_edges"]
     for axis, stage in ((before, "before"), (after, "after")):
         background, signal = arrays[f"mass_{stage}_background"], arrays[f"mass_{stage}_signal"]
-        _step(axis, edges, background, color=COLOURS["true"], label="background (truth)", histtype="fill", alpha=0.3)
+        _step(axis, edges, background, "true", "background (truth)", histtype="fill", alpha=0.3)
         if signal.sum():
-            _step(axis, edges, signal, color=COLOURS["signal"], label="signal (truth)")
-        _points(axis, edges, background + signal, "data")
+            _step(axis, edges, signal, "signal", "signal (truth)")
+        _data(axis, edges, background + signal)
         axis.axvspan(config.window.sr_low, config.window.sr_high, color="grey", alpha=0.12, lw=0)
         axis.set(xlabel=r"$m_{\gamma\gamma}$ [GeV]", ylabel=f"events / {np.diff(edges)[0]:g} GeV", ylim=(0, None))
     before.plot((edges[:-1] + edges[1:]) / 2, arrays["mass_fit"], color=COLOURS["fit"], label="sideband fit")
@@ -120,28 +108,16 @@ def masses(arrays: Arrays, config: Config, title: str) -> Figure:
 
 def significances(results: list[dict[str, Any]]) -> Figure:
     """The analyst's significance of every run, before and after the cut, beside the means."""
-    figure, axis = new_figure(1, 1, 7.5, 4.2)
-    labels = []
+    figure, (axis,) = new_figure(1, 7.5, 4.2)
     for k, entry in enumerate(results):
-        none = entry["signal"] == NO_SIGNAL
-        labels.append("no signal" if none else f"{entry['signal']}\n{entry['strength']:g}")
-        for offset, name, colour in ((-0.15, "z_before", COLOURS["template"]), (0.15, "z_after", COLOURS["true"])):
-            quoted = entry[name]
-            if quoted is None:  # withheld
-                continue
-            x = k + offset
-            axis.plot([x] * len(quoted["values"]), quoted["values"], ".", color=colour, alpha=0.5)
-            axis.errorbar(
-                x,
-                quoted["mean"],
-                quoted["standard_error"] or 0,
-                fmt="_",
-                ms=14,
-                color=colour,
-                label=("before the cut", "after the cut")[offset > 0],
-            )
+        for x, when, colour in ((k - 0.15, "before", COLOURS["template"]), (k + 0.15, "after", COLOURS["true"])):
+            if quoted := entry[f"z_{when}"]:  # not withheld
+                axis.plot([x] * len(quoted["values"]), quoted["values"], ".", color=colour, alpha=0.5)
+                style = {"fmt": "_", "ms": 14, "color": colour, "label": f"{when} the cut"}
+                axis.errorbar(x, quoted["mean"], quoted["standard_error"] or 0, **style)
     axis.axhline(0, color="k", lw=0.8)
     axis.axhspan(-1, 1, color="grey", alpha=0.12, lw=0)
+    labels = ["no signal" if e["signal"] == NO_SIGNAL else f"{e['signal']}\n{e['strength']:g}" for e in results]
     axis.set_xticks(range(len(labels)), labels, fontsize=8)
     axis.set(ylabel="significance of observed over expected [sigma]")
     unique = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
@@ -161,13 +137,70 @@ def training(history: list[dict[str, float]]) -> Figure:
     return figure
 
 
+def _colours(ways: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+    return dict(zip(ways, cycle(CYCLE), strict=False))
+
+
+def sic_by_strength(rows: Sequence[Mapping[str, Any]], points: Sequence[float]) -> Figure:
+    """SIC against the injected strength: a panel for each signal and working point, those of a signal in one column.
+
+    Bars are standard errors of the mean, bands standard deviations of single instances.
+    """
+    signals, ways = with_signal(rows)
+    columns = min(COLUMNS, len(signals))
+    blocks = math.ceil(len(signals) / columns)
+    figure, axes = new_figure(columns * blocks * len(points), 4.4, 3.4, columns)
+    # (blocks * columns, points): those of one signal below each other
+    grid = np.reshape(axes, (blocks, len(points), columns)).swapaxes(1, 2).reshape(-1, len(points))
+    for axis in grid[len(signals) :].flat:
+        axis.set_axis_off()
+    for (number, signal), (i, point) in product(enumerate(signals), enumerate(points)):
+        axis = grid[number, i]
+        for way, colour in _colours(ways).items():
+            x, y, e, spread = curve(rows, "sic", way, signal, point).T
+            axis.fill_between(x, y - spread, y + spread, color=colour, alpha=0.15, lw=0)
+            axis.errorbar(x, y, np.nan_to_num(e), marker="o", ms=4, lw=1.2, color=colour, label=" ".join(way))
+        top = axis.dataLim.ymax  # with error bars; margins are a share of the spread, which a single strength lacks
+        axis.set(title=f"{signal}, cut at {point:.1%}", xlabel=r"injected $S/\sqrt{B}$", ylabel="SIC")
+        axis.set(ylim=(0, 1.15 * top if np.isfinite(top) else None), xlim=(0, 1.1 * max(r["strength"] for r in rows)))
+    grid[0, 0].legend(fontsize=7)
+    return figure
+
+
+def required_injection(table: list[dict[str, Any]]) -> Figure:
+    """The table of `required_table` as points with errors, a panel for each cut; arrows are lower bounds."""
+    signals, points = (list(dict.fromkeys(e[name] for e in table)) for name in ("signal", "working_point"))
+    figure, axes = new_figure(len(points), max(6.0, 1.1 * len(signals) + 3), 3.6, 1)
+    ways = ways_of(table)
+    colours = _colours(ways)
+    for axis, point in zip(axes, points, strict=True):
+        entries = [entry for entry in table if entry["working_point"] == point]
+        labels = {way: " ".join(way) for way in ways}
+        for entry in entries:
+            way, largest = (entry["embedding"], entry["method"]), entry["largest"]
+            x = signals.index(entry["signal"]) + 0.7 / len(ways) * (ways.index(way) - (len(ways) - 1) / 2)
+            style = {"color": colours[way], "label": labels.pop(way, None)}  # one label a way
+            if entry["required"] is not None:
+                axis.errorbar(x, entry["required"], entry["standard_error"], fmt="o", **style)
+            else:
+                axis.plot(x, largest, "_", ms=8, **style)
+                arrow = {"arrowstyle": "->", "color": colours[way]}
+                axis.annotate("", (x, largest * 1.15), (x, largest), arrowprops=arrow)
+        axis.set_xticks(range(len(signals)), signals, rotation=30, ha="right", fontsize=8)
+        largest = max(1.15 * e["largest"] if e["required"] is None else e["required"] for e in entries)
+        ylabel = rf"$S/\sqrt{{B}}$ for {entries[0]['target']:g} sigma after the cut"
+        axis.set(title=f"cut at {point:.1%}", ylabel=ylabel, ylim=(0, 1.1 * largest), xlim=(-0.5, len(signals) - 0.5))
+        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
 def figures_of_scan(
     config: Config, found: Found, summary: Mapping[str, Any], history: list[dict[str, float]]
 ) -> dict[str, Figure]:
     """Every figure of a scan by name."""
-    point, good = config.selection.working_points[0], found.good
+    points, good = config.selection.working_points, found.good
     main = [r for r in good if is_main(r)] or good
-    quoted = {r["key"]: r for r in main if r["working_point"] == point}
+    quoted = {r["key"]: r for r in main if r["working_point"] == points[0]}
     finished = {key: trial for key, trial in found.trials.items() if key in quoted}
     figures: dict[str, Figure] = {"encoder_training": training(history)}
     if summary["results"]:
@@ -175,23 +208,56 @@ def figures_of_scan(
     strongest = [k for k, t in finished.items() if t.signal != NO_SIGNAL]
     strongest.sort(key=lambda k: (-finished[k].strength, config.scan.signals.index(finished[k].signal)))
     none = [k for k, t in finished.items() if t.signal == NO_SIGNAL]
-    for name, keys in (("signal", strongest[:1]), ("no_signal", none[:1])):
-        for key in keys:
-            arrays = found.arrays(key)
-            figures[f"latents_{name}"] = latents(arrays, finished[key].label())
-            figures[f"masses_{name}"] = masses(arrays, config, finished[key].label())
-    closures = [
-        (finished[k].label(), found.arrays(k), quoted[k]["closure_auc"], quoted[k]["closure_auc_error"])
-        for k in none[:4]
-    ]
-    if closures:
+    for name, keys in (("signal", strongest), ("no_signal", none)):
+        if keys:
+            arrays, title = found.arrays(keys[0]), finished[keys[0]].label()
+            figures |= {f"latents_{name}": latents(arrays, title), f"masses_{name}": masses(arrays, config, title)}
+    if none:
+        aucs = [(quoted[k]["closure_auc"], quoted[k]["closure_auc_error"]) for k in none[:4]]
+        closures = [(finished[k].label(), found.arrays(k), *auc) for k, auc in zip(none, aucs, strict=False)]
         figures["closure"] = closure_roc(closures)
     curves: dict[tuple[str, float], list[Arrays]] = {}
     for key in strongest:
         curves.setdefault((finished[key].signal, finished[key].strength), []).append(found.arrays(key))
     if curves:
-        figures["sic"] = sic(curves, config.selection.working_points)
+        figures["sic"] = sic(curves, points)
     if summary["required"]:
-        figures["sic_by_strength"] = sic_by_strength(good, config.selection.working_points)
+        figures["sic_by_strength"] = sic_by_strength(good, points)
         figures["required"] = required_injection(summary["required"])
     return figures
+
+
+def tsne_map(latent: np.ndarray, seed: int, perplexity: float = 30.0) -> np.ndarray:
+    """Two-dimensional t-SNE coordinates (n, 2) of latents (n, d), standardised first (scikit-learn, Barnes-Hut)."""
+    from sklearn.manifold import TSNE
+
+    scaled = (latent - latent.mean(0)) / (latent.std(0) + 1e-9)
+    return TSNE(perplexity=perplexity, init="pca", random_state=seed % 2**32).fit_transform(scaled.astype(np.float64))
+
+
+def tsne_figure(maps: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Mapping[int, str]) -> Figure:
+    """One panel an embedding: coordinates (n, 2) coloured by process group."""
+    figure, axes = new_figure(len(maps), 5.0, 4.6, len(maps))
+    colours = mpl.color_sequences["tab20"]
+    for axis, (title, (points, groups)) in zip(axes, maps.items(), strict=True):
+        for k, group in enumerate(sorted(set(groups.tolist()), reverse=True)):
+            axis.plot(*points[groups == group].T, ".", ms=2, color=colours[k % 20], label=names[group])
+        axis.set(title=title, xticks=[], yticks=[])
+    axes[-1].legend(fontsize=7, markerscale=4, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def confusion_figure(matrices: Mapping[str, Confusion], names: Mapping[int, str]) -> Figure:
+    """Confusion matrices side by side, rows normalised to one."""
+    figure, axes = new_figure(len(matrices), 5.4, 5.0, len(matrices))
+    for axis, (title, confusion) in zip(axes, matrices.items(), strict=True):
+        labels = [names[g] for g in confusion.groups]
+        axis.imshow(confusion.matrix, vmin=0, vmax=1, cmap="Blues")
+        for (i, j), value in np.ndenumerate(confusion.matrix):
+            if value >= 0.005:
+                colour = "white" if value > 0.5 else "black"
+                axis.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6, color=colour)
+        axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7)
+        axis.set_yticks(range(len(labels)), labels, fontsize=7)
+        axis.set(title=f"{title}: mean diagonal {confusion.diagonal:.3f}", xlabel="called", ylabel="true")
+    return figure

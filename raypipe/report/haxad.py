@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from scipy.stats import chi2, norm
 
 from raypipe.config.haxad import HaxadConfig
 from raypipe.files import read_json
-from raypipe.report.base import Report, curves_of
+from raypipe.report.base import Report, curves_of, point_metrics
 from raypipe.report.figures import masses
 from raypipe.report.html import Section, Table, images, resource
 from raypipe.report.style import COLOURS, new_figure, save_figures
-from raypipe.report.summary import quote, with_error, withheld, withheld_lines
+from raypipe.report.summary import summarise as means
+from raypipe.report.summary import with_error, withheld_lines
 from raypipe.search.base import Found
 from raypipe.search.haxad import FOLDER, Haxad
 from raypipe.search.result import NO_SIGNAL
@@ -31,43 +33,23 @@ POINT = ("method", "signal", "strength", "working_point")
 TEXTS = resource("texts")["haxad"]
 
 
-def _value(row: Mapping[str, Any], name: str) -> float:
-    value = row.get(name)
-    return math.nan if value is None else float(value)
-
-
 def summarise(rows: Rows, config: HaxadConfig) -> dict[str, Any]:
     """Means with standard errors over instances by method, signal, strength and cut; null and linearity studies."""
-    groups: dict[tuple, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if row["status"] == "ok":
-            groups.setdefault(tuple(row[name] for name in POINT), []).append(row)
-    results = [
-        dict(zip(POINT, point, strict=True))
-        | {"instances": len(members), "family": members[0]["family"]}
-        | {name: quote([_value(row, name) for row in members]) for name in QUANTITIES}
-        | {"withheld": withheld(members)}
-        for point, members in groups.items()
-    ]
     good = [row for row in rows if row["status"] == "ok"]
     points = config.selection.working_points
+    floats = [r | {k: float(r[k]) for k in QUANTITIES if r.get(k) is not None} for r in good]  # counts too
     return {
-        "results": results,
+        "results": means(floats, POINT, QUANTITIES, kept=["family"]),
         "null": [null_study(good, point) for point in points],
         "linearity": [linearity(good, point) for point in points],
     }
 
 
-def _fits(rows: Rows, point: float, null: bool) -> list[Mapping[str, Any]]:
-    return [
-        r
-        for r in rows
-        if r["method"] == "cathode"
-        and r["working_point"] == point
-        and r.get("fit_valid_after")
-        and not r.get("verdict")
-        and (r["signal"] == NO_SIGNAL) == null
-    ]
+def _fits(rows: Rows, point: float, null: bool) -> Rows:
+    """Those of `cathode` at a cut whose fit is valid and not withheld, without a signal or with one."""
+    mine = [r for r in rows if r["method"] == "cathode" and r["working_point"] == point]
+    mine = [r for r in mine if (r["signal"] == NO_SIGNAL) == null]
+    return [r for r in mine if r.get("fit_valid_after") and not r.get("verdict")]
 
 
 def null_study(rows: Rows, point: float) -> dict[str, Any] | None:
@@ -115,10 +97,9 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
         if e["signal"] == NO_SIGNAL:
             lines.append(f"Without a signal, {cut}: Z = {with_error(e['fit_z_after'])} over {e['instances']} runs.")
         else:
-            lines.append(
-                f"{e['signal']} at S/√B = {e['strength']:g}, {cut}: bump hunt {with_error(e['fit_z_before'], 1)} → "
-                f"{with_error(e['fit_z_after'], 1)} sigma; SIC {with_error(e['sic'], 1)}."
-            )
+            before, after, sic = (with_error(e[name], 1) for name in ("fit_z_before", "fit_z_after", "sic"))
+            told = f"{e['signal']} at S/√B = {e['strength']:g}, {cut}: bump hunt {before} → {after} sigma"
+            lines.append(f"{told}; SIC {sic}.")
     return lines + withheld_lines(summary["results"])
 
 
@@ -140,19 +121,12 @@ def null_figure(study: Mapping[str, Any]) -> Figure:
 
 def linearity_figure(rows: Rows, point: float) -> Figure:
     """Fitted against injected events after the cut."""
-    figure, axis = new_figure()
-    for colour, signal in zip(COLOURS.values(), sorted({r["signal"] for r in _fits(rows, point, False)}), strict=False):
-        mine = [r for r in _fits(rows, point, False) if r["signal"] == signal]
-        axis.errorbar(
-            [r["s_after"] for r in mine],
-            [r["fit_s_after"] for r in mine],
-            [r["fit_s_err_after"] for r in mine],
-            fmt="o",
-            ms=3,
-            lw=0.8,
-            color=colour,
-            label=signal,
-        )
+    figure, (axis,) = new_figure()
+    fits = _fits(rows, point, null=False)
+    for colour, signal in zip(COLOURS.values(), sorted({r["signal"] for r in fits}), strict=False):
+        mine = [r for r in fits if r["signal"] == signal]
+        x, y, error = ([r[name] for r in mine] for name in ("s_after", "fit_s_after", "fit_s_err_after"))
+        axis.errorbar(x, y, error, fmt="o", ms=3, lw=0.8, color=colour, label=signal)
     top = axis.get_xlim()[1]
     axis.plot([0, top], [0, top], "k--", lw=0.8)
     axis.set(xlabel="injected events after the cut", ylabel="fitted signal events")
@@ -166,18 +140,10 @@ def haxad_report(search: Haxad, found: Found) -> Report:
     summary = summarise(found.rows, config)
     history = read_json(found.folder / FOLDER / "encoder.json")["history"]
     figures = save_figures(figures_of_scan(rows, config, found.arrays), found.folder / "figures")
-    window, table = config.window, result_rows(summary["results"])
-    return Report(
-        summary,
-        headlines(summary),
-        {},
-        _sections(summary, table, history, figures),
-        f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, window {window.low:g}-{window.high:g} GeV",
-        figures,
-        _metrics(summary),
-        curves_of(summary["results"], QUANTITIES),
-        history,
-    )
+    window = f"window {config.window.low:g}-{config.window.high:g} GeV"
+    subtitle = f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, {window}"
+    sections, curves = _sections(summary, history, figures), curves_of(summary["results"], QUANTITIES)
+    return Report(summary, headlines(summary), {}, sections, subtitle, figures, metrics(summary), curves, history)
 
 
 def figures_of_scan(
@@ -188,11 +154,11 @@ def figures_of_scan(
     figures: dict[str, Figure] = {}
     main = [r for r in rows if r["method"] == "cathode" and r["working_point"] == point]
     loud = sorted((r for r in main if r["signal"] != NO_SIGNAL), key=lambda r: -r["strength"])
-    quiet = [r for r in main if r["signal"] == NO_SIGNAL]
-    for name, chosen in (("spectrum", loud[:1]), ("spectrum_no_signal", quiet[:1])):
-        for row in chosen:
-            title = "no signal" if row["signal"] == NO_SIGNAL else f"{row['signal']} at {row['strength']:g}"
-            figures[name] = masses(arrays_of(row["key"]), config, title)
+    if loud:
+        title = f"{loud[0]['signal']} at {loud[0]['strength']:g}"
+        figures["spectrum"] = masses(arrays_of(loud[0]["key"]), config, title)
+    if quiet := [r for r in main if r["signal"] == NO_SIGNAL]:
+        figures["spectrum_no_signal"] = masses(arrays_of(quiet[0]["key"]), config, "no signal")
     if study := null_study(rows, point):
         figures["null"] = null_figure(study)
     if _fits(rows, point, null=False):
@@ -200,25 +166,22 @@ def figures_of_scan(
     return figures
 
 
+HEAD = ["method", "signal", "S/√B", "cut", "runs"]
+HEAD += ["Z before", "Z after", "fitted S after", "injected after", "expected Z before", "expected Z after", "SIC"]
 QUOTED = ("fit_z_before", "fit_z_after", "fit_s_after", "s_after", "asimov_before", "asimov_after", "sic")
-HEAD = (
-    *("method", "signal", "S/√B", "cut", "runs", "Z before", "Z after", "fitted S after", "injected after"),
-    *("expected Z before", "expected Z after", "SIC"),
-)
 
 
-def result_rows(entries: Sequence[Mapping[str, Any]]) -> Table:
+def _results(entries: Sequence[Mapping[str, Any]]) -> Table:
     """The table of bump hunts."""
-    named = [
-        [e["method"], e["signal"], f"{e['strength']:g}", f"{e['working_point']:.1%}", str(e["instances"])]
-        for e in entries
-    ]
-    cells = [[*name, *(with_error(e[k]) for k in QUOTED)] for name, e in zip(named, entries, strict=True)]
-    return Table(list(HEAD), cells)
+    rows = []
+    for e in entries:
+        where = [e["method"], e["signal"], f"{e['strength']:g}", f"{e['working_point']:.1%}", str(e["instances"])]
+        rows.append([*where, *(with_error(e[name]) for name in QUOTED)])
+    return Table(HEAD, rows)
 
 
 def _sections(
-    summary: Mapping[str, Any], table: Table, history: list[dict[str, float]], figures: Mapping[str, Path]
+    summary: Mapping[str, Any], history: list[dict[str, float]], figures: Mapping[str, Path]
 ) -> list[Section]:
     studies = []
     for name in ("null", "linearity"):
@@ -226,12 +189,9 @@ def _sections(
             shown = {k: v for k, v in study.items() if k not in {"z", "pulls", "expected_shares"}}
             rows = [[k, f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in shown.items()]
             studies.append(Table([name, "value"], rows))
-    last = history[-1]
+    last, table = history[-1], _results(summary["results"])
     trained = f"{len(history)} epochs; reconstruction error {last['error']:.3f} of 9, KL {last['kl']:.2f} nats."
-
-    def pictures(*names: str) -> list[dict[str, str]]:
-        return images(figures, TEXTS["captions"], *names)
-
+    pictures = partial(images, figures, TEXTS["captions"])
     return [
         Section("Bump hunt", TEXTS["hunt"], [table], pictures("spectrum", "spectrum_no_signal")),
         Section("False positives and linearity", "", studies, pictures("null", "linearity")),
@@ -239,15 +199,11 @@ def _sections(
     ]
 
 
-def _metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+def metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     """Fits, significances, null and linearity studies, for MLflow."""
-    metrics = {}
-    for study in ("null", "linearity"):
-        for found in filter(None, summary[study]):
-            where = f"wp{found['working_point']:g}"
-            numbers = {k: v for k, v in found.items() if isinstance(v, float) and k != "working_point"}
-            metrics |= {f"{study}.{name}.{where}": value for name, value in numbers.items()}
-    for entry in summary["results"]:
-        where = f"{entry['method']}.{entry['signal']}.{entry['strength']:g}.wp{entry['working_point']:g}"
-        metrics |= {f"{name}.{where}": entry[name]["mean"] for name in QUANTITIES if entry[name]}
-    return metrics
+    found = {}
+    for name in ("null", "linearity"):
+        for study in filter(None, summary[name]):
+            numbers = {k: v for k, v in study.items() if isinstance(v, float) and k != "working_point"}
+            found |= {f"{name}.{k}.wp{study['working_point']:g}": v for k, v in numbers.items()}
+    return found | point_metrics(summary["results"], QUANTITIES, "method")

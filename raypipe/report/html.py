@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import yaml
@@ -22,13 +22,24 @@ def resource(name: str) -> dict[str, Any]:
     return yaml.safe_load(resources.files("raypipe.report").joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Cells of text; the first column is a name and stands left."""
 
     head: list[str]
     rows: list[list[str]]
     title: str = ""
+
+
+def table_of(columns: Mapping[str, Callable[[Any], str]], entries: Iterable[Any]) -> Table:
+    """One row an entry: ``columns`` maps a heading to the cell of an entry."""
+    return Table(list(columns), [[cell(entry) for cell in columns.values()] for entry in entries])
+
+
+def plus_minus(value: float | None, error: float | None = None, digits: int = 2, none: str = "-") -> str:
+    """``value ± error`` with so many decimals; without an error the value alone."""
+    if value is None:
+        return none
+    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
 
 
 @dataclass(frozen=True)

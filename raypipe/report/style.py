@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raypipe.files import atomic_path
 
 COLOURS = {"data": "black", "template": "#3f90da", "true": "#bd1f01", "signal": "#832db6", "fit": "#ffa90e"}
+CYCLE = mpl.color_sequences["petroff10"]
+"""Colours of what has none of its own."""
 
 
-def new_figure(columns: int = 1, rows: int = 1, width: float = 5.2, height: float = 4.0) -> tuple[Figure, Any]:
-    """A figure that needs no display, with its axes."""
+def new_figure(panels: int = 1, width: float = 5.2, height: float = 4.0, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """A figure that needs no display, and its panels row by row; ``width`` and ``height`` are of one panel."""
+    columns = min(columns, panels)
+    rows = -(-panels // columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes[panels:]:
+        axis.set_axis_off()
+    return figure, axes[:panels]
 
 
 def save_figures(figures: Mapping[str, Figure | None], folder: Path, dpi: float = 110) -> dict[str, Path]:

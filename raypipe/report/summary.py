@@ -1,39 +1,33 @@
-"""From ledger rows to what people quote: means over instances with their standard errors."""
+"""From ledger rows to what people quote: means over instances with their standard errors, and required injections."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
-from raypipe.report.comparison import required_table
+import numpy as np
+
+from raypipe.report.html import plus_minus
 from raypipe.search.result import NO_SIGNAL
 from raypipe.stats.significance import mean_and_error
 
+Row = Mapping[str, Any]
 QUANTITIES = (
-    "z_before",
-    "z_after",
-    "sic",
-    "truth_before",
-    "truth_after",
-    "auc",
-    "n_after",
-    "expected_after",
-    "kappa",
-    "background_efficiency",
-    "signal_efficiency",
+    *("z_before", "z_after", "sic", "truth_before", "truth_after", "auc", "n_after", "expected_after", "kappa"),
+    *("background_efficiency", "signal_efficiency"),
 )
-
 POINT = ("embedding", "method", "signal", "strength", "working_point")
 """What makes rows of different instances comparable."""
 
 
-def is_main(entry: Mapping[str, Any]) -> bool:
+def is_main(entry: Row) -> bool:
     """Whether a row or entry belongs to the search itself rather than to a comparison beside it."""
     return entry["embedding"] == "id" and entry["method"] == "cathode"
 
 
-def quote(values: list[float]) -> dict[str, Any] | None:
+def quote(values: Iterable[float | None]) -> dict[str, Any] | None:
     """Mean, standard error and the values themselves; None when a quantity does not exist (SIC without signal)."""
     finite = [v for v in values if v is not None and math.isfinite(v)]
     if not finite:
@@ -42,43 +36,42 @@ def quote(values: list[float]) -> dict[str, Any] | None:
     return {"mean": mean, "standard_error": error, "values": finite}
 
 
-def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One entry for each embedding, method, signal, strength and working point, in the order of the rows.
+def summarise(
+    rows: Iterable[Row], point: Sequence[str] = POINT, quantities: Sequence[str] = QUANTITIES, kept: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """One entry for each value of the columns ``point``, in the order of the rows; failed trials are left out.
 
-    Failed trials are left out.
+    Args:
+        quantities: columns to `quote`. kept: columns that the rows of a point share.
+
+    Returns:
+        Entries with ``withheld`` (of how many instances no significance is quoted, and the first reason; None where of
+        all) where the rows have a verdict.
     """
-    groups: dict[tuple, list[dict[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         if row["status"] == "ok":
-            groups.setdefault(tuple(row[name] for name in POINT), []).append(row)
-    return [
-        {
-            **dict(zip(POINT, point, strict=True)),
-            "instances": len({row["instance"] for row in members}),
-            **{name: quote([row[name] for row in members]) for name in QUANTITIES},
-            "withheld": withheld(members),
-        }
-        for point, members in groups.items()
-    ]
+            groups.setdefault(tuple(map(row.get, point)), []).append(row)
+    entries = []
+    for values, members in groups.items():
+        entry = dict(zip(point, values, strict=True)) | {"instances": len({row["instance"] for row in members})}
+        entry |= {name: members[0][name] for name in kept}
+        entry |= {name: quote([row.get(name) for row in members]) for name in quantities}
+        if any("verdict" in row for row in members):
+            reasons = [row["verdict"] for row in members if row.get("verdict")]
+            entry["withheld"] = {"instances": len(reasons), "reason": reasons[0]} if reasons else None
+        entries.append(entry)
+    return entries
 
 
-def withheld(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Of how many rows no significance is quoted, and the reason of the first; None where of all."""
-    verdicts = [row["verdict"] for row in rows if row.get("verdict")]
-    return {"instances": len(verdicts), "reason": verdicts[0]} if verdicts else None
-
-
-def withheld_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+def withheld_lines(entries: Iterable[Row]) -> list[str]:
     """A sentence for every entry of which significances are withheld."""
     lines = []
     for e in entries:
-        if e.get("withheld"):
+        if held := e.get("withheld"):
             what = "Without a signal" if e["signal"] == NO_SIGNAL else f"{e['signal']} at S/√B = {e['strength']:g}"
-            how_many = f"{e['withheld']['instances']} of {e['instances']} pseudo-data sets"
-            lines.append(
-                f"{what}, cut at {e['working_point']:.1%}: NO significance is quoted for {how_many}: "
-                f"{e['withheld']['reason']}."
-            )
+            told = f"{what}, cut at {e['working_point']:.1%}: NO significance is quoted for {held['instances']} of "
+            lines.append(f"{told}{e['instances']} pseudo-data sets: {held['reason']}.")
     return lines
 
 
@@ -107,19 +100,96 @@ def build_summary(rows: list[dict[str, Any]], *, working_point: float, target: f
     }
 
 
-def with_error(entry: dict[str, Any] | None, digits: int = 2, none: str = "-") -> str:
-    """``mean +- error`` for tables."""
-    if entry is None:
-        return none
-    if entry["standard_error"] is None:
-        return f"{entry['mean']:.{digits}f}"
-    return f"{entry['mean']:.{digits}f} ± {entry['standard_error']:.{digits}f}"
+def with_error(entry: Row | None, digits: int = 2, none: str = "-") -> str:
+    """Mean and standard error of what `quote` gave, for tables."""
+    return plus_minus(entry["mean"], entry["standard_error"], digits) if entry else none
 
 
 def other_versions_told(number: int) -> list[str]:
     """The sentence about finished trials that another version of the code or packages has made, if there are any."""
-    if not number:
-        return []
-    return [
-        f"The ledger holds {number} trials of another version of the code or packages, which are not in this report"
-    ]
+    told = f"The ledger holds {number} trials of another version of the code or packages, which are not in this report"
+    return [told] if number else []
+
+
+def ways_of(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Pairs of embedding and method, in the order of the rows."""
+    return list(dict.fromkeys((r["embedding"], r["method"]) for r in rows))
+
+
+def with_signal(rows: Sequence[Row]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Signals, and the ways that were tried on any."""
+    mine = [r for r in rows if r["signal"] != NO_SIGNAL]
+    return sorted({r["signal"] for r in mine}), ways_of(mine)
+
+
+def curve(rows: Sequence[Row], quantity: str, way: tuple[str, str], signal: str, point: float) -> np.ndarray:
+    """(k, 4) array of strength, and mean, standard error and deviation over instances (NaN with one) of a quantity.
+
+    Instances whose value does not exist or is withheld are left out.
+    """
+    mine = [r for r in rows if (r["embedding"], r["method"], r["signal"], r["working_point"]) == (*way, signal, point)]
+    out = []
+    for strength in sorted({r["strength"] for r in mine}):
+        values = [r[quantity] for r in mine if r["strength"] == strength and np.isfinite(r[quantity])]
+        if values:  # not withheld
+            mean, error = mean_and_error(values)
+            error = np.nan if error is None else error
+            out.append((strength, mean, error, error * math.sqrt(len(values))))
+    return np.array(out).reshape(-1, 4)
+
+
+def crossing(strengths: np.ndarray, significances: np.ndarray, target: float) -> float:
+    """Smallest strength at which the significance reaches ``target``, linear between the points and through the origin.
+
+    Infinity when the largest strength does not reach it.
+    """
+    x, y = np.r_[0.0, strengths], np.r_[0.0, significances]
+    above = np.flatnonzero(y >= target)
+    if not len(above):
+        return float("inf")
+    k = above[0]
+    return float(x[k - 1] + (target - y[k - 1]) / (y[k] - y[k - 1]) * (x[k] - x[k - 1]))
+
+
+def required_strength(
+    rows: Sequence[Row], way: tuple[str, str], signal: str, point: float, target: float
+) -> np.ndarray:
+    """Strengths at which the mean significance after the cut reaches ``target``: of all instances, then without each.
+
+    The (1 + instances,) array is what a jackknife needs: `jackknife` gives the standard error of a number, and of the
+    difference of two that come from the same pseudo-data sets.
+    """
+    mine = [r for r in rows if r["signal"] == signal and (r["embedding"], r["method"]) == way]
+    found = []
+    for without in (None, *sorted({r["instance"] for r in mine})):
+        kept = [r for r in mine if r["instance"] != without]
+        found.append(crossing(*curve(kept, "z_after", way, signal, point).T[:2], target))
+    return np.array(found)
+
+
+def jackknife(values: np.ndarray) -> tuple[float, float | None]:
+    """The first value, and its standard error from the others (made without one instance each); None with one.
+
+    Where some of them are infinite, because the largest strength then does not reach the target, there is none either.
+    """
+    one_less = values[1:]
+    if len(one_less) < 2 or not np.isfinite(values).all():
+        return float(values[0]), None
+    return float(values[0]), float(np.sqrt((len(one_less) - 1) * np.var(one_less)))
+
+
+def required_table(rows: Sequence[Row], points: Sequence[float], target: float) -> list[dict[str, Any]]:
+    """For each signal, way and cut, the injected strength at which the mean significance after it reaches a target.
+
+    ``required`` is None, and ``largest`` (the largest strength of the scan) a lower bound, where none reaches it.
+    """
+    out = []
+    signals, ways = with_signal(rows)
+    for signal, way, point in product(signals, ways, points):
+        strengths = curve(rows, "z_after", way, signal, point)[:, 0]
+        if len(strengths):
+            required, error = jackknife(required_strength(rows, way, signal, point, target))
+            entry = {"signal": signal, "embedding": way[0], "method": way[1], "working_point": point, "target": target}
+            found = required if np.isfinite(required) else None
+            out.append(entry | {"required": found, "standard_error": error, "largest": float(strengths[-1])})
+    return out

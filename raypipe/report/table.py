@@ -33,8 +33,7 @@ def table_report(search: TableSearch, found: Found) -> Report:
     (key,) = found.trials
     scores = found.folder / "scores.parquet"
     lines.append(f"scores: {scores}; summary: {found.folder / 'summary.json'}")
-    metrics = {
-        f"{name}.wp{row['working_point']:g}": row[name] for row in rows for name in METRICS if row.get(name) is not None
-    }
+    told = ((name, row) for row in rows for name in METRICS if row.get(name) is not None)
+    metrics = {f"{name}.wp{row['working_point']:g}": row[name] for name, row in told}
     summary = {"rows": rows, "key": key, "files": search.digests(), "scores": str(scores)}
     return Report(summary, lines, metrics=metrics)

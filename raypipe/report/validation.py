@@ -6,19 +6,23 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from collections.abc import Sequence
+from itertools import cycle, groupby
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from raypipe.errors import UserError
 from raypipe.events.table import read_schema
 from raypipe.files import check_writable, read_json, write_json
-from raypipe.report import validation_figures as figures
-from raypipe.report.style import save_figures
-from raypipe.report.validation_data import SampleSums, collect
+from raypipe.report.style import COLOURS, CYCLE, new_figure, save_figures
+from raypipe.report.validation_data import SampleSums, Spectrum, collect
 from raypipe.report.validation_numbers import sample_numbers
 from raypipe.report.validation_page import write_validation_page
-from raypipe.report.validation_quantities import Kind, kind_of
+from raypipe.report.validation_quantities import SLOT_NAMES, Kind, Quantity, kind_of
 from raypipe.simulate.dataset import MANIFEST, read_manifest
 from raypipe.simulate.processes import GROUPS
 
@@ -30,10 +34,7 @@ MAX_IN_PANEL = 6
 
 
 def make_validation(events: str | Path, output: str | Path | None = None) -> dict[str, Any]:
-    """Validate the data set folder ``events`` and write the page.
-
-    Args:
-        output: folder of the page; ``<events>/validation`` where not given.
+    """Validate the data set folder ``events`` and write the page into ``output``, ``<events>/validation`` by default.
 
     Returns:
         The numbers, as in ``validation.json``, with the path of the page under ``page``.
@@ -42,14 +43,13 @@ def make_validation(events: str | Path, output: str | Path | None = None) -> dic
         UserError: no manifest, a missing or damaged file, a value that is not finite, no place to write.
     """
     output = Path(events) / "validation" if output is None else Path(output)
-    if (Path(events) / "dataset.json").is_file():  # before the work; without a data set there is none
+    if (Path(events) / MANIFEST).is_file():  # before the work; without a data set there is none
         check_writable(output)
     samples, numbers = measure(events)
     numbers["page"] = str(output / "validation.html")
     write_json(output / "validation.json", numbers)
     drawn, captions = draw_all(samples, numbers)
-    paths = save_figures(drawn, output / "figures")
-    write_validation_page(output / "validation.html", numbers, captions, paths)
+    write_validation_page(output / "validation.html", numbers, captions, save_figures(drawn, output / "figures"))
     return numbers
 
 
@@ -92,17 +92,13 @@ def describe(events: Path) -> dict[str, Any]:
     if (events / MANIFEST).is_file() or not sidecar.is_file():
         return read_manifest(events)
     summary = read_json(sidecar)
+    samples = {}
     try:
         group = (summary["config"].get("source") or {}).get("group", 0)
-        samples = {
-            Path(file["table"]).stem: {
-                "title": str(file["path"]),
-                "group": group,
-                "files": {Path(file["table"]).name: None},
-                "cut_flow": {"events_read": file["events"], "written": file["written"]},
-            }
-            for file in summary["files"]
-        }
+        for file in summary["files"]:
+            table, flow = Path(file["table"]), {"events_read": file["events"], "written": file["written"]}
+            entry = {"title": str(file["path"]), "group": group, "files": {table.name: None}, "cut_flow": flow}
+            samples[table.stem] = entry
         skipped = [{"file": str(f["path"]), "reason": str(f["reason"])} for f in summary["skipped"]]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{sidecar}: not a sidecar of `raypipe read`: {error} is missing") from error
@@ -132,11 +128,94 @@ def draw_all(samples: list[SampleSums], numbers: dict[str, Any]) -> tuple[dict[s
         known = sorted((s for s in members if s.group >= 0 and s.events), key=lambda s: s.yield_per_fb)
         reference = known[-1] if known else None  # the continuum
         if known and kind.name != "table":
-            drawn[f"{prefix}expected"] = figures.stacked(kind.quantities[0], known)
+            drawn[f"{prefix}expected"] = stacked(kind.quantities[0], known)
         captions |= {f"{prefix}{q.name}": q.caption for q in kind.quantities}
         shown = [q for q in kind.quantities if q.shown]
-        drawn |= {f"{prefix}{q.name}": figures.shapes(q, panels(members), reference) for q in shown}
+        drawn |= {f"{prefix}{q.name}": shapes(q, panels(members), reference) for q in shown}
     rows = {n: s["presence"] for n, s in numbers["samples"].items() if s["presence"]}
     if rows := {n: r for n, r in rows.items() if r["slots"]["jet1"]["ours"] is not None}:
-        drawn["presence"] = figures.presence(rows)
+        drawn["presence"] = presence_figure(rows)
     return drawn, captions
+
+
+def _canvas(panels: int, width: float = 4.4, height: float = 3.3) -> tuple[Figure, list[Axes]]:
+    return new_figure(panels, *((6.4, 4.0) if panels == 1 else (width, height)))
+
+
+def _draw(axis: Axes, spectrum: Spectrum, label: str, **style: Any) -> np.ndarray:
+    """Steps of the normalised shape with its statistical errors as bars; returns the heights."""
+    heights, errors = spectrum.shape()
+    axis.stairs(heights, spectrum.edges, label=label, lw=1.2, **style)
+    seen = heights > 0
+    axis.errorbar(spectrum.centres[seen], heights[seen], errors[seen], fmt="none", elinewidth=0.7, alpha=0.7, **style)
+    return heights
+
+
+def shapes(quantity: Quantity, panels: Sequence[tuple[str, list[SampleSums]]], reference: SampleSums | None) -> Figure:
+    """One quantity of all samples, normalised to one; the reference grey in every panel that does not hold it.
+
+    Args:
+        panels: title and samples of each panel.
+    """
+    figure, axes = _canvas(len(panels))
+    tops, floors = [], []
+    for axis, (title, samples) in zip(axes, panels, strict=True):
+        if reference is not None and reference not in samples:
+            spectrum = reference.spectra[quantity.name]
+            heights, _ = spectrum.shape()
+            axis.stairs(heights, spectrum.edges, color="0.75", fill=True, alpha=0.5, label=reference.name)
+            tops.append(heights.max())
+        for colour, sample in zip(cycle(CYCLE), samples, strict=False):
+            heights = _draw(axis, sample.spectra[quantity.name], sample.name, color=colour)
+            tops.append(heights.max())
+            floors += heights[heights > 0].tolist()
+        axis.set_title(title, fontsize=9)
+        axis.set(xlabel=quantity.label, ylabel="share of events / bin", xlim=quantity.edges[[0, -1]])
+        axis.legend(fontsize=7)
+    top = max(tops, default=0) or 1.0
+    low = max(min(floors, default=1e-4), 1e-5 * top) / 2
+    for axis in axes:
+        axis.set(**{"yscale": "log", "ylim": (low, 4 * top)} if quantity.log else {"ylim": (0, None)})
+    return figure
+
+
+def stacked(quantity: Quantity, samples: Sequence[SampleSums]) -> Figure:
+    """Expected events per fb^-1 and unit of the standard-model samples, one on top of the other."""
+    figure, (axis,) = _canvas(1)
+    edges, width = quantity.edges, np.diff(quantity.edges)
+    below, variance, counts = np.zeros(len(width)), np.zeros(len(width)), []
+    for colour, sample in zip(cycle(CYCLE), samples, strict=False):
+        spectrum = sample.spectra[quantity.name]
+        top = below + spectrum.counts / width
+        axis.stairs(top, edges, baseline=below, fill=True, color=colour, alpha=0.8, lw=0.5, label=sample.name)
+        variance += (spectrum.errors / width) ** 2
+        counts += spectrum.counts[spectrum.counts > 0].tolist()
+        below = top
+    style = {"fmt": "none", "ecolor": "k", "elinewidth": 0.8, "label": "statistical error"}
+    axis.errorbar((edges[:-1] + edges[1:]) / 2, below, np.sqrt(variance), **style)
+    low = max(min(counts, default=1.0) / width.max(), 1e-6 * below.max())
+    axis.set(yscale="log", ylim=(low, 3 * below.max()), xlim=edges[[0, -1]])
+    axis.set(xlabel=quantity.label, ylabel=r"events / GeV / fb$^{-1}$")
+    axis.legend(fontsize=8)
+    return figure
+
+
+def presence_figure(rows: dict[str, dict[str, Any]]) -> Figure:
+    """Shares of filled slots beside the reference, one panel a sample.
+
+    Args:
+        rows: sample -> the entry of `raypipe.report.validation_numbers.presence_table`.
+    """
+    figure, axes = _canvas(len(rows), 5.2, 3.2)
+    place = np.arange(len(SLOT_NAMES))
+    for axis, (name, entry) in zip(axes, rows.items(), strict=True):
+        slots = [entry["slots"][slot] for slot in SLOT_NAMES]
+        ours, errors, theirs = ([s[what] for s in slots] for what in ("ours", "error", "reference"))
+        axis.bar(place, theirs, width=0.7, color="0.85", label=f"{entry['label']} (numbers.md)")
+        axis.errorbar(place, ours, errors, fmt="o", ms=4, color=COLOURS["true"], label=name)
+        photons = [entry["variants"][f"fat_photons_{i}"]["value"] for i in (1, 2)]
+        axis.plot([4, 5], photons, "d", ms=5, mfc="none", color=COLOURS["template"], label="photons clustered too")
+        axis.set_xticks(place, SLOT_NAMES)
+        axis.set(ylabel="share of events", ylim=(0, 1.08))
+        axis.legend(fontsize=7)
+    return figure

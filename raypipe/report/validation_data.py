@@ -1,8 +1,7 @@
 """A data set in one pass: weighted spectra, means and shares of every sample, piece by piece.
 
-Nothing but sums is kept, so files larger than memory work. The two splits of a sample each carry its whole yield
-(`raypipe.events.schema`); together they are averaged in proportion to their number of events, which leaves every event
-of a simulated sample with the same weight.
+Only sums are kept. The splits of a sample each carry its whole yield (`raypipe.events.schema`); they are averaged in
+proportion to their number of events, which leaves every event of a simulated sample with the same weight.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,8 @@ class Spectrum:
 
     edges: np.ndarray
     sums: np.ndarray = field(init=False)
-    """(k + 2,) sum of weights: below, the k bins, above."""
     squares: np.ndarray = field(init=False)
-    """(k + 2,) sum of squared weights."""
+    """(k + 2,) sums of weights and of squared weights: below, the k bins, above."""
 
     def __post_init__(self) -> None:
         self.sums, self.squares = np.zeros((2, len(self.edges) + 1))
@@ -57,12 +56,6 @@ class Spectrum:
         """(k,) middle of each bin."""
         return (self.edges[:-1] + self.edges[1:]) / 2
 
-    def part(self, mask: np.ndarray) -> Spectrum:
-        """The bins of a mask (k,) alone, the others empty."""
-        part = Spectrum(self.edges)
-        part.sums[1:-1], part.squares[1:-1] = self.counts * mask, self.squares[1:-1] * mask
-        return part
-
     def shape(self) -> tuple[np.ndarray, np.ndarray]:
         """Share of all events in each bin (outside included in the total) and its statistical error."""
         total = self.sums.sum() or 1.0
@@ -73,9 +66,9 @@ class Spectrum:
         first, last = np.searchsorted(self.edges, [low, high])
         return float(self.counts[first:last].sum())
 
-    def quantiles(self, shares: list[float]) -> np.ndarray:
-        """Values below which the given shares of what is inside lie; linear within a bin."""
-        cumulative = np.r_[0.0, np.cumsum(self.counts)]
+    def quantiles(self, shares: list[float], inside: np.ndarray) -> np.ndarray:
+        """Values below which the given shares of the bins of a mask (k,) lie; linear within a bin, NaN without any."""
+        cumulative = np.r_[0.0, np.cumsum(self.counts * inside)]
         if cumulative[-1] <= 0:
             return np.full(len(shares), np.nan)
         return np.interp(np.array(shares) * cumulative[-1], cumulative, self.edges)
@@ -126,7 +119,7 @@ class SampleSums:
     rows: dict[str, int]
     """Events of each split."""
     weight: dict[str, float]
-    """Sum of weights of each split."""
+    """Their sum of weights."""
     size: int
     """Bytes of the files."""
     spectra: dict[str, Spectrum]
@@ -170,10 +163,7 @@ def _batches(path: Path, kind: Kind) -> Iterator[Batch]:
 
 
 def collect(name: str, group: int, files: Mapping[str, Sequence[Path]], keep: Kind | None = None) -> SampleSums:
-    """One pass over the files (split -> paths) of a sample.
-
-    Args:
-        keep: the quantities to take; those that the first file offers where not given.
+    """One pass over the files (split -> paths) of a sample for the quantities ``keep`` (else those of the first file).
 
     Raises:
         UserError: a missing, damaged or foreign file, a value that is not finite, a negative weight.
@@ -183,8 +173,8 @@ def collect(name: str, group: int, files: Mapping[str, Sequence[Path]], keep: Ki
     kind = keep or kind_of(every[0])
     size, spectra = sum(path.stat().st_size for path in every), {q.name: Spectrum(q.edges) for q in kind.quantities}
     sums = SampleSums(name, kind, group, rows, dict.fromkeys(files, 0.0), size, spectra, defaultdict(Mean))
-    for split, path in ((split, path) for split, paths in files.items() for path in paths):
-        for batch in _batches(path, kind):
+    for split, paths in files.items():
+        for batch in chain.from_iterable(_batches(path, kind) for path in paths):
             sums.weight[split] += float(batch["weight"].sum())
             weights = batch["weight"] * (rows[split] / sums.events)
             filled = [(spectra[q.name], *q.values(batch)) for q in kind.quantities]

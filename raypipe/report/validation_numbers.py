@@ -19,13 +19,11 @@ NEAR_Z = (80.0, 100.0)
 """GeV, where the Z peak of a four-lepton background is looked for."""
 CROSS_SECTIONS = ("reference_cross_section_fb", "pythia_cross_section_fb")
 FROM_MANIFEST = ("n_generated", "efficiency", "efficiency_error", *CROSS_SECTIONS, "cut_flow")
-"""What the page takes over from the manifest."""
-PEAK_REACH = 3.0
-"""GeV on either side of the highest point, from which a peak's position is taken; doubled while the peak is wider."""
-MAX_PEAK_REACH = 12.0
-"""GeV, where that ends: what is wider is no peak."""
+PEAK_REACH, MAX_PEAK_REACH = 3.0, 12.0
+"""GeV around the highest point, from which a peak's position is taken: doubled up to the second while it is wider."""
 RESOLVED = 0.45
 """Half the central 68 % over the reach, below which the peak fits into it (a flat density has 0.68)."""
+CENTRAL = [0.15865, 0.5, 0.84135]
 SPLIT_TOLERANCE = 1e-6
 """Relative difference between a split's sum of weights and the yield in the manifest that is rounding."""
 
@@ -44,19 +42,18 @@ def peak(spectrum: Spectrum, low: float = -np.inf, high: float = np.inf) -> dict
         return None
     bins = max(1, round(1.0 / (spectrum.edges[1] - spectrum.edges[0])))
     smooth = np.convolve(counts, np.ones(bins) / bins, mode="same")
-    whole, reach = spectrum.part(inside), PEAK_REACH
-    position = centres[np.argmax(smooth)]
+    reach, position = PEAK_REACH, centres[np.argmax(smooth)]
     while True:
         for _ in range(10):
-            core = spectrum.part(inside & (np.abs(centres - position) < reach))
-            if not core.counts.any():  # a few events with a gap between them
+            core = inside & (np.abs(centres - position) < reach)
+            if not spectrum.counts[core].any():  # a few events with a gap between them
                 return None
-            left, position, right = core.quantiles([0.15865, 0.5, 0.84135])
+            left, position, right = spectrum.quantiles(CENTRAL, core)
         if (right - left) / 2 < RESOLVED * reach or reach >= MAX_PEAK_REACH:
             break
         reach *= 2
-    n_eff = core.counts.sum() ** 2 / core.squares[1:-1].sum()
-    low68, median, high68 = whole.quantiles([0.15865, 0.5, 0.84135])
+    n_eff = (spectrum.counts * core).sum() ** 2 / (spectrum.squares[1:-1] * core).sum()
+    low68, median, high68 = spectrum.quantiles(CENTRAL, inside)
     error = 1.2533 * (right - left) / 2 / np.sqrt(n_eff)
     found = {"position": position, "error": error, "median": median, "sigma68": (high68 - low68) / 2}
     return {name: float(value) for name, value in found.items()}
@@ -89,17 +86,15 @@ def yields(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:
     """Yield of one sample beside its reference.
 
     ``of_reference``: sum of weights over reference cross section x efficiency; one if the weights are right.
-    ``others``: what another simulation found (``references.yaml``), ours in its mass window and at its order, and the
-    ratio of the two.
+    ``others``: what another simulation found (``references.yaml``), and ours in its mass window and at its order.
     """
     found = {"per_fb": sums.yield_per_fb, "events": sums.rows, "sum_of_weights": sums.weight}
     found |= {key: entry[key] for key in FROM_MANIFEST if key in entry}
     if {"efficiency", "reference_cross_section_fb"} <= entry.keys():
         expected = entry["efficiency"] * entry["reference_cross_section_fb"]
-        found["of_reference"] = {s: w / expected if expected else None for s, w in sums.weight.items()}
-        found["k_factor"] = _ratio(entry["reference_cross_section_fb"], entry.get("pythia_cross_section_fb"))
-    other = references()["yields"].get(sums.name)
-    if other is not None:
+        found["of_reference"] = {s: _ratio(w, expected) for s, w in sums.weight.items()}
+        found["k_factor"] = _ratio(*(entry.get(name) for name in CROSS_SECTIONS))
+    if other := references()["yields"].get(sums.name):
         ours = sums.yield_per_fb
         if "window" in other and "m_yy_fine" in sums.spectra:
             ours = sums.spectra["m_yy_fine"].between(*other["window"])
@@ -120,28 +115,22 @@ def presence_table(sums: SampleSums) -> dict[str, Any] | None:
     entry = theirs["samples"].get(sums.name)
     if entry is None or "window.jet1" not in sums.means:
         return None
-    window = {n.removeprefix("window."): m for n, m in sums.means.items() if n.startswith("window.")}
+    window = {n.removeprefix("window."): m.as_dict() for n, m in sums.means.items() if n.startswith("window.")}
     slots = {}
     for slot, reference in zip(SLOT_NAMES, entry["shares"], strict=True):
-        ours = window[slot].value
+        ours, error = window[slot].values()
         difference = None if ours is None else ours - reference
-        slots[slot] = {"ours": ours, "error": window[slot].error, "reference": reference, "difference": difference}
-    listed = theirs["means"].get(sums.name, {})
-    means = {name: (window | {"n_jet": sums.means["n_jet"]})[name].as_dict() for name in listed}
-    means = {name: mean | {"reference": listed[name]} for name, mean in means.items()}
-    variants = {name: mean.as_dict() for name, mean in window.items() if name.startswith("fat_")}
+        slots[slot] = {"ours": ours, "error": error, "reference": reference, "difference": difference}
+    everywhere, listed = {"n_jet": sums.means["n_jet"].as_dict()}, theirs["means"].get(sums.name, {})
+    means = {name: (window | everywhere)[name] | {"reference": value} for name, value in listed.items()}
+    variants = {name: mean for name, mean in window.items() if name.startswith("fat_")}
     return {"label": entry["label"], "slots": slots, "means": means, "variants": variants}
 
 
 def sample_numbers(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:
-    """Everything known of one sample.
-
-    Args:
-        entry: the sample's part of the manifest.
-    """
+    """Everything known of one sample; ``entry`` is its part of the manifest."""
     fine = {n.removesuffix("_fine"): s for n, s in sums.spectra.items() if n.endswith("_fine")}
-    # The diphoton continuum has no peak to be found.
-    peaks = {n: peak(s) for n, s in fine.items() if sums.group != 0}
+    peaks = {n: peak(s) for n, s in fine.items() if sums.group != 0}  # the diphoton continuum has none
     if "m_4l" in fine and sums.group == GROUP_4L:
         peaks |= {f"{n} near Z": peak(s, *NEAR_Z) for n, s in fine.items()}
     numbers = {

@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 import yaml
 
-from raypipe.report.html import Section, Table, image, images, resource, write_html
+from raypipe.report.html import Section, Table, image, images, plus_minus, resource, table_of, write_html
 from raypipe.report.validation_numbers import MEANS, SPLIT_TOLERANCE
 from raypipe.report.validation_quantities import SLOT_NAMES, VARIANTS, references
 
 Numbers = dict[str, Any]
 
 YIELDS: dict[str, Callable[[Numbers], str]] = {
+    "sample": lambda s: s["name"],
     "group": lambda s: str(s["group"]),
     "events": lambda s: f"{sum(s['yield']['events'].values()):,}",
     "σ·BR·K [fb]": lambda s: number(s["yield"].get("reference_cross_section_fb"), 4),
     "K over Pythia": lambda s: number(s["yield"].get("k_factor") if s["group"] >= 0 else None),
     "prototype's K": lambda s: number(s["yield"]["others_k_factor"]),
-    "efficiency": lambda s: with_error(s["yield"].get("efficiency"), s["yield"].get("efficiency_error"), 4),
+    "efficiency": lambda s: plus_minus(s["yield"].get("efficiency"), s["yield"].get("efficiency_error"), 4),
     "yield [fb]": lambda s: number(s["yield"]["per_fb"], 4),
     "Σw / (σ·ε)": lambda s: f"{np.mean(_closure(s)):.6f}" if _closure(s) else "-",
     "compared [fb]": lambda s: number(_other(s).get("ours"), 4),
@@ -46,16 +47,9 @@ def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}g}"
 
 
-def with_error(value: float | None, error: float | None, digits: int = 2) -> str:
-    """``value ± error``, or a dash."""
-    if value is None:
-        return "-"
-    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
-
-
 def mean(entry: Numbers | None, digits: int = 2) -> str:
     """A mean with its error, or a dash."""
-    return with_error(entry["value"], entry["error"], digits) if entry else "-"
+    return plus_minus(entry["value"], entry["error"], digits) if entry else "-"
 
 
 def headlines(numbers: Numbers) -> list[str]:
@@ -78,10 +72,9 @@ def headlines(numbers: Numbers) -> list[str]:
         lines.append(f"m_yy peaks at {where}.")
     for name, s in samples.items():
         if fit := s.get("smoothness"):
-            lines.append(
-                f"{name}: χ²/ndf {fit['chi2']:.0f}/{fit['ndf']} to a smooth fall (p = {fit['p_value']:.2g}), "
-                f"largest pull {fit['largest_pull']:+.1f}σ at {fit['largest_at']:.1f} GeV."
-            )
+            quality = f"χ²/ndf {fit['chi2']:.0f}/{fit['ndf']} to a smooth fall (p = {fit['p_value']:.2g})"
+            furthest = f"{fit['largest_pull']:+.1f}σ at {fit['largest_at']:.1f} GeV"
+            lines.append(f"{name}: {quality}, largest pull {furthest}.")
     if numbers["skipped_files"]:
         lines.append(f"{len(numbers['skipped_files'])} input files could not be read and were skipped.")
     return lines
@@ -115,15 +108,14 @@ def mean_table(samples: Numbers) -> Table:
 def peak_tables(samples: Numbers) -> list[Table]:
     """Peaks of the masses; no table without any."""
     masses = list(dict.fromkeys(m for s in samples.values() for m in s["peaks"]))
-
-    def cells(sample: Numbers, m: str) -> list[str]:
-        p, other = sample["peaks"].get(m), sample["others_widths"].get(m)
-        if p is None:
-            return ["-"] * 3
-        width = f"{p['sigma68']:.2f}" + (f" ({other:g})" if other else "")
-        return [f"{p['position']:.2f} ± {p['error']:.2f}", f"{p['median']:.2f}", width]
-
-    rows = [[name, *(cell for m in masses for cell in cells(s, m))] for name, s in samples.items()]
+    rows = []
+    for name, s in samples.items():
+        rows.append([name])
+        for m in masses:
+            p, other = s["peaks"].get(m), s["others_widths"].get(m)
+            width = f" ({other:g})" if other else ""
+            place = plus_minus(p["position"], p["error"]) if p else "-"
+            rows[-1] += [place, *((f"{p['median']:.2f}", f"{p['sigma68']:.2f}{width}") if p else "--")]
     head = ["sample", *(f"{m} {what}" for m in masses for what in ("peak", "median", "σ68"))]
     return [Table(head, rows)] if masses else []
 
@@ -136,45 +128,36 @@ def presence_section(samples: Numbers, figures: dict[str, Path]) -> Section | No
     rows, variants, means = [], [], []
     for name, e in entries.items():
         slots = [e["slots"][s] for s in SLOT_NAMES]
-        rows.append([name, "here", *(with_error(s["ours"], s["error"], 3) for s in slots)])
-        rows.append([e["label"], "reference", *(f"{s['reference']:.2f}" for s in slots)])
-        rows.append(["", "difference", *("-" if s["difference"] is None else f"{s['difference']:+.3f}" for s in slots)])
-        fat = [e["slots"][s] for s in ("fat1", "fat2")]
-        variants.append([name, "reference", *(f"{s['reference']:.2f}" for s in fat)])
-        variants.append(["", "as stored", *(with_error(s["ours"], s["error"], 3) for s in fat)])
+        ours, theirs = [plus_minus(s["ours"], s["error"], 3) for s in slots], [f"{s['reference']:.2f}" for s in slots]
+        difference = ["-" if s["difference"] is None else f"{s['difference']:+.3f}" for s in slots]
+        rows += [[name, "here", *ours], [e["label"], "reference", *theirs], ["", "difference", *difference]]
+        fat = slice(SLOT_NAMES.index("fat1"), SLOT_NAMES.index("fat2") + 1)
+        variants += [[name, "reference", *theirs[fat]], ["", "as stored", *ours[fat]]]
         for key, title in VARIANTS.items():
             variants.append(["", title, *(mean(e["variants"].get(f"{key}_{i}"), 3) for i in (1, 2))])
         means += [[name, key, mean(m), f"{m['reference']:g}"] for key, m in e["means"].items()]
     theirs = references()["presence"]
     studies = []
     for s in (study for study in theirs["studies"] if study["sample"] in entries):
-        shares = [f"{share:.3f} ± {error:.3f}" for share, error in zip(s["shares"], s["errors"], strict=True)]
+        shares = [plus_minus(share, error, 3) for share, error in zip(s["shares"], s["errors"], strict=True)]
         studies.append([s["sample"], s["change"], f"{s['events']:,}", *shares, f"{s['pt_yy']:g}", f"{s['n_jet']:g}"])
     texts, (low, high), title = resource("texts")["validation"], theirs["window"], "Presence of objects"
-    heads = (
-        (["sample", "", *SLOT_NAMES], rows, ""),
-        (
-            ["sample", "large-R jets counted", "at least one", "at least two"],
-            variants,
-            "Large-R jets under other definitions",
-        ),
-        (["sample", "mean", "here", "reference"], means, "Means [GeV] in the same window (jets: whole window)"),
-        (
-            ["sample", "change", "events", *SLOT_NAMES, "<pT yy>", "<jets>"],
-            studies,
-            "One change at a time to our simulation (measured once, not this data set)",
-        ),
-    )
+    counted, changed = texts["presence"]["variants"], texts["presence"]["studies"]
+    tables = [
+        Table(["sample", "", *SLOT_NAMES], rows),
+        Table(["sample", "large-R jets counted", "at least one", "at least two"], variants, counted),
+        Table(["sample", "mean", "here", "reference"], means, texts["presence"]["means"]),
+        Table(["sample", "change", "events", *SLOT_NAMES, "<pT yy>", "<jets>"], studies, changed),
+    ]
     text = texts["sections"][title].format(low=low, high=high, source=theirs["source"])
-    pictures = images(figures, texts["captions"], "presence")
-    return Section(title, text, [Table(*table) for table in heads], pictures, notes=texts["notes"])
+    return Section(title, text, tables, images(figures, texts["captions"], "presence"), notes=texts["notes"])
 
 
 def write_validation_page(path: Path, numbers: Numbers, captions: dict[str, str], figures: dict[str, Path]) -> None:
     """Write the page."""
     texts, samples = resource("texts")["validation"], numbers["samples"]
     text = texts["sections"]
-    yields = Table(["sample", *YIELDS], [[n, *(cell(s) for cell in YIELDS.values())] for n, s in samples.items()])
+    yields = table_of(YIELDS, [s | {"name": name} for name, s in samples.items()])
     expected = [image(p, texts["captions"]["expected"]) for n, p in figures.items() if n.endswith("expected")]
     others = [f"{n}: {_other(s)['source']}." for n, s in samples.items() if _other(s)]
     bad = [[f["file"], f["reason"]] for f in numbers["skipped_files"]]

@@ -1,9 +1,7 @@
 """What is looked at in an event table: the quantities of the diphoton, the four-lepton and any other table.
 
-Of diphoton tables also how often the object slots are filled, beside the authors' samples. That reference
-(``references.yaml``) was made with MadGraph, Pythia and Delphes; ours differs in known ways. Those that can be undone
-on the event table are measured: every `VARIANTS` entry is a share under the reference's definition of a large-R jet
-instead of ours. ``texts.yaml`` says which other differences there are.
+Of diphoton tables also how often the object slots are filled, beside the authors' samples (``references.yaml``), with
+our definition of a large-R jet and with those of theirs that can be made from the table (`VARIANTS`).
 """
 
 from __future__ import annotations
@@ -32,14 +30,10 @@ BTAG = 0.5
 """Score above which a jet counts as b-tagged (`raypipe.simulate.jets.btag_score`)."""
 MAX_ANY = 24
 """Columns of a table of another kind that are looked at, in its order."""
-Z_WINDOW = (85.0, 97.0)
-"""GeV, m_4l of Z -> 4l (simulation.md 5)."""
-ON_SHELL = (66.0, 116.0)
-"""GeV, mass of a pair from a Z."""
-FAT_RADIUS = 1.0
-"""Radius of the large-R jets."""
-FAT_MIN_PT = 200.0
-"""GeV, the authors' threshold for large-R jets (numbers.md 2.4)."""
+Z_WINDOW, ON_SHELL = (85.0, 97.0), (66.0, 116.0)
+"""GeV: m_4l of Z -> 4l (simulation.md 5), mass of a pair from a Z."""
+FAT_RADIUS, FAT_MIN_PT = 1.0, 200.0
+"""Of the large-R jets; the threshold in GeV is the authors' (numbers.md 2.4)."""
 SLOT_NAMES = ("jet1", "jet2", "jet3", "jet4", "fat1", "fat2", "e1", "mu1")
 VARIANTS = resource("texts")["validation"]["variants"]
 """Other definitions of a large-R jet, each measured as <name>_1 and <name>_2 (one, two of them present)."""
@@ -82,10 +76,8 @@ def with_photons(batch: Batch) -> dict[str, np.ndarray]:
     # Objects are stored with the azimuth measured from the pair's.
     axis = np.arctan2((y_pt * np.sin(y_phi)).sum(axis=1), (y_pt * np.cos(y_phi)).sum(axis=1))
     y_phi = wrap_phi(y_phi - axis[:, None])
-    jets = (slot(batch, "jet", q) for q in ("pt", "eta", "phi", "mass"))
-    part_pt, part_eta, part_phi, part_mass = map(
-        np.hstack, zip((y_pt, y_eta, y_phi, np.zeros_like(y_pt)), jets, strict=True)
-    )
+    photons = {"pt": y_pt, "eta": y_eta, "phi": y_phi, "mass": np.zeros_like(y_pt)}
+    part_pt, part_eta, part_phi, part_mass = (np.hstack([v, slot(batch, "jet", q)]) for q, v in photons.items())
     energy = np.sqrt((part_pt * np.cosh(part_eta)) ** 2 + part_mass**2)
     momentum = (part_pt * np.cos(part_phi), part_pt * np.sin(part_phi), part_pt * np.sinh(part_eta))
     parts = np.stack([energy, *momentum], axis=2)
@@ -98,7 +90,7 @@ def with_photons(batch: Batch) -> dict[str, np.ndarray]:
     together = delta_r(y_eta[:, 0], y_phi[:, 0], y_eta[:, 1], y_phi[:, 1]) < FAT_RADIUS
     pt = np.where(pt > FAT_MIN_PT, pt, 0.0)
     pt[:, 1] = np.where(together, 0.0, pt[:, 1])
-    f_pt, f_eta, f_phi, f_mass = (slot(batch, "fatjet", q) for q in ("pt", "eta", "phi", "mass"))
+    f_pt, f_eta, f_phi, f_mass = (slot(batch, "fatjet", q) for q in photons)
     near = delta_r(f_eta[:, :, None], f_phi[:, :, None], y_eta[:, None, :], y_phi[:, None, :]) < FAT_RADIUS
     taken = (near & (pt[:, None, :] > 0)).any(axis=2)
     stored = np.where((f_pt > FAT_MIN_PT) & ~taken, f_pt, 0.0)
@@ -107,27 +99,25 @@ def with_photons(batch: Batch) -> dict[str, np.ndarray]:
     return {"pt": np.c_[pt, stored], "eta": np.c_[eta, f_eta], "mass": np.c_[mass, f_mass], "pair": pair}
 
 
+def _skimmed(jets: dict[str, np.ndarray]) -> np.ndarray:
+    """Cuts of the authors' later skim on large-R jets (numbers.md 2.1)."""
+    return (np.abs(jets["eta"]) < 2.0) & (jets["mass"] > 40) & (jets["mass"] < 600)
+
+
 def fat_variants(batch: Batch) -> Means:
     """Name -> (mask, events that count), for every entry of `VARIANTS`."""
-
-    def skimmed(jets: dict[str, np.ndarray]) -> np.ndarray:
-        """Cuts of the authors' later skim on large-R jets (numbers.md 2.1)."""
-        return (np.abs(jets["eta"]) < 2.0) & (jets["mass"] > 40) & (jets["mass"] < 600)
-
     stored = {q: slot(batch, "fatjet", q) for q in ("pt", "eta", "mass")}
     seen = with_photons(batch)
     masks = {
         "fat_pt250": stored["pt"] > 250,
         "fat_pt300": stored["pt"] > 300,
-        "fat_skim": (stored["pt"] > FAT_MIN_PT) & skimmed(stored),
+        "fat_skim": (stored["pt"] > FAT_MIN_PT) & _skimmed(stored),
         "fat_photons": seen["pt"] > 0,
-        "fat_photons_skim": (seen["pt"] > 0) & skimmed(seen),
+        "fat_photons_skim": (seen["pt"] > 0) & _skimmed(seen),
     }
-    found = {
-        f"{name}_{least}": (mask.sum(axis=1) >= least, everywhere(batch))
-        for name, mask in masks.items()
-        for least in (1, 2)
-    }
+    every, found = everywhere(batch), {}
+    for name, mask in masks.items():
+        found |= {f"{name}_{least}": (mask.sum(axis=1) >= least, every) for least in (1, 2)}
     leading = np.argmax(seen["pt"], axis=1)
     holds = np.take_along_axis(seen["pair"], leading[:, None], axis=1)[:, 0]
     return found | {"fat_diphoton_1": (holds, masks["fat_photons"].any(axis=1))}

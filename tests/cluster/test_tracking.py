@@ -293,7 +293,7 @@ def haxad_scan(folder) -> tuple:
     ]
     summary = haxad.summarise(rows, config)
     curves = curves_of(summary["results"], haxad.QUANTITIES)
-    report = Report(summary, [], metrics=haxad._metrics(summary), curves=curves)
+    report = Report(summary, [], metrics=haxad.metrics(summary), curves=curves)
     return config, rows, report
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raypipe.report.comparison import crossing, curve, jackknife, required_strength, required_table
 from raypipe.report.contrastive import required_rows
+from raypipe.report.summary import crossing, curve, jackknife, required_strength, required_table
 from tests.search.record_figures import required_compared
 
 
@@ -53,7 +53,7 @@ def test_required_table_has_one_entry_a_signal_way_and_cut():
         ("raw", 0.01, None),
     ]
     assert table[-1]["largest"] == 2.0
-    head, body = required_rows(table)
+    head, body, _ = required_rows(table)
     assert head[3:] == ["S/√B for 5σ, cut at 1.0%", "S/√B for 5σ, cut at 0.2%"]
     assert body == [["s", "id", "cathode", "1.50", "0.83"], ["s", "raw", "cathode", "> 2", "-"]]
 

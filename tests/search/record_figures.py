@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from raypipe.files import read_json, write_json
-from raypipe.report.comparison import jackknife, required_strength
+from raypipe.report.summary import jackknife, required_strength
 from raypipe.search.result import NO_SIGNAL
 from raypipe.store.ledger import Ledger
 from tests.conftest import ROOT
