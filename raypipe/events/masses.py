@@ -49,11 +49,10 @@ def load_masses(
 
     Args:
         column, branch: the mass column of an event table, the branch of a ROOT tree, or the name of a histogram
-            (``a+b`` adds histograms of one file). tree: path of the tree inside the ROOT file.
-        weight: column of event weights.
-        x, y, error: columns of a histogram; without them they are found by their usual names, HEPData's included.
-        density: ``y`` is per unit of x and is multiplied by the bin widths. scale: factor on y and errors, such as a
-            luminosity.
+            (``a+b`` adds histograms of one file). tree: path of the tree inside the ROOT file. weight: column of event
+            weights. x, y, error: columns of a histogram; without them they are found by their usual names, HEPData's
+            included. density: ``y`` is per unit of x and is multiplied by the bin widths. scale: factor on y and
+            errors, such as a luminosity.
     """
     path = Path(path)
     if not path.is_file():

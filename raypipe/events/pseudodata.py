@@ -54,10 +54,8 @@ def draw(
     Each SM sample gives Poisson(sum of weights x luminosity) events, without replacement and with probability
     proportional to weight; the background of an ``instance`` is the same whatever is injected. The signal gives
     Poisson(strength x sqrt(B)) events in the signal region, B being the expected background there, and as many outside
-    as its mass distribution asks for. Instances share events (`expected_overlap`).
-
-    Raises:
-        UserError: more events wanted than were simulated, naming the sample and both numbers.
+    as its mass distribution asks for. Instances share events (`expected_overlap`). Raises `UserError`: more events
+    wanted than were simulated, naming the sample and both numbers.
     """
     drawn, left, scale = [], [], []
     for name in sorted(background):

@@ -27,9 +27,8 @@ class CosineAdam:
     """Adam (Kingma and Ba, 1412.6980) whose rate falls to zero as half a cosine (1608.03983, one period).
 
     Args:
-        parameters: floating-point parameters of one device.
-        rate: at the first step.
-        steps: after which the rate is zero.
+        parameters: floating-point parameters of one device. rate: at the first step. steps: after which the rate is
+            zero.
     """
 
     def __init__(self, parameters: Iterable[Parameter], rate: float, steps: int) -> None:

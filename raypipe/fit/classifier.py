@@ -26,28 +26,26 @@ class Contest:
     """All fits of a k-fold ensemble, data against background; calling it with (fold, member) makes one of them.
 
     It holds plain arrays only, so that a cluster can fit its members anywhere.
+
+    Attributes:
+        x: (n, d) float32, both classes. y: (n,) 1 for data, 0 for background. w: (n,) weights that balance the classes.
+            fold: (n,) the fold that holds each event out. sets: What is scored, (m, d) each. home: (m,) the fold whose
+            models score each event, or `EVERY_FOLD`. background: For each fold, (features, weights) of the background
+            that it trains against, where every fold has its own; ``x`` then holds the data alone. train: What trains a
+            booster.
     """
 
     x: np.ndarray
-    """(n, d) float32, both classes."""
     y: np.ndarray
-    """(n,) 1 for data, 0 for background."""
     w: np.ndarray
-    """(n,) weights that balance the classes."""
     fold: np.ndarray
-    """(n,) the fold that holds each event out."""
     sets: dict[str, np.ndarray]
-    """What is scored, (m, d) each."""
     home: dict[str, np.ndarray]
-    """(m,) the fold whose models score each event, or `EVERY_FOLD`."""
     config: Classifier
     seed: int
     threads: int = 1
     background: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
-    """For each fold, (features, weights) of the background that it trains against, where every fold has its own; ``x``
-    then holds the data alone."""
     train: Train = train_here
-    """What trains a booster."""
 
     def rows(self, name: str, fold: int) -> np.ndarray:
         """Rows of a set that the models of ``fold`` score."""
@@ -206,9 +204,8 @@ def ensemble_scores(
     of the members (paper C: 10 ensembles of 2). Both classes are scaled to the number of data events.
 
     Args:
-        others: further sets to score, under other names than ``data`` and ``template``.
-        homes: the fold that scores each event, by the name of the set (``data``, ``template`` or that of ``others``);
-            random where not given.
+        others: further sets to score, under other names than ``data`` and ``template``. homes: the fold that scores
+            each event, by the name of the set (``data``, ``template`` or that of ``others``); random where not given.
     """
     sets = {"data": data, "template": background.values, **{f"other/{k}": v for k, v in (others or {}).items()}}
     given = {name if name in sets else f"other/{name}": home for name, home in (homes or {}).items()}

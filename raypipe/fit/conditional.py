@@ -58,11 +58,9 @@ class ConditionalFlow:
     def sample(self, masses: np.ndarray, rng: np.random.Generator, chunk: int = 8192) -> np.ndarray:
         """One latent for each mass, the members taking turns: (n,) -> (n, d), float32.
 
-        Sampling runs in float64. Every draw must map back to its noise within 1e-3; one that does not (an
-        extrapolating tail) is drawn again.
-
-        Raises:
-            UserError: if after ten rounds some draws still do not invert, that is, the flow has diverged.
+        Sampling runs in float64. Every draw must map back to its noise within 1e-3; one that does not (an extrapolating
+        tail) is drawn again. Raises `UserError`: if after ten rounds some draws still do not invert, that is, the flow
+        has diverged.
         """
         ensemble, members = self.ensemble.double(), self.ensemble.members
         out = np.empty((len(masses), self.ensemble.features))

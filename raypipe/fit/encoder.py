@@ -123,9 +123,7 @@ class EncoderTraining:
     """A training in progress on one worker.
 
     Args:
-        model: the encoder, wrapped (DDP) or bare.
-        config: hyper-parameters.
-        device: where batches go.
+        model: the encoder, wrapped (DDP) or bare. config: hyper-parameters. device: where batches go.
     """
 
     def __init__(self, model: nn.Module, config: Embedding, device: torch.device | str = "cpu") -> None:

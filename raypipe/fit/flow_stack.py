@@ -64,9 +64,7 @@ class FlowStack:
     """Flows that are computed as one, of sets with equal steps an epoch (see `steps_of`); one Adam updates all.
 
     Args:
-        sets: sidebands by number.
-        members: the flows.
-        window: masses (GeV) mapped to [-1, 1].
+        sets: sidebands by number. members: the flows. window: masses (GeV) mapped to [-1, 1].
     """
 
     def __init__(

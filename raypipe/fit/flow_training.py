@@ -32,9 +32,8 @@ class FlowTraining:
     losses of all after every epoch.
 
     Args:
-        sets: None for a set of which no member is trained here.
-        window: masses (GeV) mapped to [-1, 1].
-        members: to train here; all of all sets when not given.
+        sets: None for a set of which no member is trained here. window: masses (GeV) mapped to [-1, 1]. members: to
+            train here; all of all sets when not given.
     """
 
     def __init__(
@@ -135,8 +134,7 @@ class FlowTraining:
     def piece(self, k: int) -> dict[str, torch.Tensor]:
         """Weights at their best epochs, and buffers, of those members of a set that were trained here: (members, ...).
 
-        Raises:
-            UserError: the set has not `converged`.
+        Raises `UserError`: the set has not `converged`.
         """
         if not self.converged(k):
             raise UserError("the background flow diverged: no member reached a finite validation loss")

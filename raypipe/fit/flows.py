@@ -62,11 +62,7 @@ class FlowSet:
         return blocks_of(self.sidebands, self.config, self.folds)
 
     def fit(self, on_epoch: OnEpoch | None = None) -> ConditionalFlow:
-        """Train ``config.members`` flows in this process.
-
-        Raises:
-            UserError: a flow that diverged.
-        """
+        """Train ``config.members`` flows in this process. Raises `UserError`: a flow that diverged."""
         training = FlowTraining([self.sidebands], self.window, self.config, folds=self.folds, device=self.device)
         finish(training, on_epoch)
         return training.flow(0)
@@ -86,7 +82,6 @@ def fit_flows(
 ) -> ConditionalFlow:
     """`FlowSet.fit` of latents (n, d) and masses (n,) in GeV; ``posterior``: see `Sidebands`.
 
-    Raises:
-        UserError: too few sideband events, NaN or infinite latents, or a flow that diverged.
+    Raises `UserError`: too few sideband events, NaN or infinite latents, or a flow that diverged.
     """
     return FlowSet(Sidebands(latents, masses, seed, posterior), window, config, folds, device).fit(on_epoch)

@@ -91,9 +91,7 @@ def train_stack(
     """Train one network for each entry of ``networks``, in stacks of ``stack`` (`STACK` on a CPU, else all at once).
 
     Adam with PyTorch's defaults, a fixed number of epochs, the loss of a batch averaged over its events as in Keras.
-
-    Raises:
-        UserError: a network whose weights are no longer finite (learning rate too high).
+    Raises `UserError`: a network whose weights are no longer finite (learning rate too high).
     """
     stack = stack or (STACK if device == "cpu" else len(networks))
     each = (networks[start : start + stack] for start in range(0, len(networks), stack))

@@ -21,13 +21,11 @@ from raypipe.models.vae import FeatureVae
 class VaeTraining:
     """The training of an autoencoder; the best validation epoch is kept.
 
-    Loss: reconstruction error / 2 + beta x KL(q(z|x), N(0, 1)), means over events.
+    Loss: reconstruction error / 2 + beta x KL(q(z|x), N(0, 1)), means over events. Raises `UserError`: fewer events
+    than a batch.
 
     Args:
         train, validation: continuous features (n, d) float64 of background events.
-
-    Raises:
-        UserError: fewer events than a batch.
     """
 
     def __init__(self, train: np.ndarray, validation: np.ndarray, config: Vae, seed: int) -> None:
@@ -59,11 +57,7 @@ class VaeTraining:
         return self.epoch >= self.config.epochs
 
     def run_epoch(self) -> dict[str, float]:
-        """One pass over the events.
-
-        Raises:
-            UserError: a loss that is not finite.
-        """
+        """One pass over the events. Raises `UserError`: a loss that is not finite."""
         self.model.train()
         total = 0.0
         order = torch.from_numpy(self.rng.permutation(len(self.x)))

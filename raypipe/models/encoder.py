@@ -197,7 +197,6 @@ class ContrastiveEncoder(nn.Module):
 
     Args:
         scales: input normalisation, kept as buffers so that a state dict is self-contained.
-
     Attributes:
         padded: compute all slots on CPUs too, as on a GPU (slower; the same function).
     """

@@ -84,8 +84,7 @@ class FlowEnsemble(nn.Module):
 
     Args:
         features: dimensions; shape: layers, hidden, blocks, transform, bins and mixing (see `raypipe.config.Flow`).
-        seeds: one initialisation seed a member; a member's start depends on its own seed alone.
-
+            seeds: one initialisation seed a member; a member's start depends on its own seed alone.
     Attributes:
         plain: compute by nflows' own modules on CPUs too (slower; the same function).
     """

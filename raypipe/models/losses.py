@@ -21,14 +21,10 @@ def supervised_contrastive(
     of the same label (Khosla et al. 2004.11362, equation 2, with one view an event: paper C, section III.1).
 
     Args:
-        anchors: (n, d) normalised projections of this worker's events.
-        anchor_labels: (n,) group labels.
-        others: (m, d) projections of the global batch, the anchors among them at rows ``first .. first + n``;
-            the anchors themselves when not given.
-        other_labels: (m,) their labels.
-        first: row of the first anchor in ``others``.
-        temperature: tau.
-
+        anchors: (n, d) normalised projections of this worker's events. anchor_labels: (n,) group labels. others: (m, d)
+            projections of the global batch, the anchors among them at rows ``first .. first + n``; the anchors
+            themselves when not given. other_labels: (m,) their labels. first: row of the first anchor in ``others``.
+            temperature: tau.
     Returns:
         The summed loss and the number of anchors summed. An anchor alone in its group has no partner and is skipped.
         Dividing the sum over workers by the number over workers gives the loss of the global batch.

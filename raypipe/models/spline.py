@@ -29,10 +29,9 @@ def rational_quadratic(
     """Element-wise spline on [-bound, bound], the identity outside.
 
     Args:
-        x: (...) inputs.
-        widths, heights: (..., K) unnormalised bin sizes; slopes: (..., K - 1) unnormalised inner derivatives. The
-            derivative is one at both ends, so that the function is smooth where the identity takes over.
-
+        x: (...) inputs. widths, heights: (..., K) unnormalised bin sizes; slopes: (..., K - 1) unnormalised inner
+            derivatives. The derivative is one at both ends, so that the function is smooth where the identity takes
+            over.
     Returns:
         Outputs (...) and log |d output / d input| (...).
     """
@@ -118,9 +117,8 @@ def apply_rows(
     """The spline on rows of events: compiled where possible, else `rational_quadratic`.
 
     Args:
-        x: (m, d, n); params: (m, d * (3 bins - 1), n), for every dimension its widths, heights and slopes.
-        scale: divides widths and heights.
-
+        x: (m, d, n); params: (m, d * (3 bins - 1), n), for every dimension its widths, heights and slopes. scale:
+            divides widths and heights.
     Returns:
         Outputs (m, d, n) and log-derivatives summed over the dimensions (m, n).
     """

@@ -90,9 +90,8 @@ class Backpropagation:
     L = sum_reference (e^f - 1) - sum_data f).
 
     Args:
-        stack: the networks; ``gradients`` has the shapes of its weights.
-        batch: events a step of one network.
-        loss: ``bce`` or ``mlc``.
+        stack: the networks; ``gradients`` has the shapes of its weights. batch: events a step of one network. loss:
+            ``bce`` or ``mlc``.
     """
 
     def __init__(self, stack: StackedMLP, batch: int, loss: str) -> None:

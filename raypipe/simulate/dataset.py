@@ -144,8 +144,7 @@ class SamplePlan:
     def missing(self, sidecars: list[dict[str, Any]]) -> int:
         """How many shards are still needed after the first ``len(sidecars)``; the same whoever made them.
 
-        Raises:
-            RuntimeError: the sample yields far fewer events than expected.
+        Raises `RuntimeError`: the sample yields far fewer events than expected.
         """
         made, selected = len(sidecars), sum(sidecar["n_selected"] for sidecar in sidecars)
         if made < self.expected:

@@ -79,9 +79,8 @@ class Generator:
     """Pythia set up for one sample.
 
     Args:
-        process: entry of the process table.
-        seed: 1 to `MAX_SEED`.
-        mpi: multi-parton interactions (3 to 12 times slower).
+        process: entry of the process table. seed: 1 to `MAX_SEED`. mpi: multi-parton interactions (3 to 12 times
+            slower).
     """
 
     def __init__(self, process: Process, seed: int, *, mpi: bool = False) -> None:

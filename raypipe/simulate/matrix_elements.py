@@ -20,8 +20,7 @@ def qg_to_top_higgs(s: float, u: float, mass2_higgs: float, mass2_top: float) ->
     so that the kinematics are those of b g -> t H- with one Yukawa coupling. Normalised to one for small m and u -> s.
 
     Args:
-        s, u: Mandelstam variables [GeV^2], u = (p_g - p_t)^2.
-        mass2_higgs, mass2_top: squared masses [GeV^2].
+        s, u: Mandelstam variables [GeV^2], u = (p_g - p_t)^2. mass2_higgs, mass2_top: squared masses [GeV^2].
     """
     top = mass2_top - u
     return (

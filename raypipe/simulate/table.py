@@ -30,9 +30,8 @@ def columns(
     """All numeric columns of the selected events.
 
     Args:
-        pairs: the n selected diphotons.
-        jets, fat, leptons: objects with event numbers 0..n-1; leptons are electrons and muons.
-        met: x and y of the missing momentum of the n events, GeV.
+        pairs: the n selected diphotons. jets, fat, leptons: objects with event numbers 0..n-1; leptons are electrons
+            and muons. met: x and y of the missing momentum of the n events, GeV.
     """
     n = len(pairs.mass)
     missing = Objects(np.arange(n), np.hypot(*met), np.zeros(n), np.arctan2(met[1], met[0]))

@@ -43,8 +43,7 @@ def _entries() -> dict[str, Any]:
 def reference(sample: str, beam_energy: float = BEAM_ENERGY) -> Reference:
     """The normalisation of ``sample``: its entry of ``yields.yaml``, else one fb as for every signal.
 
-    Raises:
-        UserError: the entry has no cross section at this ``beam_energy`` [GeV].
+    Raises `UserError`: the entry has no cross section at this ``beam_energy`` [GeV].
     """
     values = _entries()
     entry = values["samples"].get(sample, values["signal"])

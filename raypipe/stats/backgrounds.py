@@ -62,8 +62,7 @@ def family(spec: str, low: float, high: float, sqrt_s: float = 13000.0) -> Famil
     ``dijet:4`` is the usual four-parameter form), the diphoton function that of ATLAS (1606.03833, equation 1; N counts
     p0 again); ``sqrt_s`` is in the unit of the masses.
 
-    Raises:
-        UserError: an unknown name, an order out of range, or masses where the function does not exist.
+    Raises `UserError`: an unknown name, an order out of range, or masses where the function does not exist.
     """
     name, _, text = spec.strip().lower().partition(":")
     name = ALIASES.get(name, name)

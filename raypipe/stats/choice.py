@@ -51,8 +51,7 @@ def choose(bins: Bins, spec: str, fixed: Sequence[FixedPeak] = (), sqrt_s: float
     ``NAME:auto`` is `choose_order`, ``A,B,C`` `choose_listed`. ``auto`` takes the order of exppoly, of bernstein and,
     for positive masses, of power by F-test, and among these the one with the least chi2 + 2 parameters (Akaike 1974).
 
-    Raises:
-        UserError: nothing that can be fitted, unknown names.
+    Raises `UserError`: nothing that can be fitted, unknown names.
     """
     spec = spec.strip()
     if spec != "auto":
@@ -117,10 +116,7 @@ def choose_order(
     The likelihood-ratio form of Fisher's F-test: twice the gain in ln L from one more parameter is chi-square
     distributed with one degree of freedom if the lower order is true (Wilks 1938; used by CMS 1804.02716 and 1911.03947
     for diphoton and dijet spectra). Stops at p > ``threshold`` and, as a guard against a chance plateau, requires the
-    step after it to be insignificant too.
-
-    Raises:
-        UserError: an unknown family, or no order that can be fitted.
+    step after it to be insignificant too. Raises `UserError`: an unknown family, or no order that can be fitted.
     """
     name = _full(name)
     first = max(1, ORDERS[name][0])
@@ -156,10 +152,8 @@ def choose_listed(
 ) -> tuple[str, list[dict[str, Any]]]:
     """The first of families, in the given order, that the next one does not improve significantly, and the record.
 
-    Fisher's F-test: F = (chi2_1 - chi2_2) / (ndf_1 - ndf_2) / (chi2_2 / ndf_2). Exact for nested families.
-
-    Raises:
-        UserError: a family without more parameters than the one before, or that cannot be fitted.
+    Fisher's F-test: F = (chi2_1 - chi2_2) / (ndf_1 - ndf_2) / (chi2_2 / ndf_2). Exact for nested families. Raises
+    `UserError`: a family without more parameters than the one before, or that cannot be fitted.
     """
     fits: list[tuple[str, float, int]] = []
     for name in names:

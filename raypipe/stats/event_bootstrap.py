@@ -34,9 +34,8 @@ def bootstrapped_sic(
     """SIC eps_S / sqrt(eps_B) of one cut in every replica: (replicas,); NaN where no background passes.
 
     Args:
-        signal, background: (n,) bool, which of the events pass.
-        signal_id, background_id: their ids, each event once.
-        background_weight: (n,) expected events each background event stands for.
+        signal, background: (n,) bool, which of the events pass. signal_id, background_id: their ids, each event once.
+            background_weight: (n,) expected events each background event stands for.
     """
     weight = np.ones(len(background)) if background_weight is None else background_weight
     share = []

@@ -35,11 +35,10 @@ class Hunt(SpectrumFit):
 
     Attributes:
         widths: of the peak; without any, see `default_widths`. scan_range: masses at which it may sit; by default the
-            window less one (narrowest) width on either side. points: number of masses. tails: of a Crystal Ball.
-        toys, seed: background-only spectra for the global p-value.
-        region: count this blinded region over its sidebands instead of scanning a peak.
-        masks: ranges left out, such as known resonances.
-        reference, reference_order: simulated background that replaces the family; see `template_family`.
+            window less one (narrowest) width on either side. points: number of masses. tails: of a Crystal Ball. toys,
+            seed: background-only spectra for the global p-value. region: count this blinded region over its sidebands
+            instead of scanning a peak. masks: ranges left out, such as known resonances. reference, reference_order:
+            simulated background that replaces the family; see `template_family`.
     """
 
     widths: Sequence[Width] = ()
@@ -201,8 +200,7 @@ class HuntResult:
 def hunt(data: Masses | Spectrum, asked: Hunt) -> HuntResult:
     """Scan a peak of given widths over a spectrum and judge the largest excess.
 
-    Raises:
-        UserError: input that cannot be used. Fits that did not converge are told in ``row["status"]``.
+    Raises `UserError`: input that cannot be used. Fits that did not converge are told in ``row["status"]``.
     """
     check_window(asked.window, asked.region)
     if asked.toys < 0:

@@ -43,12 +43,11 @@ class SignalFit:
     """Signal plus background against background only.
 
     Attributes:
-        null, best: the two fits. s, s_err: unconstrained yield and its error. interval: 68 % likelihood interval.
-        q0: 2 ln [L(s) / L(0)], zero for a yield below zero (1007.1727, equation 12). r: signed root of the same
-            without the zero. z, p0: sqrt(q0) and its one-sided probability. limit: CLs, or None.
-        at_boundary: the yield stopped where it would make the expectation negative.
-        inflation: error of the yield over what it were if the background were known; large where the background can
-            take the shape of the signal.
+        null, best: the two fits. s, s_err: unconstrained yield and its error. interval: 68 % likelihood interval. q0: 2
+            ln [L(s) / L(0)], zero for a yield below zero (1007.1727, equation 12). r: signed root of the same without
+            the zero. z, p0: sqrt(q0) and its one-sided probability. limit: CLs, or None. at_boundary: the yield stopped
+            where it would make the expectation negative. inflation: error of the yield over what it were if the
+            background were known; large where the background can take the shape of the signal.
     """
 
     null: Minimum

@@ -39,10 +39,8 @@ def fit(problem: Problem, start: np.ndarray, what: str) -> Minimum:
     """Minimise one row by Fisher scoring, end with the observed information and take the errors from it.
 
     Weighted events: the covariance is that of Langenbruch (1911.01303), the variance of the score from the squared
-    weights between two inverse information matrices.
-
-    Raises:
-        UserError: no starting point, parameters that the data do not determine.
+    weights between two inverse information matrices. Raises `UserError`: no starting point, parameters that the data do
+    not determine.
     """
     solution = minimise(problem, start[None], most=60)
     if not solution.converged[0] and np.isfinite(solution.value[0]):

@@ -40,8 +40,7 @@ class FixedPeak:
 def known_peak(spec: str) -> FixedPeak:
     """``MASS:WIDTH[:tails][=YIELD[+-ERROR]]``: a free yield, a fixed one, or one with a Gaussian constraint.
 
-    Raises:
-        UserError: anything else.
+    Raises `UserError`: anything else.
     """
     shape_text, _, amount = spec.partition("=")
     shape = peak(shape_text)

@@ -45,16 +45,13 @@ class PeakFit(SpectrumFit):
 def fit_peak(data: Masses | Spectrum, asked: PeakFit) -> dict[str, Any]:
     """Fit a peak over a smooth background, and count a signal region over the background of its sidebands.
 
-    With ``peak`` the yield ``s`` is that of the whole peak (also where part of it lies outside the window), fitted
-    over the whole window. With ``region`` alone the region is one counting bin: the background is fitted to the
-    sidebands, ``s = n - b``, and q0 is the profile likelihood of sidebands and count together. With both, the
-    numbers are those of the peak and the counting of the blinded region stands beside them.
+    With ``peak`` the yield ``s`` is that of the whole peak (also where part of it lies outside the window), fitted over
+    the whole window. With ``region`` alone the region is one counting bin: the background is fitted to the sidebands,
+    ``s = n - b``, and q0 is the profile likelihood of sidebands and count together. With both, the numbers are those of
+    the peak and the counting of the blinded region stands beside them. Raises `UserError`: input that cannot be fitted.
 
     Returns:
         The result as one JSON-ready row. A fit that did not converge is told by ``status``.
-
-    Raises:
-        UserError: input that cannot be fitted.
     """
     window, region, peak = asked.window, asked.region, asked.peak
     check_window(window, region)

@@ -87,8 +87,7 @@ def _falloff(t: np.ndarray, a: float, n: float, power: float) -> np.ndarray:
 def peak(spec: str) -> Peak:
     """``MASS:WIDTH`` (Gaussian) or ``MASS:WIDTH:A_LOW:N_LOW:A_HIGH:N_HIGH`` (double-sided Crystal Ball).
 
-    Raises:
-        UserError: anything else.
+    Raises `UserError`: anything else.
     """
     try:
         values = [float(part) for part in spec.split(":")]

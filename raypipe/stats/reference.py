@@ -29,10 +29,7 @@ def match_reference(bins: Bins, simulated: Masses | Spectrum) -> tuple[Bins, Ref
 
     Simulated events are histogrammed; a histogram's bins are added where they nest in the data's. Bins without a
     simulated event get one event of the mean weight with that as error: an empty bin of a finite simulation does not
-    mean that nothing is expected.
-
-    Raises:
-        UserError: bins that do not nest, or nothing simulated in them.
+    mean that nothing is expected. Raises `UserError`: bins that do not nest, or nothing simulated in them.
     """
     if isinstance(simulated, Masses):
         weights = np.ones(len(simulated.values)) if simulated.weights is None else simulated.weights

@@ -32,8 +32,7 @@ class Region:
 def split_region(bins: Bins, region: tuple[float, float]) -> Region:
     """Sidebands and counting bin; bins of a histogram across an edge of the region belong to neither.
 
-    Raises:
-        UserError: no whole bin in the region, or nothing in the sidebands.
+    Raises `UserError`: no whole bin in the region, or nothing in the sidebands.
     """
     low, high = region
     slack = 1e-6 * (bins.high - bins.low)

@@ -12,10 +12,8 @@ def weighted_auc(scores: np.ndarray, is_signal: np.ndarray, weights: np.ndarray 
     """Area under the ROC curve, and the error that a repetition with other events of the same kind would show.
 
     Weights count on both sides and may be negative. The error is that of DeLong, DeLong and Clarke-Pearson (1988):
-    every event adds the square of weight times the distance of its own share of beaten events from the area.
-
-    Raises:
-        ValueError: a class without events or without a positive sum of weights.
+    every event adds the square of weight times the distance of its own share of beaten events from the area. Raises
+    `ValueError`: a class without events or without a positive sum of weights.
     """
     weights = np.ones(len(scores)) if weights is None else weights
     order = np.argsort(scores, kind="stable")

@@ -17,7 +17,6 @@ def sculpting_test(
 
     Args:
         mass: (n,) background events. passed: (n,) whether each passes the cut. edges: bin edges.
-
     Returns:
         chi2, number of degrees of freedom (bins - 1) and p-value; ``(nan, 0, nan)`` when fewer than two bins are left.
     """

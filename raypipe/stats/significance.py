@@ -13,11 +13,9 @@ def counting_significance(observed: float, background: float, error: float = 0.0
 
         Z^2 = 2 [ n ln( n (b + s^2) / (b^2 + n s^2) ) - b^2/s^2 ln( 1 + s^2 (n - b) / (b (b + s^2)) ) ]
 
-    which is Li & Ma (1983), equation 17, with n_off = b^2/s^2 (see Cousins, Linnemann and Tucker, physics/0702156).
-    For ``error = 0`` it is ``sqrt(2 [n ln(n/b) - (n - b)])``. A deficit is negative.
-
-    Raises:
-        ValueError: a background that is not positive, or negative or non-finite input.
+    which is Li & Ma (1983), equation 17, with n_off = b^2/s^2 (see Cousins, Linnemann and Tucker, physics/0702156). For
+    ``error = 0`` it is ``sqrt(2 [n ln(n/b) - (n - b)])``. A deficit is negative. Raises `ValueError`: a background that
+    is not positive, or negative or non-finite input.
     """
     n, b, s = float(observed), float(background), float(error)
     if not (math.isfinite(n) and math.isfinite(b) and math.isfinite(s)) or n < 0 or s < 0:

@@ -78,11 +78,7 @@ def check_window(window: tuple[float, float], region: tuple[float, float] | None
 
 
 def bin_masses(masses: Masses, window: tuple[float, float], edges: np.ndarray) -> Bins:
-    """Histogram event masses.
-
-    Raises:
-        UserError: nothing in the window, weights that sum to nothing.
-    """
+    """Histogram event masses. Raises `UserError`: nothing in the window, weights that sum to nothing."""
     values, weights = in_window(masses, window)
     counts = np.histogram(values, edges, weights=weights)[0].astype(float)
     notes = (f"{masses.missing} events without a finite mass or weight left out",) if masses.missing else ()
@@ -117,8 +113,7 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
     for errors sqrt(sum w^2) of weighted events (see `raypipe.stats.weighted`); a Gaussian chi-square for other
     published errors.
 
-    Raises:
-        UserError: no bin inside, contents or errors that the likelihood cannot take.
+    Raises `UserError`: no bin inside, contents or errors that the likelihood cannot take.
     """
     bins, errors, upper = _whole_bins(spectrum, window)
     y, source, auto = bins.counts, spectrum.source, likelihood == "auto"

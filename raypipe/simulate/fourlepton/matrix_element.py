@@ -64,7 +64,6 @@ def spinor_products(momenta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         momenta: (n, 6, 4) with (E, px, py, pz), positive energies.
-
     Returns:
         Two arrays (6, 6, n), complex; <ij>[ji] = 2 p_i.p_j.
     """
@@ -81,7 +80,6 @@ def matrix_element_squared(momenta: np.ndarray, inputs: Electroweak | None = Non
 
     Args:
         momenta: (n, 6, 4), (E, px, py, pz) of quark, antiquark, e-, e+, mu-, mu+; massless.
-
     Returns:
         (n, 2): for up-type and down-type quarks.
     """
