@@ -49,13 +49,12 @@ def draw(
     signal: tuple[str, Events] | None = None,
     strength: float = 0.0,
 ) -> PseudoData:
-    """Draw one pseudo-data set.
+    """Draw one pseudo-data set; more events wanted than were simulated is a `UserError`.
 
     Each SM sample gives Poisson(sum of weights x luminosity) events, without replacement and with probability
     proportional to weight; the background of an ``instance`` is the same whatever is injected. The signal gives
     Poisson(strength x sqrt(B)) events in the signal region, B being the expected background there, and as many outside
-    as its mass distribution asks for. Instances share events (`expected_overlap`). Raises `UserError`: more events
-    wanted than were simulated, naming the sample and both numbers.
+    as its mass distribution asks for. Instances share events (`expected_overlap`).
     """
     drawn, left, scale = [], [], []
     for name in sorted(background):

@@ -42,10 +42,7 @@ class Seen:
     def distinct(
         self, files: Sequence[int], policy: str | None, rows: Sequence[tuple[str, int]], option: str
     ) -> tuple[dict[int, np.ndarray], int]:
-        """Which events of each file to keep (bool), and how many are repeated; see `raypipe.events.twins.settle`.
-
-        ``rows``: path and number of events of all files, through which the ids count.
-        """
+        """Which events of each file to keep (bool), and how many are repeated; see `raypipe.events.twins.settle`."""
         chosen = [(file, part) for file, part in self.parts if file in files]
         if not chosen:
             return {file: np.empty(0, bool) for file in files}, 0

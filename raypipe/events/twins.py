@@ -1,7 +1,4 @@
-"""The same event twice: equal rows that are no coincidence (overlapping triggers, resubmitted jobs, a file read twice).
-
-Equal rows are evidence where a column is continuous; tables of nothing but flags, counts and rounded values repeat.
-"""
+"""The same event twice: equal rows that are no coincidence (overlapping triggers, resubmitted jobs, a file read twice)."""
 
 from __future__ import annotations
 
@@ -40,8 +37,7 @@ def first_equal(prints: np.ndarray) -> np.ndarray:
 def first_twin(values: np.ndarray) -> np.ndarray:
     """(n,) number of the first row that is the same event, its own number where no earlier one is.
 
-    Each row of ``values`` (n, d), all columns of the events, is judged by the column with the most different values in
-    which its own value is no spike. Equal is what is equal to the last digit.
+    Each row of ``values`` (n, d) is judged by the column with the most different values in which its own is no spike.
     """
     first = first_equal(fingerprint(values))
     found, left = np.arange(len(values)), np.ones(len(values), bool)
@@ -72,9 +68,9 @@ def _judge(found: np.ndarray, key: np.ndarray, first: np.ndarray, rest: np.ndarr
 def is_evidence(key: np.ndarray, first: np.ndarray, rest: np.ndarray) -> bool:
     """Whether equal rows are so many more than chance makes that they must be the same events.
 
-    How often chance does is read off rows with the same value in the column ``key`` (n,) that differ in others
-    (``rest``, fingerprints), and off rows with neighbouring values. Where all rows with the same ``key`` are equal
-    (``first``, from `first_equal`), what counts is how densely the lattice of a rounded column is filled.
+    Chance is read off rows with the same value in the column ``key`` (n,) that differ in others (``rest``,
+    fingerprints), and off neighbouring values. Where all rows with the same ``key`` are equal (``first``, from
+    `first_equal`), what counts is how densely the lattice of a rounded column is filled.
     """
     lattice, place, counts = np.unique(key, return_inverse=True, return_counts=True)
     if len(lattice) < FEW:
@@ -98,11 +94,7 @@ def _pairs(counts: np.ndarray) -> float:
 
 
 def _chance_pairs(values: np.ndarray, counts: np.ndarray) -> float:
-    """Pairs of equal values that chance makes in a rounded column: 0 for a continuous one.
-
-    A lattice shows by its smallest steps, which are equal; values that stand side by side more evenly than by chance
-    were not rounded onto it. Density of events times step is the chance of a match.
-    """
+    """Pairs of equal values that chance makes in a rounded column (density x step): 0 for a continuous one."""
     steps = np.diff(values)
     step, _, third = np.sort(steps)[:3]
     if third > 1.1 * step:
@@ -119,8 +111,7 @@ def _chance_pairs(values: np.ndarray, counts: np.ndarray) -> float:
 def settle(first: np.ndarray, policy: str | None, name: Callable[[int], str], option: str) -> np.ndarray:
     """(n,) bool, the rows to keep: without repeated ones (``first``, from `first_twin`) if the ``policy`` is ``drop``.
 
-    No policy, and more than `SHARE` of the rows repeated, is a `UserError`; ``name`` says what to call a row,
-    ``option`` is the key of the policy.
+    No policy, and more than `SHARE` of the rows repeated, is a `UserError` that names ``name`` and ``option``.
     """
     repeated = np.flatnonzero(first != np.arange(len(first)))
     if policy is None and len(repeated) > SHARE * len(first):

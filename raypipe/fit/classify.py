@@ -1,7 +1,7 @@
 """Weak supervision between any two tables: train data against background, score a third table.
 
-The idealised anomaly detector of CATHODE (2109.00546) when the background is pure, CWoLa (1902.02634) when it is a
-sideband. Averaging many fits follows "Back to the Roots" (2309.13111).
+The idealised anomaly detector (2109.00546) when the background is pure, CWoLa (1902.02634) when it is a sideband.
+Averaging many fits follows "Back to the Roots" (2309.13111).
 """
 
 from __future__ import annotations
@@ -47,9 +47,8 @@ def contest_of(
 ) -> Contest:
     """The fits of `classify`, ready for a cluster.
 
-    Folds are random and balanced. An event that is in two tables is in the same fold of both, and is scored only by
-    models that did not train on it. What is in neither training table is scored by all models. Weights with signs are
-    averaged for the fits (`weights_to_fit`).
+    Folds are random and balanced. An event that is in two tables is in the same fold of both; what is in neither
+    training table is scored by all models. Weights with signs are averaged for the fits (`weights_to_fit`).
     """
     data_weights = np.ones(len(data)) if data_weights is None else data_weights
     background_weights = np.ones(len(background)) if background_weights is None else background_weights

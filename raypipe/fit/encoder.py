@@ -1,8 +1,4 @@
-"""Training of the contrastive encoder: the step, the schedule, early stopping and the state to resume from.
-
-No Ray here: `raypipe.cluster.train` feeds this class from Ray Data inside Ray Train workers, and `fit_encoder` runs it
-in one process, for notebooks and for machines without Ray.
-"""
+"""Training of the contrastive encoder: the step, the schedule, early stopping and the state to resume from."""
 
 from __future__ import annotations
 
@@ -41,11 +37,7 @@ class EncoderInputs:
     """(n,) process group, the label."""
 
     def batch(self, rows: np.ndarray, noise: np.ndarray, reflections: np.ndarray | None = None) -> dict[str, Any]:
-        """One batch as the training step takes it, as arrays or as tensors like the inputs.
-
-        ``reflections`` (n, 2): signs for eta and phi of all objects of each event. Neither the beams nor the azimuth,
-        measured from the diphoton, know a preferred side, so a reflected event is as probable as the event.
-        """
+        """One batch as the training step takes it; ``reflections`` (n, 2): signs for eta and phi of all objects."""
         signs = None
         if reflections is not None:
             signs = np.ones((len(rows), 1, self.objects.shape[2]), np.float32)
@@ -120,11 +112,7 @@ def learning_rate_factor(step: int, config: Embedding) -> float:
 
 
 class EncoderTraining:
-    """A training in progress on one worker.
-
-    Args:
-        model: the encoder, wrapped (DDP) or bare. config: hyper-parameters. device: where batches go.
-    """
+    """A training in progress on one worker, of a wrapped (DDP) or bare ``model``."""
 
     def __init__(self, model: nn.Module, config: Embedding, device: torch.device | str = "cpu") -> None:
         self.model, self.config, self.device = model, config, device
@@ -257,10 +245,7 @@ class EncoderTraining:
 def rank_draws(
     plan: BatchPlan, steps: Iterable[int], config: Embedding, rank: int = 0, workers: int = 1
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """What `EncoderInputs.batch` needs for worker ``rank``'s slices of the global batches of ``steps``.
-
-    Rows, noise, and reflections of training events if so configured.
-    """
+    """Rows, noise and, if so configured, reflections for worker ``rank``'s slices of the batches of ``steps``."""
     share = plan.batch_size // workers
     mine = slice(rank * share, (rank + 1) * share)
     for step in steps:
@@ -321,8 +306,7 @@ def embed(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Latents (n, d) float32 and posteriors (n, 2, d) float32 of events: objects (n, 11, 12), event (n, 2).
 
-    A posterior is the mean and the standard deviation of an event's Gaussian. Latents are the means, or with ``noise``
-    (n, d) the samples ``mean + sigma * noise``.
+    A posterior is mean and standard deviation. Latents are the means, or samples with ``noise`` (n, d).
     """
     encoder.eval()
     device = next(encoder.parameters()).device

@@ -29,11 +29,7 @@ Member = tuple[int, int]
 
 @dataclass(frozen=True)
 class Sidebands:
-    """What the flows of one pseudo-data set learn from.
-
-    Raises:
-        UserError: too few events, or NaN or infinite latents.
-    """
+    """What the flows of one pseudo-data set learn from; too few events, NaN or infinite latents are a `UserError`."""
 
     latents: np.ndarray
     """(n, d)."""
@@ -61,11 +57,7 @@ class Sidebands:
 
 
 class FlowStack:
-    """Flows that are computed as one, of sets with equal steps an epoch (see `steps_of`); one Adam updates all.
-
-    Args:
-        sets: sidebands by number. members: the flows. window: masses (GeV) mapped to [-1, 1].
-    """
+    """Flows that are computed as one, of ``sets`` with equal steps an epoch (see `steps_of`); one Adam updates all."""
 
     def __init__(
         self,

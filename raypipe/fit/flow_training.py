@@ -1,8 +1,7 @@
 """Training of conditional flows: all members of several pseudo-data sets together, epoch by epoch.
 
-No flow touches another: each has its own initialisation, shuffling and best epoch, keyed by the seed of its set and its
-number. On CPUs the last bits of a flow depend on which others are computed with it; those are always the same few of
-its own set (`blocks_of`), so that a set gets the same flows whatever else is trained, and on however many workers.
+Initialisation, shuffling and best epoch are keyed by the seed of the set and the member's number. On CPUs a flow's last
+bits depend on which others are computed with it: always the same few of its own set (`blocks_of`).
 """
 
 from __future__ import annotations
@@ -22,18 +21,11 @@ from raypipe.fit.flow_stack import FlowStack, Member, Sidebands, blocks_of, scal
 
 
 class FlowTraining:
-    """The flows of several pseudo-data sets in training.
+    """The flows of several pseudo-data sets in training; None for a set of which no member is trained here.
 
     The data of a set fall into ``folds`` parts, of which each of its members leaves out ``config.leave_out`` (see
-    `Flow.left_out`): for every part there are members that know nothing of it. A member keeps the weights of its best
-    epoch on the parts that it leaves out.
-
-    In a process group (torch.distributed) all processes train the same sets, each some of the members, and know the
-    losses of all after every epoch.
-
-    Args:
-        sets: None for a set of which no member is trained here. window: masses (GeV) mapped to [-1, 1]. members: to
-            train here; all of all sets when not given.
+    `Flow.left_out`). A member keeps the weights of its best epoch on those. In a process group (torch.distributed) each
+    process trains some of the members, and all know the losses of all after every epoch.
     """
 
     def __init__(
@@ -132,10 +124,7 @@ class FlowTraining:
         return bool(torch.isfinite(self.best_loss[mine]).all())
 
     def piece(self, k: int) -> dict[str, torch.Tensor]:
-        """Weights at their best epochs, and buffers, of those members of a set that were trained here: (members, ...).
-
-        Raises `UserError`: the set has not `converged`.
-        """
+        """Best weights and buffers (members, ...) of a set trained here; a `UserError` unless it has `converged`."""
         if not self.converged(k):
             raise UserError("the background flow diverged: no member reached a finite validation loss")
         found: dict[int, dict[str, torch.Tensor]] = {}

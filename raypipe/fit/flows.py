@@ -1,8 +1,4 @@
-"""Train an ensemble of conditional flows on sideband latents, and draw background events from it (CATHODE step one).
-
-Source: paper C, section III.2, and CATHODE (2109.00546): a density p(latent | m_yy) learned in the sidebands is
-interpolated to masses of the signal region.
-"""
+"""Train an ensemble of conditional flows on sideband latents, and draw background from it (CATHODE, 2109.00546)."""
 
 from __future__ import annotations
 
@@ -80,8 +76,5 @@ def fit_flows(
     posterior: np.ndarray | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> ConditionalFlow:
-    """`FlowSet.fit` of latents (n, d) and masses (n,) in GeV; ``posterior``: see `Sidebands`.
-
-    Raises `UserError`: too few sideband events, NaN or infinite latents, or a flow that diverged.
-    """
+    """`FlowSet.fit` of latents (n, d) and masses (n,) in GeV; ``posterior``: see `Sidebands`."""
     return FlowSet(Sidebands(latents, masses, seed, posterior), window, config, folds, device).fit(on_epoch)

@@ -1,8 +1,7 @@
 """One feature as a number that a flow can follow: spikes and steps spread out, heavy tails drawn in, and back.
 
-A value that many events share is spread uniformly over an interval as long as its share (dequantisation, Uria et al.
-1306.0186, in the form of the randomised probability integral transform), so that the feature becomes a standard normal
-number, and what the flow draws is a value that occurs.
+A value that many events share is spread uniformly over an interval as long as its share (dequantisation, 1306.0186, as
+the randomised probability integral transform): the flow sees a standard normal number, and draws values that occur.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ HEAVY = 1.5
 class Plain:
     """A smooth feature between bounds: the logit of its place between them, or the feature as it is.
 
-    Its maps are those of `Pieces`: ``bounded`` gives the nearest value that the sidebands know, ``forward`` goes to the
-    space of the flow, ``inverse`` back to values that occur; ``uniform`` (n,) in (0, 1) places a value that many share.
+    ``bounded``: the nearest value that the sidebands know; ``forward``: to the space of the flow; ``inverse``: back to
+    values that occur, where ``uniform`` (n,) in (0, 1) places a value that many share.
     """
 
     logit: bool
@@ -138,11 +137,7 @@ def spread(levels: np.ndarray, x: np.ndarray, uniform: np.ndarray) -> np.ndarray
 
 
 def fit_feature(x: np.ndarray, *, logit: bool, margin: float) -> Plain | Pieces:
-    """Find what is not smooth in a feature (n,) and how to make it so; ``said`` tells the user, or is empty.
-
-    Args:
-        logit: what a smooth feature becomes; margin: share of the range added beyond its outermost values.
-    """
+    """Find what is not smooth in a feature (n,) and how to make it so; ``said`` tells the user, or is empty."""
     values, counts = np.unique(x, return_counts=True)
     n = len(x)
     if len(values) <= max(16, n // 100):
@@ -203,10 +198,7 @@ def _ends(inner: np.ndarray, levels: np.ndarray | None, low: float, high: float,
 
 
 def _stretch(x: np.ndarray, low: float, high: float) -> Stretch:
-    """The map of a stretch from its quantiles: eighths and, as far as there are events, finer ones in the tails.
-
-    Few, because every fold has the same map: what it repeats of the chances of the sidebands no held-out event shows.
-    """
+    """The map of a stretch from its quantiles: eighths and, as far as there are events, finer ones in the tails."""
     quartiles = np.quantile(x, [0.25, 0.5, 0.75])
     centre, scale = float(quartiles[1]), float(quartiles[2] - quartiles[0]) / 2 or float(x.std())
     tail = np.array([1 / 64, 1 / 32, 1 / 16])

@@ -79,10 +79,7 @@ def deposit(
     kinds: np.ndarray,
     rng: np.random.Generator,
 ) -> Towers:
-    """Particles (flat arrays, ``kinds``: (k, n) of 0/1 marks) into smeared towers.
-
-    The direction of a tower is drawn uniformly inside its cell, so that no artefact of the grid remains.
-    """
+    """Particles (flat arrays, ``kinds``: (k, n) of 0/1 marks) into smeared towers, at random places in their cells."""
     cell, position = _cells(calorimeter, event, eta, phi)
     inside = np.flatnonzero(cell >= 0)
     _, first, tower = np.unique(cell[inside], return_index=True, return_inverse=True)
@@ -117,9 +114,9 @@ def deposit(
 def _cells(
     calorimeter: Calorimeter, event: np.ndarray, eta: np.ndarray, phi: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A number for each particle's cell, rising with the event (-1 outside), and the cells' position.
+    """A number for each particle's cell, rising with the event (-1 outside), and (low eta, width, low phi, width).
 
-    The position is (low eta, width, low phi, width); at negative eta the first pair is (high eta, minus width).
+    At negative eta the first pair is (high eta, minus width).
     """
     edges = np.array([0.0, *(region.eta for region in calorimeter.cells)])
     d_eta, d_phi = (

@@ -175,10 +175,7 @@ def load_card(name: str) -> Card:
 
 
 def parse_card(text: str, source: str) -> Card:
-    """A card from YAML ``text``; errors name ``source``, the key and what is wrong.
-
-    A card with ``extends: other`` is the card ``other`` with the keys given here in place of its own.
-    """
+    """A card from YAML ``text``, on top of the one that it ``extends``; errors name ``source``, key and problem."""
     try:
         values = yaml.safe_load(text)
         if isinstance(values, dict) and "extends" in values:

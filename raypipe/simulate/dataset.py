@@ -142,10 +142,7 @@ class SamplePlan:
         return replace(self.template, number=number, seed=seeds.integer(self.root_seed, "simulate", self.name, number))
 
     def missing(self, sidecars: list[dict[str, Any]]) -> int:
-        """How many shards are still needed after the first ``len(sidecars)``; the same whoever made them.
-
-        Raises `RuntimeError`: the sample yields far fewer events than expected.
-        """
+        """How many shards are still needed after the first ``len(sidecars)``; far too few events: `RuntimeError`."""
         made, selected = len(sidecars), sum(sidecar["n_selected"] for sidecar in sidecars)
         if made < self.expected:
             return self.expected - made
@@ -240,10 +237,7 @@ def is_complete(wanted: Plan, folder: str | Path) -> bool:
 
 
 def assemble(wanted: Plan, folder: str | Path, sidecars: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Join finished shards into one table a sample and split, with final weights; returns the manifest.
-
-    The weights of one sample and split add up to the sample's yield per fb^-1: reference cross section x efficiency.
-    """
+    """Join finished shards into one table a sample and split, with final weights; returns the manifest."""
     folder = Path(folder)
     (folder / MANIFEST).unlink(missing_ok=True)
     samples = {}

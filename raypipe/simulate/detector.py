@@ -86,11 +86,7 @@ class Response:
 def reconstruct(
     particles: Particles, card: Card, rng: np.random.Generator, *, met_smearing: float = 0.0
 ) -> Reconstructed:
-    """Detector response to a batch.
-
-    Args:
-        met_smearing: GeV, Gaussian width added to each component of the missing momentum.
-    """
+    """Detector response to a batch; ``met_smearing`` [GeV] is added to each component of the missing momentum."""
     n, seen = particles.n_events, Response.of(particles, card, rng)
     ecal = seen.ecal
     photons = ecal.objects.take((ecal.shares[:, 0] > card.photon_ecal_fraction) & ~seen.from_electron)

@@ -37,11 +37,7 @@ class GenerationError(UserError):
 
 
 class _HardPhotonVeto(pythia8mc.UserHooks):
-    """Rejects q qbar, gg -> y y events that cannot be selected, before the costly steps.
-
-    Cross sections that Pythia reports afterwards are those after the veto, so cross section x efficiency is unchanged
-    (tests hold it), at almost twice the speed.
-    """
+    """Rejects q qbar, gg -> y y events that cannot be selected early; cross section x efficiency is unchanged."""
 
     SHOWER_SCALE, SHOWER_SLACK, SHOWER_ETA = 8.0, 4.0, 2.95
     """When the shower has come down to this pT [GeV]: what follows shifts a photon by less than the slack [GeV].
@@ -76,12 +72,7 @@ class _HardPhotonVeto(pythia8mc.UserHooks):
 
 
 class Generator:
-    """Pythia set up for one sample.
-
-    Args:
-        process: entry of the process table. seed: 1 to `MAX_SEED`. mpi: multi-parton interactions (3 to 12 times
-            slower).
-    """
+    """Pythia set up for one ``process``; ``mpi``: multi-parton interactions (3 to 12 times slower)."""
 
     def __init__(self, process: Process, seed: int, *, mpi: bool = False) -> None:
         if not 1 <= seed <= MAX_SEED:
@@ -116,8 +107,7 @@ class Generator:
     def batches(self, n: int) -> Iterator[ak.Array]:
         """About ``n`` events in batches of at most `BATCH`: records ``prt`` (particles) and ``info``.
 
-        Pythia skips events that it cannot make without a word, and returns an empty batch without fields when a
-        process is misconfigured; both are a `GenerationError` here (the first above `MAX_LOSS`).
+        More than `MAX_LOSS` skipped events, or a misconfigured process, is a `GenerationError`: Pythia says neither.
         """
         asked = 0
         while asked < n:

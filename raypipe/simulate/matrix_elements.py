@@ -1,7 +1,4 @@
-"""Hard processes that Pythia does not have, as its own `Sigma2Process` (Pythia calls them at every phase-space point).
-
-Only cheap 2 -> 2 matrix elements belong here: every trial point costs some microseconds of Python.
-"""
+"""Hard processes that Pythia does not have, as its own `Sigma2Process`; cheap 2 -> 2 ones, called at every point."""
 
 from __future__ import annotations
 
@@ -14,13 +11,10 @@ GLUON, TOP, HIGGS = 21, 6, 25
 
 
 def qg_to_top_higgs(s: float, u: float, mass2_higgs: float, mass2_top: float) -> float:
-    """|M|^2 of q g -> t H up to couplings: s-channel quark and u-channel top, q massless.
+    """|M|^2 of q g -> t H up to couplings: s-channel quark and u-channel top, q massless; u = (p_g - p_t)^2.
 
-    The chirality-flipping operator (phi^dagger phi) qbar phi~ t of the authors' model gives t and q one scalar vertex,
-    so that the kinematics are those of b g -> t H- with one Yukawa coupling. Normalised to one for small m and u -> s.
-
-    Args:
-        s, u: Mandelstam variables [GeV^2], u = (p_g - p_t)^2. mass2_higgs, mass2_top: squared masses [GeV^2].
+    One scalar vertex gives the kinematics of b g -> t H- with one Yukawa coupling; one for small m and u -> s. In
+    GeV^2.
     """
     top = mass2_top - u
     return (

@@ -1,8 +1,4 @@
-"""The papers' diphoton selection, with its cut flow.
-
-Numbers: the authors' public generation code (hep-lbdl/EventGen, 2025-08 and 2026-02); ATLAS's own analyses use
-0.35/0.25 (`ATLAS`).
-"""
+"""The papers' diphoton selection (hep-lbdl/EventGen, 2025-08 and 2026-02) and ATLAS's own 0.35/0.25, with cut flow."""
 
 from __future__ import annotations
 
@@ -61,10 +57,7 @@ class Diphotons:
 
 
 def select(photons: Objects, n_events: int, cuts: Cuts = PAPER) -> Diphotons:
-    """Choose the pair of each event and apply all ``cuts`` to it.
-
-    Of the three leading photons, the pair with a mass nearest 125 GeV is taken (paper C).
-    """
+    """Choose the pair of each event (of three leading photons, nearest 125 GeV: paper C) and apply ``cuts``."""
     order, rank = order_and_rank(photons.event, photons.pt)
     order, rank = order[rank < CANDIDATES], rank[rank < CANDIDATES]
     dense = np.full((n_events, CANDIDATES), -1)

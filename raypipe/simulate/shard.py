@@ -120,15 +120,10 @@ def simulate_shard(
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Generate ``n_generate`` events and keep those that pass the selection of the sample's final state.
 
-    Args:
-        seed: seed of this shard; generator, detector and split have their own streams under it. shard: number of the
-            shard in its sample, part of the event ids. embedding_fraction: probability that an event belongs to the
-            `embedding` split. mpi: multi-parton interactions. met_smearing: GeV added to each component of the missing
-            momentum. cuts: of a diphoton sample. four_leptons: beam energy and selection of a four-lepton sample.
-    Returns:
-        The event table, weighted as if this shard were the whole sample and its splits were one, and the sidecar:
-        counts, cut flow, cross section [fb], efficiency, seeds, versions, seconds. Of a four-lepton sample only events
-        with e- e+ mu- mu+ in truth count as generated.
+    ``embedding_fraction``: probability of the `embedding` split. ``met_smearing``: GeV. Returns the event table,
+    weighted as if this shard were the whole sample and its splits were one, and the sidecar: counts, cut flow, cross
+    section [fb], efficiency, seeds, versions, seconds. Of a four-lepton sample only events with e- e+ mu- mu+ in truth
+    count.
     """
     began = time.perf_counter(), time.process_time()
     about: dict[str, Any] = {"sample": process.name, "shard": shard}

@@ -1,8 +1,7 @@
-"""SUSY Les Houches Accord spectra with hand-set masses and decays.
+"""SUSY Les Houches Accord spectra (hep-ph/0311123) with hand-set masses and decays, everything else at 4 TeV.
 
-Only the masses and decays of a simplified model matter; everything else is put out of reach at 4 TeV. Mixing: the
-lightest neutralino is the bino, the second the wino (so that q qbar' -> chi1+- chi2^0 goes through the full W
-coupling), the two heaviest are higgsinos. Format: hep-ph/0311123.
+The lightest neutralino is the bino, the second the wino (so that q qbar' -> chi1+- chi2^0 goes through the full W
+coupling), the two heaviest are higgsinos.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Reference cross sections: what one event of a sample stands for.
-
-The numbers live in ``yields.yaml``, each with its source; this module only reads them.
-"""
+"""Reference cross sections (``yields.yaml``, each with its source): what one event of a sample stands for."""
 
 from __future__ import annotations
 
@@ -41,10 +38,7 @@ def _entries() -> dict[str, Any]:
 
 
 def reference(sample: str, beam_energy: float = BEAM_ENERGY) -> Reference:
-    """The normalisation of ``sample``: its entry of ``yields.yaml``, else one fb as for every signal.
-
-    Raises `UserError`: the entry has no cross section at this ``beam_energy`` [GeV].
-    """
+    """The normalisation of ``sample`` at ``beam_energy`` [GeV]: its entry of ``yields.yaml``, else one fb (signals)."""
     values = _entries()
     entry = values["samples"].get(sample, values["signal"])
     cross_section = entry["cross_section_pb"]

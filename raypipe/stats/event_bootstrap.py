@@ -1,7 +1,6 @@
-"""Errors of efficiencies from a finite evaluation sample, by a bootstrap of its events.
+"""Errors of efficiencies from a finite evaluation sample: one Poisson(1) weight an event and replica, from its id.
 
-Every event gets one Poisson(1) weight a replica, a function of its id: what shares events, such as two instances of the
-pseudo-data or two encoders, shares their fluctuation too, and a mean or a difference has the right error.
+What shares events, such as two instances of the pseudo-data or two encoders, shares their fluctuation too.
 """
 
 from __future__ import annotations
@@ -33,9 +32,7 @@ def bootstrapped_sic(
 ) -> np.ndarray:
     """SIC eps_S / sqrt(eps_B) of one cut in every replica: (replicas,); NaN where no background passes.
 
-    Args:
-        signal, background: (n,) bool, which of the events pass. signal_id, background_id: their ids, each event once.
-            background_weight: (n,) expected events each background event stands for.
+    ``signal``, ``background``: (n,) bool, which events pass, each once by id; ``background_weight``: (n,).
     """
     weight = np.ones(len(background)) if background_weight is None else background_weight
     share = []

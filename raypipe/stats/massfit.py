@@ -42,12 +42,9 @@ class Profile:
 class SignalFit:
     """Signal plus background against background only.
 
-    Attributes:
-        null, best: the two fits. s, s_err: unconstrained yield and its error. interval: 68 % likelihood interval. q0: 2
-            ln [L(s) / L(0)], zero for a yield below zero (1007.1727, equation 12). r: signed root of the same without
-            the zero. z, p0: sqrt(q0) and its one-sided probability. limit: CLs, or None. at_boundary: the yield stopped
-            where it would make the expectation negative. inflation: error of the yield over what it were if the
-            background were known; large where the background can take the shape of the signal.
+    ``s``, ``s_err``: unconstrained yield. ``interval``: 68 % likelihood interval. ``q0``: 2 ln [L(s) / L(0)], zero for
+    a deficit (1007.1727, equation 12); ``r``: its signed root. ``p0``: one-sided. ``at_boundary``: the yield stopped
+    where it would make the expectation negative. ``inflation``: error of the yield over that above a known background.
     """
 
     null: Minimum
@@ -79,11 +76,8 @@ def fit_signal(
 ) -> SignalFit:
     """Fit the yield of a signal over the background of ``problem`` and test it against nought.
 
-    Args:
-        problem: background only. template: (B,) share of the signal in every bin (or cell).
-        counted: the same data in bins, for the Asimov data of the limit (``problem`` itself if binned).
-        level: of the limit; None for neither limit nor likelihood interval (many toys).
-        signal_at: (n,) density of the peak at the masses (unbinned only).
+    ``template``: (B,) share of the signal in every bin (or cell). ``counted``: the same data in bins, for Asimov data.
+    ``level``: of the limit; None for neither limit nor interval. ``signal_at``: (n,) density of the peak (unbinned).
     """
     if not (np.isfinite(template).all() and template.sum() > 1e-6):
         raise UserError("the signal has no share inside the window")
@@ -204,8 +198,7 @@ def goodness_p(bins: Bins, expected: np.ndarray, parameters: int) -> float | Non
 def goodness(bins: Bins, expected: np.ndarray, parameters: int, merge: float = 0.0) -> tuple[float, int]:
     """Chi-square and degrees of freedom; Poisson bins as Baker and Cousins (1984).
 
-    ``merge``: join neighbours until each holds that many expected events, for a chi-square distribution that holds;
-    weighted events are joined always.
+    ``merge``: join neighbours until each holds that many expected events; weighted events are joined always.
     """
     if bins.errors is not None:
         return float((((bins.counts - expected) / bins.errors) ** 2).sum()), len(bins) - parameters

@@ -15,12 +15,9 @@ NEAR = 1e-3
 
 @dataclass(frozen=True)
 class Minimum:
-    """A fit.
+    """A fit: ``theta`` (D,) internal background parameters, component yields, signal yield; ``status`` in words.
 
-    Attributes:
-        theta: (D,) internal background parameters, component yields, signal yield. covariance: (D, D).
-        value: -2 ln L. valid: whether it is a minimum one may use. status: in words.
-        stretch: variance of the last parameter over its inverse curvature; one unless events are weighted.
+    ``stretch``: variance of the last parameter over its inverse curvature; one unless events are weighted.
     """
 
     theta: np.ndarray
@@ -36,11 +33,9 @@ class Minimum:
 
 
 def fit(problem: Problem, start: np.ndarray, what: str) -> Minimum:
-    """Minimise one row by Fisher scoring, end with the observed information and take the errors from it.
+    """Minimise one row by Fisher scoring; errors from the observed information, of weighted events as in 1911.01303.
 
-    Weighted events: the covariance is that of Langenbruch (1911.01303), the variance of the score from the squared
-    weights between two inverse information matrices. Raises `UserError`: no starting point, parameters that the data do
-    not determine.
+    Raises `UserError`: no starting point, parameters that the data do not determine.
     """
     solution = minimise(problem, start[None], most=60)
     if not solution.converged[0] and np.isfinite(solution.value[0]):

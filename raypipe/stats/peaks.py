@@ -32,10 +32,10 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class CrystalBall:
-    """Double-sided Crystal Ball of unit area: a normal core with power-law tails.
+    """Double-sided Crystal Ball of unit area: a normal core with power-law tails, powers above one.
 
-    With t = (m - mass)/width: ``exp(-t^2/2)`` for -a_low <= t <= a_high, ``A (B - t)^-n`` beyond (J. Gaiser,
-    SLAC-R-255 (1982), appendix F; two-sided as in ATLAS 1407.6583). Powers must exceed one.
+    With t = (m - mass)/width: ``exp(-t^2/2)`` for -a_low <= t <= a_high, ``A (B - t)^-n`` beyond (J. Gaiser, SLAC-R-255
+    (1982), appendix F; two-sided as in ATLAS 1407.6583).
     """
 
     mass: float
@@ -85,10 +85,7 @@ def _falloff(t: np.ndarray, a: float, n: float, power: float) -> np.ndarray:
 
 
 def peak(spec: str) -> Peak:
-    """``MASS:WIDTH`` (Gaussian) or ``MASS:WIDTH:A_LOW:N_LOW:A_HIGH:N_HIGH`` (double-sided Crystal Ball).
-
-    Raises `UserError`: anything else.
-    """
+    """``MASS:WIDTH`` (Gaussian) or ``MASS:WIDTH:A_LOW:N_LOW:A_HIGH:N_HIGH`` (double-sided Crystal Ball)."""
     try:
         values = [float(part) for part in spec.split(":")]
     except ValueError:

@@ -13,10 +13,7 @@ FEWEST = 100
 
 
 def fit_shape(masses: np.ndarray, weights: np.ndarray) -> CrystalBall:
-    """Weighted maximum likelihood of `CrystalBall` over ``masses`` (n,) GeV.
-
-    Raises `UserError`: fewer than `FEWEST` events, weights without a positive sum, or a fit that fails.
-    """
+    """Weighted maximum likelihood of `CrystalBall` over ``masses`` (n,) GeV of at least `FEWEST` events."""
     if len(masses) < FEWEST or not weights.sum() > 0:
         raise UserError(f"only {len(masses)} simulated events of the peak: its shape needs {FEWEST}, simulate more")
     w = weights / weights.sum()

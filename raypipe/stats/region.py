@@ -12,11 +12,9 @@ from raypipe.stats.spectrum import Bins
 
 @dataclass(frozen=True)
 class Region:
-    """Data split at a signal region.
+    """Data split at a signal region: its edges (bin edges) and content, and the bins outside.
 
-    Attributes:
-        low, high: the region, at bin edges. count, variance: its content. sidebands: the bins outside.
-        joined: the same with the region as one more bin. template: (len(joined),) one in that bin, else zero.
+    ``joined``: the sidebands with the region as one more bin. ``template``: (len(joined),) one in that bin, else zero.
     """
 
     low: float
@@ -30,10 +28,7 @@ class Region:
 
 
 def split_region(bins: Bins, region: tuple[float, float]) -> Region:
-    """Sidebands and counting bin; bins of a histogram across an edge of the region belong to neither.
-
-    Raises `UserError`: no whole bin in the region, or nothing in the sidebands.
-    """
+    """Sidebands and counting bin; bins of a histogram across an edge of the region belong to neither."""
     low, high = region
     slack = 1e-6 * (bins.high - bins.low)
     inside = (bins.low >= low - slack) & (bins.high <= high + slack)

@@ -47,10 +47,7 @@ class SidebandFit:
 
 
 def fit_sidebands(masses: np.ndarray, window: MassWindow, config: MassFit) -> SidebandFit:
-    """Extended binned maximum-likelihood fit of an exponential of a polynomial to the sidebands.
-
-    Raises `UserError`: an empty sideband, or a fit that did not converge.
-    """
+    """Extended binned maximum-likelihood fit of an exponential of a polynomial to the sidebands."""
     pieces = []
     for name, low, high in (("lower", window.low, window.sr_low), ("upper", window.sr_high, window.high)):
         inside = masses[(masses >= low) & (masses < high)]

@@ -20,14 +20,11 @@ EVENTS = "errors are those of weighted events: weighted likelihood (1911.01303)"
 
 @dataclass(frozen=True)
 class Bins:
-    """Binned data in a window.
+    """Binned data in a ``window``: edges ``low``, ``high`` (B,), gaps allowed, and contents ``counts`` (B,).
 
-    Attributes:
-        low, high: (B,) edges; gaps are allowed. counts: (B,) contents.
-        scale: (B,) one for counts; for weighted events sum(w^2)/sum(w): content/scale is taken as Poisson distributed
-            (scaled Poisson distribution of Bohm and Zech, 1309.1287). errors: (B,) for a Gaussian chi-square, else
-            None. window: as asked for. notes: what was decided on the way, for the user.
-        squares: (B,) sums of squared weights that are not all equal, which give the errors; else None.
+    ``scale``: (B,) one for counts; content/scale is taken as Poisson distributed (Bohm and Zech, 1309.1287).
+    ``errors``: (B,) for a Gaussian chi-square, else None. ``notes``: for the user. ``squares``: (B,) sums of squared
+    weights that are not all equal, else None.
     """
 
     low: np.ndarray
@@ -108,12 +105,9 @@ def in_window(masses: Masses, window: tuple[float, float]) -> tuple[np.ndarray, 
 def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: str = "auto") -> Bins:
     """The bins of a published histogram that lie inside the window.
 
-    ``auto`` is Poisson for whole numbers whose errors, if any, are those of counts; scaled Poisson for fractions whose
-    errors are those of counts times a factor (a rate or cross section, see `raypipe.stats.poisson_errors`); weighted
-    for errors sqrt(sum w^2) of weighted events (see `raypipe.stats.weighted`); a Gaussian chi-square for other
-    published errors.
-
-    Raises `UserError`: no bin inside, contents or errors that the likelihood cannot take.
+    ``auto``: Poisson for whole numbers whose errors, if any, are those of counts; scaled Poisson for counts times a
+    factor (`raypipe.stats.poisson_errors`); weighted for errors sqrt(sum w^2) (`raypipe.stats.weighted`); else
+    chi-square. Raises `UserError`: no bin inside, contents or errors that the likelihood cannot take.
     """
     bins, errors, upper = _whole_bins(spectrum, window)
     y, source, auto = bins.counts, spectrum.source, likelihood == "auto"

@@ -81,10 +81,7 @@ def numbers(table: pa.Table, column: str, source: str | Path, first: int = 0) ->
 
 
 def event_ids(table: pa.Table, column: str, source: str | Path, first: int = 0) -> np.ndarray:
-    """A column as exact integers: int64, or uint64 where one is beyond 2^63 - 1.
-
-    A missing value, one that is no integer, or one that its type cannot hold exactly is a `UserError` with its row.
-    """
+    """A column as exact integers, int64 or uint64; any other value is a `UserError` with its row."""
     values = table[column]
     _refuse_missing(values, column, source, first)
     if pa.types.is_integer(values.type):
@@ -131,8 +128,7 @@ def feature_columns(
 ) -> pa.Table:
     """One chunk as a plain table: ``event_id`` an integer, ``mass``, ``weight``, features float64, ``label`` bool.
 
-    Missing or not numeric columns, NaN, negative weights (unless ``weights``, `Source.weights`, says otherwise) and
-    labels other than 0 and 1 are a `UserError` of one line naming file, column and row.
+    Values that cannot be used are a `UserError` naming file, column and row; ``weights``: see `Source.weights`.
     """
 
     def column(name: str | int) -> np.ndarray:

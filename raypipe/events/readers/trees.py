@@ -21,10 +21,7 @@ Leaves = dict[str, str]
 
 
 class Branches:
-    """Branches of one range of a tree whose names are a kind and a leaf with ``joint`` between them.
-
-    ``flat`` gives counts per event and flat values, ``scalar`` one number an event, ``kind`` all objects of a kind.
-    """
+    """Branches of one range of a tree whose names are a kind and a leaf with ``joint`` between them."""
 
     def __init__(self, tree: Any, path: Path, source: EventSource, start: int, stop: int, joint: str) -> None:
         self.tree, self.path, self.source, self.range, self.joint = tree, path, source, (start, stop), joint

@@ -1,8 +1,4 @@
-"""Electrons and muons with their charge: the response formulas of `raypipe.simulate.detector`, no jets.
-
-Electrons take up the photons around them first, as a cluster of calorimeter cells does (`collect_photons`); muons do
-not. Charges are never wrong.
-"""
+"""Electrons and muons with their charge, never wrong: the response formulas of `raypipe.simulate.detector`, no jets."""
 
 from __future__ import annotations
 
@@ -50,11 +46,7 @@ def collect_photons(particles: Particles, cone: float) -> Particles:
 
 
 def reconstruct_leptons(particles: Particles, card: Card, rng: np.random.Generator) -> tuple[Objects, Objects]:
-    """Identified, isolated electrons and muons of a batch seen by the detector ``card``.
-
-    Isolation sums hadron tracks, photons and neutral hadrons; other leptons do not count (Delphes), so that two
-    leptons of one light particle do not spoil each other.
-    """
+    """Identified electrons and muons, isolated from hadrons and photons but not from leptons (as Delphes)."""
     seen = Response.of(collect_photons(particles, card.electron_cone), card, rng)
     electrons = seen.electrons.take(identified(seen.electrons, card.electron, seen.around, card, rng))
     return electrons, seen.muons.take(identified(seen.muons, card.muon, seen.around, card, rng))

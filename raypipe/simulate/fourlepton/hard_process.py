@@ -1,8 +1,7 @@
 """p p -> e- e+ mu- mu+ at parton level: cross section and unweighted events.
 
-The factorisation scale is fixed, by default at m_Z, as in the next-to-next-to-leading-order calculation of ZZ
-(arXiv:1405.2219), so that its K factors apply. Channel shares and the largest weight are found once for a set of
-cuts, from a random stream of their own, so that every shard of a sample works with the same numbers.
+The factorisation scale is fixed, by default at m_Z as in 1405.2219, whose K factors then apply. Channel shares and the
+largest weight are found once for a set of cuts, from a random stream of their own, the same for every shard.
 """
 
 from __future__ import annotations
@@ -133,10 +132,7 @@ class HardProcess:
         return kept
 
     def _luminosity(self, points: Points) -> np.ndarray:
-        """d sigma / (ds dy dPhi_4) [fb GeV^-2] by quark flavour and direction, (2, 5, n).
-
-        The first index tells whether the quark or the antiquark comes from the first beam.
-        """
+        """d sigma / (ds dy dPhi_4) [fb GeV^-2] by (quark or antiquark from the first beam, flavour): (2, 5, n)."""
         root = np.sqrt(points.s)
         half = root / 2
         partons = np.zeros((2, len(points), 4))

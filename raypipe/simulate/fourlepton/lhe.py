@@ -21,10 +21,7 @@ _EVENT = "<event>\n6 1 1. %.11e %.8e 0.13\n" + 2 * _INCOMING + 4 * _OUTGOING + "
 
 
 def write_lhe(path: Path, events: HardEvents, beam_energy: float, cross_section: tuple[float, float]) -> None:
-    """Write ``events`` of unit weight with their ``cross_section`` and its error [fb].
-
-    The shower starts from the four-lepton mass (SCALUP), whatever the factorisation scale was.
-    """
+    """Write ``events`` of unit weight with their ``cross_section`` and its error [fb]; SCALUP is their mass."""
     n, half = len(events), beam_energy / 2
     first = events.quark > 0
     columns = [events.mass, np.full(n, Electroweak().alpha)]

@@ -154,10 +154,7 @@ class PhaseSpace:
         )
 
     def densities(self, points: Points) -> np.ndarray:
-        """Density of each channel in ds dy dPhi_4, (channels, n); zero where a channel does not reach.
-
-        dPhi_4 is the four-body phase space with its factors 2 pi, split into two-body ones.
-        """
+        """Density of each channel in ds dy dPhi_4 (with its factors 2 pi), (channels, n); zero out of its reach."""
         s, p = points.s, points.leptons
         bounds = self.bounds
         low, s_max = np.full(len(s), bounds.min_pair**2), np.full(len(s), bounds.s_max)

@@ -1,8 +1,7 @@
 """The four leptons of an event and the cuts on them, with their cut flow.
 
-Paper B names no cut: its leptons are those of the default CMS card of Delphes (pT > 10 GeV, |eta| < 2.5 and 2.4), and
-MadGraph's default lepton cuts (pT > 10 GeV, |eta| < 2.5, distance 0.4) stand before it. What is set here beyond the
-card is raypipe's default, never the paper's.
+Paper B names no cut: its leptons are those of Delphes' default CMS card (pT > 10 GeV, |eta| < 2.5 and 2.4) behind
+MadGraph's default cuts (pT > 10 GeV, |eta| < 2.5, distance 0.4). What is set here beyond is raypipe's default.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""The process table: every sample that can be simulated, one entry each.
+"""The process table: every sample that can be simulated, one entry each in a module's ``ENTRIES``.
 
-A new sample is one new `Process` in one module's ``ENTRIES`` (and, if it is not a signal, its cross section in
-``yields.yaml``). Settings are Pythia 8 strings; the event generator's common settings (beams, seed, multi-parton
-interactions) are in `raypipe.simulate.generator`. Recipes were checked in the event record: the tests hold the decay
-chains. Groups and mass points: paper C, table 1, and the authors' public generator cards (hep-lbdl/EventGen).
+Settings are Pythia 8 strings, beside those common to all (`raypipe.simulate.generator`); cross sections of samples that
+are no signals are in ``yields.yaml``. Groups and mass points: paper C, table 1, and the authors' generator cards
+(hep-lbdl/EventGen).
 """
 
 from __future__ import annotations

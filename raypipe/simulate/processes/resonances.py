@@ -13,7 +13,7 @@ _S_DECAYS = {
 
 
 def _xsh(mass_x: float, mass_s: float, number: int, efficiency: float, decay: str = "bb") -> Process:
-    """gg -> X -> S H; X is Pythia's H2 (35), S its A (36), both narrow (A and C: group -2).
+    """gg -> X -> S H (A and C: group -2); X is Pythia's H2 (35), S its A (36), both narrow.
 
     35 keeps its own channels, because they give its gg coupling: the new one is added and selected.
     """
@@ -32,8 +32,8 @@ def _xsh(mass_x: float, mass_s: float, number: int, efficiency: float, decay: st
 def _zp(mass: float, number: int, efficiency: float) -> Process:
     """q qbar -> Z' -> H y, decay isotropic, relative width 4.2e-3 of a spin-2 carrier (C: group -6).
 
-    The H is a copy with its own id (9000025): were it 25, Pythia would recognise G* -> hh and impose its own decay
-    angle. Pythia's Z' itself cannot be used, as its cross section counts open fermion channels only.
+    The H is a copy (9000025): with 25, Pythia would impose its own decay angle. Pythia's Z' counts fermion channels
+    only.
     """
     settings = pythia(f"""
         ExtraDimensionsG*:ffbar2G*=on; ExtraDimensionsG*:kappaMG=0.054

@@ -27,8 +27,7 @@ def _chargino_pair(mass: float, number: int, efficiency: float) -> Process:
 def _chargino_neutralino(mass: float, number: int, efficiency: float) -> Process:
     """chi1+- chi^0, both of ``mass``: chi1+- -> H l, chi^0 -> W l, Z nu or H nu, one third each (C: group -4).
 
-    The chargino's H goes to yy. An event with two Higgs bosons has twice the chance of a yy, so that H nu has the
-    weight two: 1/4, 1/4, 1/2. Which of the two bosons it is does not matter, as both parents have one mass.
+    With two Higgs bosons a yy is twice as likely, so that H nu has the weight two: 1/4, 1/4, 1/2.
     """
     channels = [
         *((1 / 24, (sign * 24, sign * lepton)) for sign in (1, -1) for lepton in LEPTONS),
