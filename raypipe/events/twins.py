@@ -1,4 +1,4 @@
-"""The same event twice: equal rows that are no coincidence (overlapping triggers, resubmitted jobs, a file read twice)."""
+"""The same event twice: equal rows that are no coincidence (overlapping triggers, a file read twice)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""k-fold ensembles that tell data from background, every score out of fold (CWoLa, CATHODE step two; paper C, III.2)."""
+"""k-fold ensembles that tell data from background, every score out of fold (CWoLa, CATHODE step two; paper C)."""
 
 from __future__ import annotations
 
