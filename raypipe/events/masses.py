@@ -22,15 +22,12 @@ MANY = 1000
 
 @dataclass(frozen=True)
 class Masses:
-    """Masses of events."""
+    """Masses of events in the file's unit without ``missing``, the not finite ones; ``weights``: None for unit weights."""
 
     values: np.ndarray
-    """(n,) in the file's unit."""
     weights: np.ndarray | None
-    """(n,), or None for unit weights."""
     source: str
     missing: int = 0
-    """Events left out because their mass or weight was not a finite number."""
 
 
 def load_masses(

@@ -19,14 +19,14 @@ from raypipe.events.text import is_text, open_text
 
 @dataclass(frozen=True)
 class Pool(Rows):
-    """Events of one or more samples."""
+    """Events of one or more samples: ``values`` (n, features) float64 (GeV), ``weight`` (n,) events per fb^-1.
+
+    ``sample``: (n,) int, number of the sample in ``names``.
+    """
 
     values: np.ndarray
-    """(n, features) float64, in the units of the table (GeV)."""
     weight: np.ndarray
-    """(n,) expected events per fb^-1; all equal within a sample when it comes from raypipe's simulation."""
     sample: np.ndarray
-    """(n,) int, number of the sample in ``names``."""
     names: tuple[str, ...]
 
     def __len__(self) -> int:

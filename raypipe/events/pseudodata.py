@@ -15,17 +15,17 @@ from raypipe.events.regions import in_signal_region
 
 @dataclass(frozen=True)
 class PseudoData:
-    """One instance of the recorded data."""
+    """One instance of the recorded data; ``is_signal`` (n,) is truth, which no analysis step may look at.
+
+    ``left_over``, ``signal_left_over``: events of the search split that were not drawn, independent truth for
+    efficiencies; ``left_over_scale``: factor on each of their weights that restores the sample's full yield.
+    """
 
     events: Events
     is_signal: np.ndarray
-    """(n,) truth, which no analysis step may look at."""
     left_over: Events
-    """Background events of the search split that were not drawn: independent truth for efficiencies."""
     left_over_scale: np.ndarray
-    """Factor on the weight of each left-over event that restores its sample's full yield."""
     signal_left_over: Events | None
-    """Likewise of the injected signal."""
 
 
 def expected_background(background: dict[str, Events], luminosity: float, window: MassWindow) -> float:

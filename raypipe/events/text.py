@@ -35,16 +35,16 @@ _LOGICAL = pa.array(["true", "false"])
 
 @dataclass(frozen=True)
 class TextTable:
-    """Where the rows of a file are. Blocks are whole lines; the n + 1 entries of each tuple bound n blocks."""
+    """Where the rows of a file are. Blocks are whole lines; the n + 1 entries of each tuple bound n blocks.
+
+    ``offsets`` in bytes, ``lines`` from 1, ``rows`` before a block; the last entry is the number of rows.
+    """
 
     path: str
     head: Head
     offsets: tuple[int, ...]
-    """Bytes."""
     lines: tuple[int, ...]
-    """Numbers of first lines, from 1."""
     rows: tuple[int, ...]
-    """Rows before a block; the last entry is the number of rows."""
 
     def __len__(self) -> int:
         return self.rows[-1]

@@ -39,14 +39,14 @@ def parts_of(event_ids: np.ndarray, seed: int, train: float, validation: float) 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Balanced batches: every process group has the same number of events in each, to within one."""
+    """Balanced batches: every process group has the same number of events in each, to within one.
+
+    ``rows`` of the events of each of ``groups``; ``batch_size``: of the global batch.
+    """
 
     rows: tuple[np.ndarray, ...]
-    """For each group, the row numbers of its events."""
     groups: tuple[int, ...]
-    """The group numbers, in the order of `rows`."""
     batch_size: int
-    """Events of the global batch."""
     seed: int
     part: str
 

@@ -114,20 +114,18 @@ class FoldScores:
     """Scores of three kinds of events, as percentiles of the background template: small is data-like.
 
     The share is of the background in the same fold that looks at least as data-like (`raypipe.stats.roc.tail_shares`).
+    ``others``, of neither class, are scored by the model of a random fold, so that their scores are distributed as
+    out-of-fold scores are. ``margin``: mean log-odds of the data. ``better``: share of the background that looks
+    strictly more data-like, by set; else of the template's percentiles below. ``by_sidebands``: percentiles are shares
+    of the sideband data.
     """
 
     data: np.ndarray
     template: np.ndarray
     others: dict[str, np.ndarray]
-    """Events of neither class; each is scored by the model of a random fold, so that its scores are distributed as
-    out-of-fold scores are."""
     margin: np.ndarray
-    """Mean log-odds of the data events, large is data-like: keeps an order beyond the last template event."""
     better: dict[str, np.ndarray] = field(default_factory=dict)
-    """Share of the background that looks strictly more data-like, by the name of the set; where not given, the share of
-    the template's percentiles below."""
     by_sidebands: bool = False
-    """The percentiles are shares of the sideband data (`raypipe.search.counting`), not of the template."""
 
     def of(self, name: str) -> np.ndarray:
         """Percentiles of ``data``, ``template`` or one of the others."""
@@ -146,14 +144,14 @@ class FoldScores:
 
 @dataclass(frozen=True)
 class Background:
-    """What data are told from, and what percentiles are shares of."""
+    """What data are told from, and what percentiles are shares of: ``values`` (m, d) and ``weights`` (m,).
+
+    ``training``: of each fold, (features, weights) that it trains against, instead of the template's other folds.
+    """
 
     values: np.ndarray
-    """(m, d) the template."""
     weights: np.ndarray
-    """(m,)"""
     training: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
-    """For each fold, (features, weights) that it trains against; nothing: the template's events of the other folds."""
 
 
 def out_of_fold_scores(

@@ -18,20 +18,19 @@ from raypipe.stats.roc import tail_shares, weighted_auc
 
 @dataclass(frozen=True)
 class Scores:
-    """What `classify` returns; log-odds that an event is data rather than background, large is data-like."""
+    """What `classify` returns; log-odds that an event is data rather than background, large is data-like.
+
+    ``score`` and ``percentile`` (share of the background, out of fold, at least as data-like) of the scored table (n,);
+    ``out_of_fold``: (n,) bool, also in data or background. ``data``, ``background``: out-of-fold scores; ``auc``
+    between.
+    """
 
     score: np.ndarray
-    """(n,) of the scored table."""
     percentile: np.ndarray
-    """(n,) share of the background, scored out of fold, that looks at least as data-like."""
     out_of_fold: np.ndarray
-    """(n,) bool: the event is also in data or background; only models that never saw it scored it."""
     data: np.ndarray
-    """Out-of-fold scores of the data."""
     background: np.ndarray
-    """Out-of-fold scores of the background."""
     auc: float
-    """Data against background, out of fold: 0.5 where nothing tells them apart."""
     auc_error: float
 
 

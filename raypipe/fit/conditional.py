@@ -16,21 +16,22 @@ from raypipe.models.flow import FlowEnsemble
 
 @dataclass
 class ConditionalFlow:
-    """A trained flow ensemble with its input scaling; latents (n, d) given masses (n,) in GeV."""
+    """A trained flow ensemble with its input scaling; latents (n, d) given masses (n,) in GeV.
+
+    ``shape``: layers, hidden, blocks, transform, bins, mixing. ``history``: per epoch, mean training and validation
+    negative log-likelihood in nats. ``part``: (n,) of each fitted row. ``left_out``: for each member, the parts on
+    which it was not trained.
+    """
 
     ensemble: FlowEnsemble
     shape: dict[str, Any]
-    """layers, hidden, blocks, transform, bins, mixing: what `FlowEnsemble` needs to be built again."""
     mean: np.ndarray
     std: np.ndarray
     mass_low: float
     mass_high: float
     history: list[dict[str, float]] = field(default_factory=list)
-    """Per epoch: mean training and validation negative log-likelihood in nats."""
     part: np.ndarray = field(default_factory=lambda: np.empty(0, np.int8))
-    """(n,) part of the fitted data that each row belongs to."""
     left_out: list[tuple[int, ...]] = field(default_factory=list)
-    """For each member, the parts on which it was not trained."""
 
     def _context(self, masses: np.ndarray) -> np.ndarray:
         masses = np.asarray(masses, dtype=np.float64)

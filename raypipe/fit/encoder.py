@@ -26,15 +26,12 @@ from raypipe.models.losses import gaussian_kl, supervised_contrastive
 
 @dataclass(frozen=True)
 class EncoderInputs:
-    """What the encoder learns from, one row an event of the embedding split."""
+    """What the encoder learns from: objects (n, 11, 12), event (n, 2) = (pt_yy, dr_yy) and group (n,) of each event."""
 
     event_id: np.ndarray
     objects: np.ndarray
-    """(n, 11, 12) float32."""
     event: np.ndarray
-    """(n, 2) float32: pt_yy, dr_yy."""
     group: np.ndarray
-    """(n,) process group, the label."""
 
     def batch(self, rows: np.ndarray, noise: np.ndarray, reflections: np.ndarray | None = None) -> dict[str, Any]:
         """One batch as the training step takes it; ``reflections`` (n, 2): signs for eta and phi of all objects."""
@@ -270,12 +267,7 @@ def rank_batches(
 
 
 def fit_encoder(
-    inputs: EncoderInputs,
-    config: Embedding,
-    seed: int,
-    *,
-    device: str = "cpu",
-    on_epoch: OnEpoch | None = None,
+    inputs: EncoderInputs, config: Embedding, seed: int, *, device: str = "cpu", on_epoch: OnEpoch | None = None
 ) -> tuple[ContrastiveEncoder, list[dict[str, float]]]:
     """Train an encoder in this process; returns it with the best epoch's weights, and the history."""
     plan = EncoderPlan.of(inputs, config, seed)

@@ -22,14 +22,12 @@ __all__ = ["MIN_EVENTS", "ConditionalFlow", "FlowSet", "fit_flows"]
 
 @dataclass(frozen=True)
 class FlowSet:
-    """The flows of one pseudo-data set, before they are trained: everything that determines them."""
+    """The flows of one pseudo-data set, before they are trained; masses of ``window`` (GeV) are mapped to [-1, 1]."""
 
     sidebands: Sidebands
     window: tuple[float, float]
-    """Masses (GeV) mapped to [-1, 1]."""
     config: FlowConfig
     folds: int = 5
-    """Parts of the data; a search takes as many as its classifier has folds."""
     device: str = "cpu"
 
     @property

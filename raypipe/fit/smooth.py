@@ -46,14 +46,16 @@ class Plain:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A continuous part of a feature and a smooth map of it onto (0, 1) under which it is about uniform."""
+    """A continuous part of a feature and a smooth map of it onto (0, 1) under which it is about uniform.
+
+    ``knots``: quantiles of asinh((x - centre) / scale), which makes any power-law tail a short one; ``shares``: their
+    images.
+    """
 
     centre: float
     scale: float
     knots: np.ndarray
-    """Quantiles of asinh((x - centre) / scale), which makes any power-law tail a short one."""
     shares: np.ndarray
-    """Where they go."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         return np.interp(np.arcsinh((x - self.centre) / self.scale), self.knots, self.shares)
@@ -69,13 +71,14 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Pieces:
-    """A feature in ascending parts, single values (float) and stretches, each on an interval as long as its share."""
+    """A feature in ascending parts, single values (float) and stretches, each on an interval as long as its share.
+
+    ``edges``: (parts + 1,) from 0 to 1; ``levels``: the values in the stretches, where they lie on a grid.
+    """
 
     parts: tuple[float | Stretch, ...]
     edges: np.ndarray
-    """(parts + 1,) from 0 to 1."""
     levels: np.ndarray | None
-    """The values that occur in the stretches, where they lie on a grid."""
     said: str = ""
 
     @property

@@ -24,14 +24,11 @@ STACK = 32
 
 @dataclass(frozen=True)
 class LabelledSample:
-    """What one network is trained on: data (label 1) and reference (label 0)."""
+    """What one network is trained on: standardised features (n, d), data (True) or reference, weights not negative."""
 
     features: np.ndarray
-    """(n, features), standardised."""
     is_data: np.ndarray
-    """(n,) bool."""
     weights: np.ndarray
-    """(n,) not negative."""
 
     def check(self, name: str, batch_size: int) -> None:
         """Fewer events than a batch, an empty class, NaN, or weights that are all zero are a `UserError`."""

@@ -25,16 +25,17 @@ MASKED = -1e4
 
 @dataclass(frozen=True)
 class Scales:
-    """Means and standard deviations that normalise the inputs, from the training events only."""
+    """Means and standard deviations that normalise the inputs, from the training events only.
+
+    Of log pT and log(1 + mass/GeV) of present objects, of log pT_ij and log(1 + m_ij/GeV) of their pairs, and of log(1
+    + pt_yy/GeV) and dr_yy.
+    """
 
     object_mean: torch.Tensor
-    """(2,) of log pT and log(1 + mass/GeV), pooled over all present objects."""
     object_std: torch.Tensor
     pair_mean: torch.Tensor
-    """(2,) of log pT_ij and log(1 + m_ij/GeV), pooled over pairs of present objects."""
     pair_std: torch.Tensor
     event_mean: torch.Tensor
-    """(2,) of log(1 + pt_yy/GeV) and dr_yy."""
     event_std: torch.Tensor
 
     @staticmethod

@@ -21,16 +21,18 @@ FIRST_EXOTIC = 1_000_000
 
 @dataclass(frozen=True)
 class Towers:
-    """Calorimeter towers above threshold, flat and sorted by event; massless, GeV and radians."""
+    """Calorimeter towers above threshold, flat and sorted by event; massless, GeV and radians.
+
+    ``shares``: (n, k), of the true energy, from each of k kinds of particles (see `deposit`). ``cell_of``: index of the
+    tower hit by each deposited particle, -1: below threshold or outside.
+    """
 
     event: np.ndarray
     pt: np.ndarray
     eta: np.ndarray
     phi: np.ndarray
     shares: np.ndarray
-    """(n, k): share of the tower's true energy that comes from each of k kinds of particles (see `deposit`)."""
     cell_of: np.ndarray
-    """Index of the tower hit by each deposited particle, -1 where it fell below threshold or outside."""
 
     def __len__(self) -> int:
         return len(self.pt)

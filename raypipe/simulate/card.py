@@ -144,7 +144,7 @@ class BTag(_Part):
 
 
 class Card(_Part):
-    """A whole detector."""
+    """A whole detector. Photons within ``electron_cone`` of an electron are part of it (four-lepton reconstruction)."""
 
     name: str
     ecal: Calorimeter
@@ -154,7 +154,6 @@ class Card(_Part):
     electron_momentum: list[MomentumResolution]
     muon_momentum: list[MomentumResolution]
     electron_cone: float = Field(0.0, ge=0)
-    """Photons this close to an electron count as part of it; 0: none. Used by the four-lepton reconstruction."""
     isolation_cone: float = Field(gt=0)
     isolation_min_pt: float = Field(ge=0)
     photon: Identification

@@ -48,7 +48,7 @@ MAX_EXTRA = 4
 
 @dataclass(frozen=True)
 class Shard:
-    """One piece of one sample, fully determined."""
+    """One piece of one sample, fully determined; ``code``: digest of the source; ``four_leptons``: or None."""
 
     process: Process
     card: Card
@@ -59,9 +59,7 @@ class Shard:
     mpi: bool
     met_smearing: float
     code: str
-    """Digest of the simulation's source."""
     four_leptons: FourLeptons | None = None
-    """Beams and selection of a four-lepton sample; `None` for diphotons."""
 
     @cached_property
     def key(self) -> str:
@@ -123,13 +121,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class SamplePlan:
-    """The shards of one sample: as many as the expected efficiency says, more if that was too optimistic."""
+    """The shards of one sample: as many as expected for ``events`` selected, more if that was too optimistic."""
 
     template: Shard
     events: int
-    """Selected events wanted."""
     expected: int
-    """Shards expected to be enough."""
     root_seed: int
 
     @property

@@ -18,14 +18,11 @@ BEAM_ENERGY = 13_000.0
 
 @dataclass(frozen=True)
 class Reference:
-    """How one sample is normalised."""
+    """Cross section x branching ratio of one sample (None: the generator's own), a factor on it, its source."""
 
     cross_section_fb: float | None
-    """Cross section times branching ratio into the simulated final state; ``None``: the generator's own value."""
     k_factor: float
-    """Multiplies the cross section."""
     source: str
-    """Where the number comes from."""
 
     def value(self, generator_fb: float) -> float:
         """Cross section [fb] including branching ratio and K factor, before the event selection."""

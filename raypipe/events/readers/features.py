@@ -26,23 +26,20 @@ OWN = ("event_id", "mass", "weight", "label")
 
 @dataclass(frozen=True)
 class FeatureTable(Rows):
-    """Events as arrays."""
+    """Events as arrays: ``mass`` (n,) float64 in the unit of the window, ``features`` (n, d) float64 called ``names``.
+
+    ``weight``: (n,), negative only where the source says so. ``label``: (n,) bool, True for signal, or None. ``place``:
+    (n,) in the ``files`` (path and number of events), counted through all of them.
+    """
 
     event_id: np.ndarray
     mass: np.ndarray
-    """(n,) float64, the conditional mass in the unit of the window."""
     features: np.ndarray
-    """(n, d) float64."""
     weight: np.ndarray
-    """(n,) float64, negative only where the source says that weights have signs."""
     label: np.ndarray | None
-    """(n,) bool, True for signal; None where the files do not say."""
     names: tuple[str, ...]
-    """Names of the d features."""
     place: np.ndarray | None = None
-    """(n,) place of each event in the files, counted through all of them."""
     files: tuple[tuple[str, int], ...] = ()
-    """Path and number of events of each file."""
 
     def __len__(self) -> int:
         return len(self.mass)

@@ -33,20 +33,18 @@ _BATCH = 50_000
 
 @dataclass(frozen=True)
 class PartonCuts:
-    """Cuts at parton level; those of the selection must be tighter by what shower and detector can move."""
+    """Cuts at parton level [GeV]; those of the selection must be tighter by what shower and detector can move.
+
+    ``beam_energy``: both beams. ``min_pt``, ``max_eta``: of each lepton. ``min_pair``: mass of e+e- and mu+mu-, or
+    ``pair_window`` for both instead. ``scale``: factorisation scale.
+    """
 
     beam_energy: float = 13_000.0
-    """GeV, both beams together."""
     min_pt: float = 7.0
-    """GeV, of each lepton."""
     max_eta: float = 2.7
-    """|eta| of each lepton."""
     min_pair: float = 3.5
-    """GeV, mass of e+e- and mu+mu-."""
     pair_window: tuple[float, float] | None = None
-    """GeV, a window for both pair masses instead of `min_pair`."""
     scale: float = 91.1876
-    """GeV, factorisation scale."""
 
     @staticmethod
     def of(section: FourLeptons) -> PartonCuts:
@@ -60,16 +58,16 @@ class PartonCuts:
 
 @dataclass(frozen=True)
 class HardEvents(Rows):
-    """Unweighted parton-level events in the laboratory."""
+    """Unweighted parton-level events in the laboratory: (n, 4, 4) (E, px, py, pz) of e-, e+, mu-, mu+ [GeV].
+
+    ``quark``: (n,) PDG id of the parton from the first beam (+z). ``x``: (n, 2) momentum fractions. ``mass``: of all
+    four.
+    """
 
     quark: np.ndarray
-    """(n,) PDG id of the parton from the first beam (+z), negative for an antiquark; the other one is its opposite."""
     x: np.ndarray
-    """(n, 2) momentum fractions."""
     leptons: np.ndarray
-    """(n, 4, 4): (E, px, py, pz) of e-, e+, mu-, mu+, GeV."""
     mass: np.ndarray
-    """(n,) mass of the four leptons, GeV."""
 
     def __len__(self) -> int:
         return len(self.mass)

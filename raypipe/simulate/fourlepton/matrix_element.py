@@ -34,16 +34,12 @@ UP, DOWN = 0, 1
 
 @dataclass(frozen=True)
 class Electroweak:
-    """Electroweak inputs; leading order leaves the scheme free, so they are Pythia 8's, to compare with it."""
+    """Electroweak inputs of Pythia 8 (alphaEMmZ, sin2thetaW), to compare with it; the Z in GeV (PDG)."""
 
     alpha: float = 0.00781751
-    """Electromagnetic coupling at m_Z (Pythia 8: StandardModel:alphaEMmZ)."""
     sin2_theta: float = 0.2312
-    """Weak mixing angle (Pythia 8: StandardModel:sin2thetaW)."""
     m_z: float = 91.1876
-    """GeV (PDG)."""
     width_z: float = 2.4952
-    """GeV (PDG)."""
 
     def coupling(self, charge: float, isospin: float, right: bool) -> tuple[float, float]:
         """Couplings of a fermion to the photon and the Z, in units of e."""

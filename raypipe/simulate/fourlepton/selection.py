@@ -27,7 +27,6 @@ class Quadruplets:
     """The selected events' leptons: arrays of (n, 4) in the order e-, e+, mu-, mu+, and masses of (n,)."""
 
     event: np.ndarray
-    """Event number in the batch, rising."""
     pt: np.ndarray
     eta: np.ndarray
     phi: np.ndarray
