@@ -22,7 +22,7 @@ MANY = 1000
 
 @dataclass(frozen=True)
 class Masses:
-    """Masses of events in the file's unit without ``missing``, the not finite ones; ``weights``: None for unit weights."""
+    """Masses of events in the file's unit without ``missing``, the not finite; ``weights``: None for unit weights."""
 
     values: np.ndarray
     weights: np.ndarray | None
