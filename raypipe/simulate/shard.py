@@ -22,7 +22,7 @@ from raypipe.simulate.card import Card
 from raypipe.simulate.detector import reconstruct
 from raypipe.simulate.fakes import hard_partons, jets_as_photons
 from raypipe.simulate.fourlepton import selection as four_lepton_selection
-from raypipe.simulate.fourlepton.detector import reconstruct_leptons
+from raypipe.simulate.fourlepton.selection import reconstruct_leptons
 from raypipe.simulate.fourlepton.source import FourLeptonSource
 from raypipe.simulate.generator import Generator, pythia_seed
 from raypipe.simulate.jets import fat_jets, jet_input, small_jets

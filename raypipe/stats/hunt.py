@@ -22,9 +22,8 @@ from raypipe.stats.lookelsewhere import GlobalP, asymptotic, finite, from_toys, 
 from raypipe.stats.peakdata import SpectrumFit, binned_data, binned_problem, check_determined, check_filled
 from raypipe.stats.peaks import make_peak
 from raypipe.stats.reference import match_reference
-from raypipe.stats.region import split_region
 from raypipe.stats.scan import draw_toys, scan
-from raypipe.stats.spectrum import Bins, check_window
+from raypipe.stats.spectrum import Bins, check_window, split_region
 from raypipe.stats.weighted import join_negative
 from raypipe.stats.widths import Width, default_widths, grid
 

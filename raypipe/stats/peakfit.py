@@ -19,9 +19,8 @@ from raypipe.stats.floating import Ranges, float_peak
 from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data, binned_problem, check_determined, check_filled
 from raypipe.stats.peakresult import Fitted, write_up
 from raypipe.stats.peaks import CrystalBall, Peak
-from raypipe.stats.region import split_region
 from raypipe.stats.significance import asimov_significance, counting_significance
-from raypipe.stats.spectrum import Bins, check_window
+from raypipe.stats.spectrum import Bins, check_window, split_region
 from raypipe.stats.unbinned import Unbinned
 from raypipe.stats.weighted import join_negative
 

@@ -31,7 +31,7 @@ class Process:
     `GROUPS`. ``title``, ``approximations``: for people. ``settings``, ``after_init``: Pythia's, before and after
     initialisation (an SLHA DECAY block overwrites earlier ones). ``efficiency``: selected per generated event (measured
     with the atlas card). ``masses``: GeV. ``expected_fb``: Pythia's own cross section, for lists. ``slha``: text of a
-    spectrum. ``matrix_element``: entry of `raypipe.simulate.matrix_elements.MATRIX_ELEMENTS`. ``final_state``:
+    spectrum. ``matrix_element``: entry of `raypipe.simulate.generator.MATRIX_ELEMENTS`. ``final_state``:
     `DIPHOTON` or `FOUR_LEPTONS`. ``veto_hard_photons``: drop events that cannot pass before hadronising.
     ``jet_fakes_photon``: see `raypipe.simulate.fakes`.
     """
