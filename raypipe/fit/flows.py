@@ -161,7 +161,7 @@ class FlowTraining:
         return flow
 
 
-__all__ = ["MIN_EVENTS", "ConditionalFlow", "FlowSet", "fit_flows"]
+__all__ = ["MIN_EVENTS", "ConditionalFlow", "FlowSet", "FlowTraining", "fit_flows"]
 
 
 @dataclass(frozen=True)

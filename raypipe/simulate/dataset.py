@@ -161,15 +161,8 @@ class Plan:
     @cached_property
     def key(self) -> str:
         """Hash of all that determines the data set."""
-        return digest(
-            {
-                "format": FORMAT,
-                "samples": {
-                    name: [plan.shard(0).key, plan.root_seed, plan.events, plan.expected]
-                    for name, plan in self.samples.items()
-                },
-            }
-        )
+        samples = {name: [p.shard(0).key, p.root_seed, p.events, p.expected] for name, p in self.samples.items()}
+        return digest({"format": FORMAT, "samples": samples})
 
 
 def plan(config: Config) -> Plan:

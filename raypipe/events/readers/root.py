@@ -50,29 +50,6 @@ def branch(tree: Any, name: str, path: Path, start: int, stop: int) -> Any:
         return ak.materialize(tree[name].array(entry_start=start, entry_stop=stop))
 
 
-def flat_branch(tree: Any, name: str, path: Path, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Counts per event and flat values of a jagged branch; NaN and infinity are refused, naming the event."""
-    array = branch(tree, name, path, start, stop)
-    if array.ndim < 2:
-        raise UserError(f"{path}: branch {name!r} holds one value an event, expected a list")
-    counts = ak.to_numpy(ak.num(array, axis=1)).astype(np.int64)
-    values = np.asarray(ak.to_numpy(ak.flatten(array, axis=1)), dtype=np.float64)
-    _refuse_not_finite(values, np.repeat(np.arange(start, stop), counts), f"{path}: branch {name!r}")
-    return counts, values
-
-
-def scalar_branch(tree: Any, name: str, path: Path, start: int, stop: int) -> np.ndarray:
-    """One finite number an event, float64; a list of exactly one counts as one (Delphes writes such)."""
-    array = branch(tree, name, path, start, stop)
-    if array.ndim == 2 and bool(ak.all(ak.num(array, axis=1) >= 1)):
-        array = array[:, 0]
-    if array.ndim != 1:
-        raise UserError(f"{path}: branch {name!r} does not hold one value an event")
-    values = np.asarray(ak.to_numpy(array), dtype=np.float64)
-    _refuse_not_finite(values, np.arange(start, stop), f"{path}: branch {name!r}")
-    return values
-
-
 def _refuse_not_finite(values: np.ndarray, event: np.ndarray, where: str) -> None:
     finite = np.isfinite(values).reshape(len(values), -1).all(1)
     if not finite.all():
@@ -112,17 +89,34 @@ class Branches:
     def __init__(self, tree: Any, path: Path, source: EventSource, start: int, stop: int, joint: str) -> None:
         self.tree, self.path, self.source, self.range, self.joint = tree, path, source, (start, stop), joint
 
-    def name(self, branch: str) -> str:
-        return self.source.tree_columns.get(branch, branch)
+    def has(self, name: str) -> bool:
+        return self.source.tree_columns.get(name, name) in self.tree
 
-    def has(self, branch: str) -> bool:
-        return self.name(branch) in self.tree
+    def _read(self, name: str) -> tuple[Any, str]:
+        """One branch, called as the source says, and its name for messages."""
+        name = self.source.tree_columns.get(name, name)
+        return branch(self.tree, name, self.path, *self.range), f"{self.path}: branch {name!r}"
 
-    def flat(self, branch: str) -> tuple[np.ndarray, np.ndarray]:
-        return flat_branch(self.tree, self.name(branch), self.path, *self.range)
+    def flat(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Counts per event and flat values of a jagged branch; NaN and infinity are refused, naming the event."""
+        array, where = self._read(name)
+        if array.ndim < 2:
+            raise UserError(f"{where} holds one value an event, expected a list")
+        counts = ak.to_numpy(ak.num(array, axis=1)).astype(np.int64)
+        values = np.asarray(ak.to_numpy(ak.flatten(array, axis=1)), dtype=np.float64)
+        _refuse_not_finite(values, np.repeat(np.arange(*self.range), counts), where)
+        return counts, values
 
-    def scalar(self, branch: str) -> np.ndarray:
-        return scalar_branch(self.tree, self.name(branch), self.path, *self.range)
+    def scalar(self, name: str) -> np.ndarray:
+        """One finite number an event, float64; a list of exactly one counts as one (Delphes writes such)."""
+        array, where = self._read(name)
+        if array.ndim == 2 and bool(ak.all(ak.num(array, axis=1) >= 1)):
+            array = array[:, 0]
+        if array.ndim != 1:
+            raise UserError(f"{where} does not hold one value an event")
+        values = np.asarray(ak.to_numpy(array), dtype=np.float64)
+        _refuse_not_finite(values, np.arange(*self.range), where)
+        return values
 
     def columns(self, kind: str, leaves: Leaves) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Objects of a kind per event, and their columns; lists of different lengths are a `UserError`."""
@@ -145,7 +139,7 @@ class Branches:
         start, stop = self.range
         given = self.source.weights != "one" and self.has(branch)
         weights = self.scalar(branch) if given else np.ones(stop - start)
-        where = f"{self.path}: branch {self.name(branch)!r}, event"
+        where = f"{self.path}: branch {self.source.tree_columns.get(branch, branch)!r}, event"
         place = lambda row, weight: f"{where} {start + row}: the weight {weight:g}"  # noqa: E731
         refuse_negative(weights, self.source.weights, SOURCE, place)
         return weights
