@@ -57,7 +57,7 @@ SECTIONS = {"encoder", "flows", *SEARCHES, "rooms"}
         (READER, "import ", "import abc\nimport ", ROOMS_ONLY),
         ("config/sections.py", "learning_rate: float = ", "learning_rate: float = 2 * ", SECTIONS),
         ("config/sections.py", "    @property\n", "    # a comment\n    @property\n", set()),
-        ("fit/flow_training.py", "import ", "import abc\nimport ", {"flows", "contrastive", "haxad", "table", "rooms"}),
+        ("fit/flows.py", "import ", "import abc\nimport ", {"flows", "contrastive", "haxad", "table", "rooms"}),
         ("models/spline.c", "(", "( ", {"flows", "contrastive", "haxad", "table", "rooms"}),
         ("models/encoder.py", "import ", "import abc\nimport ", {"encoder", "rooms"}),
         ("simulate/yields.yaml", ":", " :", {"simulate", "contrastive", "haxad", "table"}),

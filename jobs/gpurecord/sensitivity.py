@@ -1,7 +1,7 @@
 """What an encoder of the paper's size sees that a laptop's does not: SIC of all signals with both, on the same events.
 
 The encoders are trained on the embedding split and judged by `supervised` and `idealised` on the search split, which
-need no flow. Errors are of the finite evaluation sample (`raypipe.stats.event_bootstrap`), common to all instances.
+need no flow. Errors are of the finite evaluation sample (`raypipe.stats.roc`), common to all instances.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from raypipe.search.contrastive import Tables, draw_case
 from raypipe.search.evaluate import true_background
 from raypipe.search.methods import Case
 from raypipe.search.result import ALONE, Trial
-from raypipe.stats.event_bootstrap import bootstrapped_sic
-from raypipe.stats.roc import sic
+from raypipe.stats.roc import bootstrapped_sic, sic
 
 ENCODERS = {"paper": "gpu.yaml", "laptop": "study.yaml"}
 """Encoder -> the configuration, beside that of the events, whose `embedding` says how it is trained."""

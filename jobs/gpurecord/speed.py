@@ -21,7 +21,7 @@ from raypipe.bench.samples import arrays
 from raypipe.config import Embedding, Flow
 from raypipe.config.multilepton import Networks
 from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, rank_batches, wrapped
-from raypipe.fit.flow_training import FlowTraining
+from raypipe.fit.flows import FlowTraining
 from raypipe.fit.stacked import LabelledSample, Network, ensemble_scores, train_stack
 from raypipe.stats.comparison import mean_loss
 

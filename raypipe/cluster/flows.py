@@ -19,8 +19,7 @@ from raypipe.config import Config, Resources
 from raypipe.errors import UserError
 from raypipe.files import digest
 from raypipe.fit.distributed import Workers
-from raypipe.fit.flow_training import FlowTraining
-from raypipe.fit.flows import FlowSet
+from raypipe.fit.flows import FlowSet, FlowTraining
 from raypipe.fit.training import OnEpoch
 from raypipe.kinds import background_of
 from raypipe.search.contrastive import Tables, as_seen

@@ -16,7 +16,7 @@ from raypipe.config.read import ReadConfig
 from raypipe.errors import UserError
 from raypipe.events.readers.registry import file_format
 from raypipe.events.schema import with_signs
-from raypipe.events.seen import Seen
+from raypipe.events.twins import Seen
 from raypipe.files import check_writable, file_digest, write_json
 from raypipe.fit.classifier import Mapper
 from raypipe.progress import progress_bar

@@ -24,7 +24,7 @@ from raypipe.events.diphoton import View
 from raypipe.events.table import count_rows, read_table, sample_path
 from raypipe.files import digest
 from raypipe.fit.batches import BatchPlan
-from raypipe.fit.encoder import EncoderInputs, EncoderTraining, rank_batch, rank_batches
+from raypipe.fit.encoder import EncoderInputs, EncoderTraining, rank_batches
 
 RESIDENT_SHARE = 0.25
 """Share of a machine's memory that resident events may take."""
@@ -190,6 +190,6 @@ class GatherSteps:
         import ray
 
         inputs, plan = self.source.load(), ray.get(self.plan)
-        batches = [rank_batch(inputs, plan, int(s), self.config, self.rank, self.workers) for s in steps["step"]]
+        batches = list(rank_batches(inputs, plan, map(int, steps["step"]), self.config, self.rank, self.workers))
         out = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
         return out | {"step": np.repeat(steps["step"], len(batches[0]["group"]))}

@@ -24,11 +24,7 @@ def cluster(given: ak.Array, radius: float, min_pt: float) -> tuple[ak.Array, fa
 
 
 def subjettiness(given: ak.Array, members: ak.Array, radius: float, njets: Sequence[int]) -> np.ndarray:
-    """tau_N (jets, len(njets)): normalised measure, beta = 1, one-pass kT axes (1011.2268).
-
-    Args:
-        given: what was clustered; members: the places of each jet's constituents in its event.
-    """
+    """tau_N (jets, len(njets)): normalised measure, beta = 1, one-pass kT axes (1011.2268)."""
     # One "event" a jet: all N-subjettinesses in one call.
     jets = ak.unflatten(ak.flatten(given[ak.flatten(members, axis=2)]), ak.flatten(ak.num(members, axis=2)).to_numpy())
     sequence = fastjet.ClusterSequence(jets, fastjet.JetDefinition(fastjet.antikt_algorithm, radius))

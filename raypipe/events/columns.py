@@ -47,8 +47,7 @@ def find_columns(
     """The columns of a histogram: ``low`` and ``high`` or ``x``, ``y``, and ``error`` or ``up``/``down``; else None.
 
     With ``x`` there may be ``half`` (half of the bin width) or ``width``. Names are matched without case, units and
-    punctuation, HEPData's too. Names that could as well be those of an event table (``m_yy``, ``Events / GeV``) count
-    only above ascending values. Bare numbers: `bare_columns`.
+    punctuation. Those of event tables (``m_yy``, ``Events / GeV``) count only above ascending values.
     """
     there = f"there are {', '.join(map(str, columns))}"
     for wanted in (x, y, error):

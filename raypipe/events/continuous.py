@@ -1,7 +1,6 @@
 """The nine event features as numbers that a density can follow: logarithms of energies, steps smeared.
 
-Uniform noise of one step's width makes counts continuous (dequantisation, Uria et al. 1306.0186); absent energies and
-distances go to a narrow bump below the smallest real ones.
+Uniform noise of one step's width makes counts continuous (1306.0186); absent ones go to a narrow bump below the rest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The four-lepton event table: one row an event with e+ e- mu+ mu-, its schema beside the diphoton one.
-
-Units and `weight` as in `raypipe.events.schema`. Masses follow from the twelve lepton columns, taken as massless.
-"""
+"""The four-lepton event table: one row an event with e+ e- mu+ mu- (massless), its schema beside the diphoton one."""
 
 from __future__ import annotations
 

@@ -25,18 +25,17 @@ _BROKEN = re.compile(r"[+-]?\d[^\s]*[.,;|]")
 
 @dataclass(frozen=True)
 class Head:
-    """What the first lines say of all others."""
+    """What the first lines say of all others; ``names`` all different, the places where the file has none.
+
+    ``separator``: tab, semicolon, comma, bar, or a blank for any run of blanks; ``trailing``: whether lines end in one;
+    ``offset``: bytes before the first row; ``line``: its number, from 1.
+    """
 
     names: tuple[str, ...]
-    """All different; the places where the file has no names."""
     separator: str
-    """Tab, semicolon, comma, bar, or a blank for any run of blanks and tabs."""
     trailing: bool
-    """Whether lines end in a separator."""
     offset: int
-    """Bytes before the first row."""
     line: int
-    """Number of the first row's line, from 1."""
 
 
 def find_head(raw: Iterable[bytes], source: str) -> Head:

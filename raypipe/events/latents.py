@@ -22,19 +22,18 @@ def latent_schema(latent: int) -> pa.Schema:
 
 @dataclass(frozen=True)
 class Events(Rows):
-    """Events of one sample and split as arrays, sorted by id so that their order carries no history."""
+    """Events of one sample and split as arrays, sorted by id so that their order carries no history.
+
+    ``mass``: (n,) m_yy in GeV. ``weight``: (n,) events per fb^-1. ``latent``: (n, d), ``features``: (n, 9), and
+    ``posterior``: (n, 2, d), mean and standard deviation from which the latent was drawn, float32.
+    """
 
     event_id: np.ndarray
     mass: np.ndarray
-    """(n,) GeV, the conditional mass m_yy."""
     weight: np.ndarray
-    """(n,) expected events per fb^-1."""
     latent: np.ndarray
-    """(n, d) float32."""
     features: np.ndarray
-    """(n, 9) float32, the nine raw features."""
     posterior: np.ndarray
-    """(n, 2, d) float32, mean and standard deviation of the Gaussian from which the latent was drawn."""
 
     def __len__(self) -> int:
         return len(self.event_id)

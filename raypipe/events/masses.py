@@ -22,15 +22,12 @@ MANY = 1000
 
 @dataclass(frozen=True)
 class Masses:
-    """Masses of events."""
+    """Masses of events in the file's unit without ``missing``, the not finite; ``weights``: None for unit weights."""
 
     values: np.ndarray
-    """(n,) in the file's unit."""
     weights: np.ndarray | None
-    """(n,), or None for unit weights."""
     source: str
     missing: int = 0
-    """Events left out because their mass or weight was not a finite number."""
 
 
 def load_masses(
@@ -47,13 +44,9 @@ def load_masses(
 ) -> Masses | Spectrum:
     """Event masses or a published histogram, whichever the file holds.
 
-    Args:
-        column, branch: the mass column of an event table, the branch of a ROOT tree, or the name of a histogram
-            (``a+b`` adds histograms of one file). tree: path of the tree inside the ROOT file.
-        weight: column of event weights.
-        x, y, error: columns of a histogram; without them they are found by their usual names, HEPData's included.
-        density: ``y`` is per unit of x and is multiplied by the bin widths. scale: factor on y and errors, such as a
-            luminosity.
+    ``column``, ``branch``: mass column, branch of a ROOT tree, or name of a histogram (``a+b`` adds some). ``tree``:
+    path inside the ROOT file. ``x``, ``y``, ``error``: columns of a histogram, else found by their usual names.
+    ``density``: ``y`` is per unit of x. ``scale``: factor on y and errors, such as a luminosity.
     """
     path = Path(path)
     if not path.is_file():
@@ -113,10 +106,7 @@ def _event_masses(columns: dict[str, Any], name: str | None, weight: str | None,
 def _roles(
     columns: dict[str, Any], name: str | None, given: dict[str, str | None], source: str
 ) -> dict[str, str] | None:
-    """Columns of a histogram, or None where they are an event table.
-
-    ``--column`` names the masses of events; beside columns of bin edges, which no event table has, it names contents.
-    """
+    """Columns of a histogram, in which ``--column`` names the contents, or None where they are an event table."""
     by_name = name is not None and given["x"] is None and given["y"] is None
     if by_name and name not in columns:
         return None

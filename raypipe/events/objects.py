@@ -11,10 +11,12 @@ from raypipe.events.fields import Rows
 
 @dataclass(frozen=True)
 class Objects(Rows):
-    """Objects of one kind, flat, sorted by event; GeV, radians. What a kind does not have is None."""
+    """Objects of one kind, flat, sorted by event; GeV, radians. What a kind does not have is None.
+
+    ``event``: number in the batch. ``tower``: place in the list it was taken from, such as the towers; -1: none.
+    """
 
     event: np.ndarray
-    """Number of the event in the batch, rising."""
     pt: np.ndarray
     eta: np.ndarray
     phi: np.ndarray
@@ -24,7 +26,6 @@ class Objects(Rows):
     tau43: np.ndarray | None = None
     charge: np.ndarray | None = None
     tower: np.ndarray | None = None
-    """Place in the list it was taken from, such as that of the calorimeter's towers; -1: none."""
 
     def __len__(self) -> int:
         return len(self.pt)
@@ -47,7 +48,7 @@ class Objects(Rows):
 
 @dataclass(frozen=True)
 class ObjectBatch:
-    """Consecutive events of one file."""
+    """Consecutive events of one file: ``met`` (n_events,) GeV, ``weight`` (n_events,), one where the file has none."""
 
     n_events: int
     photons: Objects
@@ -56,10 +57,8 @@ class ObjectBatch:
     electrons: Objects
     muons: Objects
     met: np.ndarray
-    """(n_events,) GeV."""
     met_phi: np.ndarray
     weight: np.ndarray
-    """(n_events,) as in the file, one where it has none."""
 
 
 def flat_objects(counts: np.ndarray, **columns: np.ndarray) -> Objects:

@@ -19,14 +19,14 @@ from raypipe.events.text import is_text, open_text
 
 @dataclass(frozen=True)
 class Pool(Rows):
-    """Events of one or more samples."""
+    """Events of one or more samples: ``values`` (n, features) float64 (GeV), ``weight`` (n,) events per fb^-1.
+
+    ``sample``: (n,) int, number of the sample in ``names``.
+    """
 
     values: np.ndarray
-    """(n, features) float64, in the units of the table (GeV)."""
     weight: np.ndarray
-    """(n,) expected events per fb^-1; all equal within a sample when it comes from raypipe's simulation."""
     sample: np.ndarray
-    """(n,) int, number of the sample in ``names``."""
     names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -40,10 +40,9 @@ class Pool(Rows):
         return replace(super(Pool, Pool).concatenate(moved), names=tuple(name for p in pools for name in p.names))
 
     def draw(self, count: int, rng: np.random.Generator, replace: bool, why: str) -> np.ndarray:
-        """``count`` rows with probability proportional to weight, (count,) int.
+        """``count`` rows with probability proportional to weight, (count,) int; too few rows are a `UserError`.
 
-        Without replacement the samples get multinomial shares and each event is drawn once at most. Weights that are
-        all zero, or more events of a sample wanted than there are, are a `UserError` with the remedy.
+        Without replacement the samples get multinomial shares and each event is drawn once at most.
         """
         if not self.weight.sum() > 0:
             raise UserError(f"{why}: no events with a positive weight among {', '.join(self.names) or 'no samples'}")
@@ -72,10 +71,7 @@ class Pool(Rows):
 
 
 def read_columns(path: str | Path, columns: Sequence[str], lepton_pt: float = 0.0) -> dict[str, np.ndarray]:
-    """Columns of a Parquet or CSV file as float64; a missing or non-numeric one, or NaN, is a one-line `UserError`.
-
-    ``lepton_pt``: GeV, smallest pT of the leptons of CMS open-data candidates.
-    """
+    """Columns of a Parquet or CSV file as float64; a missing or non-numeric one, or NaN, is a one-line `UserError`."""
     path = Path(path)
     if is_text(path):
         if not path.is_file():
@@ -105,9 +101,9 @@ def read_pool(
 ) -> Pool:
     """One sample from a file; all weights are 1 when it has no weight column (``weight=None``).
 
-    ``weights="sign"`` takes negative weights: the sum keeps them, events are drawn by averages over the nearest ones
-    (`raypipe.events.signed.positive_weights`). No rows, a negative weight without it, or a sum that is not positive is
-    a `UserError`.
+    ``weights="sign"`` takes negative weights: events are drawn by averages over the nearest ones
+    (`raypipe.events.signed.positive_weights`). No rows, other negative weights, or a sum that is not positive:
+    `UserError`.
     """
     columns = read_columns(path, [*features, *([weight] if weight else [])])
     values = np.column_stack([columns[f] for f in features])
@@ -124,10 +120,7 @@ def _is_cms_open_data(table: pa.Table) -> bool:
 
 
 def _four_lepton_masses(table: pa.Table, source: str, lepton_pt: float = 0.0) -> pa.Table:
-    """``m_4l``, ``m_ee`` and ``m_mumu`` [GeV] of the e+e-mu+mu- candidates of CMS open data; 4e and 4mu are left out.
-
-    The pairs are told by flavour, not by the file's mZ1 and mZ2, which are ordered by their distance from the Z mass.
-    """
+    """``m_4l``, ``m_ee`` and ``m_mumu`` [GeV] of e+e-mu+mu- in CMS open data, whose mZ1 and mZ2 are not by flavour."""
     column = lambda name: table[name].cast(pa.float64()).to_numpy()  # noqa: E731
     flavour = np.abs(np.column_stack([table[f"PID{i}"].to_numpy() for i in range(1, 5)]))
     momenta = np.stack([np.column_stack([column(f"{q}{i}") for q in ("E", "px", "py", "pz")]) for i in range(1, 5)], 1)

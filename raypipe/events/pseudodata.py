@@ -15,17 +15,17 @@ from raypipe.events.regions import in_signal_region
 
 @dataclass(frozen=True)
 class PseudoData:
-    """One instance of the recorded data."""
+    """One instance of the recorded data; ``is_signal`` (n,) is truth, which no analysis step may look at.
+
+    ``left_over``, ``signal_left_over``: events of the search split that were not drawn, independent truth for
+    efficiencies; ``left_over_scale``: factor on each of their weights that restores the sample's full yield.
+    """
 
     events: Events
     is_signal: np.ndarray
-    """(n,) truth, which no analysis step may look at."""
     left_over: Events
-    """Background events of the search split that were not drawn: independent truth for efficiencies."""
     left_over_scale: np.ndarray
-    """Factor on the weight of each left-over event that restores its sample's full yield."""
     signal_left_over: Events | None
-    """Likewise of the injected signal."""
 
 
 def expected_background(background: dict[str, Events], luminosity: float, window: MassWindow) -> float:
@@ -49,15 +49,12 @@ def draw(
     signal: tuple[str, Events] | None = None,
     strength: float = 0.0,
 ) -> PseudoData:
-    """Draw one pseudo-data set.
+    """Draw one pseudo-data set; more events wanted than were simulated is a `UserError`.
 
     Each SM sample gives Poisson(sum of weights x luminosity) events, without replacement and with probability
     proportional to weight; the background of an ``instance`` is the same whatever is injected. The signal gives
     Poisson(strength x sqrt(B)) events in the signal region, B being the expected background there, and as many outside
     as its mass distribution asks for. Instances share events (`expected_overlap`).
-
-    Raises:
-        UserError: more events wanted than were simulated, naming the sample and both numbers.
     """
     drawn, left, scale = [], [], []
     for name in sorted(background):

@@ -1,10 +1,8 @@
-"""The event table: one row an event, one schema, checked at every boundary.
+"""The event table: one row an event, one schema, checked at every boundary; GeV and radians.
 
-Units are GeV and radians. `weight` is the expected number of events per fb^-1, so that the sum over one sample's
-rows of one split is that sample's yield per fb^-1.
-
-The ``phi`` of every object is measured from the azimuth of the diphoton system and wrapped to [-pi, pi). The photons
-never enter ``objects`` or ``features`` (except through pt_yy and dr_yy): an encoder that sees them could compute m_yy.
+The sum of `weight` over one sample's rows of one split is that sample's yield per fb^-1. The ``phi`` of every object is
+measured from the azimuth of the diphoton system and wrapped to [-pi, pi). The photons never enter ``objects`` or
+``features`` (except through pt_yy and dr_yy): an encoder that sees them could compute m_yy.
 """
 
 from __future__ import annotations
@@ -77,11 +75,10 @@ def has_signs(table: pa.Table) -> bool:
 
 
 def validate(table: pa.Table, source: str, schema: pa.Schema = EVENT_SCHEMA) -> pa.Table:
-    """Check ``table`` against ``schema`` and return it with the columns in schema order.
+    """Check ``table`` against ``schema`` and return it with the columns in schema order, further ones behind.
 
-    A missing column, a wrong type or shape, a null, NaN or infinity, a negative weight in a table not marked by
-    `with_signs`, or a duplicated ``event_id`` is a one-line `UserError` naming ``source``, column and row. Further
-    columns are kept, behind those of the schema.
+    A missing column, a wrong type or shape, a null, NaN or infinity, a negative weight (unless marked by `with_signs`),
+    or a duplicated ``event_id`` is a one-line `UserError` naming ``source``, column and row.
     """
     for field in schema:
         if field.name not in table.column_names:

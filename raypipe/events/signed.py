@@ -17,11 +17,7 @@ SOURCE = "weights: one would overcount, weights: "
 
 
 def refuse_negative(weights: np.ndarray, policy: str, option: str, place: Callable[[int, float], str]) -> None:
-    """A negative weight is a `UserError` unless the ``policy`` is ``sign``.
-
-    ``option``: how to write the policy, such as ``files.weights=``; ``place``: where a row and its weight are, in
-    words.
-    """
+    """A negative weight is a `UserError`, unless the ``policy`` (set by ``option``) is ``sign``."""
     if policy != "sign" and len(weights) and weights.min() < 0:
         row = int(np.argmax(weights < 0))
         told = f"{option}sign keeps the signs (yields are sums of weights)"
@@ -47,10 +43,9 @@ def told(name: str, signs: dict[str, float], used: str) -> str:
 def positive_weights(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weights (n,) none of which is negative, with the same sum everywhere: cell resampling (2109.07851).
 
-    Every negative weight is averaged with those of its nearest events, as few as make the sum of the cell positive; in
-    a cell weights are shared out in proportion to their moduli. Distances are Euclidean in units of the columns'
-    standard deviations of ``values`` (n, d); events with equal values are one point. Weights without signs come back as
-    they are. A sum that is not positive is a `UserError`.
+    Every negative weight is averaged with those of its nearest events, as few as make the sum of the cell positive, in
+    proportion to their moduli. Distances are Euclidean in units of the columns' standard deviations of ``values`` (n,
+    d). A sum that is not positive is a `UserError`.
     """
     if not len(weights) or weights.min() >= 0:
         return weights

@@ -14,12 +14,9 @@ from raypipe.events.fields import Rows
 
 @dataclass(frozen=True)
 class Spectrum(Rows):
-    """A histogram as published.
+    """A histogram as published: ascending edges ``low``, ``high`` (b,), gaps allowed, contents and errors or None.
 
-    Attributes:
-        low, high: (b,) bin edges, ascending; gaps between bins are allowed. counts: (b,) events (or weighted events).
-        errors: (b,) one standard deviation, or None where none was published. source: file and names.
-        upper: (b,) upper side of errors published with two sides, or None.
+    ``upper``: (b,) upper side of errors published with two sides, or None. ``source``: file and names.
     """
 
     low: np.ndarray
@@ -41,9 +38,9 @@ class Spectrum(Rows):
 
 
 def spectrum_from_mapping(columns: dict[str, Any], name: str | None, source: str) -> Spectrum | None:
-    """A histogram given by ``edges`` (one more than bins) and values, also nested: ``{edges, name: {values, ...}}``.
+    """A histogram given by ``edges`` and values, also nested: ``{edges, name: {values, ...}}``; else None.
 
-    ``name`` picks what to take and may add histograms (``ZZ+DY``). None if there are no edges.
+    ``name`` picks what to take and may add histograms (``ZZ+DY``).
     """
     found = [k for k in ("edges", "bin_edges", "bins") if k in columns and np.ndim(columns[k]) == 1]
     if not found:
@@ -96,10 +93,7 @@ def spectrum_from_columns(columns: dict[str, Any], wanted: dict[str, str], sourc
 
 
 def edges_from_centres(centres: np.ndarray, source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Bin edges whose centres are given: equal bins, adjoining unequal bins, or equal bins some of which are left out.
-
-    Centres that could be both of the latter (1, 2, 3, 5, 8) are taken as bins that grow, as published ones do.
-    """
+    """Bin edges whose centres are given: equal bins, adjoining unequal bins, or equal bins with some left out."""
     step = np.diff(centres)
     if len(centres) < 2 or not np.isfinite(centres).all() or (step <= 0).any():
         raise UserError(f"{source}: the bin centres must be at least two, finite and ascending")
@@ -118,10 +112,7 @@ def edges_from_centres(centres: np.ndarray, source: str) -> tuple[np.ndarray, np
 
 
 def _adjoining(centres: np.ndarray) -> np.ndarray:
-    """Edges of adjoining bins: edge[i+1] = 2 c[i] - edge[i].
-
-    The one free edge makes most steps of the widths equal and, where the centres are printed on a grid, lies on it too.
-    """
+    """Edges of adjoining bins, edge[i+1] = 2 c[i] - edge[i], with steps of the widths equal, on the printed grid."""
     sign = np.where(np.arange(len(centres) + 1) % 2, -1.0, 1.0)
     base = np.zeros(len(centres) + 1)
     for i, c in enumerate(centres):

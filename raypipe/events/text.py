@@ -1,7 +1,6 @@
 """Text tables: the one reader of all commands, so that every command counts the same rows.
 
-A file is scanned once into blocks of whole lines; a range of rows then parses the blocks that hold it. Values are typed
-from their text, so that integers up to 2^64 - 1 stay exact.
+A file is scanned once into blocks of whole lines. Values are typed from their text: integers up to 2^64 - 1 stay exact.
 """
 
 from __future__ import annotations
@@ -36,16 +35,16 @@ _LOGICAL = pa.array(["true", "false"])
 
 @dataclass(frozen=True)
 class TextTable:
-    """Where the rows of a file are. Blocks are whole lines; the n + 1 entries of each tuple bound n blocks."""
+    """Where the rows of a file are. Blocks are whole lines; the n + 1 entries of each tuple bound n blocks.
+
+    ``offsets`` in bytes, ``lines`` from 1, ``rows`` before a block; the last entry is the number of rows.
+    """
 
     path: str
     head: Head
     offsets: tuple[int, ...]
-    """Bytes."""
     lines: tuple[int, ...]
-    """Numbers of first lines, from 1."""
     rows: tuple[int, ...]
-    """Rows before a block; the last entry is the number of rows."""
 
     def __len__(self) -> int:
         return self.rows[-1]
@@ -116,10 +115,7 @@ def is_text(path: str | Path) -> bool:
 
 
 def open_text(path: str | Path) -> TextTable:
-    """Scan a file; a second call costs nothing while the file stays as it is.
-
-    No table, columns that cannot be told, a quote that is not closed, a file that breaks off are a `UserError`.
-    """
+    """Scan a file, once as long as it stays as it is; what is no table is a `UserError`."""
     return _scan(str(path), *_stamp(path))
 
 

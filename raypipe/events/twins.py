@@ -1,15 +1,14 @@
-"""The same event twice: equal rows that are no coincidence (overlapping triggers, resubmitted jobs, a file read twice).
-
-Equal rows are evidence where a column is continuous; tables of nothing but flags, counts and rounded values repeat.
-"""
+"""The same event twice: equal rows that are no coincidence (overlapping triggers, a file read twice)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from raypipe.errors import UserError
+from raypipe.events.schema import tensor_values
 
 SHARE = 0.001
 """Share of repeated events above which nobody may be left unaware of them."""
@@ -40,8 +39,7 @@ def first_equal(prints: np.ndarray) -> np.ndarray:
 def first_twin(values: np.ndarray) -> np.ndarray:
     """(n,) number of the first row that is the same event, its own number where no earlier one is.
 
-    Each row of ``values`` (n, d), all columns of the events, is judged by the column with the most different values in
-    which its own value is no spike. Equal is what is equal to the last digit.
+    Each row of ``values`` (n, d) is judged by the column with the most different values in which its own is no spike.
     """
     first = first_equal(fingerprint(values))
     found, left = np.arange(len(values)), np.ones(len(values), bool)
@@ -72,9 +70,9 @@ def _judge(found: np.ndarray, key: np.ndarray, first: np.ndarray, rest: np.ndarr
 def is_evidence(key: np.ndarray, first: np.ndarray, rest: np.ndarray) -> bool:
     """Whether equal rows are so many more than chance makes that they must be the same events.
 
-    How often chance does is read off rows with the same value in the column ``key`` (n,) that differ in others
-    (``rest``, fingerprints), and off rows with neighbouring values. Where all rows with the same ``key`` are equal
-    (``first``, from `first_equal`), what counts is how densely the lattice of a rounded column is filled.
+    Chance is read off rows with the same value in the column ``key`` (n,) that differ in others (``rest``,
+    fingerprints), and off neighbouring values. Where all rows with the same ``key`` are equal (``first``, from
+    `first_equal`), what counts is how densely the lattice of a rounded column is filled.
     """
     lattice, place, counts = np.unique(key, return_inverse=True, return_counts=True)
     if len(lattice) < FEW:
@@ -98,11 +96,7 @@ def _pairs(counts: np.ndarray) -> float:
 
 
 def _chance_pairs(values: np.ndarray, counts: np.ndarray) -> float:
-    """Pairs of equal values that chance makes in a rounded column: 0 for a continuous one.
-
-    A lattice shows by its smallest steps, which are equal; values that stand side by side more evenly than by chance
-    were not rounded onto it. Density of events times step is the chance of a match.
-    """
+    """Pairs of equal values that chance makes in a rounded column (density x step): 0 for a continuous one."""
     steps = np.diff(values)
     step, _, third = np.sort(steps)[:3]
     if third > 1.1 * step:
@@ -119,8 +113,7 @@ def _chance_pairs(values: np.ndarray, counts: np.ndarray) -> float:
 def settle(first: np.ndarray, policy: str | None, name: Callable[[int], str], option: str) -> np.ndarray:
     """(n,) bool, the rows to keep: without repeated ones (``first``, from `first_twin`) if the ``policy`` is ``drop``.
 
-    No policy, and more than `SHARE` of the rows repeated, is a `UserError`; ``name`` says what to call a row,
-    ``option`` is the key of the policy.
+    No policy, and more than `SHARE` of the rows repeated, is a `UserError` that names ``name`` and ``option``.
     """
     repeated = np.flatnonzero(first != np.arange(len(first)))
     if policy is None and len(repeated) > SHARE * len(first):
@@ -143,3 +136,51 @@ def rows_of_files(files: Sequence[tuple[str, int]]) -> Callable[[int], str]:
         return f"{files[file][0]} row {row - (ends[file - 1] if file else 0)}"
 
     return name
+
+
+NOT_MEASURED = ("event_id", "sample", "group", "split", "weight", "label")
+"""Columns of a table that say nothing about what was measured."""
+MASSES = ("mass", "m_yy")
+
+
+class Seen:
+    """Ids, masses and fingerprints of the events of several files, filled table by table."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[int, tuple[np.ndarray, ...]]] = []
+
+    def add(self, file: int, table: pa.Table) -> None:
+        """The events of a feature or event table, which belong to the file of that number."""
+        if not table.num_rows:
+            return
+        mass = next(name for name in MASSES if name in table.column_names)
+        others = [name for name in table.column_names if name not in NOT_MEASURED and name != mass]
+        key, rest = _matrix(table[mass]), np.concatenate([_matrix(table[name]) for name in others], axis=1)
+        ids = table["event_id"].to_numpy()
+        self.parts.append((file, (ids, key[:, 0], fingerprint(np.c_[key, rest]), fingerprint(rest))))
+
+    def refuse_equal_ids(self, files: Sequence[int], column: str) -> None:
+        """An id that occurs twice in the given files is a `UserError`."""
+        ids = np.sort(np.concatenate([part[0] for file, part in self.parts if file in files] or [np.empty(0)]))
+        twice = np.flatnonzero(ids[1:] == ids[:-1])
+        if len(twice):
+            raise UserError(f"column {column!r}: event id {ids[twice[0]]} occurs more than once in these files")
+
+    def distinct(
+        self, files: Sequence[int], policy: str | None, rows: Sequence[tuple[str, int]], option: str
+    ) -> tuple[dict[int, np.ndarray], int]:
+        """Which events of each file to keep (bool), and how many are repeated; see `raypipe.events.twins.settle`."""
+        chosen = [(file, part) for file, part in self.parts if file in files]
+        if not chosen:
+            return {file: np.empty(0, bool) for file in files}, 0
+        number = np.repeat([file for file, _ in chosen], [len(part[0]) for _, part in chosen])
+        ids, key, whole, rest = (np.concatenate(column) for column in zip(*(part for _, part in chosen), strict=True))
+        first, name = first_twin_by(key, whole, rest), rows_of_files(rows)
+        kept = settle(first, policy, lambda row: name(int(ids[row])), option)
+        return {file: kept[number == file] for file in files}, int((first != np.arange(len(first))).sum())
+
+
+def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """(n, numbers of an event)."""
+    values = tensor_values(column) if isinstance(column.type, pa.FixedShapeTensorType) else column.to_numpy()
+    return values.reshape(len(values), -1)

@@ -1,7 +1,6 @@
-"""Adam with a cosine schedule, from PyTorch's functional kernel.
+"""Adam with a cosine schedule, bit for bit `torch.optim.Adam` with ``fused=True`` under `CosineAnnealingLR`.
 
-`torch.optim.Optimizer` imports PyTorch's compiler, a core second of every worker process. The numbers are those of
-`torch.optim.Adam` with ``fused=True`` under `torch.optim.lr_scheduler.CosineAnnealingLR`, bit for bit.
+`torch.optim.Optimizer` imports PyTorch's compiler, a core second of every worker process.
 """
 
 from __future__ import annotations
@@ -24,13 +23,7 @@ def adam_step(parameters: list[Tensor], gradients: list[Tensor], state: Sequence
 
 
 class CosineAdam:
-    """Adam (Kingma and Ba, 1412.6980) whose rate falls to zero as half a cosine (1608.03983, one period).
-
-    Args:
-        parameters: floating-point parameters of one device.
-        rate: at the first step.
-        steps: after which the rate is zero.
-    """
+    """Adam (1412.6980) whose ``rate`` falls to zero after ``steps`` as half a cosine (1608.03983, one period)."""
 
     def __init__(self, parameters: Iterable[Parameter], rate: float, steps: int) -> None:
         self.parameters = list(parameters)

@@ -1,8 +1,4 @@
-"""Which events make up which training batch: a pure function of seed, part and step.
-
-The plan does not know how many workers there are or where the events lie, so any number of workers, a restart and a
-stream from disk all train on the same batches.
-"""
+"""Which events make up which training batch: a pure function of seed, part and step, not of workers or files."""
 
 from __future__ import annotations
 
@@ -23,10 +19,7 @@ T = TypeVar("T")
 
 
 def prefetched(values: Iterable[T], ahead: int = 4) -> Iterator[T]:
-    """The same values in the same order, made by a thread of their own up to ``ahead`` before they are asked for.
-
-    What goes wrong in the thread is raised here. A consumer that stops early stops the thread.
-    """
+    """The same values in order, made by a thread up to ``ahead`` before they are asked for; errors come out here."""
     source, end = iter(values), object()
     pool = ThreadPoolExecutor(1, "raypipe-prefetch")
     try:
@@ -39,34 +32,27 @@ def prefetched(values: Iterable[T], ahead: int = 4) -> Iterator[T]:
 
 
 def parts_of(event_ids: np.ndarray, seed: int, train: float, validation: float) -> np.ndarray:
-    """The part (index into `PARTS`) of every event, from a hash of its id: (n,) int8.
-
-    An event's part does not depend on which other events are there, so more simulation never moves one across.
-    """
+    """The part (n,) int8 (index into `PARTS`) of every event, from a hash of its id alone."""
     u = seeds.uniform_by_id(event_ids, seed, "parts")
     return (u >= train).astype(np.int8) + (u >= train + validation).astype(np.int8)
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Balanced batches: every process group has the same number of events in each, to within one."""
+    """Balanced batches: every process group has the same number of events in each, to within one.
+
+    ``rows`` of the events of each of ``groups``; ``batch_size``: of the global batch.
+    """
 
     rows: tuple[np.ndarray, ...]
-    """For each group, the row numbers of its events."""
     groups: tuple[int, ...]
-    """The group numbers, in the order of `rows`."""
     batch_size: int
-    """Events of the global batch."""
     seed: int
     part: str
 
     @staticmethod
     def of(labels: np.ndarray, batch_size: int, seed: int, part: str, rows: np.ndarray | None = None) -> BatchPlan:
-        """Plan over ``labels`` (n,) of which only ``rows`` (all by default) may be used.
-
-        Fewer than two groups, a batch too small for two events a group, or a group with fewer events than its share of
-        a batch is a `UserError`.
-        """
+        """Plan over ``labels`` (n,) of which only ``rows`` (all by default) may be used; too few are a `UserError`."""
         rows = np.arange(len(labels)) if rows is None else rows
         groups = tuple(int(g) for g in np.unique(labels[rows]))
         if len(groups) < 2:

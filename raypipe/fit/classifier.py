@@ -1,7 +1,4 @@
-"""k-fold ensembles that tell data from background, with every score out of fold (CWoLa, CATHODE step two).
-
-Source: paper C, section III.2: boosted trees, 5-fold cross-validation, averaged in small ensembles.
-"""
+"""k-fold ensembles that tell data from background, every score out of fold (CWoLa, CATHODE step two; paper C)."""
 
 from __future__ import annotations
 
@@ -25,29 +22,23 @@ Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 class Contest:
     """All fits of a k-fold ensemble, data against background; calling it with (fold, member) makes one of them.
 
-    It holds plain arrays only, so that a cluster can fit its members anywhere.
+    Plain arrays only, so that a cluster can fit members anywhere. ``x``: (n, d) float32, both classes; ``y``: 1 for
+    data; ``w``: weights that balance the classes; ``fold``: the fold that holds each event out. ``sets``: what is
+    scored, (m, d) each; ``home``: (m,) the fold whose models score each event, or `EVERY_FOLD`. ``background``:
+    (features, weights) of each fold where every fold has its own; ``x`` then holds the data alone.
     """
 
     x: np.ndarray
-    """(n, d) float32, both classes."""
     y: np.ndarray
-    """(n,) 1 for data, 0 for background."""
     w: np.ndarray
-    """(n,) weights that balance the classes."""
     fold: np.ndarray
-    """(n,) the fold that holds each event out."""
     sets: dict[str, np.ndarray]
-    """What is scored, (m, d) each."""
     home: dict[str, np.ndarray]
-    """(m,) the fold whose models score each event, or `EVERY_FOLD`."""
     config: Classifier
     seed: int
     threads: int = 1
     background: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
-    """For each fold, (features, weights) of the background that it trains against, where every fold has its own; ``x``
-    then holds the data alone."""
     train: Train = train_here
-    """What trains a booster."""
 
     def rows(self, name: str, fold: int) -> np.ndarray:
         """Rows of a set that the models of ``fold`` score."""
@@ -58,10 +49,7 @@ class Contest:
         return [(k, m) for k in range(self.config.folds) for m in range(self.config.trained)]
 
     def __call__(self, part: tuple[int, int]) -> dict[str, np.ndarray]:
-        """Train one member without the events of its fold; log-odds of `rows` of every set.
-
-        With early stopping a member holds out its own fifth of the training events for it.
-        """
+        """Train one member without the events of its fold; log-odds of `rows` of every set."""
         fold, member = part
         training, stop = self.training(fold), None
         turn = self._rotation(training[0], fold, member) if self.config.rotate else None
@@ -125,22 +113,19 @@ def member_margins(contest: Contest, mapper: Mapper = map) -> dict[str, np.ndarr
 class FoldScores:
     """Scores of three kinds of events, as percentiles of the background template: small is data-like.
 
-    The share is of the background in the same fold that looks at least as data-like, the event itself counted
-    (`raypipe.stats.roc.tail_shares`): comparable between the folds' models.
+    The share is of the background in the same fold that looks at least as data-like (`raypipe.stats.roc.tail_shares`).
+    ``others``, of neither class, are scored by the model of a random fold, so that their scores are distributed as
+    out-of-fold scores are. ``margin``: mean log-odds of the data. ``better``: share of the background that looks
+    strictly more data-like, by set; else of the template's percentiles below. ``by_sidebands``: percentiles are shares
+    of the sideband data.
     """
 
     data: np.ndarray
     template: np.ndarray
     others: dict[str, np.ndarray]
-    """Events of neither class; each is scored by the model of a random fold, so that its scores are distributed as
-    out-of-fold scores are."""
     margin: np.ndarray
-    """Mean log-odds of the data events, large is data-like: keeps an order beyond the last template event."""
     better: dict[str, np.ndarray] = field(default_factory=dict)
-    """Share of the background that looks strictly more data-like, by the name of the set; where not given, the share of
-    the template's percentiles below."""
     by_sidebands: bool = False
-    """The percentiles are shares of the sideband data (`raypipe.search.counting`), not of the template."""
 
     def of(self, name: str) -> np.ndarray:
         """Percentiles of ``data``, ``template`` or one of the others."""
@@ -153,23 +138,20 @@ class FoldScores:
         return np.searchsorted(np.sort(self.template), self.of(name)) / len(self.template)
 
     def passes(self, name: str, point: float) -> np.ndarray:
-        """Which events pass a cut at the share ``point``: those with a percentile up to it.
-
-        Events of equal score pass together: also where less than half of the share would pass without them.
-        """
+        """Which events have a percentile up to ``point``; events of equal score pass together."""
         return (self.of(name) <= point) | (self.above(name) <= point / 2)
 
 
 @dataclass(frozen=True)
 class Background:
-    """What data are told from, and what percentiles are shares of."""
+    """What data are told from, and what percentiles are shares of: ``values`` (m, d) and ``weights`` (m,).
+
+    ``training``: of each fold, (features, weights) that it trains against, instead of the template's other folds.
+    """
 
     values: np.ndarray
-    """(m, d) the template."""
     weights: np.ndarray
-    """(m,)"""
     training: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
-    """For each fold, (features, weights) that it trains against; nothing: the template's events of the other folds."""
 
 
 def out_of_fold_scores(
@@ -203,12 +185,8 @@ def ensemble_scores(
     """Train ``folds x members`` classifiers of ``data`` (n, d) against ``background``; score everything.
 
     Returns the scores of ``config.ensembles`` ensembles, each the average over a random choice of ``config.ensemble``
-    of the members (paper C: 10 ensembles of 2). Both classes are scaled to the number of data events.
-
-    Args:
-        others: further sets to score, under other names than ``data`` and ``template``.
-        homes: the fold that scores each event, by the name of the set (``data``, ``template`` or that of ``others``);
-            random where not given.
+    of the members (paper C: 10 of 2). ``others``: further sets; ``homes``: the fold that scores each event of a set
+    (``data``, ``template`` or one of ``others``), random where not given.
     """
     sets = {"data": data, "template": background.values, **{f"other/{k}": v for k, v in (others or {}).items()}}
     given = {name if name in sets else f"other/{name}": home for name, home in (homes or {}).items()}

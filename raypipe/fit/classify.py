@@ -1,7 +1,7 @@
 """Weak supervision between any two tables: train data against background, score a third table.
 
-The idealised anomaly detector of CATHODE (2109.00546) when the background is pure, CWoLa (1902.02634) when it is a
-sideband. Averaging many fits follows "Back to the Roots" (2309.13111).
+The idealised anomaly detector (2109.00546) when the background is pure, CWoLa (1902.02634) when it is a sideband.
+Averaging many fits follows "Back to the Roots" (2309.13111).
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ from raypipe.stats.roc import tail_shares, weighted_auc
 
 @dataclass(frozen=True)
 class Scores:
-    """What `classify` returns; log-odds that an event is data rather than background, large is data-like."""
+    """What `classify` returns; log-odds that an event is data rather than background, large is data-like.
+
+    ``score`` and ``percentile`` (share of the background, out of fold, at least as data-like) of the scored table (n,);
+    ``out_of_fold``: (n,) bool, also in data or background. ``data``, ``background``: out-of-fold scores; ``auc``
+    between.
+    """
 
     score: np.ndarray
-    """(n,) of the scored table."""
     percentile: np.ndarray
-    """(n,) share of the background, scored out of fold, that looks at least as data-like."""
     out_of_fold: np.ndarray
-    """(n,) bool: the event is also in data or background; only models that never saw it scored it."""
     data: np.ndarray
-    """Out-of-fold scores of the data."""
     background: np.ndarray
-    """Out-of-fold scores of the background."""
     auc: float
-    """Data against background, out of fold: 0.5 where nothing tells them apart."""
     auc_error: float
 
 
@@ -47,9 +46,8 @@ def contest_of(
 ) -> Contest:
     """The fits of `classify`, ready for a cluster.
 
-    Folds are random and balanced. An event that is in two tables is in the same fold of both, and is scored only by
-    models that did not train on it. What is in neither training table is scored by all models. Weights with signs are
-    averaged for the fits (`weights_to_fit`).
+    Folds are random and balanced. An event that is in two tables is in the same fold of both; what is in neither
+    training table is scored by all models. Weights with signs are averaged for the fits (`weights_to_fit`).
     """
     data_weights = np.ones(len(data)) if data_weights is None else data_weights
     background_weights = np.ones(len(background)) if background_weights is None else background_weights

@@ -16,21 +16,22 @@ from raypipe.models.flow import FlowEnsemble
 
 @dataclass
 class ConditionalFlow:
-    """A trained flow ensemble with its input scaling; latents (n, d) given masses (n,) in GeV."""
+    """A trained flow ensemble with its input scaling; latents (n, d) given masses (n,) in GeV.
+
+    ``shape``: layers, hidden, blocks, transform, bins, mixing. ``history``: per epoch, mean training and validation
+    negative log-likelihood in nats. ``part``: (n,) of each fitted row. ``left_out``: for each member, the parts on
+    which it was not trained.
+    """
 
     ensemble: FlowEnsemble
     shape: dict[str, Any]
-    """layers, hidden, blocks, transform, bins, mixing: what `FlowEnsemble` needs to be built again."""
     mean: np.ndarray
     std: np.ndarray
     mass_low: float
     mass_high: float
     history: list[dict[str, float]] = field(default_factory=list)
-    """Per epoch: mean training and validation negative log-likelihood in nats."""
     part: np.ndarray = field(default_factory=lambda: np.empty(0, np.int8))
-    """(n,) part of the fitted data that each row belongs to."""
     left_out: list[tuple[int, ...]] = field(default_factory=list)
-    """For each member, the parts on which it was not trained."""
 
     def _context(self, masses: np.ndarray) -> np.ndarray:
         masses = np.asarray(masses, dtype=np.float64)
@@ -56,13 +57,9 @@ class ConditionalFlow:
         return self.pool([m for m, parts in enumerate(self.left_out) if part in parts])
 
     def sample(self, masses: np.ndarray, rng: np.random.Generator, chunk: int = 8192) -> np.ndarray:
-        """One latent for each mass, the members taking turns: (n,) -> (n, d), float32.
+        """One latent for each mass, the members taking turns: (n,) -> (n, d), float32, computed in float64.
 
-        Sampling runs in float64. Every draw must map back to its noise within 1e-3; one that does not (an
-        extrapolating tail) is drawn again.
-
-        Raises:
-            UserError: if after ten rounds some draws still do not invert, that is, the flow has diverged.
+        A draw that does not map back to its noise within 1e-3 is drawn again; after ten rounds that is a `UserError`.
         """
         ensemble, members = self.ensemble.double(), self.ensemble.members
         out = np.empty((len(masses), self.ensemble.features))

@@ -9,10 +9,7 @@ import torch.distributed as dist
 
 
 class _GatherWithGradient(torch.autograd.Function):
-    """Concatenate every worker's tensor; the gradient of each piece is summed over workers and sent home.
-
-    `torch.distributed.all_gather` alone cuts the graph: the gradient would not be that of one worker.
-    """
+    """Concatenate every worker's tensor; the gradient of each piece is summed over workers and sent home."""
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,4 @@
-"""Training of the contrastive encoder: the step, the schedule, early stopping and the state to resume from.
-
-No Ray here: `raypipe.cluster.train` feeds this class from Ray Data inside Ray Train workers, and `fit_encoder` runs it
-in one process, for notebooks and for machines without Ray.
-"""
+"""Training of the contrastive encoder: the step, the schedule, early stopping and the state to resume from."""
 
 from __future__ import annotations
 
@@ -17,6 +13,7 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from raypipe import seeds
 from raypipe.config import Embedding
@@ -27,25 +24,21 @@ from raypipe.fit.training import OnEpoch, finish
 from raypipe.models.encoder import ETA, PHI, ContrastiveEncoder, Scales
 from raypipe.models.losses import gaussian_kl, supervised_contrastive
 
+CHUNK = 4096
+"""Events embedded at a time."""
+
 
 @dataclass(frozen=True)
 class EncoderInputs:
-    """What the encoder learns from, one row an event of the embedding split."""
+    """What the encoder learns from: objects (n, 11, 12), event (n, 2) = (pt_yy, dr_yy) and group (n,) of each event."""
 
     event_id: np.ndarray
     objects: np.ndarray
-    """(n, 11, 12) float32."""
     event: np.ndarray
-    """(n, 2) float32: pt_yy, dr_yy."""
     group: np.ndarray
-    """(n,) process group, the label."""
 
     def batch(self, rows: np.ndarray, noise: np.ndarray, reflections: np.ndarray | None = None) -> dict[str, Any]:
-        """One batch as the training step takes it, as arrays or as tensors like the inputs.
-
-        ``reflections`` (n, 2): signs for eta and phi of all objects of each event. Neither the beams nor the azimuth,
-        measured from the diphoton, know a preferred side, so a reflected event is as probable as the event.
-        """
+        """One batch as the training step takes it; ``reflections`` (n, 2): signs for eta and phi of all objects."""
         signs = None
         if reflections is not None:
             signs = np.ones((len(rows), 1, self.objects.shape[2]), np.float32)
@@ -119,14 +112,12 @@ def learning_rate_factor(step: int, config: Embedding) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-class EncoderTraining:
-    """A training in progress on one worker.
+PROGRESS = ("epoch", "stale", "best_loss", "best", "history")
+"""What a training knows beside its weights, optimiser and schedule."""
 
-    Args:
-        model: the encoder, wrapped (DDP) or bare.
-        config: hyper-parameters.
-        device: where batches go.
-    """
+
+class EncoderTraining:
+    """A training in progress on one worker, of a wrapped (DDP) or bare ``model``."""
 
     def __init__(self, model: nn.Module, config: Embedding, device: torch.device | str = "cpu") -> None:
         self.model, self.config, self.device = model, config, device
@@ -136,11 +127,8 @@ class EncoderTraining:
         self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=on_gpu or None)
         # On a GPU the loss of a large batch takes long if each of its operations passes over the memory alone.
         self.contrastive = torch.compile(supervised_contrastive) if self.graphs else supervised_contrastive
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimiser, lambda step: learning_rate_factor(step, config)
-        )
-        self.epoch = 0
-        self.stale = 0
+        self.schedule = LambdaLR(self.optimiser, lambda step: learning_rate_factor(step, config))
+        self.epoch = self.stale = 0
         self.best_loss = math.inf
         self.best: dict[str, torch.Tensor] | None = None
         self.history: list[dict[str, float]] = []
@@ -173,18 +161,12 @@ class EncoderTraining:
         # The loss exponentiates similarities over a temperature: always in single precision.
         mean, log_variance, projection = (value.float() for value in outputs)
         labels = tensors["group"].long()
-        summed, anchors = self.contrastive(
-            projection,
-            labels,
-            self.workers.gather(projection),
-            self.workers.gather(labels),
-            first=self.workers.rank * len(labels),
-            temperature=self.config.temperature,
-        )
+        others = self.workers.gather(projection), self.workers.gather(labels)
+        how = {"first": self.workers.rank * len(labels), "temperature": self.config.temperature}
+        summed, anchors = self.contrastive(projection, labels, *others, **how)
         contrastive = summed * self.workers.size / self.workers.total(anchors.float())
         kl = gaussian_kl(mean, log_variance).mean()
-        parts = {"contrastive": contrastive.detach(), "kl": kl.detach()}
-        return contrastive + self.config.beta * kl, parts
+        return contrastive + self.config.beta * kl, {"contrastive": contrastive.detach(), "kl": kl.detach()}
 
     def _mean_over_workers(self, values: torch.Tensor) -> list[float]:
         return [float(v) for v in self.workers.total(values) / self.workers.size]
@@ -240,29 +222,21 @@ class EncoderTraining:
             "model": self.encoder.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": {k: v for k, v in self.schedule.state_dict().items() if k != "lr_lambdas"},
-            "epoch": self.epoch,
-            "stale": self.stale,
-            "best_loss": self.best_loss,
-            "best": self.best,
-            "history": self.history,
-        }
+        } | {name: getattr(self, name) for name in PROGRESS}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
         self.encoder.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"] | {"lr_lambdas": [None]})
-        for name in ("epoch", "stale", "best_loss", "best", "history"):
+        for name in PROGRESS:
             setattr(self, name, state[name])
 
 
 def rank_draws(
     plan: BatchPlan, steps: Iterable[int], config: Embedding, rank: int = 0, workers: int = 1
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """What `EncoderInputs.batch` needs for worker ``rank``'s slices of the global batches of ``steps``.
-
-    Rows, noise, and reflections of training events if so configured.
-    """
+    """Rows, noise and, if so configured, reflections for worker ``rank``'s slices of the batches of ``steps``."""
     share = plan.batch_size // workers
     mine = slice(rank * share, (rank + 1) * share)
     for step in steps:
@@ -270,29 +244,17 @@ def rank_draws(
         yield plan.batch(step)[mine], plan.noise(step, config.encoder.latent)[mine], reflections
 
 
-def rank_batch(
-    inputs: EncoderInputs, plan: BatchPlan, step: int, config: Embedding, rank: int = 0, workers: int = 1
-) -> dict[str, Any]:
-    """Worker ``rank``'s slice of global batch ``step``; training events are reflected if so configured."""
-    return inputs.batch(*next(rank_draws(plan, [step], config, rank, workers)))
-
-
 def rank_batches(
     inputs: EncoderInputs, plan: BatchPlan, steps: Iterable[int], config: Embedding, rank: int = 0, workers: int = 1
 ) -> Iterator[dict[str, Any]]:
-    """`rank_batch` of every step; for events on a GPU another thread draws the random numbers ahead."""
+    """Worker ``rank``'s slices of global batches; for events on a GPU another thread draws the numbers ahead."""
     draws = rank_draws(plan, steps, config, rank, workers)
     ahead = torch.is_tensor(inputs.objects) and inputs.objects.is_cuda
     return (inputs.batch(*draw) for draw in (prefetched(draws) if ahead else draws))
 
 
 def fit_encoder(
-    inputs: EncoderInputs,
-    config: Embedding,
-    seed: int,
-    *,
-    device: str = "cpu",
-    on_epoch: OnEpoch | None = None,
+    inputs: EncoderInputs, config: Embedding, seed: int, *, device: str = "cpu", on_epoch: OnEpoch | None = None
 ) -> tuple[ContrastiveEncoder, list[dict[str, float]]]:
     """Train an encoder in this process; returns it with the best epoch's weights, and the history."""
     plan = EncoderPlan.of(inputs, config, seed)
@@ -315,22 +277,17 @@ def latent_noise(event_ids: np.ndarray, dimensions: int, seed: int) -> np.ndarra
 
 @torch.no_grad()
 def embed(
-    encoder: ContrastiveEncoder,
-    objects: np.ndarray,
-    event: np.ndarray,
-    noise: np.ndarray | None = None,
-    chunk: int = 4096,
+    encoder: ContrastiveEncoder, objects: np.ndarray, event: np.ndarray, noise: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Latents (n, d) float32 and posteriors (n, 2, d) float32 of events: objects (n, 11, 12), event (n, 2).
 
-    A posterior is the mean and the standard deviation of an event's Gaussian. Latents are the means, or with ``noise``
-    (n, d) the samples ``mean + sigma * noise``.
+    A posterior is mean and standard deviation. Latents are the means, or samples with ``noise`` (n, d).
     """
     encoder.eval()
     device = next(encoder.parameters()).device
     out = [np.empty((0, 2, encoder.output[-1].out_features // 2), np.float32)]
-    for i in range(0, len(objects), chunk):
-        inputs = (torch.as_tensor(np.array(a[i : i + chunk]), device=device) for a in (objects, event))
+    for i in range(0, len(objects), CHUNK):
+        inputs = (torch.as_tensor(np.array(a[i : i + CHUNK]), device=device) for a in (objects, event))
         mean, log_variance = encoder.encode(*inputs)
         out.append(torch.stack([mean, (0.5 * log_variance).exp()], dim=1).cpu().numpy())
     return drawn(np.concatenate(out), noise)

@@ -29,21 +29,16 @@ Member = tuple[int, int]
 
 @dataclass(frozen=True)
 class Sidebands:
-    """What the flows of one pseudo-data set learn from.
+    """What the flows of one pseudo-data set learn from: latents (n, d) and masses (n,) GeV, finite, else a `UserError`.
 
-    Raises:
-        UserError: too few events, or NaN or infinite latents.
+    ``posterior``: (n, 2, d) mean and standard deviation of the Gaussians from which the latents were drawn. With them a
+    flow sees another draw of an event in each epoch, and overfits less; best epochs are selected with the latents.
     """
 
     latents: np.ndarray
-    """(n, d)."""
     masses: np.ndarray
-    """(n,) GeV."""
     seed: int
     posterior: np.ndarray | None = None
-    """(n, 2, d) mean and standard deviation of the Gaussians from which the latents were drawn. With them a flow sees
-    another draw of an event in each epoch. The latents are one draw of the density E[N(mean, sigma)] over events that
-    flows are to learn; many draws show more of it, and overfit less. Best epochs are selected with the latents."""
 
     def __post_init__(self) -> None:
         if len(self.latents) < MIN_EVENTS:
@@ -61,13 +56,7 @@ class Sidebands:
 
 
 class FlowStack:
-    """Flows that are computed as one, of sets with equal steps an epoch (see `steps_of`); one Adam updates all.
-
-    Args:
-        sets: sidebands by number.
-        members: the flows.
-        window: masses (GeV) mapped to [-1, 1].
-    """
+    """Flows that are computed as one, of ``sets`` with equal steps an epoch (see `steps_of`); one Adam updates all."""
 
     def __init__(
         self,

@@ -1,39 +1,177 @@
-"""Train an ensemble of conditional flows on sideband latents, and draw background events from it (CATHODE step one).
-
-Source: paper C, section III.2, and CATHODE (2109.00546): a density p(latent | m_yy) learned in the sidebands is
-interpolated to masses of the signal region.
-"""
+"""Train an ensemble of conditional flows on sideband latents, and draw background from it (CATHODE, 2109.00546)."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from raypipe.config import Flow as FlowConfig
+from raypipe.errors import UserError
 from raypipe.files import code_of, digest
 from raypipe.fit.conditional import ConditionalFlow
-from raypipe.fit.flow_stack import MIN_EVENTS, Sidebands, blocks_of
-from raypipe.fit.flow_training import FlowTraining
+from raypipe.fit.distributed import Workers
+from raypipe.fit.flow_stack import MIN_EVENTS, FlowStack, Member, Sidebands, blocks_of, scale_of, shape_of, steps_of
 from raypipe.fit.training import OnEpoch, finish
 from raypipe.models import native
 
-__all__ = ["MIN_EVENTS", "ConditionalFlow", "FlowSet", "fit_flows"]
+
+class FlowTraining:
+    """The flows of several pseudo-data sets in training; None for a set of which no member is trained here.
+
+    The data of a set fall into ``folds`` parts, of which each of its members leaves out ``config.leave_out`` (see
+    `Flow.left_out`). A member keeps the weights of its best epoch on those. In a process group (torch.distributed) each
+    process trains some of the members, and all know the losses of all after every epoch.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[Sidebands | None],
+        window: tuple[float, float],
+        config: FlowConfig,
+        *,
+        folds: int = 5,
+        device: str = "cpu",
+        members: Sequence[Member] | None = None,
+    ) -> None:
+        self.sets, self.window, self.config, self.folds, self.device = list(sets), window, config, folds, device
+        self.workers = Workers()
+        every = [(k, m) for k in range(len(sets)) for m in range(config.members)]
+        self.stacks = [
+            FlowStack(self.sets, some, window, config, folds, device)
+            for some in self._as_one(every if members is None else members)
+        ]
+        self.places = [torch.tensor([k * config.members + m for k, m in stack.members]) for stack in self.stacks]
+        here = torch.zeros(len(every))
+        for places in self.places:
+            here[places] = 1
+        self.trained = self.workers.total(here) > 0
+        self.epoch = 0
+        self.stale = torch.zeros(len(sets), dtype=torch.int64)
+        self.best_loss = torch.full((len(every),), math.inf)
+        self.history: list[list[dict[str, float]]] = [[] for _ in sets]
+
+    def _as_one(self, members: Sequence[Member]) -> list[list[Member]]:
+        """The members in groups that are computed as one: on a GPU all with equal steps, else those of a block."""
+        gpu, groups, group = torch.device(self.device).type == "cuda", defaultdict(list), {}
+        for k in dict.fromkeys(k for k, _ in members):
+            steps = steps_of(self.sets[k], self.config, self.folds)
+            for number, block in enumerate(blocks_of(self.sets[k], self.config, self.folds)):
+                group |= {(k, m): steps if gpu else (k, number) for m in block}
+        for member in members:
+            groups[group[member]].append(member)
+        return list(groups.values())
+
+    @property
+    def active(self) -> torch.Tensor:
+        """(sets,) mask: a set is final when no member of it was better for ``patience`` epochs."""
+        return self.stale < self.config.patience
+
+    @property
+    def finished(self) -> bool:
+        """All epochs done, or all sets final."""
+        return self.epoch >= self.config.epochs or not self.active.any()
+
+    def run_epoch(self) -> dict[str, float]:
+        """One epoch of all members; the mean losses, nats."""
+        return self.finish_epoch(*self.workers.total(self.train_epoch()))
+
+    def train_epoch(self) -> torch.Tensor:
+        """Train and judge the members that are here, of sets that are not final: (2, sets x members) losses, else 0."""
+        losses = torch.zeros(2, len(self.best_loss))
+        for stack, places in zip(self.stacks, self.places, strict=True):
+            if self.active[stack.sets].any():
+                losses[0, places], losses[1, places] = stack.train_epoch().cpu(), stack.judge().cpu()
+        return losses
+
+    def finish_epoch(self, train: torch.Tensor, valid: torch.Tensor) -> dict[str, float]:
+        """Keep the best, given the losses (sets x members,) of all; their means over sets that are not final."""
+        active = self.active
+        counted = active.repeat_interleave(self.config.members) & self.trained
+        better = (valid < self.best_loss) & counted
+        self.best_loss = torch.where(better, valid, self.best_loss)
+        for stack, places in zip(self.stacks, self.places, strict=True):
+            stack.keep(better[places])
+        some = better.view(len(self.sets), -1).any(1)
+        self.stale = torch.where(some, torch.zeros_like(self.stale), self.stale + active)
+        for k in active.nonzero().flatten().tolist():
+            mine = slice(k * self.config.members, (k + 1) * self.config.members)
+            means = (float(v[mine][self.trained[mine]].double().mean()) for v in (train, valid))
+            self.history[k].append({"epoch": self.epoch, **dict(zip(("train", "validation"), means, strict=True))})
+        self.epoch += 1
+        means = {"train": float(train[counted].mean()), "validation": float(valid[counted].mean())}
+        return {"epoch": self.epoch - 1, **means}
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on with the same members; `torch.load(weights_only=True)` reads it."""
+        own = {name: getattr(self, name) for name in ("epoch", "stale", "best_loss", "history")}
+        return own | {"stacks": [stack.state() for stack in self.stacks]}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`, in a training that was just made."""
+        for name in ("epoch", "stale", "best_loss", "history"):
+            setattr(self, name, state[name])
+        for stack, saved in zip(self.stacks, state["stacks"], strict=True):
+            stack.load_state(saved, self.epoch)
+
+    def converged(self, k: int) -> bool:
+        """Whether every member of a set, here or elsewhere, has reached a finite loss."""
+        mine = slice(k * self.config.members, (k + 1) * self.config.members)
+        return bool(torch.isfinite(self.best_loss[mine]).all())
+
+    def piece(self, k: int) -> dict[str, torch.Tensor]:
+        """Best weights and buffers (members, ...) of a set trained here; a `UserError` unless it has `converged`."""
+        if not self.converged(k):
+            raise UserError("the background flow diverged: no member reached a finite validation loss")
+        found: dict[int, dict[str, torch.Tensor]] = {}
+        for stack in self.stacks:
+            state = stack.ensemble.state_dict() | stack.best
+            for at, (of, member) in enumerate(stack.members):
+                if of == k:
+                    found[member] = {name: value[at].cpu() for name, value in state.items()}
+        first = found[min(found)]
+        return {name: torch.stack([found[m][name] for m in sorted(found)]) for name in first}
+
+    def flow(self, k: int, pieces: Sequence[dict[str, torch.Tensor]] | None = None) -> ConditionalFlow:
+        """The flows of a set on the CPU; ``pieces`` (see `piece`) of all its members if not all were trained here."""
+        pieces = [self.piece(k)] if pieces is None else pieces
+        data = self.sets[k]
+        model = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+        if data is None or len(next(iter(model.values()))) != self.config.members:
+            raise ValueError("some members were trained elsewhere")
+        mean, std = scale_of(data)
+        given: dict[str, Any] = {
+            "model": model,
+            "shape": shape_of(self.config),
+            "members": self.config.members,
+            "mean": torch.from_numpy(mean),
+            "std": torch.from_numpy(std),
+            "mass": list(self.window),
+            "part": torch.from_numpy(data.parts(self.folds)),
+            "left_out": self.config.left_out(self.folds),
+        }
+        flow = ConditionalFlow.from_state(given)
+        flow.history = self.history[k]
+        return flow
+
+
+__all__ = ["MIN_EVENTS", "ConditionalFlow", "FlowSet", "FlowTraining", "fit_flows"]
 
 
 @dataclass(frozen=True)
 class FlowSet:
-    """The flows of one pseudo-data set, before they are trained: everything that determines them."""
+    """The flows of one pseudo-data set, before they are trained; masses of ``window`` (GeV) are mapped to [-1, 1]."""
 
     sidebands: Sidebands
     window: tuple[float, float]
-    """Masses (GeV) mapped to [-1, 1]."""
     config: FlowConfig
     folds: int = 5
-    """Parts of the data; a search takes as many as its classifier has folds."""
     device: str = "cpu"
 
     @property
@@ -62,11 +200,7 @@ class FlowSet:
         return blocks_of(self.sidebands, self.config, self.folds)
 
     def fit(self, on_epoch: OnEpoch | None = None) -> ConditionalFlow:
-        """Train ``config.members`` flows in this process.
-
-        Raises:
-            UserError: a flow that diverged.
-        """
+        """Train ``config.members`` flows in this process. Raises `UserError`: a flow that diverged."""
         training = FlowTraining([self.sidebands], self.window, self.config, folds=self.folds, device=self.device)
         finish(training, on_epoch)
         return training.flow(0)
@@ -84,9 +218,5 @@ def fit_flows(
     posterior: np.ndarray | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> ConditionalFlow:
-    """`FlowSet.fit` of latents (n, d) and masses (n,) in GeV; ``posterior``: see `Sidebands`.
-
-    Raises:
-        UserError: too few sideband events, NaN or infinite latents, or a flow that diverged.
-    """
+    """`FlowSet.fit` of latents (n, d) and masses (n,) in GeV; ``posterior``: see `Sidebands`."""
     return FlowSet(Sidebands(latents, masses, seed, posterior), window, config, folds, device).fit(on_epoch)

@@ -19,13 +19,9 @@ def deal_folds(
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The fold of every event of the ``training`` tables, and of the same events where they occur in ``others``.
 
-    An event that is twice in a table, or in several, has one fold; rows are compared as float32, as they are fitted.
-    Which rows are the same event, `first_twin` says; of other equal rows the k-th of one table goes with the k-th of
-    another. Folds follow from seed and values, not from the order of the rows. Their sizes differ by one at most in
-    every table, as far as repeated events allow.
-
-    Args:
-        training: (n, d) each. others: (n, d) each; an event that is in no training table is `EVERY_FOLD`.
+    Tables are (n, d), compared as float32. An event that occurs twice has one fold (`first_twin`); of other equal rows
+    the k-th of one table goes with the k-th of another. Folds follow from seed and values, not from the order of the
+    rows; their sizes differ by one at most. An event in no training table is `EVERY_FOLD`.
     """
     tables = [*training, *others]
     parts = np.cumsum([len(table) for table in tables])[:-1]
@@ -40,10 +36,7 @@ def deal_folds(
 
 
 def weights_to_fit(values: np.ndarray, weights: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Weights (n,) that trees can take: where some are negative, averages over the nearest events of the same fold.
-
-    Across folds an average would tell a model about the events that it does not train on.
-    """
+    """Weights (n,) that trees can take: negative ones averaged over the nearest events of the same fold."""
     if weights.min(initial=0.0) >= 0:
         return weights
     found = np.empty(len(weights))

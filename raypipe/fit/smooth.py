@@ -1,8 +1,7 @@
 """One feature as a number that a flow can follow: spikes and steps spread out, heavy tails drawn in, and back.
 
-A value that many events share is spread uniformly over an interval as long as its share (dequantisation, Uria et al.
-1306.0186, in the form of the randomised probability integral transform), so that the feature becomes a standard normal
-number, and what the flow draws is a value that occurs.
+A value that many events share is spread uniformly over an interval as long as its share (dequantisation, 1306.0186, as
+the randomised probability integral transform): the flow sees a standard normal number, and draws values that occur.
 """
 
 from __future__ import annotations
@@ -11,6 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr, ndtri
+
+from raypipe import seeds
+from raypipe.config.table import Preprocess
 
 _EDGE = 1e-9
 FEW = 20
@@ -23,8 +25,8 @@ HEAVY = 1.5
 class Plain:
     """A smooth feature between bounds: the logit of its place between them, or the feature as it is.
 
-    Its maps are those of `Pieces`: ``bounded`` gives the nearest value that the sidebands know, ``forward`` goes to the
-    space of the flow, ``inverse`` back to values that occur; ``uniform`` (n,) in (0, 1) places a value that many share.
+    ``bounded``: the nearest value that the sidebands know; ``forward``: to the space of the flow; ``inverse``: back to
+    values that occur, where ``uniform`` (n,) in (0, 1) places a value that many share.
     """
 
     logit: bool
@@ -47,14 +49,16 @@ class Plain:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A continuous part of a feature and a smooth map of it onto (0, 1) under which it is about uniform."""
+    """A continuous part of a feature and a smooth map of it onto (0, 1) under which it is about uniform.
+
+    ``knots``: quantiles of asinh((x - centre) / scale), which makes any power-law tail a short one; ``shares``: their
+    images.
+    """
 
     centre: float
     scale: float
     knots: np.ndarray
-    """Quantiles of asinh((x - centre) / scale), which makes any power-law tail a short one."""
     shares: np.ndarray
-    """Where they go."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         return np.interp(np.arcsinh((x - self.centre) / self.scale), self.knots, self.shares)
@@ -70,13 +74,14 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Pieces:
-    """A feature in ascending parts, single values (float) and stretches, each on an interval as long as its share."""
+    """A feature in ascending parts, single values (float) and stretches, each on an interval as long as its share.
+
+    ``edges``: (parts + 1,) from 0 to 1; ``levels``: the values in the stretches, where they lie on a grid.
+    """
 
     parts: tuple[float | Stretch, ...]
     edges: np.ndarray
-    """(parts + 1,) from 0 to 1."""
     levels: np.ndarray | None
-    """The values that occur in the stretches, where they lie on a grid."""
     said: str = ""
 
     @property
@@ -138,11 +143,7 @@ def spread(levels: np.ndarray, x: np.ndarray, uniform: np.ndarray) -> np.ndarray
 
 
 def fit_feature(x: np.ndarray, *, logit: bool, margin: float) -> Plain | Pieces:
-    """Find what is not smooth in a feature (n,) and how to make it so; ``said`` tells the user, or is empty.
-
-    Args:
-        logit: what a smooth feature becomes; margin: share of the range added beyond its outermost values.
-    """
+    """Find what is not smooth in a feature (n,) and how to make it so; ``said`` tells the user, or is empty."""
     values, counts = np.unique(x, return_counts=True)
     n = len(x)
     if len(values) <= max(16, n // 100):
@@ -203,10 +204,7 @@ def _ends(inner: np.ndarray, levels: np.ndarray | None, low: float, high: float,
 
 
 def _stretch(x: np.ndarray, low: float, high: float) -> Stretch:
-    """The map of a stretch from its quantiles: eighths and, as far as there are events, finer ones in the tails.
-
-    Few, because every fold has the same map: what it repeats of the chances of the sidebands no held-out event shows.
-    """
+    """The map of a stretch from its quantiles: eighths and, as far as there are events, finer ones in the tails."""
     quartiles = np.quantile(x, [0.25, 0.5, 0.75])
     centre, scale = float(quartiles[1]), float(quartiles[2] - quartiles[0]) / 2 or float(x.std())
     tail = np.array([1 / 64, 1 / 32, 1 / 16])
@@ -226,3 +224,39 @@ def _said(values: np.ndarray, counts: np.ndarray, atoms: np.ndarray, levels: np.
     if levels is not None:
         words.append(f"{len(levels)} values on a grid")
     return ", ".join(words) or "heavy tails"
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Maps features (n, d) to the space of the flow; the flow itself standardises."""
+
+    names: tuple[str, ...]
+    features: tuple[Plain | Pieces, ...]
+
+    def bounded(self, features: np.ndarray) -> np.ndarray:
+        """The nearest values that the sidebands know: what lies beyond them must not be seen as such."""
+        return self._each("bounded", features)
+
+    def forward(self, features: np.ndarray, seed: int) -> np.ndarray:
+        """To the space of the flow; ``seed``: of what spreads values that many events share."""
+        noise = seeds.generator(seed, "dequantise").random(features.shape)
+        columns = zip(self.features, features.T, noise.T, strict=True)
+        return np.column_stack([feature.forward(x, uniform) for feature, x, uniform in columns])
+
+    def inverse(self, values: np.ndarray) -> np.ndarray:
+        """Back to features, with the values that they take; float64."""
+        return self._each("inverse", values.astype(np.float64))
+
+    def _each(self, what: str, values: np.ndarray) -> np.ndarray:
+        return np.column_stack([getattr(f, what)(column) for f, column in zip(self.features, values.T, strict=True)])
+
+    @property
+    def said(self) -> str:
+        """Which features were not smooth, and how; empty where all are."""
+        return "; ".join(f"{name}: {f.said}" for name, f in zip(self.names, self.features, strict=True) if f.said)
+
+
+def fit_scaler(features: np.ndarray, names: tuple[str, ...], config: Preprocess) -> Scaler:
+    """The maps of all features from the sideband events (n, d), of which each varies."""
+    logit = config.kind == "logit"
+    return Scaler(names, tuple(fit_feature(x, logit=logit, margin=config.margin) for x in features.T))

@@ -1,7 +1,6 @@
-"""Train all the small networks of many data sets together (law: many small fits are one big fit).
+"""Train all the small networks of many data sets together.
 
-Each network has its own initial weights, order of events and event weights, all from random streams keyed by the
-network's own name. What else is in the stack, or how data sets are divided into stacks, changes nothing.
+Each network has its own random streams, keyed by its name; how data sets are divided into stacks changes nothing.
 """
 
 from __future__ import annotations
@@ -25,14 +24,11 @@ STACK = 32
 
 @dataclass(frozen=True)
 class LabelledSample:
-    """What one network is trained on: data (label 1) and reference (label 0)."""
+    """What one network is trained on: standardised features (n, d), data (True) or reference, weights not negative."""
 
     features: np.ndarray
-    """(n, features), standardised."""
     is_data: np.ndarray
-    """(n,) bool."""
     weights: np.ndarray
-    """(n,) not negative."""
 
     def check(self, name: str, batch_size: int) -> None:
         """Fewer events than a batch, an empty class, NaN, or weights that are all zero are a `UserError`."""
@@ -90,10 +86,7 @@ def train_stack(
 ) -> StackedMLP:
     """Train one network for each entry of ``networks``, in stacks of ``stack`` (`STACK` on a CPU, else all at once).
 
-    Adam with PyTorch's defaults, a fixed number of epochs, the loss of a batch averaged over its events as in Keras.
-
-    Raises:
-        UserError: a network whose weights are no longer finite (learning rate too high).
+    Adam with PyTorch's defaults, the loss of a batch averaged over its events. Weights no longer finite: `UserError`.
     """
     stack = stack or (STACK if device == "cpu" else len(networks))
     each = (networks[start : start + stack] for start in range(0, len(networks), stack))
@@ -177,10 +170,7 @@ def _descend(
 
 @torch.no_grad()
 def ensemble_scores(stack: StackedMLP, features: np.ndarray, loss: str) -> np.ndarray:
-    """Score of every event (n,) float64: the average over the networks (paper B, section 3).
-
-    Of the probabilities for BCE, of the log-likelihood ratios for MLC.
-    """
+    """Score (n,) float64: average over the networks of probabilities (BCE) or log-likelihood ratios (MLC) (paper B)."""
     x = torch.tensor(features, dtype=stack.weights[0].dtype, device=stack.weights[0].device)
     z = stack.outputs(x).double()
     score = torch.sigmoid(z) if loss == "bce" else z

@@ -19,15 +19,9 @@ from raypipe.models.vae import FeatureVae
 
 
 class VaeTraining:
-    """The training of an autoencoder; the best validation epoch is kept.
+    """The training of an autoencoder on continuous features (n, d) float64; the best validation epoch is kept.
 
     Loss: reconstruction error / 2 + beta x KL(q(z|x), N(0, 1)), means over events.
-
-    Args:
-        train, validation: continuous features (n, d) float64 of background events.
-
-    Raises:
-        UserError: fewer events than a batch.
     """
 
     def __init__(self, train: np.ndarray, validation: np.ndarray, config: Vae, seed: int) -> None:
@@ -59,11 +53,7 @@ class VaeTraining:
         return self.epoch >= self.config.epochs
 
     def run_epoch(self) -> dict[str, float]:
-        """One pass over the events.
-
-        Raises:
-            UserError: a loss that is not finite.
-        """
+        """One pass over the events. Raises `UserError`: a loss that is not finite."""
         self.model.train()
         total = 0.0
         order = torch.from_numpy(self.rng.permutation(len(self.x)))
@@ -124,10 +114,7 @@ def _loss(
 def embed_features(
     model: FeatureVae, features: np.ndarray, noise: np.ndarray, chunk: int = 4096
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Latents (n, latent) float32, one draw from each event's Gaussian, and the Gaussians (n, 2, latent).
-
-    Chunks are fixed, so that an event's bits do not depend on who embeds it.
-    """
+    """Latents (n, latent) float32, one draw from each event's Gaussian, and the Gaussians (n, 2, latent)."""
     model.eval()
     out = [np.empty((0, 2, noise.shape[1]), np.float32)]
     for start in range(0, len(features), chunk):

@@ -62,10 +62,7 @@ def train_bdt(
     threads: int = 1,
     train: Train = train_here,
 ) -> xgboost.Booster:
-    """Train one binary classifier.
-
-    Boosting stops on the loss of ``validation``, or after ``config.rounds`` where that is None.
-    """
+    """Train one binary classifier, stopped by the loss of ``validation`` or, if None, by ``config.rounds``."""
     parameters = {"objective": "binary:logistic", "eval_metric": "logloss", "tree_method": "hist", "verbosity": 0}
     parameters |= {"max_depth": config.depth, "eta": config.learning_rate, "subsample": config.subsample}
     parameters |= {"min_child_weight": config.min_child_weight, "seed": seed, "nthread": threads}

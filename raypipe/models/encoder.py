@@ -1,7 +1,7 @@
 """Particle transformer with a VAE-like output block and a projection head (paper C, section III.1).
 
-Input: ``objects`` (n, 11, 12) of the event table, zero where absent, and ``event`` (n, 2) = (pt_yy, dr_yy). Output: a
-Gaussian in a six-dimensional latent space. The photons never enter, so that the latent space cannot know m_yy.
+Input: ``objects`` (n, 11, 12) of the event table, zero where absent, and ``event`` (n, 2) = (pt_yy, dr_yy). The photons
+never enter, so that the latent space cannot know m_yy.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ MASKED = -1e4
 
 @dataclass(frozen=True)
 class Scales:
-    """Means and standard deviations that normalise the inputs, from the training events only."""
+    """Means and standard deviations that normalise the inputs, from the training events only.
+
+    Of log pT and log(1 + mass/GeV) of present objects, of log pT_ij and log(1 + m_ij/GeV) of their pairs, and of log(1
+    + pt_yy/GeV) and dr_yy.
+    """
 
     object_mean: torch.Tensor
-    """(2,) of log pT and log(1 + mass/GeV), pooled over all present objects."""
     object_std: torch.Tensor
     pair_mean: torch.Tensor
-    """(2,) of log pT_ij and log(1 + m_ij/GeV), pooled over pairs of present objects."""
     pair_std: torch.Tensor
     event_mean: torch.Tensor
-    """(2,) of log(1 + pt_yy/GeV) and dr_yy."""
     event_std: torch.Tensor
 
     @staticmethod
@@ -94,8 +95,7 @@ def pair_features(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 class _Slots:
     """Where the objects of a batch are: a list of objects (t, w) to and from padded slots (n, s, w).
 
-    An event fills about a third of its slots. On a CPU the list holds the present objects only, which saves two
-    thirds of the arithmetic. On a GPU it holds all slots: shapes that depend on the data would make it wait.
+    On a CPU the list holds the present objects only (a third); on a GPU all, as data-dependent shapes make it wait.
     """
 
     def __init__(self, present: torch.Tensor, packed: bool) -> None:
@@ -195,11 +195,7 @@ def _two_layers(inputs: int, inner: int, outputs: int) -> nn.Sequential:
 class ContrastiveEncoder(nn.Module):
     """Objects and two diphoton numbers -> mean and log-variance of a latent Gaussian, and a projection of its sample.
 
-    Args:
-        scales: input normalisation, kept as buffers so that a state dict is self-contained.
-
-    Attributes:
-        padded: compute all slots on CPUs too, as on a GPU (slower; the same function).
+    ``scales``: input normalisation, kept as buffers. ``padded``: compute all slots on CPUs too (the same function).
     """
 
     def __init__(self, config: Encoder, scales: Scales | None = None) -> None:
@@ -222,10 +218,7 @@ class ContrastiveEncoder(nn.Module):
     def encode(
         self, objects: torch.Tensor, event: torch.Tensor, packed: bool | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(n, 11, 12), (n, 2) -> mean (n, latent), log-variance (n, latent).
-
-        ``packed`` computes present objects only; by default on a CPU. It does not change the result.
-        """
+        """(n, 11, 12), (n, 2) -> mean and log-variance (n, latent); ``packed``: present objects only (same result)."""
         present = objects[..., PT] > 0
         packed = objects.device.type == "cpu" and not self.padded if packed is None else packed
         slots = _Slots(present, packed)

@@ -1,8 +1,7 @@
-"""Ensembles of conditional masked autoregressive flows, stacked along a leading axis (law 3 of the design).
+"""Ensembles of conditional masked autoregressive flows, stacked along a leading axis.
 
-The members are nflows MAFs (Papamakarios et al. 1705.07057) and keep nflows' parameter names. On CPUs the stacked
-members are computed by `raypipe.models.maf_stack`; the plain form, which serves GPUs and the tests, maps nflows' own
-modules over the stacked parameters with `torch.func`.
+The members are nflows MAFs (1705.07057) with nflows' parameter names. On CPUs they are computed by
+`raypipe.models.maf_stack`; the plain form, for GPUs and tests, maps nflows' own modules by `torch.func`.
 """
 
 from __future__ import annotations
@@ -42,11 +41,9 @@ def build_maf(
 ) -> nn.Module:
     """One conditional MAF of ``features`` dimensions given one number: an `nflows.flows.Flow`.
 
-    ``transform`` is what a layer does to each dimension given the earlier ones: an ``affine`` map, or a
-    rational-quadratic ``spline`` of ``bins`` pieces, which follows several clusters where an affine map leaves bridges.
-
-    Between layers the order of the dimensions is reversed (``mixing="reverse"``), or they are turned at random
-    (``"rotate"``): a fixed orthogonal matrix, for spaces whose axes mean nothing. Unlike permutations, matrices stack.
+    ``transform``: an ``affine`` map of each dimension, or a rational-quadratic ``spline`` of ``bins`` pieces. Between
+    layers the order of the dimensions is reversed (``mixing="reverse"``), or they are turned by a fixed random
+    orthogonal matrix (``"rotate"``).
     """
     sizes = {"features": features, "hidden_features": hidden, "context_features": 1, "num_blocks": blocks}
     transforms: list[nn.Module] = []
@@ -80,14 +77,9 @@ WAYS = {
 
 
 class FlowEnsemble(nn.Module):
-    """M flows with stacked parameters (M, ...).
+    """M flows with stacked parameters (M, ...), one initialisation seed each; for ``shape`` see `raypipe.config.Flow`.
 
-    Args:
-        features: dimensions; shape: layers, hidden, blocks, transform, bins and mixing (see `raypipe.config.Flow`).
-        seeds: one initialisation seed a member; a member's start depends on its own seed alone.
-
-    Attributes:
-        plain: compute by nflows' own modules on CPUs too (slower; the same function).
+    ``plain``: compute by nflows' own modules on CPUs too (slower; the same function).
     """
 
     def __init__(self, *, features: int, seeds: list[int], **shape: Any) -> None:

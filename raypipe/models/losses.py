@@ -16,22 +16,10 @@ def supervised_contrastive(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum of the supervised contrastive loss over the anchors that have a partner, and their number.
 
-    For anchor i with l2-normalised projection p_i, the loss is
-    ``-1/|P(i)| sum_{j in P(i)} log[ exp(p_i.p_j/tau) / sum_{a != i} exp(p_i.p_a/tau) ]``, P(i) being the other events
-    of the same label (Khosla et al. 2004.11362, equation 2, with one view an event: paper C, section III.1).
-
-    Args:
-        anchors: (n, d) normalised projections of this worker's events.
-        anchor_labels: (n,) group labels.
-        others: (m, d) projections of the global batch, the anchors among them at rows ``first .. first + n``;
-            the anchors themselves when not given.
-        other_labels: (m,) their labels.
-        first: row of the first anchor in ``others``.
-        temperature: tau.
-
-    Returns:
-        The summed loss and the number of anchors summed. An anchor alone in its group has no partner and is skipped.
-        Dividing the sum over workers by the number over workers gives the loss of the global batch.
+    For anchor i with l2-normalised projection p_i, the loss is ``-1/|P(i)| sum_{j in P(i)} log[ exp(p_i.p_j/tau) /
+    sum_{a != i} exp(p_i.p_a/tau) ]``, P(i) being the other events of the same label (2004.11362, equation 2, with one
+    view an event: paper C, section III.1). ``anchors``: (n, d) of this worker, which are rows ``first .. first + n`` of
+    ``others`` (m, d), the global batch. Sums over workers divided give the loss of the global batch.
     """
     if others is None or other_labels is None:
         others, other_labels = anchors, anchor_labels

@@ -70,14 +70,15 @@ class Masks:
 
 @dataclass
 class Layer:
-    """Weights of one layer, masked, biases in front: (m, out, in)."""
+    """Weights of one layer, masked, biases in front: (m, out, in).
+
+    ``initial``: (m, h, 1 + d). ``context``: (m, h, 2). ``blocks``: context with first bias (m, h, 2), first map, second
+    map (m, h, h), second bias (m, h, 1).
+    """
 
     initial: torch.Tensor
-    """(m, h, 1 + d)."""
     context: torch.Tensor
-    """(m, h, 2): bias and weight of the mass."""
     blocks: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]
-    """Context with the first bias (m, h, 2), first map, second map (m, h, h), second bias (m, h, 1)."""
     final: torch.Tensor
     bias: torch.Tensor
 

@@ -1,7 +1,6 @@
 """Stacked masked autoregressive flows: all members through the layers of `raypipe.models.maf`, with their gradient.
 
-Members are handed out in small groups that fit the cache and run on threads without meeting. The groups never depend on
-the number of threads, so neither do the numbers.
+Members run on threads in small groups that fit the cache and do not depend on the number of threads.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The compiled spline, which the installation builds from ``spline.c`` (``setup.py``) where there is a C compiler.
-
-Flows do not need it: `raypipe.models.spline` has a plain torch form of the same function.
-"""
+"""The compiled spline (``spline.c``, ``setup.py``); `raypipe.models.spline` has a plain torch form of the same."""
 
 from __future__ import annotations
 
@@ -27,10 +24,7 @@ REMEDY = "install a C compiler, then raypipe again (make install)"
 
 @functools.cache
 def spline(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """Kernels of spline layers for one precision; None where they are not built, or RAYPIPE_NATIVE=0 asks for none.
-
-    A library of another source than the ``spline.c`` beside this module counts as not built.
-    """
+    """Kernels of spline layers for one precision; None where not built of this ``spline.c``, or RAYPIPE_NATIVE=0."""
     if dtype not in REALS or os.environ.get("RAYPIPE_NATIVE") == "0":
         return None
     paths = (_HERE / f"_spline_{REALS[dtype]}{suffix}" for suffix in EXTENSION_SUFFIXES)

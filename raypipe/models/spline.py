@@ -26,15 +26,10 @@ _EDGE = math.log(math.expm1(1 - MIN_SLOPE))
 def rational_quadratic(
     x: torch.Tensor, widths: torch.Tensor, heights: torch.Tensor, slopes: torch.Tensor, *, bound: float, inverse: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Element-wise spline on [-bound, bound], the identity outside.
+    """Element-wise spline on [-bound, bound], the identity outside: outputs (...) and log |derivative| (...).
 
-    Args:
-        x: (...) inputs.
-        widths, heights: (..., K) unnormalised bin sizes; slopes: (..., K - 1) unnormalised inner derivatives. The
-            derivative is one at both ends, so that the function is smooth where the identity takes over.
-
-    Returns:
-        Outputs (...) and log |d output / d input| (...).
+    ``widths``, ``heights``: (..., K) unnormalised bin sizes; ``slopes``: (..., K - 1) unnormalised inner derivatives.
+    The derivative is one at both ends.
     """
     inside = (x > -bound) & (x < bound)
     clamped = x.clamp(-bound, bound)
@@ -94,11 +89,7 @@ class SplineAutoregressive(MaskedPiecewiseRationalQuadraticAutoregressiveTransfo
 
 
 class Rotation(Transform):
-    """Turns (n, features) by a random orthogonal matrix, uniform over all (Haar); drawn once and never trained.
-
-    An autoregressive layer treats its dimensions in turn. In a space whose axes mean nothing, layers that see it from
-    several sides learn more than layers that see the same axes forwards and backwards.
-    """
+    """Turns (n, features) by a random orthogonal matrix, uniform over all (Haar); drawn once and never trained."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -117,12 +108,8 @@ def apply_rows(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The spline on rows of events: compiled where possible, else `rational_quadratic`.
 
-    Args:
-        x: (m, d, n); params: (m, d * (3 bins - 1), n), for every dimension its widths, heights and slopes.
-        scale: divides widths and heights.
-
-    Returns:
-        Outputs (m, d, n) and log-derivatives summed over the dimensions (m, n).
+    ``x``: (m, d, n); ``params``: (m, d * (3 bins - 1), n), of every dimension widths, heights (both divided by
+    ``scale``) and slopes. Returns outputs (m, d, n) and log-derivatives summed over the dimensions (m, n).
     """
     kernels = _kernels(x, bins)
     if kernels is None:

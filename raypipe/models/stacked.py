@@ -19,11 +19,7 @@ LINKS = {"bce": torch.sigmoid, "mlc": torch.exp}
 
 
 def initial_weights(sizes: Sequence[int], rng: np.random.Generator) -> list[np.ndarray]:
-    """Weights of one network, uniform in +-sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010), biases zero.
-
-    Args:
-        sizes: inputs, hidden layers, 1.
-    """
+    """Weights of one network, uniform in +-sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010), biases zero."""
     weights = []
     for inputs, outputs in itertools.pairwise(sizes):
         limit = np.sqrt(6.0 / (inputs + outputs))
@@ -34,11 +30,7 @@ def initial_weights(sizes: Sequence[int], rng: np.random.Generator) -> list[np.n
 
 
 class StackedMLP:
-    """``networks`` multi-layer perceptrons of equal shape, ReLU inside, one linear output.
-
-    Args:
-        weights: one tensor a layer, (networks, outputs, inputs + 1).
-    """
+    """``networks`` multi-layer perceptrons of equal shape, ReLU inside, one linear output."""
 
     def __init__(self, weights: list[Tensor]) -> None:
         self.weights = weights
@@ -79,20 +71,14 @@ class StackedMLP:
 
 
 class Backpropagation:
-    """Gradients of a stack by hand, in buffers that are allocated once.
+    """Gradients of a stack by hand, in buffers that are allocated once; ``batch``: events a step of one network.
 
-    Both losses have, for an event of weight w and network output z, the gradient ``a link(z) - b``:
+    An event of weight w and network output z has the gradient ``a link(z) - b``, y = 1 for data, 0 for the reference:
 
         BCE  -w [ y log s(z) + (1-y) log(1 - s(z)) ]   ->  a = w,        b = w y,  link = sigmoid
         MLC   w [ (1-y) (e^z - 1) - y z ]              ->  a = w (1-y),  b = w y,  link = exp
 
-    with y = 1 for data and 0 for the reference (paper B, equations 3.1 and 3.2, the latter with its sign mended:
-    L = sum_reference (e^f - 1) - sum_data f).
-
-    Args:
-        stack: the networks; ``gradients`` has the shapes of its weights.
-        batch: events a step of one network.
-        loss: ``bce`` or ``mlc``.
+    (paper B, equations 3.1 and 3.2, the latter with its sign mended: L = sum_reference (e^f - 1) - sum_data f).
     """
 
     def __init__(self, stack: StackedMLP, batch: int, loss: str) -> None:
@@ -121,9 +107,8 @@ class Backpropagation:
     def step(self, x: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> None:
         """Fill the gradients for one batch a network.
 
-        Args:
-            x: (networks, batch, features + 1), last column one. a, b: (networks, 1, batch), see above.
-            scale: (networks, 1, 1), one over the number of events in the batch.
+        ``x``: (networks, batch, features + 1), last column one. ``a``, ``b``: (networks, 1, batch). ``scale``:
+        (networks, 1, 1), one over the number of events in the batch.
         """
         inputs = x.transpose(1, 2)
         for layer, out in enumerate(self._h_out):

@@ -16,10 +16,7 @@ def _layers(sizes: list[int]) -> nn.Sequential:
 
 
 class FeatureVae(nn.Module):
-    """Features (n, d) -> mean and log-variance of a latent Gaussian, and back.
-
-    The standardisation is kept in buffers, so that a state dict is self-contained.
-    """
+    """Features (n, d) -> mean and log-variance of a latent Gaussian, and back; the standardisation is in buffers."""
 
     def __init__(self, features: int, latent: int, hidden: list[int]) -> None:
         super().__init__()

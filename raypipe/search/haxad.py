@@ -34,8 +34,7 @@ from raypipe.search.template import Template
 from raypipe.stats.choice import choose_listed
 from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data
 from raypipe.stats.peakfit import PeakFit, fit_peak
-from raypipe.stats.peaks import CrystalBall
-from raypipe.stats.peakshape import fit_shape
+from raypipe.stats.peaks import CrystalBall, fit_shape
 from raypipe.stats.significance import asimov_significance
 
 FITTED = ("s", "s_err", "q0", "z", "z_signed", "p0", "upper_limit", "chi2", "ndf", "status", "valid")

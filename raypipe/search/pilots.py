@@ -25,8 +25,7 @@ from raypipe.events.pools import Pool
 from raypipe.events.schema import FEATURES, tensor_values
 from raypipe.events.table import read_table
 from raypipe.fit.encoder import EncoderTraining, build_encoder, embed, latent_noise
-from raypipe.fit.flow_training import FlowTraining
-from raypipe.fit.flows import FlowSet
+from raypipe.fit.flows import FlowSet, FlowTraining
 from raypipe.fit.vae import embed_features, fit_vae
 from raypipe.kinds import background_of
 from raypipe.models.encoder import Scales

@@ -21,16 +21,18 @@ FIRST_EXOTIC = 1_000_000
 
 @dataclass(frozen=True)
 class Towers:
-    """Calorimeter towers above threshold, flat and sorted by event; massless, GeV and radians."""
+    """Calorimeter towers above threshold, flat and sorted by event; massless, GeV and radians.
+
+    ``shares``: (n, k), of the true energy, from each of k kinds of particles (see `deposit`). ``cell_of``: index of the
+    tower hit by each deposited particle, -1: below threshold or outside.
+    """
 
     event: np.ndarray
     pt: np.ndarray
     eta: np.ndarray
     phi: np.ndarray
     shares: np.ndarray
-    """(n, k): share of the tower's true energy that comes from each of k kinds of particles (see `deposit`)."""
     cell_of: np.ndarray
-    """Index of the tower hit by each deposited particle, -1 where it fell below threshold or outside."""
 
     def __len__(self) -> int:
         return len(self.pt)
@@ -79,10 +81,7 @@ def deposit(
     kinds: np.ndarray,
     rng: np.random.Generator,
 ) -> Towers:
-    """Particles (flat arrays, ``kinds``: (k, n) of 0/1 marks) into smeared towers.
-
-    The direction of a tower is drawn uniformly inside its cell, so that no artefact of the grid remains.
-    """
+    """Particles (flat arrays, ``kinds``: (k, n) of 0/1 marks) into smeared towers, at random places in their cells."""
     cell, position = _cells(calorimeter, event, eta, phi)
     inside = np.flatnonzero(cell >= 0)
     _, first, tower = np.unique(cell[inside], return_index=True, return_inverse=True)
@@ -117,9 +116,9 @@ def deposit(
 def _cells(
     calorimeter: Calorimeter, event: np.ndarray, eta: np.ndarray, phi: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A number for each particle's cell, rising with the event (-1 outside), and the cells' position.
+    """A number for each particle's cell, rising with the event (-1 outside), and (low eta, width, low phi, width).
 
-    The position is (low eta, width, low phi, width); at negative eta the first pair is (high eta, minus width).
+    At negative eta the first pair is (high eta, minus width).
     """
     edges = np.array([0.0, *(region.eta for region in calorimeter.cells)])
     d_eta, d_phi = (

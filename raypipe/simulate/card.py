@@ -144,7 +144,7 @@ class BTag(_Part):
 
 
 class Card(_Part):
-    """A whole detector."""
+    """A whole detector. Photons within ``electron_cone`` of an electron are part of it (four-lepton reconstruction)."""
 
     name: str
     ecal: Calorimeter
@@ -154,7 +154,6 @@ class Card(_Part):
     electron_momentum: list[MomentumResolution]
     muon_momentum: list[MomentumResolution]
     electron_cone: float = Field(0.0, ge=0)
-    """Photons this close to an electron count as part of it; 0: none. Used by the four-lepton reconstruction."""
     isolation_cone: float = Field(gt=0)
     isolation_min_pt: float = Field(ge=0)
     photon: Identification
@@ -175,10 +174,7 @@ def load_card(name: str) -> Card:
 
 
 def parse_card(text: str, source: str) -> Card:
-    """A card from YAML ``text``; errors name ``source``, the key and what is wrong.
-
-    A card with ``extends: other`` is the card ``other`` with the keys given here in place of its own.
-    """
+    """A card from YAML ``text``, on top of the one that it ``extends``; errors name ``source``, key and problem."""
     try:
         values = yaml.safe_load(text)
         if isinstance(values, dict) and "extends" in values:

@@ -48,7 +48,7 @@ MAX_EXTRA = 4
 
 @dataclass(frozen=True)
 class Shard:
-    """One piece of one sample, fully determined."""
+    """One piece of one sample, fully determined; ``code``: digest of the source; ``four_leptons``: or None."""
 
     process: Process
     card: Card
@@ -59,9 +59,7 @@ class Shard:
     mpi: bool
     met_smearing: float
     code: str
-    """Digest of the simulation's source."""
     four_leptons: FourLeptons | None = None
-    """Beams and selection of a four-lepton sample; `None` for diphotons."""
 
     @cached_property
     def key(self) -> str:
@@ -123,13 +121,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class SamplePlan:
-    """The shards of one sample: as many as the expected efficiency says, more if that was too optimistic."""
+    """The shards of one sample: as many as expected for ``events`` selected, more if that was too optimistic."""
 
     template: Shard
     events: int
-    """Selected events wanted."""
     expected: int
-    """Shards expected to be enough."""
     root_seed: int
 
     @property
@@ -142,11 +138,7 @@ class SamplePlan:
         return replace(self.template, number=number, seed=seeds.integer(self.root_seed, "simulate", self.name, number))
 
     def missing(self, sidecars: list[dict[str, Any]]) -> int:
-        """How many shards are still needed after the first ``len(sidecars)``; the same whoever made them.
-
-        Raises:
-            RuntimeError: the sample yields far fewer events than expected.
-        """
+        """How many shards are still needed after the first ``len(sidecars)``; far too few events: `RuntimeError`."""
         made, selected = len(sidecars), sum(sidecar["n_selected"] for sidecar in sidecars)
         if made < self.expected:
             return self.expected - made
@@ -169,15 +161,8 @@ class Plan:
     @cached_property
     def key(self) -> str:
         """Hash of all that determines the data set."""
-        return digest(
-            {
-                "format": FORMAT,
-                "samples": {
-                    name: [plan.shard(0).key, plan.root_seed, plan.events, plan.expected]
-                    for name, plan in self.samples.items()
-                },
-            }
-        )
+        samples = {name: [p.shard(0).key, p.root_seed, p.events, p.expected] for name, p in self.samples.items()}
+        return digest({"format": FORMAT, "samples": samples})
 
 
 def plan(config: Config) -> Plan:
@@ -241,10 +226,7 @@ def is_complete(wanted: Plan, folder: str | Path) -> bool:
 
 
 def assemble(wanted: Plan, folder: str | Path, sidecars: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Join finished shards into one table a sample and split, with final weights; returns the manifest.
-
-    The weights of one sample and split add up to the sample's yield per fb^-1: reference cross section x efficiency.
-    """
+    """Join finished shards into one table a sample and split, with final weights; returns the manifest."""
     folder = Path(folder)
     (folder / MANIFEST).unlink(missing_ok=True)
     samples = {}

@@ -30,36 +30,37 @@ _NEUTRAL_HADRONS = (130, 310, 2112, 3122, 3322)
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """Everything the detector tells about a batch."""
+    """Everything the detector tells about a batch; missing transverse momentum is that before any selection of photons.
+
+    ``muons``: identified and isolated; ``other_muons``, tracks that are not, count in jets and missing momentum.
+    """
 
     n_events: int
     photons: Objects
     electrons: Objects
     muons: Objects
-    """Identified and isolated."""
     other_muons: Objects
-    """Muon tracks that are not: they count in jets and missing momentum."""
     ecal: Towers
     hcal: Towers
     met_x: np.ndarray
     met_y: np.ndarray
-    """Missing transverse momentum of each event, before any selection of photons."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """What trackers and calorimeters tell of a batch, before anything is identified."""
+    """What trackers and calorimeters tell of a batch, before anything is identified.
+
+    ``muons``: tracks, with their ECal tower. ``from_electron``: mask of the ECal towers that an electron hit.
+    ``around``: what counts against isolation: charged-hadron tracks, photons, and the track-less part of the HCal
+    towers.
+    """
 
     electrons: Objects
     muons: Objects
-    """Tracks, with the ECal tower that they hit."""
     ecal: Towers
     hcal: Towers
     from_electron: np.ndarray
-    """Mask of the ECal towers that an electron hit."""
     around: Objects
-    """What counts against isolation: charged-hadron tracks, photons (ECal towers without electrons), and the
-    track-less part of the HCal towers."""
 
     @staticmethod
     def of(particles: Particles, card: Card, rng: np.random.Generator) -> Response:
@@ -86,11 +87,7 @@ class Response:
 def reconstruct(
     particles: Particles, card: Card, rng: np.random.Generator, *, met_smearing: float = 0.0
 ) -> Reconstructed:
-    """Detector response to a batch.
-
-    Args:
-        met_smearing: GeV, Gaussian width added to each component of the missing momentum.
-    """
+    """Detector response to a batch; ``met_smearing`` [GeV] is added to each component of the missing momentum."""
     n, seen = particles.n_events, Response.of(particles, card, rng)
     ecal = seen.ecal
     photons = ecal.objects.take((ecal.shares[:, 0] > card.photon_ecal_fraction) & ~seen.from_electron)

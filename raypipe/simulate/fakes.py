@@ -1,8 +1,7 @@
 """A jet that looks like a photon: the part of the diphoton continuum that is photon + jet.
 
-Real fakes are jets in which one neutral pion takes almost all the energy: about one jet in two thousand, far too few to
-simulate. Instead every event's jet is turned into a photon with most of its energy, and the sample's K factor is the
-rate (a flat, free choice in ``yields.yaml``).
+Real fakes are one jet in two thousand. Instead every event's jet is turned into a photon with most of its energy, and
+the sample's K factor is the rate (a flat, free choice in ``yields.yaml``).
 """
 
 from __future__ import annotations
@@ -46,9 +45,7 @@ def hard_partons(batch: ak.Array) -> tuple[np.ndarray, np.ndarray]:
 def jets_as_photons(particles: Particles, eta: np.ndarray, phi: np.ndarray, rng: np.random.Generator) -> Particles:
     """Replace, in every event, what is visible within `CONE` of a jet by one photon with a share of its momentum.
 
-    Args:
-        eta, phi: (n_events,) where the jet is; moved once onto the visible momentum around it. An event with nothing
-            visible there stays as it is.
+    ``eta``, ``phi`` (n_events,) of the jet are moved once onto the visible momentum around it, if there is any.
     """
     visible = ~np.isin(np.abs(particles.pdg), (*NEUTRINOS, MUON))
     for _ in range(2):  # find the jet around the parton, then around itself

@@ -16,14 +16,10 @@ from raypipe.simulate.table import columns, event_table
 def diphoton_table(
     batch: ObjectBatch, source: EventSource, cuts: Cuts = PAPER, first: int = 0
 ) -> tuple[pa.Table, dict[str, int]]:
-    """The event table of the events that pass the diphoton selection, and its cut flow.
+    """The event table of the events that pass the diphoton selection, and its cut flow; event ids begin at ``first``.
 
-    Objects pass ``source.objects`` first. Whoever reconstructed them may have made jets of the photons and electrons
-    too: those jets are dropped, and of the large-radius jets those that hold both photons of the pair, whose mass is
-    m_yy (numbers.md 2.4).
-
-    Args:
-        first: number of the batch's first event in the file; an event's id is its number.
+    Objects pass ``source.objects`` first. Jets that are photons or electrons are dropped, and of the large-radius jets
+    those that hold both photons of the pair, whose mass is m_yy.
     """
     given, n, axes = source.objects, batch.n_events, (np.cos, np.sin)
     pairs = select(_acceptable(batch.photons, given.photon_pt, given.photon_eta), n, cuts)

@@ -23,8 +23,7 @@ MIN_CLUSTER_PT = 10.0
 def jet_input(seen: Reconstructed, events: np.ndarray, photon_towers: np.ndarray) -> ak.Array:
     """Four-momenta [GeV] to cluster, a list for each of the selected ``events``: towers and non-isolated muons.
 
-    The pair's photons (``photon_towers``) and the selected electrons are taken out before clustering: a jet with a
-    photon of the pair in it would tell m_yy. A third photon stays in, as the electromagnetic jet that it is.
+    The pair's photons (``photon_towers``), which would tell m_yy, and the selected electrons are taken out before.
     """
     free = np.ones(len(seen.ecal), dtype=bool)
     free[photon_towers.ravel()] = False

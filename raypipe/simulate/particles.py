@@ -13,23 +13,22 @@ HADRON_MIN_PT = 5.0
 
 @dataclass(frozen=True)
 class Particles:
-    """Stable particles of ``n_events`` events and their heavy hadrons, as flat arrays sorted by event; GeV, radians."""
+    """Stable particles of ``n_events`` events and their heavy hadrons, as flat arrays sorted by event; GeV, radians.
+
+    ``pdg``: id. ``hadron_bottom``: of bottom and charm hadrons above `HADRON_MIN_PT`, True for bottom.
+    """
 
     n_events: int
     event: np.ndarray
-    """Event of each stable particle, 0..n_events-1, rising."""
     pdg: np.ndarray
-    """PDG id."""
     pt: np.ndarray
     eta: np.ndarray
     phi: np.ndarray
     energy: np.ndarray
     hadron_event: np.ndarray
-    """Event of each bottom or charm hadron above `HADRON_MIN_PT`."""
     hadron_eta: np.ndarray
     hadron_phi: np.ndarray
     hadron_bottom: np.ndarray
-    """True for bottom, false for charm."""
 
 
 def has_quark(pdg: np.ndarray, flavour: int) -> np.ndarray:

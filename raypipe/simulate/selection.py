@@ -1,8 +1,4 @@
-"""The papers' diphoton selection, with its cut flow.
-
-Numbers: the authors' public generation code (hep-lbdl/EventGen, 2025-08 and 2026-02); ATLAS's own analyses use
-0.35/0.25 (`ATLAS`).
-"""
+"""The papers' diphoton selection (hep-lbdl/EventGen, 2025-08 and 2026-02) and ATLAS's own 0.35/0.25, with cut flow."""
 
 from __future__ import annotations
 
@@ -22,16 +18,15 @@ CANDIDATES = 3
 
 @dataclass(frozen=True)
 class Cuts:
-    """Cuts of the diphoton selection, GeV."""
+    """Cuts of the diphoton selection, GeV: pT above which two photons, or one alone, fire the trigger.
+
+    ``relative``: smallest pT / m_yy of the two. ``window``: open interval of m_yy.
+    """
 
     trigger_pair: tuple[float, float] = (35.0, 25.0)
-    """pT above which the two photons fire the diphoton trigger."""
     trigger_single: float = 140.0
-    """pT above which the leading photon alone fires."""
     relative: tuple[float, float] = (0.4, 0.3)
-    """Smallest pT / m_yy of the two."""
     window: tuple[float, float] = (105.0, 160.0)
-    """Open interval of m_yy."""
 
 
 PAPER = Cuts()
@@ -43,28 +38,22 @@ STEPS = ("generated", "two_photons", "trigger", "relative_pt", "mass_window")
 
 @dataclass(frozen=True)
 class Diphotons:
-    """The selected events' photon pairs; arrays of (n,) or (n, 2), leading photon first."""
+    """The selected events' photon pairs; arrays of (n,) or (n, 2), leading photon first; ECal ``tower``s."""
 
     event: np.ndarray
-    """Event number in the batch, rising."""
     pt: np.ndarray
     eta: np.ndarray
     phi: np.ndarray
     tower: np.ndarray
-    """ECal towers of the two photons."""
     mass: np.ndarray
     pair_pt: np.ndarray
     pair_phi: np.ndarray
     n_photon: np.ndarray
-    """Number of identified photons in the event."""
     cut_flow: dict[str, int] = field(default_factory=dict)
 
 
 def select(photons: Objects, n_events: int, cuts: Cuts = PAPER) -> Diphotons:
-    """Choose the pair of each event and apply all ``cuts`` to it.
-
-    Of the three leading photons, the pair with a mass nearest 125 GeV is taken (paper C).
-    """
+    """Choose the pair of each event (of three leading photons, nearest 125 GeV: paper C) and apply ``cuts``."""
     order, rank = order_and_rank(photons.event, photons.pt)
     order, rank = order[rank < CANDIDATES], rank[rank < CANDIDATES]
     dense = np.full((n_events, CANDIDATES), -1)

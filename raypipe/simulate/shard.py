@@ -22,7 +22,7 @@ from raypipe.simulate.card import Card
 from raypipe.simulate.detector import reconstruct
 from raypipe.simulate.fakes import hard_partons, jets_as_photons
 from raypipe.simulate.fourlepton import selection as four_lepton_selection
-from raypipe.simulate.fourlepton.detector import reconstruct_leptons
+from raypipe.simulate.fourlepton.selection import reconstruct_leptons
 from raypipe.simulate.fourlepton.source import FourLeptonSource
 from raypipe.simulate.generator import Generator, pythia_seed
 from raypipe.simulate.jets import fat_jets, jet_input, small_jets
@@ -120,18 +120,10 @@ def simulate_shard(
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Generate ``n_generate`` events and keep those that pass the selection of the sample's final state.
 
-    Args:
-        seed: seed of this shard; generator, detector and split have their own streams under it.
-        shard: number of the shard in its sample, part of the event ids.
-        embedding_fraction: probability that an event belongs to the `embedding` split.
-        mpi: multi-parton interactions.
-        met_smearing: GeV added to each component of the missing momentum.
-        cuts: of a diphoton sample. four_leptons: beam energy and selection of a four-lepton sample.
-
-    Returns:
-        The event table, weighted as if this shard were the whole sample and its splits were one, and the sidecar:
-        counts, cut flow, cross section [fb], efficiency, seeds, versions, seconds. Of a four-lepton sample only events
-        with e- e+ mu- mu+ in truth count as generated.
+    ``embedding_fraction``: probability of the `embedding` split. ``met_smearing``: GeV. Returns the event table,
+    weighted as if this shard were the whole sample and its splits were one, and the sidecar: counts, cut flow, cross
+    section [fb], efficiency, seeds, versions, seconds. Of a four-lepton sample only events with e- e+ mu- mu+ in truth
+    count.
     """
     began = time.perf_counter(), time.process_time()
     about: dict[str, Any] = {"sample": process.name, "shard": shard}

@@ -27,13 +27,7 @@ Columns = dict[str, np.ndarray]
 def columns(
     pairs: Diphotons, jets: Objects, fat: Objects, leptons: tuple[Objects, Objects], met: tuple[np.ndarray, np.ndarray]
 ) -> Columns:
-    """All numeric columns of the selected events.
-
-    Args:
-        pairs: the n selected diphotons.
-        jets, fat, leptons: objects with event numbers 0..n-1; leptons are electrons and muons.
-        met: x and y of the missing momentum of the n events, GeV.
-    """
+    """All numeric columns of the n selected events; objects have event numbers 0..n-1, ``met`` is (x, y) in GeV."""
     n = len(pairs.mass)
     missing = Objects(np.arange(n), np.hypot(*met), np.zeros(n), np.arctan2(met[1], met[0]))
     dr_yy = delta_r(pairs.eta[:, 0], pairs.phi[:, 0], pairs.eta[:, 1], pairs.phi[:, 1])
@@ -104,11 +98,7 @@ def event_table(
     weight: float | np.ndarray,
     schema: pa.Schema = EVENT_SCHEMA,
 ) -> pa.Table:
-    """The Arrow event table of batches of columns.
-
-    Args:
-        about: name and group of the sample. embedding: marks the rows of that split. weight: of all rows, or of each.
-    """
+    """The Arrow event table of batches of columns; ``weight``: of all rows, or of each."""
     n, (sample, group) = len(event_id), about
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     values |= {"event_id": event_id.astype(np.int64), "group": np.full(n, group, np.int8)}

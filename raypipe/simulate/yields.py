@@ -1,7 +1,4 @@
-"""Reference cross sections: what one event of a sample stands for.
-
-The numbers live in ``yields.yaml``, each with its source; this module only reads them.
-"""
+"""Reference cross sections (``yields.yaml``, each with its source): what one event of a sample stands for."""
 
 from __future__ import annotations
 
@@ -21,14 +18,11 @@ BEAM_ENERGY = 13_000.0
 
 @dataclass(frozen=True)
 class Reference:
-    """How one sample is normalised."""
+    """Cross section x branching ratio of one sample (None: the generator's own), a factor on it, its source."""
 
     cross_section_fb: float | None
-    """Cross section times branching ratio into the simulated final state; ``None``: the generator's own value."""
     k_factor: float
-    """Multiplies the cross section."""
     source: str
-    """Where the number comes from."""
 
     def value(self, generator_fb: float) -> float:
         """Cross section [fb] including branching ratio and K factor, before the event selection."""
@@ -41,11 +35,7 @@ def _entries() -> dict[str, Any]:
 
 
 def reference(sample: str, beam_energy: float = BEAM_ENERGY) -> Reference:
-    """The normalisation of ``sample``: its entry of ``yields.yaml``, else one fb as for every signal.
-
-    Raises:
-        UserError: the entry has no cross section at this ``beam_energy`` [GeV].
-    """
+    """The normalisation of ``sample`` at ``beam_energy`` [GeV]: its entry of ``yields.yaml``, else one fb (signals)."""
     values = _entries()
     entry = values["samples"].get(sample, values["signal"])
     cross_section = entry["cross_section_pb"]

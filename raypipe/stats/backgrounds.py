@@ -19,10 +19,9 @@ HIGHEST_ORDER = 12
 
 @dataclass(frozen=True)
 class Family:
-    """A background of ``exp(basis @ a)`` (``log``) or ``basis @ a`` (linear) events per unit of mass.
+    """A background of ``exp(basis @ a)`` (``log``) or ``basis @ a`` events per unit of mass; ``labels`` (P,).
 
-    Attributes:
-        name: as on the command line. log: which of the two. labels: (P,) parameter names. basis: masses (n,) -> (n, P).
+    ``basis`` takes masses (n,) to (n, P).
     """
 
     name: str
@@ -56,14 +55,10 @@ ALIASES = {"exponential": "exppoly", "chebyshev": "poly", "powerlaw": "power", "
 
 
 def family(spec: str, low: float, high: float, sqrt_s: float = 13000.0) -> Family:
-    """The family named ``NAME`` or ``NAME:N`` for masses from ``low`` to ``high``.
+    """The family named ``NAME`` or ``NAME:N`` for masses from ``low`` to ``high``, in the unit of ``sqrt_s``.
 
-    The dijet function is that of the CDF, ATLAS and CMS dijet searches (0812.4036, equation 1; N counts p0, so
-    ``dijet:4`` is the usual four-parameter form), the diphoton function that of ATLAS (1606.03833, equation 1; N counts
-    p0 again); ``sqrt_s`` is in the unit of the masses.
-
-    Raises:
-        UserError: an unknown name, an order out of range, or masses where the function does not exist.
+    Dijet: CDF, ATLAS and CMS (0812.4036, equation 1; N counts p0); diphoton: ATLAS (1606.03833, equation 1; N counts
+    p0). Raises `UserError`: an unknown name, an order out of range, or masses where the function does not exist.
     """
     name, _, text = spec.strip().lower().partition(":")
     name = ALIASES.get(name, name)
@@ -134,11 +129,7 @@ def _bernstein(x: np.ndarray, order: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Nodes:
-    """Quadrature over bins: masses and weights, bin by bin.
-
-    Attributes:
-        mass, weight: (Q,). start: (B,) index of the first node of every bin.
-    """
+    """Quadrature over bins: ``mass`` and ``weight`` (Q,) of the nodes; ``start`` (B,): the first node of every bin."""
 
     mass: np.ndarray
     weight: np.ndarray
@@ -165,10 +156,7 @@ def gauss_legendre(low: np.ndarray, high: np.ndarray, points: np.ndarray | int) 
 
 
 def adaptive_nodes(low: np.ndarray, high: np.ndarray, log_density: Callable[[np.ndarray], np.ndarray]) -> Nodes:
-    """The cheapest nodes whose bin integrals are off by less than 1e-4 of a bin's Poisson error and 1e-5 of itself.
-
-    ``log_density`` is a first guess of the spectrum, good enough to know how it bends inside the bins.
-    """
+    """The cheapest nodes whose bin integrals are off by less than 1e-4 of a bin's Poisson error and 1e-5 of itself."""
     exact = gauss_legendre(low, high, 64)
     peak = np.max(log_density(exact.mass), initial=-700.0)
     density = lambda nodes: nodes.weight * np.exp(np.clip(log_density(nodes.mass) - peak, -700, 0))  # noqa: E731

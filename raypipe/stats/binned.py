@@ -15,15 +15,10 @@ from raypipe.stats.shape import Shape
 class Binned(Likelihood):
     """-2 ln L of rows r = 1..R, each a data set and a signal template over the same bins and background shape.
 
-    Poisson (scaled by ``scale``), or chi-square with ``errors``. ``template_error`` (B,) is the relative statistical
-    error of a simulated background, one Gaussian-constrained factor beta on it in every bin. See
-    `raypipe.stats.contents`.
-
-    Attributes:
-        shape, scale, errors: of the bins. counts: (T, B) data sets. data: (R,) which of them.
-        signals: (G, B) signal templates or None. which: (R,) which of them. offset: (R, B) or 0, fixed expectation.
-        components: with free or constrained yields. template_error: (B,) or None. auxiliary: (T, B) measured beta.
-        squares: (B,) sums of squared weights of the one data set, where the weights differ (see `score_variance`).
+    Poisson (scaled by ``scale``), or chi-square with ``errors``. ``counts``: (T, B) data sets, ``data``: (R,) which of
+    them. ``signals``: (G, B) templates or None, ``which``: (R,) which of them. ``offset``: (R, B) or 0, fixed
+    expectation. ``template_error``: (B,) relative error of a simulated background (see `raypipe.stats.contents`) or
+    None, ``auxiliary``: (T, B) its measured factors. ``squares``: (B,) sums of squared weights of the one data set.
     """
 
     shape: Shape
@@ -90,8 +85,7 @@ class Binned(Likelihood):
     def kinked(self, theta: np.ndarray) -> np.ndarray:
         """Whether (R,) -2 ln L rises from a yield of nought to both sides, the rest at its minimum ``theta`` (R, D-1).
 
-        So it may over empty bins whose simulated background is best left away (`contents.simulated`): a yield above
-        nought adds to nothing, one below has to be made up for.
+        Over empty bins whose simulated background is best left away: a negative yield has to be made up for.
         """
         if self.template_error is None or self.errors is not None:
             return np.zeros(len(theta), bool)
@@ -102,11 +96,7 @@ class Binned(Likelihood):
         return (right >= 0) & (left <= 0)
 
     def score_variance(self, theta: np.ndarray) -> np.ndarray:
-        """Variance (R, D, D) of half the gradient where a bin varies by its sum of squared weights.
-
-        Between two inverse information matrices it is the covariance of the parameters (Langenbruch, 1911.01303,
-        equation 18); it is the information itself where all weights equal ``scale``.
-        """
+        """Variance (R, D, D) of half the gradient; bins vary by their squared weights (1911.01303, equation 18)."""
         background, rest = self.parts(theta)
         cost = self.cost(background, rest)
         slopes = np.stack([self.shape.jacobian(a) for a in theta[:, : self.shape.size]])

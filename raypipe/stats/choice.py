@@ -29,11 +29,7 @@ THRESHOLD = 0.05
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen background.
-
-    Attributes:
-        family: its name. by: ``F-test``, ``F-tests and AIC`` or ``spurious signal``. record: what was compared.
-    """
+    """The chosen background, ``by`` what (F-test, F-tests and AIC, spurious signal), and the ``record`` of it."""
 
     family: str
     by: str
@@ -50,9 +46,7 @@ def choose(bins: Bins, spec: str, fixed: Sequence[FixedPeak] = (), sqrt_s: float
 
     ``NAME:auto`` is `choose_order`, ``A,B,C`` `choose_listed`. ``auto`` takes the order of exppoly, of bernstein and,
     for positive masses, of power by F-test, and among these the one with the least chi2 + 2 parameters (Akaike 1974).
-
-    Raises:
-        UserError: nothing that can be fitted, unknown names.
+    Raises `UserError`: nothing that can be fitted, unknown names.
     """
     spec = spec.strip()
     if spec != "auto":
@@ -114,13 +108,9 @@ def choose_order(
 ) -> tuple[str, list[dict[str, Any]]]:
     """Lowest order of a nested family that the next one does not improve significantly, and the record.
 
-    The likelihood-ratio form of Fisher's F-test: twice the gain in ln L from one more parameter is chi-square
-    distributed with one degree of freedom if the lower order is true (Wilks 1938; used by CMS 1804.02716 and 1911.03947
-    for diphoton and dijet spectra). Stops at p > ``threshold`` and, as a guard against a chance plateau, requires the
-    step after it to be insignificant too.
-
-    Raises:
-        UserError: an unknown family, or no order that can be fitted.
+    Twice the gain in ln L from one more parameter is chi-square distributed with one degree of freedom if the lower
+    order is true (Wilks 1938; CMS 1804.02716, 1911.03947). Stops at p > ``threshold``, if the step after is
+    insignificant too. Raises `UserError`: an unknown family, or no order that can be fitted.
     """
     name = _full(name)
     first = max(1, ORDERS[name][0])
@@ -156,10 +146,8 @@ def choose_listed(
 ) -> tuple[str, list[dict[str, Any]]]:
     """The first of families, in the given order, that the next one does not improve significantly, and the record.
 
-    Fisher's F-test: F = (chi2_1 - chi2_2) / (ndf_1 - ndf_2) / (chi2_2 / ndf_2). Exact for nested families.
-
-    Raises:
-        UserError: a family without more parameters than the one before, or that cannot be fitted.
+    Fisher's F-test: F = (chi2_1 - chi2_2) / (ndf_1 - ndf_2) / (chi2_2 / ndf_2). Exact for nested families. Raises
+    `UserError`: a family without more parameters than the one before, or that cannot be fitted.
     """
     fits: list[tuple[str, float, int]] = []
     for name in names:
@@ -209,10 +197,7 @@ def choose_by_simulation(
     tails: Sequence[float] = (),
     sqrt_s: float = 13000.0,
 ) -> Choice:
-    """Choose among `candidate_names` by the spurious signal on a simulated spectrum, scaled to the data.
-
-    The simulation's own fluctuations count as bias: it should hold many times the events of the data.
-    """
+    """Choose among `candidate_names` by the spurious signal on a simulated spectrum, scaled to the data."""
     _, template = match_reference(bins, simulated)
     expected = template.expected * bins.counts.sum() / template.expected.sum()
     names = candidate_names(spec, bins.window[0])
@@ -232,16 +217,10 @@ def spurious_signal(
 ) -> tuple[str, list[dict[str, Any]]]:
     """The simplest family whose fitted yield on a background-only template stays small, and the record.
 
-    Of every family it holds the largest |fitted yield / its error|, at which mass, and whether the family passed.
-
-    Fits signal plus background to the smooth expectation itself (no fluctuations) at the data's luminosity. The
-    yield is pure bias; it may be at most ``tolerance`` of its statistical error at every mass (ATLAS 1408.7084 and
-    1802.04146, section on background modelling: 20 %). Among those that pass, the fewest parameters win; if none
-    does, the least biased, and the record says so.
-
-    Args:
-        expected: (B,) background events from simulation, scaled to the data. bins: where (their contents are not
-            used). candidates: family names. masses: (M,) to test. width, tails: of the peak.
+    Fits signal plus background to the smooth expectation at the data's luminosity. The yield is pure bias: at most
+    ``tolerance`` of its error at every mass (ATLAS 1408.7084, 1802.04146). Among those that pass, the fewest parameters
+    win; if none does, the least biased, and the record says so. ``expected``: (B,) simulated events, scaled to the
+    data; ``masses``: (M,) to test; ``width`` and ``tails`` of the peak.
     """
     template = replace(bins, counts=np.asarray(expected, float), squares=None)
     signals = np.array([make_peak(m, width, *tails).integral(bins.low, bins.high) for m in masses])

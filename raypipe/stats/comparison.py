@@ -1,8 +1,7 @@
 """Statistics that say how different data and reference are, from a classifier's scores (paper B, section 3).
 
-A score f is the network's probability of `data` (BCE) or its log-likelihood ratio ln p(data)/p(reference) (MLC). All
-are plain functions of scores, labels and weights. Where nothing is to be seen, the mean MLC score goes to 0 and the
-mean BCE loss to log 2 (equal numbers of data and reference).
+A score f is the network's probability of `data` (BCE) or its log-likelihood ratio ln p(data)/p(reference) (MLC). Where
+nothing is to be seen, the mean MLC score goes to 0 and the mean BCE loss to log 2.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ SMALL_IS_ANOMALOUS = frozenset({"mean_loss"})
 def total_loss(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarray, loss: str) -> float:
     """Loss summed over events.
 
-    BCE (paper B, 3.1): ``- sum_data w ln f - sum_reference w ln(1 - f)``.
-    MLC (3.2 with its sign mended): ``sum_reference w (e^f - 1) - sum_data w f``.
+    BCE (paper B, 3.1): ``- sum_data w ln f - sum_reference w ln(1 - f)``; MLC (3.2 with its sign mended):
+    ``sum_reference w (e^f - 1) - sum_data w f``.
     """
     data, reference = scores[is_data], scores[~is_data]
     w_data, w_reference = weights[is_data], weights[~is_data]
@@ -67,12 +66,8 @@ def compute(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarray, loss: 
 def asymptotic_comparison(t: np.ndarray) -> dict[str, float]:
     """Compare the likelihood ratios of null data sets with a chi-squared distribution (Wilks; paper B, section 4).
 
-    A trained network has no known number of degrees of freedom: it is estimated by the mean of t, which a chi-squared
-    variable shares with it, and the rest of the distribution is the test.
-
-    Returns:
-        ``degrees`` (the mean), ``variance_ratio`` (variance over twice the mean; 1 for chi-squared) and ``ks_p`` of
-        the Kolmogorov-Smirnov test against chi-squared (optimistic, as one parameter was estimated).
+    Returns ``degrees``, estimated by the mean of t, ``variance_ratio`` (variance over twice the mean; 1 for
+    chi-squared) and ``ks_p`` of the Kolmogorov-Smirnov test (optimistic, as one parameter was estimated).
     """
     t = np.asarray(t, dtype=float)
     degrees = float(t.mean())

@@ -9,11 +9,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Cost:
-    """Of R data sets in B bins.
+    """Of R data sets in B bins with expectation ``mu`` (R, B): ``value`` (R,) is -2 ln L.
 
-    Attributes:
-        mu: (R, B) expectation. value: (R,) -2 ln L. slope: (R, B) derivative by mu. info: (R, B) half the expected
-        second derivative. beta: (R, B) best factors of a simulated background, or None.
+    ``slope``: (R, B) derivative by mu. ``info``: (R, B) half the expected second derivative. ``beta``: (R, B) best
+    factors of a simulated background, or None.
     """
 
     mu: np.ndarray
@@ -32,8 +31,7 @@ def gaussian(n: np.ndarray, mu: np.ndarray, variance: np.ndarray) -> Cost:
 def poisson(n: np.ndarray, mu: np.ndarray, scale: np.ndarray, linear: bool) -> Cost:
     """Ratio to the saturated model (Baker and Cousins 1984, equation 8), of contents n/scale; NaN for mu <= 0.
 
-    ``linear``: mu is linear in the parameters; with the observed part n / mu^2 of the information steps do not
-    overshoot.
+    ``linear`` (mu in the parameters): information with the observed part n / mu^2, so that steps do not overshoot.
     """
     safe = np.where(mu > 0, mu, np.nan)
     value = (_deviance(n, safe) / scale).sum(1)
@@ -46,9 +44,8 @@ def simulated(
 ) -> Cost:
     """Poisson with mu = beta b + t, beta constrained to ``centre`` with the relative ``error`` of the simulation.
 
-    Beta is profiled in closed form (Barlow-Beeston "lite", Conway 1103.0354, section 5): the positive root of
-    d(-ln L)/d(beta) = 0. Neither it nor mu becomes negative: in an empty bin a negative t is made up for by beta, so
-    no yield is impossible; -2 ln L then has a kink at t = 0 where beta is nought.
+    Beta is profiled in closed form (Barlow-Beeston "lite", Conway 1103.0354, section 5). Neither it nor mu becomes
+    negative: in an empty bin beta makes up for a negative t, and -2 ln L has a kink at t = 0 where beta is nought.
     """
     error = np.maximum(error, 1e-9)
     v = error**2

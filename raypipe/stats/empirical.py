@@ -13,10 +13,7 @@ ONE_SIGMA, TWO_SIGMA = (float(stats.norm.cdf(z)) for z in (1.0, 2.0))
 
 
 def p_value(observed: float, null: np.ndarray, small_is_anomalous: bool = False) -> float:
-    """One-sided ``p = (1 + n) / (N + 1)``, n of N replicas at least as anomalous as the observation.
-
-    It is never zero, and at most level where observation and replicas are exchangeable (Davison & Hinkley 1997, 4.11).
-    """
+    """One-sided ``p = (1 + n) / (N + 1)``, n of N replicas at least as anomalous (Davison & Hinkley 1997, 4.11)."""
     null = np.asarray(null, dtype=float)
     if not math.isfinite(observed) or not np.isfinite(null).all():
         raise UserError("p-value: the observed statistic or a replica is not finite")
@@ -25,11 +22,7 @@ def p_value(observed: float, null: np.ndarray, small_is_anomalous: bool = False)
 
 
 def bands(null: np.ndarray) -> dict[str, float]:
-    """Median and central 1 and 2 sigma intervals (quantiles 15.9/84.1 and 2.28/97.7 %) of the replicas.
-
-    Raises:
-        UserError: fewer than 20 replicas, of which the most extreme stand for more than the tail that is asked for.
-    """
+    """Median and central 1 and 2 sigma intervals (quantiles 15.9/84.1 and 2.28/97.7 %) of at least 20 replicas."""
     null = np.asarray(null, dtype=float)
     if len(null) < 20:
         raise UserError(
@@ -42,15 +35,11 @@ def bands(null: np.ndarray) -> dict[str, float]:
 
 
 def combined_p(observed: np.ndarray, null: np.ndarray) -> float:
-    """Global p-value of several statistics at once: of the smallest p-value, corrected for looking at all of them.
+    """Global p-value of several statistics (tests,) at once: of the smallest p-value, corrected for looking at all.
 
-    The smallest pooled p-value of the data is ranked among the smallest pooled p-values of the replicas, which carries
-    the correlations of the statistics, so that the look-elsewhere effect is corrected exactly where data and replicas
-    are exchangeable (Westfall & Young 1993, min-p). With N replicas and k tests up to k of them share the smallest
-    possible value 1/(N+1): such ties are broken by the second smallest p-value, then the third, and so on.
-
-    Args:
-        observed: (tests,) statistics for which large is anomalous. null: (N, tests), the same replicas for all tests.
+    The smallest pooled p-value of the data is ranked among those of the replicas ``null`` (N, tests), which carry the
+    correlations (Westfall & Young 1993, min-p). Ties are broken by the second smallest p-value, then the third, and so
+    on.
     """
     everything = np.vstack([observed, null])  # p-values among all N+1, itself included
     ranked = np.sort(stats.rankdata(-everything, method="max", axis=0), axis=1)
@@ -61,13 +50,10 @@ def combined_p(observed: np.ndarray, null: np.ndarray) -> float:
 def calibration(tests: np.ndarray, null: np.ndarray, level: float = 0.05) -> dict[str, float]:
     """Whether null data sets get uniform p-values from the replicas (large is anomalous).
 
-    Returns:
-        ``type_i``: share of ``tests`` with p <= level. ``expected``: the size of that test,
-        ``floor(level (N+1)) / (N+1)``. ``binomial_error`` of the share at that size, ``error``: the same with the
-        error of the threshold, which N replicas know to ``sqrt(level (1-level) / N)`` only. ``ks_p``: two-sample
-        Kolmogorov-Smirnov p-value, tests against replicas (uniform p-values and equal distributions are the same
-        thing, and the two-sample test knows that the replicas are few). ``ks_uniform_p``: the one-sample test of the
-        p-values against a uniform distribution, which does not.
+    Returns ``type_i``: share of ``tests`` with p <= level; ``expected``: the size of that test; ``binomial_error`` of
+    the share at that size; ``error``: the same with the error of the threshold, which N replicas know to ``sqrt(level
+    (1-level) / N)``; ``ks_p``: two-sample Kolmogorov-Smirnov p-value, tests against replicas; ``ks_uniform_p``:
+    one-sample test of the p-values against a uniform distribution, which ignores that the replicas are few.
     """
     tests, null = np.asarray(tests, dtype=float), np.asarray(null, dtype=float)
     p = np.array([p_value(t, null) for t in tests])

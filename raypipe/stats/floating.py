@@ -25,11 +25,7 @@ WIDTHS = 7
 
 @dataclass(frozen=True)
 class Ranges:
-    """What floats.
-
-    Attributes:
-        mass, width: (low, high) or None for a fixed one. toys, seed: background-only spectra for the global p-value.
-    """
+    """(low, high) in which mass and width float, None for a fixed one; ``toys`` for the global p-value."""
 
     mass: tuple[float, float] | None = None
     width: tuple[float, float] | None = None
@@ -50,12 +46,9 @@ class Ranges:
 
 @dataclass(frozen=True)
 class Floated:
-    """Where the peak is.
+    """Where the peak is; errors with all parameters free, None where fixed or ``at_limit`` (an end of its range).
 
-    Attributes:
-        peak: at the best mass and width. mass_err, width_err: all parameters together, None where fixed or at a limit.
-        s_err: error of the yield with the mass and width free. valid: the fit converged. at_limit: mass or width
-        stopped at an end of its range. global_p: of the largest excess in the ranges, None without toys.
+    ``global_p``: of the largest excess in the ranges, None without toys.
     """
 
     peak: Peak
@@ -72,12 +65,8 @@ def float_peak(
 ) -> Floated:
     """Fit mass and width of ``peak`` with its yield, starting from the best point of a grid.
 
-    At the best mass, q0 is not chi-square distributed: every mass of the range had its chance. The global p-value
-    counts background-only toys whose largest q0 on the grid reaches the observed one (Gross and Vitells, 1005.1891).
-
-    Args:
-        problem: background only, binned or not. counted: the same data in ``bins``. values: masses of an unbinned
-            problem.
+    The global p-value counts background-only toys whose largest q0 on the grid reaches the observed one (Gross and
+    Vitells, 1005.1891). ``problem``: background only; ``counted``: the same in ``bins``; ``values``: unbinned masses.
     """
     masses, widths = _grid(peak, ranges)
     peaks = [replace(peak, mass=float(m), width=float(w)) for w in widths for m in masses]
@@ -108,12 +97,7 @@ def _grid(peak: Peak, ranges: Ranges) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Moving:
-    """Background, yield and the free ones of mass and width: a `Problem` of one row, parameters in that order.
-
-    Attributes:
-        problem: background only. bins: its data. values: masses of an unbinned problem. start: the peak where nothing
-            moves. ranges: of mass and width; None fixes one.
-    """
+    """Background, yield and the free ones of mass and width: a `Problem` of one row, parameters in that order."""
 
     problem: Binned | Unbinned
     bins: Bins
@@ -189,10 +173,7 @@ class _Moving:
         return peak.integral(self.bins.low, self.bins.high), 0.0 if self.values is None else peak.density(self.values)
 
     def _tangent(self, theta: np.ndarray) -> tuple[Binned | Unbinned, np.ndarray, np.ndarray]:
-        """The problem at this mass and width with what a shift adds as components, its parameters, and our order.
-
-        The derivatives by the yield of such a component, at nought, are those by mass or width.
-        """
+        """The problem at this mass and width with what a shift adds as components, its parameters, and our order."""
         peak, number = self.peak(theta), len(self.ends)
         size, s, step = len(theta) - number - 1, theta[-number - 1], 1e-4 * peak.width
         fixed = self._at(peak)

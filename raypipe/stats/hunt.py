@@ -22,9 +22,8 @@ from raypipe.stats.lookelsewhere import GlobalP, asymptotic, finite, from_toys, 
 from raypipe.stats.peakdata import SpectrumFit, binned_data, binned_problem, check_determined, check_filled
 from raypipe.stats.peaks import make_peak
 from raypipe.stats.reference import match_reference
-from raypipe.stats.region import split_region
 from raypipe.stats.scan import draw_toys, scan
-from raypipe.stats.spectrum import Bins, check_window
+from raypipe.stats.spectrum import Bins, check_window, split_region
 from raypipe.stats.weighted import join_negative
 from raypipe.stats.widths import Width, default_widths, grid
 
@@ -33,13 +32,10 @@ from raypipe.stats.widths import Width, default_widths, grid
 class Hunt(SpectrumFit):
     """What to hunt for, and how. Masses are always binned, a quarter of the narrowest width each unless told.
 
-    Attributes:
-        widths: of the peak; without any, see `default_widths`. scan_range: masses at which it may sit; by default the
-            window less one (narrowest) width on either side. points: number of masses. tails: of a Crystal Ball.
-        toys, seed: background-only spectra for the global p-value.
-        region: count this blinded region over its sidebands instead of scanning a peak.
-        masks: ranges left out, such as known resonances.
-        reference, reference_order: simulated background that replaces the family; see `template_family`.
+    ``scan_range``: masses of the peak, by default the window less one (narrowest) width on either side; ``points``:
+    their number. ``tails``: of a Crystal Ball. ``toys``: for the global p-value. ``region``: count it over its
+    sidebands instead of scanning a peak. ``masks``: ranges left out. ``reference``: simulated background that replaces
+    the family; see `template_family`.
     """
 
     widths: Sequence[Width] = ()
@@ -55,13 +51,10 @@ class Hunt(SpectrumFit):
 
 @dataclass(frozen=True)
 class HuntResult:
-    """Result of `hunt`.
+    """Result of `hunt`: ``masses`` (M,) of the scan, local fits (W, M), fits without (``null``) and with the best peak.
 
-    Attributes:
-        asked, source: what for, and in which data. bins, problem: the data and their background-only likelihood.
-        masses: (M,). widths: of the scan. q0, s, s_err, r, failed: (W, M) local fits. null, signal: fits without and
-        with the best peak, best: (B,) expected with it. toys: (T,) largest q0 of each toy. fields: (T, W, M) scans of
-        the toys. lost: toys left out. choice: of the background, None where it was given.
+    ``best``: (B,) expected with it. ``toys``: (T,) largest q0 of each toy, ``fields``: (T, W, M) their scans, ``lost``:
+    toys left out. ``choice``: of the background, None where it was given.
     """
 
     asked: Hunt
@@ -199,11 +192,7 @@ class HuntResult:
 
 
 def hunt(data: Masses | Spectrum, asked: Hunt) -> HuntResult:
-    """Scan a peak of given widths over a spectrum and judge the largest excess.
-
-    Raises:
-        UserError: input that cannot be used. Fits that did not converge are told in ``row["status"]``.
-    """
+    """Scan a peak of given widths over a spectrum and judge the largest excess; ``row["status"]``: failed fits."""
     check_window(asked.window, asked.region)
     if asked.toys < 0:
         raise UserError(f"{asked.toys} toys: must not be negative")

@@ -30,11 +30,9 @@ def gram(weight: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Component:
-    """A further contribution of known shape, such as the simulated SM Higgs.
+    """A further contribution of known shape: ``template`` (B,) is its share in every bin, ``expected`` its yield.
 
-    Attributes:
-        name: for the report. template: (B,) share of it in every bin. expected: its yield.
-        error: uncertainty of the yield: a Gaussian constraint; 0 fixes it, infinity leaves it free.
+    ``error``: Gaussian uncertainty of the yield; 0 fixes it, infinity leaves it free.
     """
 
     name: str
@@ -49,10 +47,10 @@ class Component:
 
 
 class Likelihood:
-    """What `raypipe.stats.binned.Binned` and `raypipe.stats.unbinned.Unbinned` share.
+    """What the `binned.Binned` and `unbinned.Unbinned` likelihoods share: mu = B(a) + sum y_c T_c + s S + offset.
 
     A row's parameters are the background's internal ones, the yields of the components, and, with ``signals``, its
-    yield s: mu = B(a) + sum_c y_c T_c + s S + offset.
+    yield.
     """
 
     shape: Shape
@@ -78,10 +76,7 @@ class Likelihood:
         return replace(self, barrier=barrier)
 
     def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """-2 ln L (R,), its gradient (R, D) and the information (R, D, D); infinite where impossible.
-
-        The information is half the second derivative (of bins the expected one), so that its inverse is the covariance.
-        """
+        """-2 ln L (R,), gradient (R, D), half the expected second derivative (R, D, D); infinite where impossible."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             value, gradient, information = self._evaluate(theta)
         bad = ~(np.isfinite(value) & np.isfinite(gradient).all(1) & np.isfinite(information).all((1, 2)))
@@ -89,11 +84,7 @@ class Likelihood:
         return value, gradient, information
 
     def longest(self, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
-        """Share (R,) of a step that takes no expectation more than nine tenths of the way to nought.
-
-        Only a linear family or a negative yield can do that; without this rule a first step ends on the wall, where
-        Newton crawls.
-        """
+        """Share (R,) of a step that takes no expectation more than nine tenths of the way to nought."""
         size, share, positive = self.shape.size, np.ones(len(theta)), self.shape.positive
         if positive is not None:
             here = theta[:, :size] @ positive.T
@@ -159,12 +150,7 @@ class Likelihood:
         jacobian: np.ndarray,
         others: list[np.ndarray],
     ) -> None:
-        """Add to value, gradient and information (``sums``) of some rows the barrier ln(mu / background).
-
-        Args:
-            rows: those with a negative yield. background, mu: (r, B) in them, one where the barrier is not asked for.
-                jacobian: (r, B, P) of the background. others: (r, B) derivatives of mu by all other parameters.
-        """
+        """Add to value, gradient and information (``sums``) of ``rows`` the barrier ln(mu / background)."""
         value, gradient, information = sums
         ratio = mu / np.where(background > 0, background, np.nan)
         across = (1 / mu - 1 / background)[:, :, None] * jacobian

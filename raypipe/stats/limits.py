@@ -12,11 +12,7 @@ from scipy import optimize, special
 
 @dataclass(frozen=True)
 class Limit:
-    """Upper limit on the yield at a confidence level.
-
-    Attributes:
-        observed: limit. expected: median without signal. bands: expected at -2, -1, +1, +2 sigma. level: such as 0.95.
-    """
+    """Upper limit on the yield at a ``level`` such as 0.95; ``bands``: expected at -2, -1, +1, +2 sigma."""
 
     observed: float
     expected: float
@@ -25,10 +21,7 @@ class Limit:
 
 
 def cls(q: float, q_asimov: float) -> float:
-    """CLs of an observed q-mu-tilde and its value on the background-only Asimov data.
-
-    1007.1727, section 3.7, with sigma = mu / sqrt(q_asimov); CLs = CL(s+b) / CL(b) (Read 2002).
-    """
+    """CLs of an observed q-mu-tilde and its value on the background-only Asimov data (1007.1727, section 3.7)."""
     root, asimov = math.sqrt(max(q, 0.0)), math.sqrt(max(q_asimov, 1e-300))
     t = root - asimov if q <= q_asimov else (q - q_asimov) / (2 * asimov)
     # Through logarithms: both can be tiny far out.
@@ -36,10 +29,7 @@ def cls(q: float, q_asimov: float) -> float:
 
 
 def q_mu_tilde(profile: Callable[[float], float], best: float, free: float, mu: float) -> float:
-    """1007.1727, equation 16: 0 for a yield below the best one; a negative best yield counts as zero.
-
-    ``profile(s)`` is -2 ln L with the yield fixed, ``free`` its value at the unconstrained best yield ``best``.
-    """
+    """1007.1727, equation 16: 0 for a yield below the best one; a negative best yield counts as zero."""
     if best > mu:
         return 0.0
     return max(0.0, profile(mu) - (free if best >= 0 else profile(0.0)))
@@ -53,11 +43,9 @@ def upper_limit(
     asimov_profile: Callable[[float], float],
     level: float = 0.95,
 ) -> Limit:
-    """The yield with CLs = 1 - level, observed and expected, for given profile likelihoods.
+    """The yield with CLs = 1 - level, observed and expected, for given profile likelihoods (-2 ln L against the yield).
 
-    Args:
-        profile, asimov_profile: -2 ln L against the fixed yield, of data and of background-only Asimov data.
-        best, free: best yield and its -2 ln L. error: its error, sets the scale of the search.
+    ``best``, ``free``: best yield and its -2 ln L; ``error``: of the yield, the scale of the search.
     """
     target = 1 - level
     data, asimov = cache(profile), cache(asimov_profile)

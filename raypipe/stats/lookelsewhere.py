@@ -15,11 +15,9 @@ LEVELS = (0.5, 2.0)
 
 @dataclass(frozen=True)
 class GlobalP:
-    """Probability of so large a maximum anywhere in the scan under the background alone.
+    """Probability of so large a maximum anywhere in the scan under the background alone, its error and sigma.
 
-    Attributes:
-        p, error: estimate and its standard error. z: sigma of p. trials: p / p_local. method: how.
-        is_bound: no toy reached the maximum, and p is an upper bound, without error and without z.
+    ``trials``: p / p_local. ``is_bound``: no toy reached the maximum, and p is an upper bound.
     """
 
     p: float
@@ -39,10 +37,7 @@ class GlobalP:
 
 
 def from_toys(observed: float, maxima: np.ndarray) -> GlobalP:
-    """Share of toys whose largest q0 reaches the observed one, (k + 1)/(n + 1), with its binomial error.
-
-    Where none does it is an upper bound: p lies below 1/(n + 1) with 63 % confidence.
-    """
+    """Share (k + 1)/(n + 1) of toys whose largest q0 reaches the observed one; for k = 0 a bound at 63 % confidence."""
     n, k = len(maxima), int((maxima >= observed).sum())
     p = (k + 1) / (n + 1)
     error = math.sqrt(k * max(n - k, 1) / n) / n if k else None
@@ -72,10 +67,9 @@ def euler_characteristic(q0: np.ndarray, level: float) -> np.ndarray:
 def asymptotic(observed: float, q0: np.ndarray) -> GlobalP:
     """Extrapolate from frequent low crossings in background-only scans (T, W, M) to the observed maximum.
 
-    One width: p = p_local + <N(c0)> exp(-(c - c0)/2) (Gross and Vitells, 1005.1891). Several widths: the
-    Euler characteristic of a chi-square field in two dimensions, <phi(c)> = p_local + (N1 + sqrt(c) N2) exp(-c/2), N1
-    and N2 from two levels (Vitells and Gross, 1105.4355). With T = 1 the observed scan itself is used,
-    with the Poisson error of its crossings.
+    One width: p = p_local + <N(c0)> exp(-(c - c0)/2) (Gross and Vitells, 1005.1891). Several: the Euler characteristic
+    of a chi-square field, <phi(c)> = p_local + (N1 + sqrt(c) N2) exp(-c/2), N1 and N2 from two levels (1105.4355). With
+    T = 1 the observed scan itself is used, with the Poisson error of its crossings.
     """
     local = float(stats.norm.sf(math.sqrt(observed)))
     log_local = float(stats.norm.logsf(math.sqrt(observed)))

@@ -11,11 +11,70 @@ from scipy import optimize, stats
 from raypipe.errors import UserError
 from raypipe.stats.binned import Binned
 from raypipe.stats.limits import Limit, upper_limit
-from raypipe.stats.minimum import Minimum, fit
-from raypipe.stats.newton import minimise
+from raypipe.stats.newton import Problem, balanced, curvature, follow, minimise
 from raypipe.stats.shape import Shape
 from raypipe.stats.spectrum import Bins, groups
 from raypipe.stats.unbinned import Unbinned
+
+NEAR = 1e-3
+"""Further decrease of -2 ln L that is expected at a minimum at the most."""
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """A fit: ``theta`` (D,) internal background parameters, component yields, signal yield; ``status`` in words.
+
+    ``stretch``: variance of the last parameter over its inverse curvature; one unless events are weighted.
+    """
+
+    theta: np.ndarray
+    covariance: np.ndarray
+    value: float
+    valid: bool
+    status: str
+    stretch: float = 1.0
+
+    @property
+    def errors(self) -> np.ndarray:
+        return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
+
+
+def fit(problem: Problem, start: np.ndarray, what: str) -> Minimum:
+    """Minimise one row by Fisher scoring; errors from the observed information, of weighted events as in 1911.01303.
+
+    Raises `UserError`: no starting point, parameters that the data do not determine.
+    """
+    solution = minimise(problem, start[None], most=60)
+    if not solution.converged[0] and np.isfinite(solution.value[0]):
+        solution = min((solution, follow(problem, start[None], 1e-7)), key=lambda s: (not s.converged[0], s.value[0]))
+    if not np.isfinite(solution.value[0]):
+        raise UserError(f"{what}: no starting point with a finite likelihood; the background cannot describe the data")
+    if _inverse(solution.information[0]) is None:
+        raise UserError(f"{what}: degenerate: the data do not determine all parameters; use a simpler background")
+    solution = minimise(problem, solution.theta, 1e-6, exact=True)
+    theta = solution.theta
+    _, gradient, information = problem.evaluate(theta)
+    naive = _inverse(curvature(problem, theta, information)[0])
+    inside = naive is not None
+    if naive is None:
+        naive = np.linalg.pinv(information[0], hermitian=True)
+    valid = bool(solution.converged[0] or 0.25 * gradient[0] @ naive @ gradient[0] < NEAR)
+    status = "converged" if inside else "converged at a boundary (errors from expected information)"
+    covariance = naive @ problem.score_variance(theta)[0] @ naive if problem.weighted else naive
+    stretch = float(covariance[-1, -1] / naive[-1, -1])
+    return Minimum(theta[0], covariance, float(solution.value[0]), valid, status if valid else "not converged", stretch)
+
+
+def _inverse(information: np.ndarray) -> np.ndarray | None:
+    """Inverse of an information matrix; None unless it is positive definite within rounding."""
+    if not np.isfinite(information).all() or not (np.diag(information) > 0).all():
+        return None
+    (unit,), (scale,) = balanced(information[None])
+    eigenvalues = np.linalg.eigvalsh(unit)
+    if eigenvalues[0] < 1e-10 * eigenvalues[-1]:
+        return None
+    return np.linalg.inv(unit) * np.outer(scale, scale)
+
 
 MOST_INFLATION = 300.0
 """Growth of the yield's error by the free background at which signal and background are the same thing."""
@@ -42,13 +101,9 @@ class Profile:
 class SignalFit:
     """Signal plus background against background only.
 
-    Attributes:
-        null, best: the two fits. s, s_err: unconstrained yield and its error. interval: 68 % likelihood interval.
-        q0: 2 ln [L(s) / L(0)], zero for a yield below zero (1007.1727, equation 12). r: signed root of the same
-            without the zero. z, p0: sqrt(q0) and its one-sided probability. limit: CLs, or None.
-        at_boundary: the yield stopped where it would make the expectation negative.
-        inflation: error of the yield over what it were if the background were known; large where the background can
-            take the shape of the signal.
+    ``s``, ``s_err``: unconstrained yield. ``interval``: 68 % likelihood interval. ``q0``: 2 ln [L(s) / L(0)], zero for
+    a deficit (1007.1727, equation 12); ``r``: its signed root. ``p0``: one-sided. ``at_boundary``: the yield stopped
+    where it would make the expectation negative. ``inflation``: error of the yield over that above a known background.
     """
 
     null: Minimum
@@ -80,11 +135,8 @@ def fit_signal(
 ) -> SignalFit:
     """Fit the yield of a signal over the background of ``problem`` and test it against nought.
 
-    Args:
-        problem: background only. template: (B,) share of the signal in every bin (or cell).
-        counted: the same data in bins, for the Asimov data of the limit (``problem`` itself if binned).
-        level: of the limit; None for neither limit nor likelihood interval (many toys).
-        signal_at: (n,) density of the peak at the masses (unbinned only).
+    ``template``: (B,) share of the signal in every bin (or cell). ``counted``: the same data in bins, for Asimov data.
+    ``level``: of the limit; None for neither limit nor interval. ``signal_at``: (n,) density of the peak (unbinned).
     """
     if not (np.isfinite(template).all() and template.sum() > 1e-6):
         raise UserError("the signal has no share inside the window")
@@ -205,8 +257,7 @@ def goodness_p(bins: Bins, expected: np.ndarray, parameters: int) -> float | Non
 def goodness(bins: Bins, expected: np.ndarray, parameters: int, merge: float = 0.0) -> tuple[float, int]:
     """Chi-square and degrees of freedom; Poisson bins as Baker and Cousins (1984).
 
-    ``merge``: join neighbours until each holds that many expected events, for a chi-square distribution that holds;
-    weighted events are joined always.
+    ``merge``: join neighbours until each holds that many expected events; weighted events are joined always.
     """
     if bins.errors is not None:
         return float((((bins.counts - expected) / bins.errors) ** 2).sum()), len(bins) - parameters

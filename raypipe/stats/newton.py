@@ -9,10 +9,7 @@ import numpy as np
 
 
 class Problem(Protocol):
-    """Rows of independent likelihoods of the same size.
-
-    ``score_variance`` is asked for where events are ``weighted``.
-    """
+    """Rows of independent likelihoods of one size; ``score_variance`` is asked for where events are ``weighted``."""
 
     @property
     def weighted(self) -> bool: ...
@@ -30,11 +27,7 @@ class Problem(Protocol):
 
 @dataclass(frozen=True)
 class Solution:
-    """Minima of R problems.
-
-    Attributes:
-        theta: (R, D). value: (R,) -2 ln L. information: (R, D, D). converged: (R,) bool.
-    """
+    """Minima of R problems: ``theta`` (R, D), ``value`` (R,) -2 ln L, ``information`` (R, D, D), ``converged`` (R,)."""
 
     theta: np.ndarray
     value: np.ndarray
@@ -48,10 +41,7 @@ class Solution:
 
 
 def follow(problem: Problem, start: np.ndarray, tolerance: float, floor: float | None = None) -> Solution:
-    """Minimise along barriers of falling weight: for minima at a boundary, which Newton steps reach from afar only so.
-
-    The interior-point method; slower than `minimise`, for rows that it gave up.
-    """
+    """Minimise along barriers of falling weight (interior-point method): rows at a boundary that `minimise` gave up."""
     theta = start
     for barrier in (1e-1, 1e-2, 1e-3, 1e-4):
         theta = minimise(problem.softened(barrier), theta, 1e-3, 40, floor, exact=True).theta
@@ -66,14 +56,11 @@ def minimise(
     floor: float | None = None,
     exact: bool = False,
 ) -> Solution:
-    """Minimise -2 ln L of every row by Newton steps, halved where they do not help.
+    """Minimise -2 ln L of every row by Newton steps from ``start`` (R, D), halved where they do not help.
 
-    Args:
-        problem: rows to solve. start: (R, D). tolerance: expected further decrease of -2 ln L at which a row is done.
-        most: iterations before a row is given up. floor: lower bound of the last parameter; a row whose minimum lies
-            below ends at the bound, with the rest at its values there. exact: steps with the observed information
-            instead of the expected one, wherever it is positive definite; slower, but near a wall and far from the
-            data Fisher scoring creeps.
+    ``tolerance``: expected further decrease at which a row is done. ``most``: iterations. ``floor``: lower bound of the
+    last parameter; a row whose minimum lies below ends there. ``exact``: steps with the observed information where it
+    is positive definite; slower, but near a wall Fisher scoring creeps.
     """
     theta = np.array(start, float)
     if floor is not None:
@@ -117,10 +104,7 @@ def _positive(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 
 def curvature(problem: Problem, theta: np.ndarray, information: np.ndarray, share: float = 1e-4) -> np.ndarray:
-    """Observed information (R, D, D): half the differences of the gradients a ``share`` of an error to either side.
-
-    The gradients are exact, so rounding does not grow with the size of -2 ln L. Infinite where a side is impossible.
-    """
+    """Observed information (R, D, D) by differences of gradients a ``share`` of an error to either side."""
     observed = np.empty_like(information)
     unit = share / np.sqrt(np.maximum(np.einsum("rdd->rd", information), 1e-300))
     for k in range(theta.shape[1]):

@@ -25,11 +25,7 @@ UNBINNED_LIMIT = 20_000
 
 @dataclass(frozen=True)
 class FixedPeak:
-    """A second, known resonance such as the SM Higgs.
-
-    Attributes:
-        peak: its shape. expected, error: its yield and Gaussian uncertainty; error 0 fixes it, infinity frees it.
-    """
+    """A known resonance such as the SM Higgs, its yield and Gaussian uncertainty: 0 fixes it, infinity frees it."""
 
     peak: Peak
     expected: float
@@ -38,11 +34,7 @@ class FixedPeak:
 
 
 def known_peak(spec: str) -> FixedPeak:
-    """``MASS:WIDTH[:tails][=YIELD[+-ERROR]]``: a free yield, a fixed one, or one with a Gaussian constraint.
-
-    Raises:
-        UserError: anything else.
-    """
+    """``MASS:WIDTH[:tails][=YIELD[+-ERROR]]``: a free yield, a fixed one, or one with a Gaussian constraint."""
     shape_text, _, amount = spec.partition("=")
     shape = peak(shape_text)
     expected, _, error = amount.replace("±", "+-").partition("+-")
@@ -61,10 +53,9 @@ def known_peak(spec: str) -> FixedPeak:
 class SpectrumFit:
     """What `raypipe.stats.peakfit.PeakFit` and `raypipe.stats.hunt.Hunt` ask for alike.
 
-    Attributes:
-        window: fitted range. background: family, see `backgrounds.family`, or several to choose from, see
-            `choice.choose`. bins: number of equal bins for masses. likelihood: of a histogram. region: blinded signal
-            region. fixed: known peaks. sqrt_s: for dijet functions. level: of the upper limit, None for none.
+    ``background``: see `backgrounds.family`, or several, see `choice.choose`. ``bins``: number of equal bins for
+    masses. ``likelihood``: of a histogram. ``region``: blinded signal region. ``fixed``: known peaks. ``level``: of the
+    limit.
     """
 
     window: tuple[float, float]
@@ -82,8 +73,8 @@ def binned_data(
 ) -> tuple[Bins, np.ndarray | None, np.ndarray | None]:
     """Bins of the data, and the masses and weights themselves where the fit is unbinned.
 
-    Without a number of bins they are narrow: a sixth of the peak's ``width``, 100 to 1000 in all. Edges of the signal
-    region are made bin edges. Masses are unbinned by default up to `UNBINNED_LIMIT` events without a number of bins.
+    Without a number of bins: a sixth of the peak's ``width``, 100 to 1000 in all. Edges of the signal region are made
+    bin edges. Masses are unbinned by default up to `UNBINNED_LIMIT` events without a number of bins.
     """
     window, bins, region = asked.window, asked.bins, asked.region
     if isinstance(data, Spectrum):

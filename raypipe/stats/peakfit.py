@@ -19,21 +19,17 @@ from raypipe.stats.floating import Ranges, float_peak
 from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data, binned_problem, check_determined, check_filled
 from raypipe.stats.peakresult import Fitted, write_up
 from raypipe.stats.peaks import CrystalBall, Peak
-from raypipe.stats.region import split_region
 from raypipe.stats.significance import asimov_significance, counting_significance
-from raypipe.stats.spectrum import Bins, check_window
+from raypipe.stats.spectrum import Bins, check_window, split_region
 from raypipe.stats.unbinned import Unbinned
 from raypipe.stats.weighted import join_negative
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeakFit(SpectrumFit):
-    """What to fit. A tested peak has a free yield where the background is chosen.
+    """What to fit. ``ranges``: in which mass and width of the peak are fitted too.
 
-    Attributes:
-        peak: the signal, or None. unbinned: force one or the other, see `binned_data`. ranges: in which the mass and
-            width of the peak are fitted too. simulation: background-only spectrum on which the background is chosen
-            by its spurious signal.
+    ``simulation``: background-only spectrum on which the background is chosen by its spurious signal.
     """
 
     peak: Peak | None = None
@@ -43,18 +39,12 @@ class PeakFit(SpectrumFit):
 
 
 def fit_peak(data: Masses | Spectrum, asked: PeakFit) -> dict[str, Any]:
-    """Fit a peak over a smooth background, and count a signal region over the background of its sidebands.
+    """Fit a peak over a smooth background, and count a signal region over its sidebands: a JSON-ready row.
 
-    With ``peak`` the yield ``s`` is that of the whole peak (also where part of it lies outside the window), fitted
-    over the whole window. With ``region`` alone the region is one counting bin: the background is fitted to the
-    sidebands, ``s = n - b``, and q0 is the profile likelihood of sidebands and count together. With both, the
-    numbers are those of the peak and the counting of the blinded region stands beside them.
-
-    Returns:
-        The result as one JSON-ready row. A fit that did not converge is told by ``status``.
-
-    Raises:
-        UserError: input that cannot be fitted.
+    With ``peak`` the yield ``s`` is that of the whole peak, also outside the window. With ``region`` alone the
+    background is fitted to the sidebands, ``s = n - b``, and q0 is the profile likelihood of sidebands and count
+    together. With both, the numbers are those of the peak, the counting beside them. Raises `UserError`: input that
+    cannot be fitted.
     """
     window, region, peak = asked.window, asked.region, asked.peak
     check_window(window, region)

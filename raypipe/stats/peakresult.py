@@ -21,11 +21,9 @@ from raypipe.stats.unbinned import Unbinned
 
 @dataclass(frozen=True)
 class Fitted:
-    """What came out of one fit, before it is written up.
+    """What came out of one fit; ``best`` has the quoted background, ``total`` (B,) is the fitted expectation.
 
-    Attributes:
-        problem: background only. best: the fit whose background is quoted, with the signal if there is one. total: (B,)
-            fitted expectation. peak: None where there is none, or a region is counted. floated: where it was found.
+    ``peak``: None where there is none, or a region is counted. ``floated``: where it was found.
     """
 
     problem: Binned | Unbinned
@@ -60,11 +58,7 @@ def write_up(
     events: float,
     source: str,
 ) -> dict[str, Any]:
-    """The result as one JSON-ready row.
-
-    Args:
-        counted: row of the blinded region. choice: of the background. level: of the limit. events: in the window.
-    """
+    """The result as one JSON-ready row; ``counted``: row of the blinded region, ``events``: in the window."""
     shape, best, bins, peak = fitted.problem.shape, fitted.best, fitted.bins, fitted.peak
     size = shape.size
     b, b_err = massfit.predict(shape, best)

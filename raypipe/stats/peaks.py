@@ -1,4 +1,4 @@
-"""Shapes of a resonance: normalised densities and exact integrals over bins."""
+"""Shapes of a resonance: normalised densities exact integrals over bins, and their fit to events."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
+from scipy.optimize import minimize
 
 from raypipe.errors import UserError
 
@@ -32,10 +33,10 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class CrystalBall:
-    """Double-sided Crystal Ball of unit area: a normal core with power-law tails.
+    """Double-sided Crystal Ball of unit area: a normal core with power-law tails, powers above one.
 
-    With t = (m - mass)/width: ``exp(-t^2/2)`` for -a_low <= t <= a_high, ``A (B - t)^-n`` beyond (J. Gaiser,
-    SLAC-R-255 (1982), appendix F; two-sided as in ATLAS 1407.6583). Powers must exceed one.
+    With t = (m - mass)/width: ``exp(-t^2/2)`` for -a_low <= t <= a_high, ``A (B - t)^-n`` beyond (J. Gaiser, SLAC-R-255
+    (1982), appendix F; two-sided as in ATLAS 1407.6583).
     """
 
     mass: float
@@ -85,11 +86,7 @@ def _falloff(t: np.ndarray, a: float, n: float, power: float) -> np.ndarray:
 
 
 def peak(spec: str) -> Peak:
-    """``MASS:WIDTH`` (Gaussian) or ``MASS:WIDTH:A_LOW:N_LOW:A_HIGH:N_HIGH`` (double-sided Crystal Ball).
-
-    Raises:
-        UserError: anything else.
-    """
+    """``MASS:WIDTH`` (Gaussian) or ``MASS:WIDTH:A_LOW:N_LOW:A_HIGH:N_HIGH`` (double-sided Crystal Ball)."""
     try:
         values = [float(part) for part in spec.split(":")]
     except ValueError:
@@ -109,3 +106,30 @@ def make_peak(mass: float, width: float, *tails: float) -> Peak:
     if min(a_low, a_high) <= 0 or min(n_low, n_high) <= 1:
         raise UserError("peak: a Crystal Ball needs positive A and N above one")
     return CrystalBall(mass, width, a_low, n_low, a_high, n_high)
+
+
+FEWEST = 100
+"""Simulated events below which six parameters mean nothing."""
+
+
+def fit_shape(masses: np.ndarray, weights: np.ndarray) -> CrystalBall:
+    """Weighted maximum likelihood of `CrystalBall` over ``masses`` (n,) GeV of at least `FEWEST` events."""
+    if len(masses) < FEWEST or not weights.sum() > 0:
+        raise UserError(f"only {len(masses)} simulated events of the peak: its shape needs {FEWEST}, simulate more")
+    w = weights / weights.sum()
+    order = np.argsort(masses)
+    share = np.cumsum(w[order])
+    low, middle, high = (masses[order][np.searchsorted(share, q)] for q in (0.159, 0.5, 0.841))
+    start = np.array([middle, np.log((high - low) / 2), *np.log([1.5, 4.0, 1.5, 4.0])])
+
+    def ball(p: np.ndarray) -> CrystalBall:
+        a_low, n_low, a_high, n_high = np.exp(np.clip(p[2:], -1.5, 3.0))
+        return CrystalBall(p[0], float(np.exp(p[1])), a_low, 1 + n_low, a_high, 1 + n_high)
+
+    def cost(p: np.ndarray) -> float:
+        return -float((w * np.log(ball(p).density(masses) + 1e-300)).sum())
+
+    found = minimize(cost, start, method="Nelder-Mead", options={"maxiter": 4000, "xatol": 1e-4, "fatol": 1e-8})
+    if not found.success or not np.isfinite(found.fun):
+        raise UserError(f"the fit of the simulated peak failed: {found.message}")
+    return ball(found.x)

@@ -14,11 +14,7 @@ from raypipe.stats.spectrum import Bins
 
 @dataclass(frozen=True)
 class Reference:
-    """A simulated background over given bins.
-
-    Attributes:
-        expected: (B,) simulated yields. errors: (B,) their statistical errors.
-    """
+    """``expected`` (B,) simulated background yields over given bins and their statistical ``errors`` (B,)."""
 
     expected: np.ndarray
     errors: np.ndarray
@@ -27,12 +23,8 @@ class Reference:
 def match_reference(bins: Bins, simulated: Masses | Spectrum) -> tuple[Bins, Reference]:
     """Simulated yields and statistical errors in the bins of the data.
 
-    Simulated events are histogrammed; a histogram's bins are added where they nest in the data's. Bins without a
-    simulated event get one event of the mean weight with that as error: an empty bin of a finite simulation does not
-    mean that nothing is expected.
-
-    Raises:
-        UserError: bins that do not nest, or nothing simulated in them.
+    A histogram's bins are added where they nest in the data's. A bin without a simulated event gets one of the mean
+    weight with that as error. Raises `UserError`: bins that do not nest, or nothing simulated in them.
     """
     if isinstance(simulated, Masses):
         weights = np.ones(len(simulated.values)) if simulated.weights is None else simulated.weights

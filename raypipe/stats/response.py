@@ -1,7 +1,4 @@
-"""Upper limits on a signal strength from the response of a statistic to injected signal.
-
-Everywhere a large statistic is anomalous and strengths rise. Strength 0 is the background-only hypothesis.
-"""
+"""Upper limits on a signal strength from the response of a statistic (large is anomalous) to injected signal."""
 
 from __future__ import annotations
 
@@ -18,8 +15,7 @@ from raypipe.stats.empirical import bands
 class Limit:
     """A 95 % limit in units of strength; None where the scanned range does not reach it.
 
-    ``bound`` says that the smallest scanned strength is excluded already: the limit lies at or below ``value``. Below
-    it a straight line from strength 0 would be wrong, because the response to a few events is anything but straight.
+    ``bound``: the smallest scanned strength is excluded already, so that the limit lies at or below ``value``.
     """
 
     value: float | None
@@ -34,10 +30,7 @@ class Limit:
 
 
 def crossing(strengths: np.ndarray, values: np.ndarray, level: float) -> float | None:
-    """Smallest strength from which on ``values`` stay at or above ``level``, linear in between; None if they do not.
-
-    A curve that wanders about the level and crosses several times is taken at its last crossing, the careful choice.
-    """
+    """The last strength from which on ``values`` stay at or above ``level``, linear in between; None if they do not."""
     above = np.asarray(values) >= level
     if not above[-1]:
         return None
@@ -49,12 +42,9 @@ def crossing(strengths: np.ndarray, values: np.ndarray, level: float) -> float |
 
 
 def crossing_limit(null: np.ndarray, strengths: np.ndarray, injected: np.ndarray) -> Limit:
-    """Where the mean over injections leaves the 2 sigma band of the null (paper B, section 4).
+    """Where the mean over injections (s, instances) leaves the 2 sigma band of the null (N,) (paper B, section 4).
 
     The uncertainty is the paper's: where mean + and - one standard deviation over the injections cross.
-
-    Args:
-        null: (N,) replicas. strengths: (s,), rising. injected: (s, instances).
     """
     level = bands(null)["high_2"]
     mean, spread = injected.mean(1), injected.std(1, ddof=1)
@@ -64,11 +54,10 @@ def crossing_limit(null: np.ndarray, strengths: np.ndarray, injected: np.ndarray
 
 
 def cls(observed: float, null: np.ndarray, strengths: np.ndarray, injected: np.ndarray) -> np.ndarray:
-    """``CLs = p_{s+b} / (1 - p_b)`` at strength 0 and each of ``strengths`` (Read 2002).
+    """``CLs = p_{s+b} / (1 - p_b)`` at strength 0 (where it is 1) and each of ``strengths`` (Read 2002).
 
-    ``1 - p_b = P(T <= observed | b)`` from the replicas, counted as ``(1 + n) / (N + 1)``; ``p_{s+b} = P(T <= observed
-    | s + b)`` from a normal distribution with mean and standard deviation of the injections, because ten injections
-    cannot be counted to 5 %. At strength 0 CLs is 1 by definition.
+    ``1 - p_b`` is counted from the replicas as ``(1 + n) / (N + 1)``; ``p_{s+b}`` is from a normal distribution,
+    because ten injections cannot be counted to 5 %.
     """
     below = (1 + (null <= observed).sum()) / (len(null) + 1)
     p = stats.norm.cdf(observed, injected.mean(1), np.maximum(injected.std(1, ddof=1), 1e-300))

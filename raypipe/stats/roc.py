@@ -1,4 +1,4 @@
-"""Receiver operating characteristics: AUC, and the significance improvement characteristic (SIC)."""
+"""Receiver operating characteristics: AUC, and the significance improvement characteristic (SIC) with its bootstrap."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import poisson
+
+from raypipe import seeds
 
 
 def weighted_auc(scores: np.ndarray, is_signal: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, float]:
-    """Area under the ROC curve, and the error that a repetition with other events of the same kind would show.
+    """Area under the ROC curve, and its error (DeLong, DeLong and Clarke-Pearson 1988); weights may be negative.
 
-    Weights count on both sides and may be negative. The error is that of DeLong, DeLong and Clarke-Pearson (1988):
-    every event adds the square of weight times the distance of its own share of beaten events from the area.
-
-    Raises:
-        ValueError: a class without events or without a positive sum of weights.
+    Raises `ValueError`: a class without events or without a positive sum of weights.
     """
     weights = np.ones(len(scores)) if weights is None else weights
     order = np.argsort(scores, kind="stable")
@@ -46,10 +45,9 @@ def tail_shares(
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each score, the shares of the background strictly above it, and at or above it with itself.
 
-    Among n events of the reference a judged one is the (n+1)th: with k of them at or above it, its share is
-    (k+1)/(n+1), never zero, and ``share <= f`` keeps at most the share f of the judged background. An event of the
-    reference itself (``own``) of rank r has r/(n+1). Weighted events count with their weight, the one that is judged
-    with that of a background event at its place: ``sum w^2 / sum |w|`` over its neighbours.
+    A judged event among n of the reference, k at or above it, has (k+1)/(n+1), never zero; one of the reference itself
+    (``own``) of rank r has r/(n+1). Weighted events count with their weight, the judged one with that of a background
+    event at its place: ``sum w^2 / sum |w|`` over its neighbours.
     """
     order = np.argsort(reference)
     ranked, w = reference[order], weights[order]
@@ -74,8 +72,7 @@ def sic_curve(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Signal efficiency and SIC at given background efficiencies, from percentiles (small is signal-like).
 
-    Returns NaN where fewer than 25 background events pass (relative error above 20 %; the plot rule of
-    2309.13111).
+    NaN where fewer than 25 background events pass (relative error above 20 %; 2309.13111).
     """
     order = np.argsort(background)
     passing = np.maximum.accumulate(np.cumsum(background_weights[order])) / background_weights.sum()
@@ -102,14 +99,10 @@ class BestSic:
 def max_sic(
     signal: np.ndarray, background: np.ndarray, least: int = 25, weights: tuple[np.ndarray, np.ndarray] | None = None
 ) -> BestSic | None:
-    """Largest SIC over all cuts ``score >= t`` that keep at least ``least`` background events.
+    """Largest SIC over all cuts ``score >= t`` that keep at least ``least`` background events; None with fewer.
 
-    The default is the plot rule of 2309.13111: background known to 20 %. None with fewer events than that. The
-    largest of many fluctuating values lies a little above the true one.
-
-    Args:
-        weights: of signal and background, one each where not given; they may be negative. ``least`` then counts
-            effective events, (sum w)^2 / sum w^2.
+    The default is the plot rule of 2309.13111. ``weights`` of signal and background may be negative; ``least`` then
+    counts effective events, (sum w)^2 / sum w^2.
     """
     if len(background) < least or not len(signal):
         return None
@@ -137,3 +130,36 @@ def _above(scores: np.ndarray, weights: np.ndarray, cuts: np.ndarray) -> np.ndar
     order = np.argsort(scores)
     sums = np.r_[np.cumsum(weights[order][::-1])[::-1], 0.0]
     return sums[np.searchsorted(scores[order], cuts, side="left")]
+
+
+REPLICAS = 200
+"""An error from as many replicas is known to 5 %."""
+
+
+def poisson_weights(event_id: np.ndarray, seed: int, replicas: int = REPLICAS) -> np.ndarray:
+    """Poisson(1) weights (replicas, n) uint8 of events by their id."""
+    steps = poisson.cdf(np.arange(12), 1.0)
+    uniform = (seeds.uniform_by_id(event_id, seed, "event-bootstrap", r) for r in range(replicas))
+    return np.stack([np.searchsorted(steps, u).astype(np.uint8) for u in uniform])
+
+
+def bootstrapped_sic(
+    signal: np.ndarray,
+    signal_id: np.ndarray,
+    background: np.ndarray,
+    background_id: np.ndarray,
+    seed: int,
+    background_weight: np.ndarray | None = None,
+    replicas: int = REPLICAS,
+) -> np.ndarray:
+    """SIC eps_S / sqrt(eps_B) of one cut in every replica: (replicas,); NaN where no background passes.
+
+    ``signal``, ``background``: (n,) bool, which events pass, each once by id; ``background_weight``: (n,).
+    """
+    weight = np.ones(len(background)) if background_weight is None else background_weight
+    share = []
+    for passed, ids, w in ((signal, signal_id, np.ones(len(signal))), (background, background_id, weight)):
+        drawn = poisson_weights(ids, seed, replicas)
+        share.append((drawn @ (w * passed)) / (drawn @ w))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(share[1] > 0, share[0] / np.sqrt(share[1]), np.nan)

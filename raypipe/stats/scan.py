@@ -19,13 +19,10 @@ TOY_BLOCK = 500
 
 @dataclass(frozen=True)
 class LocalScan:
-    """Tests of G signals in T spectra.
+    """Tests (T, G) of G signals in T spectra: ``q0`` (1007.1727, equation 12), yields, signed roots (two-sided only).
 
-    Attributes:
-        q0: (T, G) 1007.1727, equation 12; zero for a deficit. s, s_err: (T, G) fitted yields and errors; where the
-            scan is one-sided, s is zero and s_err undefined for deficits. r: (T, G) signed root of the two-sided
-            statistic (two-sided scans only). failed: (T,) spectra in which some fit did not converge.
-        lost: (T, G) which signal fits those were.
+    Where the scan is one-sided, s is zero and s_err undefined for deficits. ``failed``: (T,) spectra in which some fit
+    did not converge, ``lost``: (T, G) which.
     """
 
     q0: np.ndarray
@@ -45,16 +42,12 @@ def scan(
     one_sided: bool = True,
     tolerance: float = 1e-5,
 ) -> LocalScan:
-    """q0 of every signal template in every spectrum, the background profiled.
+    """q0 of every signal template (G, B) in every spectrum (T, B), the background profiled.
 
     The background is fitted once a spectrum. Its score against every signal is one matrix product; where that already
-    says deficit, q0 = 0 and a one-sided scan is done. All other (spectrum, signal) pairs are minimised together by
-    Fisher scoring from the one-step estimate, in blocks that fit the cache.
-
-    Args:
-        problem: background only, one row. counts: (T, B). templates: (G, B) share of each signal in every bin.
-        start: (D,) internal parameters to begin with, the observed null fit for toys. auxiliary: (T, B) toy template
-            factors. one_sided: q0 only (toys), else yields and signed roots of deficits too. tolerance: on -2 ln L.
+    says deficit, q0 = 0 and a one-sided scan is done. All other pairs are minimised together from the one-step
+    estimate, in blocks that fit the cache. ``start``: (D,) internal parameters; ``auxiliary``: (T, B) toy template
+    factors; ``tolerance``: on -2 ln L.
     """
     spectra, signals = len(counts), len(templates)
     q0, s, s_err, r = (np.zeros((spectra, signals)) for _ in range(4))
@@ -148,11 +141,7 @@ def _last_error(problem: Binned, best: Solution) -> tuple[np.ndarray | float, np
 def draw_toys(
     problem: Binned, theta: np.ndarray, toys: int, root: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Background-only toy spectra, block by block: counts (t, B) and, for a template, its re-measured factors.
-
-    Poisson (times the scale of weighted events) or Gaussian around the fitted expectation. The template's factors are
-    nuisance parameters with auxiliary measurements, so these fluctuate too.
-    """
+    """Background-only toy spectra, block by block: counts (t, B) and, for a template, its re-measured factors."""
     background, rest = problem.parts(theta[None])
     cost = problem.cost(background, rest)
     mu, beta = cost.mu[0], cost.beta

@@ -11,15 +11,10 @@ from raypipe.stats.spectrum import groups
 def sculpting_test(
     mass: np.ndarray, passed: np.ndarray, edges: np.ndarray, fewest: float = 5.0
 ) -> tuple[float, int, float]:
-    """Homogeneity test of the passing share over mass bins (paper C, figure 3: no sculpting of m_yy).
+    """Homogeneity test of the passing share over mass bins (paper C, figure 3): chi2, degrees of freedom, p-value.
 
-    Neighbouring bins are joined until each expects at least ``fewest`` passing and failing events (Cochran's rule).
-
-    Args:
-        mass: (n,) background events. passed: (n,) whether each passes the cut. edges: bin edges.
-
-    Returns:
-        chi2, number of degrees of freedom (bins - 1) and p-value; ``(nan, 0, nan)`` when fewer than two bins are left.
+    Neighbouring bins are joined until each expects at least ``fewest`` passing and failing events (Cochran's rule);
+    ``(nan, 0, nan)`` when fewer than two bins are left.
     """
     total = np.histogram(mass, edges)[0].astype(float)
     kept = np.histogram(mass[passed], edges)[0].astype(float)

@@ -15,14 +15,10 @@ from raypipe.stats.spectrum import Bins, groups
 class Shape:
     """Expected background in bins for internal parameters ``a``: physical parameters are ``transform @ a``.
 
-    The basis is orthonormal under the expected counts, so that the information matrix is close to the unit matrix and
-    a Newton step is safe whatever the family, order and unit of mass.
-
-    Attributes:
-        family: what it is. nodes: quadrature over the bins. phi: (Q, P) basis at the nodes. weight: (Q,) node weights,
-            for a template its expected events. mean_phi: (B, P) bin averages of the basis at the start (used for
-            information matrices only). matrix: (B, P) bin integrals of a linear family, else None.
-        transform: (P, P). positive: (K, P) positivity rows or None. start: (P,) internal starting values.
+    The basis is orthonormal under the expected counts, so that a Newton step is safe. ``phi``: (Q, P) basis at the
+    nodes. ``weight``: (Q,) of the nodes, for a template its expected events. ``mean_phi``: (B, P) bin averages at the
+    start (for information matrices). ``matrix``: (B, P) bin integrals of a linear family, else None. ``positive``: (K,
+    P) rows or None.
     """
 
     family: Family
@@ -65,10 +61,7 @@ class Shape:
 
 
 def make_shape(family: Family, bins: Bins, template: np.ndarray | None = None) -> Shape:
-    """The family over ``bins``, starting from a (log-)linear least-squares fit to their contents.
-
-    ``template`` (B,) are expected events of a simulated shape that multiplies a log family.
-    """
+    """The family over ``bins``, starting from a least-squares fit; ``template`` (B,): expected events it multiplies."""
     widths = bins.high - bins.low
     floor = 0.5 * np.mean(bins.scale) if bins.errors is None else 0.0
     centres = (bins.low + bins.high) / 2
@@ -90,10 +83,7 @@ def make_shape(family: Family, bins: Bins, template: np.ndarray | None = None) -
 
 
 def _least_squares(family: Family, centres: np.ndarray, bins: Bins, size: np.ndarray) -> np.ndarray:
-    """Weighted least squares of ln(content / size) (log families) or content (linear ones), without iteration.
-
-    Sparse spectra are merged first, because the logarithm of nought or one event says little.
-    """
+    """Weighted least squares of ln(content / size) (log families; sparse bins merged) or content (linear ones)."""
     counts, scale = bins.counts, bins.scale
     events = np.maximum(counts, 0) / scale  # groups of eight events, but at least two groups a parameter
     group = groups(events, min(8.0, max(events.sum() / (2 * family.size), 1e-9)), join_rest=False)

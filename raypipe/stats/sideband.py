@@ -17,13 +17,12 @@ from raypipe.stats.spectrum import Bins
 
 @dataclass(frozen=True)
 class SidebandFit:
-    """``exp(a_0 + a_1 x + ... + a_k x^k)`` events per GeV, x running from -1 to 1 over the mass window."""
+    """``exp(a_0 + a_1 x + ... + a_k x^k)`` events per GeV, x from -1 to 1 over the window; Baker-Cousins ``chi2``."""
 
     window: MassWindow
     parameters: np.ndarray
     covariance: np.ndarray
     chi2: float
-    """Of the sideband bins, Baker-Cousins (twice the log-likelihood ratio to the saturated model)."""
     ndf: int
 
     def density(self, mass: np.ndarray) -> np.ndarray:
@@ -47,11 +46,7 @@ class SidebandFit:
 
 
 def fit_sidebands(masses: np.ndarray, window: MassWindow, config: MassFit) -> SidebandFit:
-    """Extended binned maximum-likelihood fit of an exponential of a polynomial to the sidebands.
-
-    Raises:
-        UserError: an empty sideband, or a fit that did not converge.
-    """
+    """Extended binned maximum-likelihood fit of an exponential of a polynomial to the sidebands."""
     pieces = []
     for name, low, high in (("lower", window.low, window.sr_low), ("upper", window.sr_high, window.high)):
         inside = masses[(masses >= low) & (masses < high)]

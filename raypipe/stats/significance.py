@@ -6,18 +6,14 @@ import math
 
 
 def counting_significance(observed: float, background: float, error: float = 0.0) -> float:
-    """Signed significance, in sigma, of ``observed`` events over ``background`` +- ``error``.
+    """Signed significance, in sigma, of ``observed`` events over ``background`` +- ``error``; a deficit is negative.
 
-    The profile-likelihood ratio of a Poisson count whose background is known from an auxiliary Poisson count with
-    the same relative error (tau = b / sigma^2):
+    Profile-likelihood ratio with the background from an auxiliary Poisson count of the same relative error:
 
         Z^2 = 2 [ n ln( n (b + s^2) / (b^2 + n s^2) ) - b^2/s^2 ln( 1 + s^2 (n - b) / (b (b + s^2)) ) ]
 
-    which is Li & Ma (1983), equation 17, with n_off = b^2/s^2 (see Cousins, Linnemann and Tucker, physics/0702156).
-    For ``error = 0`` it is ``sqrt(2 [n ln(n/b) - (n - b)])``. A deficit is negative.
-
-    Raises:
-        ValueError: a background that is not positive, or negative or non-finite input.
+    Li & Ma (1983), equation 17, with n_off = b^2/s^2 (Cousins, Linnemann and Tucker, physics/0702156); for ``error =
+    0``, ``sqrt(2 [n ln(n/b) - (n - b)])``. Raises `ValueError`: b not positive, negative or non-finite input.
     """
     n, b, s = float(observed), float(background), float(error)
     if not (math.isfinite(n) and math.isfinite(b) and math.isfinite(s)) or n < 0 or s < 0:
@@ -47,12 +43,10 @@ def mean_and_error(values: list[float]) -> tuple[float, float | None]:
 def asimov_significance(signal: float, background: float, error: float = 0.0) -> float:
     """Median discovery significance of ``signal`` over ``background`` +- ``error`` (absolute), in sigma.
 
-    Without uncertainty sqrt(2 [(s+b) ln(1 + s/b) - s]) (Cowan et al., 1007.1727, equation 97); with it
+    Without error sqrt(2 [(s+b) ln(1 + s/b) - s]) (1007.1727, equation 97); with it (G. Cowan, "Discovery sensitivity
+    for a counting experiment with background uncertainty", 2012, equation 20)
 
         Z^2 = 2 { (s+b) ln[ (s+b)(b+v) / (b^2 + (s+b) v) ] - b^2/v ln[ 1 + v s / (b (b+v)) ] },   v = error^2
-
-    (G. Cowan, "Discovery sensitivity for a counting experiment with background uncertainty", 2012, equation 20): the
-    profile-likelihood significance of n = s + b, with the background from an auxiliary Poisson count.
     """
     if signal < 0:
         raise ValueError(f"asimov_significance needs a signal >= 0, got {signal}")

@@ -20,14 +20,11 @@ EVENTS = "errors are those of weighted events: weighted likelihood (1911.01303)"
 
 @dataclass(frozen=True)
 class Bins:
-    """Binned data in a window.
+    """Binned data in a ``window``: edges ``low``, ``high`` (B,), gaps allowed, and contents ``counts`` (B,).
 
-    Attributes:
-        low, high: (B,) edges; gaps are allowed. counts: (B,) contents.
-        scale: (B,) one for counts; for weighted events sum(w^2)/sum(w): content/scale is taken as Poisson distributed
-            (scaled Poisson distribution of Bohm and Zech, 1309.1287). errors: (B,) for a Gaussian chi-square, else
-            None. window: as asked for. notes: what was decided on the way, for the user.
-        squares: (B,) sums of squared weights that are not all equal, which give the errors; else None.
+    ``scale``: (B,) one for counts; content/scale is taken as Poisson distributed (Bohm and Zech, 1309.1287).
+    ``errors``: (B,) for a Gaussian chi-square, else None. ``notes``: for the user. ``squares``: (B,) sums of squared
+    weights that are not all equal, else None.
     """
 
     low: np.ndarray
@@ -78,11 +75,7 @@ def check_window(window: tuple[float, float], region: tuple[float, float] | None
 
 
 def bin_masses(masses: Masses, window: tuple[float, float], edges: np.ndarray) -> Bins:
-    """Histogram event masses.
-
-    Raises:
-        UserError: nothing in the window, weights that sum to nothing.
-    """
+    """Histogram event masses. Raises `UserError`: nothing in the window, weights that sum to nothing."""
     values, weights = in_window(masses, window)
     counts = np.histogram(values, edges, weights=weights)[0].astype(float)
     notes = (f"{masses.missing} events without a finite mass or weight left out",) if masses.missing else ()
@@ -112,13 +105,9 @@ def in_window(masses: Masses, window: tuple[float, float]) -> tuple[np.ndarray, 
 def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: str = "auto") -> Bins:
     """The bins of a published histogram that lie inside the window.
 
-    ``auto`` is Poisson for whole numbers whose errors, if any, are those of counts; scaled Poisson for fractions whose
-    errors are those of counts times a factor (a rate or cross section, see `raypipe.stats.poisson_errors`); weighted
-    for errors sqrt(sum w^2) of weighted events (see `raypipe.stats.weighted`); a Gaussian chi-square for other
-    published errors.
-
-    Raises:
-        UserError: no bin inside, contents or errors that the likelihood cannot take.
+    ``auto``: Poisson for whole numbers whose errors, if any, are those of counts; scaled Poisson for counts times a
+    factor (`raypipe.stats.poisson_errors`); weighted for errors sqrt(sum w^2) (`raypipe.stats.weighted`); else
+    chi-square. Raises `UserError`: no bin inside, contents or errors that the likelihood cannot take.
     """
     bins, errors, upper = _whole_bins(spectrum, window)
     y, source, auto = bins.counts, spectrum.source, likelihood == "auto"
@@ -201,3 +190,52 @@ def regular_edges(low: float, high: float, bins: int) -> np.ndarray:
     if not 1 <= bins <= MOST_BINS:
         raise UserError(f"{bins} bins: need between one and {MOST_BINS}")
     return np.linspace(low, high, bins + 1)
+
+
+@dataclass(frozen=True)
+class Region:
+    """Data split at a signal region: its edges (bin edges) and content, and the bins outside.
+
+    ``joined``: the sidebands with the region as one more bin. ``template``: (len(joined),) one in that bin, else zero.
+    """
+
+    low: float
+    high: float
+    count: float
+    variance: float
+    scale: float
+    sidebands: Bins
+    joined: Bins
+    template: np.ndarray
+
+
+def split_region(bins: Bins, region: tuple[float, float]) -> Region:
+    """Sidebands and counting bin; bins of a histogram across an edge of the region belong to neither."""
+    low, high = region
+    slack = 1e-6 * (bins.high - bins.low)
+    inside = (bins.low >= low - slack) & (bins.high <= high + slack)
+    outside = (bins.high <= low + slack) | (bins.low >= high - slack)
+    notes = bins.notes
+    if not inside.any():
+        raise UserError(f"no whole bin of the histogram lies in the signal region {low:g}-{high:g}")
+    across = int((~inside & ~outside).sum())
+    if across:
+        notes += (f"{across} bins across an edge of the signal region left out of region and sidebands",)
+    low, high = float(bins.low[inside].min()), float(bins.high[inside].max())
+    sidebands = replace(bins.select(outside), notes=notes)
+    if not (sidebands.counts != 0).any():
+        raise UserError(f"the sidebands of the signal region {low:g}-{high:g} are empty: no background to learn")
+    n, variance = float(bins.counts[inside].sum()), float(bins.variance[inside].sum())
+    scale = variance / n if n > 0 and bins.errors is None else float(bins.scale[inside].mean())
+    order = np.argsort(np.r_[sidebands.low, low])
+    put = lambda values, one: np.r_[values, one][order]  # noqa: E731
+    joined = replace(
+        sidebands,
+        low=put(sidebands.low, low),
+        high=put(sidebands.high, high),
+        counts=put(sidebands.counts, n),
+        scale=put(sidebands.scale, scale if bins.squares is None else bins.scale[0]),
+        squares=None if sidebands.squares is None else put(sidebands.squares, variance),
+        errors=None if sidebands.errors is None else put(sidebands.errors, variance**0.5),
+    )
+    return Region(low, high, n, variance, scale, sidebands, joined, put(np.zeros(len(sidebands)), 1.0))

@@ -12,15 +12,11 @@ from raypipe.stats.shape import Shape
 
 @dataclass(frozen=True)
 class Unbinned(Likelihood):
-    """Extended unbinned likelihood (Barlow 1990) of one data set: 2 [ integral - sum_i w_i ln density(m_i) ] / c.
+    """Extended unbinned likelihood (Barlow 1990), one row: 2 [ integral - sum_i w_i ln density(m_i) ] / c.
 
-    One row. Weights are scaled by c = sum(w^2)/sum(w).
-
-    Attributes:
-        shape: over cells that tile the fitted ranges (they only integrate). phi: (n, P) its basis at the masses.
-        weights: (n,). scale: c. components, signals, offset: as binned, over the cells. densities: (C, n) of the
-            components at the masses, signal_at, offset_at: (n,) likewise. weighted: whether the errors come from
-            squared weights (`score_variance`).
+    c (``scale``) = sum(w^2)/sum(w). ``shape``: over cells that tile the fitted ranges (they only integrate); ``phi``:
+    (n, P) its basis at the masses. ``densities``: (C, n) of the components there; ``signal_at``, ``offset_at``: (n,).
+    ``weighted``: whether the errors come from squared weights (`score_variance`).
     """
 
     shape: Shape

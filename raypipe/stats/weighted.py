@@ -17,11 +17,9 @@ MOST_SPREAD = 4.0
 
 
 def weigh(bins: Bins, squares: np.ndarray, note: str) -> Bins:
-    """The bins as sums of weighted events whose squared weights sum to ``squares`` (B,).
+    """The bins as sums of weighted events whose squared weights sum to ``squares`` (B,) (Langenbruch, 1911.01303).
 
-    All bins get one scale, sum(w^2)/sum(w): the score then is that of the weighted events, so a background with a free
-    normalisation takes up exactly their sum. The errors come from ``squares`` (Langenbruch, 1911.01303) unless all
-    weights are equal, which is the scaled Poisson distribution.
+    All get one scale, sum(w^2)/sum(w), so that a free normalisation takes up their sum; equal weights: scaled Poisson.
     """
     total = float(squares.sum() / bins.counts.sum())
     equal = np.allclose(squares, total * bins.counts, rtol=1e-6, atol=1e-9 * total**2)
@@ -37,11 +35,10 @@ def weigh(bins: Bins, squares: np.ndarray, note: str) -> Bins:
 def of_events(y: np.ndarray, errors: np.ndarray) -> bool:
     """Whether the errors of contents are those of weighted events, sqrt(sum w^2), rather than of measurements.
 
-    Contents that fluctuate carry the errors of events with them, and a chi-square that believes these is biased low.
-    Such errors follow the contents from bin to bin: with q the part of the squared error, and d that of the content,
-    that their neighbours do not have, the slope of q against d is E[w] E[w^3] / E[w^2]^2 in units of the mean ratio; it
-    is nought for errors that know nothing of the fluctuation. An empty bin without an error exists only for events, and
-    sparse bins cannot be judged otherwise. A spectrum that is clearly negative somewhere is a difference of others.
+    Such errors follow the contents: with q the part of the squared error, and d that of the content, that their
+    neighbours do not have, the slope of q against d is E[w] E[w^3] / E[w^2]^2 in units of the mean ratio; for
+    measurements it is nought. An empty bin without an error exists only for events, and sparse bins cannot be judged
+    otherwise. A spectrum that is clearly negative somewhere is a difference of others.
     """
     variance = errors**2
     if ((y == 0) & (errors == 0)).any():
@@ -68,8 +65,8 @@ def of_events(y: np.ndarray, errors: np.ndarray) -> bool:
 def join_negative(bins: Bins, region: tuple[float, float] | None = None) -> Bins:
     """Bins of weighted events whose contents are negative, added to a neighbour until none is.
 
-    A likelihood has no negative contents; the sum stays. Nothing is added across a gap or an edge of ``region``; where
-    that leaves a negative content, all bins get Gaussian errors.
+    Nothing is added across a gap or an edge of ``region``; where that leaves a negative content, all get Gaussian
+    errors.
     """
     if bins.errors is not None or (bins.counts >= 0).all():
         return bins

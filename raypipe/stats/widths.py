@@ -17,11 +17,7 @@ MOST_POINTS = 1000
 
 @dataclass(frozen=True)
 class Width:
-    """Width of the hunted peak, absolute or relative to its mass.
-
-    Attributes:
-        value: in the unit of the masses, or a share of the mass if ``relative``.
-    """
+    """Width of the hunted peak in the unit of the masses, or a share of its mass if ``relative``."""
 
     value: float
     relative: bool = False

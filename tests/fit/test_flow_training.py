@@ -12,8 +12,7 @@ from raypipe.config import Flow
 from raypipe.errors import UserError
 from raypipe.fit import flow_stack
 from raypipe.fit.flow_stack import FlowStack, Sidebands, blocks_of, steps_of
-from raypipe.fit.flow_training import FlowTraining
-from raypipe.fit.flows import ConditionalFlow, fit_flows
+from raypipe.fit.flows import ConditionalFlow, FlowTraining, fit_flows
 from raypipe.fit.training import finish
 from tests.fit.test_flows import WINDOW, toy
 

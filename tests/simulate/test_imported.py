@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raypipe.config.read import EventSource
-from raypipe.events.readers.trees import DelphesReader
+from raypipe.events.readers.root import DelphesReader
 from raypipe.events.schema import EVENT_SCHEMA, FEATURES, tensor_values, validate
 from raypipe.simulate.imported import diphoton_table
 from raypipe.simulate.selection import Cuts

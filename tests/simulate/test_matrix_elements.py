@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from raypipe.simulate import processes
-from raypipe.simulate.generator import Generator
-from raypipe.simulate.matrix_elements import qg_to_top_higgs
+from raypipe.simulate.generator import Generator, qg_to_top_higgs
 
 M_TOP, M_H = 172.5, 125.0
 _PAULI = np.array([[[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from raypipe.errors import UserError
-from raypipe.stats.peaks import CrystalBall
-from raypipe.stats.peakshape import fit_shape
+from raypipe.stats.peaks import CrystalBall, fit_shape
 
 
 def test_a_crystal_ball_is_recovered_and_a_gaussian_core():

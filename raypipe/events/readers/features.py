@@ -26,23 +26,20 @@ OWN = ("event_id", "mass", "weight", "label")
 
 @dataclass(frozen=True)
 class FeatureTable(Rows):
-    """Events as arrays."""
+    """Events as arrays: ``mass`` (n,) float64 in the unit of the window, ``features`` (n, d) float64 called ``names``.
+
+    ``weight``: (n,), negative only where the source says so. ``label``: (n,) bool, True for signal, or None. ``place``:
+    (n,) in the ``files`` (path and number of events), counted through all of them.
+    """
 
     event_id: np.ndarray
     mass: np.ndarray
-    """(n,) float64, the conditional mass in the unit of the window."""
     features: np.ndarray
-    """(n, d) float64."""
     weight: np.ndarray
-    """(n,) float64, negative only where the source says that weights have signs."""
     label: np.ndarray | None
-    """(n,) bool, True for signal; None where the files do not say."""
     names: tuple[str, ...]
-    """Names of the d features."""
     place: np.ndarray | None = None
-    """(n,) place of each event in the files, counted through all of them."""
     files: tuple[tuple[str, int], ...] = ()
-    """Path and number of events of each file."""
 
     def __len__(self) -> int:
         return len(self.mass)
@@ -81,10 +78,7 @@ def numbers(table: pa.Table, column: str, source: str | Path, first: int = 0) ->
 
 
 def event_ids(table: pa.Table, column: str, source: str | Path, first: int = 0) -> np.ndarray:
-    """A column as exact integers: int64, or uint64 where one is beyond 2^63 - 1.
-
-    A missing value, one that is no integer, or one that its type cannot hold exactly is a `UserError` with its row.
-    """
+    """A column as exact integers, int64 or uint64; any other value is a `UserError` with its row."""
     values = table[column]
     _refuse_missing(values, column, source, first)
     if pa.types.is_integer(values.type):
@@ -131,8 +125,7 @@ def feature_columns(
 ) -> pa.Table:
     """One chunk as a plain table: ``event_id`` an integer, ``mass``, ``weight``, features float64, ``label`` bool.
 
-    Missing or not numeric columns, NaN, negative weights (unless ``weights``, `Source.weights`, says otherwise) and
-    labels other than 0 and 1 are a `UserError` of one line naming file, column and row.
+    Values that cannot be used are a `UserError` naming file, column and row; ``weights``: see `Source.weights`.
     """
 
     def column(name: str | int) -> np.ndarray:

@@ -49,10 +49,7 @@ class LhcoReader:
 
 
 def jet_features(particles: np.ndarray, source: str | Path = "particles", start: int = 0) -> np.ndarray:
-    """The five features (n, 5) in TeV of massless particles (n, m, 3) given by pT in GeV, eta, phi; pT 0: no particle.
-
-    An event with fewer than two jets is a `UserError` naming its row.
-    """
+    """The five features (n, 5) in TeV of massless particles (n, m, 3): pT in GeV (0: no particle), eta, phi."""
     pt, eta, phi = np.moveaxis(particles, -1, 0)
     there = pt > 0
     counts = there.sum(1)

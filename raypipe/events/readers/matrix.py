@@ -25,12 +25,10 @@ LABEL_NAMES = ("label", "is_signal", "truth", "target", "signal")
 
 @dataclass(frozen=True)
 class Columnar:
-    """All rows of one or several files, column by column."""
+    """All rows of one or several files, column by column (float64); ``file``: (n,) number of the file of each row."""
 
     columns: dict[str, np.ndarray]
-    """float64 each."""
     file: np.ndarray
-    """(n,) number of the file that each row comes from."""
     paths: tuple[str, ...]
 
     @property

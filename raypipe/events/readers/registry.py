@@ -16,8 +16,8 @@ READERS = {
     "parquet": "columnar.ParquetReader",
     "csv": "columnar.CsvReader",
     "root": "root.RootReader",
-    "delphes": "trees.DelphesReader",
-    "nanoaod": "trees.NanoAodReader",
+    "delphes": "root.DelphesReader",
+    "nanoaod": "root.NanoAodReader",
     "lhco": "lhco.LhcoReader",
 }
 """Format -> class in this package; loaded when first needed, so that a CSV user needs no ROOT library."""

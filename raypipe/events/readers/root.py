@@ -1,4 +1,4 @@
-"""ROOT trees: flat ntuples as tables, and what the readers of whole events share (uproot)."""
+"""ROOT trees (uproot): flat ntuples as tables, whole events of Delphes (Event.Weight) and NanoAOD (genWeight)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import awkward as ak
 import numpy as np
 import pyarrow as pa
 
-from raypipe.config.read import Source
+from raypipe.config.read import EventSource, Source
 from raypipe.errors import UserError
 from raypipe.events.fields import native
+from raypipe.events.objects import ObjectBatch, Objects, flat_objects, ratio
 from raypipe.events.readers.base import TREES, check_file, readable
+from raypipe.events.signed import SOURCE, refuse_negative
 
 ALONE = ("int", "uin", "flo", "boo")
 """How the names of types of numbers begin."""
@@ -48,29 +50,6 @@ def branch(tree: Any, name: str, path: Path, start: int, stop: int) -> Any:
         return ak.materialize(tree[name].array(entry_start=start, entry_stop=stop))
 
 
-def flat_branch(tree: Any, name: str, path: Path, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Counts per event and flat values of a jagged branch; NaN and infinity are refused, naming the event."""
-    array = branch(tree, name, path, start, stop)
-    if array.ndim < 2:
-        raise UserError(f"{path}: branch {name!r} holds one value an event, expected a list")
-    counts = ak.to_numpy(ak.num(array, axis=1)).astype(np.int64)
-    values = np.asarray(ak.to_numpy(ak.flatten(array, axis=1)), dtype=np.float64)
-    _refuse_not_finite(values, np.repeat(np.arange(start, stop), counts), f"{path}: branch {name!r}")
-    return counts, values
-
-
-def scalar_branch(tree: Any, name: str, path: Path, start: int, stop: int) -> np.ndarray:
-    """One finite number an event, float64; a list of exactly one counts as one (Delphes writes such)."""
-    array = branch(tree, name, path, start, stop)
-    if array.ndim == 2 and bool(ak.all(ak.num(array, axis=1) >= 1)):
-        array = array[:, 0]
-    if array.ndim != 1:
-        raise UserError(f"{path}: branch {name!r} does not hold one value an event")
-    values = np.asarray(ak.to_numpy(array), dtype=np.float64)
-    _refuse_not_finite(values, np.arange(start, stop), f"{path}: branch {name!r}")
-    return values
-
-
 def _refuse_not_finite(values: np.ndarray, event: np.ndarray, where: str) -> None:
     finite = np.isfinite(values).reshape(len(values), -1).all(1)
     if not finite.all():
@@ -98,3 +77,121 @@ class RootReader:
         with open_tree(path, source.key) as tree:
             arrays = {name: branch(tree, name, path, start, stop) for name in wanted}
         return pa.table({name: native(values.to_numpy()) for name, values in arrays.items()})
+
+
+Leaves = dict[str, str]
+"""Column of `Objects` -> the end of a branch's name."""
+
+
+class Branches:
+    """Branches of one range of a tree whose names are a kind and a leaf with ``joint`` between them."""
+
+    def __init__(self, tree: Any, path: Path, source: EventSource, start: int, stop: int, joint: str) -> None:
+        self.tree, self.path, self.source, self.range, self.joint = tree, path, source, (start, stop), joint
+
+    def has(self, name: str) -> bool:
+        return self.source.tree_columns.get(name, name) in self.tree
+
+    def _read(self, name: str) -> tuple[Any, str]:
+        """One branch, called as the source says, and its name for messages."""
+        name = self.source.tree_columns.get(name, name)
+        return branch(self.tree, name, self.path, *self.range), f"{self.path}: branch {name!r}"
+
+    def flat(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Counts per event and flat values of a jagged branch; NaN and infinity are refused, naming the event."""
+        array, where = self._read(name)
+        if array.ndim < 2:
+            raise UserError(f"{where} holds one value an event, expected a list")
+        counts = ak.to_numpy(ak.num(array, axis=1)).astype(np.int64)
+        values = np.asarray(ak.to_numpy(ak.flatten(array, axis=1)), dtype=np.float64)
+        _refuse_not_finite(values, np.repeat(np.arange(*self.range), counts), where)
+        return counts, values
+
+    def scalar(self, name: str) -> np.ndarray:
+        """One finite number an event, float64; a list of exactly one counts as one (Delphes writes such)."""
+        array, where = self._read(name)
+        if array.ndim == 2 and bool(ak.all(ak.num(array, axis=1) >= 1)):
+            array = array[:, 0]
+        if array.ndim != 1:
+            raise UserError(f"{where} does not hold one value an event")
+        values = np.asarray(ak.to_numpy(array), dtype=np.float64)
+        _refuse_not_finite(values, np.arange(*self.range), where)
+        return values
+
+    def columns(self, kind: str, leaves: Leaves) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Objects of a kind per event, and their columns; lists of different lengths are a `UserError`."""
+        first, columns = None, {}
+        for column, leaf in leaves.items():
+            counts, columns[column] = self.flat(branch := f"{kind}{self.joint}{leaf}")
+            first = counts if first is None else first
+            if (counts != first).any():
+                row = int(np.argmax(counts != first))
+                where = f"{self.path}: branch {branch!r}, event {self.range[0] + row}"
+                raise UserError(f"{where}: {counts[row]} values for {first[row]} objects")
+        return first, columns
+
+    def kind(self, kind: str, leaves: Leaves) -> Objects:
+        counts, columns = self.columns(kind, leaves)
+        return flat_objects(counts, **columns)
+
+    def weights(self, branch: str) -> np.ndarray:
+        """Weights of the events, one where the file has none or the source wants none; signs only where it says so."""
+        start, stop = self.range
+        given = self.source.weights != "one" and self.has(branch)
+        weights = self.scalar(branch) if given else np.ones(stop - start)
+        where = f"{self.path}: branch {self.source.tree_columns.get(branch, branch)!r}, event"
+        place = lambda row, weight: f"{where} {start + row}: the weight {weight:g}"  # noqa: E731
+        refuse_negative(weights, self.source.weights, SOURCE, place)
+        return weights
+
+
+class DelphesReader:
+    """Photons, jets, electrons, muons and missing momentum must be there; large-radius jets and weights need not."""
+
+    trees, joint, weight, met = ("Delphes",), ".", "Event.Weight", ("MissingET.MET", "MissingET.Phi")
+    place = {"pt": "PT", "eta": "Eta", "phi": "Phi"}  # noqa: RUF012
+    mass, btag, charge = "Mass", "BTag", "Charge"
+
+    def rows(self, path: Path, source: EventSource) -> int:
+        """Events of the tree."""
+        with open_tree(path, source.key, self.trees) as tree:
+            return int(tree.num_entries)
+
+    def objects(self, path: Path, source: EventSource, start: int, stop: int) -> ObjectBatch:
+        """Events ``start <= entry < stop``; whatever is wrong with a branch is a `UserError` naming it."""
+        with open_tree(path, source.key, self.trees) as tree:
+            read = Branches(tree, path, source, start, stop, self.joint)
+            weight = read.weights(self.weight)
+            photons = read.kind("Photon", self.place)
+            jets = read.kind("Jet", self.place | {"mass": self.mass, "btag": self.btag})
+            fatjets = self.fatjets(read, stop - start)
+            leptons = (read.kind(kind, self.place | {"charge": self.charge}) for kind in ("Electron", "Muon"))
+            return ObjectBatch(stop - start, photons, jets, fatjets, *leptons, *map(read.scalar, self.met), weight)
+
+    def fatjets(self, read: Branches, n: int) -> Objects:
+        """Large-radius jets with their ratios of N-subjettinesses."""
+        if not read.has("FatJet.PT"):
+            return flat_objects(np.zeros(n, np.int64), **dict.fromkeys(self.place, np.empty(0)))
+        counts, columns = read.columns("FatJet", self.place | {"mass": self.mass})
+        # ROOT calls a branch of five numbers an object "FatJet.Tau[5]".
+        name = next((n for n in ("FatJet.Tau[5]", "FatJet.Tau") if read.has(n)), "FatJet.Tau[5]")
+        tau = read.flat(name)[1].reshape(-1, 5)
+        if len(tau) != counts.sum():
+            raise UserError(f"{read.path}: branch {name!r} has {len(tau)} entries for {counts.sum()} large-R jets")
+        return flat_objects(counts, **columns, tau32=ratio(tau[:, 2], tau[:, 1]), tau43=ratio(tau[:, 3], tau[:, 2]))
+
+
+class NanoAodReader(DelphesReader):
+    """As `DelphesReader`; weights and the fourth N-subjettiness need not be there."""
+
+    trees, joint, weight, met = ("Events",), "_", "genWeight", ("MET_pt", "MET_phi")
+    place = {name: name for name in ("pt", "eta", "phi")}  # noqa: RUF012
+    mass, btag, charge = "mass", "btagDeepFlavB", "charge"
+
+    def fatjets(self, read: Branches, n: int) -> Objects:
+        """Large-radius jets with their ratios of N-subjettinesses."""
+        counts, columns = read.columns("FatJet", self.place | {"mass": self.mass})
+        tau = [read.flat(f"FatJet_tau{i}")[1] for i in (2, 3)]
+        if read.has("FatJet_tau4"):  # some campaigns dropped it
+            columns["tau43"] = ratio(read.flat("FatJet_tau4")[1], tau[1])
+        return flat_objects(counts, **columns, tau32=ratio(tau[1], tau[0]))

@@ -1,8 +1,7 @@
 """p p -> e- e+ mu- mu+ at parton level: cross section and unweighted events.
 
-The factorisation scale is fixed, by default at m_Z, as in the next-to-next-to-leading-order calculation of ZZ
-(arXiv:1405.2219), so that its K factors apply. Channel shares and the largest weight are found once for a set of
-cuts, from a random stream of their own, so that every shard of a sample works with the same numbers.
+The factorisation scale is fixed, by default at m_Z as in 1405.2219, whose K factors then apply. Channel shares and the
+largest weight are found once for a set of cuts, from a random stream of their own, the same for every shard.
 """
 
 from __future__ import annotations
@@ -34,20 +33,18 @@ _BATCH = 50_000
 
 @dataclass(frozen=True)
 class PartonCuts:
-    """Cuts at parton level; those of the selection must be tighter by what shower and detector can move."""
+    """Cuts at parton level [GeV]; those of the selection must be tighter by what shower and detector can move.
+
+    ``beam_energy``: both beams. ``min_pt``, ``max_eta``: of each lepton. ``min_pair``: mass of e+e- and mu+mu-, or
+    ``pair_window`` for both instead. ``scale``: factorisation scale.
+    """
 
     beam_energy: float = 13_000.0
-    """GeV, both beams together."""
     min_pt: float = 7.0
-    """GeV, of each lepton."""
     max_eta: float = 2.7
-    """|eta| of each lepton."""
     min_pair: float = 3.5
-    """GeV, mass of e+e- and mu+mu-."""
     pair_window: tuple[float, float] | None = None
-    """GeV, a window for both pair masses instead of `min_pair`."""
     scale: float = 91.1876
-    """GeV, factorisation scale."""
 
     @staticmethod
     def of(section: FourLeptons) -> PartonCuts:
@@ -61,16 +58,16 @@ class PartonCuts:
 
 @dataclass(frozen=True)
 class HardEvents(Rows):
-    """Unweighted parton-level events in the laboratory."""
+    """Unweighted parton-level events in the laboratory: (n, 4, 4) (E, px, py, pz) of e-, e+, mu-, mu+ [GeV].
+
+    ``quark``: (n,) PDG id of the parton from the first beam (+z). ``x``: (n, 2) momentum fractions. ``mass``: of all
+    four.
+    """
 
     quark: np.ndarray
-    """(n,) PDG id of the parton from the first beam (+z), negative for an antiquark; the other one is its opposite."""
     x: np.ndarray
-    """(n, 2) momentum fractions."""
     leptons: np.ndarray
-    """(n, 4, 4): (E, px, py, pz) of e-, e+, mu-, mu+, GeV."""
     mass: np.ndarray
-    """(n,) mass of the four leptons, GeV."""
 
     def __len__(self) -> int:
         return len(self.mass)
@@ -133,10 +130,7 @@ class HardProcess:
         return kept
 
     def _luminosity(self, points: Points) -> np.ndarray:
-        """d sigma / (ds dy dPhi_4) [fb GeV^-2] by quark flavour and direction, (2, 5, n).
-
-        The first index tells whether the quark or the antiquark comes from the first beam.
-        """
+        """d sigma / (ds dy dPhi_4) [fb GeV^-2] by (quark or antiquark from the first beam, flavour): (2, 5, n)."""
         root = np.sqrt(points.s)
         half = root / 2
         partons = np.zeros((2, len(points), 4))

@@ -34,16 +34,12 @@ UP, DOWN = 0, 1
 
 @dataclass(frozen=True)
 class Electroweak:
-    """Electroweak inputs; leading order leaves the scheme free, so they are Pythia 8's, to compare with it."""
+    """Electroweak inputs of Pythia 8 (alphaEMmZ, sin2thetaW), to compare with it; the Z in GeV (PDG)."""
 
     alpha: float = 0.00781751
-    """Electromagnetic coupling at m_Z (Pythia 8: StandardModel:alphaEMmZ)."""
     sin2_theta: float = 0.2312
-    """Weak mixing angle (Pythia 8: StandardModel:sin2thetaW)."""
     m_z: float = 91.1876
-    """GeV (PDG)."""
     width_z: float = 2.4952
-    """GeV (PDG)."""
 
     def coupling(self, charge: float, isospin: float, right: bool) -> tuple[float, float]:
         """Couplings of a fermion to the photon and the Z, in units of e."""
@@ -60,14 +56,7 @@ CHUNK = 2048
 
 
 def spinor_products(momenta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """<ij> and [ij] of massless physical momenta.
-
-    Args:
-        momenta: (n, 6, 4) with (E, px, py, pz), positive energies.
-
-    Returns:
-        Two arrays (6, 6, n), complex; <ij>[ji] = 2 p_i.p_j.
-    """
+    """<ij> and [ij] (6, 6, n) of massless physical momenta (n, 6, 4), (E, px, py, pz); <ij>[ji] = 2 p_i.p_j."""
     energy, px, py, pz = np.moveaxis(momenta, 2, 0)
     # The reference axis is x: along the beam axis the incoming partons would be singular.
     root = np.sqrt(np.maximum(energy + px, 1e-30))
@@ -77,13 +66,9 @@ def spinor_products(momenta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def matrix_element_squared(momenta: np.ndarray, inputs: Electroweak | None = None) -> np.ndarray:
-    """|M|^2 summed over helicities and averaged over the initial state's spins and colours, GeV^-4.
+    """|M|^2 (n, 2) for up- and down-type quarks, averaged over the initial state's spins and colours, GeV^-4.
 
-    Args:
-        momenta: (n, 6, 4), (E, px, py, pz) of quark, antiquark, e-, e+, mu-, mu+; massless.
-
-    Returns:
-        (n, 2): for up-type and down-type quarks.
+    Momenta (n, 6, 4), (E, px, py, pz): massless quark, antiquark, e-, e+, mu-, mu+.
     """
     inputs = inputs or Electroweak()
     parts = [_squared(momenta[start : start + CHUNK], inputs) for start in range(0, len(momenta), CHUNK)]

@@ -18,10 +18,9 @@ _X_POINTS, _Q_POINTS = 240, 30
 
 @dataclass(frozen=True)
 class Densities:
-    """x f(x, Q) of quarks and antiquarks on a grid even in ln x and ln Q."""
+    """x f(x, Q) of quarks 1..5, then antiquarks, on a grid (10, x, Q) even in ln x and ln Q."""
 
     grid: np.ndarray
-    """(10, x points, Q points): the quarks 1..5, then the antiquarks."""
 
     def __call__(self, x: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """x f(x, Q) by bilinear interpolation, (10, n); ``scale`` is Q in GeV."""

@@ -28,16 +28,15 @@ _TOTAL_POWER = 2.0
 
 @dataclass(frozen=True)
 class Bounds:
-    """Where points are drawn, GeV."""
+    """Where points are drawn, GeV: energy of both protons, smallest mass of each pair and of the four leptons.
+
+    ``max_eta``: largest |rapidity| of the four-lepton system: that of its most forward lepton.
+    """
 
     beam_energy: float
-    """Total energy of the two protons."""
     min_pair: float
-    """Smallest mass of e+e- and of mu+mu-."""
     min_total: float
-    """Smallest mass of the four leptons."""
     max_eta: float
-    """Largest |rapidity| of the four-lepton system: that of its most forward lepton."""
     m_z: float
     width_z: float
 
@@ -49,14 +48,14 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Points(Rows):
-    """n points in the frame of the four leptons, partons along z."""
+    """n points in the frame of the four leptons, partons along z: (n, 4, 4) (E, px, py, pz) of e-, e+, mu-, mu+.
+
+    ``s``: total mass squared; ``rapidity`` of the four-lepton system in the laboratory.
+    """
 
     leptons: np.ndarray
-    """(n, 4, 4): (E, px, py, pz) of e-, e+, mu-, mu+."""
     s: np.ndarray
-    """Total mass squared."""
     rapidity: np.ndarray
-    """Rapidity of the four-lepton system in the laboratory."""
 
     def __len__(self) -> int:
         return len(self.s)
@@ -154,10 +153,7 @@ class PhaseSpace:
         )
 
     def densities(self, points: Points) -> np.ndarray:
-        """Density of each channel in ds dy dPhi_4, (channels, n); zero where a channel does not reach.
-
-        dPhi_4 is the four-body phase space with its factors 2 pi, split into two-body ones.
-        """
+        """Density of each channel in ds dy dPhi_4 (with its factors 2 pi), (channels, n); zero out of its reach."""
         s, p = points.s, points.leptons
         bounds = self.bounds
         low, s_max = np.full(len(s), bounds.min_pair**2), np.full(len(s), bounds.s_max)

@@ -1,9 +1,8 @@
-"""The process table: every sample that can be simulated, one entry each.
+"""The process table: every sample that can be simulated, one entry each in a module's tuples.
 
-A new sample is one new `Process` in one module's ``ENTRIES`` (and, if it is not a signal, its cross section in
-``yields.yaml``). Settings are Pythia 8 strings; the event generator's common settings (beams, seed, multi-parton
-interactions) are in `raypipe.simulate.generator`. Recipes were checked in the event record: the tests hold the decay
-chains. Groups and mass points: paper C, table 1, and the authors' public generator cards (hep-lbdl/EventGen).
+Settings are Pythia 8 strings, beside those common to all (`raypipe.simulate.generator`); cross sections of samples that
+are no signals are in ``yields.yaml``. Groups and mass points: paper C, table 1, and the authors' generator cards
+(hep-lbdl/EventGen).
 """
 
 from __future__ import annotations
@@ -11,16 +10,15 @@ from __future__ import annotations
 import difflib
 
 from raypipe.errors import UserError
-from raypipe.simulate.processes import electroweakino, fcnc, fourlepton, resonances, rpv, sm, squarks
 from raypipe.simulate.processes.base import GROUPS, Process
+from raypipe.simulate.processes.fourlepton import FOUR_LEPTON
+from raypipe.simulate.processes.higgs import RESONANCES, STANDARD_MODEL, TOP
+from raypipe.simulate.processes.supersymmetry import ELECTROWEAKINOS, RPV, SQUARKS
 
 __all__ = ["GROUPS", "PROCESSES", "Process", "get"]
 
-PROCESSES: dict[str, Process] = {
-    process.name: process
-    for module in (sm, electroweakino, resonances, rpv, squarks, fcnc, fourlepton)
-    for process in module.ENTRIES
-}
+ENTRIES = *STANDARD_MODEL, *ELECTROWEAKINOS, *RESONANCES, *RPV, *SQUARKS, *TOP, *FOUR_LEPTON
+PROCESSES: dict[str, Process] = {process.name: process for process in ENTRIES}
 """All samples by name."""
 
 

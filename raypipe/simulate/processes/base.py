@@ -25,38 +25,32 @@ ONE_YY = "one H -> yy, the other inclusive (its own yy 0.2 %)"
 
 @dataclass(frozen=True)
 class Process:
-    """One sample: what Pythia is told and how its events are labelled."""
+    """One sample: what Pythia is told and how its events are labelled.
+
+    ``number``: high bits of its event ids; never reuse one. ``group``: label of the contrastive loss, a key of
+    `GROUPS`. ``title``, ``approximations``: for people. ``settings``, ``after_init``: Pythia's, before and after
+    initialisation (an SLHA DECAY block overwrites earlier ones). ``efficiency``: selected per generated event (measured
+    with the atlas card). ``masses``: GeV. ``expected_fb``: Pythia's own cross section, for lists. ``slha``: text of a
+    spectrum. ``matrix_element``: entry of `raypipe.simulate.generator.MATRIX_ELEMENTS`. ``final_state``:
+    `DIPHOTON` or `FOUR_LEPTONS`. ``veto_hard_photons``: drop events that cannot pass before hadronising.
+    ``jet_fakes_photon``: see `raypipe.simulate.fakes`.
+    """
 
     name: str
-    """Name of the sample, process and mass point."""
     number: int
-    """Fixed number of the sample, the high bits of its event ids; never reuse one."""
     group: int
-    """Label of the contrastive loss, a key of `GROUPS`."""
     title: str
-    """For people."""
     settings: tuple[str, ...]
-    """Pythia settings read before initialisation."""
     efficiency: float
-    """Expected selected per generated event, to size shards and to list yields (measured with the atlas card)."""
     masses: tuple[tuple[str, float], ...] = ()
-    """Particles that define the mass point, GeV."""
     approximations: tuple[str, ...] = (LEADING_ORDER,)
-    """What this sample leaves out, for people."""
     expected_fb: float | None = None
-    """Pythia's own cross section [fb] as measured once, only to list the yield of samples normalised to it."""
     slha: str | None = None
-    """Text of an SLHA spectrum, for supersymmetric models."""
     after_init: tuple[str, ...] = ()
-    """Pythia settings read after initialisation (an SLHA DECAY block overwrites earlier ones)."""
     matrix_element: str | None = None
-    """Entry of `raypipe.simulate.matrix_elements.MATRIX_ELEMENTS`, for a hard process that Pythia does not have."""
     final_state: str = DIPHOTON
-    """`DIPHOTON` or `FOUR_LEPTONS`: decides reconstruction, selection and event table."""
     veto_hard_photons: bool = False
-    """Drop events whose two hard photons cannot pass the selection before hadronising them."""
     jet_fakes_photon: bool = False
-    """Turn the jet of a photon + jet event into a photon (`raypipe.simulate.fakes`)."""
 
     @property
     def reference(self) -> Reference:

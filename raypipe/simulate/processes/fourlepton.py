@@ -57,4 +57,4 @@ def _scalar(pdg: int, name: str, mass: float, lepton: int) -> str:
     )
 
 
-ENTRIES = (_QQ4L, _H4L, _abc(125, 210, 0.125), _abc(150, 211, 0.161), _abc(250, 212, 0.249))
+FOUR_LEPTON = (_QQ4L, _H4L, _abc(125, 210, 0.125), _abc(150, 211, 0.161), _abc(250, 212, 0.249))

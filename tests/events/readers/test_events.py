@@ -8,8 +8,7 @@ import pytest
 from raypipe.config.read import EventSource, Source
 from raypipe.errors import UserError
 from raypipe.events.readers.registry import file_format
-from raypipe.events.readers.root import open_tree
-from raypipe.events.readers.trees import Branches, DelphesReader, NanoAodReader
+from raypipe.events.readers.root import Branches, DelphesReader, NanoAodReader, open_tree
 from tests.events.readers.test_tables import real
 from tests.events.readers.trees import known_events, write_delphes
 

@@ -11,7 +11,7 @@ from raypipe.errors import UserError
 from raypipe.simulate.calorimeter import energy_sigma
 from raypipe.simulate.card import load_card, parse_card
 from raypipe.simulate.detector import momentum_sigma
-from raypipe.simulate.fourlepton.detector import collect_photons, reconstruct_leptons
+from raypipe.simulate.fourlepton.selection import collect_photons, reconstruct_leptons
 from raypipe.simulate.particles import Particles
 from tests.simulate.toys import ideal_card, particles
 

@@ -8,8 +8,8 @@ import pythia8mc
 
 from raypipe.config.fourlepton import FourLeptons
 from raypipe.simulate.fourlepton.hard_process import HardProcess, PartonCuts, Unweighter, hard_process
-from raypipe.simulate.fourlepton.lhe import write_lhe
 from raypipe.simulate.fourlepton.pdfs import pythia_densities
+from raypipe.simulate.fourlepton.source import write_lhe
 
 Z_WINDOW = (66.0, 116.0)
 
