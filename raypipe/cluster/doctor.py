@@ -12,10 +12,8 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from raypipe.cluster.address import cluster_address
-from raypipe.cluster.machine import machine_memory_gib, usable_cores
-from raypipe.cluster.place import REMEDY, objection, parents
-from raypipe.cluster.runtime import has_token, hidden_modules, ray_session, total_cpus
+from raypipe.cluster.machine import REMEDY, machine_memory_gib, objection, parents, usable_cores
+from raypipe.cluster.runtime import cluster_address, has_token, hidden_modules, ray_session, total_cpus
 from raypipe.config import Resources
 from raypipe.config.load import flat
 from raypipe.errors import UserError, first_line

@@ -104,8 +104,7 @@ class WhenFull(tune.Stopper):
 def run_window(trainable: Any, packs: list[dict[str, Any]], scan: Scan) -> None:
     """Run packs of trials by key; those whose process died too often are told to the scan at the end.
 
-    Raises:
-        DiskFull: no space for results, or for what Tune keeps while it runs.
+    `DiskFull` if there is no space for results, or for what Tune keeps while it runs.
     """
     store, listener, stop = scan.book.store, Listener(), WhenFull()
     folder = f"{store.path}/tune/{scan.beat.id}"
@@ -131,9 +130,8 @@ def run_window(trainable: Any, packs: list[dict[str, Any]], scan: Scan) -> None:
     except Exception as error:
         if stop.error is None and not is_full(error):
             raise
-        stop.error = (
-            stop.error or f"{folder}: no space left on this disk; what is finished is kept: free some, run again"
-        )
+        full = f"{folder}: no space left on this disk; what is finished is kept: free some, run again"
+        stop.error = stop.error or full
     if stop.error is not None:
         raise DiskFull(stop.error)
     errors = {result.metrics["trial_id"]: result.error for result in results}
