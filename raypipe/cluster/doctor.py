@@ -84,18 +84,15 @@ def _threads() -> Check:
 
 
 def _memory() -> Check:
-    gib = machine_memory_gib()
-    return _verdict(
-        "memory", gib >= 8, f"{gib:.1f} GiB", "8 GiB are advised; lower resources.object_store_gib", bad=NOTE
-    )
+    gib, remedy = machine_memory_gib(), "8 GiB are advised; lower resources.object_store_gib"
+    return _verdict("memory", gib >= 8, f"{gib:.1f} GiB", remedy, bad=NOTE)
 
 
 def _gpu() -> Check:
     import torch
 
-    if torch.cuda.is_available():
-        return Check("gpu", OK, torch.cuda.get_device_name(0))
-    return Check("gpu", NOTE, "none: training runs on the CPU")
+    name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return Check("gpu", OK, name) if name else Check("gpu", NOTE, "none: training runs on the CPU")
 
 
 def _ray(resources: Resources) -> Check:
@@ -114,26 +111,23 @@ def _ray(resources: Resources) -> Check:
 
 def _temporary() -> Check:
     """Where an embedded Ray keeps sockets and logs, and why not where the user's variables say."""
-    usable = [parent for parent in parents() if objection(parent) is None]
+    reasons = {parent: objection(parent) for parent in parents()}
     given = [(name, Path(path)) for name in ("RAY_TMPDIR", "TMPDIR") if (path := os.environ.get(name))]
-    refused = [f"{name} = {path}: {reason}" for name, path in given if (reason := objection(path.absolute()))]
+    refused = [f"{name} = {path}: {reason}" for name, path in given if (reason := reasons[path.absolute()])]
+    usable = [parent for parent, reason in reasons.items() if reason is None]
     if not usable:
-        reasons = ", ".join(f"{parent} ({objection(parent)})" for parent in parents())
-        return Check("temporary files", WRONG, f"no place for Ray's sockets and logs: {reasons}", REMEDY)
-    if refused:
-        found = f"{'; '.join(refused)}; Ray's sockets and logs go below {usable[0]}"
-        return Check("temporary files", NOTE, found, REMEDY)
-    return Check("temporary files", OK, f"Ray's sockets and logs go below {usable[0]}")
+        told = ", ".join(f"{parent} ({reason})" for parent, reason in reasons.items())
+        return Check("temporary files", WRONG, f"no place for Ray's sockets and logs: {told}", REMEDY)
+    found = "; ".join([*refused, f"Ray's sockets and logs go below {usable[0]}"])
+    return _verdict("temporary files", not refused, found, REMEDY, bad=NOTE)
 
 
 def _working_folder() -> Check:
     """Files that hide modules of Python's from whoever starts Python there; raypipe itself passes them by."""
-    folder = Path.cwd()
-    hidden = hidden_modules(folder)
-    found = (
-        f"{folder}: {', '.join(hidden)} would be imported in place of Python's own modules" if hidden else f"{folder}"
-    )
-    return _verdict("working folder", not hidden, found, "rename them, or work in another folder", bad=NOTE)
+    hidden = hidden_modules(folder := Path.cwd())
+    found = f": {', '.join(hidden)} would be imported in place of Python's own modules" if hidden else ""
+    remedy = "rename them, or work in another folder"
+    return _verdict("working folder", not hidden, f"{folder}{found}", remedy, bad=NOTE)
 
 
 def _disk(config: Any) -> Check:
@@ -160,8 +154,7 @@ def _storage(config: Any) -> Check:
         store.check_writable()
     except Exception as error:  # every storage library has exceptions of its own
         where = config.resources.storage
-        told = isinstance(error, UserError)
-        reason = str(error) if told else redact(f"{where}: {first_line(error)}", where)
+        reason = str(error) if isinstance(error, UserError) else redact(f"{where}: {first_line(error)}", where)
         return Check("storage", WRONG, reason, "look at resources.storage, and at the credentials for it")
     return Check("storage", OK, f"{store} writable")
 

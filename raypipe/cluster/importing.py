@@ -76,14 +76,9 @@ def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False
     """Write ``<output>/<name>.parquet`` for every file and ``<output>/read.json``, which is returned.
 
     The sidecar holds, by file: format, events read, events written (whole events pass the diphoton selection), sum of
-    weights, digest; and the files that were skipped, each with its reason. Memory is that of a few pieces.
-
-    Args:
-        skip: leave out a file that cannot be read, and count it; else the first one is an error.
-
-    Raises:
-        UserError: a bad file (the only one, or without ``skip``), two files of the same name, an id that occurs twice,
-            more than 0.1 % of repeated events and no `duplicates` policy.
+    weights, digest; and the files that were skipped, each with its reason. Memory is that of a few pieces. With
+    ``skip`` a file that cannot be read is left out and counted. It is a `UserError` otherwise, as are two files of the
+    same name, an id that occurs twice, and more than 0.1 % of repeated events without a `duplicates` policy.
     """
     if not paths:
         raise UserError("no files to read")

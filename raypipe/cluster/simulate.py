@@ -48,16 +48,13 @@ def simulate(
     """Make the data set of ``config`` in ``<folder>/events`` and return its manifest (`raypipe.simulate.dataset`).
 
     What is finished is kept: a killed run loses only the shards that were running. A complete data set returns at
-    once; otherwise Ray must be initialised. On several machines ``folder`` must be on storage that all of them see.
+    once; otherwise Ray must be initialised. On several machines all must see ``folder``. An unknown sample or card is a
+    `UserError`; a shard that cannot be made is a RuntimeError that names its sample and holds the traceback.
 
     Args:
         folder: output folder of the run.
         concurrency: most shards at the same time; as many as Ray has cores when not given. Never changes a number.
         artefacts: where shards that another run has made are looked for, and new ones are left.
-
-    Raises:
-        UserError: an unknown sample or card, or a folder that cannot be written.
-        RuntimeError: a shard that cannot be made; the message names its sample and holds the traceback.
     """
     wanted = dataset.plan(config)
     events = events_folder(folder)
@@ -83,10 +80,9 @@ class Shared:
         """The sidecar of a shard that is here, or that another run has made and is here from now on."""
         if (sidecar := shard.finished(self.events)) is not None:
             self.give(shard)
-            return sidecar
-        if self.artefacts.take("shards", shard.key, self._files(shard)):
-            return shard.finished(self.events)
-        return None
+        elif self.artefacts.take("shards", shard.key, self._files(shard)):
+            sidecar = shard.finished(self.events)
+        return sidecar
 
     def give(self, shard: Shard) -> None:
         """Leave a shard for other runs."""
