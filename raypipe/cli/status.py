@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -26,4 +27,4 @@ def status(path: Path, output: Path | None, as_json: bool, overrides: tuple[str,
     found = stores.status(open_ledger(config), config=config)
     tell(found)
     if as_json:
-        emit(found.as_dict())
+        emit(asdict(found))

@@ -171,9 +171,7 @@ class _Stack:
 def _claimed(store: Store, keys: Iterable[str], own: Sequence[str]) -> Iterator[list[str]]:
     """Those keys that are not in the store and that nobody else makes, for as long as the block lasts.
 
-    Args:
-        own: of them, those that this run was making before, all of which go on; its dead workers may still be taken
-            for alive, and have written some.
+    All of ``own``, which this run was making before, go on: its dead workers may be taken for alive, and have written.
     """
 
     def there(key: str) -> bool:

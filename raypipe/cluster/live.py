@@ -21,8 +21,7 @@ LOG_EVERY = 30.0
 class Progress:
     """Where a scan stands, as its driver knows from what the trials report; memory does not grow with them.
 
-    Args:
-        now: what the ledger says before the scan goes on; what failed is tried again. price: of the trials.
+    ``now`` is what the ledger says before the scan goes on, where what failed is tried again.
     """
 
     def __init__(self, now: Status, price: Price) -> None:

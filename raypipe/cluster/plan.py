@@ -104,8 +104,7 @@ def plan(
     """Estimate a scan from a calibration; tables of one trial that no node can hold are a `UserError`.
 
     Args:
-        object_store_gib: of a node.
-        configurations: how often all but the simulation is done.
+        object_store_gib: of a node. configurations: how often all but the simulation is done.
         price: of a core hour; gpu_price: of a GPU hour.
         gpu_speedup: one GPU over one core of the calibrated machine, for networks.
     """

@@ -25,16 +25,6 @@ Sidecars = dict[int, dict[str, Any]]
 """Sidecars of the finished shards of a sample by their number."""
 
 
-def events_folder(folder: str | Path) -> Path:
-    """The data set folder of a run's output ``folder``."""
-    return Path(folder) / "events"
-
-
-def is_complete(config: Config, folder: str | Path) -> bool:
-    """Whether the data set of ``config`` is finished in the run's output ``folder``; needs neither Ray nor Pythia."""
-    return dataset.is_complete(dataset.plan(config), events_folder(folder))
-
-
 def simulate_events(run: Any, stage: Any, items: Sequence[Any]) -> None:
     """The data set of a run (a maker of `raypipe.search.base.Stage`)."""
     run.ray()
@@ -56,8 +46,7 @@ def simulate(
         concurrency: most shards at the same time; as many as Ray has cores when not given. Never changes a number.
         artefacts: where shards that another run has made are looked for, and new ones are left.
     """
-    wanted = dataset.plan(config)
-    events = events_folder(folder)
+    wanted, events = dataset.plan(config), Path(folder) / "events"
     if dataset.is_complete(wanted, events):
         return dataset.read_manifest(events)
     found = _made(wanted, Shared(artefacts or Artefacts(None), check_writable(events).resolve()), concurrency)

@@ -143,11 +143,9 @@ def train_encoder(
     key, resources = encoder_key(config, manifest["key"]), config.resources
     if (done := load_encoder(folder, key)) is not None:
         return done
-    workers = resources.train_workers
-    if config.embedding.batch_size % workers:
-        raise UserError(
-            f"embedding.batch_size = {config.embedding.batch_size}: must divide by resources.train_workers = {workers}"
-        )
+    workers, size = resources.train_workers, config.embedding.batch_size
+    if size % workers:
+        raise UserError(f"embedding.batch_size = {size}: must divide by resources.train_workers = {workers}")
     source, inputs = event_source(config, events, folder.absolute() / "train", at_once)
     plans = EncoderPlan.of(inputs, config.embedding, config.seed)
     cpus = worker_cpus(workers * at_once, gpu=resources.gpu, streamed=source.mapped is not None)

@@ -56,13 +56,12 @@ class TrainRun:
 
         where = {"storage_filesystem": self.store.filesystem} if self.store.local is None else {}
         each = {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+        crew = {"num_workers": self.workers, "use_gpu": self.gpus > 0, "resources_per_worker": each}
         trainer = TorchTrainer(
             loop,
             train_loop_config=given | {"threads": max(1, int(self.cpus)), "run": self},
             torch_config=TorchConfig("nccl" if self.nccl and is_nccl_available() else "gloo"),
-            scaling_config=train.ScalingConfig(
-                num_workers=self.workers, use_gpu=self.gpus > 0, resources_per_worker=each
-            ),
+            scaling_config=train.ScalingConfig(**crew),
             run_config=train.RunConfig(
                 name=self.name,
                 storage_path=f"{self.store.path}/train",
@@ -84,9 +83,9 @@ class TrainRun:
 
     def final(self, result: Any) -> dict[str, Any]:
         """The state in the last checkpoint of what `fit` returned."""
-        if result.checkpoint is None:
+        if (state := _loaded(result.checkpoint, 0)) is None:
             raise UserError(f"{self.what} training ended without a checkpoint")
-        return _loaded(result.checkpoint, 0)
+        return state
 
     def write(self, name: str, data: bytes) -> None:
         """A file of this run."""
@@ -102,19 +101,20 @@ class TrainRun:
 
     def remove(self) -> None:
         """Everything that this run has left."""
-        for folder in (self.name, f"{self.name}-files"):
-            self.store.drop(f"train/{folder}")
+        self.store.drop(f"train/{self.name}")
+        self.store.drop(f"train/{self.name}-files")
 
 
 def resumed() -> dict[str, Any] | None:
     """In a worker: the state that this worker, or rank 0, has left in the last checkpoint."""
     from ray import train
 
-    checkpoint = train.get_checkpoint()
-    return None if checkpoint is None else _loaded(checkpoint, train.get_context().get_world_rank())
+    return _loaded(train.get_checkpoint(), train.get_context().get_world_rank())
 
 
-def _loaded(checkpoint: Any, rank: int) -> dict[str, Any]:
+def _loaded(checkpoint: Any, rank: int) -> dict[str, Any] | None:
+    if checkpoint is None:
+        return None
     with checkpoint.as_directory() as folder:
         path = Path(folder) / f"{rank}.pt"
         path = path if path.exists() else path.with_name("0.pt")

@@ -34,13 +34,11 @@ def run_pack(
     resources: Resources,
     together: bool,
 ) -> None:
-    """The Tune trainable. An exception of a trial is a result; a dying process is started again by Tune.
+    """The Tune trainable: ``config["pack"]`` has keys with their trials, ``driver`` is the id of the one that asks.
 
-    Args:
-        config: ``pack``, keys with their trials. driver: id of the driver that asks.
+    An exception of a trial is a result; a dying process is started again by Tune.
     """
-    threads = max(1, math.floor(resources.trial_cpus))
-    limit_threads(threads)
+    limit_threads(threads := max(1, math.floor(resources.trial_cpus)))
     tools = Tools(threads, "cuda" if ray.get_gpu_ids() else "cpu", book.stage)
     worker = Worker(function, inputs, book, tools, resources.trial_timeout, resources.max_failures)
     try:

@@ -31,10 +31,7 @@ class Store:
 
     A file is written under a temporary name, flushed to disk where that is local, and moved; an object store gets one
     PUT of the final name, which is atomic. Whatever the file system refuses is a `UserError` of one line.
-
-    Args:
-        root: path or URL; fsspec opens those that `pyarrow.fs` does not know.
-        filesystem: a `pyarrow.fs.FileSystem` to use with ``root`` as the path inside it.
+    ``root`` is a path or a URL (fsspec opens those that `pyarrow.fs` does not know), or a path in ``filesystem``.
     """
 
     def __init__(self, root: str | os.PathLike[str], filesystem: Any = None) -> None:

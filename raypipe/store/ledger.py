@@ -40,9 +40,7 @@ class Ledger:
     speaks only for parts that are there. ``stages/`` holds what several trials share, by the hash of its inputs. A
     folder of another layout is a `UserError`.
 
-    Args:
-        where: path or URL, or an open `Store`.
-        shared: where ``stages/`` is instead, so that several ledgers share them.
+    ``where`` is a path or URL, or an open `Store`; in ``shared`` is ``stages/`` where several ledgers share them.
     """
 
     def __init__(self, where: str | Path | Store, shared: Store | None = None) -> None:
@@ -127,11 +125,10 @@ class Ledger:
     def rows(self, keys: Iterable[str]) -> list[dict[str, Any]]:
         """All rows of the given trials, in that order; a trial that only failed gives its last failure."""
         good, failed, indexed = self.written(), self.written("failed"), self._index()
-        out = []
+        out: list[dict[str, Any]] = []
         for key in keys:
-            rows = None
-            if key in good:
-                rows = json.loads(indexed[key][1]) if key in indexed else self._part("rows", key)
+            rows = json.loads(indexed[key][1]) if key in good and key in indexed else None
+            rows = rows or (self._part("rows", key) if key in good else None)
             out += rows or (self._part("failed", key) if key in failed else None) or []
         return out
 
@@ -149,8 +146,7 @@ class Ledger:
         may do this at once: the file's name is the hash of what is in it.
         """
         there, old, indexed = self.written(), set(self.store.listing("index")), self._index()
-        loose = there.keys() - indexed.keys()
-        if len(loose) < at_least:
+        if len(loose := there.keys() - indexed.keys()) < at_least:
             return len(indexed)
         parts = {key: rows for key in loose if (rows := self._part("rows", key))}
         gathered = indexed | {key: (rows[0].get("seconds"), json.dumps(rows)) for key, rows in parts.items()}

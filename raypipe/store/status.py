@@ -71,10 +71,6 @@ class Status:
         other = f"{self.other} of another version of the code or packages, which do not count"
         return ", ".join(part for part in [*parts, other if self.other else ""] if part)
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
-
 
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
