@@ -35,7 +35,7 @@ class Check:
 
 def examine(config: Any = None) -> list[Check]:
     """All checks; those about a run folder, its storage and its tracking only with a ``config`` of any kind."""
-    checks = [_python(), *_packages(), _kernel(), _threads(), _memory(), _gpu(), _temporary(), _working_folder()]
+    checks = [_python(), *_packages(), *_machine(), _temporary(), _working_folder()]
     checks.append(_ray(config.resources if config else Resources()))
     if config is not None:
         checks += [_disk(config), *([_storage(config)] if config.resources.storage else []), *_passwords(config)]
@@ -69,30 +69,23 @@ def _packages() -> list[Check]:
     return wrong or [Check("packages", OK, f"{len(needed)} requirements met")]
 
 
-def _kernel() -> Check:
-    from raypipe.models import native
-
-    built = native.name()
-    return Check("kernel", NOTE, native.MISSING, native.REMEDY) if built == "torch" else Check("kernel", OK, built)
-
-
-def _threads() -> Check:
-    cores, value = usable_cores(), os.environ.get("OMP_NUM_THREADS", "")
-    found = f"{cores} of {os.cpu_count()} cores may be used, OMP_NUM_THREADS={value or 'unset'}"
-    good = not (value.isdigit() and int(value) > cores)
-    return _verdict("threads", good, found, "unset OMP_NUM_THREADS: more threads than cores are 5 to 20 times slower")
-
-
-def _memory() -> Check:
-    gib, remedy = machine_memory_gib(), "8 GiB are advised; lower resources.object_store_gib"
-    return _verdict("memory", gib >= 8, f"{gib:.1f} GiB", remedy, bad=NOTE)
-
-
-def _gpu() -> Check:
+def _machine() -> list[Check]:
+    """Kernel, threads, memory and GPU."""
     import torch
 
-    name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    return Check("gpu", OK, name) if name else Check("gpu", NOTE, "none: training runs on the CPU")
+    from raypipe.models import native
+
+    built, cores, value = native.name(), usable_cores(), os.environ.get("OMP_NUM_THREADS", "")
+    threads = f"{cores} of {os.cpu_count()} cores may be used, OMP_NUM_THREADS={value or 'unset'}"
+    slow = "unset OMP_NUM_THREADS: more threads than cores are 5 to 20 times slower"
+    gib, small = machine_memory_gib(), "8 GiB are advised; lower resources.object_store_gib"
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return [
+        Check("kernel", NOTE, native.MISSING, native.REMEDY) if built == "torch" else Check("kernel", OK, built),
+        _verdict("threads", not (value.isdigit() and int(value) > cores), threads, slow),
+        _verdict("memory", gib >= 8, f"{gib:.1f} GiB", small, bad=NOTE),
+        Check("gpu", OK, gpu) if gpu else Check("gpu", NOTE, "none: training runs on the CPU"),
+    ]
 
 
 def _ray(resources: Resources) -> Check:
