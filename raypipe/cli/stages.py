@@ -111,7 +111,7 @@ def status(asked: Asked) -> None:
     config = asked.config()
     found = stores.status(open_ledger(config), config=config)
     live.tell(found)
-    asked.emit(found.as_dict())
+    asked.emit(asdict(found))
 
 
 @click.command()

@@ -59,13 +59,10 @@ class Worker:
     """Further tries of a trial that raises OSError or MemoryError; other exceptions would only come again."""
 
     def run(self, trials: Mapping[str, Any], retried: int = 0) -> list[Report]:
-        """Run trials as one and record how each ended.
+        """Run trials as one and record how each ended; `DiskFull` if nothing more can be recorded.
 
         If several fail together each is tried alone, so that one bad trial costs the others nothing. One that hangs
         takes its process along; whoever watches it runs each alone then, and finds which it was.
-
-        Raises:
-            DiskFull: nothing more can be recorded.
         """
         ((key, trial),) = trials.items() if len(trials) == 1 else ((None, None),)
 
@@ -80,11 +77,9 @@ class Worker:
             spent = {"seconds": time.perf_counter() - began, "seconds_cpu": time.process_time() - cpu}
             share = {name: value / len(trials) for name, value in spent.items()}
             return [self._keep(k, t, result, share) for (k, t), result in zip(trials.items(), results, strict=True)]
-        except DiskFull:
-            raise
         except Exception as error:
             if is_full(error):
-                raise DiskFull(str(error)) from error
+                raise error if isinstance(error, DiskFull) else DiskFull(str(error)) from error
             again = key is None or (isinstance(error, OSError | MemoryError) and retried < self.retries)
             if not again:
                 self.book.record_failure(key, trial, traceback.format_exc())
@@ -105,9 +100,8 @@ class Worker:
 def deadline(seconds: float | None, tell: Callable[[str], None]) -> Iterator[None]:
     """End this process if the block takes longer than ``seconds``, after telling where it hangs.
 
-    A hanging trial holds its process, and nothing inside it can be trusted to stop: the process goes, and whoever
-    watches it starts another. Python code and C code that releases the interpreter are seen by a thread, which hands
-    the stack to ``tell``; C code that does not is ended `GRACE` seconds later by `faulthandler`.
+    Python code, and C code that releases the interpreter, are seen by a thread, which hands the stack to ``tell``; C
+    code that does not is ended `GRACE` seconds later by `faulthandler`.
     """
     if seconds is None:
         yield

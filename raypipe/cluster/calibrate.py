@@ -67,11 +67,7 @@ class Calibration:
     version: int
 
     def seconds(self, part: Part) -> float:
-        """Core seconds of a part of an item.
-
-        Raises:
-            UserError: it was not measured.
-        """
+        """Core seconds of a part of an item; a `UserError` if it was not measured."""
         if part.name not in self.parts:
             raise UserError(f"calibration: {part.name!r} is not in it; remove it to measure again")
         measured = self.parts[part.name]
@@ -80,15 +76,10 @@ class Calibration:
 
     @staticmethod
     def of(values: Any, search: str) -> Calibration:
-        """From what a file holds.
-
-        Raises:
-            UserError: written by another version of raypipe, or of another search.
-        """
-        try:
+        """From what a file holds; a `UserError` if another version of raypipe wrote it, or it is of another search."""
+        found = None
+        with contextlib.suppress(ValidationError):
             found = TypeAdapter(Calibration).validate_python(values)
-        except ValidationError:
-            found = None
         if found is None or found.version != VERSION:
             raise UserError("calibration: written by another version of raypipe; remove it to measure again")
         if found.search != search:
@@ -119,18 +110,14 @@ def measure(part: Part) -> Measured:
 
 
 def calibrate(search: str, costs: Sequence[Cost], say: Callable[[str], None] = lambda text: None) -> Calibration:
-    """Measure every part: a minute for a configuration of a laptop, two for one of a cluster.
-
-    Processor time counts, not wall time, so that a busy machine measures the same.
-    """
+    """Measure every part: a minute for a configuration of a laptop, two for one of a cluster."""
     found = {}
     with _stdout_is_ours():
         for name, part in {part.name: part for cost in costs for part in cost.parts}.items():
             say(name)
             found[name] = measure(part)
-    return Calibration(
-        search, f"{platform.node()} {platform.machine()}", found, float(psutil.Process().memory_info().rss), VERSION
-    )
+    machine, memory = f"{platform.node()} {platform.machine()}", float(psutil.Process().memory_info().rss)
+    return Calibration(search, machine, found, memory, VERSION)
 
 
 @contextlib.contextmanager

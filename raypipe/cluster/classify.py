@@ -36,8 +36,7 @@ def _fits(request: Request, resources: Resources, folder: Path) -> Iterator[tupl
 def run(request: Request, output: Path, resources: Resources) -> dict[str, Any]:
     """Train, score, and write ``output`` (Parquet) with a JSON summary beside it, which is returned.
 
-    Raises:
-        UserError: unreadable or too small tables, columns that do not fit together, no place for the workers.
+    Unreadable or too small tables, columns that do not fit together, and no place for the workers are `UserError`.
     """
     if check_file_writable(output).suffix == ".json":
         raise UserError(f"{output}: the scores are Parquet, and {output} is their summary: name a .parquet file")

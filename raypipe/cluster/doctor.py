@@ -12,10 +12,8 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from raypipe.cluster.address import cluster_address
-from raypipe.cluster.machine import machine_memory_gib, usable_cores
-from raypipe.cluster.place import REMEDY, objection, parents
-from raypipe.cluster.runtime import has_token, hidden_modules, ray_session, total_cpus
+from raypipe.cluster.machine import REMEDY, machine_memory_gib, objection, parents, usable_cores
+from raypipe.cluster.runtime import cluster_address, has_token, hidden_modules, ray_session, total_cpus
 from raypipe.config import Resources
 from raypipe.config.load import flat
 from raypipe.errors import UserError, first_line
@@ -37,7 +35,7 @@ class Check:
 
 def examine(config: Any = None) -> list[Check]:
     """All checks; those about a run folder, its storage and its tracking only with a ``config`` of any kind."""
-    checks = [_python(), *_packages(), _kernel(), _threads(), _memory(), _gpu(), _temporary(), _working_folder()]
+    checks = [_python(), *_packages(), *_machine(), _temporary(), _working_folder()]
     checks.append(_ray(config.resources if config else Resources()))
     if config is not None:
         checks += [_disk(config), *([_storage(config)] if config.resources.storage else []), *_passwords(config)]
@@ -71,33 +69,23 @@ def _packages() -> list[Check]:
     return wrong or [Check("packages", OK, f"{len(needed)} requirements met")]
 
 
-def _kernel() -> Check:
-    from raypipe.models import native
-
-    built = native.name()
-    return Check("kernel", NOTE, native.MISSING, native.REMEDY) if built == "torch" else Check("kernel", OK, built)
-
-
-def _threads() -> Check:
-    cores, value = usable_cores(), os.environ.get("OMP_NUM_THREADS", "")
-    found = f"{cores} of {os.cpu_count()} cores may be used, OMP_NUM_THREADS={value or 'unset'}"
-    good = not (value.isdigit() and int(value) > cores)
-    return _verdict("threads", good, found, "unset OMP_NUM_THREADS: more threads than cores are 5 to 20 times slower")
-
-
-def _memory() -> Check:
-    gib = machine_memory_gib()
-    return _verdict(
-        "memory", gib >= 8, f"{gib:.1f} GiB", "8 GiB are advised; lower resources.object_store_gib", bad=NOTE
-    )
-
-
-def _gpu() -> Check:
+def _machine() -> list[Check]:
+    """Kernel, threads, memory and GPU."""
     import torch
 
-    if torch.cuda.is_available():
-        return Check("gpu", OK, torch.cuda.get_device_name(0))
-    return Check("gpu", NOTE, "none: training runs on the CPU")
+    from raypipe.models import native
+
+    built, cores, value = native.name(), usable_cores(), os.environ.get("OMP_NUM_THREADS", "")
+    threads = f"{cores} of {os.cpu_count()} cores may be used, OMP_NUM_THREADS={value or 'unset'}"
+    slow = "unset OMP_NUM_THREADS: more threads than cores are 5 to 20 times slower"
+    gib, small = machine_memory_gib(), "8 GiB are advised; lower resources.object_store_gib"
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return [
+        Check("kernel", NOTE, native.MISSING, native.REMEDY) if built == "torch" else Check("kernel", OK, built),
+        _verdict("threads", not (value.isdigit() and int(value) > cores), threads, slow),
+        _verdict("memory", gib >= 8, f"{gib:.1f} GiB", small, bad=NOTE),
+        Check("gpu", OK, gpu) if gpu else Check("gpu", NOTE, "none: training runs on the CPU"),
+    ]
 
 
 def _ray(resources: Resources) -> Check:
@@ -116,26 +104,23 @@ def _ray(resources: Resources) -> Check:
 
 def _temporary() -> Check:
     """Where an embedded Ray keeps sockets and logs, and why not where the user's variables say."""
-    usable = [parent for parent in parents() if objection(parent) is None]
+    reasons = {parent: objection(parent) for parent in parents()}
     given = [(name, Path(path)) for name in ("RAY_TMPDIR", "TMPDIR") if (path := os.environ.get(name))]
-    refused = [f"{name} = {path}: {reason}" for name, path in given if (reason := objection(path.absolute()))]
+    refused = [f"{name} = {path}: {reason}" for name, path in given if (reason := reasons[path.absolute()])]
+    usable = [parent for parent, reason in reasons.items() if reason is None]
     if not usable:
-        reasons = ", ".join(f"{parent} ({objection(parent)})" for parent in parents())
-        return Check("temporary files", WRONG, f"no place for Ray's sockets and logs: {reasons}", REMEDY)
-    if refused:
-        found = f"{'; '.join(refused)}; Ray's sockets and logs go below {usable[0]}"
-        return Check("temporary files", NOTE, found, REMEDY)
-    return Check("temporary files", OK, f"Ray's sockets and logs go below {usable[0]}")
+        told = ", ".join(f"{parent} ({reason})" for parent, reason in reasons.items())
+        return Check("temporary files", WRONG, f"no place for Ray's sockets and logs: {told}", REMEDY)
+    found = "; ".join([*refused, f"Ray's sockets and logs go below {usable[0]}"])
+    return _verdict("temporary files", not refused, found, REMEDY, bad=NOTE)
 
 
 def _working_folder() -> Check:
     """Files that hide modules of Python's from whoever starts Python there; raypipe itself passes them by."""
-    folder = Path.cwd()
-    hidden = hidden_modules(folder)
-    found = (
-        f"{folder}: {', '.join(hidden)} would be imported in place of Python's own modules" if hidden else f"{folder}"
-    )
-    return _verdict("working folder", not hidden, found, "rename them, or work in another folder", bad=NOTE)
+    hidden = hidden_modules(folder := Path.cwd())
+    found = f": {', '.join(hidden)} would be imported in place of Python's own modules" if hidden else ""
+    remedy = "rename them, or work in another folder"
+    return _verdict("working folder", not hidden, f"{folder}{found}", remedy, bad=NOTE)
 
 
 def _disk(config: Any) -> Check:
@@ -162,8 +147,7 @@ def _storage(config: Any) -> Check:
         store.check_writable()
     except Exception as error:  # every storage library has exceptions of its own
         where = config.resources.storage
-        told = isinstance(error, UserError)
-        reason = str(error) if told else redact(f"{where}: {first_line(error)}", where)
+        reason = str(error) if isinstance(error, UserError) else redact(f"{where}: {first_line(error)}", where)
         return Check("storage", WRONG, reason, "look at resources.storage, and at the credentials for it")
     return Check("storage", OK, f"{store} writable")
 

@@ -18,14 +18,13 @@ from raypipe.errors import UserError
 from raypipe.events.diphoton import View
 from raypipe.events.latents import latent_schema
 from raypipe.events.schema import SPLITS, tensor_column, tensor_values
-from raypipe.events.table import read_rows, read_table, sample_path, write_table
-from raypipe.files import file_digest, read_json, write_json
+from raypipe.events.table import read_rows, sample_path, write_table
+from raypipe.files import file_digest, write_json
 from raypipe.fit.encoder import embed, latent_noise
 
 COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "features"]
 BATCH = 4096
-"""Events that are embedded together. The last bits of a latent depend on which events share its batch: batches fixed by
-file and row, not by what a stream happens to deliver, give the same bits with any number of workers."""
+"""Events that are embedded together, fixed by file and row: the last bits of a latent depend on its batch."""
 CPUS = 0.5
 """Cores of an actor: it also waits for files."""
 
@@ -44,7 +43,6 @@ class Embedder:
         if ray.get_gpu_ids() and torch.cuda.is_available():
             self.encoder.to("cuda")
         self.config, self.seed = Embedding.model_validate(record["embedding"]), seed
-        self.schema = latent_schema(self.config.encoder.latent)
         self.view = View.of(self.config)
         self.columns = list(dict.fromkeys([*COLUMNS, *self.view.columns]))
 
@@ -58,10 +56,14 @@ class Embedder:
         noise = None
         if self.config.sample_latents:
             noise = latent_noise(batch["event_id"].to_numpy(), self.config.encoder.latent, self.seed)
-        latent, posterior = embed(self.encoder, self.view.objects(batch), self.view.event(batch), noise)
-        for name, values in (("latent", latent), ("posterior", posterior)):
-            batch = batch.append_column(name, tensor_column(values))
-        return batch.select(self.schema.names)
+        return latent_table(batch, *embed(self.encoder, self.view.objects(batch), self.view.event(batch), noise))
+
+
+def latent_table(events: pa.Table, latent: np.ndarray, posterior: np.ndarray) -> pa.Table:
+    """The latent table of events (`COLUMNS`): latents (n, d), posteriors (n, 2, d)."""
+    for name, values in (("latent", latent), ("posterior", posterior)):
+        events = events.append_column(name, tensor_column(values))
+    return events.select(latent_schema(latent.shape[1]).names)
 
 
 def embed_stream(paths: list[str], folder: Path, seed: int, *, gpu: bool = False) -> Any:
@@ -84,49 +86,30 @@ def actors(gpu: bool) -> int:
     return max(1, places(CPUS, 1) if gpu else int(total_cpus()))
 
 
-def load_latents(folder: Path, key: str | None = None) -> tuple[pa.Table, dict[str, Any]] | None:
-    """The finished latent table of ``folder`` with its record, or None."""
-    record_path = folder / "latents.json"
-    if not record_path.exists():
-        return None
-    record = read_json(record_path)
-    if key is not None and record.get("key") != key:
-        return None
-    path = folder / "latents.parquet"
-    if not path.exists() or file_digest(path) != record["digest"]:
-        return None
-    return read_table(path), record
-
-
 def embed_events(
     config: Config, events: Path, folder: Path, key: str, on_rows: Callable[[int], None] | None = None
 ) -> None:
-    """Write the latent table of all events by the finished encoder of ``folder``. Ray must be running.
+    """Write the latent table of all events, with its key, by the finished encoder of ``folder``. Ray must be running.
 
-    Args:
-        key: of the table. on_rows: called with the number of rows of each finished batch.
-
-    Raises:
-        UserError: a sample that was not simulated, or latents that are not finite.
+    ``on_rows`` is called with the number of rows of each finished batch. A sample that was not simulated, and latents
+    that are not finite, are `UserError`.
     """
     paths = [str(sample_path(events, split, name)) for split in SPLITS for name in config.simulate.samples]
     dataset = embed_stream(paths, folder, config.seed, gpu=config.resources.gpu)
-    schema = latent_schema(config.embedding.encoder.latent)
     parts = []
     for batch in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
-        parts.append(batch.cast(schema) if batch.schema != schema else batch)
+        parts.append(batch)
         if on_rows:
             on_rows(batch.num_rows)
-    write_latents(parts, folder, key)
+    write_latents(parts, folder, key, config.embedding.encoder.latent)
 
 
-def write_latents(parts: list[pa.Table], folder: Path, key: str) -> None:
+def write_latents(parts: list[pa.Table], folder: Path, key: str, latent: int) -> None:
     """Write ``latents.parquet`` (both splits of all samples, sorted by id) and its record.
 
-    Raises:
-        UserError: latents that are not finite.
+    Latents (``latent`` dimensions) that are not finite are a `UserError`.
     """
-    table = pa.concat_tables(parts).unify_dictionaries()
+    table = pa.concat_tables(part.cast(latent_schema(latent)) for part in parts).unify_dictionaries()
     table = table.take(np.argsort(table["event_id"].to_numpy(), kind="stable")).combine_chunks()
     finite = np.isfinite(tensor_values(table["latent"])).all(1)
     path = folder / "latents.parquet"

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from raypipe.cluster.address import cluster_address
 from raypipe.cluster.attempt import Function, Report, Together, one_by_one, report
-from raypipe.cluster.runtime import total_cpus
+from raypipe.cluster.runtime import cluster_address, total_cpus
 from raypipe.config import Resources
 from raypipe.errors import UserError
 from raypipe.store.ledger import Ledger
@@ -38,33 +37,29 @@ def fan_out(
     on_end: OnEnd = lambda trial, told: None,
     together: int = 0,
 ) -> None:
-    """Run the trials that the ledger does not hold yet. Ray must be running.
+    """Run the trials (picklable, with ``label()``) that the ledger does not hold yet. Ray must be running.
 
-    ``inputs`` goes into the object store once; every trial on a machine reads the same copy of its arrays. A trial is
-    any picklable value with ``label()``. Trials whose process dies or hangs are started again
+    ``inputs`` goes into the object store once. Trials whose process dies or hangs are started again
     ``resources.max_failures`` times, then recorded as failed like those that raise. Any number of drivers may run this
-    on one ledger: they leave each other's running trials alone, and what both run comes out the same.
+    on one ledger: they leave each other's running trials alone, and what both run comes out the same. `DiskFull` if
+    there is no space for results; what is finished is kept.
 
     Args:
         function: the search, importable by the workers.
         together: so many trials are made as one, by a function (inputs, trials, tools) -> results; 0: one by one.
-
-    Raises:
-        DiskFull: no space for results; what is finished is kept.
     """
     from ray import tune
 
     from raypipe.cluster.window import run_pack, run_window
 
     check_resources(resources)
-    began = time.time()
-    done = book.done(trials)
-    left = [key for key in trials if key not in done]
-    if not left:
+    began, done = time.time(), book.done(trials)
+    if not (left := [key for key in trials if key not in done]):
         return
-    if drivers(book):
+    if alive := drivers(book):
         left.reverse()  # meet the other driver in the middle
-    _sweep(book)
+    for dead in book.store.folders("tune") - alive.keys():
+        book.store.drop(f"tune/{dead}")
     with Heartbeat(book) as beat:
         scan = Scan(trials, book, resources, on_end, together, beat, ended=set(done))
         trainable = tune.with_resources(
@@ -109,15 +104,17 @@ class Scan:
         slots = max(1, math.floor(total_cpus() / self.resources.trial_cpus))
         elsewhere = self.beat.elsewhere(left)
         mine = [key for key in left if key not in elsewhere]
-        times = sorted(s for s in self.book.seconds().values() if s is not None)
-        typical = times[len(times) // 2] if times else None
-        size, most = packing(typical, len(mine), slots, self.resources.pack_seconds)
-        alone = [[key] for key in mine if key in self.suspects]
         rest = [key for key in mine if key not in self.suspects]
+        most = max(WINDOW, ROUNDS * slots)
         if self.together:
-            packs, most = self._chunks(rest, elsewhere), max(WINDOW, ROUNDS * slots)
+            packs = self._chunks(rest, elsewhere)
         else:
+            times = sorted(s for s in self.book.seconds().values() if s is not None)
+            typical = times[len(times) // 2] if times else None
+            size = pack_size(typical, len(mine), slots, self.resources.pack_seconds)
+            most = 2 * slots if typical is None and len(mine) > UNKNOWN else most
             packs = [rest[i : i + size] for i in range(0, len(rest), size)]
+        alone = [[key] for key in mine if key in self.suspects]
         return [{key: self.trials[key] for key in pack} for pack in [*alone, *packs][:most]]
 
     def _chunks(self, keys: list[str], elsewhere: set[str]) -> list[list[str]]:
@@ -161,21 +158,6 @@ class Scan:
             self.end(report(key, "failed"))
 
 
-def _sweep(book: Ledger) -> None:
-    """Remove what Tune left behind for drivers that are dead."""
-    alive = drivers(book)
-    for name in book.store.folders("tune"):
-        if name not in alive:
-            book.store.drop(f"tune/{name}")
-
-
-def packing(typical: float | None, left: int, slots: int, pack_seconds: float) -> tuple[int, int]:
-    """Trials a pack, and packs that the next window may have."""
-    if typical is None and left > UNKNOWN:
-        return 1, 2 * slots
-    return pack_size(typical, left, slots, pack_seconds), max(WINDOW, ROUNDS * slots)
-
-
 def pack_size(typical: float | None, left: int, slots: int, pack_seconds: float) -> int:
     """Trials a pack: about ``pack_seconds`` of work, but at least four packs for every slot, and one if unknown."""
     if not typical:
@@ -183,28 +165,11 @@ def pack_size(typical: float | None, left: int, slots: int, pack_seconds: float)
     return max(1, min(int(pack_seconds / typical), left // (4 * slots)))
 
 
-def worker_starts(trials: int, seconds: float, slots: int, pack_seconds: float) -> list[int]:
-    """Fresh worker processes of each window of a scan of trials of so many seconds: Tune keeps them for one window."""
-    started: list[int] = []
-    while trials > 0:
-        size, most = packing(seconds if started else None, trials, slots, pack_seconds)
-        packs = min(most, math.ceil(trials / size))
-        started.append(min(slots, packs))
-        trials -= packs * size
-    return started
-
-
 def check_resources(resources: Resources) -> None:
-    """Refuse what an embedded Ray could never start; a cluster may grow a larger node.
-
-    Raises:
-        UserError: more cores or GPUs a trial than this machine has.
-    """
+    """Refuse (`UserError`) more cores or GPUs a trial than an embedded Ray has; a cluster may grow a larger node."""
     import ray
 
-    if cluster_address():
-        return
-    there = ray.cluster_resources()
+    there, cluster = ray.cluster_resources(), cluster_address()
     for name, wanted, key in (("CPU", resources.trial_cpus, "cpus"), ("GPU", resources.trial_gpus, "gpus")):
-        if wanted > there.get(name, 0.0):
+        if not cluster and wanted > there.get(name, 0.0):
             raise UserError(f"resources.trial_{key} = {wanted:g}: this machine gives Ray {there.get(name, 0.0):g}")

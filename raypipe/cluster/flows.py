@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from raypipe.cluster.runtime import limit_threads, places
 from raypipe.cluster.trainer import TrainRun, first_node, go_on, resumed
@@ -29,7 +27,7 @@ from raypipe.search.flow_sets import Wanted, stacks_of, wanted_by
 from raypipe.search.result import Trial
 from raypipe.store.claims import WAIT, Claim
 from raypipe.store.files import Store
-from raypipe.store.ledger import Ledger
+from raypipe.store.ledger import Ledger, packed, unpacked
 
 ROWS = 2_000_000
 """Sideband events that a worker holds at once: with copies half a gigabyte. What is more is trained after them."""
@@ -47,16 +45,13 @@ def make_flows(
 ) -> int:
     """Train the flows that the trials will ask ``book.stage`` for and that are not there; how many sets were made.
 
-    Ray must be running. The members of all sets are divided over one worker a core (`resources.trial_cpus`), or one a
-    GPU if trials have some; a set has the same bits with any number of them. Sets that another driver is making are
-    left to it.
+    Ray must be running; workers that fail are a `UserError`. The members of all sets are divided over one worker a core
+    (`resources.trial_cpus`), or one a GPU if trials have some; a set has the same bits with any number of them. Sets
+    that another driver is making are left to it.
 
     Args:
         inputs: tables of every representation, one an encoder; see `raypipe.cluster.trial.Shelf`.
         on_epoch: called with the mean losses of every epoch of the sets (``sets``) that are trained together.
-
-    Raises:
-        UserError: the workers failed.
     """
     import ray
 
@@ -163,29 +158,19 @@ class _Stack:
         rank = self.workers.rank
         for k, key, workers in done:
             if rank in workers[1:]:
-                self.run.write(f"{key}-{rank}.pt", _packed(training.piece(k)))
+                self.run.write(f"{key}-{rank}.pt", packed(training.piece(k)))
         self.workers.objects(None)
         for k, key, workers in done:
             if rank == workers[0]:
-                pieces = [
-                    torch.load(io.BytesIO(self.run.read(f"{key}-{w}.pt")), weights_only=True) for w in workers[1:]
-                ]
-                self.shared.write(f"{FOLDER}/{key}.pt", _packed(training.flow(k, [training.piece(k), *pieces]).state()))
-
-
-def _packed(state: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
+                pieces = [unpacked(self.run.read(f"{key}-{w}.pt")) for w in workers[1:]]
+                self.shared.write(f"{FOLDER}/{key}.pt", packed(training.flow(k, [training.piece(k), *pieces]).state()))
 
 
 @contextlib.contextmanager
 def _claimed(store: Store, keys: Iterable[str], own: Sequence[str]) -> Iterator[list[str]]:
     """Those keys that are not in the store and that nobody else makes, for as long as the block lasts.
 
-    Args:
-        own: of them, those that this run was making before, all of which go on; its dead workers may still be taken
-            for alive, and have written some.
+    All of ``own``, which this run was making before, go on: its dead workers may be taken for alive, and have written.
     """
 
     def there(key: str) -> bool:

@@ -76,14 +76,9 @@ def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False
     """Write ``<output>/<name>.parquet`` for every file and ``<output>/read.json``, which is returned.
 
     The sidecar holds, by file: format, events read, events written (whole events pass the diphoton selection), sum of
-    weights, digest; and the files that were skipped, each with its reason. Memory is that of a few pieces.
-
-    Args:
-        skip: leave out a file that cannot be read, and count it; else the first one is an error.
-
-    Raises:
-        UserError: a bad file (the only one, or without ``skip``), two files of the same name, an id that occurs twice,
-            more than 0.1 % of repeated events and no `duplicates` policy.
+    weights, digest; and the files that were skipped, each with its reason. Memory is that of a few pieces. With
+    ``skip`` a file that cannot be read is left out and counted. It is a `UserError` otherwise, as are two files of the
+    same name, an id that occurs twice, and more than 0.1 % of repeated events without a `duplicates` policy.
     """
     if not paths:
         raise UserError("no files to read")
@@ -97,30 +92,18 @@ def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False
         with spread(config.resources) as mapper, progress_bar("read", len(plan.pieces)) as bar:
             done = _write(config, plan, folder, skip, counted(mapper, bar))
     failed = plan.failed | done["failed"]
-    files = [
-        {
-            "path": plan.paths[number],
-            "format": file_format(plan.paths[number], config.source),
-            "events": plan.rows[number],
-            "written": writer.rows,
-            "weight": writer.weight,
-            "negative_weights": writer.negative,
-            "sum_of_moduli": writer.modulus,
-            "table": str(writer.path),
-            "digest": file_digest(plan.paths[number]),
-        }
-        for number, writer in sorted(done["written"].items())
-    ]
-    summary = {
-        "files": files,
-        "skipped": [{"path": plan.paths[n], "reason": failed[n]} for n in sorted(failed)],
-        "n_files": len(paths),
-        "n_skipped": len(failed),
-        **{total: sum(f[total] for f in files) for total in ("events", "written", "weight")},
-        "repeated": done["repeated"],
-        "raypipe": __version__,
-        "config": config.model_dump(mode="json", exclude={"output", "resources"}),
-    }
+    files = []
+    for number, writer in sorted(done["written"].items()):
+        path = plan.paths[number]
+        read = {"path": path, "format": file_format(path, config.source), "events": plan.rows[number]}
+        read |= {"written": writer.rows, "weight": writer.weight, "negative_weights": writer.negative}
+        read |= {"sum_of_moduli": writer.modulus, "table": str(writer.path), "digest": file_digest(path)}
+        files.append(read)
+    skipped = [{"path": plan.paths[n], "reason": failed[n]} for n in sorted(failed)]
+    summary = {"files": files, "skipped": skipped, "n_files": len(paths), "n_skipped": len(failed)}
+    summary |= {total: sum(f[total] for f in files) for total in ("events", "written", "weight")}
+    summary |= {"repeated": done["repeated"], "raypipe": __version__}
+    summary |= {"config": config.model_dump(mode="json", exclude={"output", "resources"})}
     write_json(folder / "read.json", summary)
     return summary
 

@@ -1,7 +1,6 @@
 """Where the encoder's training events lie: resident in memory when they fit, else in files mapped into memory.
 
-Both give the same batches, since a batch is a function of seed and step (`raypipe.fit.batches.BatchPlan`). Resident
-events need no pipeline beside the training, which on two cores would cost it one of them.
+Both give the same batches, since a batch is a function of seed and step (`raypipe.fit.batches.BatchPlan`).
 """
 
 from __future__ import annotations
@@ -32,10 +31,7 @@ RESIDENT_SHARE = 0.25
 
 @dataclass(frozen=True)
 class EventSource:
-    """The training events of one encoder.
-
-    Exactly one of ``resident`` (a Ray object reference) and ``mapped`` (a folder of .npy files) is set.
-    """
+    """The training events of an encoder: ``resident`` (a Ray object reference) or ``mapped`` (folder of .npy files)."""
 
     resident: Any = None
     mapped: str | None = None
@@ -56,10 +52,9 @@ def read_inputs(config: Config, events: Path) -> EncoderInputs:
 
 
 def read_resident(paths: list[str], view: View = VIEW, threads: int | None = None) -> EncoderInputs:
-    """The events of Parquet files in memory, sorted by id: the same arrays as from `stream_events`.
+    """The events of Parquet files in memory, sorted by id: the same arrays as from `stream_events`, without Ray.
 
-    Threads (one a core when not given) decode pieces of the files straight into the finished arrays. No Ray: what fits
-    into one process is read there in less time than tasks take to start.
+    Threads (one a core when not given) decode pieces of the files straight into the finished arrays.
     """
     ids = _ids(paths)
     place = np.empty(len(ids), np.int64)
@@ -86,12 +81,8 @@ def _ids(paths: list[str]) -> np.ndarray:
 
 def _shapes(rows: int) -> dict[str, tuple[tuple[int, ...], type]]:
     """Shape and type of every array of `EncoderInputs`."""
-    return {
-        "event_id": ((rows,), np.int64),
-        "objects": ((rows, 11, 12), np.float32),
-        "event": ((rows, 2), np.float32),
-        "group": ((rows,), np.int64),
-    }
+    events = {"objects": ((rows, 11, 12), np.float32), "event": ((rows, 2), np.float32)}
+    return {"event_id": ((rows,), np.int64), **events, "group": ((rows,), np.int64)}
 
 
 def event_source(config: Config, events: Path, scratch: Path, at_once: int = 1) -> tuple[EventSource, EncoderInputs]:
@@ -141,10 +132,9 @@ def rank_stream(
 ) -> Iterator[dict[str, Any]]:
     """This worker's batches of ``steps`` for a training, in order.
 
-    The plan (``plan_ref``: the same in the object store) is a function of (seed, step), so the batches start at any
-    step: a restart skips nothing and repeats nothing. From mapped files Ray Data tasks prepare them ahead, in one
-    pipeline for all epochs, since starting one costs seconds; what is in memory needs none, and on a GPU is copied
-    there once.
+    The plan (``plan_ref``: the same in the object store) is a function of (seed, step), so they start at any step. From
+    mapped files Ray Data tasks prepare them ahead, in one pipeline for all epochs; what is in memory needs none, and on
+    a GPU is copied there once.
     """
     workers = training.workers
     if source.mapped is None:
@@ -158,20 +148,15 @@ def rank_stream(
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     blocks = np.array_split(np.arange(steps.start, steps.stop), max(1, len(steps) // 8))
-    dataset = ray.data.from_arrow([pa.table({"step": b}) for b in blocks]).map_batches(
-        GatherSteps(source, plan_ref, config, workers.rank, workers.size),
-        batch_size=None,
-        batch_format="numpy",
-        num_cpus=0.25,
-        zero_copy_batch=True,
-    )
+    gather = GatherSteps(source, plan_ref, config, workers.rank, workers.size)
+    how = {"batch_size": None, "batch_format": "numpy", "zero_copy_batch": True, "num_cpus": 0.25}
+    dataset = ray.data.from_arrow([pa.table({"step": b}) for b in blocks]).map_batches(gather, **how)
     # streaming_split moves the executor into an actor of its own; in this process it would compete with the training.
     (shard,) = dataset.streaming_split(1)
     share = config.batch_size // workers.size
     batches = shard.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=2)
     for expected, batch in zip(steps, batches, strict=True):
-        step = batch.pop("step")
-        if not (step == expected).all():
+        if ((step := batch.pop("step")) != expected).any():
             raise RuntimeError(f"the stream gave step {step[0]} where {expected} was due")
         yield batch
 

@@ -80,13 +80,10 @@ def _trees(events: pa.Table, parts: np.ndarray, run: Run) -> dict[str, Confusion
     labels, seed, engine = events["group"].to_numpy(), run.config.seed, train_here
     if run.config.classifier.engine != "xgboost":
         run.ray()
-        engine = tree_trainer(
-            run.config.classifier, run.config.resources.train_workers, run.config.resources, run.folder
-        )
-    train, test = (
-        balanced(labels, np.flatnonzero(parts == PARTS.index(part)), TREE_EVENTS, seed, part)
-        for part in ("train", "test")
-    )
+        resources = run.config.resources
+        engine = tree_trainer(run.config.classifier, resources.train_workers, resources, run.folder)
+    places = {part: np.flatnonzero(parts == PARTS.index(part)) for part in ("train", "test")}
+    train, test = (balanced(labels, rows, TREE_EVENTS, seed, part) for part, rows in places.items())
     return {
         title: tree_confusion(tensor_values(events[column]), labels, train, test, seed=seed, engine=engine)
         for title, column in (("trees on the latent space", "latent"), ("trees on nine features", "features"))
@@ -94,12 +91,10 @@ def _trees(events: pa.Table, parts: np.ndarray, run: Run) -> dict[str, Confusion
 
 
 def _transformer(run: Run) -> Confusion:
-    config = run.config
+    config, e = run.config, run.config.embedding
     run.ray()
     inputs = read_inputs(config, run.folder / "events")
-    parts = parts_of(
-        inputs.event_id, config.seed, config.embedding.train_fraction, config.embedding.validation_fraction
-    )
+    parts = parts_of(inputs.event_id, config.seed, e.train_fraction, e.validation_fraction)
     test = balanced(inputs.group, np.flatnonzero(parts == PARTS.index("test")), TREE_EVENTS, config.seed, "test")
     with progress_bar("supervised transformer", config.embedding.epochs) as bar:
         return supervised_confusion(

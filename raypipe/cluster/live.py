@@ -12,7 +12,7 @@ from raypipe.cluster.fanout import fan_out
 from raypipe.config import Resources
 from raypipe.progress import console, progress_bar
 from raypipe.store.ledger import Ledger
-from raypipe.store.status import RECENT, Price, Status, announce, newest_scan, status
+from raypipe.store.status import RECENT, Price, Status, announce, newest_scan, pace, status
 
 LOG_EVERY = 30.0
 """Seconds between two lines where there is no terminal."""
@@ -21,8 +21,7 @@ LOG_EVERY = 30.0
 class Progress:
     """Where a scan stands, as its driver knows from what the trials report; memory does not grow with them.
 
-    Args:
-        now: what the ledger says before the scan goes on; what failed is tried again. price: of the trials.
+    ``now`` is what the ledger says before the scan goes on, where what failed is tried again.
     """
 
     def __init__(self, now: Status, price: Price) -> None:
@@ -32,19 +31,10 @@ class Progress:
     def add(self, told: Report) -> None:
         """One trial ended."""
         self.times = [*self.times, time.monotonic()][-RECENT:]
-        span, now, seconds = self.times[-1] - self.times[0], self.now, told.get("seconds", 0.0)
-        rate = (len(self.times) - 1) / span if span > 0 else None
-        self.now = replace(
-            now,
-            done=now.done + (told["status"] == "ok"),
-            failed=now.failed + (told["status"] == "failed"),
-            left=now.left - 1,
-            per_minute=60 * rate if rate else None,
-            seconds_left=(now.left - 1) / rate if rate else None,
-            cpu_hours=now.cpu_hours + seconds * self.price.cpus / 3600,
-            gpu_hours=now.gpu_hours + seconds * self.price.gpus / 3600,
-            cost=now.cost + self.price.of(seconds),
-        )
+        now, left, seconds = self.now, self.now.left - 1, told.get("seconds", 0.0)
+        done, failed = now.done + (told["status"] == "ok"), now.failed + (told["status"] == "failed")
+        spent = {name: getattr(now, name) + value for name, value in self.price.of(seconds).items()}
+        self.now = replace(now, done=done, failed=failed, left=left, **pace(self.times, left), **spent)
 
     def note(self, trial: Any, told: Report) -> str:
         """What the bar does not show by itself: of the scan, and of the trial that has just ended."""

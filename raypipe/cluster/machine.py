@@ -1,18 +1,26 @@
-"""What this process may use of its machine: cores and memory."""
+"""What this process may use of its machine: cores, memory, and a folder for the sockets and logs of an embedded Ray."""
 
 from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
+from raypipe.errors import UserError
+
 GROUPS = Path("/sys/fs/cgroup")
 """Where Linux shows its control groups."""
 MEMBERSHIP = Path("/proc/self/cgroup")
 """The groups of this process, a line a hierarchy: ``number:controllers:path``; version 2 has no controllers."""
+LONGEST = 107 - len("/ray-abcdefgh/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
+"""Longest path, in bytes, that can hold Ray's folder: that of a Unix socket on Linux, less what Ray needs below it."""
+FREE_BYTES = 32 * 2**20
+"""What a session writes there at first: logs, and settings of its parts."""
+REMEDY = f"set RAY_TMPDIR to a folder of yours with a path of at most {LONGEST} bytes and {FREE_BYTES >> 20} MiB free"
 
 
 def usable_cores() -> int:
@@ -25,13 +33,8 @@ def usable_cores() -> int:
 
 def machine_memory_gib() -> float:
     """Memory of this machine, or of the control group that limits it, in GiB."""
-    limits = [
-        int(text)
-        for name in ("memory.max", "memory.limit_in_bytes")
-        for text in _settings("memory", name)
-        if text.isdigit()
-    ]
-    return min([psutil.virtual_memory().total, *limits]) / 2**30
+    found = [*_settings("memory", "memory.max"), *_settings("memory", "memory.limit_in_bytes")]
+    return min([psutil.virtual_memory().total, *(int(text) for text in found if text.isdigit())]) / 2**30
 
 
 def _quotas() -> Iterator[float]:
@@ -58,7 +61,39 @@ def _settings(controller: str, name: str) -> Iterator[str]:
         roots = [GROUPS / controllers, GROUPS / controller] if controllers else [GROUPS, GROUPS / "unified"]
         root = next((root for root in roots if root.is_dir()), GROUPS)
         here = root / path.lstrip("/")
-        groups = [group for group in (here, *here.parents) if group == root or root in group.parents]
-        for group in groups:
-            if (group / name).is_file():
+        for group in (here, *here.parents):
+            if group.is_relative_to(root) and (group / name).is_file():
                 yield (group / name).read_text().strip()
+
+
+def parents() -> list[Path]:
+    """Where the folder may be, best first."""
+    named = [os.environ.get(name) for name in ("RAY_TMPDIR", "TMPDIR")]
+    found = [*named, "/tmp", "/var/tmp", "/dev/shm", os.environ.get("XDG_RUNTIME_DIR")]
+    return list(dict.fromkeys(Path(path).absolute() for path in found if path))
+
+
+def objection(parent: Path) -> str | None:
+    """Why Ray's folder cannot be in ``parent``; None where it can."""
+    if (length := len(os.fsencode(parent))) > LONGEST:
+        return f"its path has {length} bytes, of at most {LONGEST}"
+    try:
+        with tempfile.TemporaryFile(dir=parent) as probe:
+            os.posix_fallocate(probe.fileno(), 0, FREE_BYTES)
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return None
+
+
+def make_folder() -> Path:
+    """A new folder that only this user can enter; a `UserError` where there is no place for it.
+
+    Not TMPDIR itself: batch systems give paths in which the name of a socket does not fit. Not Ray's /tmp/ray, either:
+    where another user made it first, nobody else can write.
+    """
+    tried = []
+    for parent in parents():
+        if (reason := objection(parent)) is None:
+            return Path(tempfile.mkdtemp(prefix="ray-", dir=parent))
+        tried.append(f"{parent} ({reason})")
+    raise UserError(f"Ray finds no folder for its sockets and logs: {', '.join(tried)}; {REMEDY}")

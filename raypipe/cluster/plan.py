@@ -101,18 +101,19 @@ def plan(
     gpu_price: float = 0.0,
     gpu_speedup: float = 50.0,
 ) -> ScanPlan:
-    """Estimate a scan from a calibration.
+    """Estimate a scan from a calibration; tables of one trial that no node can hold are a `UserError`.
 
     Args:
-        object_store_gib: of a node.
-        configurations: how often all but the simulation is done.
+        object_store_gib: of a node. configurations: how often all but the simulation is done.
         price: of a core hour; gpu_price: of a GPU hour.
         gpu_speedup: one GPU over one core of the calibrated machine, for networks.
-
-    Raises:
-        UserError: tables of one trial that no node can hold, or a calibration that lacks a part.
     """
-    work = [_item(_repeated(cost, configurations), measured, gpu_speedup) for cost in costs]
+    work = []
+    for cost in costs:
+        items = cost.items if cost.stage == "simulate" else configurations * cost.items  # all share the events
+        cores, networks = (sum(measured.seconds(p) for p in cost.parts if p.network == gpu) for gpu in (False, True))
+        cost = replace(cost, items=items, alone=configurations * cost.alone)
+        work.append(Item(cost, cores, networks, gpu_speedup))
     tables = sum(item.cost.store for item in work) / 2**30
     if tables > object_store_gib:
         why = f"the tables that one trial reads take {tables:.3g} GiB of a node; give nodes more, or simulate less"
@@ -130,6 +131,7 @@ def plan(
     saved_gpu = by_stage(lambda item: max(0, item.cost.alone - item.cost.items) * item.gpu_seconds / 3600)
     disk = by_stage(lambda i: i.cost.items * sum(measured.parts[p.name].disk.at(p.units) for p in i.cost.parts))
     critical = {stage: max(i.longest for i in work if i.cost.stage == stage) for stage in hours}
+    worker = (measured.worker_bytes + max(item.cost.memory for item in work)) / 2**30
     return ScanPlan(
         trials=sum(item.cost.items for item in trials),
         encoders=sum(item.cost.items for item in work if item.cost.stage == "encoder"),
@@ -140,10 +142,7 @@ def plan(
         gpu_hours=gpu_hours,
         saved={SAVED[stage]: value for stage, value in saved.items()},
         saved_gpu={SAVED[stage]: value for stage, value in saved_gpu.items()},
-        memory_gib={
-            "a node's tables": tables,
-            "worker": (measured.worker_bytes + max(item.cost.memory for item in work)) / 2**30,
-        },
+        memory_gib={"a node's tables": tables, "worker": worker},
         storage_gib={stage: size / 2**30 for stage, size in disk.items()},
         cost=cpu_hours * price + gpu_hours * gpu_price,
         wall_seconds={n: wall_seconds(work, n) for n in WORKERS},
@@ -153,21 +152,10 @@ def plan(
     )
 
 
-def _repeated(cost: Cost, configurations: int) -> Cost:
-    """The cost of so many configurations, which share the events."""
-    items = cost.items if cost.stage == "simulate" else configurations * cost.items
-    return replace(cost, items=items, alone=configurations * cost.alone)
-
-
 def _title(cost: Cost) -> str:
     """Name of a kind of trial."""
     (part,) = cost.parts
     return part.name + (f", {part.times:g} encoders" if part.trees and part.times > 1 else "")
-
-
-def _item(cost: Cost, measured: Calibration, speedup: float) -> Item:
-    cores, networks = (sum(measured.seconds(p) for p in cost.parts if p.network == moved) for moved in (False, True))
-    return Item(cost, cores, networks, speedup)
 
 
 def _assumptions(work: Sequence[Item], measured: Calibration, speedup: float) -> list[str]:

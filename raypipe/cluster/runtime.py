@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,26 +18,28 @@ from typing import Any
 
 import psutil
 
-from raypipe.cluster.address import check_answers, cluster_address
-from raypipe.cluster.machine import usable_cores
-from raypipe.cluster.place import make_folder
+from raypipe.cluster.machine import make_folder, usable_cores
 from raypipe.config import Resources
 from raypipe.errors import UserError, first_line
 
 STARTS = 3
 """Tries to start an embedded Ray."""
+QUIET = {"data": logging.ERROR, "train": logging.WARNING, "tune": logging.WARNING, "tune.analysis": logging.ERROR}
+ANSWER_SECONDS = 6.0
+"""A cluster that does not answer within this time, name look-up included, is taken for dead."""
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""How an HTTP/2 conversation begins, gRPC's included (RFC 9113, 3.4)."""
+SETTINGS = 4
+"""Type of the frame with which a server must answer."""
 
 
 @contextlib.contextmanager
 def ray_session(resources: Resources) -> Iterator[None]:
     """Ray for the duration of the block: the cluster of RAY_ADDRESS, else an embedded one.
 
-    A session that is already there is used and left alone. Ray listens on this machine's address whatever one asks for
-    (its dashboard on the loopback interface), so the embedded one is protected by a token that lives only in this
-    process and its children: nobody else can submit work to it.
-
-    Raises:
-        UserError: no cluster answers, or this machine cannot run an embedded one; with the remedy.
+    A session that is already there is used and left alone. The embedded one listens on this machine's address, so a
+    token protects it that lives only in this process and its children. A `UserError` tells the remedy where no cluster
+    answers, or this machine cannot run an embedded Ray.
     """
     address = cluster_address()
     _configure(address)
@@ -46,28 +49,32 @@ def ray_session(resources: Resources) -> Iterator[None]:
         yield
         return
     with _joined(ray, address) if address else _embedded(ray, resources):
-        _quieten()
+        from ray.data import DataContext
+
+        DataContext.get_current().enable_progress_bars = False
+        # Of ray.data: that its bars are off; of ray.tune.analysis: that files lack which nobody asked it to write.
+        for name, level in QUIET.items():
+            logging.getLogger(f"ray.{name}").setLevel(level)
         yield
 
 
 def _configure(address: str | None) -> None:
     """Set what Ray reads when it is first imported, so raypipe never imports it earlier than here."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    given = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+    given |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     # Tune would turn an interrupt into an early, silent end; ours says what to do next.
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    given["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     if address:
         # Whether a cluster asks for a token must never depend on a file that an earlier run left in the home folder.
-        os.environ.setdefault("RAY_AUTH_MODE", "token" if has_token() else "disabled")
+        given["RAY_AUTH_MODE"] = "token" if has_token() else "disabled"
         # Of its twenty tries to reach a head Ray makes each in seconds to half a minute: two tell.
-        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
+        given["RAY_NUM_REDIS_GET_RETRIES"] = "2"
     else:
         # While it starts, Ray answers a SIGTERM by itself: at once, not after half a minute.
-        os.environ.setdefault("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
+        given |= {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    for name, value in given.items():
+        os.environ.setdefault(name, value)
 
 
 def has_token() -> bool:
@@ -79,16 +86,6 @@ def ray_runs() -> bool:
     """Whether a session is there in this process."""
     ray = sys.modules.get("ray")
     return ray is not None and ray.is_initialized()
-
-
-def _quieten() -> None:
-    from ray.data import DataContext
-
-    DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # else it says that its bars are off
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
-    logging.getLogger("ray.tune").setLevel(logging.WARNING)
-    logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # it misses files that nobody asked it to write
 
 
 @contextlib.contextmanager
@@ -108,8 +105,7 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _embedded(ray: Any, resources: Resources) -> Iterator[None]:
-    folder, others = make_folder(), _descendants()
-    keep = False
+    folder, others, keep = make_folder(), _descendants(), False
     try:
         try:
             with _for_children(folder), _own_signals():
@@ -174,8 +170,7 @@ def hidden_modules(folder: Path) -> list[str]:
 def _for_children(folder: Path) -> Iterator[None]:
     """The environment of Ray's own processes and workers, which start while the block lasts.
 
-    Their path lacks the working folder, where a signal.py would hide Python's; and their temporary files go with the
-    session, those of a killed worker too, even where TMPDIR is full or too long for a socket.
+    Their path lacks the working folder, where a signal.py would hide Python's; their temporary files go with Ray's.
     """
     given = {"PYTHONSAFEPATH": "1", "TMPDIR": str(folder)}
     before = {name: os.environ.get(name) for name in given}
@@ -211,10 +206,7 @@ def total_cpus() -> float:
 
 
 def places(cpus: float, gpus: float = 0.0) -> int:
-    """Workers that the living nodes hold at once if each asks for so many cores and GPUs.
-
-    Ray places a worker on one node, so that what counts is what each node offers, not their sum.
-    """
+    """Workers that the living nodes hold at once if each asks for so many cores and GPUs of one node."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -232,3 +224,49 @@ def limit_threads(threads: int) -> None:
     pyarrow.set_cpu_count(threads)
     pyarrow.set_io_thread_count(max(1, threads))
     threadpool_limits(threads)
+
+
+def cluster_address() -> str | None:
+    """The cluster to join; None where Ray is to be embedded."""
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    return None if address in ("", "local") else address
+
+
+def check_answers(address: str) -> None:
+    """Refuse an address where nothing, or something other than Ray, listens, after `ANSWER_SECONDS` at the latest.
+
+    The `UserError` names the address, what was found there and the remedy. ``auto`` is the cluster that runs on this
+    machine or was started here last.
+    """
+    plain, said = address.removeprefix("ray://"), []
+    if address == "auto":
+        from ray._private.services import canonicalize_bootstrap_address
+
+        with contextlib.suppress(ConnectionError):
+            plain = canonicalize_bootstrap_address("auto") or ""
+    host, colon, port = plain.rpartition(":")
+    if plain == "auto":
+        said = ["no cluster runs on this machine"]
+    elif not (host and colon and port.isdigit() and 0 < int(port) < 65536) or "/" in host:
+        said = ["not of the form host:port"]
+    else:
+        thread = threading.Thread(target=lambda: said.append(_ask(host.strip("[]"), int(port))), daemon=True)
+        thread.start()
+        thread.join(ANSWER_SECONDS)
+    reason = said[0] if said else f"no answer within {ANSWER_SECONDS:g} s"
+    if reason is not None:
+        remedy = "start the cluster, correct RAY_ADDRESS (host:port of its head), or unset it for a Ray of this machine"
+        raise UserError(f"RAY_ADDRESS = {address}: {reason}; {remedy}")
+
+
+def _ask(host: str, port: int) -> str | None:
+    """What is wrong there; None where a gRPC server answers."""
+    try:
+        with socket.create_connection((host, port), timeout=ANSWER_SECONDS) as line:
+            if os.environ.get("RAY_USE_TLS", "0") not in ("0", "", "false"):
+                return None
+            line.sendall(HELLO)
+            frame = line.recv(4, socket.MSG_WAITALL)
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return None if len(frame) == 4 and frame[3] == SETTINGS else "what listens there is not Ray"

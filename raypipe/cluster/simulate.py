@@ -25,16 +25,6 @@ Sidecars = dict[int, dict[str, Any]]
 """Sidecars of the finished shards of a sample by their number."""
 
 
-def events_folder(folder: str | Path) -> Path:
-    """The data set folder of a run's output ``folder``."""
-    return Path(folder) / "events"
-
-
-def is_complete(config: Config, folder: str | Path) -> bool:
-    """Whether the data set of ``config`` is finished in the run's output ``folder``; needs neither Ray nor Pythia."""
-    return dataset.is_complete(dataset.plan(config), events_folder(folder))
-
-
 def simulate_events(run: Any, stage: Any, items: Sequence[Any]) -> None:
     """The data set of a run (a maker of `raypipe.search.base.Stage`)."""
     run.ray()
@@ -48,19 +38,15 @@ def simulate(
     """Make the data set of ``config`` in ``<folder>/events`` and return its manifest (`raypipe.simulate.dataset`).
 
     What is finished is kept: a killed run loses only the shards that were running. A complete data set returns at
-    once; otherwise Ray must be initialised. On several machines ``folder`` must be on storage that all of them see.
+    once; otherwise Ray must be initialised. On several machines all must see ``folder``. An unknown sample or card is a
+    `UserError`; a shard that cannot be made is a RuntimeError that names its sample and holds the traceback.
 
     Args:
         folder: output folder of the run.
         concurrency: most shards at the same time; as many as Ray has cores when not given. Never changes a number.
         artefacts: where shards that another run has made are looked for, and new ones are left.
-
-    Raises:
-        UserError: an unknown sample or card, or a folder that cannot be written.
-        RuntimeError: a shard that cannot be made; the message names its sample and holds the traceback.
     """
-    wanted = dataset.plan(config)
-    events = events_folder(folder)
+    wanted, events = dataset.plan(config), Path(folder) / "events"
     if dataset.is_complete(wanted, events):
         return dataset.read_manifest(events)
     found = _made(wanted, Shared(artefacts or Artefacts(None), check_writable(events).resolve()), concurrency)
@@ -83,10 +69,9 @@ class Shared:
         """The sidecar of a shard that is here, or that another run has made and is here from now on."""
         if (sidecar := shard.finished(self.events)) is not None:
             self.give(shard)
-            return sidecar
-        if self.artefacts.take("shards", shard.key, self._files(shard)):
-            return shard.finished(self.events)
-        return None
+        elif self.artefacts.take("shards", shard.key, self._files(shard)):
+            sidecar = shard.finished(self.events)
+        return sidecar
 
     def give(self, shard: Shard) -> None:
         """Leave a shard for other runs."""

@@ -14,8 +14,7 @@ from raypipe.cluster.trainer import side_by_side
 from raypipe.config.haxad import HaxadConfig
 from raypipe.errors import UserError
 from raypipe.events.continuous import continuous_features
-from raypipe.events.latents import latent_schema
-from raypipe.events.schema import SPLITS, tensor_column, tensor_values
+from raypipe.events.schema import SPLITS, tensor_values
 from raypipe.events.table import read_table, sample_path
 from raypipe.fit.encoder import latent_noise
 from raypipe.fit.vae import embed_features
@@ -26,8 +25,6 @@ from raypipe.simulate.dataset import read_manifest
 
 if TYPE_CHECKING:
     from raypipe.cluster.run import Run
-
-COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "features"]
 
 
 def encoders(run: Run, stage: Stage, items: Sequence[Item]) -> None:
@@ -84,12 +81,11 @@ def autoencoder_latents(run: Run, stage: Stage, items: Sequence[Item]) -> None:
         state = torch.load(folder / "vae.pt", weights_only=True, map_location="cpu")
         model = FeatureVae(len(state["centre"]), vae.latent, list(vae.hidden))
         model.load_state_dict(state)
-        parts = [
-            _embed_sample(model.eval(), read_table(sample_path(run.folder / "events", split, sample), COLUMNS), config)
-            for split in SPLITS
-            for sample in config.simulate.samples
+        paths = [
+            sample_path(run.folder / "events", split, name) for split in SPLITS for name in config.simulate.samples
         ]
-        embedding.write_latents(parts, folder, item.key)
+        parts = [_embed_sample(model.eval(), read_table(path, embedding.COLUMNS), config) for path in paths]
+        embedding.write_latents(parts, folder, item.key, vae.latent)
 
 
 def _embed_sample(model: FeatureVae, table: pa.Table, config: HaxadConfig) -> pa.Table:
@@ -99,7 +95,4 @@ def _embed_sample(model: FeatureVae, table: pa.Table, config: HaxadConfig) -> pa
     values, posterior = embed_features(model, features, latent_noise(ids, latent, config.seed))
     if not np.isfinite(values).all():
         raise UserError("the autoencoder gives latents that are not finite: make embedding.learning_rate smaller")
-    schema = latent_schema(latent)
-    for name, column in (("latent", values), ("posterior", posterior)):
-        table = table.append_column(name, tensor_column(column))
-    return table.select(schema.names).cast(schema)
+    return embedding.latent_table(table, values, posterior)

@@ -1,8 +1,7 @@
 """Event files as blocks of arrays for the encoder: streamed by Ray Data, or read in this process.
 
-Both cut the files into the same pieces of `BLOCK` rows and give the same arrays. Ray's own `read_parquet` first lists
-and samples the files in a task of its own, reads 128 MiB at once and leaves the conversion to the consumer. Workers
-import this module, so it needs neither torch nor the configuration.
+Both cut the files into the same pieces of `BLOCK` rows and give the same arrays. Workers import this module, so it
+needs neither torch nor the configuration.
 """
 
 from __future__ import annotations
@@ -43,43 +42,29 @@ def piece_tables(paths: list[str], rows: int) -> list[pa.Table]:
 
 
 def read_piece(piece: Piece, view: View = VIEW) -> dict[str, np.ndarray]:
-    """The arrays of one piece, views of Arrow's memory where they are stored as the encoder takes them.
-
-    ``view``: how the encoder sees them.
-    """
+    """The arrays of one piece in the view of an encoder, views of Arrow's memory where they are stored like that."""
     table = read_rows(piece[0], [*COLUMNS, *view.columns], *piece[1:])
-    return {
-        "event_id": table["event_id"].to_numpy(),
-        "objects": view.objects(table),
-        "event": view.event(table),
-        "group": table["group"].to_numpy().astype(np.int64),
-    }
+    seen = {"event_id": table["event_id"].to_numpy(), "objects": view.objects(table), "event": view.event(table)}
+    return seen | {"group": table["group"].to_numpy().astype(np.int64)}
 
 
 def stream_events(paths: list[str], view: View = VIEW) -> Iterator[dict[str, np.ndarray]]:
     """The events of Parquet files as blocks of arrays in any order, by Ray Data, which must be running.
 
-    Memory does not grow with the files: workers wait for the consumer.
-
-    Raises:
-        UserError: a file that cannot be read, by its name.
+    Memory does not grow with the files: workers wait for the consumer. A file that cannot be read is a `UserError`.
     """
     import ray
 
-    spans = piece_tables(paths, SPAN)
-    if not spans:
+    if not (spans := piece_tables(paths, SPAN)):
         return
-    dataset = ray.data.from_arrow(spans).map_batches(
-        functools.partial(_read_span, view=view), batch_size=1, batch_format="pyarrow"
-    )
+    read = functools.partial(_read_span, view=view)
+    dataset = ray.data.from_arrow(spans).map_batches(read, batch_size=1, batch_format="pyarrow")
     # A little less than a block: then each block that a task yields is handed on as it is, not merged and cut again.
     dataset.context.target_max_block_size = int(0.8 * BLOCK * BYTES_PER_EVENT)
     try:
         for block in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
-            yield {
-                name: tensor_values(block[name]) if name in ("objects", "event") else block[name].to_numpy()
-                for name in block.column_names
-            }
+            tensors = {name: tensor_values(block[name]) for name in ("objects", "event")}
+            yield tensors | {name: block[name].to_numpy() for name in COLUMNS}
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):  # its first line; Ray Data adds how to have it retried
             raise UserError(str(error.cause).splitlines()[0]) from None

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from raypipe.cluster.address import cluster_address
 from raypipe.cluster.machine import usable_cores
-from raypipe.cluster.runtime import limit_threads, ray_runs, ray_session, total_cpus
+from raypipe.cluster.runtime import cluster_address, limit_threads, ray_runs, ray_session, total_cpus
 from raypipe.config import Resources
 from raypipe.errors import UserError
 from raypipe.fit.classifier import Mapper
@@ -22,11 +21,10 @@ START_SECONDS = 15.0
 
 @contextlib.contextmanager
 def spread(resources: Resources) -> Iterator[Mapper]:
-    """A `Mapper` for the duration of the block, results in order.
+    """A `Mapper` for the duration of the block, results in order and the same wherever they are made.
 
     The first items are done in this process, and all of them unless those show that many cores would save more time
-    than Ray takes to start; then Ray starts, or is joined, for the rest of the block. Either way the same function
-    makes the same results.
+    than Ray takes to start; then Ray starts, or is joined, for the rest of the block.
     """
     from threadpoolctl import threadpool_limits
 
@@ -66,14 +64,11 @@ def counted(mapper: Mapper, on_item: Callable[[], Any]) -> Mapper:
 
 
 def pays(times: Sequence[float], left: int, cores: float) -> bool:
-    """Whether ``cores`` do ``left`` more items sooner with a start of Ray than one without.
+    """Whether ``cores`` do ``left`` more items sooner with a start of Ray than one without, from core seconds so far.
 
-    Args:
-        times: core seconds of the items done so far; the first, which also loads libraries, does not count.
+    The first of ``times``, which also loads libraries, does not count.
     """
-    if len(times) < 2:
-        return False
-    return left * sum(times[1:]) / len(times[1:]) * (1 - 1 / cores) > START_SECONDS
+    return len(times) > 1 and left * sum(times[1:]) / len(times[1:]) * (1 - 1 / cores) > START_SECONDS
 
 
 def ray_map(
@@ -87,10 +82,10 @@ def ray_map(
     begun: Callable[[Any], None] = lambda item: None,
     name: Callable[[Any], str] | None = None,
 ) -> Iterator[Any]:
-    """``function`` of every item as Ray tasks of one core. Ray must be running.
+    """``function`` of every item as Ray tasks of one core; a `UserError` comes as the function raises it.
 
-    The function with all it holds goes into the object store once; some tasks are in flight, so that results do not
-    pile up.
+    Ray must be running. The function with all it holds goes into the object store once; some tasks are in flight, so
+    that results do not pile up.
 
     Args:
         items: a deque may grow while results are taken.
@@ -99,14 +94,14 @@ def ray_map(
         strategy: of Ray, which node a task goes to. at_once: most tasks in flight; twice the cores if None.
         begun: called with an item when its task starts to wait for a core.
         name: of an item; its errors come as RuntimeError with that name.
-
-    Raises:
-        UserError: as the function raises it.
     """
     import ray
 
+    def call(function: Callable[[Any], Any], item: Any) -> Any:
+        return function(item)
+
     waiting = items if isinstance(items, deque) else deque(items)
-    task = ray.remote(num_cpus=1, max_retries=retries, scheduling_strategy=strategy)(_call)
+    task = ray.remote(num_cpus=1, max_retries=retries, scheduling_strategy=strategy)(call)
     shared, limit, flying = ray.put(function), at_once or max(1, 2 * int(total_cpus())), {}
     try:
         while waiting or flying:
@@ -130,8 +125,3 @@ def ray_map(
     finally:
         for reference in flying:
             ray.cancel(reference, force=True)
-
-
-def _call(function: Callable[[Any], Any], item: Any) -> Any:
-    """Body of the Ray task."""
-    return function(item)

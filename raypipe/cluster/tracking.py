@@ -1,4 +1,4 @@
-"""MLflow: the window on a run. Only the driver writes, and only after the ledger has it."""
+"""MLflow: runs and registered models. Only the driver writes, and only after the ledger has it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+import numpy as np
 import pyarrow as pa
 
-from raypipe.cluster.registry import register_models
+from raypipe import __version__
 from raypipe.config.load import flat
 from raypipe.events.table import write_table
 from raypipe.files import digest, read_json, write_json
 from raypipe.progress import console
 from raypipe.redact import redact
 from raypipe.report.base import Report, common_metrics
-from raypipe.search.base import Found, Search
+from raypipe.search.base import Found, Search, Served
 
 PARAMETERS, METRICS = 100, 1000
 """Most that a server takes in one request."""
@@ -63,11 +65,7 @@ def mlflow_speaks(uri: str, tell: bool = True) -> Iterator[None]:
 
 
 class Recorder:
-    """One MLflow run while it is written.
-
-    Attributes:
-        uri: of the tracking server or file. run_id: of the run.
-    """
+    """One MLflow run while it is written, on the tracking server or in the file ``uri``."""
 
     def __init__(self, client: Any, uri: str, experiment: str, run_id: str) -> None:
         self.client, self.uri, self.experiment, self.run_id = client, uri, experiment, run_id
@@ -113,15 +111,12 @@ def record(
     tags: Mapping[str, str] | None = None,
 ) -> str | None:
     """Record one run with the configuration as parameters, once: the same ``made_of`` and configuration are not
-    recorded twice (``tracking.json``).
+    recorded twice (``tracking.json``). Returns its MLflow id, or None if tracking is off or failed.
 
     A tracking server that cannot be reached costs a warning, never the results, which are on disk by now.
 
     Args:
         made_of: what the results were made of, JSON-ready. fill: logs metrics and files.
-
-    Returns:
-        The MLflow run id, or None if tracking is off or failed.
     """
     if not config.tracking.enabled:
         return None
@@ -154,15 +149,14 @@ def _record(config: Any, uri: str, name: str, fill: Callable[[Recorder], None], 
         experiment_id = client.create_experiment(config.tracking.experiment, artifact_location=place)
     else:
         experiment_id = experiment.experiment_id
-    run_id = client.create_run(experiment_id, run_name=name).info.run_id
+    run_id, ended = client.create_run(experiment_id, run_name=name).info.run_id, "FAILED"
     try:
         recorder = Recorder(client, uri, experiment_id, run_id)
         recorder.parameters(dict(flat(config.shown())), tags)
         fill(recorder)
-    except BaseException:
-        client.set_terminated(run_id, "FAILED")
-        raise
-    client.set_terminated(run_id, "FINISHED")
+        ended = "FINISHED"
+    finally:
+        client.set_terminated(run_id, ended)
     return run_id
 
 
@@ -170,10 +164,7 @@ def record_report(search: Search, found: Found, report: Report, summary: Mapping
     """Record a reported scan: a parent run with parameters, metrics, models, figures and ledger rows, and one child
     run for each (signal, configuration) with its curves over the strength.
 
-    Not one run a trial: an MLflow run costs a third of a second, and ten thousand of them are not readable.
-
-    Args:
-        flow: a background model to register, if there is one.
+    ``flow``: a background model to register, if there is one.
     """
 
     def fill(run: Recorder) -> None:
@@ -198,3 +189,30 @@ def record_report(search: Search, found: Found, report: Report, summary: Mapping
     made_of = {"code": summary["code"], "rows": sorted(summary["keys"])}
     tags = {f"raypipe.{name}": summary[name] for name in ("config_hash", "code")}
     record(search.config, f"{search.config.search}-{summary['config_hash']}", made_of, fill, tags)
+
+
+def register_models(run: Recorder, models: Mapping[str, Served]) -> None:
+    """Log models in ``run`` and register them as ``raypipe-<name>``: code plus state dicts, no pickles."""
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    with contextlib.ExitStack() as stack:
+        stack.callback(mlflow.set_tracking_uri, before)  # the next run of this process has a server of its own
+        # Never mlflow.set_experiment: it exports a variable that Ray's own MLflow code prefers to its arguments.
+        mlflow.set_tracking_uri(run.uri)
+        mlflow.start_run(run_id=run.run_id)
+        stack.callback(mlflow.end_run, "RUNNING")  # not finished yet: the caller decides that
+        for name, model in models.items():
+            inputs = [TensorSpec(v.dtype, (-1, *v.shape[1:]), column) for column, v in model.example.items()]
+            output = TensorSpec(np.dtype(model.dtype), (-1, *model.output))
+            mlflow.pyfunc.log_model(
+                name=name,
+                python_model=str(resources.files("raypipe.cluster.served").joinpath(f"{name}.py")),
+                artifacts={name: str(model.artifact)},
+                signature=ModelSignature(Schema(inputs), Schema([output])),
+                input_example=dict(model.example),
+                registered_model_name=f"raypipe-{name}",
+                pip_requirements=[f"raypipe=={__version__}"],
+            )

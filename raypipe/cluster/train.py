@@ -54,10 +54,7 @@ def train_encoders(
     """`train_encoder` of each (configuration, folder): trials of Ray Tune, so many at the same time.
 
     A trial only drives a Ray Train run of its own, and reports its losses epoch by epoch. One encoder, or one at a
-    time, needs no Tune.
-
-    Raises:
-        UserError: the first that one of them raised; the others have gone on.
+    time, needs no Tune. The first `UserError` of one of them is raised after the others have gone on.
     """
     if at_once == 1 or len(jobs) == 1:
         for config, folder in jobs:
@@ -87,19 +84,14 @@ def train_encoders(
             return {"failed": str(error)}
         return {"failed": ""}
 
-    with tempfile.TemporaryDirectory(
-        dir=make_directory(jobs[0][1].parent), prefix=".tune-", ignore_cleanup_errors=True
-    ) as scratch:
+    parent, again = make_directory(jobs[0][1].parent), tune.FailureConfig(jobs[0][0].resources.max_failures)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".tune-", ignore_cleanup_errors=True) as scratch:
+        told = {"verbose": 0, "callbacks": [Tell(on_epoch)]}
         results = tune.Tuner(
             tune.with_resources(one, tune.PlacementGroupFactory([{"memory": MEMORY}])),
             param_space={"job": tune.grid_search(list(range(len(jobs))))},
             tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
-            run_config=tune.RunConfig(
-                storage_path=scratch,
-                verbose=0,
-                callbacks=[Tell(on_epoch)],
-                failure_config=tune.FailureConfig(max_failures=jobs[0][0].resources.max_failures),
-            ),
+            run_config=tune.RunConfig(storage_path=scratch, failure_config=again, **told),
         ).fit()
     for result in results:
         if result.error is not None:
@@ -135,43 +127,30 @@ def train_encoder(
     on_epoch: OnEpoch | None = None,
     at_once: int = 1,
 ) -> tuple[ContrastiveEncoder, dict[str, Any]]:
-    """Train the encoder, or return the one already trained on the same inputs.
+    """Train the encoder, or return the one already trained on the same inputs, with its record. Ray must be running.
 
-    Ray must be running. Every epoch leaves a checkpoint; a worker that dies is restarted from the last one, and so is
-    the whole training when this is called again after the driver was killed. The finished encoder is a state dict
-    (``encoder.pt``) with its record (``encoder.json``, written last).
+    Every epoch leaves a checkpoint; a worker that dies is restarted from the last one, and so is the whole training
+    when this is called again after the driver was killed. The finished encoder is a state dict (``encoder.pt``) with
+    its record (``encoder.json``, written last). A batch that the workers cannot share equally, a group with too few
+    events and a failed training are `UserError`.
 
     Args:
-        on_epoch: called in this process with each epoch's record, for progress bars and tracking.
+        on_epoch: called in this process with each epoch's record.
         at_once: encoders that share the cluster and this machine's memory at the same time.
-
-    Raises:
-        UserError: a batch that the workers cannot share equally, a group with too few events, a failed training.
     """
     import ray
 
     key, resources = encoder_key(config, manifest["key"]), config.resources
     if (done := load_encoder(folder, key)) is not None:
         return done
-    workers = resources.train_workers
-    if config.embedding.batch_size % workers:
-        raise UserError(
-            f"embedding.batch_size = {config.embedding.batch_size}: must divide by resources.train_workers = {workers}"
-        )
+    workers, size = resources.train_workers, config.embedding.batch_size
+    if size % workers:
+        raise UserError(f"embedding.batch_size = {size}: must divide by resources.train_workers = {workers}")
     source, inputs = event_source(config, events, folder.absolute() / "train", at_once)
     plans = EncoderPlan.of(inputs, config.embedding, config.seed)
     cpus = worker_cpus(workers * at_once, gpu=resources.gpu, streamed=source.mapped is not None)
-    run = TrainRun(
-        "encoder",
-        key,
-        Store(folder),
-        workers,
-        cpus,
-        float(resources.gpu),
-        resources.max_failures,
-        nccl=resources.gpu,
-        in_tune=at_once > 1,
-    )
+    each = {"cpus": cpus, "gpus": float(resources.gpu), "nccl": resources.gpu, "max_failures": resources.max_failures}
+    run = TrainRun("encoder", key, Store(folder), workers, **each, in_tune=at_once > 1)
     embedding = config.embedding.model_dump(mode="json")
     given = {"embedding": embedding, "seed": config.seed, "source": source}
     given |= {"plans": ray.put(plans), "train_plan": ray.put(plans.train)}
@@ -209,10 +188,7 @@ def train_autoencoder(
     """Train paper A's autoencoder by one worker: ``vae.pt``, and ``encoder.json`` with its ``key``.
 
     It trains on as many events of every background sample as the rarest has: each process counts the same. It is
-    resumed as an encoder is.
-
-    Raises:
-        UserError: too few events, a failed training.
+    resumed as an encoder is. Too few events and a failed training are `UserError`.
     """
     import ray
 

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch.distributed import is_nccl_available
 
-from raypipe.cluster.address import cluster_address
-from raypipe.cluster.runtime import places
+from raypipe.cluster.runtime import cluster_address, places
 from raypipe.errors import UserError
 from raypipe.fit.training import OnEpoch, Training
 from raypipe.store.files import Store
@@ -48,13 +47,8 @@ class TrainRun:
     ) -> Any:
         """Run ``loop`` on every worker with ``given``, ``threads`` and ``run`` (this); what Ray Train returns.
 
-        A worker that dies is restarted, with all others, from the last checkpoint.
-
-        Args:
-            on_epoch: called in this process with each record that `go_on` writes.
-
-        Raises:
-            UserError: a worker raised an exception, or died too often.
+        A worker that dies is restarted, with all others, from the last checkpoint. ``on_epoch`` is called in this
+        process with each record that `go_on` writes. A worker that raises, or dies too often, is a `UserError`.
         """
         from ray import train
         from ray.train.torch import TorchConfig, TorchTrainer
@@ -62,13 +56,12 @@ class TrainRun:
 
         where = {"storage_filesystem": self.store.filesystem} if self.store.local is None else {}
         each = {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+        crew = {"num_workers": self.workers, "use_gpu": self.gpus > 0, "resources_per_worker": each}
         trainer = TorchTrainer(
             loop,
             train_loop_config=given | {"threads": max(1, int(self.cpus)), "run": self},
             torch_config=TorchConfig("nccl" if self.nccl and is_nccl_available() else "gloo"),
-            scaling_config=train.ScalingConfig(
-                num_workers=self.workers, use_gpu=self.gpus > 0, resources_per_worker=each
-            ),
+            scaling_config=train.ScalingConfig(**crew),
             run_config=train.RunConfig(
                 name=self.name,
                 storage_path=f"{self.store.path}/train",
@@ -90,9 +83,9 @@ class TrainRun:
 
     def final(self, result: Any) -> dict[str, Any]:
         """The state in the last checkpoint of what `fit` returned."""
-        if result.checkpoint is None:
+        if (state := _loaded(result.checkpoint, 0)) is None:
             raise UserError(f"{self.what} training ended without a checkpoint")
-        return _loaded(result.checkpoint, 0)
+        return state
 
     def write(self, name: str, data: bytes) -> None:
         """A file of this run."""
@@ -108,19 +101,20 @@ class TrainRun:
 
     def remove(self) -> None:
         """Everything that this run has left."""
-        for folder in (self.name, f"{self.name}-files"):
-            self.store.drop(f"train/{folder}")
+        self.store.drop(f"train/{self.name}")
+        self.store.drop(f"train/{self.name}-files")
 
 
 def resumed() -> dict[str, Any] | None:
     """In a worker: the state that this worker, or rank 0, has left in the last checkpoint."""
     from ray import train
 
-    checkpoint = train.get_checkpoint()
-    return None if checkpoint is None else _loaded(checkpoint, train.get_context().get_world_rank())
+    return _loaded(train.get_checkpoint(), train.get_context().get_world_rank())
 
 
-def _loaded(checkpoint: Any, rank: int) -> dict[str, Any]:
+def _loaded(checkpoint: Any, rank: int) -> dict[str, Any] | None:
+    if checkpoint is None:
+        return None
     with checkpoint.as_directory() as folder:
         path = Path(folder) / f"{rank}.pt"
         path = path if path.exists() else path.with_name("0.pt")
@@ -130,11 +124,9 @@ def _loaded(checkpoint: Any, rank: int) -> dict[str, Any]:
 def go_on(
     training: Training, run: TrainRun, beside: dict[str, Any] | None = None, told: dict[str, Any] | None = None
 ) -> None:
-    """In a worker: run all epochs that are left, each with a checkpoint and a record for the driver.
+    """In a worker: run all epochs that are left, each with a checkpoint and a record (and ``told``) for the driver.
 
-    Args:
-        beside: for a training of which every worker has a state of its own: what goes into each checkpoint beside it.
-        told: goes into every record.
+    ``beside``, for a training of which every worker has a state of its own, goes into each checkpoint beside it.
     """
     from ray import train
 
@@ -179,6 +171,7 @@ def _followed(run: TrainRun, on_epoch: OnEpoch | None) -> Iterator[None]:
 
 
 def last_line(error: BaseException) -> str:
+    """What an exception of Ray's is about."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].removeprefix("raypipe.errors.UserError: ") if lines else type(error).__name__
 
@@ -186,11 +179,8 @@ def last_line(error: BaseException) -> str:
 def worker_cpus(workers: int, *, gpu: bool = False, streamed: bool = False) -> float:
     """Cores, in halves, that each of so many Train workers can have: the most with which all of them find a place.
 
-    A stream needs a core for the tasks that prepare batches: Ray Data's ask for a whole one, and a second thread of the
-    training would lose more time waiting for a core at every barrier than it gains.
-
-    Raises:
-        UserError: this machine has no place for so many; a cluster may grow.
+    A stream needs a core for the tasks that prepare batches. A `UserError` if this machine has no place for so many; a
+    cluster may grow.
     """
     import ray
 
@@ -198,10 +188,9 @@ def worker_cpus(workers: int, *, gpu: bool = False, streamed: bool = False) -> f
     offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = [offer.get("CPU", 0.0) for offer in offers if not gpu or offer.get("GPU")]
     largest = math.floor(2 * max(nodes)) / 2
-    choices = np.arange(largest, 0.0, -0.5)
-    fitting = [c for c in choices if places(c, gpu) >= workers and c * workers <= sum(nodes) - streamed]
-    if fitting:
-        return float(fitting[0])
+    for cpus in np.arange(largest, 0.0, -0.5):
+        if places(cpus, gpu) >= workers and cpus * workers <= sum(nodes) - streamed:
+            return float(cpus)
     if places(0.5, gpu) >= workers:  # the stream has to share
         return 0.5
     if cluster_address() is None:
@@ -223,11 +212,7 @@ def side_by_side(encoders: int, workers: int, *, gpu: bool = False) -> int:
 
 
 def first_node(gpu: float) -> None:
-    """Wait until a node is up that a worker could use: a cluster that grows shows what its nodes are by the first.
-
-    Raises:
-        UserError: there is none, and there never will be.
-    """
+    """Wait until a node is up that a worker could use; a `UserError` if there never will be one."""
     import ray
 
     if places(0.5, gpu):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +28,9 @@ CHECKPOINT_ROUNDS = 5
 
 
 def tree_trainer(config: Classifier, workers: int, resources: Resources, folder: Path) -> Train:
-    """What ``config.engine`` says: this process, or ``workers`` actors. Ray must be running for these.
+    """What ``config.engine`` says: this process, or ``workers`` actors, for which Ray must run and have places.
 
-    Args:
-        folder: for rows and checkpoints while training lasts; on a cluster, one that all nodes see.
-
-    Raises:
-        UserError: the cluster has no places for so many workers.
+    Rows and checkpoints are in ``folder`` while training lasts; on a cluster, one that all nodes see.
     """
     if config.engine == "xgboost":
         return train_here
@@ -41,17 +39,10 @@ def tree_trainer(config: Classifier, workers: int, resources: Resources, folder:
 
 
 def cores_each(workers: int) -> int:
-    """Cores that each of so many workers can have: the most with which all of them find a place.
-
-    Raises:
-        UserError: not even one.
-    """
+    """Cores that each of so many workers can have: the most with which all find a place; a `UserError` if none."""
     if places(1) < workers:
         raise UserError(f"{workers} workers for the trees: the cluster has cores for {places(1)}")
-    cores = 1
-    while places(cores + 1) >= workers:
-        cores += 1
-    return cores
+    return next(cores for cores in count(1) if places(cores + 1) < workers)
 
 
 def engine_here(engine: str) -> str:
@@ -74,6 +65,12 @@ class Job:
     workers: int
     restarts: int
     folder: Path
+
+    def train(self, train: Any, matrices: Sequence[Any], rounds: int, **how: Any) -> xgboost.Booster:
+        """Call XGBoost's ``train``, or one like it, with the training's matrix and the validation's if there is one."""
+        evals = [(matrix, "validation") for matrix in matrices[1:]]
+        how |= {"evals": evals, "early_stopping_rounds": self.patience, "verbose_eval": False}
+        return train(self.parameters, matrices[0], num_boost_round=rounds, **how)
 
 
 def _write_parts(sample: Sample, workers: int, folder: Path, name: str) -> list[str]:
@@ -102,13 +99,8 @@ def train_trees(
 ) -> xgboost.Booster:
     """`raypipe.models.bdt.Train` by ``workers`` Ray actors, each with every ``workers``-th row.
 
-    A worker that dies is started again, at most ``restarts`` times, and training goes on from the last checkpoint.
-
-    Args:
-        folder: for the rows and the checkpoints while training lasts.
-
-    Raises:
-        UserError: training fails for good, as when workers keep dying.
+    A worker that dies is started again, at most ``restarts`` times, and training goes on from the last checkpoint; that
+    it fails for good is a `UserError`.
     """
     import ray
 
@@ -141,21 +133,14 @@ class _XgboostRay:
 
         files = {"filetype": RayFileType.PARQUET, "distributed": True}  # each actor reads its own
         matrices = [RayDMatrix(paths, "label", "weight", **files) for paths in job.samples]
-        return train(
-            job.parameters,
-            matrices[0],
-            num_boost_round=job.rounds,
-            evals=[(matrix, "validation") for matrix in matrices[1:]],
-            early_stopping_rounds=job.patience,
-            verbose_eval=False,
-            ray_params=RayParams(
-                num_actors=job.workers,
-                cpus_per_actor=job.parameters["nthread"],
-                max_actor_restarts=job.restarts,
-                checkpoint_frequency=CHECKPOINT_ROUNDS,
-                verbose=False,
-            ),
+        actors = RayParams(
+            num_actors=job.workers,
+            cpus_per_actor=job.parameters["nthread"],
+            max_actor_restarts=job.restarts,
+            checkpoint_frequency=CHECKPOINT_ROUNDS,
+            verbose=False,
         )
+        return job.train(train, matrices, job.rounds, ray_params=actors)
 
 
 def _ray_train(job: Job) -> xgboost.Booster:
@@ -198,13 +183,6 @@ def _boost(given: dict[str, Any]) -> None:
     for paths in job.samples:
         *features, label, weight = (column.to_numpy() for column in pq.read_table(paths[rank]).itercolumns())
         matrices.append(xgboost.DMatrix(np.stack(features, axis=1), label, weight=weight, nthread=threads))
-    xgboost.train(
-        job.parameters,
-        matrices[0],
-        num_boost_round=job.rounds - (booster.num_boosted_rounds() if booster else 0),
-        evals=[(matrix, "validation") for matrix in matrices[1:]],
-        early_stopping_rounds=job.patience,
-        verbose_eval=False,
-        xgb_model=booster,
-        callbacks=[Checkpoints(frequency=CHECKPOINT_ROUNDS)],
-    )
+    rounds = job.rounds - (booster.num_boosted_rounds() if booster else 0)
+    told = [Checkpoints(frequency=CHECKPOINT_ROUNDS)]
+    job.train(xgboost.train, matrices, rounds, xgb_model=booster, callbacks=told)

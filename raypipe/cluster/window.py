@@ -34,13 +34,11 @@ def run_pack(
     resources: Resources,
     together: bool,
 ) -> None:
-    """The Tune trainable. An exception of a trial is a result; a dying process is started again by Tune.
+    """The Tune trainable: ``config["pack"]`` has keys with their trials, ``driver`` is the id of the one that asks.
 
-    Args:
-        config: ``pack``, keys with their trials. driver: id of the driver that asks.
+    An exception of a trial is a result; a dying process is started again by Tune.
     """
-    threads = max(1, math.floor(resources.trial_cpus))
-    limit_threads(threads)
+    limit_threads(threads := max(1, math.floor(resources.trial_cpus)))
     tools = Tools(threads, "cuda" if ray.get_gpu_ids() else "cpu", book.stage)
     worker = Worker(function, inputs, book, tools, resources.trial_timeout, resources.max_failures)
     try:
@@ -104,8 +102,7 @@ class WhenFull(tune.Stopper):
 def run_window(trainable: Any, packs: list[dict[str, Any]], scan: Scan) -> None:
     """Run packs of trials by key; those whose process died too often are told to the scan at the end.
 
-    Raises:
-        DiskFull: no space for results, or for what Tune keeps while it runs.
+    `DiskFull` if there is no space for results, or for what Tune keeps while it runs.
     """
     store, listener, stop = scan.book.store, Listener(), WhenFull()
     folder = f"{store.path}/tune/{scan.beat.id}"
@@ -131,9 +128,8 @@ def run_window(trainable: Any, packs: list[dict[str, Any]], scan: Scan) -> None:
     except Exception as error:
         if stop.error is None and not is_full(error):
             raise
-        stop.error = (
-            stop.error or f"{folder}: no space left on this disk; what is finished is kept: free some, run again"
-        )
+        full = f"{folder}: no space left on this disk; what is finished is kept: free some, run again"
+        stop.error = stop.error or full
     if stop.error is not None:
         raise DiskFull(stop.error)
     errors = {result.metrics["trial_id"]: result.error for result in results}

@@ -17,7 +17,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,10 @@ DIGESTS = "digests.json"
 
 
 class Artefacts:
-    """A folder of artefacts, each a folder of files that appears whole or not at all: by one rename.
+    """A folder ``root`` of artefacts, each a folder of files that appears whole or not at all: by one rename.
 
-    Of two runs that give the same artefact one is first, and the other's is dropped.
-
-    Args:
-        root: the folder; None shares nothing.
-
-    Raises:
-        UserError: a URL (links and folders need a file system), or a folder that cannot be written.
+    Of two runs that give the same artefact one is first, and the other's is dropped. None shares nothing; a URL is a
+    `UserError`, since links and folders need a file system.
     """
 
     def __init__(self, root: str | Path | None) -> None:
@@ -53,23 +48,18 @@ class Artefacts:
         """
         if self.root is None or not (place := self.root / kind / key).exists():
             return False
-        if not _whole(lambda: read_json(place / DIGESTS), {name: place / name for name in files}):
+        if not _whole(place, files):
             gone = _beside(place)  # out of sight first: nobody sees half of it
             with contextlib.suppress(FileNotFoundError):
                 os.rename(place, gone)
             shutil.rmtree(gone, ignore_errors=True)
             return False
         for name, path in files.items():
-            make_directory(path.parent)
             _put(place / name, path)
         return True
 
     def give(self, kind: str, key: str, files: Mapping[str, Path]) -> bool:
-        """Leave finished files for others; False if somebody else was first (theirs stays).
-
-        Raises:
-            UserError: the files cannot be written there.
-        """
+        """Leave finished files for others; False if somebody else was first (theirs stays)."""
         if self.root is None:
             return True
         place = self.root / kind / key
@@ -99,11 +89,11 @@ def open_artefacts(config: Any) -> Artefacts:
     return Artefacts(config.resources.artefacts)
 
 
-def _whole(digests: Callable[[], Mapping[str, str]], files: Mapping[str, Path]) -> bool:
-    """Whether all ``files`` are there with the hashes that a record gives, which may be absent or damaged itself."""
+def _whole(place: Path, names: Iterable[str]) -> bool:
+    """Whether all files of an artefact have the hashes of its record, which may be absent or damaged itself."""
     with contextlib.suppress(UserError, LookupError, TypeError, OSError):
-        found = digests()
-        return all(file_digest(path) == found[name] for name, path in files.items())
+        found = read_json(place / DIGESTS)
+        return all(file_digest(place / name) == found[name] for name in names)
     return False
 
 
@@ -114,6 +104,7 @@ def _beside(path: Path) -> Path:
 
 def _put(source: Path, target: Path) -> None:
     """Make ``target`` the same file as ``source``, or a copy where there are no links; whole or not at all."""
+    make_directory(target.parent)
     temporary = _beside(target)
     try:
         try:

@@ -37,12 +37,11 @@ def may_live(process: dict[str, Any]) -> bool:
     """Whether the process of a sign could be there: one of this place that was killed is known to be dead at once."""
     if process["place"] != place():
         return True
-    try:
-        os.kill(process["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    with contextlib.suppress(PermissionError):  # another user's is there
+        try:
+            os.kill(process["pid"], 0)
+        except ProcessLookupError:
+            return False
     return True
 
 
@@ -84,12 +83,9 @@ class Sign:
 class Claim(Sign):
     """A place in the queue of those who would make the same thing; the first who is alive makes it.
 
-    Beside the thing lie ``<key>.<id>.queued``, which has the time of arrival, and ``<key>.<id>.json``, which has that
-    of the last sign of life. Both times are the storage's own, and are compared with each other only: the clocks of
-    machines may be minutes apart.
-
-    Args:
-        folder: of the thing, in ``store``; key: its name there.
+    Beside the thing (``folder``/``key``) lie ``<key>.<id>.queued``, which has the time of arrival, and
+    ``<key>.<id>.json``, which has that of the last sign of life. Both times are the storage's own, and are compared
+    with each other only: the clocks of machines may be minutes apart.
     """
 
     def __init__(self, store: Store, folder: str, key: str) -> None:
@@ -144,10 +140,7 @@ def once_each(
     """What ``get`` finds of each key, else of what ``make`` makes of several, which ``get`` must find from then on.
 
     Of all processes that ask for the same at the same time one makes it, and the others wait; if that one dies, the
-    next does.
-
-    Raises:
-        UserError: what was made is not found.
+    next does. A `UserError` if what was made is not found.
     """
     found: dict[str, T] = {}
     made: set[str] = set()

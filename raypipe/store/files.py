@@ -30,14 +30,8 @@ class Store:
     """Bytes by relative name below one root.
 
     A file is written under a temporary name, flushed to disk where that is local, and moved; an object store gets one
-    PUT of the final name, which is atomic.
-
-    Args:
-        root: path or URL; fsspec opens those that `pyarrow.fs` does not know.
-        filesystem: a `pyarrow.fs.FileSystem` to use with ``root`` as the path inside it.
-
-    Raises:
-        UserError: a URL whose scheme or host nobody knows; in all methods: whatever the file system refuses.
+    PUT of the final name, which is atomic. Whatever the file system refuses is a `UserError` of one line.
+    ``root`` is a path or a URL (fsspec opens those that `pyarrow.fs` does not know), or a path in ``filesystem``.
     """
 
     def __init__(self, root: str | os.PathLike[str], filesystem: Any = None) -> None:
@@ -126,8 +120,7 @@ class Store:
             self.filesystem.delete_dir(self._full(folder))
 
     def _entries(self, folder: str) -> list[Any]:
-        path = self._full(folder)
-        with self._telling(path, "cannot be listed"):
+        with self._telling(path := self._full(folder), "cannot be listed"):
             return self.filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
 
     def folders(self, folder: str) -> set[str]:
@@ -156,11 +149,9 @@ def is_full(error: BaseException) -> bool:
 
 
 def _open_url(url: str) -> tuple[Any, str]:
-    try:
+    with contextlib.suppress(pa.ArrowException, OSError):  # a scheme that Arrow does not know may be one of fsspec's
         filesystem, path = fs.FileSystem.from_uri(url)
         return filesystem, path.rstrip("/")
-    except (pa.ArrowException, OSError):  # a scheme that Arrow does not know may be one of fsspec's
-        pass
     try:
         import fsspec
 

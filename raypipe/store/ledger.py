@@ -36,16 +36,11 @@ class Ledger:
     """A folder, on any storage, of ``rows/<key>.json`` (a finished trial), ``failed/`` and ``arrays/<key>.npz``.
 
     Nothing is ever changed in place: a part is written once, whole, after everything that belongs to it. Same key,
-    same content, so two drivers on one ledger can only write the same thing twice. ``index/`` gathers many parts into
-    one file for speed; it is a cache, may be deleted at any time, and speaks only for parts that are there.
-    ``stages/`` holds what several trials share, by the hash of its inputs.
+    same content. ``index/`` gathers many parts into one file for speed; it is a cache, may be deleted at any time, and
+    speaks only for parts that are there. ``stages/`` holds what several trials share, by the hash of its inputs. A
+    folder of another layout is a `UserError`.
 
-    Args:
-        where: path or URL, or an open `Store`.
-        shared: where ``stages/`` is instead, so that several ledgers share them.
-
-    Raises:
-        UserError: a folder of another layout.
+    ``where`` is a path or URL, or an open `Store`; in ``shared`` is ``stages/`` where several ledgers share them.
     """
 
     def __init__(self, where: str | Path | Store, shared: Store | None = None) -> None:
@@ -82,18 +77,16 @@ class Ledger:
         """Store a finished trial."""
         self.mark()
         arrays = {name: np.asarray(values, dtype=np.float64) for name, values in result.arrays.items()}
-        self.store.write(f"arrays/{key}.npz", _bytes(lambda file: np.savez_compressed(file, **arrays)))
+        file = io.BytesIO()
+        np.savez_compressed(file, **arrays)
+        self.store.write(f"arrays/{key}.npz", file.getvalue())
         if result.flow_state is not None:
-            _keep(self.store, f"flows/{key}.pt", result.flow_state)
+            self.store.write(f"flows/{key}.pt", packed(result.flow_state))
         self._write("rows", key, [{"key": key, "status": OK, "error": "", **row} for row in result.rows])
         self.store.delete(f"failed/{key}.json")
 
     def record_failure(self, key: str, trial: Any, error: str, kind: str = "raised") -> None:
-        """Store why a trial failed; a later run of the scan tries it again.
-
-        Args:
-            kind: ``raised``, ``died`` or ``timeout``.
-        """
+        """Store why a trial failed (kind ``raised``, ``died``, ``timeout``); a later run of the scan tries it again."""
         self.mark()
         before = self._part("failed", key)
         attempts = (before[0]["attempts"] if before else 0) + 1
@@ -132,11 +125,10 @@ class Ledger:
     def rows(self, keys: Iterable[str]) -> list[dict[str, Any]]:
         """All rows of the given trials, in that order; a trial that only failed gives its last failure."""
         good, failed, indexed = self.written(), self.written("failed"), self._index()
-        out = []
+        out: list[dict[str, Any]] = []
         for key in keys:
-            rows = None
-            if key in good:
-                rows = json.loads(indexed[key][1]) if key in indexed else self._part("rows", key)
+            rows = json.loads(indexed[key][1]) if key in good and key in indexed else None
+            rows = rows or (self._part("rows", key) if key in good else None)
             out += rows or (self._part("failed", key) if key in failed else None) or []
         return out
 
@@ -154,8 +146,7 @@ class Ledger:
         may do this at once: the file's name is the hash of what is in it.
         """
         there, old, indexed = self.written(), set(self.store.listing("index")), self._index()
-        loose = there.keys() - indexed.keys()
-        if len(loose) < at_least:
+        if len(loose := there.keys() - indexed.keys()) < at_least:
             return len(indexed)
         parts = {key: rows for key in loose if (rows := self._part("rows", key))}
         gathered = indexed | {key: (rows[0].get("seconds"), json.dumps(rows)) for key, rows in parts.items()}
@@ -203,24 +194,15 @@ class Ledger:
         """
         name = f"stages/{kind}/{key}.pt"
 
-        return once(
-            self.shared,
-            f"stages/{kind}",
-            key,
-            lambda: self._state(name),
-            lambda: _keep(self.shared, name, make()),
-        )
+        def get() -> dict[str, Any] | None:
+            data = self.shared.read(name)
+            try:
+                return None if data is None else unpacked(data)
+            except (RuntimeError, EOFError, ValueError):  # a damaged one counts as absent
+                self.shared.delete(name)
+                return None
 
-    def _state(self, name: str) -> dict[str, Any] | None:
-        """What a stage's file holds; a damaged one is removed and counts as absent."""
-        import torch
-
-        data = self.shared.read(name)
-        try:
-            return None if data is None else torch.load(io.BytesIO(data), weights_only=True)
-        except (RuntimeError, EOFError, ValueError):
-            self.shared.delete(name)
-            return None
+        return once(self.shared, f"stages/{kind}", key, get, lambda: self.shared.write(name, packed(make())))
 
     def flow_file(self, key: str, row: dict[str, Any], folder: Path) -> Path | None:
         """The background model of a finished trial as a file in ``folder``, or None if it has none."""
@@ -231,20 +213,16 @@ class Ledger:
         return None if data is None else folder / "flow.pt"
 
 
-def search_code(search: str) -> str:
-    """The hash of the code that determines the trials of a search."""
-    where = KINDS[search].search
-    return code_of(where.split(":")[0] if isinstance(where, str) else where.__module__)
-
-
 def made_by(config: Any = None) -> dict[str, str]:
     """What, besides the configuration, the keys of trials are made of: the code and the packages of this process.
 
-    Args:
-        config: leaves out what its keys do not hold.
+    ``config`` leaves out what its keys do not hold.
     """
     searches = [name for name, kind in KINDS.items() if "search" in kind.commands]
-    made = {name: search_code(name) for name in (searches if config is None else (config.search,))}
+    made = {}
+    for name in searches if config is None else (config.search,):
+        where = KINDS[name].search
+        made[name] = code_of(where.split(":")[0] if isinstance(where, str) else where.__module__)
     if config is None or getattr(config, "simulate", None) is not None:
         made["simulate"] = code_digest("simulate")
     return made | {name: importlib.metadata.version(name) for name in NUMERICS}
@@ -252,10 +230,7 @@ def made_by(config: Any = None) -> dict[str, str]:
 
 def open_ledger(config: Any) -> Ledger:
     """The ledger of a run: ``resources.storage`` if that is set, else a folder of its output; the stages of its trials
-    are in ``resources.artefacts`` if that is set.
-
-    Raises:
-        UserError: a local folder outside RAYPIPE_OUTPUT_ROOT, or one of another layout.
+    are in ``resources.artefacts`` if that is set. A local folder outside RAYPIPE_OUTPUT_ROOT is a `UserError`.
     """
     store = Store(config.resources.storage or Path(config.output) / "ledger")
     shared = Store(config.resources.artefacts) if config.resources.artefacts else None
@@ -275,16 +250,17 @@ def _index_name(data: bytes) -> str:
     return f"{hashlib.sha256(data).hexdigest()[:20]}.jsonl"
 
 
-def _bytes(save: Callable[[io.BytesIO], Any]) -> bytes:
-    """What ``save`` writes into a file."""
-    buffer = io.BytesIO()
-    save(buffer)
-    return buffer.getvalue()
-
-
-def _keep(store: Store, name: str, state: dict[str, Any]) -> dict[str, Any]:
-    """Write tensors and plain values, and give them back."""
+def packed(state: dict[str, Any]) -> bytes:
+    """Tensors and plain values as the bytes of a file of torch's."""
     import torch
 
-    store.write(name, _bytes(lambda file: torch.save(state, file)))
-    return state
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def unpacked(data: bytes) -> dict[str, Any]:
+    """What `packed` has packed."""
+    import torch
+
+    return torch.load(io.BytesIO(data), weights_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,9 +27,10 @@ class Price:
     cpu_hour: float = 0.0
     gpu_hour: float = 0.0
 
-    def of(self, seconds: float) -> float:
-        """Cost of trials that took ``seconds`` of wall time together."""
-        return seconds / 3600 * (self.cpus * self.cpu_hour + self.gpus * self.gpu_hour)
+    def of(self, seconds: float) -> dict[str, float]:
+        """Hours and cost of trials that took ``seconds`` of wall time together, as `Status` has them."""
+        cpus, gpus = seconds * self.cpus / 3600, seconds * self.gpus / 3600
+        return {"cpu_hours": cpus, "gpu_hours": gpus, "cost": cpus * self.cpu_hour + gpus * self.gpu_hour}
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,6 @@ class Status:
         other = f"{self.other} of another version of the code or packages, which do not count"
         return ", ".join(part for part in [*parts, other if self.other else ""] if part)
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
-
 
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
@@ -105,14 +102,9 @@ def scans(book: Ledger) -> list[dict[str, Any]]:
 
 
 def newest_scan(book: Ledger, name: str = "scan") -> dict[str, Any]:
-    """What `announce` wrote last under this name.
-
-    Raises:
-        UserError: no scan was ever started on this ledger.
-    """
-    for scan in reversed(scans(book)):
-        if scan.get("name") == name:
-            return scan
+    """What `announce` wrote last under this name; a `UserError` if no scan was ever started on this ledger."""
+    if found := [scan for scan in scans(book) if scan.get("name") == name]:
+        return found[-1]
     raise UserError(f"{book}: no scan was started here yet")
 
 
@@ -123,11 +115,10 @@ def is_ours(scan: Mapping[str, Any], config: Any = None) -> bool:
 
 def other_versions(book: Ledger, config: Any = None) -> int:
     """Finished trials of the ledger that only another version of the code or of a package has announced."""
-    ours: set[str] = set()
-    theirs: set[str] = set()
+    sets: dict[bool, set[str]] = {True: set(), False: set()}
     for scan in scans(book):
-        (ours if is_ours(scan, config) else theirs).update(scan["trials"])
-    return len(book.done(theirs - ours)) if theirs - ours else 0
+        sets[is_ours(scan, config)].update(scan["trials"])
+    return len(book.done(theirs)) if (theirs := sets[False] - sets[True]) else 0
 
 
 def drivers(book: Ledger) -> dict[str, dict[str, Any]]:
@@ -145,8 +136,7 @@ def drivers(book: Ledger) -> dict[str, dict[str, Any]]:
 def status(book: Ledger, scan: Mapping[str, Any] | None = None, config: Any = None) -> Status:
     """Read where the newest scan of a ledger (or the given one) stands.
 
-    Args:
-        config: of the search, which says what its trials depend on; everything where not given.
+    ``config``, of the search, says what its trials depend on; everything where not given.
     """
     scan = scan if scan is not None else newest_scan(book)
     labels, price, ours = scan["trials"], Price(**scan["price"]), is_ours(scan, config)
@@ -156,8 +146,6 @@ def status(book: Ledger, scan: Mapping[str, Any] | None = None, config: Any = No
     running = {key for driver in alive.values() for key in driver["running"] if key in labels and key not in good}
     written = book.written()
     recent = sorted(written[key] for key in good if key in written)[-RECENT:]
-    span = recent[-1] - recent[0] if len(recent) > 1 else 0.0
-    rate = (len(recent) - 1) / span if span > 0 else None
     left = len(labels) - len(good) - len(failures)
     times = [seconds for key, seconds in book.seconds().items() if key in good and seconds is not None]
     # What is not in the index yet costs what the others cost on average.
@@ -169,14 +157,18 @@ def status(book: Ledger, scan: Mapping[str, Any] | None = None, config: Any = No
         running=len(running),
         left=left,
         drivers=len(alive),
-        per_minute=60 * rate if rate else None,
-        seconds_left=left / rate if rate and alive else None,
-        cpu_hours=seconds * price.cpus / 3600,
-        gpu_hours=seconds * price.gpus / 3600,
-        cost=price.of(seconds),
         missing=[missing(labels[key], row) for key, row in failures.items()],
         other=other_versions(book, config),
+        **pace(recent, left, bool(alive)),
+        **price.of(seconds),
     )
+
+
+def pace(times: Sequence[float], left: int, running: bool = True) -> dict[str, float | None]:
+    """The rate of trials that ended at ``times``, and how long ``left`` more take, as `Status` has them."""
+    span = times[-1] - times[0] if times else 0.0
+    rate = (len(times) - 1) / span if span > 0 else None
+    return {"per_minute": 60 * rate if rate else None, "seconds_left": left / rate if rate and running else None}
 
 
 def missing(label: str, failure: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,8 +36,9 @@ def test_doctor_finds_a_working_machine(tmp_path, laptop_yaml):
 
 def test_doctor_says_what_is_wrong_and_how_to_mend_it(monkeypatch, tmp_path, laptop_yaml):
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    assert doctor._threads().status == "wrong"
-    assert "unset OMP_NUM_THREADS" in doctor._threads().remedy
+    threads = {check.name: check for check in doctor._machine()}["threads"]
+    assert threads.status == "wrong"
+    assert "unset OMP_NUM_THREADS" in threads.remedy
     blocked = tmp_path / "file"
     blocked.write_text("")
     config = load_config(laptop_yaml, [f"output={blocked}/run"])

@@ -13,6 +13,7 @@ import pytest
 from raypipe.cluster import simulate as shell
 from raypipe.config import Config
 from raypipe.errors import UserError
+from raypipe.simulate import dataset
 from raypipe.simulate.dataset import Shard
 
 SAMPLES = {"zp_400": {"events": 60}, "ggf": {"events": 40}}
@@ -60,11 +61,11 @@ def test_one_and_two_at_a_time_give_the_same_files(ray_local, tmp_path):
     before = kept.stat().st_mtime_ns
     lost.write_bytes(lost.read_bytes()[:500])
     (tmp_path / "one" / "events" / "dataset.json").unlink()
-    assert not shell.is_complete(_config(), tmp_path / "one")
+    assert not dataset.is_complete(dataset.plan(_config()), tmp_path / "one" / "events")
     shell.simulate(_config(), tmp_path / "one")
     assert _files(tmp_path / "one") == files
     assert kept.stat().st_mtime_ns == before
-    assert shell.is_complete(_config(), tmp_path / "one")
+    assert dataset.is_complete(dataset.plan(_config()), tmp_path / "one" / "events")
 
     # The rest of the run needs no Ray when all is there.
     code = (

@@ -6,6 +6,7 @@ import pytest
 
 from raypipe.cluster import simulate as shell
 from raypipe.config import load_config
+from raypipe.simulate import dataset
 from tests.conftest import ROOT
 
 
@@ -32,4 +33,4 @@ def test_one_and_two_at_a_time_give_the_same_files(ray_local, tmp_path):
     again = shell.simulate(config, tmp_path / "one")
     assert again["key"] == manifest["key"]
     assert kept.stat().st_mtime_ns == before
-    assert shell.is_complete(config, tmp_path / "one")
+    assert dataset.is_complete(dataset.plan(config), tmp_path / "one" / "events")

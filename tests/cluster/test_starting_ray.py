@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from raypipe.cluster import place
-from raypipe.cluster.address import ANSWER_SECONDS, check_answers, cluster_address
-from raypipe.cluster.runtime import hidden_modules
+from raypipe.cluster import machine
+from raypipe.cluster.runtime import ANSWER_SECONDS, check_answers, cluster_address, hidden_modules
 from raypipe.errors import UserError
 from tests.conftest import ROOT
 
@@ -101,7 +100,7 @@ def test_doctor_says_all_that_is_in_the_way(tmp_path):
 def test_a_folder_for_ray_is_private_and_short_and_has_space(monkeypatch, tmp_path):
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", "/dev/shm")
-    folder = place.make_folder()
+    folder = machine.make_folder()
     assert folder.parent == Path("/dev/shm")
     assert folder.stat().st_mode & 0o777 == 0o700
     deepest = f"{folder}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1"
@@ -109,23 +108,23 @@ def test_a_folder_for_ray_is_private_and_short_and_has_space(monkeypatch, tmp_pa
     folder.rmdir()
     (tmp_path / "file").write_text("")
     absent, blocked, long = tmp_path / "absent", tmp_path / "file", tmp_path / ("x" * 90)
-    monkeypatch.setattr(place, "LONGEST", len(str(tmp_path)) + 10)
-    assert place.objection(absent) == "no such file or directory"
-    assert place.objection(blocked) == "not a directory"
-    assert place.objection(long) == f"its path has {len(str(long))} bytes, of at most {place.LONGEST}"
+    monkeypatch.setattr(machine, "LONGEST", len(str(tmp_path)) + 10)
+    assert machine.objection(absent) == "no such file or directory"
+    assert machine.objection(blocked) == "not a directory"
+    assert machine.objection(long) == f"its path has {len(str(long))} bytes, of at most {machine.LONGEST}"
     for path in (absent, blocked, long):
         monkeypatch.setenv("TMPDIR", str(path))
-        folder = place.make_folder()
+        folder = machine.make_folder()
         assert folder.parent == Path("/tmp")
         folder.rmdir()
 
 
 def test_no_place_with_space_is_one_line_with_the_remedy(monkeypatch):
     """A full disk, as the file system itself says it: more is asked for than any has."""
-    monkeypatch.setattr(place, "FREE_BYTES", 2**60)
-    assert place.objection(Path("/dev/shm")) in {"no space left on device", "file too large"}
+    monkeypatch.setattr(machine, "FREE_BYTES", 2**60)
+    assert machine.objection(Path("/dev/shm")) in {"no space left on device", "file too large"}
     with pytest.raises(UserError, match=r"no folder for its sockets and logs: .*/tmp \(.*\); set RAY_TMPDIR") as told:
-        place.make_folder()
+        machine.make_folder()
     assert "\n" not in str(told.value)
 
 

@@ -17,16 +17,14 @@ class ServedEncoder(mlflow.pyfunc.PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Read the state dict beside the model."""
-        loaded = load_encoder(Path(context.artifacts["encoder"]))
-        if loaded is None:
+        if (loaded := load_encoder(Path(context.artifacts["encoder"]))) is None:
             raise FileNotFoundError(f"{context.artifacts['encoder']}: no encoder here")
         self.encoder = loaded[0]
 
     def predict(self, context: Any, model_input: Any, params: Any = None) -> np.ndarray:
         """Latent means of events."""
-        return embed(
-            self.encoder, np.asarray(model_input["objects"], np.float32), np.asarray(model_input["event"], np.float32)
-        )[0]
+        inputs = (np.asarray(model_input[name], np.float32) for name in ("objects", "event"))
+        return embed(self.encoder, *inputs)[0]
 
 
 mlflow.models.set_model(ServedEncoder())
