@@ -18,7 +18,7 @@ from raypipe import seeds
 from raypipe.bench.samples import arrays
 from raypipe.config import Embedding, Flow
 from raypipe.config.multilepton import Networks
-from raypipe.fit.encoder import EncoderInputs, EncoderPlan, EncoderTraining, build_encoder, embed, rank_batch, wrapped
+from raypipe.fit.encoder import EncoderInputs, EncoderPlan, EncoderTraining, build_encoder, embed, rank_batches, wrapped
 from raypipe.fit.flow_stack import FlowStack, Sidebands
 from raypipe.fit.stacked import LabelledSample, Network, ensemble_scores, train_stack
 from raypipe.models.losses import gaussian_kl, supervised_contrastive
@@ -82,7 +82,7 @@ def encoder(device: str, tiny: bool) -> Compared:
     """Outputs, loss and gradient of the particle transformer: present objects alone, padded, in bfloat16, compiled."""
     config, inputs = _encoder(tiny)
     plan = EncoderPlan.of(inputs, config, SEED)
-    batch = rank_batch(inputs, plan.train, 0, config)
+    batch = next(iter(rank_batches(inputs, plan.train, range(1), config)))
 
     def step(there: bool, **knobs: Any) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         how, where = config.model_copy(update=knobs), device if there else "cpu"

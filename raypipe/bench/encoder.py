@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from raypipe.bench.base import CPU, SEED, Measurement, compared, in_turn, threads
 from raypipe.bench.samples import arrays
 from raypipe.config import Embedding
-from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, learning_rate_factor, rank_batch
+from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, learning_rate_factor, rank_batches
 from raypipe.models.losses import gaussian_kl, supervised_contrastive
 
 
@@ -48,7 +48,7 @@ def measure(config: Embedding, events: int, repeats: int, name: str, target: flo
     inputs, steps = arrays(events), config.steps_per_epoch
     plan = EncoderPlan.of(inputs, config, SEED)
     ours, plain = EncoderTraining(build_encoder(config, plan.scales, SEED), config), PlainTraining(config, plan)
-    epochs = [[rank_batch(inputs, plan.train, k * steps + s, config) for s in range(steps)] for k in range(repeats)]
+    epochs = [list(rank_batches(inputs, plan.train, range(k * steps, (k + 1) * steps), config)) for k in range(repeats)]
     mine, same = iter(epochs), iter(epochs)
     with threads(1):
         times, losses = in_turn(
