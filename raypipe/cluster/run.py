@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.cluster import live
-from raypipe.cluster.flows import make_flows
 from raypipe.cluster.memory import MemoryWatch
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.tasks import counted, spread
@@ -83,17 +82,18 @@ class Run:
         finally:
             times = self.times()
             times[stage] = (times.get(stage, 0.0) if add else 0.0) + time.perf_counter() - start
-            write_json(self._times_path, times | {"peak_rss_gib": max(self.peak(), self.memory.peak_gib)})
+            write_json(self._times_path, times | {"peak_rss_gib": self.peak()})
+
+    def _stored(self) -> dict[str, float]:
+        return read_json(self._times_path) if self._times_path.exists() else {}
 
     def times(self) -> dict[str, float]:
         """Seconds of every stage that has run in this folder."""
-        stored = read_json(self._times_path) if self._times_path.exists() else {}
-        return {k: v for k, v in stored.items() if k != "peak_rss_gib"}
+        return {k: v for k, v in self._stored().items() if k != "peak_rss_gib"}
 
     def peak(self) -> float:
         """Largest memory seen in this folder's runs, GiB."""
-        stored = read_json(self._times_path).get("peak_rss_gib", 0.0) if self._times_path.exists() else 0.0
-        return max(stored, self.memory.peak_gib)
+        return max(self._stored().get("peak_rss_gib", 0.0), self.memory.peak_gib)
 
     def ledger(self) -> Ledger:
         """The ledger of this run: `resources.storage`, else a folder of the run."""
@@ -204,13 +204,12 @@ class Run:
 
     def _flows(self, shelf: Shelf, trials: Sequence[Trial], book: Ledger) -> None:
         """Train all flows that the trials need, which lie in the ledger's shared store then."""
-        flow = self.config.flow
-        with self.timed("background"), progress_bar("train flows", flow.epochs) as bar:
+        from raypipe.cluster.flows import make_flows  # and PyTorch with it, which not every search needs
 
-            def told(record: dict[str, float]) -> None:
-                bar(1, f"{record['sets']} sets, validation loss {record['validation']:.3f}")
-
-            make_flows(shelf, self.config, trials, book, self.config.resources, told)
+        with self.timed("background"), progress_bar("train flows", self.config.flow.epochs) as bar:
+            told = "{sets} sets, validation loss {validation:.3f}"
+            resources = self.config.resources
+            make_flows(shelf, self.config, trials, book, resources, lambda record: bar(1, told.format(**record)))
 
     def _untold(self, trials: Mapping[str, Trial]) -> dict[str, Trial]:
         """Finished trials whose tables are not beside the ledger any more."""
@@ -258,17 +257,8 @@ class Run:
         made = self.look(grid)
         trials = self.keys(grid, made) if trials is None else trials
         book, rows = self.finished(trials)
-        found = Found(
-            self.folder,
-            trials,
-            rows,
-            book.arrays,
-            made,
-            self.times(),
-            self.peak(),
-            other_versions(book, self.config),
-            self.search.code(),
-        )
+        others, code = other_versions(book, self.config), self.search.code()
+        found = Found(self.folder, trials, rows, book.arrays, made, self.times(), self.peak(), others, code)
         with self.timed("report", add=False):
             report: Report = resolve(self.search.report)(self.search, found)
             summary = finish(self.search, found, report)

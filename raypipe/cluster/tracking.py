@@ -184,7 +184,10 @@ def record_report(search: Search, found: Found, report: Report, summary: Mapping
         with tempfile.TemporaryDirectory(prefix="raypipe-") as scratch:
             write_table(pa.Table.from_pylist(found.rows), Path(scratch) / "ledger.parquet")
             run.files([Path(scratch) / "ledger.parquet"])
-        register_models(run, search.served(found, flow))
+        models = search.served(found, flow)
+        run.files([flow] if flow and "flow" not in models else [])
+        if models:
+            register_models(run, models)
 
     made_of = {"code": summary["code"], "rows": sorted(summary["keys"])}
     tags = {f"raypipe.{name}": summary[name] for name in ("config_hash", "code")}

@@ -100,7 +100,7 @@ def test_workers_train_every_fit_together(ray_local, tmp_path):
         assert found[workers]["workers"] == workers
     assert [summary["classifier"]["engine"] for summary in found.values()] == ["xgboost", "xgboost_ray"]
     alone, together = (found[workers]["evaluation"] for workers in (None, 2))
-    assert alone["auc"] == pytest.approx(0.76, abs=0.02)  # Phi(0.7) at best
+    assert 0.72 < alone["auc"] < 0.758 + 2 * alone["auc_error"]  # Phi(0.7) = 0.758 at best
     assert abs(together["auc"] - alone["auc"]) < alone["auc_error"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["s.json", "s.parquet"]
 

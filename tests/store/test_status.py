@@ -189,7 +189,7 @@ def test_an_encoder_of_another_version_is_not_made_again_for_a_report(tmp_path):
         grid = run.search.grid()
         assert run.keys(grid, run.look(grid)) == {}
         for name in ("encoder.json", "latents.json"):
-            write_json(run.folder / "encoder" / name, {"key": "of another version", "digest": "x"})
+            write_json(run.folder / "encoder" / name, {"key": "of another version"})
         for name in ("encoder.pt", "latents.parquet"):
             (run.folder / "encoder" / name).write_bytes(b"")
         made = {"simulate": {"events": {"key": dataset.plan(config).key}}}
