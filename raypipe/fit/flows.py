@@ -180,19 +180,10 @@ class FlowSet:
         data, arrays = self.sidebands, hashlib.sha256()
         for values in (data.latents, data.masses, *(() if data.posterior is None else (data.posterior,))):
             arrays.update(np.ascontiguousarray(values).tobytes())
-        return digest(
-            {
-                "events": arrays.hexdigest(),
-                "window": list(self.window),
-                "flow": self.config.model_dump(mode="json"),
-                "seed": data.seed,
-                "folds": self.folds,
-                "device": self.device,
-                "torch": torch.__version__,
-                "kernel": native.name(),
-                "code": code_of("raypipe.fit.flows"),
-            }
-        )
+        made_of = {"events": arrays.hexdigest(), "window": list(self.window), "seed": data.seed, "folds": self.folds}
+        made_of |= {"flow": self.config.model_dump(mode="json"), "device": self.device}
+        made_with = {"torch": torch.__version__, "kernel": native.name(), "code": code_of("raypipe.fit.flows")}
+        return digest(made_of | made_with)
 
     @property
     def blocks(self) -> list[list[int]]:

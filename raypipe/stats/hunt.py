@@ -90,27 +90,16 @@ class HuntResult:
         best, found = self._best(), self._global()
         how = "toys" if len(self.toys) else "asymptotic"
         single = "the only test" if self.q0.size == 1 else f"the largest of {self.q0.size} tests"
-        return {
-            "status": "converged" if valid else "not converged",
-            "valid": valid,
-            "best": best,
-            "global": found,
-            "quote": quotable(found[how], f"global, {how}; best.z is local, of {single}", f"global.{how}"),
-            "chi2_background_only": chi2,
-            "ndf": ndf,
-            "likelihood": self.bins.likelihood,
-            "background": self.problem.shape.family.name,
-            "n_events": float(self.bins.counts.sum()),
-            "bins": len(self.bins),
-            "window": list(self.bins.window),
-            "signal_region": list(self.asked.region) if self.asked.region else None,
-            "peaks": self._local_maxima(),
-            "scan": {"mass": self.masses.tolist(), "widths": [self._scan(k) for k in range(len(self.widths))]},
-            "data": self.source,
-            "notes": self._notes(),
-            "background_chosen_by": None if self.choice is None else self.choice.by,
-            "backgrounds_compared": None if self.choice is None else self.choice.record,
-        }
+        quote = quotable(found[how], f"global, {how}; best.z is local, of {single}", f"global.{how}")
+        scan = {"mass": self.masses.tolist(), "widths": [self._scan(k) for k in range(len(self.widths))]}
+        row = {"status": "converged" if valid else "not converged", "valid": valid, "best": best, "global": found}
+        row |= {"quote": quote, "chi2_background_only": chi2, "ndf": ndf, "likelihood": self.bins.likelihood}
+        row |= {"background": self.problem.shape.family.name, "n_events": float(self.bins.counts.sum())}
+        row |= {"bins": len(self.bins), "window": list(self.bins.window)}
+        row |= {"signal_region": list(self.asked.region) if self.asked.region else None}
+        row |= {"peaks": self._local_maxima(), "scan": scan, "data": self.source, "notes": self._notes()}
+        by, record = (None, None) if self.choice is None else (self.choice.by, self.choice.record)
+        return row | {"background_chosen_by": by, "backgrounds_compared": record}
 
     @property
     def _observed(self) -> float:

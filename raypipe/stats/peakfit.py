@@ -134,20 +134,9 @@ def _count_region(full: Bins, kind: Family, asked: PeakFit) -> tuple[dict[str, A
         b += share * float(best.theta[k])
         b_err = math.hypot(b_err, share * float(best.errors[k]))
     chi2, ndf = massfit.goodness(split.sidebands, problem.expected(best.theta[None])[0], problem.size)
-    row: dict[str, Any] = {
-        "window": [split.low, split.high],
-        "n": n,
-        "b": b,
-        "b_err": b_err,
-        "excess": n - b,
-        "z": None,
-        "z_without_uncertainty": None,
-        "z_asimov": None,
-        "sideband_status": best.status,
-        "sideband_events": float(split.sidebands.counts.sum()),
-        "sideband_chi2": chi2,
-        "sideband_ndf": ndf,
-    }
+    row: dict[str, Any] = {"window": [split.low, split.high], "n": n, "b": b, "b_err": b_err, "excess": n - b}
+    row |= {"z": None, "z_without_uncertainty": None, "z_asimov": None, "sideband_status": best.status}
+    row |= {"sideband_events": float(split.sidebands.counts.sum()), "sideband_chi2": chi2, "sideband_ndf": ndf}
     if full.errors is not None:
         row["z"] = (n - b) / math.sqrt(split.variance + b_err**2)
         row["z_without_uncertainty"] = (n - b) / math.sqrt(split.variance)

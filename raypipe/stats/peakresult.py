@@ -68,23 +68,13 @@ def write_up(
     row: dict[str, Any] = {"status": "converged" if valid else "not converged", "valid": valid}
     row |= _yield(fitted.signal, level)
     row |= {"b": b, "b_err": b_err} if counted is None or peak is not None else {k: counted[k] for k in ("b", "b_err")}
-    row |= {
-        "chi2": chi2 if ndf > 0 else None,
-        "ndf": max(ndf, 0),
-        "chi2_ndf": chi2 / ndf if ndf > 0 else None,
-        "gof_p": gof_p,
-        "likelihood": "unbinned" if fitted.unbinned else bins.likelihood,
-        "window": list(bins.window),
-        "bins": len(bins),
-        "n_events": events,
-        "background_in_window": b,
-        "background": {"family": shape.family.name, "parameters": _physical(shape, best)},
-        "components": {
-            c.name: [float(best.theta[k]), float(best.errors[k])]
-            for k, c in enumerate(fitted.problem.components, start=size)
-        },
-        "largest_pulls": _largest_pulls(bins, fitted.total),
-    }
+    row |= {"chi2": chi2 if ndf > 0 else None, "ndf": max(ndf, 0), "chi2_ndf": chi2 / ndf if ndf > 0 else None}
+    row |= {"gof_p": gof_p, "likelihood": "unbinned" if fitted.unbinned else bins.likelihood}
+    row |= {"window": list(bins.window), "bins": len(bins), "n_events": events, "background_in_window": b}
+    row["background"] = {"family": shape.family.name, "parameters": _physical(shape, best)}
+    known = enumerate(fitted.problem.components, start=size)
+    row["components"] = {c.name: [float(best.theta[k]), float(best.errors[k])] for k, c in known}
+    row["largest_pulls"] = _largest_pulls(bins, fitted.total)
     if peak is not None:
         share = float(peak.integral(bins.low, bins.high).sum())
         row["peak"] = {"mass": peak.mass, "width": peak.width, "share_in_window": share}
@@ -113,20 +103,13 @@ def _yield(signal: massfit.SignalFit | None, level: float | None) -> dict[str, A
     if signal is None:
         return dict.fromkeys(("s", "s_err", "q0", "z", "p0"))
     limit = signal.limit
-    return {
-        "s": signal.s,
-        "s_err": signal.s_err,
-        "s_interval": [finite(v) for v in signal.interval],
-        "q0": signal.q0,
-        "z": signal.z,
-        "p0": signal.p0,
-        "z_signed": signal.r,
-        "upper_limit": None if limit is None else finite(limit.observed),
-        "expected_limit": None if limit is None else finite(limit.expected),
-        "expected_limit_bands": None if limit is None else [finite(v) for v in limit.bands],
-        "limit_level": level,
-        "yield": "unconstrained" if not signal.at_boundary else "at its lower boundary",
-    }
+    row: dict[str, Any] = {"s": signal.s, "s_err": signal.s_err, "s_interval": [finite(v) for v in signal.interval]}
+    row |= {"q0": signal.q0, "z": signal.z, "p0": signal.p0, "z_signed": signal.r}
+    row["upper_limit"] = None if limit is None else finite(limit.observed)
+    row["expected_limit"] = None if limit is None else finite(limit.expected)
+    row["expected_limit_bands"] = None if limit is None else [finite(v) for v in limit.bands]
+    where = "unconstrained" if not signal.at_boundary else "at its lower boundary"
+    return row | {"limit_level": level, "yield": where}
 
 
 def _notes(fitted: Fitted, ndf: int, gof_p: float | None, choice: Choice | None) -> list[str]:

@@ -24,11 +24,8 @@ READERS = {
 
 EXTENSIONS = {
     ".npy": "numpy",
-    ".h5": "hdf5",
-    ".hdf5": "hdf5",
-    ".hdf": "hdf5",
-    ".parquet": "parquet",
-    ".pq": "parquet",
+    **dict.fromkeys((".h5", ".hdf5", ".hdf"), "hdf5"),
+    **dict.fromkeys((".parquet", ".pq"), "parquet"),
     ".root": "root",
     **dict.fromkeys(SUFFIXES, "csv"),
 }
