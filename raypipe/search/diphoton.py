@@ -89,5 +89,8 @@ class Diphoton(Search):
         if flow is None:
             return {}
         first = read_table(latents).slice(0, EXAMPLE)
-        example = {"latent": tensor_values(first["latent"]).astype(np.float32), "mass": first["m_yy"].to_numpy()}
+        example = {
+            "latent": tensor_values(first["latent"]).astype(np.float32),
+            "mass": first["m_yy"].to_numpy().astype(np.float64),
+        }
         return {"flow": Served(flow, example, (), np.float64)}

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -51,15 +52,20 @@ def test_two_workers_reach_the_auc_of_one_process(ray_local, tmp_path, engine):
 
 
 class Killer:
-    """Ends one worker that trains, as soon as there is one, so many times."""
+    """Ends one worker that trains, so many times, each once there is a checkpoint to see that it does.
 
-    def __init__(self, title: str, times: int) -> None:
-        self.title, self.times, self.killed = title, times, set()
+    A worker of Ray Train that dies before it trains is replaced by Ray, whatever the number of restarts.
+    """
+
+    def __init__(self, title: str, times: int, folder: Path) -> None:
+        self.title, self.times, self.killed, self.folder = title, times, set(), folder
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self) -> None:
         while len(self.killed) < self.times and not self.stop.wait(0.02):
+            if self.title == "RayTrainWorker" and not any(self.folder.rglob("checkpoint*")):
+                continue
             for process in psutil.Process().children(recursive=True):
                 try:
                     if process.pid not in self.killed and self.title in " ".join(process.cmdline()):
@@ -88,7 +94,7 @@ PARAMETERS = {"objective": "binary:logistic", "tree_method": "hist", "max_depth"
 @WORKERS
 def test_a_dead_worker_is_replaced_and_no_round_is_missing(ray_local, tmp_path, engine, title):
     sample = gaussians(1, 40_000)
-    with Killer(title, 1) as killer:
+    with Killer(title, 1, tmp_path) as killer:
         booster = train_trees(PARAMETERS, sample, 150, workers=2, engine=engine, folder=tmp_path, restarts=1)
     assert len(killer.killed) == 1
     assert booster.num_boosted_rounds() == 150
@@ -103,7 +109,7 @@ def test_workers_that_die_for_good_are_told_in_one_line_and_leave_their_cores(ra
 
     given = {"workers": 2, "engine": engine, "folder": tmp_path, "restarts": 0}
     with (
-        Killer(title, 1),
+        Killer(title, 1, tmp_path),
         pytest.raises(UserError, match=r"training the trees with 2 workers failed: .+") as caught,
     ):
         train_trees(PARAMETERS, gaussians(1, 40_000), 300, **given)
