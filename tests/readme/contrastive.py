@@ -171,11 +171,19 @@ def study_stages() -> str:
 
 
 @part
-def study_size() -> str:
-    """Events and luminosity of the study's configuration."""
-    config = load_config(ROOT / "configs" / "contrastive" / "study.yaml")
-    events = sum(sample.events for sample in config.simulate.samples.values())
-    return f"{events:,} events, {config.pseudodata.luminosity:g} fb⁻¹"
+def study_events() -> str:
+    """Simulated events of the study's configuration."""
+    return f"{sum(sample.events for sample in _config().simulate.samples.values()):,}"
+
+
+@part
+def study_luminosity() -> str:
+    """Luminosity of its pseudo-data."""
+    return f"{_config().pseudodata.luminosity:g} fb⁻¹"
+
+
+def _config() -> Any:
+    return load_config(ROOT / "configs" / "contrastive" / "study.yaml")
 
 
 def _strengths(results: list[dict[str, Any]]) -> list[float]:

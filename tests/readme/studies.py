@@ -111,10 +111,11 @@ def multilepton_calibration() -> str:
     book = record("multilepton")
     checks = [test["calibration"] for test in book["tests"].values()]
     shares, both = [c["type_i"] for c in checks], book["combined"]["calibration"]
+    finite = (checks[0]["error"] ** 2 - checks[0]["binomial_error"] ** 2) ** 0.5
     return (
         f"{checks[0]['data_sets']} further data sets without a signal have p ≤ 5 % in {min(shares):.1%} to "
         f"{max(shares):.1%} of cases for the {len(checks)} statistics (± {checks[0]['error']:.1%}, of which "
-        f"{(checks[0]['error'] ** 2 - checks[0]['binomial_error'] ** 2) ** 0.5:.1%} come from the finite bootstraps), and in "
+        f"{finite:.1%} come from the finite bootstraps), and in "
         f"{both['type_i']:.1%} ± {both['error']:.1%} for all of them combined"
     )
 
@@ -138,12 +139,11 @@ def multilepton_time() -> str:
 @part
 def stats_pulls() -> str:
     """Pulls of the fitted yield, by background."""
-    rows = [
-        [f"`{r['background']}`", f"{r['events']:,}", str(r["bins"] or "unbinned"), str(r["toys"]), f"{r['mean']:+.2f}"]
-        + [f"± {r['toys'] ** -0.5:.2f}", f"{r['width']:.2f}"]
-        for r in record("stats")["pulls"]["rows"]
-    ]
-    return markdown(["background", "events", "bins", "toys", "mean pull", "error", "width"], rows)
+    rows = []
+    for r in record("stats")["pulls"]["rows"]:
+        fitted = [f"`{r['background']}`", f"{r['events']:,}", str(r["bins"] or "unbinned"), str(r["toys"])]
+        rows.append([*fitted, f"{r['mean']:+.2f} ± {r['width'] * r['toys'] ** -0.5:.2f}", f"{r['width']:.2f}"])
+    return markdown(["background", "events", "bins", "toys", "mean pull", "width"], rows)
 
 
 @part
@@ -185,11 +185,11 @@ def stats_cms() -> str:
 @part
 def simulated_samples() -> str:
     """Every recorded sample: what it is, how much of it is selected, and at what cost."""
-    rows = [
-        [signal(name), PROCESSES[name].title, f"{row['efficiency']:.3f} ± {row['efficiency_error']:.3f}"]
-        + [f"{row['yield_per_fb']:.3g}", f"{row['selected_per_cpu_second']:.0f}"]
-        for name, row in record("simulate")["samples"].items()
-    ]
+    rows = []
+    for name, row in record("simulate")["samples"].items():
+        share = plus_minus(row["efficiency"], row["efficiency_error"], 3)
+        numbers = f"{row['yield_per_fb']:.3g}", f"{row['selected_per_cpu_second']:.0f}"
+        rows.append([signal(name), PROCESSES[name].title, share, *numbers])
     return markdown(["sample", "process", "selected share", "events per fb⁻¹", "selected events per CPU second"], rows)
 
 
