@@ -8,7 +8,7 @@ from typing import Any
 from raypipe.config.load import load_config
 from raypipe.report.html import plus_minus
 from tests.conftest import ROOT
-from tests.readme.parts import NONE, markdown, minutes, part, record, signal, value, widening
+from tests.readme.parts import NONE, markdown, minutes, part, record, share, signal, signed, value, widening
 from tests.search.record_contrastive import PAPER
 
 SHOWN = ("wn_150", "xsh_500_100")
@@ -70,35 +70,32 @@ def first_table() -> str:
     return markdown(head, rows)
 
 
+def _both_signals(way: tuple[str, str], quantity: str = "sic", strength: float = 1.0) -> list[str]:
+    """A quantity of both signals at all cuts."""
+    wanted = {"embedding": way[0], "method": way[1], "strength": strength}
+    rows = [row for name in SHOWN for row in found(_study()["results"], signal=name, **wanted)]
+    return [_z(row, quantity) if quantity == "z_after" else value(row[quantity]) for row in rows]
+
+
+def _cuts() -> list[str]:
+    """Head of a table of `_both_signals`."""
+    return [f"{signal(name)}, {percent(p)}" for name in SHOWN for p in points(_study()["results"])]
+
+
 @part
 def study_ways() -> str:
     """SIC of the search beside what else can be done with the same events, at one sigma."""
-    results = _study()["results"]
-    cuts = points(results)
-    head = ["", *(f"{signal(name)}, {percent(p)}" for name in SHOWN for p in cuts)]
-    rows = []
-    for way, words in WAYS.items():
-        cells = [found(results, signal=n, strength=1.0, embedding=way[0], method=way[1]) for n in SHOWN]
-        rows.append([words, *(value(row["sic"]) for mine in cells for row in mine)])
-    for strength in (0.5, 2.0):
-        cells = [found(results, signal=n, strength=strength, embedding="id", method="cathode") for n in SHOWN]
-        rows.append([f"the search, injected at {strength:g}σ", *(value(row["sic"]) for mine in cells for row in mine)])
-    rows.append(
-        ["**paper C**, loose / tight point", *(f"{PAPER[n, w]:.1f}" for n in SHOWN for w in ("loose", "tight"))]
-    )
-    return markdown(head, rows)
+    rows = [[words, *_both_signals(way)] for way, words in WAYS.items()]
+    rows += [[f"the search, injected at {s:g}σ", *_both_signals(("id", "cathode"), strength=s)] for s in (0.5, 2.0)]
+    paper = (f"{PAPER[name, where]:.1f}" for name in SHOWN for where in ("loose", "tight"))
+    return markdown(["SIC", *_cuts()], [*rows, ["**paper C**, loose / tight point", *paper]])
 
 
 @part
 def study_z() -> str:
     """The analyst's significance with the flow, with a true background sample, and with labels, at one sigma."""
-    results = _study()["results"]
-    head = ["z at 1σ", *(f"{signal(name)}, {percent(p)}" for name in SHOWN for p in points(results))]
-    rows = []
-    for method in ("cathode", "idealised", "supervised"):
-        cells = [found(results, signal=n, strength=1.0, embedding="id", method=method) for n in SHOWN]
-        rows.append([WAYS["id", method], *(_z(row, "z_after") for mine in cells for row in mine)])
-    return markdown(head, rows)
+    ways = [("id", method) for method in ("cathode", "idealised", "supervised")]
+    return markdown(["z at 1σ", *_cuts()], [[WAYS[way], *_both_signals(way, "z_after")] for way in ways])
 
 
 @part
@@ -118,7 +115,7 @@ def study_ep() -> str:
     """Paired difference in SIC of the encoder without the family and that of the SM alone."""
     mine = [c for c in _study()["compared"] if (c["one"][0], c["other"][0]) == ("ep", "background")]
     rows = [
-        [signal(n), *(f"{c['difference']:+.1f} ± {c['error']:.1f}" for c in found(mine, signal=n))]
+        [signal(n), *(signed(c["difference"], c["error"]) for c in found(mine, signal=n))]
         for n in dict.fromkeys(c["signal"] for c in mine)
     ]
     return markdown(["SIC, EP minus SM alone", *(f"cut at {percent(p)}" for p in points(mine))], rows)
@@ -154,7 +151,7 @@ def study_closure() -> str:
 @part
 def study_overlap() -> str:
     """Share of events that two pseudo-data sets have in common."""
-    return f"{100 * _study()['instance_overlap']:.0f} %"
+    return share(_study()["instance_overlap"])
 
 
 @part
@@ -203,13 +200,10 @@ def _curves() -> Iterator[tuple[list[dict[str, Any]], str, str]]:
 @part
 def figures_4_to_6() -> str:
     """SIC against the injected strength."""
-    rows = [
-        [
-            f"{signal(name)}, {ENCODERS[e]}",
-            *(_both(results, signal=name, embedding=e, strength=s) for s in _strengths(results)),
-        ]
-        for results, name, e in _curves()
-    ]
+    rows = []
+    for results, name, e in _curves():
+        cells = (_both(results, signal=name, embedding=e, strength=s) for s in _strengths(results))
+        rows.append([f"{signal(name)}, {ENCODERS[e]}", *cells])
     strengths = _strengths(record("contrastive_figures")["fig4"]["results"])
     return markdown(["SIC, injected at", *(f"{s:g}σ" for s in strengths)], rows)
 
@@ -239,10 +233,8 @@ def figures_time() -> str:
 def sample_error() -> str:
     """Error of SIC that the finite evaluation sample leaves, as the record of the GPU has it for the same signals."""
     rows = [row for row in record("gpu")["steps"]["sic"]["sic"] if row["signal"] in SHOWN]
-    return " and ".join(
-        f"{max(row['error_events'] for row in rows if row['point'] == p):.1f} at {percent(p)}"
-        for p in points(_study()["results"])
-    )
+    worst = {p: max(row["error_events"] for row in rows if row["point"] == p) for p in points(_study()["results"])}
+    return " and ".join(f"{error:.1f} at {percent(p)}" for p, error in worst.items())
 
 
 @part

@@ -10,9 +10,11 @@ import re
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.readme import contrastive, studies  # noqa: F401
+from tests.readme import contrastive, studies
 from tests.readme.parts import PARTS
 
+HOMES = contrastive, studies
+"""Where the parts are."""
 MARKED = re.compile(r"<!-- (table|text): ([a-z0-9-]+) -->(.*?)<!-- end -->", re.DOTALL)
 
 

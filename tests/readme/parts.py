@@ -33,11 +33,21 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def value(entry: Mapping[str, Any] | None, digits: int = 1, widened: float = 1.0) -> str:
-    """Mean and error of an entry of a record; ``widened`` multiplies the error."""
+    """Mean and error of an entry of a record; ``widened`` multiplies the error. One that rounds to zero is left out."""
     if entry is None:
         return NONE
-    mean, error = round(entry["mean"], digits) + 0.0, entry["error"]  # no minus before a zero
-    return plus_minus(mean, None if error is None else error * widened, digits)
+    mean, error = round(entry["mean"], digits) + 0.0, (entry["error"] or 0.0) * widened  # no minus before a zero
+    return plus_minus(mean, error if round(error, digits) else None, digits)
+
+
+def share(part_of_one: float, digits: int = 0) -> str:
+    """A share in per cent."""
+    return f"{100 * part_of_one:.{digits}f} %"
+
+
+def signed(value: float, error: float, digits: int = 1) -> str:
+    """A difference with its sign and error."""
+    return f"{round(value, digits) + 0.0:+.{digits}f} ± {error:.{digits}f}"
 
 
 def widening(instances: int, overlap: float) -> float:

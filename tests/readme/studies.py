@@ -11,7 +11,7 @@ from raypipe.report.html import plus_minus
 from raypipe.report.multilepton import PAPER_LIMITS
 from raypipe.simulate.processes import PROCESSES
 from tests.conftest import ROOT
-from tests.readme.parts import NONE, markdown, minutes, part, record, signal, value
+from tests.readme.parts import NONE, markdown, minutes, part, record, share, signal, signed, value
 
 LIMITS = (
     ("mlc std_score", "crossing", "MLC, standard deviation"),
@@ -51,9 +51,10 @@ def haxad_null() -> str:
     """The runs without a signal, in a sentence."""
     null = record("haxad")["null"][0]
     return (
-        f"In {null['instances']} runs Z is zero in {null['share_zero']:.0%}, above 1 in {null['share_above_1']:.0%} "
-        f"({null['expected_shares'][1]:.0%} expected) and above 2 in {null['share_above_2']:.0%} "
-        f"({null['expected_shares'][2]:.1%} expected). The 68 % intervals cover {null['coverage_68']:.0%}. The pull is "
+        f"in {null['instances']} runs Z is zero in {share(null['share_zero'])}, above 1 in "
+        f"{share(null['share_above_1'])} ({share(null['expected_shares'][1])} expected) and above 2 in "
+        f"{share(null['share_above_2'])} ({share(null['expected_shares'][2])} expected). Intervals of 68 % cover "
+        f"{share(null['coverage_68'])}. The pull is "
         f"{plus_minus(null['pull_mean'], null['pull_mean_error'])} and {null['pull_width']:.2f} wide."
     )
 
@@ -113,10 +114,10 @@ def multilepton_calibration() -> str:
     shares, both = [c["type_i"] for c in checks], book["combined"]["calibration"]
     finite = (checks[0]["error"] ** 2 - checks[0]["binomial_error"] ** 2) ** 0.5
     return (
-        f"{checks[0]['data_sets']} further data sets without a signal have p ≤ 5 % in {min(shares):.1%} to "
-        f"{max(shares):.1%} of cases for the {len(checks)} statistics (± {checks[0]['error']:.1%}, of which "
-        f"{finite:.1%} come from the finite bootstraps), and in "
-        f"{both['type_i']:.1%} ± {both['error']:.1%} for all of them combined"
+        f"{checks[0]['data_sets']} further data sets without a signal have p ≤ 5 % in {share(min(shares), 1)} to "
+        f"{share(max(shares), 1)} of cases for the {len(checks)} statistics (± {share(checks[0]['error'], 1)}, "
+        f"of which {share(finite, 1)} come from the finite bootstraps), and in {share(both['type_i'])} "
+        f"(± {share(both['error'])}) for all of them combined"
     )
 
 
@@ -142,7 +143,7 @@ def stats_pulls() -> str:
     rows = []
     for r in record("stats")["pulls"]["rows"]:
         fitted = [f"`{r['background']}`", f"{r['events']:,}", str(r["bins"] or "unbinned"), str(r["toys"])]
-        rows.append([*fitted, f"{r['mean']:+.2f} ± {r['width'] * r['toys'] ** -0.5:.2f}", f"{r['width']:.2f}"])
+        rows.append([*fitted, signed(r["mean"], r["width"] * r["toys"] ** -0.5, 2), f"{r['width']:.2f}"])
     return markdown(["background", "events", "bins", "toys", "mean pull", "width"], rows)
 
 
@@ -187,9 +188,9 @@ def simulated_samples() -> str:
     """Every recorded sample: what it is, how much of it is selected, and at what cost."""
     rows = []
     for name, row in record("simulate")["samples"].items():
-        share = plus_minus(row["efficiency"], row["efficiency_error"], 3)
+        selected = plus_minus(row["efficiency"], row["efficiency_error"], 3)
         numbers = f"{row['yield_per_fb']:.3g}", f"{row['selected_per_cpu_second']:.0f}"
-        rows.append([signal(name), PROCESSES[name].title, share, *numbers])
+        rows.append([signal(name), PROCESSES[name].title, selected, *numbers])
     return markdown(["sample", "process", "selected share", "events per fb⁻¹", "selected events per CPU second"], rows)
 
 
@@ -215,11 +216,9 @@ def gpu() -> str:
 
 @part
 def gpu_measured() -> str:
-    """On what, in a sentence, if at all."""
-    if not (ROOT / "tests" / "records" / "gpu.json").is_file():
-        return "Nothing here was measured on a GPU."
+    """On what, in a sentence."""
     machine = record("gpu")["steps"]["encoder speed"]["machine"]
-    return f"What was measured on a GPU was measured on one {machine['card']}, without Ray (tests/records/gpu.json)."
+    return f"GPU numbers are of one {machine['card']}, without Ray (tests/records/gpu.json)."
 
 
 def targets() -> dict[str, str]:

@@ -9,8 +9,11 @@ import shlex
 import pytest
 
 from raypipe.cli import main
+from raypipe.config.base import fields
+from raypipe.kinds import KINDS, resolve
 from tests.conftest import ROOT
 from tests.readme.pages import MARKED, filled, pages
+from tests.readme.parts import PARTS
 from tests.readme.picture import PICTURE, drawn
 from tests.readme.studies import targets
 
@@ -77,6 +80,25 @@ def test_commands_options_and_files_exist(path):
             assert (ROOT / name).exists(), line
         for module in re.findall(r"python -m (tests[\w.]+)", line):
             assert importlib.util.find_spec(module), line
+
+
+@PAGES
+def test_configuration_keys_exist(path):
+    models = [resolve(kind.config) for kind in KINDS.values()]
+    keys = {re.sub(r"\.(NAME|N)\b.*", "", name) for model in models for name, _, _ in fields(model)}
+    sections = {key.split(".")[0] for key in keys if "." in key}
+    dotted = r"[a-z_]+(?:\.[a-z_]+)+"
+    for line in code(path.read_text()):
+        for name in re.findall(rf"(?<!\S)({dotted})=", line) + re.findall(rf"^({dotted})(?::|$)", line):
+            if name.split(".")[0] in sections and not name.endswith((".py", ".json")):
+                assert any(name == key or name.startswith(f"{key}.") or key.startswith(f"{name}.") for key in keys), (
+                    line
+                )
+
+
+def test_every_part_is_shown():
+    shown = {name for path in pages() for _, name, _ in MARKED.findall(path.read_text())}
+    assert shown == set(PARTS)
 
 
 def test_python_of_the_readme_runs(capsys, monkeypatch):
