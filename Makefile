@@ -7,7 +7,7 @@ CONFIG ?= configs/contrastive/laptop.yaml
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench gpu-input demo smoke test test-slow chaos lint format doctor clean study-multilepton study-contrastive study-figures study-haxad study-stats
+.PHONY: help install bench gpu-input demo smoke test test-slow chaos lint format readme doctor clean study-multilepton study-contrastive study-figures study-haxad study-stats
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ lint: install ## Check style
 format: install ## Mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+readme: install ## Write the tables and numbers of every README from tests/records, and its picture
+	$(BIN)/python -m tests.readme
 
 doctor: install ## Check this machine and say how to mend it
 	$(BIN)/raypipe doctor --config $(CONFIG)
