@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.errors import UserError
+from raypipe.errors import UserError, redact
 from raypipe.files import code_digest, code_of, inside_output_root
 from raypipe.kinds import KINDS
-from raypipe.redact import redact
 from raypipe.search.result import NUMERICS, Result
 from raypipe.store.claims import once
 from raypipe.store.files import Store
