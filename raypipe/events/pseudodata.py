@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raypipe import seeds
-from raypipe.config import MassWindow
+from raypipe.config.sections import MassWindow
 from raypipe.errors import UserError
 from raypipe.events.latents import Events
 from raypipe.events.regions import in_signal_region

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from raypipe.config import MassWindow
+from raypipe.config.sections import MassWindow
 
 
 def in_signal_region(mass: np.ndarray, window: MassWindow) -> np.ndarray:
