@@ -11,8 +11,8 @@ from raypipe.config import MassFit, MassWindow
 from raypipe.errors import UserError
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import Family, gauss_legendre
+from raypipe.stats.bins import Bins
 from raypipe.stats.peakdata import binned_problem
-from raypipe.stats.spectrum import Bins
 
 
 @dataclass(frozen=True)
