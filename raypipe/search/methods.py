@@ -24,8 +24,8 @@ from raypipe.kinds import background_of, resolve
 from raypipe.search.counting import background_percentiles, check_cuts
 from raypipe.search.result import Tools
 from raypipe.search.template import Template, build_template
+from raypipe.stats.continuum import SidebandFit
 from raypipe.stats.roc import tail_shares
-from raypipe.stats.sideband import SidebandFit
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from raypipe.config import Config
 from raypipe.config.table import TableConfig
 from raypipe.events.latents import Events
 from raypipe.events.regions import in_signal_region
-from raypipe.stats.sideband import SidebandFit
+from raypipe.stats.continuum import SidebandFit
 
 if TYPE_CHECKING:  # its import takes a core second; searches against a given background need none
     from raypipe.fit.flows import ConditionalFlow
