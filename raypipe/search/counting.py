@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.config.grid import Closure
+from raypipe.config.sections import Closure
 from raypipe.errors import UserError
 from raypipe.fit.classifier import FoldScores
 from raypipe.search.template import Template

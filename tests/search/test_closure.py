@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from raypipe.config import load_config
-from raypipe.config.grid import Closure
+from raypipe.config.sections import Closure
 from raypipe.report import haxad as haxad_pages
 from raypipe.report.contrastive import headlines, result_rows
 from raypipe.report.summary import build_summary
