@@ -36,7 +36,7 @@ class Background:
     """One way to know the background, a value of `scan.methods`."""
 
     make: str | Callable[..., Any]
-    """(case, configuration, seed, tools) -> `raypipe.search.methods.Judged`."""
+    """(case, configuration, seed, tools) -> `raypipe.search.truth.Judged`."""
     learns: bool = False
     """Trains flows on the sidebands."""
     needs_signal: bool = False
@@ -57,11 +57,11 @@ KINDS: dict[str, Kind] = {
     "none": Kind("raypipe.config.run:Simulation", ("simulate",), "raypipe.search.base:Search"),
 }
 BACKGROUNDS: dict[str, Background] = {
-    "cathode": Background("raypipe.search.methods:cathode", learns=True),
-    "no_higgs": Background("raypipe.search.methods:without_higgs", learns=True),
-    "idealised": Background("raypipe.search.methods:idealised"),
-    "supervised": Background("raypipe.search.methods:supervised", needs_signal=True),
-    "cut": Background("raypipe.search.methods:best_cut", needs_signal=True),
+    "cathode": Background("raypipe.search.truth:cathode", learns=True),
+    "no_higgs": Background("raypipe.search.truth:without_higgs", learns=True),
+    "idealised": Background("raypipe.search.truth:idealised"),
+    "supervised": Background("raypipe.search.truth:supervised", needs_signal=True),
+    "cut": Background("raypipe.search.truth:best_cut", needs_signal=True),
 }
 
 

@@ -28,8 +28,8 @@ from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton, sample_groups
 from raypipe.search.embeddings import encoder_config, encoder_key, raw_representation, representation
 from raypipe.search.evaluate import evaluate, mean_and_spread
 from raypipe.search.histograms import Closure, closure, figure_arrays
-from raypipe.search.methods import Case, Judged, judge
 from raypipe.search.result import ALONE, NO_SIGNAL, Result, Tools, Trial
+from raypipe.search.truth import Case, Judged, judge
 from raypipe.stats.sideband import fit_sidebands
 
 CONTINUUM = "yy"  # The sample that the flow models; the other background samples are resonant and come from simulation

@@ -9,9 +9,9 @@ import numpy as np
 
 from raypipe.config import Config
 from raypipe.fit.classifier import FoldScores
+from raypipe.search.case import Template
 from raypipe.search.counting import counting_row
-from raypipe.search.methods import Case
-from raypipe.search.template import Template
+from raypipe.search.truth import Case
 from raypipe.stats.roc import sic, weighted_auc
 from raypipe.stats.sculpting import sculpting_test
 

@@ -12,8 +12,8 @@ from raypipe.kinds import background_of
 from raypipe.search.contrastive import Tables, as_seen, draw_case, trial_seed
 from raypipe.search.diphoton import sample_groups
 from raypipe.search.embeddings import representation
-from raypipe.search.methods import flow_set
 from raypipe.search.result import Trial
+from raypipe.search.truth import flow_set
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Paper A's search: hybrid background in the latent space of an autoencoder, then a bump hunt above the Higgs peak.
 
-Up to the cut it is CATHODE with the simulated Higgs in the background class (`raypipe.search.methods`); after it, the
+Up to the cut it is CATHODE with the simulated Higgs in the background class (`raypipe.search.truth`); after it, the
 mass spectrum of the window is fitted with a smooth continuum, the Higgs peak that the simulation predicts after the
 same cut, and a signal peak of the same shape.
 """
@@ -25,12 +25,12 @@ from raypipe.files import code_of, digest
 from raypipe.fit.classifier import FoldScores
 from raypipe.search import contrastive
 from raypipe.search.base import Found, Item, Made, Served
+from raypipe.search.case import Template
 from raypipe.search.contrastive import CONTINUUM, Tables, prepare_tables
 from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton
 from raypipe.search.evaluate import evaluate, mean_and_spread
-from raypipe.search.methods import Case, Judged
 from raypipe.search.result import ALONE, Result, Tools, Trial
-from raypipe.search.template import Template
+from raypipe.search.truth import Case, Judged
 from raypipe.stats.choice import choose_listed
 from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data
 from raypipe.stats.peakfit import PeakFit, fit_peak

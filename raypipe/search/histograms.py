@@ -8,10 +8,10 @@ import numpy as np
 
 from raypipe.config import Config
 from raypipe.fit.classifier import FoldScores, out_of_fold_scores
+from raypipe.search.case import Template
 from raypipe.search.evaluate import true_background
-from raypipe.search.methods import Case
 from raypipe.search.result import Tools
-from raypipe.search.template import Template
+from raypipe.search.truth import Case
 from raypipe.stats.roc import sic_curve, weighted_auc
 
 

@@ -44,7 +44,7 @@ class Trial:
     strength: float
     instance: int
     embedding: str = "id"  # Which representation the classifier sees: see `raypipe.search.embeddings`
-    method: str = "cathode"  # How the background is known: see `raypipe.search.methods`
+    method: str = "cathode"  # How the background is known: see `raypipe.search.truth`
 
     def key(self, inputs: dict[str, Any]) -> str:
         """Hash of the trial together with everything that determines its result."""

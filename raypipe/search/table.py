@@ -20,6 +20,7 @@ from raypipe.events.regions import in_sidebands, in_signal_region
 from raypipe.files import file_digest
 from raypipe.fit.classifier import FoldScores, Mapper, out_of_fold_scores
 from raypipe.search.base import Made, Search
+from raypipe.search.case import Template
 from raypipe.search.counting import background_percentiles, check_cuts, counting_row
 from raypipe.search.reading import check_columns, collect
 from raypipe.search.result import DATA, Result, Tools, Trial
@@ -30,7 +31,6 @@ from raypipe.search.table_background import (
     interpolated,
     varying,
 )
-from raypipe.search.template import Template
 from raypipe.stats.roc import max_sic, sic, weighted_auc
 
 

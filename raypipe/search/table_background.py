@@ -17,7 +17,7 @@ from raypipe.events.signed import positive_weights
 from raypipe.events.twins import first_twin
 from raypipe.fit.folds import deal_folds
 from raypipe.fit.smooth import Scaler, fit_scaler
-from raypipe.search.template import Template, build_template
+from raypipe.search.case import Template, build_template
 from raypipe.stats.sideband import fit_sidebands
 
 

@@ -14,8 +14,8 @@ from raypipe.errors import UserError
 from raypipe.events.latents import Events
 from raypipe.fit.encoder import drawn
 from raypipe.search.contrastive import Tables, draw_case, prepare_tables, search
-from raypipe.search.methods import background_flow
 from raypipe.search.result import ALONE, NO_SIGNAL, Trial, trial_grid
+from raypipe.search.truth import background_flow
 from tests.conftest import ROOT
 
 OVERRIDES = [

@@ -21,9 +21,9 @@ from raypipe.fit.classifier import Background, FoldScores, ensemble_scores
 from raypipe.fit.flow_stack import Sidebands
 from raypipe.fit.flows import ConditionalFlow, FlowSet
 from raypipe.kinds import background_of, resolve
+from raypipe.search.case import Template, build_template
 from raypipe.search.counting import background_percentiles, check_cuts
 from raypipe.search.result import Tools
-from raypipe.search.template import Template, build_template
 from raypipe.stats.continuum import SidebandFit
 from raypipe.stats.roc import tail_shares
 
