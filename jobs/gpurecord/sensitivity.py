@@ -25,11 +25,11 @@ from raypipe.config import Config, load_config
 from raypipe.events.latents import Events
 from raypipe.events.schema import FEATURES
 from raypipe.fit.encoder import embed, fit_encoder, latent_noise
-from raypipe.search import truth
-from raypipe.search.contrastive import Tables, draw_case
+from raypipe.search import contrastive
+from raypipe.search.case import Case, Tables
+from raypipe.search.contrastive import draw_case
 from raypipe.search.evaluate import true_background
 from raypipe.search.result import ALONE, Trial
-from raypipe.search.truth import Case
 from raypipe.stats.roc import bootstrapped_sic, sic
 
 ENCODERS = {"paper": "gpu.yaml", "laptop": "study.yaml"}
@@ -133,7 +133,7 @@ def judge(source: Source, out: Path, job: tuple[str, Trial]) -> list[dict[str, A
     config = source.config(encoder)
     case = draw_case(tables(source, out, encoder), config, trial)
     seed = seeds.integer(config.seed, "gpu-record", trial.signal, trial.instance, trial.method)
-    scores = truth.judge(trial.method, case, config, seed, ALONE).scores[0]
+    scores = contrastive.judge(trial.method, case, config, seed, ALONE).scores[0]
     real = ~case.data.is_signal[case.inside]
     ids = _ids(case, real)
     rows = []

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.config import Config
 from raypipe.fit.classifier import FoldScores
-from raypipe.search.case import Template
+from raypipe.search.case import Case, Settings, Template
 from raypipe.search.counting import counting_row
-from raypipe.search.truth import Case
 from raypipe.stats.roc import sic, weighted_auc
 from raypipe.stats.sculpting import sculpting_test
 
@@ -29,7 +27,7 @@ def true_background(case: Case, values: Callable[[str], np.ndarray]) -> tuple[np
     return found, np.r_[data.events.weight[inside][real], case.left.weight]
 
 
-def evaluate(case: Case, scores: FoldScores, template: Template, point: float, config: Config) -> dict[str, Any]:
+def evaluate(case: Case, scores: FoldScores, template: Template, point: float, config: Settings) -> dict[str, Any]:
     """Everything about one cut ``percentile <= point``.
 
     Truth: ``s_before, b_before, s_after, b_after`` (events in the signal region), ``truth_before = S/sqrt(B)``,

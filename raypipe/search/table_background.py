@@ -17,7 +17,7 @@ from raypipe.events.signed import positive_weights
 from raypipe.events.twins import first_twin
 from raypipe.fit.folds import deal_folds
 from raypipe.fit.smooth import Scaler, fit_scaler
-from raypipe.search.case import Template, build_template
+from raypipe.search.case import Template
 from raypipe.stats.sideband import fit_sidebands
 
 
@@ -38,7 +38,8 @@ class TableBackground:
 
 def interpolated(data: FeatureTable, side: np.ndarray, config: TableConfig, seed: int) -> TableBackground:
     """From a flow on the sidebands, at the masses of their fit."""
-    from raypipe.fit.flows import fit_flows
+    from raypipe.fit.flows import fit_flows  # PyTorch, which a search against a given background does not need
+    from raypipe.search.cathode import build_template
 
     started = time.perf_counter()
     window = config.window
@@ -101,7 +102,7 @@ def check_events(
         )
     if not learns:
         return
-    from raypipe.fit.flows import MIN_EVENTS  # PyTorch, which a search against a given background does not need
+    from raypipe.fit.flows import MIN_EVENTS
 
     lower, upper = (int((side & mask).sum()) for mask in (data.mass < w.sr_low, data.mass >= w.sr_high))
     if min(lower, upper) < MIN_EVENTS:

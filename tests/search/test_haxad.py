@@ -9,7 +9,8 @@ import pytest
 
 from raypipe.config.haxad import HaxadConfig
 from raypipe.report import haxad as pages
-from raypipe.search.contrastive import Tables, prepare_tables
+from raypipe.search.case import Tables
+from raypipe.search.diphoton import prepare_tables
 from raypipe.search.haxad import choose_family, mean_row, search
 from raypipe.search.result import NO_SIGNAL, Trial
 from tests.search.test_contrastive import events
