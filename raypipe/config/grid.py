@@ -73,6 +73,6 @@ class Scan(Section):
         return self
 
     def grids(self) -> list[dict[str, Any]]:
-        """All parts as the arguments of `raypipe.search.result.trial_grid`."""
+        """All parts as the arguments of `raypipe.search.diphoton.trial_grid`."""
         first = self.model_dump(exclude={"more"})
         return [first, *(first | grid.model_dump(exclude_none=True) for grid in self.more)]
