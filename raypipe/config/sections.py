@@ -6,7 +6,7 @@ in the authors' public generation code; `default` is raypipe's own choice, never
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -32,6 +32,14 @@ class MassWindow(Section):
             where = f"must lie inside the mass window {window} with a sideband on either side"
             raise ValueError(f"the signal region {region} {where}")
         return self
+
+    def inside(self, mass: Any) -> Any:
+        """Mask (n,) of masses in the signal region [sr_low, sr_high)."""
+        return (mass >= self.sr_low) & (mass < self.sr_high)
+
+    def beside(self, mass: Any) -> Any:
+        """Mask (n,) of masses in the sidebands: in the window [low, high) but not in the signal region."""
+        return (mass >= self.low) & (mass < self.high) & ~self.inside(mass)
 
 
 class PseudoData(Section):

@@ -10,7 +10,6 @@ import numpy as np
 from raypipe import seeds
 from raypipe.config.table import TableConfig
 from raypipe.events.latents import Events
-from raypipe.events.regions import in_signal_region
 from raypipe.fit.flow_stack import Sidebands
 from raypipe.fit.flows import ConditionalFlow, FlowSet
 from raypipe.search.case import Case, Judged, Settings, Template, classified
@@ -81,7 +80,7 @@ def build_template(
     share = max(1, round(continuum * config.flow.oversampling / folds))
     each = continuum / (share * folds)
     luminosity = 0.0 if not higgs else config.pseudodata.luminosity
-    inside = [higgs[name].take(in_signal_region(higgs[name].mass, window)) for name in sorted(higgs)]
+    inside = [higgs[name].take(window.inside(higgs[name].mass)) for name in sorted(higgs)]
     resonant = [(events.latent, events.weight * luminosity, rng.integers(0, folds, len(events))) for events in inside]
     judged, training = [], []
     sideband = np.empty((len(sideband_masses), flow.ensemble.features), np.float32)

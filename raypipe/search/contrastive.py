@@ -16,7 +16,6 @@ import numpy as np
 from raypipe import seeds
 from raypipe.errors import UserError
 from raypipe.events.pseudodata import draw, expected_background, expected_overlap
-from raypipe.events.regions import in_sidebands, in_signal_region
 from raypipe.kinds import background_of, resolve
 from raypipe.search.case import Case, Judged, Settings, Tables
 from raypipe.search.evaluate import evaluate, mean_and_spread
@@ -40,7 +39,6 @@ def search(
     trial: Trial,
     tools: Tools = ALONE,
     cuts: Callable[[Tables, Case, Judged, Settings], list[Rows]] = evaluated,
-    mean: Callable[[Rows], dict[str, Any]] = mean_and_spread,
 ) -> Result:
     """Run the whole search once.
 
@@ -48,7 +46,7 @@ def search(
     region) and out-of-fold classifiers -> cuts -> significances. Deterministic in (tables, config, trial).
 
     ``tables``: the events as one encoder sees them, or as each of several does. All see the same pseudo-data; each has
-    its own flows and classifiers, and the rows are the ``mean`` over all ensembles of classifiers.
+    its own flows and classifiers, and the rows are means over all ensembles of classifiers.
     """
     started = time.perf_counter()
     config = as_seen(config, trial)
@@ -71,25 +69,25 @@ def search(
             rows += found
         first = first or (case, judged)
     case, judged = first
-    common = common_columns(encoders[0], config, trial, case, judged, closures)
+    common = common_columns(encoders[0], config, trial, judged, closures)
     common |= {"encoders": len(encoders), "ensembles": len(every[0]), **clock, "seconds": time.perf_counter() - started}
     arrays = figure_arrays(case, judged.scores[0], judged.template, config)
     if closures:
         arrays |= {"closure_efficiency": closures[0].efficiency, "closure_true": closures[0].true_efficiency}
-    return Result([common | mean(rows) for rows in every], arrays, judged.flow_state)
+    return Result([common | mean_and_spread(rows) for rows in every], arrays, judged.flow_state)
 
 
 def common_columns(
-    tables: Tables, config: Settings, trial: Trial, case: Case, judged: Judged, closures: Sequence[Closure]
+    tables: Tables, config: Settings, trial: Trial, judged: Judged, closures: Sequence[Closure]
 ) -> dict[str, Any]:
     """What all rows of a trial share; the closure AUC is a mean over encoders, its error that of the first."""
-    nan = float("nan")
+    nan, fit = float("nan"), judged.template.fit
     auc, error = (float(np.mean([c.auc for c in closures])), closures[0].error) if closures else (nan, nan)
     background = {name: tables.search[name] for name in config.pseudodata.background}
     luminosity = config.pseudodata.luminosity
     row = asdict(trial) | {"luminosity": luminosity, "seed": config.seed}
     row["b_expected_sr"] = expected_background(background, luminosity, config.window)
-    row |= {"massfit_chi2": judged.template.fit.chi2, "massfit_ndf": judged.template.fit.ndf}
+    row |= {"massfit_chi2": fit.chi2, "massfit_ndf": fit.ndf}
     row["instance_overlap"] = expected_overlap(background, luminosity)
     row |= {"flow_stage": judged.flow_stage} if judged.flow_stage else {}
     return row | {"closure_auc": auc, "closure_auc_error": error}
@@ -128,16 +126,15 @@ def draw_case(tables: Tables, config: Settings, trial: Trial, encoder: int = 0) 
     if not finite.all():
         row = int(data.events.event_id[np.argmin(finite)])
         raise UserError(f"the latent of event {row} is not finite: train the encoder again with a smaller rate")
-    left_inside = in_signal_region(data.left_over.mass, window)
-    left = data.left_over.take(left_inside)
-    rest = data.signal_left_over
+    left_inside = window.inside(data.left_over.mass)
+    left, rest = data.left_over.take(left_inside), data.signal_left_over
     return Case(
         data,
-        in_signal_region(data.events.mass, window),
-        in_sidebands(data.events.mass, window),
+        window.inside(data.events.mass),
+        window.beside(data.events.mass),
         left,
         left.weight * data.left_over_scale[left_inside],
-        None if rest is None else rest.take(in_signal_region(rest.mass, window)),
+        None if rest is None else rest.take(window.inside(rest.mass)),
         tables.higgs,
         seeds.integer(config.seed, "shared", trial.instance, encoder, bits=62),
     )

@@ -7,7 +7,6 @@ smooth continuum, the Higgs peak that the simulation predicts after the same cut
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +19,7 @@ from raypipe.fit.classifier import FoldScores
 from raypipe.search import contrastive
 from raypipe.search.case import Case, Judged, Tables, Template
 from raypipe.search.contrastive import CONTINUUM
-from raypipe.search.evaluate import evaluate, mean_and_spread
+from raypipe.search.evaluate import evaluate
 from raypipe.search.result import ALONE, Result, Tools, Trial
 from raypipe.stats.choice import choose_listed
 from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data
@@ -30,9 +29,6 @@ from raypipe.stats.significance import asimov_significance
 
 FITTED = ("s", "s_err", "q0", "z", "z_signed", "p0", "upper_limit", "chi2", "ndf", "status", "valid")
 """Numbers of the bump-hunt fit that a row keeps, each as ``fit_<name>_before`` and ``fit_<name>_after``."""
-FITTED_SPREADS = ("fit_s_after", "fit_z_after")  # Of them, those whose spread over ensembles is kept
-NUMBERS = (int, float, np.int64, np.float64)  # Types of which a mean is taken
-
 WITHHELD = ("fit_q0_after", "fit_z_after", "fit_z_signed_after", "fit_p0_after")
 """What is not said of a fit after a cut that a template made which does not close."""
 
@@ -45,7 +41,7 @@ def search(tables: Tables, config: HaxadConfig, trial: Trial, tools: Tools = ALO
     ``higgs_before, higgs_after`` the Higgs events that the simulation predicts, ``family`` the continuum,
     ``asimov_before, asimov_after`` the expected significance from the truth.
     """
-    found = contrastive.search(tables, config, trial, tools, hunted, mean_row)
+    found = contrastive.search(tables, config, trial, tools, hunted)
     return replace(found, rows=[{k: v for k, v in row.items() if k != "encoders"} for row in found.rows])
 
 
@@ -76,26 +72,6 @@ def _row(
         s, b = row[f"s_{when}"], row[f"b_{when}"]
         row[f"asimov_{when}"] = asimov_significance(s, b) if b else float("nan")
     return row
-
-
-def mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One row from those of several ensembles: means, with the spread over ensembles of what is quoted.
-
-    A fit is valid if all are; of words the first that tells of a fault stands.
-    """
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    numbers = {name for name, values in columns.items() if all(type(v) in NUMBERS for v in values)}
-    told = {name: _word(values) for name, values in columns.items() if name not in numbers}
-    means = mean_and_spread([{name: row[name] for name in row if name in numbers} for row in rows])
-    fitted = [name for name in FITTED_SPREADS if name in numbers]
-    spread = {f"{n}_spread": float(np.std(columns[n], ddof=1)) if len(rows) > 1 else 0.0 for n in fitted}
-    return {name: means[name] if name in numbers else told[name] for name in columns} | means | spread
-
-
-def _word(values: Sequence[Any]) -> Any:
-    if all(isinstance(value, bool | np.bool_) for value in values):
-        return all(values)
-    return next((value for value in values if value not in ("converged", "")), values[0])
 
 
 def choose_family(tables: Tables, config: HaxadConfig) -> str:

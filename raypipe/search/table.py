@@ -11,18 +11,11 @@ import pyarrow as pa
 from raypipe import seeds
 from raypipe.config.table import TableConfig
 from raypipe.events.readers.features import FeatureTable
-from raypipe.events.regions import in_sidebands, in_signal_region
 from raypipe.fit.classifier import FoldScores, Mapper, out_of_fold_scores
 from raypipe.search.case import Template
 from raypipe.search.counting import background_percentiles, check_cuts, counting_row
 from raypipe.search.result import DATA, Result
-from raypipe.search.table_background import (
-    check_events,
-    given_background,
-    homes_of_repeated,
-    interpolated,
-    varying,
-)
+from raypipe.search.table_background import check_events, given_background, homes_of_repeated, interpolated, varying
 from raypipe.stats.roc import max_sic, sic, weighted_auc
 
 
@@ -48,7 +41,7 @@ def search_table(
     if background is not None:
         background, _ = background.distinct(config.background.duplicates, "background", "background.duplicates")
         background = background.take(background.weight != 0)  # the others say nothing
-    inside, side = in_signal_region(data.mass, window), in_sidebands(data.mass, window)
+    inside, side = window.inside(data.mass), window.beside(data.mass)
     check_events(data, config, inside, side, source, learns=background is None)
     data, background, constant = varying(data, inside, side, background, source)
     seed = seeds.integer(config.seed, "search", "table", bits=62)

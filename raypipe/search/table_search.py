@@ -38,9 +38,8 @@ class TableSearch(Search):
     def materials(self, name: str, made: Made) -> dict[str, Any]:
         """Digests of the files, which are there; data are not their own background."""
         digests, data, given = self.digests(), self.config.data, self.config.background
-        of_data = {digests[path]: path for path in data.paths}
-        if given.only_label_zero or given.key != data.key:
-            of_data = {}
+        alike = given.key == data.key and not given.only_label_zero
+        of_data = {digests[path]: path for path in data.paths if alike}
         for path in given.paths:
             if digests[path] in of_data:
                 raise UserError(

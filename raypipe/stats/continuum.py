@@ -10,8 +10,7 @@ from numpy.polynomial.polynomial import polyvander
 
 from raypipe.config.sections import MassWindow
 
-NODES = leggauss(64)
-"""Abscissas and weights of integrals from -1 to 1."""
+NODES = leggauss(64)  # Abscissas and weights of integrals from -1 to 1
 
 
 @dataclass(frozen=True)

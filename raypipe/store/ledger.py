@@ -23,8 +23,6 @@ from raypipe.store.claims import once
 from raypipe.store.files import Store
 
 OK, FAILED = "ok", "failed"
-CODE = ("config", "events", "models", "fit", "stats", "search")
-"""Rooms whose source can move a number of a search."""
 COMPACT_AT = 200
 """Parts outside the index that are read one by one before they are gathered."""
 LAYOUT = 2
