@@ -36,7 +36,7 @@ class Background:
     """One way to know the background, a value of `scan.methods`."""
 
     make: str | Callable[..., Any]
-    """(case, configuration, seed, tools) -> `raypipe.search.methods.Judged`."""
+    """(case, configuration, seed, tools) -> `raypipe.search.case.Judged`."""
     learns: bool = False
     """Trains flows on the sidebands."""
     needs_signal: bool = False
@@ -45,23 +45,25 @@ class Background:
 
 _STAGES = ("simulate", "embed", "search", "scan", "plan", "status", "report")
 KINDS: dict[str, Kind] = {
-    "contrastive": Kind("raypipe.config.run:Config", (*_STAGES, "latent"), "raypipe.search.contrastive:Contrastive"),
-    "haxad": Kind("raypipe.config.haxad:HaxadConfig", _STAGES, "raypipe.search.haxad:Haxad"),
+    "contrastive": Kind(
+        "raypipe.config.run:Config", (*_STAGES, "latent"), "raypipe.search.contrastive_search:Contrastive"
+    ),
+    "haxad": Kind("raypipe.config.haxad:HaxadConfig", _STAGES, "raypipe.search.haxad_search:Haxad"),
     "multilepton": Kind(
         "raypipe.config.multilepton:MultileptonConfig",
         ("simulate", "search", "scan", "plan", "status", "report"),
-        "raypipe.search.multilepton:Multilepton",
+        "raypipe.search.multilepton_search:Multilepton",
     ),
-    "table": Kind("raypipe.config.table:TableConfig", ("search",), "raypipe.search.table:TableSearch"),
+    "table": Kind("raypipe.config.table:TableConfig", ("search",), "raypipe.search.table_search:TableSearch"),
     "read": Kind("raypipe.config.read:ReadConfig", ("read",)),
     "none": Kind("raypipe.config.run:Simulation", ("simulate",), "raypipe.search.base:Search"),
 }
 BACKGROUNDS: dict[str, Background] = {
-    "cathode": Background("raypipe.search.methods:cathode", learns=True),
-    "no_higgs": Background("raypipe.search.methods:without_higgs", learns=True),
-    "idealised": Background("raypipe.search.methods:idealised"),
-    "supervised": Background("raypipe.search.methods:supervised", needs_signal=True),
-    "cut": Background("raypipe.search.methods:best_cut", needs_signal=True),
+    "cathode": Background("raypipe.search.cathode:cathode", learns=True),
+    "no_higgs": Background("raypipe.search.cathode:without_higgs", learns=True),
+    "idealised": Background("raypipe.search.truth:idealised"),
+    "supervised": Background("raypipe.search.truth:supervised", needs_signal=True),
+    "cut": Background("raypipe.search.truth:best_cut", needs_signal=True),
 }
 
 

@@ -30,6 +30,39 @@ def room(module: str) -> str | None:
     return parts[1] if len(parts) > 1 and parts[0] == "raypipe" and parts[1] in ROOMS else None
 
 
+def file_of(module: str) -> Path | None:
+    """The source file of a module; of a package its `__init__.py`."""
+    place = ROOT.joinpath(*module.split("."))
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+
+
+def read_with(module: str) -> set[Path]:
+    """Files that are read with a module: what it imports, anywhere in it, and in turn.
+
+    ``from package import name`` leads to the module of that name, else to the package's `__init__.py`; empty ones count
+    for nothing.
+    """
+    found, waiting = set(), [file_of(module)]
+    while waiting:
+        path = waiting.pop()
+        if path is None or path in found or not path.read_text():
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                waiting += [file_of(alias.name) for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                own = [file_of(f"{node.module}.{alias.name}") for alias in node.names]
+                waiting += [file or file_of(node.module) for file in own]
+    return found
+
+
+def test_a_trial_is_read_in_few_files():
+    files = sorted(str(path.relative_to(ROOT)) for path in read_with("raypipe.search.contrastive"))
+    assert "raypipe/fit/classifier.py" in files
+    assert len(files) <= 25, files
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_go_one_way(path):
     here = room(".".join(path.relative_to(ROOT).with_suffix("").parts))

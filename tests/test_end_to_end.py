@@ -294,7 +294,7 @@ BACKGROUND = """
 from dataclasses import replace
 
 from raypipe.search.base import background
-from raypipe.search.methods import idealised
+from raypipe.search.truth import idealised
 
 
 @background("doubled")

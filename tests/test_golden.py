@@ -26,7 +26,8 @@ from raypipe.config.haxad import HaxadConfig
 from raypipe.config.multilepton import MultileptonConfig
 from raypipe.files import read_json, write_json
 from raypipe.search import contrastive, haxad, multilepton
-from raypipe.search.contrastive import Tables, prepare_tables
+from raypipe.search.case import Tables
+from raypipe.search.diphoton import prepare_tables
 from raypipe.search.result import NO_SIGNAL, Result, Trial
 from raypipe.search.table import search_table
 from raypipe.store.ledger import NUMERICS

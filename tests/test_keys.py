@@ -11,13 +11,15 @@ import pytest
 
 from raypipe import files
 from raypipe.files import code_digest, code_of, imported, plain_code
-from raypipe.search import diphoton, embeddings, haxad
+from raypipe.search import diphoton, embeddings, haxad_search
 from raypipe.search.base import search_of
-from raypipe.store.ledger import CODE
 from tests.conftest import ROOT
 
 SEARCHES = ("contrastive", "haxad", "multilepton", "table")
+BY_NAME = ("raypipe.search.cathode", "raypipe.search.truth")  # Backgrounds that the trials of these take by name:
+DIPHOTON = ("contrastive", "haxad")
 ENCODER = ("raypipe.fit.encoder", "raypipe.events.diphoton")
+CODE = ("config", "events", "models", "fit", "stats", "search")
 ROOMS = (*CODE, "simulate")
 
 
@@ -28,11 +30,16 @@ def package(tmp_path) -> Path:
     return tmp_path / "raypipe"
 
 
+def modules_of(search: str) -> tuple[str, ...]:
+    """Modules whose code is in the key of a trial, with all that they import."""
+    return (f"raypipe.search.{search}_search", *(BY_NAME if search in DIPHOTON else ()))
+
+
 def keys(package: Path) -> dict[str, str]:
     """The code in the keys of an encoder, a set of flows, the trials of every search, and the rooms."""
     files._read_code.cache_clear()
     found = {"encoder": code_of(*ENCODER, root=package), "flows": code_of("raypipe.fit.flows", root=package)}
-    found |= {search: code_of(f"raypipe.search.{search}", root=package) for search in SEARCHES}
+    found |= {search: code_of(*modules_of(search), root=package) for search in SEARCHES}
     return found | {"rooms": code_digest(*CODE, root=package), "simulate": code_digest("simulate", root=package)}
 
 
@@ -46,7 +53,7 @@ def changed(package: Path, path: str, old: str, new: str) -> set[str]:
 
 
 READER, ROOMS_ONLY = "events/readers/hdf5.py", {"table", "rooms"}
-SECTIONS = {"encoder", "flows", *SEARCHES, "rooms"}
+SECTIONS = {"flows", *SEARCHES, "rooms"}
 
 
 @pytest.mark.parametrize(
@@ -57,6 +64,10 @@ SECTIONS = {"encoder", "flows", *SEARCHES, "rooms"}
         (READER, "import ", "import abc\nimport ", ROOMS_ONLY),
         ("config/sections.py", "learning_rate: float = ", "learning_rate: float = 2 * ", SECTIONS),
         ("config/sections.py", "    @property\n", "    # a comment\n    @property\n", set()),
+        ("config/inputs.py", "learning_rate: float = ", "learning_rate: float = 2 * ", {"encoder", *SEARCHES, "rooms"}),
+        ("search/truth.py", "import ", "import abc\nimport ", {*DIPHOTON, "rooms"}),
+        ("search/cathode.py", "import ", "import abc\nimport ", {*DIPHOTON, "table", "rooms"}),
+        ("search/haxad.py", "import ", "import abc\nimport ", {"haxad", "rooms"}),
         ("fit/flows.py", "import ", "import abc\nimport ", {"flows", "contrastive", "haxad", "table", "rooms"}),
         ("models/spline.c", "(", "( ", {"flows", "contrastive", "haxad", "table", "rooms"}),
         ("models/encoder.py", "import ", "import abc\nimport ", {"encoder", "rooms"}),
@@ -104,9 +115,9 @@ def test_plain_code_is_the_same_program():
 
 def test_what_is_imported_is_found():
     names = {str(path.relative_to(ROOT / "raypipe")) for path in imported(*ENCODER)}
-    assert {"fit/encoder.py", "models/encoder.py", "config/sections.py", "seeds.py", "events/schema.py"} <= names
+    assert {"fit/encoder.py", "models/encoder.py", "config/inputs.py", "seeds.py", "events/schema.py"} <= names
     assert not {name for name in names if name.startswith(("events/readers", "search", "simulate", "models/spline"))}
-    table = {str(path.relative_to(ROOT / "raypipe")) for path in imported("raypipe.search.table")}
+    table = {str(path.relative_to(ROOT / "raypipe")) for path in imported("raypipe.search.table_search")}
     readers = {f"events/readers/{path.name}" for path in (ROOT / "raypipe/events/readers").glob("*.py")}
     assert readers <= table  # its registry names them in a text
     assert "fit/flows.py" in table  # inside a function
@@ -148,11 +159,11 @@ def test_keys_hold_the_code_of_their_search_and_encoder(monkeypatch, search):
     config = load_config(ROOT / f"configs/{search}/laptop.yaml")
     ours = search_of(config)
     made = {"simulate": {"events": {"key": "e"}}, "latents": {name: {"digest": "d"} for name in ("id", "id 0")}}
-    assert ours.inputs_key("id", made)["code"] == code_of(f"raypipe.search.{search}")
+    assert ours.inputs_key("id", made)["code"] == code_of(*modules_of(search))
     _, encoders, latents = ours.stages()
     trials = ours.grid()[:1]
     before = encoders.items(made, trials)[0].key, latents.items(made, trials)[0].key
-    for module in (diphoton, embeddings, haxad):
+    for module in (diphoton, embeddings, haxad_search):
         monkeypatch.setattr(module, "code_of", lambda *modules: "of " + " ".join(modules))
     after = encoders.items(made, trials)[0].key, latents.items(made, trials)[0].key
     assert before[0] != after[0]

@@ -6,8 +6,7 @@ import pickle
 
 import pytest
 
-from raypipe.errors import UserError
-from raypipe.redact import redact, redact_all, secrets_of
+from raypipe.errors import UserError, redact, redact_all, secrets_of
 
 
 @pytest.mark.parametrize(

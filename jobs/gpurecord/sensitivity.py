@@ -1,7 +1,7 @@
 """What an encoder of the paper's size sees that a laptop's does not: SIC of all signals with both, on the same events.
 
 The encoders are trained on the embedding split and judged by `supervised` and `idealised` on the search split, which
-need no flow. Errors are of the finite evaluation sample (`raypipe.stats.roc`), common to all instances.
+need no flow. Errors are of the finite evaluation sample (`gpurecord.bootstrap`), common to all instances.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from typing import Any
 import numpy as np
 
 from gpurecord import events
+from gpurecord.bootstrap import bootstrapped_sic
 from gpurecord.speed import clocked
 from raypipe import seeds
 from raypipe.config import Config, load_config
 from raypipe.events.latents import Events
 from raypipe.events.schema import FEATURES
 from raypipe.fit.encoder import embed, fit_encoder, latent_noise
-from raypipe.search import methods
-from raypipe.search.contrastive import Tables, draw_case
+from raypipe.search import contrastive
+from raypipe.search.case import Case, Tables
+from raypipe.search.contrastive import draw_case
 from raypipe.search.evaluate import true_background
-from raypipe.search.methods import Case
 from raypipe.search.result import ALONE, Trial
-from raypipe.stats.roc import bootstrapped_sic, sic
+from raypipe.stats.roc import sic
 
 ENCODERS = {"paper": "gpu.yaml", "laptop": "study.yaml"}
 """Encoder -> the configuration, beside that of the events, whose `embedding` says how it is trained."""
@@ -133,7 +134,7 @@ def judge(source: Source, out: Path, job: tuple[str, Trial]) -> list[dict[str, A
     config = source.config(encoder)
     case = draw_case(tables(source, out, encoder), config, trial)
     seed = seeds.integer(config.seed, "gpu-record", trial.signal, trial.instance, trial.method)
-    scores = methods.judge(trial.method, case, config, seed, ALONE).scores[0]
+    scores = contrastive.judge(trial.method, case, config, seed, ALONE).scores[0]
     real = ~case.data.is_signal[case.inside]
     ids = _ids(case, real)
     rows = []

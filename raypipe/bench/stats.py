@@ -9,10 +9,10 @@ from raypipe.bench.base import CPU, WALL, Measurement, compared, in_turn, timed
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import family
 from raypipe.stats.binned import Binned
+from raypipe.stats.bins import Bins
 from raypipe.stats.peakdata import binned_problem
 from raypipe.stats.peaks import Gaussian
 from raypipe.stats.scan import draw_toys, scan
-from raypipe.stats.spectrum import Bins
 
 LOW, HIGH, SIGMA, BINS, EVENTS = 105.0, 160.0, 1.5, 110, 10_000
 EDGES = np.linspace(LOW, HIGH, BINS + 1)

@@ -17,9 +17,8 @@ import click
 from click.core import ParameterSource
 
 from raypipe.cli.signals import STATUS, Terminated, terminable
-from raypipe.errors import UserError
+from raypipe.errors import UserError, redact
 from raypipe.kinds import BACKGROUNDS, KINDS, load_plugins
-from raypipe.redact import redact
 
 
 def searches(formatter: click.HelpFormatter) -> None:

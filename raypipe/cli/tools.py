@@ -10,9 +10,8 @@ from typing import Any
 import click
 
 from raypipe.cli.base import FILE, Asked, emit, options, shown, tell
-from raypipe.errors import UserError
+from raypipe.errors import UserError, redact
 from raypipe.files import check_file_writable, read_json, write_json
-from raypipe.redact import redact
 
 
 @click.command()

@@ -16,8 +16,7 @@ from raypipe.cluster.machine import REMEDY, machine_memory_gib, objection, paren
 from raypipe.cluster.runtime import cluster_address, has_token, hidden_modules, ray_session, total_cpus
 from raypipe.config import Resources
 from raypipe.config.load import flat
-from raypipe.errors import UserError, first_line
-from raypipe.redact import redact
+from raypipe.errors import UserError, first_line, redact
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 

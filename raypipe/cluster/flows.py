@@ -20,7 +20,8 @@ from raypipe.fit.distributed import Workers
 from raypipe.fit.flows import FlowSet, FlowTraining
 from raypipe.fit.training import OnEpoch
 from raypipe.kinds import background_of
-from raypipe.search.contrastive import Tables, as_seen
+from raypipe.search.case import Tables
+from raypipe.search.contrastive import as_seen
 from raypipe.search.diphoton import sample_groups
 from raypipe.search.embeddings import representation
 from raypipe.search.flow_sets import Wanted, stacks_of, wanted_by

@@ -21,7 +21,7 @@ from raypipe.progress import progress_bar
 from raypipe.report.figures import confusion_figure, tsne_figure, tsne_map
 from raypipe.report.style import save_figures
 from raypipe.search.confusion import Confusion, balanced, supervised_confusion, tree_confusion
-from raypipe.search.contrastive import encoder_folder
+from raypipe.search.contrastive_search import encoder_folder
 from raypipe.search.diphoton import LATENTS, sample_groups
 from raypipe.search.embeddings import encoder_config
 from raypipe.search.result import NO_SIGNAL, Trial

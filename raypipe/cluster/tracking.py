@@ -19,10 +19,10 @@ import pyarrow as pa
 
 from raypipe import __version__
 from raypipe.config.load import flat
+from raypipe.errors import redact
 from raypipe.events.table import write_table
 from raypipe.files import digest, read_json, write_json
 from raypipe.progress import console
-from raypipe.redact import redact
 from raypipe.report.base import Report, common_metrics
 from raypipe.search.base import Found, Search, Served
 

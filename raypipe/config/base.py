@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
-from raypipe.redact import redact, redact_all
+from raypipe.errors import redact, redact_all
 
 
 class Section(BaseModel):

@@ -1,4 +1,4 @@
-"""What is done with the scores, and over which grid it is repeated (origins: see `raypipe.config.sections`)."""
+"""The grid over which a search is repeated (origins: see `raypipe.config.sections`)."""
 
 from __future__ import annotations
 
@@ -8,43 +8,6 @@ from pydantic import AfterValidator, Field, model_validator
 
 from raypipe.config.base import Section, not_positive, refusing
 from raypipe.kinds import BACKGROUNDS
-
-_BETWEEN = refusing(lambda given: [v for v in given if not 0 < v < 1], "working point {} is not between 0 and 1")
-WorkingPoints = Annotated[list[float], _BETWEEN]
-
-
-class Closure(Section):
-    """Limits on what the sidebands say of the template; beyond one of them z is withheld.
-
-    Both numbers come from sideband events that neither flow nor classifiers of their fold have seen. Templates that
-    close have AUC 0.50 to 0.52 and kappa 0.7 to 2.0.
-    """
-
-    auc: float = Field(0.55, gt=0.5, le=1)
-    """Largest AUC of the search's classifiers between sideband data and template (no unit, 0.5 is perfect); as far on
-    the other side of 0.5 is as bad. An AUC counts as beyond it by more than two of its statistical errors. [default]"""
-    kappa: float = Field(3.0, gt=1)
-    """Largest ratio of sideband data to template after a cut (no unit, 1 is perfect), or its inverse. A ratio counts as
-    beyond it by more than its statistical error. [default]"""
-
-
-class Selection(Section):
-    """The cut on the classifier score and how its outcome is judged."""
-
-    working_points: WorkingPoints = Field(min_length=1)
-    """Background efficiencies in the SR, the first is quoted. [derived bounds 1.2 % and 0.32 %; default]"""
-    target: float = Field(5.0, gt=0)
-    """Significance after the cut that a required injection must reach. [default: discovery; the paper's is lost]"""
-    include_higgs: bool = True
-    """Add the simulated SM Higgs to the background class; the flow cannot know a resonance. [paper A]"""
-    higgs_uncertainty: float = Field(0.1, ge=0)
-    """Relative uncertainty of the simulated Higgs yield. [default]"""
-    sideband_calibration: bool = True
-    """Know the background by held-out sideband data: cut at that share of them and of the simulated Higgs (else: of
-    the template), and scale the template after the cut by data over template, with its uncertainty. [default]"""
-    closure: Closure = Closure()
-    """What the template must do in the sidebands for z to be quoted."""
-
 
 EMBEDDINGS = Literal["id", "ip", "ep", "background", "raw"]
 
@@ -110,6 +73,6 @@ class Scan(Section):
         return self
 
     def grids(self) -> list[dict[str, Any]]:
-        """All parts as the arguments of `raypipe.search.result.trial_grid`."""
+        """All parts as the arguments of `raypipe.search.diphoton.trial_grid`."""
         first = self.model_dump(exclude={"more"})
         return [first, *(first | grid.model_dump(exclude_none=True) for grid in self.more)]

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from raypipe.config.base import Section, refusing, twice
+from raypipe.config.inputs import Parted
 from raypipe.config.run import DiphotonRun
-from raypipe.config.sections import Parted
 
 EMBEDDING = "id"
 """What the representation of the one autoencoder is called in trials and rows."""

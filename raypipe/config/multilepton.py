@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from raypipe.config.base import Section, not_positive, refusing
+from raypipe.config.inputs import Simulate
 from raypipe.config.resources import Resources, Tracking
 from raypipe.config.run import Run
-from raypipe.config.sections import Simulate
 
 LAYERS = refusing(not_positive, "a layer of {} nodes is no layer")
 STRENGTHS = refusing(not_positive, "strength {} is not positive (data sets without signal: calibration)")

@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, TypeAdapter, model_validator
 
 from raypipe.config.base import Section
-from raypipe.config.grid import Scan, Selection
+from raypipe.config.grid import Scan
+from raypipe.config.inputs import Embedding, Simulate
 from raypipe.config.resources import Resources, Tracking
-from raypipe.config.sections import Classifier, Embedding, Flow, MassFit, MassWindow, PseudoData, Simulate
+from raypipe.config.sections import Classifier, Flow, MassFit, MassWindow, PseudoData, Selection
 from raypipe.files import digest
 
 

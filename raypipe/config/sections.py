@@ -1,4 +1,4 @@
-"""The sections shared by the searches: every knob, its unit, and where its default comes from.
+"""The sections that trials read: every knob, its unit, and where its default comes from.
 
 Origins, at the end of each description: `paper C` is 2603.25794; `derived` follows from it by arithmetic; `code` stands
 in the authors' public generation code; `default` is raypipe's own choice, never to be quoted as the paper's value.
@@ -6,38 +6,11 @@ in the authors' public generation code; `default` is raypipe's own choice, never
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from raypipe.config.base import Section
-from raypipe.config.fourlepton import FourLeptons
-
-
-class SampleSize(Section):
-    """How much of one sample to simulate."""
-
-    events: int = Field(10_000, ge=1)
-    """Selected events wanted, both splits together; whole shards are made, so a few more may come. [default]"""
-    embedding_fraction: float = Field(0.5, gt=0, lt=1)
-    """Share of the events that goes to the `embedding` split; the rest is `search`. [default; paper C: two sets]"""
-
-
-class Simulate(Section):
-    """Pythia8 + fastjet + the parametrised detector."""
-
-    samples: dict[str, SampleSize] = Field(min_length=1)
-    """Samples of the process table by name, each with its size."""
-    card: str = "atlas"
-    """Detector response card in raypipe/simulate/cards. [default; paper C: a simplified ATLAS layout in Delphes]"""
-    shard_events: int = Field(5_000, ge=1)
-    """Selected events aimed at by one shard, that is one Ray task on one core. [default]"""
-    mpi: bool = False
-    """Multi-parton interactions on: 3 to 12 times slower, <MET> +3 GeV, jets +3 to 16 %. [default]"""
-    met_smearing: float = Field(0.0, ge=0)
-    """GeV added in quadrature to each component of the missing momentum, to mimic pile-up. [default]"""
-    four_leptons: FourLeptons = FourLeptons()
-    """What four-lepton samples are made with instead of `card` and the diphoton selection."""
+from raypipe.config.base import Section, refusing
 
 
 class MassWindow(Section):
@@ -60,101 +33,13 @@ class MassWindow(Section):
             raise ValueError(f"the signal region {region} {where}")
         return self
 
+    def inside(self, mass: Any) -> Any:
+        """Mask (n,) of masses in the signal region [sr_low, sr_high)."""
+        return (mass >= self.sr_low) & (mass < self.sr_high)
 
-class Encoder(Section):
-    """Particle transformer with a VAE-like output block (paper C, section III.1)."""
-
-    width: int = Field(128, ge=8)
-    """Embedding dimension of an object. [code]"""
-    heads: int = Field(8, ge=1)
-    """Attention heads; must divide `width`. [code]"""
-    particle_blocks: int = Field(4, ge=1)
-    """Particle-attention blocks. [paper C]"""
-    class_blocks: int = Field(2, ge=1)
-    """Class-attention blocks. [paper C]"""
-    pair_width: int = Field(128, ge=4)
-    """Hidden width of the pairwise-feature embedding that biases the attention. [code]"""
-    feedforward: int = Field(3, ge=1)
-    """Width of the feed-forward layers in units of `width`. [code]"""
-    event_width: int = Field(32, ge=2)
-    """Width of the event-level branch (pt_yy, dr_yy). [default]"""
-    latent: int = Field(6, ge=1)
-    """Latent dimension. [paper C]"""
-    projection: int = Field(64, ge=2)
-    """Width of the two-layer projection head, dropped after training. [default; two layers: paper C]"""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    """Dropout in attention and feed-forward layers. [code]"""
-    layer_scale: float = Field(1e-4, gt=0)
-    """Initial LayerScale of each residual branch. [code]"""
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Encoder:
-        if self.width % self.heads:
-            raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
-        return self
-
-
-class Parted(Section):
-    """Trained on one part of the events, checked on another."""
-
-    @model_validator(mode="after")
-    def _test_part_left(self) -> Parted:
-        if self.train_fraction + self.validation_fraction >= 1:
-            raise ValueError("train_fraction + validation_fraction must leave a test part (sum below 1)")
-        return self
-
-
-class Embedding(Parted):
-    """Training of the encoder."""
-
-    encoders: int = Field(1, ge=1)
-    """Encoders trained from different seeds and pooled in every search. [default; paper C: five]"""
-    samples: list[str] = Field(min_length=1)
-    """Samples trained on; events of one `group` share a label. [paper C: all for ID]"""
-    opening: Literal["measured", "at_125", "none"] = "at_125"
-    """Opening angle of the photon pair that the encoder sees: measured, at 125 GeV (what the same decay would have) or
-    none. With the measured one, pt_yy and the objects the encoder can guess 14 % of the variance of m_yy, with the one
-    at 125 GeV 0.2 %. [default; paper C: as measured]"""
-    eta: Literal["lab", "diphoton"] = "lab"
-    """What the pseudorapidity of objects is measured from: the laboratory, or the rapidity of the photon pair, as their
-    azimuth always is. Nothing more of m_yy is told, and resonances that decay to the pair and jets are seen better.
-    [default]"""
-    encoder: Encoder = Encoder()
-    """The network."""
-    temperature: float = Field(0.1, gt=0)
-    """Temperature of the supervised contrastive loss. [code]"""
-    sample_latents: bool = True
-    """Embed an event as one draw from its latent Gaussian instead of the mean. An event without jets has fewer inputs
-    than the latent space has dimensions: the means fill a thin sheet that no density can follow. [default]"""
-    beta: float = Field(0.03, ge=0)
-    """Weight of the KL term. [default; the paper's number is lost]"""
-    batch_size: int = Field(8192, ge=4)
-    """Events a step over all workers, every group equally represented. [paper C]"""
-    steps_per_epoch: int = Field(100, ge=1)
-    """Steps counted as one epoch. [default]"""
-    epochs: int = Field(100, ge=1)
-    """Largest number of epochs. [paper C]"""
-    warmup_epochs: int = Field(5, ge=0)
-    """Epochs of linear learning-rate warm-up before the cosine. [paper C]"""
-    patience: int = Field(10, ge=1)
-    """Epochs without a better validation loss before training stops. [paper C]"""
-    learning_rate: float = Field(3e-4, gt=0)
-    """Highest learning rate of Adam. [default; the paper's number is lost]"""
-    learning_rate_floor: float = Field(1e-6, ge=0)
-    """Learning rate at the end of the cosine. [code]"""
-    gradient_clip: float = Field(20.0, gt=0)
-    """Largest gradient norm. [code]"""
-    reflect: bool = True
-    """Reflect eta and phi of training events at random: both are symmetries of the collision and multiply the events
-    by four. [default]"""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the network in training; the loss and the embedding stay single precision. [default]"""
-    compile: bool = False
-    """Compile the network with torch.compile (needs a C++ compiler; worth it on a GPU). [default]"""
-    train_fraction: float = Field(0.6, gt=0, lt=1)
-    """Share of the embedding split used for training. [paper C]"""
-    validation_fraction: float = Field(0.2, gt=0, lt=1)
-    """Share used for validation; the rest is the test part, which also gives the simulated Higgs. [paper C]"""
+    def beside(self, mass: Any) -> Any:
+        """Mask (n,) of masses in the sidebands: in the window [low, high) but not in the signal region."""
+        return (mass >= self.low) & (mass < self.high) & ~self.inside(mass)
 
 
 class PseudoData(Section):
@@ -291,6 +176,43 @@ class Classifier(Section):
         if self.ensemble > self.trained:
             raise ValueError(f"ensemble = {self.ensemble} models need members >= {self.ensemble}, not {self.members}")
         return self
+
+
+_BETWEEN = refusing(lambda given: [v for v in given if not 0 < v < 1], "working point {} is not between 0 and 1")
+WorkingPoints = Annotated[list[float], _BETWEEN]
+
+
+class Closure(Section):
+    """Limits on what the sidebands say of the template; beyond one of them z is withheld.
+
+    Both numbers come from sideband events that neither flow nor classifiers of their fold have seen. Templates that
+    close have AUC 0.50 to 0.52 and kappa 0.7 to 2.0.
+    """
+
+    auc: float = Field(0.55, gt=0.5, le=1)
+    """Largest AUC of the search's classifiers between sideband data and template (no unit, 0.5 is perfect); as far on
+    the other side of 0.5 is as bad. An AUC counts as beyond it by more than two of its statistical errors. [default]"""
+    kappa: float = Field(3.0, gt=1)
+    """Largest ratio of sideband data to template after a cut (no unit, 1 is perfect), or its inverse. A ratio counts as
+    beyond it by more than its statistical error. [default]"""
+
+
+class Selection(Section):
+    """The cut on the classifier score and how its outcome is judged."""
+
+    working_points: WorkingPoints = Field(min_length=1)
+    """Background efficiencies in the SR, the first is quoted. [derived bounds 1.2 % and 0.32 %; default]"""
+    target: float = Field(5.0, gt=0)
+    """Significance after the cut that a required injection must reach. [default: discovery; the paper's is lost]"""
+    include_higgs: bool = True
+    """Add the simulated SM Higgs to the background class; the flow cannot know a resonance. [paper A]"""
+    higgs_uncertainty: float = Field(0.1, ge=0)
+    """Relative uncertainty of the simulated Higgs yield. [default]"""
+    sideband_calibration: bool = True
+    """Know the background by held-out sideband data: cut at that share of them and of the simulated Higgs (else: of
+    the template), and scale the template after the cut by data over template, with its uncertainty. [default]"""
+    closure: Closure = Closure()
+    """What the template must do in the sidebands for z to be quoted."""
 
 
 _TREES = {"rounds": 20, "depth": 0, "leaves": 128, "min_child_weight": 10, "subsample": 0.5, "early_stopping": None}

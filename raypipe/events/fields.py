@@ -1,4 +1,4 @@
-"""Tables of arrays, and arrays of any layout as plain columns of native numbers."""
+"""Tables of arrays, arrays of any layout as plain columns of native numbers, and equal rows."""
 
 from __future__ import annotations
 
@@ -47,3 +47,21 @@ def native(values: np.ndarray) -> np.ndarray:
     """The same numbers, contiguous, in this machine's byte order; more than double precision becomes double."""
     kind = values.dtype.newbyteorder("=")
     return np.ascontiguousarray(values, np.float64 if kind.kind == "f" and kind.itemsize > 8 else kind)
+
+
+def fingerprint(rows: np.ndarray) -> np.ndarray:
+    """A 64-bit number for the values of every row (n, d), float32 or float64: equal rows have equal numbers."""
+    real, whole = (np.float32, np.uint32) if rows.dtype == np.float32 else (np.float64, np.uint64)
+    bits = (np.ascontiguousarray(rows, real) + np.float32(0)).view(whole)
+    total = np.zeros(len(rows), dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for column in bits.T:  # as many steps as features
+            total = (total ^ column) * np.uint64(0x9E3779B97F4A7C15)
+            total ^= total >> np.uint64(32)
+    return total
+
+
+def first_equal(prints: np.ndarray) -> np.ndarray:
+    """(n,) number of the first row that is equal, by fingerprint; its own number where that is the row itself."""
+    _, first, inverse = np.unique(prints, return_index=True, return_inverse=True)
+    return first[inverse]

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from raypipe import seeds
-from raypipe.config import MassWindow
+from raypipe.config.sections import MassWindow
 from raypipe.errors import UserError
 from raypipe.events.latents import Events
-from raypipe.events.regions import in_signal_region
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class PseudoData:
 
 def expected_background(background: dict[str, Events], luminosity: float, window: MassWindow) -> float:
     """Expected SM events in the signal region."""
-    return luminosity * sum(float(e.weight[in_signal_region(e.mass, window)].sum()) for e in background.values())
+    return luminosity * sum(float(e.weight[window.inside(e.mass)].sum()) for e in background.values())
 
 
 def expected_overlap(background: dict[str, Events], luminosity: float) -> float:
@@ -71,7 +70,7 @@ def draw(
     signal_left = None
     if signal is not None:
         name, events = signal
-        share = float(events.weight[in_signal_region(events.mass, window)].sum() / events.weight.sum())
+        share = float(events.weight[window.inside(events.mass)].sum() / events.weight.sum())
         if share == 0:
             raise UserError(f"signal {name!r} has no events in {window.sr_low:g}-{window.sr_high:g} GeV")
         wanted = strength * np.sqrt(expected_background(background, luminosity, window))

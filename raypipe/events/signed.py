@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from raypipe.errors import UserError
-from raypipe.events.twins import fingerprint, first_equal
+from raypipe.events.fields import fingerprint, first_equal
 
 NEIGHBOURS = 16
 """Nearest events that are looked up at a time."""
@@ -56,6 +56,16 @@ def positive_weights(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     modulus = np.bincount(point, np.abs(weights))
     total = _resampled(values[place], np.bincount(point, weights), modulus)
     return np.abs(weights) * np.divide(total, modulus, out=np.zeros_like(total), where=modulus > 0)[point]
+
+
+def weights_to_fit(values: np.ndarray, weights: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Weights (n,) that trees can take: negative ones averaged over the nearest events of the same fold."""
+    if weights.min(initial=0.0) >= 0:
+        return weights
+    found = np.empty(len(weights))
+    for rows in (np.flatnonzero(fold == k) for k in np.unique(fold)):
+        found[rows] = positive_weights(values[rows], weights[rows])
+    return found
 
 
 def _resampled(points: np.ndarray, total: np.ndarray, modulus: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import UserError
+from raypipe.events.fields import fingerprint, first_equal
 from raypipe.events.schema import tensor_values
 
 SHARE = 0.001
@@ -16,24 +17,6 @@ FEW = 20
 """A column of fewer different values than this says nothing about events."""
 SPIKE = 10
 """A value that occurs so many times as often as the column's usual one is a spike, such as zero where nothing is."""
-
-
-def fingerprint(rows: np.ndarray) -> np.ndarray:
-    """A 64-bit number for the values of every row (n, d), float32 or float64: equal rows have equal numbers."""
-    real, whole = (np.float32, np.uint32) if rows.dtype == np.float32 else (np.float64, np.uint64)
-    bits = (np.ascontiguousarray(rows, real) + np.float32(0)).view(whole)
-    total = np.zeros(len(rows), dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        for column in bits.T:  # as many steps as features
-            total = (total ^ column) * np.uint64(0x9E3779B97F4A7C15)
-            total ^= total >> np.uint64(32)
-    return total
-
-
-def first_equal(prints: np.ndarray) -> np.ndarray:
-    """(n,) number of the first row that is equal, by fingerprint; its own number where that is the row itself."""
-    _, first, inverse = np.unique(prints, return_index=True, return_inverse=True)
-    return first[inverse]
 
 
 def first_twin(values: np.ndarray) -> np.ndarray:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from raypipe.config import Classifier
-from raypipe.fit.classifier import Contest, Mapper, balanced, member_margins
-from raypipe.fit.folds import EVERY_FOLD, deal_folds, weights_to_fit
+from raypipe.events.signed import weights_to_fit
+from raypipe.fit.classifier import EVERY_FOLD, Contest, Mapper, balanced, member_margins
+from raypipe.fit.folds import deal_folds
 from raypipe.stats.roc import tail_shares, weighted_auc
 
 

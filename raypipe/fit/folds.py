@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from raypipe import seeds
-from raypipe.events.signed import positive_weights
-from raypipe.events.twins import fingerprint, first_equal, first_twin
-
-EVERY_FOLD = -1
-"""Home of events that no fold trained on: the models of all folds score them."""
+from raypipe.events.fields import fingerprint, first_equal
+from raypipe.events.twins import first_twin
+from raypipe.fit.classifier import EVERY_FOLD
 
 
 def deal_folds(
@@ -33,16 +31,6 @@ def deal_folds(
     fold[order] = fold.copy()
     found = [fold[u] for u in split]
     return found[: len(training)], found[len(training) :]
-
-
-def weights_to_fit(values: np.ndarray, weights: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Weights (n,) that trees can take: negative ones averaged over the nearest events of the same fold."""
-    if weights.min(initial=0.0) >= 0:
-        return weights
-    found = np.empty(len(weights))
-    for rows in (np.flatnonzero(fold == k) for k in np.unique(fold)):
-        found[rows] = positive_weights(values[rows], weights[rows])
-    return found
 
 
 def _units(tables: list[np.ndarray], parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

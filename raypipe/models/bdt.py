@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from raypipe.config import Classifier
+from raypipe.config.sections import Classifier
 
 if TYPE_CHECKING:
     import xgboost

@@ -16,7 +16,7 @@ from raypipe.report.html import Section, Table, images, plus_minus, resource, ta
 from raypipe.report.style import save_figures
 from raypipe.report.summary import build_summary, is_main, with_error, withheld_lines
 from raypipe.search.base import Found
-from raypipe.search.contrastive import Contrastive, shown_encoder
+from raypipe.search.contrastive_search import Contrastive, shown_encoder
 from raypipe.search.result import NO_SIGNAL
 
 TEXTS = resource("texts")["contrastive"]

@@ -21,7 +21,7 @@ from raypipe.report.style import COLOURS, new_figure, save_figures
 from raypipe.report.summary import summarise as means
 from raypipe.report.summary import with_error, withheld_lines
 from raypipe.search.base import Found
-from raypipe.search.haxad import FOLDER, Haxad
+from raypipe.search.haxad_search import FOLDER, Haxad
 from raypipe.search.result import NO_SIGNAL
 
 Rows = Sequence[Mapping[str, Any]]

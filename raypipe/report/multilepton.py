@@ -17,7 +17,8 @@ from raypipe.report.html import Section, Table, images, plus_minus, resource
 from raypipe.report.style import CYCLE, new_figure, save_figures
 from raypipe.search.base import Found
 from raypipe.search.exclusion import Values, analyse, sign
-from raypipe.search.multilepton import Multilepton, Tables
+from raypipe.search.multilepton import Tables
+from raypipe.search.multilepton_search import Multilepton
 from raypipe.search.result import NO_SIGNAL
 from raypipe.stats.empirical import bands, p_value
 

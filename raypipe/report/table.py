@@ -5,7 +5,7 @@ from __future__ import annotations
 from raypipe.report.base import Report
 from raypipe.search.base import Found, plain
 from raypipe.search.counting import cut_lines
-from raypipe.search.table import TableSearch
+from raypipe.search.table_search import TableSearch
 
 METRICS = ("z_before", "z_after", "sic", "max_sic", "n_before", "n_after", "expected_after", "expected_after_error")
 

@@ -10,19 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.errors import UserError
+from raypipe.search import pilots
 from raypipe.search.base import Search
 from raypipe.search.contrastive import CONTINUUM
-from raypipe.search.pilots import (
-    ContrastivePilot,
-    HaxadPilot,
-    Pilot,
-    Probe,
-    Work,
-    comparisons,
-    expected_yields,
-    generator,
-    stored,
-)
 from raypipe.search.result import ALONE, NO_SIGNAL
 from raypipe.simulate import dataset
 
@@ -48,7 +38,7 @@ class Part:
     name: str
     unit: str  # What is counted, in words
     units: float  # Of one item
-    probe: Probe  # Does a small one
+    probe: pilots.Probe  # Does a small one
     sizes: tuple[int, int]  # Of small ones
     times: float = 1.0  # How often an item needs it, such as steps; below one where a probe makes several items
     network: bool = False  # Whether it moves to a GPU
@@ -80,10 +70,10 @@ def costs_of(search: Search) -> list[Cost]:
     if search.stages():
         raise UserError(f"search = {kind!r}: its class does not say what its stages cost (Search.costs)")
 
-    def probe(size: int, number: int) -> Work:
+    def probe(size: int, number: int) -> pilots.Work:
         trials = [grid[k % len(grid)] for k in range(number, number + size)]
         inputs = list(search.inputs(search.need(trials[0]), Path(search.config.output), ALONE))
-        return size, lambda: sum(map(stored, search.run(inputs, trials, ALONE)))
+        return size, lambda: sum(map(pilots.stored, search.run(inputs, trials, ALONE)))
 
     part = Part("trials", "trial", 1, probe, (1, 2))
     return [Cost("trial", len(grid), (part,), together=max(1, search.together), gpus=search.resources.trial_gpus)]
@@ -96,7 +86,7 @@ def simulation_costs(config: Any, background: Sequence[str], trials: int) -> lis
     for name, sample in samples.items():
         signal = sample.template.process.group < 0
         like = name if name in known else known[-1] if signal else background[:2][-1]
-        probe = generator(samples[like].template)
+        probe = pilots.generator(samples[like].template)
         part = Part(f"generator, {like}", "generated event", sample.template.n_generate, probe, (100, 700))
         found.append(Cost("simulate", sample.expected, (part,), alone=trials * sample.expected))
     return found
@@ -105,7 +95,7 @@ def simulation_costs(config: Any, background: Sequence[str], trials: int) -> lis
 def contrastive_costs(search: Any) -> list[Cost]:
     """Of the contrastive search (paper C)."""
     given, resources = search.config.embedding, search.config.resources
-    pilot, gpu = ContrastivePilot(search, given.encoder.latent), resources.gpu
+    pilot, gpu = pilots.ContrastivePilot(search, given.encoder.latent), resources.gpu
     # Validation is at most eight batches an epoch, forward only: a third of a step.
     steps = (given.steps_per_epoch + min(8, given.steps_per_epoch) / 3) * given.epochs
     step = Part("encoder", "event a step", given.batch_size, pilot.encoder, (128, 512), steps, gpu)
@@ -116,7 +106,7 @@ def contrastive_costs(search: Any) -> list[Cost]:
 def haxad_costs(search: Search) -> list[Cost]:
     """Of the HAXAD search (paper A), whose driver trains the autoencoder and embeds."""
     given, samples = search.config.embedding, search.config.simulate.samples
-    pilot = HaxadPilot(search, given.latent)
+    pilot = pilots.HaxadPilot(search, given.latent)
     rarest = min(samples[name].events * samples[name].embedding_fraction for name in given.samples)
     events, epochs = rarest * given.train_fraction * len(given.samples), given.epochs / pilot.EPOCHS
     training = Part("autoencoder", "training event", events, pilot.encoder, (1024, 4096), epochs)
@@ -124,7 +114,7 @@ def haxad_costs(search: Search) -> list[Cost]:
 
 
 def _cathode_costs(
-    search: Search, pilot: Pilot, encoders: Encoders, training: tuple[Part, ...], train_workers: int
+    search: Search, pilot: pilots.Pilot, encoders: Encoders, training: tuple[Part, ...], train_workers: int
 ) -> list[Cost]:
     """Encoders (``encoders``: those of a representation), their latent tables, flow sets, trials.
 
@@ -135,7 +125,7 @@ def _cathode_costs(
     flows = [(trial, encoder) for trial, encoder in seen if search.learns(trial)]
     sets = {(search.need(t), t.instance, e) for t, e in flows} if config.flow.share else flows
     background = config.pseudodata.background
-    events = config.pseudodata.luminosity * sum(expected_yields(background).values())
+    events = config.pseudodata.luminosity * sum(pilots.expected_yields(background).values())
     simulated = sum(size.events for size in config.simulate.samples.values())
     on_gpu, most = training[0].network, max(len(encoders(search.need(trial))) for trial in grid)
     each: dict[str, Any] = {"items": len({e for _, e in seen}), "alone": len(seen), "gpus": float(on_gpu)}
@@ -162,8 +152,8 @@ def multilepton_costs(search: Search) -> list[Cost]:
     """Of the multilepton search (paper B): comparisons, in chunks whose networks are trained together."""
     config, trials, gpus = search.config, len(search.grid()), search.resources.trial_gpus
     events, epochs = _expected(config), min(EPOCHS, config.networks.epochs)
-    times = config.networks.epochs / epochs / config.chunk
-    part = Part("comparison", "expected event", events, comparisons(search, epochs), (300, 1200), times, gpus > 0)
+    times, probe = config.networks.epochs / epochs / config.chunk, pilots.comparisons(search, epochs)
+    part = Part("comparison", "expected event", events, probe, (300, 1200), times, gpus > 0)
     row = 8 * (len(config.features) + 2)
     pools = row * sum(size.events for size in config.simulate.samples.values()) if config.simulate else 0.0
     memory = config.chunk * row * events * (1 + config.compare.reference_ratio)
@@ -178,7 +168,7 @@ def _expected(config: Any) -> float:
         return compare.expected
     if config.files is not None and config.files.reference is not None:
         raise UserError("compare.expected: how many background events are expected? (a plan reads no tables)")
-    yields = expected_yields(compare.background)
+    yields = pilots.expected_yields(compare.background)
     if config.events is not None:
         samples = dataset.read_manifest(config.events)["samples"]
         yields = {name: samples[name]["yield_per_fb"] for name in compare.background if name in samples}

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.config.grid import Closure
+from raypipe.config.sections import Closure
 from raypipe.errors import UserError
 from raypipe.fit.classifier import FoldScores
-from raypipe.search.template import Template
+from raypipe.search.case import Template
 from raypipe.stats.roc import weighted_auc
 from raypipe.stats.significance import counting_significance
 

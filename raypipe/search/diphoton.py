@@ -9,23 +9,72 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from raypipe.config.run import DiphotonRun
+from raypipe.errors import UserError
 from raypipe.events.latents import Events, split_latents
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table
 from raypipe.files import code_of, digest
+from raypipe.fit.batches import PARTS, parts_of
 from raypipe.kinds import BACKGROUNDS, background_of
 from raypipe.search.base import Item, Made, Search, Served, Stage, plain, simulated
+from raypipe.search.case import Tables
+from raypipe.search.contrastive import CONTINUUM
 from raypipe.search.counting import cut_lines
-from raypipe.search.result import Trial, trial_grid
+from raypipe.search.result import NO_SIGNAL, Trial
 from raypipe.simulate.processes import PROCESSES
 
 LATENTS = ("latents.parquet",)  # Of an encoder's folder, beside ``latents.json``
 EXAMPLE = 4  # Events of the input example of a registered model
 
 
+def trial_grid(
+    signals: list[str],
+    strengths: list[float],
+    instances: int,
+    background_instances: int,
+    embeddings: Sequence[str] = ("id",),
+    methods: Sequence[str] = ("cathode",),
+) -> list[Trial]:
+    """All trials of a scan, those without signal first: some embeddings and methods need one."""
+    ways = [(e, m) for e in embeddings for m in methods]
+    blind = [(e, m) for e, m in ways if e not in {"ip", "ep"} and not BACKGROUNDS[m].needs_signal]
+    none = [Trial(NO_SIGNAL, 0.0, i, e, m) for e, m in blind for i in range(background_instances)]
+    return none + [Trial(s, x, i, e, m) for e, m in ways for s in signals for x in strengths for i in range(instances)]
+
+
 def sample_groups() -> dict[str, int]:
     """Process group of every known sample; negative groups are signal families."""
     return {name: process.group for name, process in PROCESSES.items()}
+
+
+def prepare_tables(latents: dict[str, dict[str, Events]], config: DiphotonRun) -> Tables:
+    """Pick from ``latents[split][sample]`` what the trials share; a sample that was not embedded is a `UserError`.
+
+    The Higgs template comes from the test part of the embedding split: neither from the events that play the data nor
+    from those on which the encoder was trained. Its weights are scaled back to the sample's full yield.
+    """
+    resonant = [name for name in config.pseudodata.background if name != CONTINUUM]
+    for split, names in (
+        ("search", [*config.pseudodata.background, *config.scan.signals]),
+        ("embedding", resonant if config.selection.include_higgs else []),
+    ):
+        for name in names:
+            if name not in latents.get(split, {}):
+                there = ", ".join(sorted(latents.get(split, {}))) or "none"
+                raise UserError(f"sample {name!r} has no embedded {split} events (embedded: {there})")
+    higgs = {}
+    for name in resonant if config.selection.include_higgs else []:
+        events = latents["embedding"][name]
+        given = config.embedding
+        parts = parts_of(events.event_id, config.seed, given.train_fraction, given.validation_fraction)
+        kept = events.take(np.flatnonzero(parts == PARTS.index("test")))
+        if not len(kept):
+            raise UserError(f"sample {name!r} has no event in the test part of the embedding split: simulate more")
+        scale = events.weight.sum() / kept.weight.sum()
+        higgs[name] = replace(kept, weight=kept.weight * scale)
+    names = dict.fromkeys([*config.pseudodata.background, *config.scan.signals])
+    return Tables({name: latents["search"][name] for name in names}, higgs)
 
 
 class Diphoton(Search):
@@ -48,6 +97,12 @@ class Diphoton(Search):
 
     def learns(self, trial: Trial) -> bool:
         return BACKGROUNDS[trial.method].learns
+
+    @classmethod
+    def code(cls) -> str:
+        """With the ways of raypipe itself to know the background, which a trial takes by name."""
+        given = [one.make for one in BACKGROUNDS.values() if isinstance(one.make, str)]
+        return code_of(cls.__module__, *(make.partition(":")[0] for make in given))
 
     def own_key(self, trial: Trial) -> dict[str, Any]:
         """The code of a background of the user's own."""

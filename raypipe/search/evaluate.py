@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from raypipe.config import Config
 from raypipe.fit.classifier import FoldScores
+from raypipe.search.case import Case, Settings, Template
 from raypipe.search.counting import counting_row
-from raypipe.search.methods import Case
-from raypipe.search.template import Template
 from raypipe.stats.roc import sic, weighted_auc
 from raypipe.stats.sculpting import sculpting_test
 
@@ -29,7 +27,7 @@ def true_background(case: Case, values: Callable[[str], np.ndarray]) -> tuple[np
     return found, np.r_[data.events.weight[inside][real], case.left.weight]
 
 
-def evaluate(case: Case, scores: FoldScores, template: Template, point: float, config: Config) -> dict[str, Any]:
+def evaluate(case: Case, scores: FoldScores, template: Template, point: float, config: Settings) -> dict[str, Any]:
     """Everything about one cut ``percentile <= point``.
 
     Truth: ``s_before, b_before, s_after, b_after`` (events in the signal region), ``truth_before = S/sqrt(B)``,
@@ -38,7 +36,8 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
 
     Analyst: see `raypipe.search.counting.counting_row`.
 
-    ``sculpting_chi2, sculpting_ndf, sculpting_p``: whether the cut changes the mass spectrum of the true background.
+    ``sculpting_chi2, sculpting_ndf, sculpting_p``: whether the cut changes the mass spectrum of the true background in
+    the whole window.
     """
     data, inside = case.data, case.inside
     truth = data.is_signal[inside]
@@ -63,32 +62,35 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
     calibrate = chosen.sideband_calibration and template.sideband is not None
     how = {"higgs_uncertainty": chosen.higgs_uncertainty, "limits": chosen.closure}
     row |= counting_row(scores, template, point, calibrate=calibrate, **how)
-    chi2, ndf, p = _sculpting(case, scores, point)
+    mass, real, of_all = data.events.mass, ~data.is_signal, case.passes(scores, point)
+    edges = np.linspace(mass.min(), mass.max(), max(2, round((mass.max() - mass.min()) / 5)) + 1)  # of 5 GeV
+    chi2, ndf, p = sculpting_test(mass[real], of_all[real], edges)
     return row | {"sculpting_chi2": chi2, "sculpting_ndf": ndf, "sculpting_p": p}
 
 
-def _sculpting(case: Case, scores: FoldScores, point: float) -> tuple[float, int, float]:
-    """The sculpting test over the drawn background of the whole mass window, in bins of 5 GeV."""
-    passed, real = case.passes(scores, point), ~case.data.is_signal
-    mass = case.data.events.mass
-    low, high = mass.min(), mass.max()
-    edges = np.linspace(low, high, max(2, round((high - low) / 5)) + 1)
-    return sculpting_test(mass[real], passed[real], edges)
+SPREADS = ("sic", "z_after", "signal_efficiency", "fit_s_after", "fit_z_after")
+"""Quantities, where a row has them, whose spread over ensembles is kept."""
+NUMBERS = (int, float, np.int64, np.float64)  # Types of which a mean is taken
 
 
-def mean_and_spread(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def mean_and_spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One row from those of several ensembles: means, and the standard deviation over ensembles of what is quoted.
 
     The spread is the systematic uncertainty of encoder and classifier (paper C, section III.2).
     """
-    first = rows[0]
-    if len(rows) == 1:
-        return first | {f"{name}_spread": 0.0 for name in SPREADS}
-    text = {name for name, value in first.items() if isinstance(value, str)}
-    mean = {name: float(np.mean([row[name] for row in rows])) for name in first if name not in text}
-    # A significance is withheld of all ensembles where it is of one: the others alone would be a choice.
-    words = {name: next((row[name] for row in rows if row[name]), "") for name in text}
-    return mean | words | {f"{name}_spread": float(np.std([row[name] for row in rows], ddof=1)) for name in SPREADS}
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    numbers = {name: values for name, values in columns.items() if all(type(value) in NUMBERS for value in values)}
+    several = len(rows) > 1
+    spread = {f"{n}_spread": float(np.std(numbers[n], ddof=1)) if several else 0.0 for n in SPREADS if n in numbers}
+    mean = {name: float(np.mean(values)) if several else values[0] for name, values in numbers.items()}
+    return {name: mean[name] if name in mean else _told(values) for name, values in columns.items()} | spread
 
 
-SPREADS = ("sic", "z_after", "signal_efficiency")  # Quantities whose spread over ensembles is kept
+def _told(values: Sequence[Any]) -> Any:
+    """What holds of all ensembles, or the first word that tells of a fault.
+
+    A significance is withheld of all where it is of one: the others alone would be a choice.
+    """
+    if all(isinstance(value, bool | np.bool_) for value in values):
+        return all(values)
+    return next((value for value in values if value not in ("converged", "")), values[0])

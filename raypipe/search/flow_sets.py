@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from raypipe.config import Config
 from raypipe.fit.flows import FlowSet
 from raypipe.kinds import background_of
-from raypipe.search.contrastive import Tables, as_seen, draw_case, trial_seed
+from raypipe.search.case import Tables
+from raypipe.search.cathode import flow_set
+from raypipe.search.contrastive import as_seen, draw_case, trial_seed
 from raypipe.search.diphoton import sample_groups
 from raypipe.search.embeddings import representation
-from raypipe.search.methods import flow_set
 from raypipe.search.result import Trial
 
 

@@ -1,36 +1,26 @@
-"""Paper A's search: hybrid background in the latent space of an autoencoder, then a bump hunt above the Higgs peak.
+"""A trial of paper A's search: hybrid background in the latent space of an autoencoder, then a bump hunt.
 
-Up to the cut it is CATHODE with the simulated Higgs in the background class (`raypipe.search.methods`); after it, the
-mass spectrum of the window is fitted with a smooth continuum, the Higgs peak that the simulation predicts after the
-same cut, and a signal peak of the same shape.
+Up to the cut it is a trial of `raypipe.search.contrastive`; after it, the mass spectrum of the window is fitted with a
+smooth continuum, the Higgs peak that the simulation predicts after the same cut, and a signal peak of the same shape.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from raypipe.config.haxad import EMBEDDING, HaxadConfig
+from raypipe.config.haxad import HaxadConfig
 from raypipe.errors import UserError
-from raypipe.events.continuous import continuous_features
 from raypipe.events.masses import Masses
-from raypipe.events.schema import tensor_values
-from raypipe.events.table import read_table
-from raypipe.files import code_of, digest
 from raypipe.fit.classifier import FoldScores
 from raypipe.search import contrastive
-from raypipe.search.base import Found, Item, Made, Served
-from raypipe.search.contrastive import CONTINUUM, Tables, prepare_tables
-from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton
-from raypipe.search.evaluate import evaluate, mean_and_spread
-from raypipe.search.methods import Case, Judged
+from raypipe.search.case import Case, Judged, Tables, Template
+from raypipe.search.contrastive import CONTINUUM
+from raypipe.search.evaluate import evaluate
 from raypipe.search.result import ALONE, Result, Tools, Trial
-from raypipe.search.template import Template
 from raypipe.stats.choice import choose_listed
 from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data
 from raypipe.stats.peakfit import PeakFit, fit_peak
@@ -39,9 +29,6 @@ from raypipe.stats.significance import asimov_significance
 
 FITTED = ("s", "s_err", "q0", "z", "z_signed", "p0", "upper_limit", "chi2", "ndf", "status", "valid")
 """Numbers of the bump-hunt fit that a row keeps, each as ``fit_<name>_before`` and ``fit_<name>_after``."""
-FITTED_SPREADS = ("fit_s_after", "fit_z_after")  # Of them, those whose spread over ensembles is kept
-NUMBERS = (int, float, np.int64, np.float64)  # Types of which a mean is taken
-
 WITHHELD = ("fit_q0_after", "fit_z_after", "fit_z_signed_after", "fit_p0_after")
 """What is not said of a fit after a cut that a template made which does not close."""
 
@@ -54,7 +41,7 @@ def search(tables: Tables, config: HaxadConfig, trial: Trial, tools: Tools = ALO
     ``higgs_before, higgs_after`` the Higgs events that the simulation predicts, ``family`` the continuum,
     ``asimov_before, asimov_after`` the expected significance from the truth.
     """
-    found = contrastive.search(tables, config, trial, tools, hunted, mean_row)
+    found = contrastive.search(tables, config, trial, tools, hunted)
     return replace(found, rows=[{k: v for k, v in row.items() if k != "encoders"} for row in found.rows])
 
 
@@ -85,26 +72,6 @@ def _row(
         s, b = row[f"s_{when}"], row[f"b_{when}"]
         row[f"asimov_{when}"] = asimov_significance(s, b) if b else float("nan")
     return row
-
-
-def mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One row from those of several ensembles: means, with the spread over ensembles of what is quoted.
-
-    A fit is valid if all are; of words the first that tells of a fault stands.
-    """
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    numbers = {name for name, values in columns.items() if all(type(v) in NUMBERS for v in values)}
-    told = {name: _word(values) for name, values in columns.items() if name not in numbers}
-    means = mean_and_spread([{name: row[name] for name in row if name in numbers} for row in rows])
-    fitted = [name for name in FITTED_SPREADS if name in numbers]
-    spread = {f"{n}_spread": float(np.std(columns[n], ddof=1)) if len(rows) > 1 else 0.0 for n in fitted}
-    return {name: means[name] if name in numbers else told[name] for name in columns} | means | spread
-
-
-def _word(values: Sequence[Any]) -> Any:
-    if all(isinstance(value, bool | np.bool_) for value in values):
-        return all(values)
-    return next((value for value in values if value not in ("converged", "")), values[0])
 
 
 def choose_family(tables: Tables, config: HaxadConfig) -> str:
@@ -162,57 +129,3 @@ def higgs_yield(
         squares = (total / float(w.sum())) ** 2 * (float((w[ok] ** 2).sum()) + float(w.max()) ** 2)
         total *= share
     return total, float(np.hypot(config.selection.higgs_uncertainty * total, np.sqrt(squares)))
-
-
-FILES = ("vae.pt",)  # Of the autoencoder's folder, beside ``encoder.json``
-FOLDER = "encoder"
-
-
-class Haxad(Diphoton):
-    """The search of paper A: one autoencoder, and a bump hunt after the cut."""
-
-    sections: ClassVar[tuple[str, ...]] = (*Diphoton.sections, "hunt")
-    options: ClassVar[tuple[str, ...]] = ("signal", "strength", "instance", "method")
-    no_effect: ClassVar[str] = "{} has no effect: a haxad search has one embedding, its autoencoder"
-    report: ClassVar[str] = "raypipe.report.haxad:haxad_report"
-    costing: ClassVar[str] = "raypipe.search.costs:haxad_costs"
-    train: ClassVar[tuple[str, str]] = ("train", "raypipe.cluster.stages:autoencoder")
-    embed: ClassVar[tuple[str, str]] = ("tasks", "raypipe.cluster.stages:autoencoder_latents")
-    metric: ClassVar[str] = "fit_z_after"
-
-    def need(self, trial: Trial) -> str:
-        """The one embedding there is; a trial that asks for another is a `UserError`."""
-        if trial.embedding != EMBEDDING:
-            found = f"embedding {trial.embedding!r}: a haxad search has one embedding, {EMBEDDING!r}"
-            raise UserError(f"{found}, the space of its autoencoder")
-        return EMBEDDING
-
-    def trained(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
-        for trial in trials:
-            self.need(trial)  # what cannot be searched is told before anything is made
-        if not (events := made["simulate"].get("events")):
-            return []
-        code = code_of("raypipe.fit.vae", "raypipe.events.continuous", "raypipe.events.latents")
-        embedding = self.config.embedding.model_dump(mode="json")
-        key = digest({"events": events["key"], "embedding": embedding, "seed": self.config.seed, "code": code})
-        return [Item(EMBEDDING, key, FOLDER, "encoder.json", FILES, self.config)]
-
-    def materials(self, name: str, made: Made) -> dict[str, Any] | None:
-        found = made["latents"].get(EMBEDDING)
-        return {"latents": [found["digest"]]} if found else None
-
-    def inputs(self, name: str, folder: Path, tools: Tools) -> Iterator[Tables]:
-        yield prepare_tables(self.read_latents(folder / FOLDER / LATENTS[0]), self.config)
-
-    def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
-        return [search(*inputs, self.config, trial, tools) for trial in trials]
-
-    def served(self, found: Found, flow: Path | None) -> dict[str, Served]:
-        """The autoencoder, and a background model."""
-        folder, name = found.folder / FOLDER, self.config.pseudodata.background[0]
-        path = found.folder / "events" / "search" / f"{name}.parquet"
-        events = read_table(path, ["event_id", "features"]).slice(0, EXAMPLE)
-        ids = events["event_id"].to_numpy()
-        features = continuous_features(tensor_values(events["features"]), ids, self.config.seed)
-        autoencoder = Served(folder, {"features": features.astype(np.float32)}, (self.config.embedding.latent,))
-        return {"autoencoder": autoencoder} | self.served_flow(flow, folder / LATENTS[0])

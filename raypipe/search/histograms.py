@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raypipe.config import Config
 from raypipe.fit.classifier import FoldScores, out_of_fold_scores
+from raypipe.search.case import Case, Settings, Template
 from raypipe.search.evaluate import true_background
-from raypipe.search.methods import Case
 from raypipe.search.result import Tools
-from raypipe.search.template import Template
 from raypipe.stats.roc import sic_curve, weighted_auc
 
 
@@ -25,7 +23,7 @@ class Closure:
     true_efficiency: np.ndarray  # those of the true background at the same cuts
 
 
-def closure(case: Case, template: Template, config: Config, seed: int, tools: Tools) -> Closure:
+def closure(case: Case, template: Template, config: Settings, seed: int, tools: Tools) -> Closure:
     """Train a classifier between the template and the true background of the signal region (paper C, figure 3a).
 
     All simulated background is used, weighted to its yields: for a template that is itself the left-over background,
@@ -47,7 +45,7 @@ def closure(case: Case, template: Template, config: Config, seed: int, tools: To
     return Closure(*weighted_auc(values, labels, weights), grid, true)
 
 
-def figure_arrays(case: Case, scores: FoldScores, template: Template, config: Config) -> dict[str, np.ndarray]:
+def figure_arrays(case: Case, scores: FoldScores, template: Template, config: Settings) -> dict[str, np.ndarray]:
     """Arrays for the report: latent and mass histograms, SIC curve."""
     data, inside, point = case.data, case.inside, config.selection.working_points[0]
     truth, window = data.is_signal[inside], config.window

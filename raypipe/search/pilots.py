@@ -32,8 +32,9 @@ from raypipe.models.encoder import Scales
 from raypipe.models.losses import supervised_contrastive
 from raypipe.models.vae import FeatureVae
 from raypipe.search.base import Search
-from raypipe.search.contrastive import CONTINUUM, Tables, draw_case
-from raypipe.search.methods import flow_set
+from raypipe.search.case import Tables
+from raypipe.search.cathode import flow_set
+from raypipe.search.contrastive import CONTINUUM, draw_case
 from raypipe.search.multilepton import BOOTSTRAP, divide
 from raypipe.search.result import ALONE, NO_SIGNAL, Result, Tools, Trial
 from raypipe.simulate import dataset, processes

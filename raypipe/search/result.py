@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from raypipe.files import digest
-from raypipe.kinds import BACKGROUNDS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +43,7 @@ class Trial:
     strength: float
     instance: int
     embedding: str = "id"  # Which representation the classifier sees: see `raypipe.search.embeddings`
-    method: str = "cathode"  # How the background is known: see `raypipe.search.methods`
+    method: str = "cathode"  # How the background is known: see `raypipe.kinds.BACKGROUNDS`
 
     def key(self, inputs: dict[str, Any]) -> str:
         """Hash of the trial together with everything that determines its result."""
@@ -55,21 +54,6 @@ class Trial:
         what = "no signal" if self.signal == NO_SIGNAL else f"{self.signal} at {self.strength:g}"
         how = [] if self.embedding == "id" and self.method == "cathode" else [self.embedding, self.method]
         return ", ".join([what, *how, f"instance {self.instance}"])
-
-
-def trial_grid(
-    signals: list[str],
-    strengths: list[float],
-    instances: int,
-    background_instances: int,
-    embeddings: Sequence[str] = ("id",),
-    methods: Sequence[str] = ("cathode",),
-) -> list[Trial]:
-    """All trials of a scan, those without signal first: some embeddings and methods need one."""
-    ways = [(e, m) for e in embeddings for m in methods]
-    blind = [(e, m) for e, m in ways if e not in {"ip", "ep"} and not BACKGROUNDS[m].needs_signal]
-    none = [Trial(NO_SIGNAL, 0.0, i, e, m) for e, m in blind for i in range(background_instances)]
-    return none + [Trial(s, x, i, e, m) for e, m in ways for s in signals for x in strengths for i in range(instances)]
 
 
 @dataclass(frozen=True)

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from raypipe import seeds
 from raypipe.config.table import TableConfig
-from raypipe.errors import UserError
-from raypipe.events.readers.base import check_file
 from raypipe.events.readers.features import FeatureTable
-from raypipe.events.regions import in_sidebands, in_signal_region
-from raypipe.files import file_digest
 from raypipe.fit.classifier import FoldScores, Mapper, out_of_fold_scores
-from raypipe.search.base import Made, Search
+from raypipe.search.case import Template
 from raypipe.search.counting import background_percentiles, check_cuts, counting_row
-from raypipe.search.reading import check_columns, collect
-from raypipe.search.result import DATA, Result, Tools, Trial
-from raypipe.search.table_background import (
-    check_events,
-    given_background,
-    homes_of_repeated,
-    interpolated,
-    varying,
-)
-from raypipe.search.template import Template
+from raypipe.search.result import DATA, Result
+from raypipe.search.table_background import check_events, given_background, homes_of_repeated, interpolated, varying
 from raypipe.stats.roc import max_sic, sic, weighted_auc
 
 
@@ -56,7 +41,7 @@ def search_table(
     if background is not None:
         background, _ = background.distinct(config.background.duplicates, "background", "background.duplicates")
         background = background.take(background.weight != 0)  # the others say nothing
-    inside, side = in_signal_region(data.mass, window), in_sidebands(data.mass, window)
+    inside, side = window.inside(data.mass), window.beside(data.mass)
     check_events(data, config, inside, side, source, learns=background is None)
     data, background, constant = varying(data, inside, side, background, source)
     seed = seeds.integer(config.seed, "search", "table", bits=62)
@@ -155,62 +140,3 @@ def _figures(
         arrays[f"{name}_after"] = np.histogram(values[passed], bins)[0]
         arrays[f"{name}_template"] = np.histogram(template.latent[:, k], bins, weights=template.weight)[0]
     return arrays
-
-
-class TableSearch(Search):
-    """The search on a user's own feature table: one trial, in this process or spread over cores where that pays."""
-
-    sections: ClassVar[tuple[str, ...]] = (
-        *("seed", "window", "massfit", "flow", "classifier", "selection", "preprocess", "data", "background"),
-    )
-    options: ClassVar[tuple[str, ...]] = ()
-    no_effect: ClassVar[str] = "{} has no effect: a search on a table takes what is in the table, as it is"
-    report: ClassVar[str] = "raypipe.report.table:table_report"
-    here: ClassVar[bool] = True
-
-    @property
-    def parts(self) -> int:
-        """Fits of the classifier."""
-        return self.config.classifier.folds * self.config.classifier.ensemble
-
-    def grid(self) -> list[Trial]:
-        return [Trial(DATA, 0.0, 0)]
-
-    def materials(self, name: str, made: Made) -> dict[str, Any]:
-        """Digests of the files, which are there; data are not their own background."""
-        digests, data, given = self.digests(), self.config.data, self.config.background
-        of_data = {digests[path]: path for path in data.paths}
-        if given.only_label_zero or given.key != data.key:
-            of_data = {}
-        for path in given.paths:
-            if digests[path] in of_data:
-                raise UserError(
-                    f"background.path: {path} holds the data ({of_data[digests[path]]}): name another file, another "
-                    "table of it (background.key), or keep its labelled background (background.only_label_zero=true)"
-                )
-        return {"files": list(digests.values())}
-
-    def digests(self) -> dict[str, str]:
-        """Of every file, by its path."""
-        paths = [*self.config.data.paths, *self.config.background.paths]
-        return {path: file_digest(check_file(path)) for path in paths}
-
-    def inputs(self, name: str, folder: Path, tools: Tools) -> Iterator[Any]:
-        """The recorded events, and the independent background sample or None."""
-        data, given = self.config.data, self.config.background
-        label = data.columns.label if given.only_label_zero else None
-        if given.only_label_zero and given.paths and label is None:
-            raise UserError("background.only_label_zero needs data.columns.label")
-        of_background = data.columns.model_copy(update={"label": label, "weight": given.weight, "event_id": None})
-        check_columns(data.paths, data, data.columns)
-        check_columns(given.paths, given, of_background)
-        yield collect(data.paths, data, data.columns, tools.mapper)
-        background = collect(given.paths, given, of_background, tools.mapper) if given.paths else None
-        yield background if background is None or background.label is None else background.take(~background.label)
-
-    def run(self, inputs: Sequence[Any], trials: Sequence[Trial], tools: Tools) -> list[Result]:
-        """`search_table`, with the scores of all events of the signal region as a table."""
-        data, background = inputs
-        source = ", ".join(self.config.data.paths)
-        result, scores = search_table(data, self.config, background=background, source=source, mapper=tools.mapper)
-        return [replace(result, tables={"scores": scores})]

@@ -12,12 +12,11 @@ from raypipe import seeds
 from raypipe.config.table import TableConfig
 from raypipe.errors import UserError
 from raypipe.events.readers.features import FeatureTable
-from raypipe.events.regions import in_sidebands, in_signal_region
 from raypipe.events.signed import positive_weights
 from raypipe.events.twins import first_twin
 from raypipe.fit.folds import deal_folds
 from raypipe.fit.smooth import Scaler, fit_scaler
-from raypipe.search.template import Template, build_template
+from raypipe.search.case import Template
 from raypipe.stats.sideband import fit_sidebands
 
 
@@ -38,7 +37,8 @@ class TableBackground:
 
 def interpolated(data: FeatureTable, side: np.ndarray, config: TableConfig, seed: int) -> TableBackground:
     """From a flow on the sidebands, at the masses of their fit."""
-    from raypipe.fit.flows import fit_flows
+    from raypipe.fit.flows import fit_flows  # PyTorch, which a search against a given background does not need
+    from raypipe.search.cathode import build_template
 
     started = time.perf_counter()
     window = config.window
@@ -65,14 +65,14 @@ def given_background(
 ) -> TableBackground:
     """From an independent sample: its events in the signal region, and its sidebands where both tables have them."""
     window = config.window
-    chosen = background.take(in_signal_region(background.mass, window))
+    chosen = background.take(window.inside(background.mass))
     if not chosen.weight.sum() > 0:
         where = f"in the signal region {window.sr_low:g}-{window.sr_high:g}"
         raise UserError(f"the background sample has no event (no positive sum of weights) {where}")
     fit = fit_sidebands(data.mass, window, config.massfit) if side.any() else None
     # Scaled to the data, the background has no normalisation of its own whose error could count.
     expected = fit.integral(window.sr_low, window.sr_high) if fit else (float(inside.sum()), 0.0)
-    here = _unweighted(background.take(in_sidebands(background.mass, window)), seeds.integer(config.seed, "sidebands"))
+    here = _unweighted(background.take(window.beside(background.mass)), seeds.integer(config.seed, "sidebands"))
     others = {"sideband_data": data.features[side], "sideband_template": here.features} if fit and len(here) else {}
     weight = chosen.weight * expected[0] / chosen.weight.sum()
     return TableBackground(Template(chosen.features, weight, np.zeros(len(chosen), bool), fit, *expected), others)
@@ -101,7 +101,7 @@ def check_events(
         )
     if not learns:
         return
-    from raypipe.fit.flows import MIN_EVENTS  # PyTorch, which a search against a given background does not need
+    from raypipe.fit.flows import MIN_EVENTS
 
     lower, upper = (int((side & mask).sum()) for mask in (data.mass < w.sr_low, data.mass >= w.sr_high))
     if min(lower, upper) < MIN_EVENTS:
@@ -138,7 +138,7 @@ def homes_of_repeated(
     """One fold for all occurrences of an event among the data and a given background, nothing where none repeats; and
     the number of background events that are in the data too."""
     tables = {"data": data} if background is None else {"data": data, "template": background}
-    chosen = [table.take(in_signal_region(table.mass, config.window)) for table in tables.values()]
+    chosen = [table.take(config.window.inside(table.mass)) for table in tables.values()]
     rows = [np.c_[table.mass, table.features] for table in chosen]
     first = first_twin(np.concatenate(rows))
     if (first == np.arange(len(first))).all():

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from raypipe import seeds
 from raypipe.config import Config
-from raypipe.config.fourlepton import FourLeptons
+from raypipe.config.inputs import FourLeptons
 from raypipe.errors import UserError
 from raypipe.events.fourlepton import FOUR_LEPTON_SCHEMA
 from raypipe.events.schema import EVENT_SCHEMA, SPLITS, validate

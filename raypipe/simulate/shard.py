@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe import seeds
-from raypipe.config.fourlepton import FourLeptons
+from raypipe.config.inputs import FourLeptons
 from raypipe.errors import UserError
 from raypipe.events.fourlepton import FOUR_LEPTON_SCHEMA
 from raypipe.events.schema import EVENT_SCHEMA

@@ -10,12 +10,12 @@ import numpy as np
 from raypipe.errors import UserError
 from raypipe.stats import massfit
 from raypipe.stats.binned import Binned
+from raypipe.stats.bins import Bins
 from raypipe.stats.likelihood import Component
 from raypipe.stats.lookelsewhere import GlobalP, from_toys
 from raypipe.stats.newton import minimise
 from raypipe.stats.peaks import Peak
 from raypipe.stats.scan import draw_toys, scan
-from raypipe.stats.spectrum import Bins
 from raypipe.stats.unbinned import Unbinned
 
 MOST_POINTS = 400

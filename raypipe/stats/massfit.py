@@ -10,10 +10,10 @@ from scipy import optimize, stats
 
 from raypipe.errors import UserError
 from raypipe.stats.binned import Binned
+from raypipe.stats.bins import Bins, groups
 from raypipe.stats.limits import Limit, upper_limit
 from raypipe.stats.newton import Problem, balanced, curvature, follow, minimise
 from raypipe.stats.shape import Shape
-from raypipe.stats.spectrum import Bins, groups
 from raypipe.stats.unbinned import Unbinned
 
 NEAR = 1e-3

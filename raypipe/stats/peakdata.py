@@ -13,11 +13,12 @@ from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats.backgrounds import Family
 from raypipe.stats.binned import Binned
+from raypipe.stats.bins import Bins
 from raypipe.stats.likelihood import Component
 from raypipe.stats.peaks import Peak, peak
 from raypipe.stats.reference import Reference
 from raypipe.stats.shape import make_shape
-from raypipe.stats.spectrum import Bins, bin_masses, bin_spectrum, in_window, regular_edges
+from raypipe.stats.spectrum import bin_masses, bin_spectrum, in_window, regular_edges
 
 UNBINNED_LIMIT = 20_000
 """Events up to which masses are fitted unbinned unless bins are asked for; above, narrow bins lose nothing."""

@@ -14,13 +14,14 @@ from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import Family, family
 from raypipe.stats.binned import Binned
+from raypipe.stats.bins import Bins, split_region
 from raypipe.stats.choice import Choice, choose, choose_by_simulation, is_choice, spurious_masses
 from raypipe.stats.floating import Ranges, float_peak
 from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data, binned_problem, check_determined, check_filled
 from raypipe.stats.peakresult import Fitted, write_up
 from raypipe.stats.peaks import CrystalBall, Peak
 from raypipe.stats.significance import asimov_significance, counting_significance
-from raypipe.stats.spectrum import Bins, check_window, split_region
+from raypipe.stats.spectrum import check_window
 from raypipe.stats.unbinned import Unbinned
 from raypipe.stats.weighted import join_negative
 

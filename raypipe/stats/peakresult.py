@@ -9,13 +9,13 @@ import numpy as np
 
 from raypipe.stats import massfit
 from raypipe.stats.binned import Binned
+from raypipe.stats.bins import Bins
 from raypipe.stats.choice import Choice
 from raypipe.stats.floating import Floated
 from raypipe.stats.lookelsewhere import finite, quotable, report
 from raypipe.stats.peaks import Peak
 from raypipe.stats.shape import Shape
 from raypipe.stats.significance import asimov_significance, counting_significance
-from raypipe.stats.spectrum import Bins
 from raypipe.stats.unbinned import Unbinned
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
-from raypipe.stats.spectrum import Bins
+from raypipe.stats.bins import Bins
 
 
 @dataclass(frozen=True)

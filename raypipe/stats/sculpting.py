@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import chi2
 
-from raypipe.stats.spectrum import groups
+from raypipe.stats.bins import groups
 
 
 def sculpting_test(

@@ -8,7 +8,7 @@ import numpy as np
 
 from raypipe.errors import UserError
 from raypipe.stats.backgrounds import Family, Nodes, adaptive_nodes, gauss_legendre
-from raypipe.stats.spectrum import Bins, groups
+from raypipe.stats.bins import Bins, groups
 
 
 @dataclass(frozen=True)

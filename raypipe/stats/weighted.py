@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from raypipe.stats.spectrum import Bins
+from raypipe.stats.bins import Bins
 
 SPARSE = 10.0
 """Effective entries of the median bin below which errors from the contents bias a chi-square by ten per cent."""

@@ -14,8 +14,7 @@ from urllib.parse import unquote, urlparse
 import pyarrow as pa
 from pyarrow import fs
 
-from raypipe.errors import UserError
-from raypipe.redact import redact
+from raypipe.errors import UserError, redact
 
 OBJECT_STORES = {"s3", "gcs", "abfs"}
 """File systems where a write is seen only when it is complete, and where a rename would be a copy."""

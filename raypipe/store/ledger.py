@@ -15,17 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.errors import UserError
+from raypipe.errors import UserError, redact
 from raypipe.files import code_digest, code_of, inside_output_root
 from raypipe.kinds import KINDS
-from raypipe.redact import redact
 from raypipe.search.result import NUMERICS, Result
 from raypipe.store.claims import once
 from raypipe.store.files import Store
 
 OK, FAILED = "ok", "failed"
-CODE = ("config", "events", "models", "fit", "stats", "search")
-"""Rooms whose source can move a number of a search."""
 COMPACT_AT = 200
 """Parts outside the index that are read one by one before they are gathered."""
 LAYOUT = 2

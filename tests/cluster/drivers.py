@@ -16,8 +16,10 @@ from raypipe.cluster.live import run_trials
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.trial import run_one, run_together
 from raypipe.config import Config, Resources, load_config
-from raypipe.search.contrastive import Contrastive, Tables, prepare_tables
-from raypipe.search.multilepton import Multilepton
+from raypipe.search.case import Tables
+from raypipe.search.contrastive_search import Contrastive
+from raypipe.search.diphoton import prepare_tables
+from raypipe.search.multilepton_search import Multilepton
 from raypipe.search.result import DATA, Trial
 from raypipe.store.ledger import Ledger
 from raypipe.store.status import status

@@ -18,7 +18,7 @@ from raypipe.cluster.run import Run
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.events.table import write_table
-from raypipe.search.multilepton import Multilepton
+from raypipe.search.multilepton_search import Multilepton
 from raypipe.store.status import status
 
 pytestmark = pytest.mark.ray

@@ -21,7 +21,6 @@ from raypipe.cluster.calibrate import VERSION, Calibration, Line, Measured, cali
 from raypipe.cluster.plan import DISPATCH, FRESH, START, plan
 from raypipe.config import load_config
 from raypipe.errors import UserError
-from raypipe.events.regions import in_sidebands
 from raypipe.search.base import Search, search_of
 from raypipe.search.costs import Cost
 from raypipe.search.pilots import HaxadPilot, comparisons, expected_yields, made_up_tables
@@ -463,7 +462,7 @@ def test_made_up_tables_have_the_events_that_would_be_simulated():
     yy = tables.search["yy"]
     assert len(yy) == pytest.approx(0.1 * 0.8 * 200_000, rel=0.01)
     assert len(tables.higgs["ggf"]) == pytest.approx(0.1 * 0.2 * 0.5 * 12_000, rel=0.01)
-    assert 0.6 < in_sidebands(yy.mass, given.window).mean() < 0.95
+    assert 0.6 < given.window.beside(yy.mass).mean() < 0.95
 
 
 def spent_in(work, repeats: int = 3) -> float:

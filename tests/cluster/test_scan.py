@@ -10,7 +10,9 @@ from raypipe.cluster.fanout import fan_out
 from raypipe.cluster.trial import run_one
 from raypipe.config import Config, load_config
 from raypipe.report.summary import build_summary, summarise
-from raypipe.search.contrastive import Contrastive, prepare_tables, search
+from raypipe.search.contrastive import search
+from raypipe.search.contrastive_search import Contrastive
+from raypipe.search.diphoton import prepare_tables
 from raypipe.search.result import Trial
 from raypipe.store.ledger import Ledger
 from tests.cluster.drivers import keyed

@@ -9,7 +9,6 @@ from raypipe.config import MassWindow
 from raypipe.errors import UserError
 from raypipe.events.latents import Events
 from raypipe.events.pseudodata import draw, expected_background, expected_overlap
-from raypipe.events.regions import in_signal_region
 
 WINDOW = MassWindow()
 
@@ -38,7 +37,7 @@ def test_injection_has_the_asked_strength_in_the_signal_region():
     inside = []
     for i in range(200):
         data = draw(BACKGROUND, 5.0, WINDOW, seed=1, instance=i, signal=("s", SIGNAL), strength=2.0)
-        inside.append(in_signal_region(data.events.mass[data.is_signal], WINDOW).sum())
+        inside.append(WINDOW.inside(data.events.mass[data.is_signal]).sum())
         assert set(data.events.event_id[data.is_signal]) <= set(SIGNAL.event_id)
     wanted = 2 * np.sqrt(b)
     assert np.mean(inside) == pytest.approx(wanted, abs=4 * np.sqrt(wanted / 200))

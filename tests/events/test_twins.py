@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from raypipe.errors import UserError
-from raypipe.events.twins import fingerprint, first_twin, rows_of_files, settle
+from raypipe.events.fields import fingerprint
+from raypipe.events.twins import first_twin, rows_of_files, settle
 
 N = 5000
 

@@ -9,8 +9,8 @@ import pytest
 
 from raypipe.config import Classifier
 from raypipe.config.sections import WEAK_SIGNAL
+from raypipe.fit.classifier import EVERY_FOLD
 from raypipe.fit.classify import classify, contest_of
-from raypipe.fit.folds import EVERY_FOLD
 from raypipe.stats.roc import max_sic, weighted_auc
 from tests.search.toys import log_likelihood_ratio, toy_table
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raypipe.fit.folds import EVERY_FOLD, deal_folds
+from raypipe.fit.classifier import EVERY_FOLD
+from raypipe.fit.folds import deal_folds
 
 K = 5
 

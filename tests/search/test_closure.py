@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from raypipe.config import load_config
-from raypipe.config.grid import Closure
+from raypipe.config.sections import Closure
 from raypipe.report import haxad as haxad_pages
 from raypipe.report.contrastive import headlines, result_rows
 from raypipe.report.summary import build_summary
-from raypipe.search.contrastive import Tables, prepare_tables, search
+from raypipe.search.case import Tables
+from raypipe.search.contrastive import search
 from raypipe.search.counting import cut_lines, verdict_of
+from raypipe.search.diphoton import prepare_tables
 from raypipe.search.haxad import search as haxad_search
 from raypipe.search.result import NO_SIGNAL, Trial
 from raypipe.search.table import search_table

@@ -13,9 +13,11 @@ from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.events.latents import Events
 from raypipe.fit.encoder import drawn
-from raypipe.search.contrastive import Tables, draw_case, prepare_tables, search
-from raypipe.search.methods import background_flow
-from raypipe.search.result import ALONE, NO_SIGNAL, Trial, trial_grid
+from raypipe.search.case import Tables
+from raypipe.search.cathode import background_flow
+from raypipe.search.contrastive import draw_case, search
+from raypipe.search.diphoton import prepare_tables, trial_grid
+from raypipe.search.result import ALONE, NO_SIGNAL, Trial
 from tests.conftest import ROOT
 
 OVERRIDES = [

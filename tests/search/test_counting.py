@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from raypipe.fit.classifier import FoldScores
+from raypipe.search.case import Template
 from raypipe.search.counting import background_percentiles, counting_row
-from raypipe.search.template import Template
 
 EVENTS, HIGGS, EXPECTED, RESONANT = 20_000, 3000, 900.0, 100.0
 POWER, PEAK = 0.8, 0.5

@@ -9,8 +9,10 @@ import pytest
 
 from raypipe.config.haxad import HaxadConfig
 from raypipe.report import haxad as pages
-from raypipe.search.contrastive import Tables, prepare_tables
-from raypipe.search.haxad import choose_family, mean_row, search
+from raypipe.search.case import Tables
+from raypipe.search.diphoton import prepare_tables
+from raypipe.search.evaluate import mean_and_spread
+from raypipe.search.haxad import choose_family, search
 from raypipe.search.result import NO_SIGNAL, Trial
 from tests.search.test_contrastive import events
 
@@ -120,12 +122,12 @@ def test_the_mean_of_ensembles():
             "family": "exp",
         },
     ]
-    row = mean_row(made)
+    row = mean_and_spread(made)
     assert (row["n_after"], row["fit_s_after"], row["fit_z_after"]) == (4, 4, 1.5)
     assert (row["fit_valid_after"], row["fit_status_after"], row["family"]) == (False, "at limit", "exp")
     assert row["fit_s_after_spread"] == pytest.approx(8**0.5)
     assert row["sic_spread"] == pytest.approx(0.5**0.5)
-    assert mean_row(made[:1]) == made[0] | dict.fromkeys(
+    assert mean_and_spread(made[:1]) == made[0] | dict.fromkeys(
         ("fit_s_after_spread", "fit_z_after_spread", "sic_spread", "z_after_spread", "signal_efficiency_spread"), 0.0
     )
 

@@ -9,8 +9,10 @@ import pytest
 
 from raypipe.config import load_config
 from raypipe.errors import UserError
-from raypipe.search.contrastive import Tables, prepare_tables, search
-from raypipe.search.result import NO_SIGNAL, Tools, Trial, trial_grid
+from raypipe.search.case import Tables
+from raypipe.search.contrastive import search
+from raypipe.search.diphoton import prepare_tables, trial_grid
+from raypipe.search.result import NO_SIGNAL, Tools, Trial
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, best_sic, events
 

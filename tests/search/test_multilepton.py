@@ -13,7 +13,6 @@ from raypipe.events.pools import Pool
 from raypipe.search.exclusion import Values, analyse
 from raypipe.search.multilepton import (
     BOOTSTRAP,
-    Multilepton,
     Trial,
     compare,
     data_set,
@@ -21,6 +20,7 @@ from raypipe.search.multilepton import (
     labelled,
     scale_masses,
 )
+from raypipe.search.multilepton_search import Multilepton
 from raypipe.search.result import DATA, NO_SIGNAL
 from raypipe.stats.empirical import calibration
 

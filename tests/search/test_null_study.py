@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from raypipe.config import load_config
-from raypipe.search.contrastive import prepare_tables, search
+from raypipe.search.contrastive import search
+from raypipe.search.diphoton import prepare_tables
 from raypipe.search.result import NO_SIGNAL, Trial
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, events

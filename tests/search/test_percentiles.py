@@ -11,9 +11,9 @@ from raypipe.config import Classifier, load_config
 from raypipe.errors import UserError
 from raypipe.events.readers.features import FeatureTable
 from raypipe.fit.classifier import FoldScores, out_of_fold_scores
+from raypipe.search.case import Template
 from raypipe.search.counting import background_percentiles, counting_row, cut_lines
 from raypipe.search.table import search_table
-from raypipe.search.template import Template
 from tests.conftest import ROOT
 
 EVENTS = 930

@@ -12,12 +12,12 @@ from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats.backgrounds import family
 from raypipe.stats.binned import Binned
+from raypipe.stats.bins import Bins
 from raypipe.stats.hunt import Hunt, hunt
 from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import Gaussian
 from raypipe.stats.scan import scan
 from raypipe.stats.shape import make_shape
-from raypipe.stats.spectrum import Bins
 from raypipe.stats.widths import Width
 
 LOW, HIGH, SLOPE = 105.0, 160.0, 25.0

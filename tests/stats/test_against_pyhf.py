@@ -9,10 +9,10 @@ import pytest
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import family, template_family
 from raypipe.stats.binned import Binned
+from raypipe.stats.bins import Bins
 from raypipe.stats.likelihood import Component
 from raypipe.stats.limits import cls, q_mu_tilde
 from raypipe.stats.shape import make_shape
-from raypipe.stats.spectrum import Bins
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,10 @@ from scipy import stats
 from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
+from raypipe.stats.bins import Bins
 from raypipe.stats.choice import choose, choose_listed, choose_order, spurious_signal
 from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import Gaussian
-from raypipe.stats.spectrum import Bins
 
 EDGES = np.linspace(105, 160, 56)
 CENTRES = (EDGES[1:] + EDGES[:-1]) / 2

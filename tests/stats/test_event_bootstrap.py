@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from raypipe.stats.roc import bootstrapped_sic, poisson_weights
+from gpurecord.bootstrap import bootstrapped_sic, poisson_weights
 
 
 def test_weights_are_poisson_and_belong_to_the_event():

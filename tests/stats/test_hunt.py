@@ -14,6 +14,7 @@ from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import family, template_family
 from raypipe.stats.binned import Binned
+from raypipe.stats.bins import Bins
 from raypipe.stats.hunt import Hunt, hunt
 from raypipe.stats.likelihood import Component
 from raypipe.stats.lookelsewhere import LEVELS, asymptotic, euler_characteristic, from_toys, upcrossings
@@ -22,7 +23,6 @@ from raypipe.stats.peaks import Gaussian
 from raypipe.stats.reference import match_reference
 from raypipe.stats.scan import draw_toys, scan
 from raypipe.stats.shape import make_shape
-from raypipe.stats.spectrum import Bins
 from raypipe.stats.widths import Width, width
 
 LOW, HIGH, SLOPE = 100.0, 160.0, 30.0

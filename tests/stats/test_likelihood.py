@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from raypipe.stats.backgrounds import family
+from raypipe.stats.bins import Bins, groups
 from raypipe.stats.peakdata import FixedPeak, binned_problem
 from raypipe.stats.peaks import Gaussian
-from raypipe.stats.spectrum import Bins, groups
 from raypipe.stats.unbinned import Unbinned
 
 EDGES = np.linspace(100, 160, 61)

@@ -8,7 +8,6 @@ from scipy import stats
 
 from raypipe.config import MassFit, MassWindow
 from raypipe.errors import UserError
-from raypipe.events.regions import in_sidebands, in_signal_region
 from raypipe.stats.sideband import fit_sidebands
 
 WINDOW = MassWindow()
@@ -23,7 +22,7 @@ def draw(n: float, rng: np.random.Generator, slope: float = 30.0) -> np.ndarray:
 
 def test_regions_tile_the_window():
     mass = np.linspace(100, 165, 1301)
-    sr, sb = in_signal_region(mass, WINDOW), in_sidebands(mass, WINDOW)
+    sr, sb = WINDOW.inside(mass), WINDOW.beside(mass)
     assert not (sr & sb).any()
     assert ((sr | sb) == ((mass >= 105) & (mass < 160))).all()
 
@@ -49,7 +48,7 @@ def test_chi2_and_conservation():
     assert stats.chi2.sf(fit.chi2, fit.ndf) > 1e-3
     # A maximum-likelihood fit with a free normalisation reproduces the number of fitted events.
     inside = sum(fit.integral(a, b)[0] for a, b in ((105, 120), (130, 160)))
-    assert inside == pytest.approx(in_sidebands(masses, WINDOW).sum(), rel=1e-4)
+    assert inside == pytest.approx(WINDOW.beside(masses).sum(), rel=1e-4)
 
 
 def test_sampled_masses_follow_the_fit():

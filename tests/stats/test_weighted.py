@@ -9,12 +9,13 @@ from scipy import stats
 from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
+from raypipe.stats.bins import Bins
 from raypipe.stats.floating import Ranges
 from raypipe.stats.hunt import Hunt, hunt
 from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import Gaussian
 from raypipe.stats.poisson_errors import counting_errors, rate_scale
-from raypipe.stats.spectrum import Bins, bin_spectrum
+from raypipe.stats.spectrum import bin_spectrum
 from raypipe.stats.weighted import join_negative, of_events
 from raypipe.stats.widths import Width
 

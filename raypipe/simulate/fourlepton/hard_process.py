@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 
 from raypipe import seeds
-from raypipe.config.fourlepton import FourLeptons
+from raypipe.config.inputs import FourLeptons
 from raypipe.events.fields import Rows
 from raypipe.simulate.fourlepton.matrix_element import DOWN, UP, Electroweak, matrix_element_squared
 from raypipe.simulate.fourlepton.pdfs import QUARKS, Densities, pythia_densities

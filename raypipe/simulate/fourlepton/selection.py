@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from raypipe.config.fourlepton import FourLeptonSelection
+from raypipe.config.inputs import FourLeptonSelection
 from raypipe.events.fourlepton import LEPTONS, MASSES
 from raypipe.events.objects import Objects
 from raypipe.simulate.calorimeter import ELECTRON, PHOTON

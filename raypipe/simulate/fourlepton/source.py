@@ -12,7 +12,7 @@ import awkward as ak
 import numpy as np
 
 from raypipe import seeds
-from raypipe.config.fourlepton import FourLeptons
+from raypipe.config.inputs import FourLeptons
 from raypipe.simulate.fourlepton.hard_process import HardEvents, PartonCuts, Unweighter, hard_process
 from raypipe.simulate.fourlepton.matrix_element import Electroweak
 from raypipe.simulate.generator import Generator, pythia_seed

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import pythia8mc
 
-from raypipe.config.fourlepton import FourLeptons
+from raypipe.config.inputs import FourLeptons
 from raypipe.simulate.fourlepton.hard_process import HardProcess, PartonCuts, Unweighter, hard_process
 from raypipe.simulate.fourlepton.pdfs import pythia_densities
 from raypipe.simulate.fourlepton.source import write_lhe

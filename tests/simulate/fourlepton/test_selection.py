@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raypipe.config.fourlepton import FourLeptonSelection
+from raypipe.config.inputs import FourLeptonSelection
 from raypipe.events.objects import NO_OBJECTS, Objects
 from raypipe.simulate.fourlepton.selection import STEPS, select
 

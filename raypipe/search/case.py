@@ -1,21 +1,63 @@
-"""The background class of the classifier: generated continuum plus simulated SM Higgs, at expected yields."""
+"""What a trial is handed, and what a way to know the background makes of it: see `raypipe.kinds.BACKGROUNDS`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from raypipe import seeds
-from raypipe.config import Config
-from raypipe.config.table import TableConfig
+from raypipe.config import sections
 from raypipe.events.latents import Events
-from raypipe.events.regions import in_signal_region
-from raypipe.stats.sideband import SidebandFit
+from raypipe.events.pseudodata import PseudoData
+from raypipe.fit.classifier import Background, FoldScores, ensemble_scores
+from raypipe.search.result import Tools
+from raypipe.stats.continuum import SidebandFit
 
-if TYPE_CHECKING:  # its import takes a core second; searches against a given background need none
-    from raypipe.fit.flows import ConditionalFlow
+
+class Settings(Protocol):
+    """The sections of a configuration that a trial reads."""
+
+    seed: int
+    window: sections.MassWindow
+    pseudodata: sections.PseudoData
+    massfit: sections.MassFit
+    flow: sections.Flow
+    classifier: sections.Classifier
+    selection: sections.Selection
+
+    def model_copy(self, *, update: Mapping[str, Any]) -> Self:
+        """The same with other sections in the place of some."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The inputs of every trial, shared between them."""
+
+    search: dict[str, Events]  # The search split by sample: stands for recorded data
+    higgs: dict[str, Events]  # Simulated resonant background by sample, which no training saw
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pseudo-data set as one encoder sees it."""
+
+    data: PseudoData
+    inside: np.ndarray  # (n,) mask of the signal region over the data
+    side: np.ndarray  # (n,) mask of the sidebands
+    left: Events  # True background of the signal region that was not drawn
+    left_weight: np.ndarray  # Their weights per fb^-1 at the samples' full yields
+    signal: Events | None  # Signal of the signal region that was not injected
+    higgs: dict[str, Events]
+    shared_seed: int  # Of what all injections into this pseudo-data set may share
+
+    def passes(self, scores: FoldScores, point: float) -> np.ndarray:
+        """(n,) which data pass a cut, in the signal region and in the sidebands."""
+        passed = np.zeros(len(self.inside), dtype=bool)
+        passed[self.inside], passed[self.side] = (scores.passes(name, point) for name in ("data", "sideband_data"))
+        return passed
 
 
 @dataclass(frozen=True)
@@ -70,41 +112,21 @@ class Template:
         return max(c + h, float(np.abs(self.weight[self.weight != 0]).min())), float(np.sqrt(variance))
 
 
-def build_template(
-    flow: ConditionalFlow,
-    fit: SidebandFit,
-    sideband_masses: np.ndarray,
-    sideband_home: np.ndarray,
-    higgs: dict[str, Events],
-    config: Config | TableConfig,
-    seed: int,
-) -> Template:
-    """Sample the flow in the signal region at masses of the fitted spectrum, and add the simulated Higgs (paper A),
-    which a flow of the sidebands cannot know.
-    ``sideband_masses``: (m,) GeV, of the data; ``sideband_home``: (m,) the fold whose flows do not know each event.
-    """
-    window, folds = config.window, config.classifier.folds
-    continuum, error = fit.integral(window.sr_low, window.sr_high)
-    rng = seeds.generator(seed, "template")
-    share = max(1, round(continuum * config.flow.oversampling / folds))
-    each = continuum / (share * folds)
-    luminosity = 0.0 if not higgs else config.pseudodata.luminosity
-    inside = [higgs[name].take(in_signal_region(higgs[name].mass, window)) for name in sorted(higgs)]
-    resonant = [(events.latent, events.weight * luminosity, rng.integers(0, folds, len(events))) for events in inside]
-    judged, training = [], []
-    sideband = np.empty((len(sideband_masses), flow.ensemble.features), np.float32)
-    for fold in range(folds):
-        one = flow.without(fold)
-        drawn = one.sample(fit.sample(share * folds, window.sr_low, window.sr_high, rng), rng)
-        judged.append(drawn[:share])
-        others = [(latent[home != fold], weight[home != fold]) for latent, weight, home in resonant]
-        parts = [(drawn[share:], np.full(share * (folds - 1), each)), *others]
-        training.append((np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])))
-        rows = sideband_home == fold
-        sideband[rows] = one.sample(sideband_masses[rows], rng)
-    latent = np.concatenate([*judged, *(r[0] for r in resonant)])
-    weight = np.concatenate([np.full(share * folds, each), *(r[1] for r in resonant)])
-    home = np.concatenate([np.repeat(np.arange(folds), share), *(r[2] for r in resonant)])
-    is_higgs, side_home = np.arange(len(latent)) >= share * folds, np.asarray(sideband_home, np.int64)
-    known = latent, weight, is_higgs, fit, continuum, error
-    return Template(*known, home, tuple(training), sideband, side_home)
+@dataclass
+class Judged:
+    """Template and scores of one method; several ensembles of the same classifiers."""
+
+    template: Template
+    scores: list[FoldScores]
+    flow_state: dict[str, Any] | None = None  # The background model, unless a stage keeps it
+    flow_stage: str | None = None  # Its key, if a stage keeps it
+    clock: dict[str, float] = field(default_factory=dict)
+
+
+def classified(
+    data: np.ndarray, template: Template, others: dict[str, np.ndarray], config: Settings, seed: int, tools: Tools
+) -> list[FoldScores]:
+    """Scores of ``data`` against a template, of every ensemble."""
+    background = Background(template.latent, template.weight, template.training)
+    how = {"seed": seeds.integer(seed, "classifier"), "threads": tools.threads}
+    return ensemble_scores(data, background, config.classifier, others=others, homes=template.homes, **how)

@@ -1,0 +1,82 @@
+"""Paper C's search around its trials: encoders of several representations, their tables, a model to serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from raypipe.events.diphoton import View
+from raypipe.events.table import read_table
+from raypipe.search.base import Found, Item, Made, Served
+from raypipe.search.case import Tables
+from raypipe.search.contrastive import search
+from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton, prepare_tables, sample_groups
+from raypipe.search.embeddings import encoder_config, encoder_key, raw_representation, representation
+from raypipe.search.result import Result, Tools, Trial
+
+ENCODER = ("encoder.pt",)  # Of an encoder's folder, beside ``encoder.json``
+
+
+class Contrastive(Diphoton):
+    """The search of paper C: encoders of several representations, each several times."""
+
+    report: ClassVar[str] = "raypipe.report.contrastive:contrastive_report"
+    costing: ClassVar[str] = "raypipe.search.costs:contrastive_costs"
+    train: ClassVar[tuple[str, str]] = ("train", "raypipe.cluster.stages:encoders")
+    embed: ClassVar[tuple[str, str]] = ("data", "raypipe.cluster.stages:latents")
+
+    def need(self, trial: Trial) -> str:
+        """The representation that a trial sees."""
+        return representation(trial, sample_groups())
+
+    def encoders(self, name: str) -> list[tuple[str, int]]:
+        """The encoders of a representation. The raw features need none; they are in the table that one has written."""
+        return [("id", 0)] if name == "raw" else [(name, member) for member in range(self.config.embedding.encoders)]
+
+    def trained(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
+        if not (events := made["simulate"].get("events")):
+            return []
+        items = []
+        for of, member in dict.fromkeys(e for name in map(self.need, trials) for e in self.encoders(name)):
+            own = encoder_config(self.config, of, member, sample_groups())
+            key = encoder_key(own, events["key"])
+            items.append(Item(f"{of} {member}", key, encoder_folder(of, member), "encoder.json", ENCODER, own))
+        return items
+
+    def materials(self, name: str, made: Made) -> dict[str, Any] | None:
+        """The digests of the latent tables, one an encoder."""
+        found = [made["latents"].get(f"{of} {member}") for of, member in self.encoders(name)]
+        return {"latents": [record["digest"] for record in found]} if all(found) else None
+
+    def inputs(self, name: str, folder: Path, tools: Tools) -> Iterator[Tables]:
+        """The tables of a representation, one an encoder."""
+        for of, member in self.encoders(name):
+            config = encoder_config(self.config, of, member, sample_groups())
+            latents = self.read_latents(folder / encoder_folder(of, member) / LATENTS[0])
+            yield prepare_tables(raw_representation(latents, config.seed) if name == "raw" else latents, config)
+
+    def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
+        return [search(inputs, self.config, trial, tools) for trial in trials]
+
+    def served(self, found: Found, flow: Path | None) -> dict[str, Served]:
+        """The encoder that the report shows, and a background model."""
+        folder, view = found.folder / shown_encoder(found, self.need), View.of(self.config.embedding)
+        name = self.config.pseudodata.background[0]
+        table = read_table(found.folder / "events" / "search" / f"{name}.parquet", view.columns).slice(0, EXAMPLE)
+        example = {"objects": view.objects(table).astype(np.float32), "event": view.event(table)}
+        encoder = Served(folder, example, (self.config.embedding.encoder.latent,))
+        return {"encoder": encoder} | self.served_flow(flow, folder / LATENTS[0])
+
+
+def encoder_folder(of: str, member: int) -> str:
+    """Where an encoder and its latents are; the first of `id` is the one that reports show."""
+    return "encoder" if (of, member) == ("id", 0) else f"encoders/{of.replace(':', '-')}-{member}"
+
+
+def shown_encoder(found: Found, need: Callable[[Trial], str]) -> str:
+    """Folder of the encoder of a report: without `id` (whose table the raw features share) the first of the grid."""
+    names = dict.fromkeys(map(need, found.trials.values()))
+    return encoder_folder("id" if {"id", "raw"} & set(names) else next(iter(names)), 0)
