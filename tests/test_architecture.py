@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-ROOMS = ["events", "simulate", "stats", "models", "fit", "search", "report", "store", "cluster", "bench", "cli"]
+ROOMS = ["events", "simulate", "stats", "models", "fit", "search", "report", "store", "cluster", "cli"]
 PURE = {"events", "simulate", "stats", "models", "fit", "search", "report", "store"}
 SOURCES = sorted((ROOT / "raypipe").rglob("*.py"))
 
