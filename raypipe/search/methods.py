@@ -21,6 +21,7 @@ from raypipe.fit.classifier import Background, FoldScores, ensemble_scores
 from raypipe.fit.flow_stack import Sidebands
 from raypipe.fit.flows import ConditionalFlow, FlowSet
 from raypipe.kinds import background_of, resolve
+from raypipe.models.bdt import train_here
 from raypipe.search.counting import background_percentiles, check_cuts
 from raypipe.search.result import Tools
 from raypipe.search.template import Template, build_template
@@ -107,7 +108,7 @@ def _classified(
 ) -> list[FoldScores]:
     """Scores of ``data`` against a template, of every ensemble."""
     background = Background(template.latent, template.weight, template.training)
-    how = {"seed": seeds.integer(seed, "classifier"), "threads": tools.threads}
+    how = {"seed": seeds.integer(seed, "classifier"), "threads": tools.threads, "train": tools.train or train_here}
     return ensemble_scores(data, background, config.classifier, others=others, homes=template.homes, **how)
 
 
