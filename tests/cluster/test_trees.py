@@ -149,7 +149,7 @@ class OnTables(Contrastive):
 
 def on_tables(folder, engine, workers=2):
     asked = [f"classifier.engine={engine}", f"resources.train_workers={workers}", f"output={folder / engine}"]
-    run = Run(load_config(LAPTOP, [*OVERRIDES, "classifier.folds=2", *asked]))
+    run = Run(load_config(LAPTOP, [*OVERRIDES, "classifier.folds=2", "flow.members=2", *asked]))
     run.search = OnTables(run.config)
     return run
 
