@@ -62,8 +62,8 @@ gpu-input: install ## Simulate and pack the events that jobs/gpu_record.py carri
 	$(BIN)/python jobs/gpu_record.py --pack runs/gpu/events --input runs/gpu/events.npz
 
 bench: install ## Measure every stage against its plain counterpart (under 15 minutes): runs/bench/bench.json
-	$(BIN)/raypipe bench
-	$(BIN)/raypipe bench --table
+	$(BIN)/python jobs/bench
+	$(BIN)/python jobs/bench --table
 
 lint: install ## Check style
 	$(BIN)/ruff check .

@@ -160,9 +160,10 @@ class Classifier(Section):
     those of a latent space mean nothing: averaged over rotations the cuts are smooth. Raw features keep their axes.
     [default]"""
     engine: Literal["xgboost", "xgboost_ray", "ray_train"] = "xgboost"
-    """What trains the trees of `raypipe classify --workers` and of the confusion matrices of `raypipe latent`: one
-    process, or Ray actors that share the rows; `ray_train` (XGBoostTrainer) stands in for `xgboost_ray` where XGBoost
-    is 2.1 or newer. The small trees of a trial are always trained in its own process. [default]"""
+    """What trains large trees, those of `raypipe classify --workers`, of trials with the method `supervised` and of the
+    confusion matrices of `raypipe latent`: one process, or Ray actors that share the rows; `ray_train`
+    (XGBoostTrainer) stands in for `xgboost_ray` where XGBoost is 2.1 or newer. The small trees of other trials are
+    always trained in their own process. [default]"""
 
     @property
     def trained(self) -> int:

@@ -129,4 +129,5 @@ def classified(
     """Scores of ``data`` against a template, of every ensemble."""
     background = Background(template.latent, template.weight, template.training)
     how = {"seed": seeds.integer(seed, "classifier"), "threads": tools.threads}
+    how |= {"train": tools.train} if tools.train else {}
     return ensemble_scores(data, background, config.classifier, others=others, homes=template.homes, **how)

@@ -104,10 +104,15 @@ class Diphoton(Search):
         given = [one.make for one in BACKGROUNDS.values() if isinstance(one.make, str)]
         return code_of(cls.__module__, *(make.partition(":")[0] for make in given))
 
+    def large(self, trial: Trial) -> bool:
+        return background_of(trial.method).large and self.config.classifier.engine != "xgboost"
+
     def own_key(self, trial: Trial) -> dict[str, Any]:
-        """The code of a background of the user's own."""
+        """The code of a background of the user's own; of large trees what trains them, on which last digits depend."""
         make = background_of(trial.method).make
-        return {} if isinstance(make, str) else {"background": code_of(make.__module__)}
+        own = {} if isinstance(make, str) else {"background": code_of(make.__module__)}
+        trees = [self.config.classifier.engine, self.resources.train_workers]
+        return own | ({"trees": trees} if self.large(trial) else {})
 
     def trained(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
         """The encoders that the trials need, once the events are there."""
