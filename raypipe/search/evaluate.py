@@ -12,7 +12,7 @@ from raypipe.fit.classifier import FoldScores
 from raypipe.search.counting import counting_row
 from raypipe.search.methods import Case
 from raypipe.search.template import Template
-from raypipe.stats.roc import sic, weighted_auc
+from raypipe.stats.roc import bootstrapped_efficiency, replicated_sic, sic, weighted_auc
 from raypipe.stats.sculpting import sculpting_test
 
 
@@ -34,7 +34,8 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
 
     Truth: ``s_before, b_before, s_after, b_after`` (events in the signal region), ``truth_before = S/sqrt(B)``,
     ``truth_after``, ``signal_efficiency``, ``background_efficiency`` and ``sic`` (from events that were not injected or
-    drawn together with those that were), ``auc`` of signal against background.
+    drawn together with those that were), ``auc`` of signal against background. ``<efficiency or sic>_replicas``: the
+    same in each replica of the simulated events (`Case.drawn`), which tells how well finite simulation knows it.
 
     Analyst: see `raypipe.search.counting.counting_row`.
 
@@ -48,13 +49,18 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
     background, weights = true_background(case, scores.of)
     kept = true_background(case, lambda name: scores.passes(name, point))[0]
     eff_b = float(weights[kept].sum() / weights.sum())
+    drawn_b = bootstrapped_efficiency(kept, case.drawn["background"], weights)
     nan = float("nan")
     row: dict[str, Any] = {"working_point": point, "s_before": s0, "b_before": b0, "s_after": s1, "b_after": b1}
     row |= {"background_efficiency": eff_b, "truth_before": s0 / np.sqrt(b0) if b0 else nan}
     row |= {"truth_after": s1 / np.sqrt(b1) if b1 else nan, "signal_efficiency": nan, "sic": nan, "auc": nan}
+    row |= {"background_efficiency_replicas": drawn_b.tolist(), "signal_efficiency_replicas": [], "sic_replicas": []}
     if "signal" in scores.others:
         signal = np.r_[scores.data[truth], scores.others["signal"]]
-        eff_s = float(np.r_[passed[truth], scores.passes("signal", point)].mean())
+        found = np.r_[passed[truth], scores.passes("signal", point)]
+        eff_s, drawn_s = float(found.mean()), bootstrapped_efficiency(found, case.drawn["signal"])
+        row["signal_efficiency_replicas"] = drawn_s.tolist()
+        row["sic_replicas"] = replicated_sic(drawn_s, drawn_b).tolist()
         labels = np.r_[np.ones(len(signal), bool), np.zeros(len(background), bool)]
         auc, _ = weighted_auc(-np.r_[signal, background], labels, np.r_[np.ones(len(signal)), weights])
         row |= {"signal_efficiency": eff_s, "sic": sic(eff_s, eff_b), "auc": auc}
@@ -85,7 +91,7 @@ def mean_and_spread(rows: list[dict[str, Any]]) -> dict[str, Any]:
     if len(rows) == 1:
         return first | {f"{name}_spread": 0.0 for name in SPREADS}
     text = {name for name, value in first.items() if isinstance(value, str)}
-    mean = {name: float(np.mean([row[name] for row in rows])) for name in first if name not in text}
+    mean = {name: np.mean([row[name] for row in rows], axis=0).tolist() for name in first if name not in text}
     # A significance is withheld of all ensembles where it is of one: the others alone would be a choice.
     words = {name: next((row[name] for row in rows if row[name]), "") for name in text}
     return mean | words | {f"{name}_spread": float(np.std([row[name] for row in rows], ddof=1)) for name in SPREADS}

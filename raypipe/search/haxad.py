@@ -40,7 +40,7 @@ from raypipe.stats.significance import asimov_significance
 FITTED = ("s", "s_err", "q0", "z", "z_signed", "p0", "upper_limit", "chi2", "ndf", "status", "valid")
 """Numbers of the bump-hunt fit that a row keeps, each as ``fit_<name>_before`` and ``fit_<name>_after``."""
 FITTED_SPREADS = ("fit_s_after", "fit_z_after")  # Of them, those whose spread over ensembles is kept
-NUMBERS = (int, float, np.int64, np.float64)  # Types of which a mean is taken
+NUMBERS = (int, float, np.int64, np.float64, list)  # Types of which a mean is taken; a list has one a replica
 
 WITHHELD = ("fit_q0_after", "fit_z_after", "fit_z_signed_after", "fit_p0_after")
 """What is not said of a fit after a cut that a template made which does not close."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,13 @@ from raypipe.kinds import background_of, resolve
 from raypipe.search.counting import background_percentiles, check_cuts
 from raypipe.search.result import Tools
 from raypipe.search.template import Template, build_template
-from raypipe.stats.roc import tail_shares
+from raypipe.stats.roc import poisson_weights, tail_shares
 from raypipe.stats.sideband import SidebandFit
+
+ROW_REPLICAS = 50
+"""Replicas of the simulated events in a row: the error from them is known to 10 %."""
+EVENTS_SEED = 0
+"""The same for all runs, so that encoders and configurations on the same events are compared as a pair."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,18 @@ class Case:
     higgs: dict[str, Events]
     fit: SidebandFit
     shared_seed: int  # Of what all injections into this pseudo-data set may share
+
+    @cached_property
+    def drawn(self) -> dict[str, np.ndarray]:
+        """Poisson weights (replicas, n) of the simulated events of the signal region that truth is judged on.
+
+        They belong to the event: all pseudo-data sets, cuts and encoders see the same fluctuation of the simulation.
+        """
+        ids, truth = self.data.events.event_id[self.inside], self.data.is_signal[self.inside]
+        sets = {"background": np.r_[ids[~truth], self.left.event_id]}
+        if self.signal is not None:
+            sets["signal"] = np.r_[ids[truth], self.signal.event_id]
+        return {name: poisson_weights(of, EVENTS_SEED, ROW_REPLICAS) for name, of in sets.items()}
 
     def passes(self, scores: FoldScores, point: float) -> np.ndarray:
         """(n,) which data pass a cut, in the signal region and in the sidebands."""

@@ -143,6 +143,22 @@ def poisson_weights(event_id: np.ndarray, seed: int, replicas: int = REPLICAS) -
     return np.stack([np.searchsorted(steps, u).astype(np.uint8) for u in uniform])
 
 
+def bootstrapped_efficiency(passed: np.ndarray, drawn: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+    """Weighted share of events that pass a cut, in every replica: (replicas,); NaN in one that drew no event.
+
+    ``passed``: (n,) bool; ``drawn``: `poisson_weights` (replicas, n); ``weight``: (n,), ones if None.
+    """
+    weight = np.ones(len(passed)) if weight is None else weight
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (drawn[:, passed] @ weight[passed]) / (drawn @ weight)
+
+
+def replicated_sic(signal: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """SIC eps_S / sqrt(eps_B) from both efficiencies in every replica; NaN where no background passes."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(background > 0, signal / np.sqrt(background), np.nan)
+
+
 def bootstrapped_sic(
     signal: np.ndarray,
     signal_id: np.ndarray,
@@ -152,14 +168,10 @@ def bootstrapped_sic(
     background_weight: np.ndarray | None = None,
     replicas: int = REPLICAS,
 ) -> np.ndarray:
-    """SIC eps_S / sqrt(eps_B) of one cut in every replica: (replicas,); NaN where no background passes.
+    """SIC of one cut in every replica: (replicas,); NaN where no background passes.
 
     ``signal``, ``background``: (n,) bool, which events pass, each once by id; ``background_weight``: (n,).
     """
-    weight = np.ones(len(background)) if background_weight is None else background_weight
-    share = []
-    for passed, ids, w in ((signal, signal_id, np.ones(len(signal))), (background, background_id, weight)):
-        drawn = poisson_weights(ids, seed, replicas)
-        share.append((drawn @ (w * passed)) / (drawn @ w))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(share[1] > 0, share[0] / np.sqrt(share[1]), np.nan)
+    efficiency = bootstrapped_efficiency(signal, poisson_weights(signal_id, seed, replicas))
+    drawn = poisson_weights(background_id, seed, replicas)
+    return replicated_sic(efficiency, bootstrapped_efficiency(background, drawn, background_weight))

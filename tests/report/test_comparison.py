@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raypipe.report.contrastive import required_rows
-from raypipe.report.summary import crossing, curve, jackknife, required_strength, required_table
+from raypipe.report.summary import crossing, curve, jackknife, quote, required_strength, required_table
 from tests.search.record_figures import required_compared
 
 
@@ -67,6 +67,26 @@ def test_jackknife_of_a_mean_is_its_standard_error():
     assert error == pytest.approx(values.std(ddof=1) / 2)
     assert jackknife(np.array([1.0, 2.0])) == (1.0, None)
     assert jackknife(np.array([1.0, 0.9, np.inf])) == (1.0, None)
+
+
+def test_errors_of_instances_that_share_events():
+    """A mean of k counts of which a share rho is common varies by sqrt(rho + (1 - rho)/k); so does its jackknife."""
+    values = [2.0, 3.0, 4.5, 7.0]
+    some = rows({1.0: values}, instance_overlap=0.2)
+    sigma = np.std(values, ddof=1) / np.sqrt(0.8)
+    assert quote(some, "z_after")["standard_error"] == pytest.approx(sigma * np.sqrt(0.2 + 0.8 / 4))
+    less = (np.sum(values) - np.array(values)) / 3
+    assert jackknife(np.r_[np.mean(values), less], 0.2)[1] == pytest.approx(sigma * np.sqrt(0.2 + 0.8 / 4))
+
+
+def test_errors_of_what_is_judged_on_the_same_simulation():
+    """Instances whose classifiers agree know a SIC no better than one: the error is that of the simulated events."""
+    rng = np.random.default_rng(1)
+    drawn = 8 + 0.3 * rng.normal(size=400)
+    some = [row | {"sic": 8.0, "sic_replicas": drawn.tolist()} for row in rows({1.0: [2.0] * 6}, instance_overlap=0.2)]
+    assert quote(some, "sic")["standard_error"] == pytest.approx(drawn.std(ddof=1))
+    apart = [row | {"sic": 8.0 + (-1) ** k} for k, row in enumerate(some)]
+    assert quote(apart, "sic")["standard_error"] == pytest.approx(np.hypot(drawn.std(ddof=1), np.sqrt(1.2 / 6)))
 
 
 def test_required_strength_without_each_instance():

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from raypipe.files import read_json, write_json
-from raypipe.report.summary import is_main, with_error
+from raypipe.report.summary import is_main, quote, with_error
 from raypipe.search.result import NO_SIGNAL
 from raypipe.store.ledger import Ledger
 from tests.conftest import ROOT
@@ -27,21 +27,16 @@ tight one, whose values are lost."""
 
 def null_of(rows: list[dict[str, Any]], point: float) -> dict[str, Any] | None:
     """Significances of the runs without signal: mean, spread, share above two sigma and its p-value for 2.3 %."""
-    z = [
-        r["z_after"]
-        for r in rows
-        if r["signal"] == NO_SIGNAL
-        and r["working_point"] == point
-        and (r["embedding"], r["method"]) == ("id", "cathode")
-    ]
-    if not z:
+    none = [r for r in rows if r["signal"] == NO_SIGNAL and r["working_point"] == point and is_main(r)]
+    if not none:
         return None
+    quoted, z = quote(none, "z_after"), [r["z_after"] for r in none]
     above = int(np.sum(np.array(z) > 2))
     return {
         "working_point": point,
         "instances": len(z),
-        "mean": float(np.mean(z)),
-        "error": float(np.std(z, ddof=1) / len(z) ** 0.5) if len(z) > 1 else None,
+        "mean": quoted["mean"],
+        "error": quoted["standard_error"],
         "above_two_sigma": above,
         "p_for_2.3_percent": float(binomtest(above, len(z), 0.0228).pvalue),
         "z": z,
@@ -61,9 +56,12 @@ COMPARED = [
 
 
 def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each pair, signal, strength and cut: ratio of the mean SIC, and their difference with its paired error."""
+    """For each pair, signal, strength and cut: ratio of the mean SIC, and their difference with its paired error.
+
+    Both sides are judged on the same simulated events, whose fluctuation is that of the difference (`quote`).
+    """
     sic = {
-        (r["embedding"], r["method"], r["signal"], r["strength"], r["working_point"], r["instance"]): r["sic"]
+        (r["embedding"], r["method"], r["signal"], r["strength"], r["working_point"], r["instance"]): r
         for r in rows
         if r["signal"] != NO_SIGNAL
     }
@@ -76,7 +74,10 @@ def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 if k[:5] == (*one, signal, strength, point) and (*other, *k[2:]) in sic
             ]
             if len(both) > 1:
-                a, b = np.array(both).T
+                a, b = np.array([[r["sic"] for r in pair] for pair in both]).T
+                replicas = np.array([[r["sic_replicas"] for r in pair] for pair in both])
+                pairs = zip((a - b).tolist(), (replicas[:, 0] - replicas[:, 1]).tolist(), strict=True)
+                quoted = quote([{"sic": value, "sic_replicas": drawn} for value, drawn in pairs], "sic")
                 out.append(
                     {
                         "one": one,
@@ -86,8 +87,8 @@ def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                         "working_point": point,
                         "instances": len(both),
                         "ratio": float(a.mean() / b.mean()),
-                        "difference": float((a - b).mean()),
-                        "error": float((a - b).std(ddof=1) / len(both) ** 0.5),
+                        "difference": quoted["mean"],
+                        "error": quoted["standard_error"],
                     }
                 )
     return out

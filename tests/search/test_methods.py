@@ -9,7 +9,9 @@ import pytest
 
 from raypipe.config import load_config
 from raypipe.errors import UserError
-from raypipe.search.contrastive import Tables, prepare_tables, search
+from raypipe.search.contrastive import Tables, draw_case, prepare_tables, search
+from raypipe.search.evaluate import evaluate
+from raypipe.search.methods import judge
 from raypipe.search.result import NO_SIGNAL, Tools, Trial, trial_grid
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, best_sic, events
@@ -46,6 +48,27 @@ def test_sic_against_the_closed_form(tables, config, method, least):
     assert row["background_efficiency"] == pytest.approx(0.02, abs=0.003)
     assert row["ensembles"] == (1 if method == "cut" else 3)
     assert (row["sic_spread"] > 0) == (method != "cut")
+
+
+def test_halves_of_the_simulated_events_differ_by_the_quoted_error(tables, config):
+    """`supervised` judged on one half of the events and on the other: they differ by the errors that both quote."""
+    given = config.model_copy(update={"pseudodata": config.pseudodata.model_copy(update={"luminosity": 1.0})})
+    case = draw_case(tables, given, Trial("wn_150", 0.5, 0))
+    judged = judge("supervised", case, given, 1, Tools())
+    scores, rng, differences, quoted = judged.scores[0], np.random.default_rng(2), [], []
+    for _ in range(30):
+        masks = {name: rng.random(len(scores.of(name))) < 0.5 for name in ("background", "signal")}
+        rows = []
+        for side in (masks, {name: ~mask for name, mask in masks.items()}):
+            others = {name: scores.of(name)[mask] for name, mask in side.items()}
+            better = {name: scores.above(name)[mask] for name, mask in side.items()}
+            half = replace(scores, others=scores.others | others, better=scores.better | better)
+            left = {"left": case.left.take(side["background"]), "left_weight": case.left_weight[side["background"]]}
+            less = replace(case, signal=case.signal.take(side["signal"]), **left)
+            rows.append(evaluate(less, half, judged.template, 0.02, given))
+        differences.append(rows[0]["sic"] - rows[1]["sic"])
+        quoted += [np.std(row["sic_replicas"], ddof=1) for row in rows]
+    assert np.sqrt(np.mean(np.square(differences)) / 2) == pytest.approx(np.mean(quoted), rel=0.3)  # of 30: 13 %
 
 
 def test_idealised_background_leaves_no_false_signal(tables, config):
