@@ -19,7 +19,7 @@ from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.events.diphoton import View
 from raypipe.events.latents import Events
-from raypipe.events.pseudodata import draw, expected_background, expected_overlap
+from raypipe.events.pseudodata import check_disjoint, draw, expected_background, expected_overlap
 from raypipe.events.regions import in_sidebands, in_signal_region
 from raypipe.events.table import read_table
 from raypipe.fit.batches import PARTS, parts_of
@@ -49,7 +49,8 @@ def prepare_tables(latents: dict[str, dict[str, Events]], config: Config) -> Tab
     The Higgs template comes from the test part of the embedding split: neither from the events that play the data nor
     from those on which the encoder was trained. Its weights are scaled back to the sample's full yield.
     """
-    resonant = [name for name in config.pseudodata.background if name != CONTINUUM]
+    given, scan = config.pseudodata, config.scan
+    resonant = [name for name in given.background if name != CONTINUUM]
     for split, names in (
         ("search", [*config.pseudodata.background, *config.scan.signals]),
         ("embedding", resonant if config.selection.include_higgs else []),
@@ -61,14 +62,18 @@ def prepare_tables(latents: dict[str, dict[str, Events]], config: Config) -> Tab
     higgs = {}
     for name in resonant if config.selection.include_higgs else []:
         events = latents["embedding"][name]
-        given = config.embedding
-        parts = parts_of(events.event_id, config.seed, given.train_fraction, given.validation_fraction)
+        parts = parts_of(
+            events.event_id, config.seed, config.embedding.train_fraction, config.embedding.validation_fraction
+        )
         kept = events.take(np.flatnonzero(parts == PARTS.index("test")))
         if not len(kept):
             raise UserError(f"sample {name!r} has no event in the test part of the embedding split: simulate more")
         scale = events.weight.sum() / kept.weight.sum()
         higgs[name] = replace(kept, weight=kept.weight * scale)
-    names = dict.fromkeys([*config.pseudodata.background, *config.scan.signals])
+    if given.disjoint:
+        drawn = {name: latents["search"][name] for name in given.background}
+        check_disjoint(drawn, given.luminosity, max(scan.instances, scan.background_instances))
+    names = dict.fromkeys([*given.background, *scan.signals])
     return Tables({name: latents["search"][name] for name in names}, higgs)
 
 
@@ -137,7 +142,7 @@ def common_columns(
     row = asdict(trial) | {"luminosity": luminosity, "seed": config.seed}
     row["b_expected_sr"] = expected_background(background, luminosity, config.window)
     row |= {"massfit_chi2": case.fit.chi2, "massfit_ndf": case.fit.ndf}
-    row["instance_overlap"] = expected_overlap(background, luminosity)
+    row["instance_overlap"] = expected_overlap(background, luminosity, config.pseudodata.disjoint)
     row |= {"flow_stage": judged.flow_stage} if judged.flow_stage else {}
     return row | {"closure_auc": auc, "closure_auc_error": error}
 
@@ -165,7 +170,7 @@ def draw_case(tables: Tables, config: Config, trial: Trial, encoder: int = 0) ->
     background = {name: tables.search[name] for name in config.pseudodata.background}
     signal = None if trial.signal == NO_SIGNAL else (trial.signal, tables.search[trial.signal])
     how = {"seed": config.seed, "instance": trial.instance, "signal": signal, "strength": trial.strength}
-    data = draw(background, config.pseudodata.luminosity, window, **how)
+    data = draw(background, config.pseudodata.luminosity, window, disjoint=config.pseudodata.disjoint, **how)
     finite = np.isfinite(data.events.latent).all(1)
     if not finite.all():
         row = int(data.events.event_id[np.argmin(finite)])

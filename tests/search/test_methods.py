@@ -91,6 +91,17 @@ def test_two_encoders_are_pooled(tables, config):
     assert both["sic"] == pytest.approx(one["sic"], rel=0.1)
 
 
+def test_disjoint_instances_are_counted_before_any_trial(tables, config):
+    more = {"disjoint": True, "luminosity": 4.0}
+    given = config.model_copy(update={"pseudodata": config.pseudodata.model_copy(update=more)})
+    many = given.model_copy(update={"scan": given.scan.model_copy(update={"background_instances": 30})})
+    latents = {"search": tables.search, "embedding": tables.higgs}
+    with pytest.raises(UserError, match=r"^pseudodata.disjoint: 30 instances are asked for and \d+ of 4 fb\^-1 fit"):
+        prepare_tables(latents, many)
+    rows = [search(tables, given, Trial(NO_SIGNAL, 0.0, i, "id", "idealised")).rows[0] for i in range(2)]
+    assert [row["instance_overlap"] for row in rows] == [0, 0]
+
+
 def test_what_needs_a_signal_says_so(tables, config):
     for method in ("supervised", "cut"):
         with pytest.raises(UserError, match="need a signal"):
