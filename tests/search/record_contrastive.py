@@ -1,4 +1,4 @@
-"""Write tests/records/contrastive.json from a finished study: ``python -m tests.search.record_contrastive RUN``."""
+"""Write tests/records/<name>.json from a finished study: ``python -m tests.search.record_contrastive RUN [name]``."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ PAPER = {
 }
 """SIC of paper C (section IV.3, encoder of everything, 1 sigma injected) at the working point of paper A and at its own
 tight one, whose values are lost."""
+
+
+def record_path(summary: dict[str, Any], name: str) -> Path:
+    """Where a record is kept. That of a first look is made once, and from nothing else."""
+    path = ROOT / "tests" / "records" / f"{name}.json"
+    first = name.endswith("first_look")
+    if first and path.exists() and read_json(path)["config_hash"] != summary["config_hash"]:
+        raise SystemExit(f"{path}: a first look is recorded once; this one has another configuration or seed")
+    if first != (summary["look"] == "first"):
+        raise SystemExit(f"{path}: the look of the summary is {summary['look']!r} (tuned_on, seed)")
+    return path
 
 
 def null_of(rows: list[dict[str, Any]], point: float) -> dict[str, Any] | None:
@@ -125,9 +136,10 @@ def print_compared(entries: list[dict[str, Any]]) -> None:
         )
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, name: str = "contrastive") -> None:
     """Read summary and ledger of ``folder``; write the record and print its table."""
     summary = read_json(folder / "summary.json")
+    path = record_path(summary, name)
     book = Ledger(folder / "ledger")
     rows = [r for r in book.rows(summary["keys"]) if r["status"] == "ok"]
     points = sorted({r["working_point"] for r in rows}, reverse=True)
@@ -143,6 +155,7 @@ def main(folder: Path) -> None:
         "versions": summary["versions"],
         "config_hash": summary["config_hash"],
         "code": summary["code"],
+        **{k: summary[k] for k in ("look", "choice_hash")},
         "closure_auc": summary["closure_auc"],
         "instance_overlap": summary["instance_overlap"],
         "null": [null_of(rows, p) for p in points],
@@ -155,8 +168,8 @@ def main(folder: Path) -> None:
     for null in filter(None, record["null"]):
         print({k: v for k, v in null.items() if k != "z"})
     print("closure", with_error(summary["closure_auc"], 4), "sculpting p", np.round(sculpting, 2))
-    write_json(ROOT / "tests" / "records" / "contrastive.json", record)
+    write_json(path, record)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])
