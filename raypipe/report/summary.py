@@ -16,7 +16,7 @@ from raypipe.stats.significance import mean_and_error
 Row = Mapping[str, Any]
 QUANTITIES = (
     *("z_before", "z_after", "sic", "truth_before", "truth_after", "auc", "n_after", "expected_after", "kappa"),
-    *("background_efficiency", "signal_efficiency"),
+    *("background_efficiency", "signal_efficiency", "b_after", "background_pull"),
 )
 POINT = ("embedding", "method", "signal", "strength", "working_point")
 """What makes rows of different instances comparable."""
@@ -123,7 +123,28 @@ def build_summary(rows: list[dict[str, Any]], *, working_point: float, target: f
         "results_all_working_points": every,
         "required": required_table(good, points, target) if len(curves) > 1 else [],
         "closure_auc": closure(rows),
+        "steered": [found for point in points if (found := steered(good, point))],
     }
+
+
+def steered(rows: Sequence[Row], point: float) -> dict[str, Any] | None:
+    """How well the background after a cut is known where a signal steered the classifiers; None without such rows.
+
+    Over all injected rows of the search itself: pull of the true background against the expected one, its mean with the
+    error over instances (each injected with many signals), its width, and how often it is below one.
+    """
+    mine = [r for r in rows if r["signal"] != NO_SIGNAL and r["working_point"] == point and is_main(r)]
+    instances: dict[int, list[float]] = {}
+    for row in mine:
+        if math.isfinite(row.get("background_pull", math.nan)):
+            instances.setdefault(row["instance"], []).append(row["background_pull"])
+    if not instances:
+        return None
+    pulls, overlap = np.concatenate(list(instances.values())), largest_overlap(mine)
+    mean, error = mean_and_error([float(np.mean(of)) for of in instances.values()], overlap)
+    found = {"working_point": point, "rows": len(pulls), "instances": len(instances), "pull_mean": mean}
+    found |= {"pull_mean_error": error, "pull_width": float(pulls.std()), "kappa": quote(mine, "kappa")}
+    return found | {"coverage_68": float((np.abs(pulls) < 1).mean())}
 
 
 def with_error(entry: Row | None, digits: int = 2, none: str = "-") -> str:

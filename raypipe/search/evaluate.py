@@ -39,6 +39,9 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
 
     Analyst: see `raypipe.search.counting.counting_row`.
 
+    ``background_pull``: ``b_after`` against ``expected_after``, in units of both errors: what an analyst who trained
+    with the signal would have been wrong by, had it not been there.
+
     ``sculpting_chi2, sculpting_ndf, sculpting_p``: whether the cut changes the mass spectrum of the true background.
     """
     data, inside = case.data, case.inside
@@ -69,6 +72,8 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
     calibrate = chosen.sideband_calibration and template.sideband is not None
     how = {"higgs_uncertainty": chosen.higgs_uncertainty, "limits": chosen.closure}
     row |= counting_row(scores, template, point, calibrate=calibrate, **how)
+    expected, error = row["expected_after"], row["expected_after_error"]
+    row["background_pull"] = (b1 - expected) / np.hypot(np.sqrt(expected), error) if expected > 0 else nan
     chi2, ndf, p = _sculpting(case, scores, point)
     return row | {"sculpting_chi2": chi2, "sculpting_ndf": ndf, "sculpting_p": p}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raypipe.report.contrastive import required_rows
-from raypipe.report.summary import crossing, curve, jackknife, quote, required_strength, required_table
+from raypipe.report.summary import crossing, curve, jackknife, quote, required_strength, required_table, steered
 from tests.search.record_figures import required_compared
 
 
@@ -104,3 +104,25 @@ def test_required_injections_are_compared_on_common_instances():
     assert entry["required"] == [pytest.approx(0.2), pytest.approx(0.4)]
     assert entry["difference"] == pytest.approx(-0.2)
     assert entry["error"] == pytest.approx(np.sqrt(2 * np.var([2 / 11, 2 / 10, 2 / 9])))
+
+
+def test_steered_background_has_the_pull_of_its_counts():
+    """Poisson counts over an expectation that its own error smears: a unit Gaussian, with the error over instances."""
+    rng = np.random.default_rng(1)
+    expected, error, instances, signals = 100.0, 8.0, 200, 3
+    true = rng.poisson(expected + error * rng.normal(size=(instances, signals)))
+    pulls = (true - expected) / np.hypot(np.sqrt(expected), error)
+    made = [
+        row | {"signal": str(k), "instance": i, "background_pull": float(pulls[i, k]), "kappa": 1.2}
+        for i in range(instances)
+        for k in range(signals)
+        for row in rows({1.0: [0.0]})
+    ]
+    found = steered(made, 0.01)
+    assert (found["rows"], found["instances"]) == (600, 200)
+    assert found["pull_mean"] == pytest.approx(pulls.mean())
+    assert found["pull_mean_error"] == pytest.approx(pulls.mean(1).std(ddof=1) / np.sqrt(instances))
+    assert found["pull_width"] == pytest.approx(1, abs=0.1)
+    assert found["coverage_68"] == pytest.approx(0.683, abs=0.06)
+    assert found["kappa"]["mean"] == pytest.approx(1.2)
+    assert steered([row | {"signal": "none"} for row in made], 0.01) is None
