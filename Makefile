@@ -7,7 +7,7 @@ CONFIG ?= configs/contrastive/laptop.yaml
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench gpu-input demo smoke test test-slow chaos lint format readme doctor clean study-multilepton study-contrastive study-figures study-haxad study-stats
+.PHONY: help install bench gpu-input demo smoke test test-slow chaos lint format readme doctor clean study-multilepton study-contrastive study-first-look study-figures study-haxad study-stats
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -36,6 +36,14 @@ test-slow: install ## Run the long statistical studies
 study-contrastive: install ## Paper C beside its comparisons (over an hour; resumes), and its record
 	$(BIN)/raypipe scan --config configs/contrastive/study.yaml
 	$(BIN)/python -m tests.search.record_contrastive runs/study-contrastive
+
+SEED ?=
+study-first-look: install ## Papers C and A on a seed that nobody has looked at, once (hours; resumes): make study-first-look SEED=...
+	@test -n "$(SEED)" || { echo "say which: make study-first-look SEED=<a seed that no study has used>"; exit 1; }
+	$(BIN)/raypipe scan --config configs/contrastive/study.yaml seed=$(SEED) output=runs/first-look-contrastive
+	$(BIN)/python -m tests.search.record_contrastive runs/first-look-contrastive contrastive_first_look
+	$(BIN)/raypipe scan --config configs/haxad/laptop.yaml seed=$(SEED) output=runs/first-look-haxad
+	$(BIN)/python -m tests.search.record_haxad runs/first-look-haxad haxad_first_look
 
 study-figures: install ## Paper C's figures 4 to 7 at full grids (over two hours; resumes), and their record
 	for f in fig4_in_distribution fig5_interpolation fig6_extrapolation fig7_required_injection; do \

@@ -49,6 +49,8 @@ class PseudoData(Section):
     """fb^-1. [default: full Run 2]"""
     background: list[str] = Field(min_length=1)
     """SM samples in the data. [paper C: continuum and four Higgs processes]"""
+    disjoint: bool = False
+    """Instances share no background event: so few are possible as fit into the simulated events. [default]"""
 
 
 class MassFit(Section):

@@ -12,6 +12,7 @@ import numpy as np
 from raypipe.config.run import DiphotonRun
 from raypipe.errors import UserError
 from raypipe.events.latents import Events, split_latents
+from raypipe.events.pseudodata import check_disjoint
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table
 from raypipe.files import code_of, digest
@@ -73,7 +74,11 @@ def prepare_tables(latents: dict[str, dict[str, Events]], config: DiphotonRun) -
             raise UserError(f"sample {name!r} has no event in the test part of the embedding split: simulate more")
         scale = events.weight.sum() / kept.weight.sum()
         higgs[name] = replace(kept, weight=kept.weight * scale)
-    names = dict.fromkeys([*config.pseudodata.background, *config.scan.signals])
+    asked, scan = config.pseudodata, config.scan
+    if asked.disjoint:
+        drawn = {name: latents["search"][name] for name in asked.background}
+        check_disjoint(drawn, asked.luminosity, max(scan.instances, scan.background_instances))
+    names = dict.fromkeys([*asked.background, *scan.signals])
     return Tables({name: latents["search"][name] for name in names}, higgs)
 
 
