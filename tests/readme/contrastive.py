@@ -52,7 +52,7 @@ def _both(rows: list[dict[str, Any]], quantity: str = "sic", **wanted: Any) -> s
 
 
 def _z(row: dict[str, Any], quantity: str) -> str:
-    return value(row[quantity], 1, widening(row["instances"], _study()["instance_overlap"]))
+    return value(row[quantity], 1, widening(row["instances"], _study()))
 
 
 @part

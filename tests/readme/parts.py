@@ -50,11 +50,15 @@ def signed(value: float, error: float, digits: int = 1) -> str:
     return f"{round(value, digits) + 0.0:+.{digits}f} ± {error:.{digits}f}"
 
 
-def widening(instances: int, overlap: float) -> float:
-    """By what the standard error over pseudo-data sets grows because they share a part ``overlap`` of their events.
+def widening(instances: int, study: dict[str, Any]) -> float:
+    """By what the standard error over pseudo-data sets grows because they share a part of their events.
 
-    Their spread is sigma sqrt(1 - overlap), and the error of their mean sigma sqrt(overlap + (1 - overlap) / n).
+    Their spread is sigma sqrt(1 - overlap), and the error of their mean sigma sqrt(overlap + (1 - overlap) / n). A
+    record that says whether it was tuned has such errors already.
     """
+    if "look" in study:
+        return 1.0
+    overlap = study["instance_overlap"]
     return (1 + instances * overlap / (1 - overlap)) ** 0.5
 
 

@@ -24,7 +24,7 @@ def drawn() -> str:
     for k, name in enumerate(SHOWN):
         mine = found(study["results"], signal=name, strength=1.0, embedding="id", method="cathode")
         entries = [mine[0]["z_before"], *(row["z_after"] for row in mine)]
-        wider = widening(mine[0]["instances"], study["instance_overlap"])
+        wider = widening(mine[0]["instances"], study)
         x = [i - 0.04 + 0.08 * k for i in range(len(entries))]
         style = {"fmt": "o-", "ms": 5, "lw": 1.2, "color": CYCLE[k], "label": f"{name} injected at 1σ"}
         axis.errorbar(x, [e["mean"] for e in entries], [e["error"] * wider for e in entries], **style)
@@ -32,7 +32,7 @@ def drawn() -> str:
         x = 1 + cuts.index(null["working_point"])
         label = "nothing injected" if x == 1 else None
         axis.plot([x + 0.12] * len(null["z"]), null["z"], ".", ms=4, color="black", alpha=0.4)
-        wider = widening(null["instances"], study["instance_overlap"])
+        wider = widening(null["instances"], study)
         axis.errorbar(x, null["mean"], null["error"] * wider, fmt="s", ms=5, color="black", label=label)
     axis.set_xticks(range(1 + len(cuts)), ["all events", *(f"{percent(p)} of the background kept" for p in cuts)])
     axis.set(ylabel="significance z", xlim=(-0.3, len(cuts) + 0.4))
