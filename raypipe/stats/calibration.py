@@ -1,0 +1,141 @@
+"""Significances that a search reports, against how often its pseudo-nulls reach them.
+
+A k-fold search judges every event of its data, and its p-values come out too small: by factors in the tail
+(2512.13787). Thousands of nulls of the very search tell how often it reports what.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from raypipe.errors import UserError
+from raypipe.stats.empirical import ONE_SIGMA, combined_p
+
+DIGITS = 4
+"""Decimals of a significance on disk."""
+
+
+class Tail(NamedTuple):
+    """How often nulls report a p-value of ``reported`` or less: ``count`` of ``nulls``, their share and its band."""
+
+    reported: float
+    count: int
+    nulls: int
+    empirical: float
+    low: float
+    high: float
+
+
+class Calibrated(NamedTuple):
+    """A significance after calibration; ``is_bound``: no null has reached it, and ``p`` is an upper bound."""
+
+    p: float
+    is_bound: bool
+
+    @property
+    def z(self) -> float:
+        """In sigma; of a bound a lower one."""
+        return float(stats.norm.isf(self.p))
+
+
+def clopper_pearson(count: int, n: int, level: float = 2 * ONE_SIGMA - 1) -> tuple[float, float]:
+    """Central interval of a binomial share, ``count`` of ``n``, that covers in ``level`` of cases or more."""
+    half = (1 - level) / 2
+    low = float(stats.beta.ppf(half, count, n - count + 1)) if count else 0.0
+    high = float(stats.beta.isf(half, count + 1, n - count)) if count < n else 1.0
+    return low, high
+
+
+def tail(nulls: np.ndarray, reported: float) -> Tail:
+    """How often nulls with these significances (n,) report a p-value up to ``reported``; NaN (withheld) is left out."""
+    z = nulls[~np.isnan(nulls)]
+    count, n = int((z >= stats.norm.isf(reported)).sum()), len(z)
+    return Tail(reported, count, n, count / n if n else math.nan, *(clopper_pearson(count, n) if n else (0.0, 1.0)))
+
+
+def levels(nulls: int) -> list[float]:
+    """The p-values 0.1, 0.01 and so on of which so many nulls expect one or more."""
+    return [10.0**-k for k in range(1, 1 + math.floor(math.log10(max(nulls, 1)) + 1e-9))]
+
+
+def check_nulls(nulls: int, p: float) -> None:
+    """A `UserError` where so many nulls cannot tell a p-value of ``p``: none is below 1/(n + 1)."""
+    needed = math.ceil(1 / p - 1 - 1e-9)
+    if nulls < needed:
+        told = f"with {nulls} nulls no p-value is below {1 / (nulls + 1):.2g}"
+        raise UserError(f"calibrate: {told}; {p:g} needs {needed} or more (--nulls)")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What one search reports where there is nothing.
+
+    ``key``: hash of all that determines the search. ``points``: its k cuts. ``z``: (n, k) significances of n nulls, NaN
+    where one is withheld.
+    """
+
+    key: str
+    points: tuple[float, ...]
+    z: np.ndarray
+
+    def at(self, point: float, z: float) -> Calibrated:
+        """The p-value of a reported ``z`` after a cut: (k + 1)/(n + 1), k of n nulls as large or larger.
+
+        Linear in log p between nulls, so that it never falls below what was counted. Above the largest null it is the
+        bound 1/(n + 1); nothing is extrapolated. At most n/(n + 1), so that a deficit has a finite ``z``.
+        """
+        known, log_p, n = self._known[point]
+        if not n or z > known[-1]:
+            return Calibrated(1 / (n + 1), True)
+        return Calibrated(min(float(np.exp(np.interp(z, known, log_p))), n / (n + 1)), False)
+
+    @cached_property
+    def _known(self) -> dict[float, tuple[np.ndarray, np.ndarray, int]]:
+        """By cut: significances of the nulls, ascending, ln p of each, and how many there are."""
+        found = {}
+        for point, column in zip(self.points, self.z.T, strict=True):
+            known, counts = np.unique(column[~np.isnan(column)], return_counts=True)
+            n = int(counts.sum())
+            found[point] = known, np.log((np.cumsum(counts[::-1])[::-1] + 1) / (n + 1)), n
+        return found
+
+    def anywhere(self, z: Mapping[float, float]) -> Calibrated:
+        """The global p-value of reported significances by cut: of the smallest, corrected for looking at all cuts.
+
+        Nulls that pass several cuts at once carry the correlation: see `raypipe.stats.empirical.combined_p`. A withheld
+        significance is no excess, in a null as in the data. A bound where no null has reached one of them.
+        """
+        observed, n = np.array([z.get(point, math.nan) for point in self.points]), len(self.z)
+        p = combined_p(*(np.nan_to_num(values, nan=-math.inf, neginf=-math.inf) for values in (observed, self.z)))
+        bound = any(self.at(point, value).is_bound for point, value in z.items() if not math.isnan(value))
+        return Calibrated(min(p, n / (n + 1)), bound)
+
+    def tails(self, reported: Sequence[float]) -> list[tuple[float | None, Tail]]:
+        """`tail` of every cut, and of the best of all cuts (None)."""
+        columns = dict(zip(self.points, self.z.T, strict=True)) | {None: np.fmax.reduce(self.z, axis=1)}
+        return [(point, tail(z, p)) for point, z in columns.items() for p in reported]
+
+    def check(self, key: str, source: str) -> Calibration:
+        """Itself, unless it was made for another search: a `UserError`."""
+        if self.key != key:
+            made = "made with another configuration, other events or other code, and is not applied"
+            raise UserError(f"{source}: {made} (run `raypipe calibrate` again)")
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready; `of` reads it."""
+        z = [[None if math.isnan(v) else round(v, DIGITS) for v in row] for row in self.z.tolist()]
+        return {"key": self.key, "points": list(self.points), "z": z}
+
+    @staticmethod
+    def of(value: Mapping[str, Any]) -> Calibration:
+        """The inverse of `plain`."""
+        points = tuple(value["points"])
+        return Calibration(value["key"], points, np.array(value["z"], float).reshape(-1, len(points)))
