@@ -104,10 +104,26 @@ def build_template(
 def cathode(case: Case, config: Settings, seed: int, tools: Tools) -> Judged:
     """Flow on the sidebands, interpolated to the signal region, plus simulated Higgs; classifiers out of fold."""
     start = time.perf_counter()
-    latent, mass = case.data.events.latent, case.data.events.mass
-    fit = fit_sidebands(mass, config.window, config.massfit)
+    fit = fit_sidebands(case.data.events.mass, config.window, config.massfit)
     flow, fold, key = background_flow(case, config, seed, tools)
     fitted = time.perf_counter()
+    judged = judged_by(flow, fold, case, fit, config, seed, tools)
+    clock = {"flow": fitted - start, **judged.clock}
+    return replace(judged, flow_state=None if key else flow.state(), flow_stage=key, clock=clock)
+
+
+def judged_by(
+    flow: ConditionalFlow,
+    fold: np.ndarray,
+    case: Case,
+    fit: SidebandFit,
+    config: Settings,
+    seed: int,
+    tools: Tools,
+) -> Judged:
+    """Template of trained flows, and classifiers of the data against it; ``fold``: (m,) of every sideband event."""
+    start = time.perf_counter()
+    latent, mass = case.data.events.latent, case.data.events.mass
     template = build_template(flow, fit, mass[case.side], fold, case.higgs, config, seed)
     sampled = time.perf_counter()
     chosen = config.selection
@@ -119,8 +135,7 @@ def cathode(case: Case, config: Settings, seed: int, tools: Tools) -> Judged:
     scores = classified(latent[case.inside], template, others, config, seed, tools)
     if chosen.sideband_calibration:
         scores = [background_percentiles(s, template) for s in scores]
-    clock = {"flow": fitted - start, "sampling": sampled - fitted, "classifier": time.perf_counter() - sampled}
-    return Judged(template, scores, None if key else flow.state(), key, clock)
+    return Judged(template, scores, clock={"sampling": sampled - start, "classifier": time.perf_counter() - sampled})
 
 
 def without_higgs(case: Case, config: Settings, seed: int, tools: Tools) -> Judged:

@@ -67,16 +67,21 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
         auc, _ = weighted_auc(-np.r_[signal, background], labels, np.r_[np.ones(len(signal)), weights])
         row |= {"signal_efficiency": eff_s, "sic": sic(eff_s, eff_b), "auc": auc}
 
-    chosen = config.selection
-    calibrate = chosen.sideband_calibration and template.sideband is not None
-    how = {"higgs_uncertainty": chosen.higgs_uncertainty, "limits": chosen.closure}
-    row |= counting_row(scores, template, point, calibrate=calibrate, **how)
+    row |= counted(scores, template, point, config)
     expected, error = row["expected_after"], row["expected_after_error"]
     row["background_pull"] = (b1 - expected) / np.hypot(np.sqrt(expected), error) if expected > 0 else nan
     mass, real, of_all = data.events.mass, ~data.is_signal, case.passes(scores, point)
     edges = np.linspace(mass.min(), mass.max(), max(2, round((mass.max() - mass.min()) / 5)) + 1)  # of 5 GeV
     chi2, ndf, p = sculpting_test(mass[real], of_all[real], edges)
     return row | {"sculpting_chi2": chi2, "sculpting_ndf": ndf, "sculpting_p": p}
+
+
+def counted(scores: FoldScores, template: Template, point: float, config: Settings) -> dict[str, Any]:
+    """The `counting_row` of a cut as the configuration has it: what an analyst sees."""
+    chosen = config.selection
+    calibrate = chosen.sideband_calibration and template.sideband is not None
+    how = {"higgs_uncertainty": chosen.higgs_uncertainty, "limits": chosen.closure}
+    return counting_row(scores, template, point, calibrate=calibrate, **how)
 
 
 SPREADS = ("sic", "z_after", "signal_efficiency", "fit_s_after", "fit_z_after")
