@@ -48,7 +48,7 @@ class Background:
 _STAGES = ("simulate", "embed", "search", "scan", "plan", "status", "report")
 KINDS: dict[str, Kind] = {
     "contrastive": Kind(
-        "raypipe.config.run:Config", (*_STAGES, "latent"), "raypipe.search.contrastive_search:Contrastive"
+        "raypipe.config.run:Config", (*_STAGES, "calibrate", "latent"), "raypipe.search.contrastive_search:Contrastive"
     ),
     "haxad": Kind("raypipe.config.haxad:HaxadConfig", _STAGES, "raypipe.search.haxad_search:Haxad"),
     "multilepton": Kind(

@@ -392,3 +392,33 @@ def test_bad_files_are_one_line(finished, tmp_path):
     done = run("scan", nan)
     assert done.returncode == 2
     assert "latents.parquet: column 'm_yy', row 5: nan is not finite" in done.stderr.strip().splitlines()[-1]
+
+
+def test_calibrate_goes_on_and_the_report_shows_it(finished, tmp_path):
+    output, summary = finished
+    shared = f"resources.artefacts={output.parent / 'shared'}"
+    mine = tmp_path / "calibrated"
+    shutil.copytree(output, mine)
+    before = ledger(mine)
+    first = run("calibrate", mine, "--nulls", "4", "--smallest-p", "0.2", "--json", shared)
+    assert first.returncode == 0, first.stderr[-3000:]
+    made = ledger(mine)
+    assert len(made) == len(before) + 4
+    more = run("calibrate", mine, "--nulls", "10", "--smallest-p", "0.1", "--retrain", "2", "--json", shared)
+    assert more.returncode == 0, more.stderr[-3000:]
+    after = ledger(mine)
+    assert len(after) == len(before) + 10 + 2
+    assert all(after[key] == rows for key, rows in made.items())  # nothing is made twice
+    told = json.loads(more.stdout)
+    assert {of["nulls"] for of in told["tails"]} <= set(range(11))
+    assert Path(told["path"]).is_file()
+    assert "reported p" in more.stderr
+
+    done = run("report", mine, "--json", shared)
+    assert done.returncode == 0, done.stderr[-3000:]
+    shown = json.loads(done.stdout)
+    assert "z_calibrated" in shown["results"][0]
+    assert "z calibrated" in done.stderr
+    assert "<h2>Calibration</h2>" not in (output / "report.html").read_text()
+    assert "<h2>Calibration</h2>" in (mine / "report.html").read_text()
+    assert shown["results"][0]["z_after"] == summary["results"][0]["z_after"]

@@ -9,6 +9,7 @@ import click
 from raypipe import __version__
 from raypipe.cli import fits, samples, stages, tools
 from raypipe.cli.base import Commands
+from raypipe.cli.calibrate import calibrate
 from raypipe.cli.classify import classify
 from raypipe.kinds import load_plugins
 
@@ -32,6 +33,6 @@ def main() -> None:
 
 
 _SEARCH = (stages.embed, stages.search, stages.plan, stages.scan, stages.status, stages.report, stages.latent)
-_ALONE = (samples.simulate, samples.read, fits.fit, fits.hunt, classify, tools.doctor, tools.config)
+_ALONE = (samples.simulate, samples.read, fits.fit, fits.hunt, classify, calibrate, tools.doctor, tools.config)
 for command in (*_SEARCH, *_ALONE):
     main.add_command(command)

@@ -22,8 +22,9 @@ from raypipe.events.table import read_table, write_table
 from raypipe.files import check_file_writable, check_writable, file_digest, read_json, write_json
 from raypipe.kinds import resolve
 from raypipe.models.bdt import Train
-from raypipe.progress import console, progress_bar
+from raypipe.progress import console, print_table, progress_bar
 from raypipe.report.base import Report, finish, headlines
+from raypipe.report.calibrated import FILE, calibration_record, search_key, tail_table
 from raypipe.report.summary import other_versions_told
 from raypipe.search.base import Found, Item, Made, Stage, search_of
 from raypipe.search.result import NO_SIGNAL, Tools, Trial
@@ -259,6 +260,21 @@ class Run:
             console.print(note, highlight=False, soft_wrap=True)
         return self.search.answer(rows, trials)
 
+    def calibrate(self, nulls: int, retrained: int = 0) -> dict[str, Any]:
+        """Search pseudo-nulls; writes and returns ``calibration.json`` (`calibration_record`)."""
+        asked = self.search.nulls(nulls, retrained)
+        made = self.make(asked)
+        trials = self.keys(asked, made)
+        self.run_trials(trials, "calibrate")
+        rows = self.finished(trials)[1]
+        if failed := sum(row["status"] != "ok" for row in rows):
+            raise UserError(f"{failed} nulls failed; the same command tries them again")
+        keys = {trial.embedding: search_key(self.search, trial, made) for trial in asked}
+        record = calibration_record(rows, keys)
+        write_json(self.folder / FILE, record)
+        print_table(f"raypipe: {self.folder}", *tail_table(record["tails"])[:2])
+        return record
+
     def report(self, trials: Mapping[str, Trial] | None = None) -> dict[str, Any]:
         """Figures, page, ``summary.json`` and the MLflow run, from what is on disk: nothing is made for it.
 
@@ -306,15 +322,8 @@ class Run:
 
     def _tell(self, report: Report, summary: Mapping[str, Any]) -> None:
         """The terminal's version of the report, on standard error."""
-        from rich.table import Table
-
         for title, shown in report.tables.items():
-            table = Table(title=title or f"raypipe: {self.folder}", box=None, header_style="bold")
-            for name in shown.head:
-                table.add_column(name, no_wrap=True)
-            for row in shown.rows:
-                table.add_row(*row)
-            console.print(table)
+            print_table(title or f"raypipe: {self.folder}", *shown[:2])
         lines = headlines(report, summary)
         if report.sections:
             stages = ", ".join(f"{k} {v:.0f} s" for k, v in summary["stage_seconds"].items())

@@ -11,6 +11,7 @@ from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.files import read_json
 from raypipe.report.base import Report, curves_of, point_metrics
+from raypipe.report.calibrated import calibrated_rows, p_p_plot, read_calibration, retrained_lines, tail_table
 from raypipe.report.figures import figures_of_scan
 from raypipe.report.html import Section, Table, images, plus_minus, resource, table_of
 from raypipe.report.style import save_figures
@@ -27,17 +28,26 @@ CURVES = ("z_before", "z_after", "sic", "truth_before", "truth_after", "auc")
 def result_rows(entries: list[dict[str, Any]]) -> Table:
     """The table of significances, for the page and the terminal; embedding and method only where they differ."""
     way = ["embedding", "method"] if len({(e["embedding"], e["method"]) for e in entries}) > 1 else []
+    calibrated = [name for name in ("z_calibrated", "z_global") if any(name in e for e in entries)]
     rows = []
     for e in entries:
         none = e["signal"] == NO_SIGNAL
         named, strength = ("no signal", "-") if none else (e["signal"], f"{e['strength']:g}")
         z = with_error(e["z_before"]), with_error(e["z_after"], none="withheld")
         truth = ["-" if none else with_error(e[name]) for name in ("truth_before", "truth_after", "sic")]
+        z += tuple(map(partial(at_least, e), calibrated))
         rows.append(
             [named, *(e[k] for k in way), strength, f"{e['working_point']:.1%}", str(e["instances"]), *z, *truth]
         )
-    head = ["S/√B injected", "cut", "instances", "z before", "z after", "S/√B before", "S/√B after", "SIC"]
+    z_head = ["z before", "z after", *(name.replace("_", " ") for name in calibrated)]
+    head = ["S/√B injected", "cut", "instances", *z_head, "S/√B before", "S/√B after", "SIC"]
     return Table(["signal", *way, *head], rows)
+
+
+def at_least(entry: dict[str, Any], name: str) -> str:
+    """A calibrated significance; with ``≥`` where any of its instances is a lower bound."""
+    bound = entry.get(f"{name}_bound")
+    return ("≥ " if bound and bound["mean"] > 0 else "") + with_error(entry.get(name))
 
 
 def background_rows(entries: list[dict[str, Any]]) -> Table:
@@ -96,9 +106,12 @@ def contrastive_report(search: Contrastive, found: Found) -> Report:
         raise UserError(f"{folder}: the encoder is not whole (run `raypipe scan` again)")
     history = read_json(folder / "encoder.json")["history"]
     selection = config.selection
-    summary = build_summary(found.rows, working_point=selection.working_points[0], target=selection.target)
+    record, maps, notes = read_calibration(search, found)
+    rows = calibrated_rows(found.rows, maps) if maps else found.rows
+    summary = build_summary(rows, working_point=selection.working_points[0], target=selection.target)
     summary["instance_overlap"] = max((row["instance_overlap"] for row in found.good), default=0.0)
-    figures = save_figures(figures_of_scan(config, found, summary, history), found.folder / "figures")
+    drawn = figures_of_scan(config, found, summary, history) | ({"calibration": p_p_plot(maps)} if maps else {})
+    figures = save_figures(drawn, found.folder / "figures")
     every = summary["results_all_working_points"]
     table = result_rows(every)
     closure, quoted = summary["closure_auc"], ("z_before", "z_after", "sic")
@@ -107,7 +120,11 @@ def contrastive_report(search: Contrastive, found: Found) -> Report:
     metrics |= point_metrics((e for e in every if not is_main(e)), quoted, "embedding", "method")
     window = f"signal region {config.window.sr_low:g}-{config.window.sr_high:g} GeV"
     subtitle = f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, {window}"
-    sections, told = _sections(config, found, summary, table, figures), headlines(summary)
+    sections, told = _sections(config, found, summary, table, figures), [*headlines(summary), *notes]
+    if record and maps:
+        tails = tail_table([of for of in record["tails"] if of["embedding"] in maps])
+        text, plot = TEXTS["calibration"], images(figures, TEXTS["captions"], "calibration")
+        sections.insert(1, Section("Calibration", text, [tails], plot, notes=retrained_lines(record["retrained"])))
     curves = curves_of(every, CURVES)
     return Report(summary, told, {"": table}, sections, subtitle, figures, metrics, curves, history)
 

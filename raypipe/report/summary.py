@@ -18,6 +18,8 @@ QUANTITIES = (
     *("z_before", "z_after", "sic", "truth_before", "truth_after", "auc", "n_after", "expected_after", "kappa"),
     *("background_efficiency", "signal_efficiency", "b_after", "background_pull"),
 )
+CALIBRATED = ("z_calibrated", "z_calibrated_bound", "z_global", "z_global_bound")
+"""Of rows that pseudo-nulls have calibrated; a bound is the share of instances that are one."""
 POINT = ("embedding", "method", "signal", "strength", "working_point")
 """What makes rows of different instances comparable."""
 
@@ -113,7 +115,7 @@ def build_summary(rows: list[dict[str, Any]], *, working_point: float, target: f
 
     ``required`` (`required_table`) is empty where there is nothing to compare: one strength, embedding and method.
     """
-    every = summarise(rows)
+    every = summarise(rows, quantities=(*QUANTITIES, *(name for name in CALIBRATED if any(name in r for r in rows))))
     good = [row for row in rows if row["status"] == "ok"]
     curves = {(r["embedding"], r["method"], r["strength"]) for r in good if r["signal"] != NO_SIGNAL}
     points = sorted({r["working_point"] for r in good}, reverse=True)

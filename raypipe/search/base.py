@@ -123,6 +123,10 @@ class Search:
             raise UserError(f"{found}: a signal needs a positive strength")
         return [trial]
 
+    def nulls(self, count: int, retrained: int = 0) -> list[Trial]:
+        """What `raypipe calibrate` runs: pseudo-nulls, and so many of them once more with all that is trained anew."""
+        raise NotImplementedError
+
     def stages(self) -> tuple[Stage, ...]:
         """What is made before the trials, in order."""
         return (simulated(self.config),) if getattr(self.config, "simulate", None) is not None else ()

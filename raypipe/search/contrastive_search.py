@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from raypipe.errors import UserError
 from raypipe.events.diphoton import View
 from raypipe.events.table import read_table
 from raypipe.search.base import Found, Item, Made, Served
@@ -15,7 +18,8 @@ from raypipe.search.case import Tables
 from raypipe.search.contrastive import search
 from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton, prepare_tables, sample_groups
 from raypipe.search.embeddings import encoder_config, encoder_key, raw_representation, representation
-from raypipe.search.result import Result, Tools, Trial
+from raypipe.search.nulls import Null, search_null
+from raypipe.search.result import NO_SIGNAL, Result, Tools, Trial
 
 ENCODER = ("encoder.pt",)  # Of an encoder's folder, beside ``encoder.json``
 
@@ -59,7 +63,28 @@ class Contrastive(Diphoton):
             yield prepare_tables(raw_representation(latents, config.seed) if name == "raw" else latents, config)
 
     def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
-        return [search(inputs, self.config, trial, tools) for trial in trials]
+        ways = [search_null if isinstance(trial, Null) else search for trial in trials]
+        return [way(inputs, self.config, trial, tools) for way, trial in zip(ways, trials, strict=True)]
+
+    def nulls(self, count: int, retrained: int = 0) -> list[Trial]:
+        """Of every embedding so many, which take turns with its encoders and its pseudo-data sets without a signal.
+
+        Raises:
+            UserError: the scan has no such pseudo-data sets.
+        """
+        of: dict[str, list[Trial]] = defaultdict(list)
+        for trial in self.grid():
+            if trial.signal == NO_SIGNAL and trial.method == "cathode":
+                of[trial.embedding].append(trial)
+        if not of:
+            told = "a null is drawn from what the search learns without a signal"
+            raise UserError(f"calibrate: {told}: scan.background_instances is 0, or scan.methods lacks cathode")
+        found: list[Trial] = []
+        for number, own in [*((k, False) for k in range(count)), *((k, True) for k in range(min(count, retrained)))]:
+            for trials in of.values():
+                trial = trials[number // len(self.encoders(self.need(trials[0]))) % len(trials)]
+                found.append(Null(**asdict(trial), number=number, retrained=own))
+        return found
 
     def served(self, found: Found, flow: Path | None) -> dict[str, Served]:
         """The encoder that the report shows, and a background model."""

@@ -114,8 +114,9 @@ class Calibration:
         """
         observed, n = np.array([z.get(point, math.nan) for point in self.points]), len(self.z)
         p = combined_p(*(np.nan_to_num(values, nan=-math.inf, neginf=-math.inf) for values in (observed, self.z)))
-        bound = any(self.at(point, value).is_bound for point, value in z.items() if not math.isnan(value))
-        return Calibrated(min(p, n / (n + 1)), bound)
+        found = [self.at(point, value) for point, value in z.items() if not math.isnan(value)]
+        p = max(p, min((one.p for one in found), default=1.0))  # a cut that is often withheld has fewer nulls
+        return Calibrated(min(p, n / (n + 1)), any(one.is_bound for one in found))
 
     def tails(self, reported: Sequence[float]) -> list[tuple[float | None, Tail]]:
         """`tail` of every cut, and of the best of all cuts (None)."""

@@ -22,6 +22,7 @@ STAGES = {
     "plan": [],
     "report": [],
     "latent": [],
+    "calibrate": [],
     "read": ["file.root"],
 }
 NEEDED = {"configs/lhco/laptop.yaml": ["data.path=absent.npy"]}

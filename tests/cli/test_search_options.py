@@ -80,3 +80,15 @@ def test_a_cut_finer_than_the_background_is_one_line(ray_local, tmp_path):
         "resources.cpus=2",
     )
     assert "selection.working_points: a cut at 0.01% cannot be made with" in words
+
+
+def test_too_few_nulls_for_a_p_value_are_refused_before_any_work(tmp_path):
+    arguments = ["calibrate", "--config", str(CONTRASTIVE), "--output", str(tmp_path / "x"), "--nulls", "20"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    told = "with 20 nulls no p-value is below 0.048; 0.01 needs 99 or more (--nulls)"
+    assert done.output == f"raypipe: error: calibrate: {told}\n"
+    none = CliRunner().invoke(main, [*arguments, "--smallest-p", "0.1", "scan.background_instances=0", "scan.more=[]"])
+    assert none.exit_code == 2
+    assert "scan.background_instances is 0" in none.output
+    assert len(none.output.strip().splitlines()) == 1

@@ -1,0 +1,149 @@
+"""``calibration.json``: what the pseudo-nulls of a search told, for the terminal, the page and the rows of its scan."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from raypipe.errors import UserError
+from raypipe.files import digest, read_json
+from raypipe.report.html import Table
+from raypipe.report.style import new_figure
+from raypipe.search.base import Found, Made, Search, plain
+from raypipe.search.result import Trial
+from raypipe.stats.calibration import Calibration, levels
+from raypipe.stats.significance import mean_and_error
+
+FILE = "calibration.json"
+Row = Mapping[str, Any]
+Maps = Mapping[str, Calibration]
+"""By embedding."""
+
+
+def search_key(search: Search, trial: Trial, made: Made) -> str:
+    """Hash of all that determines a search on any data, as the keys of its trials hold it."""
+    return digest(search.inputs_key(search.need(trial), made))
+
+
+def calibrations(rows: Sequence[Row], keys: Mapping[str, str]) -> dict[str, Calibration]:
+    """One for every embedding, from the rows of nulls; ``keys``: `search_key` by embedding."""
+    found = {}
+    for embedding, key in keys.items():
+        by_number = _significances(rows, embedding, retrained=False)
+        points = tuple(sorted(next(iter(by_number.values())), reverse=True))
+        z = np.array([[of[point] for point in points] for of in by_number.values()])
+        found[embedding] = Calibration(key, points, z)
+    return found
+
+
+def _significances(rows: Sequence[Row], embedding: str, *, retrained: bool) -> dict[int, dict[float, float]]:
+    """By number of the null and by cut."""
+    found: dict[int, dict[float, float]] = defaultdict(dict)
+    for row in rows:
+        if (row["embedding"], row["retrained"]) == (embedding, retrained):
+            found[row["number"]][row["working_point"]] = row["z_after"]
+    return found
+
+
+def calibration_record(rows: Sequence[Row], keys: Mapping[str, str]) -> dict[str, Any]:
+    """``calibration.json`` from the rows of nulls.
+
+    ``maps``: by embedding. ``tails``: how often nulls report a p-value up to ``reported``, by cut (None: the best of
+    all). ``retrained``: what flows that learn the null itself change: mean and width of z, and of the same nulls with
+    the flows as they are.
+    """
+    maps, tails, retrained = calibrations(rows, keys), [], []
+    for embedding, of in maps.items():
+        for point, tail in of.tails(levels(len(of.z))):
+            tails.append({"embedding": embedding, "working_point": point, **plain(tail._asdict())})
+        own = _significances(rows, embedding, retrained=True)
+        fixed = _significances(rows, embedding, retrained=False)
+        for point in of.points:
+            pairs = np.array([(z[point], fixed[number][point]) for number, z in own.items()]).reshape(-1, 2)
+            pairs = pairs[np.isfinite(pairs).all(1)]
+            if len(pairs) > 1:
+                shift, error = mean_and_error((pairs[:, 0] - pairs[:, 1]).tolist())
+                entry = {"embedding": embedding, "working_point": point, "nulls": len(pairs), "shift": shift}
+                widths = dict(zip(("width", "width_fixed"), pairs.std(axis=0, ddof=1).tolist(), strict=True))
+                retrained.append(entry | {"shift_error": error} | widths)
+    return {"maps": {name: of.plain() for name, of in maps.items()}, "tails": tails, "retrained": retrained}
+
+
+def tail_table(tails: Sequence[Row]) -> Table:
+    """Reported against empirical p-values."""
+    cells = []
+    for of in tails:
+        cut = "best of all" if of["working_point"] is None else f"{of['working_point']:.1%}"
+        empirical = "-" if of["empirical"] is None else f"{of['empirical']:.2g}"
+        band = f"{of['low']:.2g} to {of['high']:.2g}"
+        cells.append([of["embedding"], cut, f"{of['reported']:g}", empirical, band, f"{of['count']} of {of['nulls']}"])
+    return Table(["embedding", "cut", "reported p", "empirical p", "68 % band", "nulls"], cells)
+
+
+def retrained_lines(entries: Sequence[Row]) -> list[str]:
+    """A sentence for every cut about nulls whose flows were trained anew."""
+    return [
+        f"{e['embedding']}, cut at {e['working_point']:.1%}: flows of its own move z of a null by {e['shift']:+.2f} ± "
+        f"{e['shift_error']:.2f}, its width is {e['width']:.2f} instead of {e['width_fixed']:.2f} ({e['nulls']} nulls)."
+        for e in entries
+    ]
+
+
+def read_calibration(search: Search, found: Found) -> tuple[dict[str, Any] | None, dict[str, Calibration], list[str]]:
+    """The record of the run folder, its maps that are of this very search, and a sentence about any that are not."""
+    path = found.folder / FILE
+    if not path.is_file():
+        return None, {}, []
+    record, maps, notes = read_json(path), {}, []
+    trials = {trial.embedding: trial for trial in found.trials.values()}
+    for embedding in record["maps"].keys() & trials.keys():
+        own = search_key(search, trials[embedding], found.made)
+        try:
+            maps[embedding] = Calibration.of(record["maps"][embedding]).check(own, FILE)
+        except UserError as error:
+            notes = [f"{error}."]
+    return record, maps, notes
+
+
+def calibrated_rows(rows: Sequence[Row], maps: Maps) -> list[dict[str, Any]]:
+    """Rows of a scan with ``z_calibrated``, of the cut, and ``z_global``, of its smallest p-value over all cuts.
+
+    ``<name>_bound``: whether no null has reached it, so that it is a lower bound. Only of the search itself (method
+    `cathode`) in embeddings that have a map; the other rows stay as they are.
+    """
+    reported: dict[str, dict[float, float]] = defaultdict(dict)
+    mine = [row["status"] == "ok" and row["method"] == "cathode" and row["embedding"] in maps for row in rows]
+    for row, ours in zip(rows, mine, strict=True):
+        if ours:
+            reported[row["key"]][row["working_point"]] = row["z_after"]
+    anywhere = {row["key"]: maps[row["embedding"]] for row, ours in zip(rows, mine, strict=True) if ours}
+    overall = {key: of.anywhere(reported[key]) for key, of in anywhere.items()}
+    found = []
+    for row, ours in zip(rows, mine, strict=True):
+        if ours and not math.isnan(row["z_after"]):
+            here = maps[row["embedding"]].at(row["working_point"], row["z_after"])
+            columns = {"z_calibrated": here.z, "z_calibrated_bound": here.is_bound}
+            row = row | columns | {"z_global": overall[row["key"]].z, "z_global_bound": overall[row["key"]].is_bound}
+        found.append(dict(row))
+    return found
+
+
+def p_p_plot(maps: Maps) -> Figure:
+    """Empirical against reported p-values of all nulls, a line a cut."""
+    figure, axes = new_figure(len(maps))
+    for axis, (embedding, of) in zip(axes, maps.items(), strict=True):
+        for point, z in zip(of.points, of.z.T, strict=True):
+            known = np.sort(z[~np.isnan(z)])
+            reported = [math.erfc(v / math.sqrt(2)) / 2 for v in known]
+            axis.step(reported, np.arange(len(known), 0, -1) / max(len(known), 1), lw=1.2, label=f"cut at {point:.1%}")
+        least = 1 / (len(of.z) + 1)
+        axis.plot([least, 1], [least, 1], "k:", lw=0.8)
+        axis.set(xscale="log", yscale="log", xlim=(least / 10, 1), ylim=(least, 1.1), title=embedding)
+        axis.set(xlabel="reported p", ylabel="share of nulls")
+        axis.legend(fontsize=7)
+    return figure

@@ -1,0 +1,125 @@
+"""``calibration.json``: made of rows of nulls, and laid on the rows of a scan if it is of the same search."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from raypipe.config import load_config
+from raypipe.errors import UserError
+from raypipe.files import write_json
+from raypipe.report.calibrated import (
+    FILE,
+    calibrated_rows,
+    calibration_record,
+    p_p_plot,
+    read_calibration,
+    retrained_lines,
+    search_key,
+    tail_table,
+)
+from raypipe.report.contrastive import result_rows
+from raypipe.report.summary import build_summary
+from raypipe.search.contrastive_search import Contrastive
+from raypipe.search.nulls import Null
+from raypipe.search.result import NO_SIGNAL, Trial
+from raypipe.stats.calibration import Calibration
+from tests.conftest import ROOT
+
+POINTS = (0.02, 0.01)
+MADE = {"latents": {"id 0": {"digest": "made up"}}}
+
+
+def null_rows(n: int, retrained: int = 0) -> list[dict]:
+    """Of a search whose z is 1.5 times too large; flows of their own add 0.25."""
+    z = 1.5 * np.random.default_rng(1).normal(size=(n, 2))
+    z[0, 1] = math.nan
+    both = [(k, False, z[k]) for k in range(n)] + [(k, True, z[k] + 0.25) for k in range(retrained)]
+    return [
+        {"embedding": "id", "retrained": own, "number": k, "working_point": point, "z_after": value, "status": "ok"}
+        for k, own, of in both
+        for point, value in zip(POINTS, of, strict=True)
+    ]
+
+
+def scan_rows(z: dict[float, float], **other) -> list[dict]:
+    same = {"key": "k", "status": "ok", "signal": NO_SIGNAL, "strength": 0.0, "instance": 0, "embedding": "id"}
+    same |= {"method": "cathode", "verdict": "", "closure_auc": 0.5} | other
+    return [same | {"working_point": point, "z_after": value, "z_before": 0.0} for point, value in z.items()]
+
+
+@pytest.fixture(scope="module")
+def record():
+    return json.loads(json.dumps(calibration_record(null_rows(400, retrained=5), {"id": "key"}), allow_nan=False))
+
+
+def test_the_record_says_how_often_nulls_report_what(record):
+    by_cut = {(of["working_point"], of["reported"]): of for of in record["tails"]}
+    assert {point for point, _ in by_cut} == {*POINTS, None}
+    assert {p for _, p in by_cut} == {0.1, 0.01}
+    at = by_cut[0.02, 0.01]
+    assert at["low"] < at["empirical"] < at["high"]
+    assert at["empirical"] == pytest.approx(0.06, abs=0.035)  # 2.33 / 1.5 sigma
+    assert by_cut[None, 0.01]["empirical"] > at["empirical"]
+    assert by_cut[0.01, 0.01]["nulls"] == 399  # one is withheld
+    assert len(tail_table(record["tails"]).rows) == 6
+    first, second = record["retrained"]
+    assert (first["nulls"], second["nulls"]) == (5, 4)
+    assert first["shift"] == pytest.approx(0.25)
+    assert "z of a null by +0.25 ± 0.00" in retrained_lines(record["retrained"])[0]
+
+
+def test_rows_get_calibrated_and_global_significances(record):
+    maps = {"id": Calibration.of(record["maps"]["id"])}
+    rows = scan_rows({0.02: 3.0, 0.01: 9.0}) + scan_rows({0.02: math.nan, 0.01: 1.0}, key="l", instance=1)
+    others = scan_rows({0.02: 3.0}, key="m", method="supervised") + scan_rows({0.02: 3.0}, key="n", embedding="raw")
+    failed = {"key": "f", "status": "failed", "embedding": "id", "method": "cathode"}
+    found = calibrated_rows([*rows, *others, failed], maps)
+    assert found[0]["z_calibrated"] == pytest.approx(2.0, abs=0.3)
+    assert not found[0]["z_calibrated_bound"]
+    assert found[1]["z_calibrated_bound"]
+    assert found[0]["z_global_bound"]
+    assert found[0]["z_global"] == found[1]["z_global"] <= found[1]["z_calibrated"]
+    assert "z_calibrated" not in found[2]  # withheld
+    assert found[3]["z_global"] < found[3]["z_calibrated"]
+    assert found[4:] == [*others, failed]
+
+    summary = build_summary(found, working_point=0.01, target=5.0)
+    table = result_rows(summary["results"])
+    cells = dict(zip(table.head, table.rows[0], strict=True))
+    assert cells["z calibrated"].startswith("≥ ")
+    plain = build_summary([*rows, *others], working_point=0.01, target=5.0)
+    assert "z_calibrated" not in plain["results"][0]
+    assert "z calibrated" not in result_rows(plain["results"]).head
+    assert len(p_p_plot(maps).axes) == 1
+
+
+def test_a_map_is_applied_to_its_own_search_alone(tmp_path):
+    config = load_config(ROOT / "configs/contrastive/laptop.yaml", [])
+    search, trial = Contrastive(config), Trial(NO_SIGNAL, 0.0, 0)
+    found = SimpleNamespace(folder=tmp_path, trials={"k": trial}, made=MADE)
+    assert read_calibration(search, found) == (None, {}, [])
+    write_json(tmp_path / FILE, calibration_record(null_rows(20), {"id": search_key(search, trial, MADE)}))
+    _, maps, notes = read_calibration(search, found)
+    assert (list(maps), notes) == (["id"], [])
+    other = Contrastive(load_config(ROOT / "configs/contrastive/laptop.yaml", ["flow.epochs=3"]))
+    _, maps, notes = read_calibration(other, found)
+    assert maps == {}
+    assert notes[0].startswith("calibration.json: made with another configuration")
+
+
+def test_nulls_take_turns_with_encoders_and_pseudo_data():
+    overrides = ["embedding.encoders=2", "scan.background_instances=3", "scan.embeddings=[id, raw]", "scan.more=[]"]
+    nulls = Contrastive(load_config(ROOT / "configs/contrastive/laptop.yaml", overrides)).nulls(12, 2)
+    assert len(set(nulls)) == len(nulls) == 2 * 12 + 2 * 2
+    assert all(isinstance(null, Null) for null in nulls)
+    mine = [null for null in nulls if null.embedding == "id" and not null.retrained]
+    assert {(null.number % 2, null.instance) for null in mine} == {(e, i) for e in (0, 1) for i in (0, 1, 2)}
+    assert [null.number for null in nulls if null.retrained] == [0, 0, 1, 1]
+    none = load_config(ROOT / "configs/contrastive/laptop.yaml", ["scan.background_instances=0", "scan.more=[]"])
+    with pytest.raises(UserError, match=r"^calibrate: .*scan.background_instances is 0"):
+        Contrastive(none).nulls(12)
