@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import click
 
-from raypipe.cli.base import Asked, Number, Searching, options, shown, tell
+from raypipe.cli.base import Asked, Number, options, shown, tell
 
 NULLS = "Pseudo-nulls of every embedding; more of them go on where fewer ended."
 SMALLEST = "Smallest p-value that must be told: refused with too few nulls."
 RETRAIN = "So many nulls once more, with flows that learn the null itself: what that changes."
 
 
-@click.command(cls=Searching)
+@click.command()
 @options()
 @shown("--nulls", type=click.IntRange(min=1), default=1000, help=NULLS)
 @shown("--smallest-p", type=Number(min=0, min_open=True, max=1), default=0.01, help=SMALLEST)
 @shown("--retrain", type=click.IntRange(min=0), default=0, help=RETRAIN)
 def calibrate(asked: Asked, nulls: int, smallest_p: float, retrain: int) -> None:
-    """Search pseudo-data without a signal, thousands of times, and say how often they reach what the search reports.
+    """Search pseudo-data without a signal, thousands of times: how often do they reach what the search reports?
 
-    Nulls are drawn from the sideband fit and the flows of the search itself (prepares what is missing). The result is
-    calibration.json in the run folder; `raypipe scan` and `raypipe report` show calibrated significances with it.
+    Of contrastive searches. Nulls are drawn from the sideband fit and the flows of the search itself (prepares what is
+    missing). The result is calibration.json in the run folder; `raypipe scan` and `raypipe report` show calibrated
+    significances with it.
 
     \b
     Example:

@@ -53,7 +53,7 @@ class Run:
         for name in FOLDERS:
             if (self.folder / name).exists():
                 check_writable(self.folder / name)
-        for name in ("summary.json", "scores.parquet"):
+        for name in ("summary.json", "scores.parquet", FILE):
             check_file_writable(self.folder / name)
         if config.resources.storage:
             self.ledger().store.check_writable()
