@@ -394,23 +394,22 @@ def test_bad_files_are_one_line(finished, tmp_path):
     assert "latents.parquet: column 'm_yy', row 5: nan is not finite" in done.stderr.strip().splitlines()[-1]
 
 
-def test_calibrate_goes_on_and_the_report_shows_it(finished, tmp_path):
+def test_calibrate_makes_nothing_twice_and_the_report_shows_it(finished, tmp_path):
     output, summary = finished
     shared = f"resources.artefacts={output.parent / 'shared'}"
     mine = tmp_path / "calibrated"
     shutil.copytree(output, mine)
     before = ledger(mine)
-    first = run("calibrate", mine, "--nulls", "4", "--smallest-p", "0.2", "--json", shared)
+    asked = ("--nulls", "10", "--smallest-p", "0.1", "--retrain", "1", "--json", shared)
+    first = run("calibrate", mine, *asked)
     assert first.returncode == 0, first.stderr[-3000:]
     made = ledger(mine)
-    assert len(made) == len(before) + 4
-    more = run("calibrate", mine, "--nulls", "10", "--smallest-p", "0.1", "--retrain", "2", "--json", shared)
-    assert more.returncode == 0, more.stderr[-3000:]
-    after = ledger(mine)
-    assert len(after) == len(before) + 10 + 2
-    assert all(after[key] == rows for key, rows in made.items())  # nothing is made twice
+    assert len(made) == len(before) + 10 + 1
+    more = run("calibrate", mine, *asked)
+    assert more.stdout == first.stdout
+    assert ledger(mine) == made  # nothing is made twice
     told = json.loads(more.stdout)
-    assert {of["nulls"] for of in told["tails"]} <= set(range(11))
+    assert [(of["reported"], of["nulls"] <= 10) for of in told["tails"]] == 3 * [(0.1, True)]
     assert Path(told["path"]).is_file()
     assert "reported p" in more.stderr
 

@@ -114,7 +114,9 @@ def test_a_map_is_applied_to_its_own_search_alone(tmp_path):
 
 def test_nulls_take_turns_with_encoders_and_pseudo_data():
     overrides = ["embedding.encoders=2", "scan.background_instances=3", "scan.embeddings=[id, raw]", "scan.more=[]"]
-    nulls = Contrastive(load_config(ROOT / "configs/contrastive/laptop.yaml", overrides)).nulls(12, 2)
+    search = Contrastive(load_config(ROOT / "configs/contrastive/laptop.yaml", overrides))
+    nulls = search.nulls(12, 2)
+    assert set(search.nulls(5, 1)) < set(nulls)  # more nulls go on where fewer ended
     assert len(set(nulls)) == len(nulls) == 2 * 12 + 2 * 2
     assert all(isinstance(null, Null) for null in nulls)
     mine = [null for null in nulls if null.embedding == "id" and not null.retrained]
