@@ -58,10 +58,9 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
         auc, _ = weighted_auc(-np.r_[signal, background], labels, np.r_[np.ones(len(signal)), weights])
         row |= {"signal_efficiency": eff_s, "sic": sic(eff_s, eff_b), "auc": auc}
 
-    chosen = config.selection
-    calibrate = chosen.sideband_calibration and template.sideband is not None
-    how = {"higgs_uncertainty": chosen.higgs_uncertainty, "limits": chosen.closure}
-    row |= counting_row(scores, template, point, calibrate=calibrate, **how)
+    chosen, held_out = config.selection, template.sideband is not None
+    how = {"calibrate": chosen.sideband_calibration and held_out, "limits": chosen.closure}
+    row |= counting_row(scores, template, point, higgs_uncertainty=chosen.higgs_uncertainty, **how)
     mass, real, of_all = data.events.mass, ~data.is_signal, case.passes(scores, point)
     edges = np.linspace(mass.min(), mass.max(), max(2, round((mass.max() - mass.min()) / 5)) + 1)  # of 5 GeV
     chi2, ndf, p = sculpting_test(mass[real], of_all[real], edges)
