@@ -7,7 +7,7 @@ CONFIG ?= configs/contrastive/laptop.yaml
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench gpu-input demo smoke test test-slow chaos lint format doctor clean study-multilepton study-contrastive study-figures study-haxad study-stats
+.PHONY: help install bench gpu-input demo smoke test test-slow chaos lint format readme doctor clean study-multilepton study-contrastive study-first-look study-figures study-haxad study-stats
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -37,6 +37,14 @@ study-contrastive: install ## Paper C beside its comparisons (over an hour; resu
 	$(BIN)/raypipe scan --config configs/contrastive/study.yaml
 	$(BIN)/python -m tests.search.record_contrastive runs/study-contrastive
 
+SEED ?=
+study-first-look: install ## Papers C and A on a seed that nobody has looked at, once (hours; resumes): make study-first-look SEED=...
+	@test -n "$(SEED)" || { echo "say which: make study-first-look SEED=<a seed that no study has used>"; exit 1; }
+	$(BIN)/raypipe scan --config configs/contrastive/study.yaml seed=$(SEED) output=runs/first-look-contrastive
+	$(BIN)/python -m tests.search.record_contrastive runs/first-look-contrastive contrastive_first_look
+	$(BIN)/raypipe scan --config configs/haxad/laptop.yaml seed=$(SEED) output=runs/first-look-haxad
+	$(BIN)/python -m tests.search.record_haxad runs/first-look-haxad haxad_first_look
+
 study-figures: install ## Paper C's figures 4 to 7 at full grids (over two hours; resumes), and their record
 	for f in fig4_in_distribution fig5_interpolation fig6_extrapolation fig7_required_injection; do \
 		$(BIN)/raypipe scan --config configs/contrastive/figures/$$f.yaml || exit 1; \
@@ -62,8 +70,8 @@ gpu-input: install ## Simulate and pack the events that jobs/gpu_record.py carri
 	$(BIN)/python jobs/gpu_record.py --pack runs/gpu/events --input runs/gpu/events.npz
 
 bench: install ## Measure every stage against its plain counterpart (under 15 minutes): runs/bench/bench.json
-	$(BIN)/raypipe bench
-	$(BIN)/raypipe bench --table
+	$(BIN)/python jobs/bench
+	$(BIN)/python jobs/bench --table
 
 lint: install ## Check style
 	$(BIN)/ruff check .
@@ -72,6 +80,9 @@ lint: install ## Check style
 format: install ## Mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+readme: install ## Write the tables and numbers of every README from tests/records, and its picture
+	$(BIN)/python -m tests.readme
 
 doctor: install ## Check this machine and say how to mend it
 	$(BIN)/raypipe doctor --config $(CONFIG)

@@ -43,6 +43,8 @@ class Background:
     """Trains flows on the sidebands."""
     needs_signal: bool = False
     """Says nothing of data without one."""
+    large: bool = False
+    """Trains its trees on all labelled events: by Ray's workers together if `classifier.engine` says so."""
 
 
 _STAGES = ("simulate", "embed", "search", "scan", "plan", "status", "report")
@@ -64,7 +66,7 @@ BACKGROUNDS: dict[str, Background] = {
     "cathode": Background("raypipe.search.cathode:cathode", learns=True),
     "no_higgs": Background("raypipe.search.cathode:without_higgs", learns=True),
     "idealised": Background("raypipe.search.truth:idealised"),
-    "supervised": Background("raypipe.search.truth:supervised", needs_signal=True),
+    "supervised": Background("raypipe.search.truth:supervised", needs_signal=True, large=True),
     "cut": Background("raypipe.search.truth:best_cut", needs_signal=True),
 }
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-ROOMS = ["events", "simulate", "stats", "models", "fit", "search", "report", "store", "cluster", "bench", "cli"]
+ROOMS = ["events", "simulate", "stats", "models", "fit", "search", "report", "store", "cluster", "cli"]
 PURE = {"events", "simulate", "stats", "models", "fit", "search", "report", "store"}
 SOURCES = sorted((ROOT / "raypipe").rglob("*.py"))
 
@@ -82,3 +82,15 @@ def test_modules_are_small_and_nothing_is_loaded_unsafely():
         assert len(text.splitlines()) <= 350, path
         for word in ("weights_only=False", "pickle.load", "yaml.load(", "np.random.seed", "except:"):
             assert word not in text, f"{path}: {word}"
+
+
+def test_functions_are_short_and_take_few_parameters():
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                given = node.args
+                taken = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+                told = f"{path}: {node.name}"
+                assert node.end_lineno - node.lineno < 60, told
+                commands = any("click." in ast.unparse(made) for made in node.decorator_list)
+                assert commands or len([one for one in taken if one is not None]) <= 10, told

@@ -11,6 +11,7 @@ from raypipe.config.base import fields, leaves
 from raypipe.config.load import given_values, model_of
 from raypipe.errors import UserError
 from raypipe.kinds import KINDS
+from raypipe.report.base import look
 from raypipe.search.base import search_of
 from tests.conftest import ROOT
 
@@ -84,6 +85,16 @@ def test_overrides_apply_in_order_and_resources_do_not_change_the_hash(laptop_ya
     assert config.flow.epochs == 11
     assert config.physics_hash() == load_config(laptop_yaml, ["flow.epochs=11"]).physics_hash()
     assert config.physics_hash() != load_config(laptop_yaml).physics_hash()
+
+
+def test_a_first_look_is_the_same_choice_on_another_seed(laptop_yaml):
+    tuned, first = load_config(laptop_yaml), load_config(laptop_yaml, ["seed=4711"])
+    assert (look(tuned), look(first)) == ("tuned", "first")
+    assert tuned.choice_hash() == first.choice_hash()
+    assert tuned.physics_hash() != first.physics_hash()
+    assert look(load_config(laptop_yaml, ["tuned_on=[]"])) is None
+    assert tuned.physics_hash() == load_config(laptop_yaml, ["tuned_on=[1, 20260]"]).physics_hash()
+    assert load_config(laptop_yaml, ["seed=4711", "flow.epochs=11"]).choice_hash() != first.choice_hash()
 
 
 TABLE = """\

@@ -128,14 +128,14 @@ def test_summary_has_what_people_quote(finished):
 
 def test_event_files_keep_the_contract(finished):
     output, _ = finished
-    from raypipe.events.table import read_events
+    from raypipe.events.table import read_table
 
     manifest = json.loads((output / "events" / "dataset.json").read_text())
     ids = []
     for name, sample in manifest["samples"].items():
         assert sample["n"] >= SAMPLES[name]
         for split in ("embedding", "search"):
-            table = read_events(output / "events" / split / f"{name}.parquet")
+            table = read_table(output / "events" / split / f"{name}.parquet")
             assert set(table["split"].to_pylist()) == {split}
             assert sum(table["weight"].to_pylist()) == pytest.approx(sample["yield_per_fb"], rel=1e-6)
             ids.append(table["event_id"].to_numpy())
@@ -216,7 +216,8 @@ def test_another_output_folder_trains_nothing_and_has_the_same_rows(finished, tm
     output, first = finished
     shared = output.parent / "shared"
     kinds = {path.name: len(list(path.iterdir())) for path in shared.iterdir()}
-    assert kinds == {"shards": kinds["shards"], "encoder": 1, "latents": 1, "stages": 1}
+    # Ray Train's own folder is empty: its checkpoints go once the flows are made.
+    assert kinds == {"shards": kinds["shards"], "encoder": 1, "latents": 1, "stages": 1, "train": 0}
     assert kinds["shards"] >= len(SAMPLES)
     stamps = {f: f.stat().st_mtime_ns for f in shared.rglob("*.*")}
     done = run("scan", tmp_path / "other", "--json", f"resources.artefacts={shared}", "tracking.enabled=false")

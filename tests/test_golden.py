@@ -161,7 +161,10 @@ def rows(case: str) -> list[dict[str, Any]]:
     """All rows of a case without seconds and without hashes, as JSON has them; a number that is not finite as text."""
     torch.set_num_threads(1)
     found = [row for result in CASES[case]() for row in result.rows]
-    return [{k: plain(v) for k, v in row.items() if not k.startswith("seconds") and k != "flow_stage"} for row in found]
+    beside = ("seconds", "flow_stage"), ("_replicas",)  # of efficiencies that are here
+    return [
+        {k: plain(v) for k, v in row.items() if not (k.startswith(beside[0]) or k.endswith(beside[1]))} for row in found
+    ]
 
 
 def plain(value: Any) -> Any:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench.samples import arrays
 from torch import nn
 
 from raypipe import seeds
-from raypipe.bench.samples import arrays
 from raypipe.config import Embedding, Flow
 from raypipe.config.multilepton import Networks
 from raypipe.fit.encoder import EncoderInputs, EncoderPlan, EncoderTraining, build_encoder, embed, rank_batches, wrapped

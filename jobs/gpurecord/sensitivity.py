@@ -1,7 +1,7 @@
 """What an encoder of the paper's size sees that a laptop's does not: SIC of all signals with both, on the same events.
 
 The encoders are trained on the embedding split and judged by `supervised` and `idealised` on the search split, which
-need no flow. Errors are of the finite evaluation sample (`gpurecord.bootstrap`), common to all instances.
+need no flow. Errors are of the finite evaluation sample (`bootstrapped_sic`), common to all instances.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from gpurecord import events
-from gpurecord.bootstrap import bootstrapped_sic
 from gpurecord.speed import clocked
 from raypipe import seeds
 from raypipe.config import Config, load_config
@@ -31,7 +30,7 @@ from raypipe.search.case import Case, Tables
 from raypipe.search.contrastive import draw_case
 from raypipe.search.evaluate import true_background
 from raypipe.search.result import ALONE, Trial
-from raypipe.stats.roc import sic
+from raypipe.stats.roc import bootstrapped_sic, sic
 
 ENCODERS = {"paper": "gpu.yaml", "laptop": "study.yaml"}
 """Encoder -> the configuration, beside that of the events, whose `embedding` says how it is trained."""

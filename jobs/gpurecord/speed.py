@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench.encoder import PlainTraining
+from bench.ensemble import toy_samples, train_one
+from bench.samples import arrays
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpurecord.correctness import WINDOW, sidebands
-from raypipe.bench.encoder import PlainTraining
-from raypipe.bench.ensemble import toy_samples, train_one
-from raypipe.bench.samples import arrays
 from raypipe.config import Embedding, Flow
 from raypipe.config.multilepton import Networks
 from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, rank_batches, wrapped

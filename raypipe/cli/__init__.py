@@ -32,6 +32,6 @@ def main() -> None:
 
 
 _SEARCH = (stages.embed, stages.search, stages.plan, stages.scan, stages.status, stages.report, stages.latent)
-_ALONE = (samples.simulate, samples.read, fits.fit, fits.hunt, classify, tools.doctor, tools.config, tools.bench)
+_ALONE = (samples.simulate, samples.read, fits.fit, fits.hunt, classify, tools.doctor, tools.config)
 for command in (*_SEARCH, *_ALONE):
     main.add_command(command)

@@ -1,17 +1,15 @@
-"""Commands about the machine, the configuration and the speed: doctor, config, bench."""
+"""Commands about the machine and the configuration: doctor, config."""
 
 from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
-from raypipe.cli.base import FILE, Asked, emit, options, shown, tell
+from raypipe.cli.base import Asked, options, tell
 from raypipe.errors import UserError, redact
-from raypipe.files import check_file_writable, read_json, write_json
 
 
 @click.command()
@@ -81,44 +79,3 @@ def _list_keys(search: str, values: dict[str, Any]) -> None:
         for head in given or [key]:
             text = "required" if default is ... else repr(default)
             click.echo(f"{head} ({text}): {' '.join((info.description or '').split())}")
-
-
-@click.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--smoke", is_flag=True, help="Tiny sizes: shows that every bench runs; its ratios mean nothing.")
-@shown("--output", type=FILE, default=Path("runs/bench"))
-@click.option("--list", "list_only", is_flag=True, help="Print the names and leave.")
-@click.option("--table", is_flag=True, help="Print the table of the record in --output (measures nothing) and leave.")
-@click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON on standard output.")
-def bench(names: tuple[str, ...], smoke: bool, output: Path, list_only: bool, table: bool, as_json: bool) -> None:
-    """Measure stages against their plain counterparts, in one run; writes bench.json into --output.
-
-    \b
-    Example:
-      raypipe bench ensemble simulate --json
-    """
-    from raypipe.bench.base import BENCHES, markdown_table, run_bench, timed, versions
-
-    if list_only:
-        click.echo("\n".join(BENCHES))
-        return
-    path = output / "bench.json"
-    if table and not path.is_file():
-        raise UserError(f"{path}: no record yet; run `raypipe bench` first")
-    if table:
-        click.echo(markdown_table(read_json(path)))
-        return
-    if unknown := [name for name in names if name not in BENCHES]:
-        raise UserError(f"no bench {unknown[0]!r}: there are {', '.join(BENCHES)}")
-    check_file_writable(path)
-    record = read_json(path) if path.is_file() else {"benches": {}}
-    for name in names or BENCHES:
-        took, measured = timed(lambda name=name: run_bench(name, smoke))
-        rows = [measurement.row() for measurement in measured]
-        record["benches"][name] = {"rows": rows, "smoke": smoke, "versions": versions(), "seconds": took}
-        write_json(path, record)  # after every bench, so that an interrupted run keeps what it has
-        for row in rows:
-            bound = "" if row["target"] is None else f"  asked {'<=' if row['at_most'] else '>='} {row['target']:g}"
-            spread = f"{row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"
-            tell(f"{row['name']}: {spread} {row['meaning']}{bound}")
-    emit(record, as_json)

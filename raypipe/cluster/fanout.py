@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from raypipe.cluster.attempt import Function, Report, Together, one_by_one, report
+from raypipe.cluster.attempt import Function, Report, Together, Worker, one_by_one, report
 from raypipe.cluster.runtime import cluster_address, total_cpus
 from raypipe.config import Resources
 from raypipe.errors import UserError
+from raypipe.models.bdt import Train, train_here
+from raypipe.search.result import Tools
 from raypipe.store.ledger import Ledger
 from raypipe.store.status import Heartbeat, drivers
 
@@ -24,6 +26,19 @@ ROUNDS = 8
 UNKNOWN = 64
 """More trials than this are not started one a pack until some have shown how long they take."""
 
+
+@dataclass(frozen=True)
+class Large:
+    """Trials whose trees all workers of the cluster train together: the driver runs them, one after another.
+
+    `resources.trial_timeout` does not hold for them.
+    """
+
+    keys: frozenset[str] = frozenset()
+    train: Train = train_here
+
+
+NONE = Large()
 OnEnd = Callable[[Any, Report], None]
 """Called in the driver with a trial and how it ended."""
 
@@ -36,6 +51,7 @@ def fan_out(
     resources: Resources,
     on_end: OnEnd = lambda trial, told: None,
     together: int = 0,
+    large: Large = NONE,
 ) -> None:
     """Run the trials (picklable, with ``label()``) that the ledger does not hold yet. Ray must be running.
 
@@ -47,6 +63,7 @@ def fan_out(
     Args:
         function: the search, importable by the workers.
         together: so many trials are made as one, by a function (inputs, trials, tools) -> results; 0: one by one.
+        large: trials that this process runs, after the others.
     """
     from ray import tune
 
@@ -60,13 +77,15 @@ def fan_out(
         left.reverse()  # meet the other driver in the middle
     for dead in book.store.folders("tune") - alive.keys():
         book.store.drop(f"tune/{dead}")
+    run = function if together else partial(one_by_one, function)
+    here = Worker(run, inputs, book, Tools(stage=book.stage, train=large.train), retries=resources.max_failures)
     with Heartbeat(book) as beat:
         scan = Scan(trials, book, resources, on_end, together, beat, ended=set(done))
         trainable = tune.with_resources(
             # Once a scan, not once a window: each call puts the inputs into the object store anew.
             tune.with_parameters(
                 run_pack,
-                function=function if together else partial(one_by_one, function),
+                function=run,
                 inputs=inputs,
                 book=Ledger(book.store, book.shared),  # without the rows that this one has read
                 driver=beat.id,
@@ -76,9 +95,9 @@ def fan_out(
             {"cpu": resources.trial_cpus, **({"gpu": resources.trial_gpus} if resources.trial_gpus else {})},
         )
         while left:
-            if packs := scan.packs(left):
+            if packs := scan.packs([key for key in left if key not in large.keys]):
                 run_window(trainable, packs, scan)
-            else:
+            elif not scan.run_one([key for key in left if key in large.keys], here):
                 time.sleep(1.0)  # all that is left runs elsewhere
             book.compact()
             left = scan.missing(left, began)
@@ -116,6 +135,16 @@ class Scan:
             packs = [rest[i : i + size] for i in range(0, len(rest), size)]
         alone = [[key] for key in mine if key in self.suspects]
         return [{key: self.trials[key] for key in pack} for pack in [*alone, *packs][:most]]
+
+    def run_one(self, left: list[str], here: Worker) -> bool:
+        """Run a trial that no other driver runs, in this process; whether there is one."""
+        elsewhere = self.beat.elsewhere(left)
+        if not (mine := [key for key in left if key not in elsewhere]):
+            return False
+        self.beat.running.add(mine[0])
+        for told in here.run({mine[0]: self.trials[mine[0]]}):
+            self.end(told)
+        return True
 
     def _chunks(self, keys: list[str], elsewhere: set[str]) -> list[list[str]]:
         """The chunks of some trials, whole. Their borders are those of all trials, whoever runs them after whatever:

@@ -10,13 +10,11 @@ import pyarrow.compute as pc
 
 from raypipe.cluster.inputs import read_inputs
 from raypipe.cluster.run import Run
-from raypipe.cluster.trees import tree_trainer
 from raypipe.config import Config
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table
 from raypipe.files import write_json
 from raypipe.fit.batches import PARTS, parts_of
-from raypipe.models.bdt import train_here
 from raypipe.progress import progress_bar
 from raypipe.report.figures import confusion_figure, tsne_figure, tsne_map
 from raypipe.report.style import save_figures
@@ -77,11 +75,7 @@ def latent_pictures(run: Run, supervised: bool = True) -> dict[str, Any]:
 
 
 def _trees(events: pa.Table, parts: np.ndarray, run: Run) -> dict[str, Confusion]:
-    labels, seed, engine = events["group"].to_numpy(), run.config.seed, train_here
-    if run.config.classifier.engine != "xgboost":
-        run.ray()
-        resources = run.config.resources
-        engine = tree_trainer(run.config.classifier, resources.train_workers, resources, run.folder)
+    labels, seed, engine = events["group"].to_numpy(), run.config.seed, run.trees()
     places = {part: np.flatnonzero(parts == PARTS.index(part)) for part in ("train", "test")}
     train, test = (balanced(labels, rows, TREE_EVENTS, seed, part) for part, rows in places.items())
     return {

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from raypipe.cluster.attempt import Function, Report, Together
-from raypipe.cluster.fanout import fan_out
+from raypipe.cluster.fanout import NONE, Large, fan_out
 from raypipe.config import Resources
 from raypipe.progress import console, progress_bar
 from raypipe.store.ledger import Ledger
@@ -59,6 +59,7 @@ def run_trials(
     resources: Resources,
     name: str = "scan",
     together: int = 0,
+    large: Large = NONE,
 ) -> None:
     """`fanout.fan_out` with progress on standard error and, at its end, a table of what is missing."""
     announce(book, trials, price_of(resources), name)
@@ -75,7 +76,7 @@ def run_trials(
                 console.print(f"{name}: {progress.now.line()}", highlight=False, soft_wrap=True)
                 logged = time.monotonic()
 
-        fan_out(function, inputs, trials, book, resources, on_end, together)
+        fan_out(function, inputs, trials, book, resources, on_end, together, large)
     now = status(book, scan)
     console.print(f"{name}: {now.line()}", highlight=False, soft_wrap=True)
     if now.missing:

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.cluster import live
+from raypipe.cluster.fanout import NONE, Large
 from raypipe.cluster.memory import MemoryWatch
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.tasks import counted, spread
 from raypipe.cluster.tracking import record_report
+from raypipe.cluster.trees import tree_trainer
 from raypipe.cluster.trial import Shelf, run_one, run_together
 from raypipe.errors import UserError
 from raypipe.events.table import read_table, write_table
 from raypipe.files import check_file_writable, check_writable, file_digest, read_json, write_json
 from raypipe.kinds import resolve
+from raypipe.models.bdt import Train
 from raypipe.progress import console, progress_bar
 from raypipe.report.base import Report, finish, headlines
 from raypipe.report.summary import other_versions_told
@@ -94,6 +97,13 @@ class Run:
     def peak(self) -> float:
         """Largest memory seen in this folder's runs, GiB."""
         return max(self._stored().get("peak_rss_gib", 0.0), self.memory.peak_gib)
+
+    def trees(self) -> Train:
+        """What trains large trees, as `classifier.engine` says, with Ray running if it says so."""
+        chosen, resources = self.config.classifier, self.config.resources
+        if chosen.engine != "xgboost":
+            self.ray()
+        return tree_trainer(chosen, resources.train_workers, resources, self.folder)
 
     def ledger(self) -> Ledger:
         """The ledger of this run: `resources.storage`, else a folder of the run."""
@@ -199,7 +209,9 @@ class Run:
                 given = (shelf, self.config.search, self.search.handed())
                 together = self.search.together
                 function = run_together if together else run_one
-                live.run_trials(function, given, trials, book, self.search.resources, name, together)
+                keys = frozenset(key for key, trial in missing.items() if self.search.large(trial))
+                large = Large(keys, self.trees()) if keys else NONE
+                live.run_trials(function, given, trials, book, self.search.resources, name, together, large)
         return book
 
     def _flows(self, shelf: Shelf, trials: Sequence[Trial], book: Ledger) -> None:

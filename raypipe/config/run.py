@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, NonNegativeInt, TypeAdapter, model_validator
 
 from raypipe.config.base import Section
 from raypipe.config.grid import Scan
@@ -27,12 +27,16 @@ class Run(Section):
     resources: Resources = Resources()
     """Ray resources; they never change a number."""
 
-    FREE: ClassVar[frozenset[str]] = frozenset({"output", "resources", "tracking"})
+    FREE: ClassVar[frozenset[str]] = frozenset({"output", "resources", "tracking", "tuned_on"})
     """Keys that cannot change a number."""
 
     def physics_hash(self) -> str:
         """Hash of everything that can change a number, but for the contents of files."""
         return digest(self.model_dump(mode="json", exclude=set(self.FREE)))
+
+    def choice_hash(self) -> str:
+        """Hash of what was chosen, whatever data it is tried on: `physics_hash` without the seed."""
+        return digest(self.model_dump(mode="json", exclude={*self.FREE, "seed"}))
 
 
 class Handed:
@@ -99,6 +103,8 @@ class DiphotonRun(SidebandRun):
     """Grid."""
     tracking: Tracking = Tracking()
     """MLflow."""
+    tuned_on: list[NonNegativeInt] = Field(default_factory=list)
+    """Seeds whose pseudo-data were looked at while this was chosen; with another it is a first look. [default]"""
 
     @model_validator(mode="after")
     def _samples_exist(self) -> DiphotonRun:

@@ -49,6 +49,8 @@ class PseudoData(Section):
     """fb^-1. [default: full Run 2]"""
     background: list[str] = Field(min_length=1)
     """SM samples in the data. [paper C: continuum and four Higgs processes]"""
+    disjoint: bool = False
+    """Instances share no background event: so few are possible as fit into the simulated events. [default]"""
 
 
 class MassFit(Section):
@@ -160,9 +162,10 @@ class Classifier(Section):
     those of a latent space mean nothing: averaged over rotations the cuts are smooth. Raw features keep their axes.
     [default]"""
     engine: Literal["xgboost", "xgboost_ray", "ray_train"] = "xgboost"
-    """What trains the trees of `raypipe classify --workers` and of the confusion matrices of `raypipe latent`: one
-    process, or Ray actors that share the rows; `ray_train` (XGBoostTrainer) stands in for `xgboost_ray` where XGBoost
-    is 2.1 or newer. The small trees of a trial are always trained in its own process. [default]"""
+    """What trains large trees, those of `raypipe classify --workers`, of trials with the method `supervised` and of the
+    confusion matrices of `raypipe latent`: one process, or Ray actors that share the rows; `ray_train`
+    (XGBoostTrainer) stands in for `xgboost_ray` where XGBoost is 2.1 or newer. The small trees of other trials are
+    always trained in their own process. [default]"""
 
     @property
     def trained(self) -> int:

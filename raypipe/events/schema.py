@@ -20,7 +20,7 @@ OBJECT_FEATURES = ("pt", "eta", "phi", "mass", "btag", "tau32", "tau43", *(f"is_
 """The 12 numbers of an object (paper C, section III.1); all zero where the object is absent."""
 
 FEATURES = ("pt_yy", "dr_yy", "m_jj", "dr_jj", "ht", "has_lepton", "met", "n_photon", "n_jet")
-"""The nine event features of paper A (names inferred; see the README)."""
+"""The nine event features of paper A (names inferred; see configs/haxad)."""
 
 SPLITS = ("embedding", "search")
 """The two halves that never mix: `embedding` stands for simulation, `search` for recorded data (paper C, II)."""

@@ -183,12 +183,14 @@ def ensemble_scores(
     data_weights: np.ndarray | None = None,
     homes: dict[str, np.ndarray] | None = None,
     mapper: Mapper = map,
+    train: Train = train_here,
 ) -> list[FoldScores]:
     """Train ``folds x members`` classifiers of ``data`` (n, d) against ``background``; score everything.
 
     Returns the scores of ``config.ensembles`` ensembles, each the average over a random choice of ``config.ensemble``
     of the members (paper C: 10 of 2). ``others``: further sets; ``homes``: the fold that scores each event of a set
     (``data``, ``template`` or one of ``others``), random where not given.
+    ``train``: trains each booster.
     """
     sets = {"data": data, "template": background.values, **{f"other/{k}": v for k, v in (others or {}).items()}}
     given = {name if name in sets else f"other/{name}": home for name, home in (homes or {}).items()}
@@ -204,7 +206,7 @@ def ensemble_scores(
         fitted = weights_to_fit(background.values, background.weights, fold_of["template"])
         x, y, w = balanced(data, background.values, data_weights, fitted)
         fold = np.r_[fold_of["data"], fold_of["template"]]
-    contest = Contest(x, y, w, fold, sets, fold_of, config, seed, threads, background.training)
+    contest = Contest(x, y, w, fold, sets, fold_of, config, seed, threads, background.training, train)
     margins, pick = member_margins(contest, mapper), seeds.generator(seed, "ensembles")
     chosen = [np.sort(pick.choice(config.trained, config.ensemble, replace=False)) for _ in range(config.ensembles)]
     return [

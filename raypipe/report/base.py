@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from raypipe.config.run import Run
 from raypipe.files import write_json
 from raypipe.report.html import Section, Table, write_html
 from raypipe.report.summary import other_versions_told, summarise, with_error
@@ -55,6 +56,8 @@ def common_summary(search: Search, found: Found) -> dict[str, Any]:
     return {
         "search": search.config.search,
         "config_hash": search.config.physics_hash(),
+        "choice_hash": search.config.choice_hash(),
+        "look": look(search.config),
         "code": found.code,
         "keys": list(found.trials),
         "notes": search.notes,
@@ -79,9 +82,22 @@ def finish(search: Search, found: Found, report: Report) -> dict[str, Any]:
     return summary
 
 
+def look(config: Run) -> str | None:
+    """``tuned`` if the configuration was chosen on these very pseudo-data, else ``first``; None if it does not say."""
+    seeds = getattr(config, "tuned_on", ())
+    return ("tuned" if config.seed in seeds else "first") if seeds else None
+
+
+LOOKS = {
+    "tuned": "Tuned: this configuration was chosen on these very pseudo-data; a first look has another seed.",
+    "first": "First look: this configuration was chosen on other pseudo-data (tuned_on).",
+}
+
+
 def headlines(report: Report, summary: Mapping[str, Any]) -> list[str]:
-    """Those of the search, and what the ledger holds besides."""
-    return [*report.headlines, *summary["notes"], *other_versions_told(summary["other_versions"])]
+    """Those of the search, whether it was tuned on its data, and what the ledger holds besides."""
+    told = [LOOKS[summary["look"]]] if summary["look"] else []
+    return [*report.headlines, *told, *summary["notes"], *other_versions_told(summary["other_versions"])]
 
 
 def common_metrics(summary: Mapping[str, Any]) -> dict[str, float]:

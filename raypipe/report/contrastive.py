@@ -40,6 +40,25 @@ def result_rows(entries: list[dict[str, Any]]) -> Table:
     return Table(["signal", *way, *head], rows)
 
 
+def background_rows(entries: list[dict[str, Any]]) -> Table:
+    """How well the search itself knew the background after its cuts: expected, true, calibration and pull."""
+    rows = []
+    for e in filter(is_main, entries):
+        what = "no signal" if e["signal"] == NO_SIGNAL else e["signal"]
+        numbers = [with_error(e[name]) for name in ("expected_after", "b_after", "kappa", "background_pull")]
+        rows.append([what, f"{e['strength']:g}", f"{e['working_point']:.1%}", str(e["instances"]), *numbers])
+    return Table(["signal", "S/√B injected", "cut", "instances", "expected", "true", "κ", "pull"], rows)
+
+
+def steered_line(found: dict[str, Any]) -> str:
+    """A sentence about what `steered` found."""
+    mean = plus_minus(found["pull_mean"], found["pull_mean_error"])
+    return (
+        f"Background where a signal steered the classifiers, cut at {found['working_point']:.1%}: pull {mean}, width "
+        f"{found['pull_width']:.2f}, within one sigma in {found['coverage_68']:.0%} of {found['rows']} runs."
+    )
+
+
 def required_rows(entries: list[dict[str, Any]]) -> Table:
     """The table of required injections (`required_table`): a row for each signal and way, a column for each cut."""
     points = list(dict.fromkeys(e["working_point"] for e in entries))
@@ -64,6 +83,7 @@ def headlines(summary: dict[str, Any]) -> list[str]:
             before, after, sic = (with_error(e[name], 1) for name in ("z_before", "z_after", "sic"))
             lines.append(f"{e['signal']} at S/√B = {e['strength']:g}: {before} → {after} sigma; SIC {sic}.")
     lines += withheld_lines(summary["results_all_working_points"])
+    lines += map(steered_line, summary["steered"])
     if summary["closure_auc"]:
         lines.append(f"Closure AUC (template against true background): {with_error(summary['closure_auc'], 4)}.")
     return lines
@@ -97,6 +117,7 @@ def _sections(
 ) -> list[Section]:
     shown = partial(images, figures, TEXTS["captions"])
     tables = [table, *([required_rows(summary["required"])] if summary["required"] else [])]
+    background = background_rows(summary["results_all_working_points"])
     text, pictures = TEXTS["significances"].format(**summary), ("significances", "sic", "sic_by_strength", "required")
     samples, luminosity = found.made["simulate"]["events"]["samples"], config.pseudodata.luminosity
     forms = {"sample": "{name}", **TEXTS["events"]["columns"]}
@@ -108,7 +129,9 @@ def _sections(
     flows = Table(["sample", *(step.replace("_", " ") for step in steps)], flow)
     return [
         Section("Significances", text, tables, shown(*pictures)),
-        Section("Background model", "", [], shown("closure", "masses_signal", "masses_no_signal")),
+        Section(
+            "Background model", TEXTS["background"], [background], shown("closure", "masses_signal", "masses_no_signal")
+        ),
         Section("Latent space", "", [], shown("latents_signal", "latents_no_signal", "encoder_training")),
         Section("Events", TEXTS["events"]["text"], [events, flows]),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,8 @@ from raypipe.report.base import Report, curves_of, point_metrics
 from raypipe.report.figures import masses
 from raypipe.report.html import Section, Table, images, resource
 from raypipe.report.style import COLOURS, new_figure, save_figures
+from raypipe.report.summary import quote, with_error, withheld_lines
 from raypipe.report.summary import summarise as means
-from raypipe.report.summary import with_error, withheld_lines
 from raypipe.search.base import Found
 from raypipe.search.haxad_search import FOLDER, Haxad
 from raypipe.search.result import NO_SIGNAL
@@ -60,9 +59,9 @@ def null_study(rows: Rows, point: float) -> dict[str, Any] | None:
     pull = np.array([r["fit_s_after"] / r["fit_s_err_after"] for r in chosen])
     z = np.array([r["fit_z_after"] for r in chosen])
     n = len(z)
-    mean, width = float(pull.mean()), float(pull.std(ddof=1)) if n > 1 else None
-    error = width / math.sqrt(n) if width is not None else None
-    pulls = {"pull_mean": mean, "pull_mean_error": error, "pull_width": width}
+    quoted = quote([dict(r, pull=v) for r, v in zip(chosen, pull.tolist(), strict=True)], "pull")
+    width = float(pull.std(ddof=1)) if n > 1 else None
+    pulls = {"pull_mean": quoted["mean"], "pull_mean_error": quoted["standard_error"], "pull_width": width}
     above = {f"share_above_{k}": float((z > k).mean()) for k in (1, 2)}
     expected = [0.5, float(norm.sf(1)), float(norm.sf(2))]
     shares = {"share_zero": float((z <= 1e-6).mean()), **above, "expected_shares": expected}

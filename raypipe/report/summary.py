@@ -16,7 +16,7 @@ from raypipe.stats.significance import mean_and_error
 Row = Mapping[str, Any]
 QUANTITIES = (
     *("z_before", "z_after", "sic", "truth_before", "truth_after", "auc", "n_after", "expected_after", "kappa"),
-    *("background_efficiency", "signal_efficiency"),
+    *("background_efficiency", "signal_efficiency", "b_after", "background_pull"),
 )
 POINT = ("embedding", "method", "signal", "strength", "working_point")
 """What makes rows of different instances comparable."""
@@ -27,13 +27,39 @@ def is_main(entry: Row) -> bool:
     return entry["embedding"] == "id" and entry["method"] == "cathode"
 
 
-def quote(values: Iterable[float | None]) -> dict[str, Any] | None:
-    """Mean, standard error and the values themselves; None when a quantity does not exist (SIC without signal)."""
-    finite = [v for v in values if v is not None and math.isfinite(v)]
+OF_SIMULATION = ("sic", "signal_efficiency", "background_efficiency", "auc")
+"""Quantities that all instances judge on all simulated events, drawn into their data or not."""
+
+
+def quote(rows: Sequence[Row], name: str) -> dict[str, Any] | None:
+    """Mean, standard error and values of a column; None when a quantity does not exist (SIC without signal).
+
+    The error is that of a repetition with another simulation. Instances share events of their data by their
+    ``instance_overlap`` (`mean_and_error`). What is judged on the simulated events themselves (`OF_SIMULATION`) varies
+    with the instances, and with these events, which all instances share: the ``<name>_replicas`` of the rows.
+    """
+    finite = [row for row in rows if (v := row.get(name)) is not None and math.isfinite(v)]
     if not finite:
         return None
-    mean, error = mean_and_error(finite)
-    return {"mean": mean, "standard_error": error, "values": finite}
+    values = [row[name] for row in finite]
+    mean, error = mean_and_error(values, 0.0 if name in OF_SIMULATION else largest_overlap(finite))
+    if error is not None:
+        error = math.hypot(error, shared_error(finite, name))
+    return {"mean": mean, "standard_error": error, "values": values}
+
+
+def largest_overlap(rows: Iterable[Row]) -> float:
+    """Share of events that instances have in common; at most 0.99, above which their spread says nothing."""
+    return min(0.99, max((row.get("instance_overlap") or 0.0 for row in rows), default=0.0))
+
+
+def shared_error(rows: Sequence[Row], name: str) -> float:
+    """Standard deviation, over the replicas of the simulated events, of the mean over rows; 0 of a column without.
+
+    NaN of one replica (a cut that no background of it passed) makes it NaN: too few events to say.
+    """
+    replicas = [row[f"{name}_replicas"] for row in rows if row.get(f"{name}_replicas")]
+    return float(np.std(np.mean(np.array(replicas, float), axis=0), ddof=1)) if replicas else 0.0
 
 
 def summarise(
@@ -56,7 +82,7 @@ def summarise(
     for values, members in groups.items():
         entry = dict(zip(point, values, strict=True)) | {"instances": len({row["instance"] for row in members})}
         entry |= {name: members[0][name] for name in kept}
-        entry |= {name: quote([row.get(name) for row in members]) for name in quantities}
+        entry |= {name: quote(members, name) for name in quantities}
         if any("verdict" in row for row in members):
             reasons = [row["verdict"] for row in members if row.get("verdict")]
             entry["withheld"] = {"instances": len(reasons), "reason": reasons[0]} if reasons else None
@@ -79,7 +105,7 @@ def closure(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Closure AUC over the runs without signal, one value an instance; None if there are none."""
     good = [row for row in rows if row["status"] == "ok" and row["signal"] == NO_SIGNAL]
     good = [row for row in good if is_main(row)] or good
-    return quote(list({row["instance"]: row["closure_auc"] for row in good}.values()))
+    return quote(list({row["instance"]: row for row in good}.values()), "closure_auc")
 
 
 def build_summary(rows: list[dict[str, Any]], *, working_point: float, target: float) -> dict[str, Any]:
@@ -97,7 +123,28 @@ def build_summary(rows: list[dict[str, Any]], *, working_point: float, target: f
         "results_all_working_points": every,
         "required": required_table(good, points, target) if len(curves) > 1 else [],
         "closure_auc": closure(rows),
+        "steered": [found for point in points if (found := steered(good, point))],
     }
+
+
+def steered(rows: Sequence[Row], point: float) -> dict[str, Any] | None:
+    """How well the background after a cut is known where a signal steered the classifiers; None without such rows.
+
+    Over all injected rows of the search itself: pull of the true background against the expected one, its mean with the
+    error over instances (each injected with many signals), its width, and how often it is below one.
+    """
+    mine = [r for r in rows if r["signal"] != NO_SIGNAL and r["working_point"] == point and is_main(r)]
+    instances: dict[int, list[float]] = {}
+    for row in mine:
+        if math.isfinite(row.get("background_pull", math.nan)):
+            instances.setdefault(row["instance"], []).append(row["background_pull"])
+    if not instances:
+        return None
+    pulls, overlap = np.concatenate(list(instances.values())), largest_overlap(mine)
+    mean, error = mean_and_error([float(np.mean(of)) for of in instances.values()], overlap)
+    found = {"working_point": point, "rows": len(pulls), "instances": len(instances), "pull_mean": mean}
+    found |= {"pull_mean_error": error, "pull_width": float(pulls.std()), "kappa": quote(mine, "kappa")}
+    return found | {"coverage_68": float((np.abs(pulls) < 1).mean())}
 
 
 def with_error(entry: Row | None, digits: int = 2, none: str = "-") -> str:
@@ -130,11 +177,10 @@ def curve(rows: Sequence[Row], quantity: str, way: tuple[str, str], signal: str,
     mine = [r for r in rows if (r["embedding"], r["method"], r["signal"], r["working_point"]) == (*way, signal, point)]
     out = []
     for strength in sorted({r["strength"] for r in mine}):
-        values = [r[quantity] for r in mine if r["strength"] == strength and np.isfinite(r[quantity])]
-        if values:  # not withheld
-            mean, error = mean_and_error(values)
-            error = np.nan if error is None else error
-            out.append((strength, mean, error, error * math.sqrt(len(values))))
+        if quoted := quote([r for r in mine if r["strength"] == strength], quantity):  # not withheld
+            error, values = quoted["standard_error"], quoted["values"]
+            spread = np.nan if error is None else np.std(values, ddof=1)
+            out.append((strength, quoted["mean"], np.nan if error is None else error, spread))
     return np.array(out).reshape(-1, 4)
 
 
@@ -167,15 +213,17 @@ def required_strength(
     return np.array(found)
 
 
-def jackknife(values: np.ndarray) -> tuple[float, float | None]:
+def jackknife(values: np.ndarray, overlap: float = 0.0) -> tuple[float, float | None]:
     """The first value, and its standard error from the others (made without one instance each); None with one.
 
     Where some of them are infinite, because the largest strength then does not reach the target, there is none either.
+    ``overlap``: share of events that instances have in common, as in `mean_and_error`.
     """
     one_less = values[1:]
     if len(one_less) < 2 or not np.isfinite(values).all():
         return float(values[0]), None
-    return float(values[0]), float(np.sqrt((len(one_less) - 1) * np.var(one_less)))
+    k = len(one_less)
+    return float(values[0]), float(np.sqrt((k - 1) * np.var(one_less) * (1 + k * overlap / (1 - overlap))))
 
 
 def required_table(rows: Sequence[Row], points: Sequence[float], target: float) -> list[dict[str, Any]]:
@@ -188,7 +236,8 @@ def required_table(rows: Sequence[Row], points: Sequence[float], target: float) 
     for signal, way, point in product(signals, ways, points):
         strengths = curve(rows, "z_after", way, signal, point)[:, 0]
         if len(strengths):
-            required, error = jackknife(required_strength(rows, way, signal, point, target))
+            strengths_without = required_strength(rows, way, signal, point, target)
+            required, error = jackknife(strengths_without, largest_overlap(rows))
             entry = {"signal": signal, "embedding": way[0], "method": way[1], "working_point": point, "target": target}
             found = required if np.isfinite(required) else None
             out.append(entry | {"required": found, "standard_error": error, "largest": float(strengths[-1])})

@@ -131,6 +131,10 @@ class Search:
         """Whether the trial needs flows, which are trained for all trials before them."""
         return False
 
+    def large(self, trial: Trial) -> bool:
+        """Whether Ray's workers train the trees of the trial together (`Tools.train`): the driver runs it then."""
+        return False
+
     def need(self, trial: Trial) -> str:
         """Name of the input of a trial."""
         return "tables"
@@ -219,11 +223,11 @@ def kind(name: str, config: type, **given: Any) -> Callable[[type[Search]], type
     return register
 
 
-def background(name: str, *, learns: bool = False, needs_signal: bool = False) -> Callable[[Callable], Callable]:
-    """Decorator: a way of one's own to know the background, a value of `scan.methods`; see `Background`."""
+def background(name: str, **given: bool) -> Callable[[Callable], Callable]:
+    """Decorator: a way of one's own to know the background, a value of `scan.methods`; ``given``: see `Background`."""
 
     def register(make: Callable) -> Callable:
-        BACKGROUNDS[name] = Background(make, learns, needs_signal)
+        BACKGROUNDS[name] = Background(make, **given)
         return make
 
     return register

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from raypipe.events.pseudodata import PseudoData
 from raypipe.fit.classifier import Background, FoldScores, ensemble_scores
 from raypipe.search.result import Tools
 from raypipe.stats.continuum import SidebandFit
+from raypipe.stats.roc import poisson_weights
 
 
 class Settings(Protocol):
@@ -40,6 +42,12 @@ class Tables:
     higgs: dict[str, Events]  # Simulated resonant background by sample, which no training saw
 
 
+ROW_REPLICAS = 50
+"""Replicas of the simulated events in a row: the error from them is known to 10 %."""
+EVENTS_SEED = 0
+"""The same for all runs, so that encoders and configurations on the same events are compared as a pair."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One pseudo-data set as one encoder sees it."""
@@ -52,6 +60,18 @@ class Case:
     signal: Events | None  # Signal of the signal region that was not injected
     higgs: dict[str, Events]
     shared_seed: int  # Of what all injections into this pseudo-data set may share
+
+    @cached_property
+    def drawn(self) -> dict[str, np.ndarray]:
+        """Poisson weights (replicas, n) of the simulated events of the signal region that truth is judged on.
+
+        They belong to the event: all pseudo-data sets, cuts and encoders see the same fluctuation of the simulation.
+        """
+        ids, truth = self.data.events.event_id[self.inside], self.data.is_signal[self.inside]
+        sets = {"background": np.r_[ids[~truth], self.left.event_id]}
+        if self.signal is not None:
+            sets["signal"] = np.r_[ids[truth], self.signal.event_id]
+        return {name: poisson_weights(of, EVENTS_SEED, ROW_REPLICAS) for name, of in sets.items()}
 
     def passes(self, scores: FoldScores, point: float) -> np.ndarray:
         """(n,) which data pass a cut, in the signal region and in the sidebands."""
@@ -129,4 +149,5 @@ def classified(
     """Scores of ``data`` against a template, of every ensemble."""
     background = Background(template.latent, template.weight, template.training)
     how = {"seed": seeds.integer(seed, "classifier"), "threads": tools.threads}
+    how |= {"train": tools.train} if tools.train else {}
     return ensemble_scores(data, background, config.classifier, others=others, homes=template.homes, **how)

@@ -88,7 +88,7 @@ def common_columns(
     row = asdict(trial) | {"luminosity": luminosity, "seed": config.seed}
     row["b_expected_sr"] = expected_background(background, luminosity, config.window)
     row |= {"massfit_chi2": fit.chi2, "massfit_ndf": fit.ndf}
-    row["instance_overlap"] = expected_overlap(background, luminosity)
+    row["instance_overlap"] = expected_overlap(background, luminosity, config.pseudodata.disjoint)
     row |= {"flow_stage": judged.flow_stage} if judged.flow_stage else {}
     return row | {"closure_auc": auc, "closure_auc_error": error}
 
@@ -121,7 +121,7 @@ def draw_case(tables: Tables, config: Settings, trial: Trial, encoder: int = 0) 
     background = {name: tables.search[name] for name in config.pseudodata.background}
     signal = None if trial.signal == NO_SIGNAL else (trial.signal, tables.search[trial.signal])
     how = {"seed": config.seed, "instance": trial.instance, "signal": signal, "strength": trial.strength}
-    data = draw(background, config.pseudodata.luminosity, window, **how)
+    data = draw(background, config.pseudodata.luminosity, window, disjoint=config.pseudodata.disjoint, **how)
     finite = np.isfinite(data.events.latent).all(1)
     if not finite.all():
         row = int(data.events.event_id[np.argmin(finite)])

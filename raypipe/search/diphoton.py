@@ -12,6 +12,7 @@ import numpy as np
 from raypipe.config.run import DiphotonRun
 from raypipe.errors import UserError
 from raypipe.events.latents import Events, split_latents
+from raypipe.events.pseudodata import check_disjoint
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table
 from raypipe.files import code_of, digest
@@ -73,7 +74,11 @@ def prepare_tables(latents: dict[str, dict[str, Events]], config: DiphotonRun) -
             raise UserError(f"sample {name!r} has no event in the test part of the embedding split: simulate more")
         scale = events.weight.sum() / kept.weight.sum()
         higgs[name] = replace(kept, weight=kept.weight * scale)
-    names = dict.fromkeys([*config.pseudodata.background, *config.scan.signals])
+    asked, scan = config.pseudodata, config.scan
+    if asked.disjoint:
+        drawn = {name: latents["search"][name] for name in asked.background}
+        check_disjoint(drawn, asked.luminosity, max(scan.instances, scan.background_instances))
+    names = dict.fromkeys([*asked.background, *scan.signals])
     return Tables({name: latents["search"][name] for name in names}, higgs)
 
 
@@ -102,10 +107,15 @@ class Diphoton(Search):
     def code(cls) -> str:
         return code_of(cls.__module__, *background_modules())
 
+    def large(self, trial: Trial) -> bool:
+        return background_of(trial.method).large and self.config.classifier.engine != "xgboost"
+
     def own_key(self, trial: Trial) -> dict[str, Any]:
-        """The code of a background of the user's own."""
+        """The code of a background of the user's own; of large trees what trains them, on which last digits depend."""
         make = background_of(trial.method).make
-        return {} if isinstance(make, str) else {"background": code_of(make.__module__)}
+        own = {} if isinstance(make, str) else {"background": code_of(make.__module__)}
+        trees = [self.config.classifier.engine, self.resources.train_workers]
+        return own | ({"trees": trees} if self.large(trial) else {})
 
     def trained(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
         """The encoders that the trials need, once the events are there."""
@@ -142,5 +152,8 @@ class Diphoton(Search):
         if flow is None:
             return {}
         first = read_table(latents).slice(0, EXAMPLE)
-        example = {"latent": tensor_values(first["latent"]).astype(np.float32), "mass": first["m_yy"].to_numpy()}
+        example = {
+            "latent": tensor_values(first["latent"]).astype(np.float32),
+            "mass": first["m_yy"].to_numpy().astype(np.float64),
+        }
         return {"flow": Served(flow, example, (), np.float64)}

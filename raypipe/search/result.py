@@ -24,12 +24,13 @@ everything that determines it; ``make()`` is called if nobody has made it yet.""
 
 @dataclass(frozen=True)
 class Tools:
-    """What a trial may use besides its inputs; it changes no number."""
+    """What a trial may use besides its inputs; it changes no number that its key does not tell."""
 
     threads: int = 1  # BLAS, OMP and XGBoost threads
     device: str = "cpu"  # ``cpu`` or ``cuda``
     stage: Stage | None = None  # Keeps the background model by the hash of its inputs, for trials that share it
     mapper: Callable[..., Iterable[Any]] = map  # `map` for independent parts of one trial, here or on many cores
+    train: Callable[..., Any] | None = None  # Trains large trees, a `raypipe.models.bdt.Train`; None: this process
 
 
 ALONE = Tools()  # One core, nothing kept

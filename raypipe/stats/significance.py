@@ -29,15 +29,23 @@ def counting_significance(observed: float, background: float, error: float = 0.0
     return math.copysign(math.sqrt(max(0.0, 2 * half)), n - b)
 
 
-def mean_and_error(values: list[float]) -> tuple[float, float | None]:
-    """Mean and standard error of the mean; no error from fewer than two values."""
+def mean_and_error(values: list[float], overlap: float = 0.0) -> tuple[float, float | None]:
+    """Mean and standard error of the mean; no error from fewer than two values.
+
+    ``overlap``: share of its events that one value has in common with another, hence the correlation rho of counts. The
+    spread over k values then shows sigma sqrt(1 - rho), while their mean varies by sigma sqrt(rho + (1 - rho)/k):
+    however many, they know no more than 1/rho independent ones. Raises `ValueError`: overlap not in [0, 1), no values.
+    """
     n = len(values)
     if not n:
         raise ValueError("mean of no values")
+    if not 0 <= overlap < 1:
+        raise ValueError(f"mean_and_error needs an overlap in [0, 1), got {overlap}")
     mean = math.fsum(values) / n
     if n == 1:
         return mean, None
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
+    variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
+    return mean, math.sqrt(variance * (overlap / (1 - overlap) + 1 / n))
 
 
 def asimov_significance(signal: float, background: float, error: float = 0.0) -> float:

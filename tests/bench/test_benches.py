@@ -6,8 +6,7 @@ import json
 import math
 
 import pytest
-
-from raypipe.bench.base import BENCHES, Measurement, compared, markdown_table, run_bench
+from bench.base import BENCHES, Measurement, compared, markdown_table, run_bench
 
 RAY = {"events", "embed", "scan"}
 """Benches that need Ray: here they share the session of all tests."""

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gpurecord import events, record
-from gpurecord.table import markdown
 
 from raypipe.config import load_config
 from raypipe.events.diphoton import View
@@ -182,8 +181,3 @@ def test_prefetched_values_keep_their_order_and_their_errors():
     assert next(values) == 1
     with pytest.raises(RuntimeError, match="lost"):
         next(values)
-
-
-def test_the_readme_shows_the_record():
-    shown = markdown(json.loads((ROOT / "tests" / "records" / "gpu.json").read_text()))
-    assert shown in (ROOT / "README.md").read_text(), "python jobs/gpurecord/table.py tests/records/gpu.json"

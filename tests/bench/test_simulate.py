@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from raypipe.bench import simulate
+from bench import simulate
 
 
 def test_both_sides_make_the_same_events(monkeypatch):

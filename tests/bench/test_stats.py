@@ -1,8 +1,8 @@
-"""`raypipe bench stats` compares like with like."""
+"""`python jobs/bench stats` compares like with like."""
 
 from __future__ import annotations
 
-from raypipe.bench.stats import run
+from bench.stats import run
 
 
 def test_both_ways_give_the_same_q0():

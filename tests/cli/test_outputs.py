@@ -67,7 +67,6 @@ def test_other_commands_tell_before_they_read_their_input(unwritable):
     for arguments in (
         [*classify, "--output", f"{unwritable}/scores.parquet"],
         ["hunt", "--masses", "absent.csv", "--window", 100, 160, "--output", unwritable],
-        ["bench", "ensemble", "--output", unwritable],
         ["plan", "--config", CONFIGS["contrastive"], "--calibration", f"{unwritable}/c.json"],
     ):
         assert f"{unwritable}: cannot create this folder" in one_line(arguments)

@@ -178,16 +178,13 @@ def test_a_simulation_ends_with_nothing_left_and_goes_on(tmp_path, moment):
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.parametrize("command", ["embed", "scan", "bench"])
+@pytest.mark.parametrize("command", ["embed", "scan"])
 def test_a_long_command_ends_with_nothing_left(tmp_path, command):
     arguments = ["--config", DEMO, "--output", tmp_path, *TINY]
     seen = {
         "embed": lambda _: (tmp_path / "events" / "dataset.json").exists(),
         "scan": lambda _: len(list(tmp_path.glob("ledger/rows/*.json"))) >= 1,
-        "bench": busy(12.0),
     }
-    if command == "bench":
-        arguments = ["--output", tmp_path, "bdt"]
     status, said, _ = end([command, *arguments], seen[command])
     assert status == 143, said
     assert said[-1] == LINE[signal.SIGTERM]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import subprocess
@@ -162,6 +163,14 @@ def wait_for(condition: Any, seconds: float, process: subprocess.Popen | None = 
                 return
             raise AssertionError(f"ended with {process.returncode}: {process.stdout.read()[-3000:]}")
         time.sleep(0.1)
+
+
+def told(out: str) -> Any:
+    """What a driver found: its last line of JSON; warnings of Ray may stand after it."""
+    for line in reversed(out.splitlines()):
+        with contextlib.suppress(json.JSONDecodeError):
+            return json.loads(line)
+    raise AssertionError(f"no result in: {out[-3000:]}")
 
 
 def parts(ledger: Path) -> set[str]:

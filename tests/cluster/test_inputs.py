@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from bench.samples import write_events
 
-from raypipe.bench.samples import write_events
 from raypipe.cluster import inputs
 from raypipe.cluster.inputs import read_resident
 from raypipe.cluster.stream import BLOCK, BYTES_PER_EVENT, SPAN, pieces, stream_events

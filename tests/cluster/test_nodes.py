@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from raypipe.cluster.train import load_encoder
 from raypipe.events.table import write_table
 from raypipe.fit.encoder import fit_encoder
 from raypipe.store.ledger import Ledger
-from tests.cluster.nodes import Nodes, nodes
+from tests.cluster.nodes import Nodes, nodes, told
 from tests.cluster.stages import BETAS
 from tests.cluster.test_train import GROUPS, assert_same, config
 from tests.events.helpers import event_table
@@ -75,7 +74,7 @@ def assert_beside(found: dict, events: Path, folder: Path, count: int) -> None:
 
 def test_encoders_train_side_by_side_where_there_are_nodes(cluster, events, tmp_path):
     """One on each node at the same time."""
-    found = json.loads(run(cluster, "beside", events, tmp_path, 2, 0).splitlines()[-1])
+    found = told(run(cluster, "beside", events, tmp_path, 2, 0))
     assert found["alone"] == 1  # with two workers an encoder takes both nodes
     assert found["spans"][0][2] != found["spans"][1][2]
     assert_beside(found, events, tmp_path, 2)
@@ -84,7 +83,7 @@ def test_encoders_train_side_by_side_where_there_are_nodes(cluster, events, tmp_
 def test_four_encoders_train_at_the_same_time_on_four_gpus(cluster, events, tmp_path):
     node = cluster.add(wait=True, num_cpus=4, num_gpus=4)
     try:
-        found = json.loads(run(cluster, "beside", events, tmp_path, 4, 1).splitlines()[-1])
+        found = told(run(cluster, "beside", events, tmp_path, 4, 1))
     finally:
         cluster.kill_node(node)
     assert_beside(found, events, tmp_path, 4)
@@ -98,7 +97,7 @@ def test_one_gpu_starts_one_embedding_actor(cluster, events, tmp_path):
     run(cluster, "train", events, tmp_path, 1)
     node = cluster.add(wait=True, num_cpus=16, num_gpus=1)
     try:
-        found = json.loads(run(cluster, "embed", events, tmp_path).splitlines()[-1])
+        found = told(run(cluster, "embed", events, tmp_path))
     finally:
         cluster.kill_node(node)
     assert found["rows"] == 3 * 300
@@ -106,7 +105,7 @@ def test_one_gpu_starts_one_embedding_actor(cluster, events, tmp_path):
 
 
 def test_a_trial_fetches_its_own_tables_and_no_others(cluster, tmp_path):
-    found = json.loads(run(cluster, "scan", tmp_path).splitlines()[-1])
+    found = told(run(cluster, "scan", tmp_path))
     assert found["bytes"] < 10_000  # of references; each table has a megabyte
     of_id, of_raw = found["nodes"]
     assert of_id == 1  # where the driver put it

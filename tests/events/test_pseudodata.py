@@ -8,7 +8,7 @@ import pytest
 from raypipe.config import MassWindow
 from raypipe.errors import UserError
 from raypipe.events.latents import Events
-from raypipe.events.pseudodata import draw, expected_background, expected_overlap
+from raypipe.events.pseudodata import disjoint_instances, draw, expected_background, expected_overlap
 
 WINDOW = MassWindow()
 
@@ -22,6 +22,7 @@ def sample(n: int, weight: float, first: int, mass: np.ndarray | None = None, sp
 
 
 BACKGROUND = {"yy": sample(4000, 0.1, 0), "ggf": sample(500, 0.01, 10_000, spread=True)}
+EVEN = BACKGROUND | {"ggf": sample(500, 0.01, 10_000)}
 SIGNAL = sample(3000, 0.02, 20_000, np.random.default_rng(9).normal(125, 4, 3000))
 
 
@@ -83,3 +84,30 @@ def test_asking_for_more_than_was_simulated_is_refused():
     outside = sample(50, 0.1, 0, np.full(50, 110.0))
     with pytest.raises(UserError, match="'s' has no events in 120-130 GeV"):
         draw(BACKGROUND, 5.0, WINDOW, seed=1, instance=0, signal=("s", outside), strength=1.0)
+
+
+def test_disjoint_instances_share_nothing_and_keep_yield_and_weights():
+    fit = disjoint_instances(EVEN, 1.0)
+    assert fit == 7  # 4000 / (400 + 4 sqrt(800) + 1): yy; more of ggf
+    sets = [draw(EVEN, 1.0, WINDOW, seed=1, instance=i, disjoint=True) for i in range(fit)]
+    ids = np.concatenate([data.events.event_id for data in sets])
+    assert len(np.unique(ids)) == len(ids)
+    expected = sum(e.weight.sum() for e in EVEN.values())
+    counts = [
+        len(draw(EVEN, 1.0, WINDOW, seed=seed, instance=i, disjoint=True).events)
+        for seed in range(40)
+        for i in range(fit)
+    ]
+    assert np.mean(counts) == pytest.approx(expected, abs=4 * np.sqrt(expected / len(counts)))
+    assert np.var(counts) == pytest.approx(expected, rel=0.35)
+    for data in sets:
+        every = np.r_[data.events.event_id, data.left_over.event_id]
+        assert len(np.unique(every)) == len(every) == sum(map(len, EVEN.values()))
+
+
+def test_more_disjoint_instances_than_fit_are_refused():
+    with pytest.raises(UserError, match=r"8 instances .* 7 of 1 fb\^-1 fit into the 4000 search events of 'yy'"):
+        draw(EVEN, 1.0, WINDOW, seed=1, instance=7, disjoint=True)
+    assert expected_overlap(EVEN, 1.0, disjoint=True) == 0
+    with pytest.raises(UserError, match=r"^pseudodata.disjoint: the events of 'ggf' have different weights$"):
+        draw(BACKGROUND, 1.0, WINDOW, seed=1, instance=0, disjoint=True)

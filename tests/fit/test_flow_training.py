@@ -142,7 +142,8 @@ def test_steps_follow_from_the_events_alone():
 
 
 def test_tensors_and_arrays_make_the_same_batches():
-    from raypipe.bench.samples import arrays
+    from bench.samples import arrays
+
     from raypipe.config import Embedding
     from raypipe.fit.encoder import EncoderPlan, rank_batches
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from bench.ensemble import train_one
 
-from raypipe.bench.ensemble import train_one
 from raypipe.config.multilepton import Networks
 from raypipe.errors import UserError
 from raypipe.fit.stacked import LabelledSample, Network, ensemble_scores, network_order, train_stack

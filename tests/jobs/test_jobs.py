@@ -128,4 +128,4 @@ def test_a_stopped_scan_goes_on_as_another_job(cluster, tmp_path):
 def test_every_stage_has_its_entry(name):
     text = (ROOT / "jobs" / f"{name}.py").read_text()
     assert f'main(["{name}", *sys.argv[1:]])' in text
-    assert name in {"simulate", "embed", "search", "scan", "report", "bench"}
+    assert name in {"simulate", "embed", "search", "scan", "report"}

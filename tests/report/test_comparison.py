@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raypipe.report.contrastive import required_rows
-from raypipe.report.summary import crossing, curve, jackknife, required_strength, required_table
+from raypipe.report.summary import crossing, curve, jackknife, quote, required_strength, required_table, steered
 from tests.search.record_figures import required_compared
 
 
@@ -69,6 +69,26 @@ def test_jackknife_of_a_mean_is_its_standard_error():
     assert jackknife(np.array([1.0, 0.9, np.inf])) == (1.0, None)
 
 
+def test_errors_of_instances_that_share_events():
+    """A mean of k counts of which a share rho is common varies by sqrt(rho + (1 - rho)/k); so does its jackknife."""
+    values = [2.0, 3.0, 4.5, 7.0]
+    some = rows({1.0: values}, instance_overlap=0.2)
+    sigma = np.std(values, ddof=1) / np.sqrt(0.8)
+    assert quote(some, "z_after")["standard_error"] == pytest.approx(sigma * np.sqrt(0.2 + 0.8 / 4))
+    less = (np.sum(values) - np.array(values)) / 3
+    assert jackknife(np.r_[np.mean(values), less], 0.2)[1] == pytest.approx(sigma * np.sqrt(0.2 + 0.8 / 4))
+
+
+def test_errors_of_what_is_judged_on_the_same_simulation():
+    """Instances whose classifiers agree know a SIC no better than one: the error is that of the simulated events."""
+    rng = np.random.default_rng(1)
+    drawn = 8 + 0.3 * rng.normal(size=400)
+    some = [row | {"sic": 8.0, "sic_replicas": drawn.tolist()} for row in rows({1.0: [2.0] * 6}, instance_overlap=0.2)]
+    assert quote(some, "sic")["standard_error"] == pytest.approx(drawn.std(ddof=1))
+    apart = [row | {"sic": 8.0 + (-1) ** k} for k, row in enumerate(some)]
+    assert quote(apart, "sic")["standard_error"] == pytest.approx(np.hypot(drawn.std(ddof=1), np.sqrt(1.2 / 6)))
+
+
 def test_required_strength_without_each_instance():
     found = required_strength(rows({1.0: [4.0, 6.0, 10.0]}), ("id", "cathode"), "s", 0.01, 2.0)
     np.testing.assert_allclose(found, [2 / (20 / 3), 2 / 8, 2 / 7, 2 / 5])
@@ -84,3 +104,25 @@ def test_required_injections_are_compared_on_common_instances():
     assert entry["required"] == [pytest.approx(0.2), pytest.approx(0.4)]
     assert entry["difference"] == pytest.approx(-0.2)
     assert entry["error"] == pytest.approx(np.sqrt(2 * np.var([2 / 11, 2 / 10, 2 / 9])))
+
+
+def test_steered_background_has_the_pull_of_its_counts():
+    """Poisson counts over an expectation that its own error smears: a unit Gaussian, with the error over instances."""
+    rng = np.random.default_rng(1)
+    expected, error, instances, signals = 100.0, 8.0, 200, 3
+    true = rng.poisson(expected + error * rng.normal(size=(instances, signals)))
+    pulls = (true - expected) / np.hypot(np.sqrt(expected), error)
+    made = [
+        row | {"signal": str(k), "instance": i, "background_pull": float(pulls[i, k]), "kappa": 1.2}
+        for i in range(instances)
+        for k in range(signals)
+        for row in rows({1.0: [0.0]})
+    ]
+    found = steered(made, 0.01)
+    assert (found["rows"], found["instances"]) == (600, 200)
+    assert found["pull_mean"] == pytest.approx(pulls.mean())
+    assert found["pull_mean_error"] == pytest.approx(pulls.mean(1).std(ddof=1) / np.sqrt(instances))
+    assert found["pull_width"] == pytest.approx(1, abs=0.1)
+    assert found["coverage_68"] == pytest.approx(0.683, abs=0.06)
+    assert found["kappa"]["mean"] == pytest.approx(1.2)
+    assert steered([row | {"signal": "none"} for row in made], 0.01) is None

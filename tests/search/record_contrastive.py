@@ -1,4 +1,4 @@
-"""Write tests/records/contrastive.json from a finished study: ``python -m tests.search.record_contrastive RUN``."""
+"""Write tests/records/<name>.json from a finished study: ``python -m tests.search.record_contrastive RUN [name]``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from raypipe.files import read_json, write_json
-from raypipe.report.summary import is_main, with_error
+from raypipe.report.summary import is_main, quote, with_error
 from raypipe.search.result import NO_SIGNAL
 from raypipe.store.ledger import Ledger
 from tests.conftest import ROOT
@@ -25,23 +25,29 @@ PAPER = {
 tight one, whose values are lost."""
 
 
+def record_path(summary: dict[str, Any], name: str) -> Path:
+    """Where a record is kept. That of a first look is made once, and from nothing else."""
+    path = ROOT / "tests" / "records" / f"{name}.json"
+    first = name.endswith("first_look")
+    if first and path.exists() and read_json(path)["config_hash"] != summary["config_hash"]:
+        raise SystemExit(f"{path}: a first look is recorded once; this one has another configuration or seed")
+    if first != (summary["look"] == "first"):
+        raise SystemExit(f"{path}: the look of the summary is {summary['look']!r} (tuned_on, seed)")
+    return path
+
+
 def null_of(rows: list[dict[str, Any]], point: float) -> dict[str, Any] | None:
     """Significances of the runs without signal: mean, spread, share above two sigma and its p-value for 2.3 %."""
-    z = [
-        r["z_after"]
-        for r in rows
-        if r["signal"] == NO_SIGNAL
-        and r["working_point"] == point
-        and (r["embedding"], r["method"]) == ("id", "cathode")
-    ]
-    if not z:
+    none = [r for r in rows if r["signal"] == NO_SIGNAL and r["working_point"] == point and is_main(r)]
+    if not none:
         return None
+    quoted, z = quote(none, "z_after"), [r["z_after"] for r in none]
     above = int(np.sum(np.array(z) > 2))
     return {
         "working_point": point,
         "instances": len(z),
-        "mean": float(np.mean(z)),
-        "error": float(np.std(z, ddof=1) / len(z) ** 0.5) if len(z) > 1 else None,
+        "mean": quoted["mean"],
+        "error": quoted["standard_error"],
         "above_two_sigma": above,
         "p_for_2.3_percent": float(binomtest(above, len(z), 0.0228).pvalue),
         "z": z,
@@ -61,9 +67,12 @@ COMPARED = [
 
 
 def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each pair, signal, strength and cut: ratio of the mean SIC, and their difference with its paired error."""
+    """For each pair, signal, strength and cut: ratio of the mean SIC, and their difference with its paired error.
+
+    Both sides are judged on the same simulated events, whose fluctuation is that of the difference (`quote`).
+    """
     sic = {
-        (r["embedding"], r["method"], r["signal"], r["strength"], r["working_point"], r["instance"]): r["sic"]
+        (r["embedding"], r["method"], r["signal"], r["strength"], r["working_point"], r["instance"]): r
         for r in rows
         if r["signal"] != NO_SIGNAL
     }
@@ -76,7 +85,10 @@ def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 if k[:5] == (*one, signal, strength, point) and (*other, *k[2:]) in sic
             ]
             if len(both) > 1:
-                a, b = np.array(both).T
+                a, b = np.array([[r["sic"] for r in pair] for pair in both]).T
+                replicas = np.array([[r["sic_replicas"] for r in pair] for pair in both])
+                pairs = zip((a - b).tolist(), (replicas[:, 0] - replicas[:, 1]).tolist(), strict=True)
+                quoted = quote([{"sic": value, "sic_replicas": drawn} for value, drawn in pairs], "sic")
                 out.append(
                     {
                         "one": one,
@@ -86,8 +98,8 @@ def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                         "working_point": point,
                         "instances": len(both),
                         "ratio": float(a.mean() / b.mean()),
-                        "difference": float((a - b).mean()),
-                        "error": float((a - b).std(ddof=1) / len(both) ** 0.5),
+                        "difference": quoted["mean"],
+                        "error": quoted["standard_error"],
                     }
                 )
     return out
@@ -124,9 +136,10 @@ def print_compared(entries: list[dict[str, Any]]) -> None:
         )
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, name: str = "contrastive") -> None:
     """Read summary and ledger of ``folder``; write the record and print its table."""
     summary = read_json(folder / "summary.json")
+    path = record_path(summary, name)
     book = Ledger(folder / "ledger")
     rows = [r for r in book.rows(summary["keys"]) if r["status"] == "ok"]
     points = sorted({r["working_point"] for r in rows}, reverse=True)
@@ -142,6 +155,7 @@ def main(folder: Path) -> None:
         "versions": summary["versions"],
         "config_hash": summary["config_hash"],
         "code": summary["code"],
+        **{k: summary[k] for k in ("look", "choice_hash")},
         "closure_auc": summary["closure_auc"],
         "instance_overlap": summary["instance_overlap"],
         "null": [null_of(rows, p) for p in points],
@@ -154,8 +168,8 @@ def main(folder: Path) -> None:
     for null in filter(None, record["null"]):
         print({k: v for k, v in null.items() if k != "z"})
     print("closure", with_error(summary["closure_auc"], 4), "sculpting p", np.round(sculpting, 2))
-    write_json(ROOT / "tests" / "records" / "contrastive.json", record)
+    write_json(path, record)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from raypipe.files import read_json, write_json
-from raypipe.report.summary import jackknife, required_strength
+from raypipe.report.summary import jackknife, largest_overlap, required_strength
 from raypipe.search.result import NO_SIGNAL
 from raypipe.store.ledger import Ledger
 from tests.conftest import ROOT
@@ -34,7 +34,7 @@ def required_compared(rows: list[dict[str, Any]], target: float) -> list[dict[st
             common = [r for r in mine if r["instance"] in of_one & of_other]
             found = [required_strength(common, way, signal, point, target) for way in (one, other)]
             if np.isfinite([found[0][0], found[1][0]]).all():
-                difference, error = jackknife(found[0] - found[1])
+                difference, error = jackknife(found[0] - found[1], largest_overlap(common))
                 out.append(
                     {
                         "one": one,

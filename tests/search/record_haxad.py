@@ -1,4 +1,4 @@
-"""Write tests/records/haxad.json from a finished study: ``python -m tests.search.record_haxad RUN``."""
+"""Write tests/records/<name>.json from a finished study: ``python -m tests.search.record_haxad RUN [name]``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pathlib import Path
 
 from raypipe.files import read_json, write_json
 from raypipe.report.haxad import headlines
-from tests.conftest import ROOT
+from tests.search.record_contrastive import record_path
 
 PAPER_SIC = {"wn_150": 5.3, "xsh_500_100": 6.4}
 """SIC of paper A as paper C quotes them (its section IV.3)."""
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, name: str = "haxad") -> None:
     """Keep what the summary of ``folder`` says, without the single events of the studies."""
     summary = read_json(folder / "summary.json")
+    path = record_path(summary, name)
     kept = ("sic", "fit_z_before", "fit_z_after", "fit_s_after", "s_after", "asimov_before", "asimov_after")
     results = [
         {k: e[k] for k in ("method", "signal", "strength", "working_point", "instances", "family")}
@@ -30,17 +31,17 @@ def main(folder: Path) -> None:
     record = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions | {"python": platform.python_version()},
-        "config_hash": summary["config_hash"],
+        **{k: summary[k] for k in ("config_hash", "choice_hash", "look")},
         "null": summary["null"],
         "linearity": summary["linearity"],
         "results": results,
         "stage_seconds": summary["stage_seconds"],
     }
-    write_json(ROOT / "tests" / "records" / "haxad.json", record)
+    write_json(path, record)
     print("\n".join(headlines(summary)))
     for study in [*summary["null"], *summary["linearity"]]:
         print({k: v for k, v in (study or {}).items() if k not in {"z", "pulls"}})
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -10,9 +10,11 @@ import pytest
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.search.case import Tables
-from raypipe.search.contrastive import search
+from raypipe.search.contrastive import draw_case, search
 from raypipe.search.diphoton import prepare_tables, trial_grid
+from raypipe.search.evaluate import evaluate
 from raypipe.search.result import NO_SIGNAL, Tools, Trial
+from raypipe.search.truth import supervised
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, best_sic, events
 
@@ -50,6 +52,27 @@ def test_sic_against_the_closed_form(tables, config, method, least):
     assert (row["sic_spread"] > 0) == (method != "cut")
 
 
+def test_halves_of_the_simulated_events_differ_by_the_quoted_error(tables, config):
+    """`supervised` judged on one half of the events and on the other: they differ by the errors that both quote."""
+    given = config.model_copy(update={"pseudodata": config.pseudodata.model_copy(update={"luminosity": 1.0})})
+    case = draw_case(tables, given, Trial("wn_150", 0.5, 0))
+    judged = supervised(case, given, 1, Tools())
+    scores, rng, differences, quoted = judged.scores[0], np.random.default_rng(2), [], []
+    for _ in range(30):
+        masks = {name: rng.random(len(scores.of(name))) < 0.5 for name in ("background", "signal")}
+        rows = []
+        for side in (masks, {name: ~mask for name, mask in masks.items()}):
+            others = {name: scores.of(name)[mask] for name, mask in side.items()}
+            better = {name: scores.above(name)[mask] for name, mask in side.items()}
+            half = replace(scores, others=scores.others | others, better=scores.better | better)
+            left = {"left": case.left.take(side["background"]), "left_weight": case.left_weight[side["background"]]}
+            less = replace(case, signal=case.signal.take(side["signal"]), **left)
+            rows.append(evaluate(less, half, judged.template, 0.02, given))
+        differences.append(rows[0]["sic"] - rows[1]["sic"])
+        quoted += [np.std(row["sic_replicas"], ddof=1) for row in rows]
+    assert np.sqrt(np.mean(np.square(differences)) / 2) == pytest.approx(np.mean(quoted), rel=0.3)  # of 30: 13 %
+
+
 def test_idealised_background_leaves_no_false_signal(tables, config):
     z = [search(tables, config, Trial(NO_SIGNAL, 0.0, i, "id", "idealised")).rows[0]["z_after"] for i in range(6)]
     assert np.mean(z) == pytest.approx(0, abs=3.5 / np.sqrt(6))
@@ -68,6 +91,17 @@ def test_two_encoders_are_pooled(tables, config):
     assert both["ensembles"] == 6
     assert (both["n_before"], both["s_before"]) == (one["n_before"], one["s_before"])
     assert both["sic"] == pytest.approx(one["sic"], rel=0.1)
+
+
+def test_disjoint_instances_are_counted_before_any_trial(tables, config):
+    more = {"disjoint": True, "luminosity": 4.0}
+    given = config.model_copy(update={"pseudodata": config.pseudodata.model_copy(update=more)})
+    many = given.model_copy(update={"scan": given.scan.model_copy(update={"background_instances": 30})})
+    latents = {"search": tables.search, "embedding": tables.higgs}
+    with pytest.raises(UserError, match=r"^pseudodata.disjoint: 30 instances are asked for and \d+ of 4 fb\^-1 fit"):
+        prepare_tables(latents, many)
+    rows = [search(tables, given, Trial(NO_SIGNAL, 0.0, i, "id", "idealised")).rows[0] for i in range(2)]
+    assert [row["instance_overlap"] for row in rows] == [0, 0]
 
 
 def test_what_needs_a_signal_says_so(tables, config):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
-from raypipe.bench.base import versions
 from raypipe.files import read_json, write_json
 from tests.stats import studies
 
@@ -23,7 +24,7 @@ def main() -> None:
     """Every study in turn, written as soon as it is done."""
     record = read_json(RECORD) if RECORD.is_file() else {}
     for name, study in STUDIES.items():
-        kept = {key: value for key, value in versions().items() if key in ("python", "numpy", "iminuit", "raypipe")}
+        kept = {"python": platform.python_version()} | {p: version(p) for p in ("numpy", "iminuit", "raypipe")}
         record[name] = {"date": date.today().isoformat(), "versions": kept, "rows": study()}
         write_json(RECORD, record)
         print(name, record[name]["rows"], flush=True)

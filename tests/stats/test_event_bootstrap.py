@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gpurecord.bootstrap import bootstrapped_sic, poisson_weights
+
+from raypipe.stats.roc import bootstrapped_sic, poisson_weights
 
 
 def test_weights_are_poisson_and_belong_to_the_event():

@@ -65,6 +65,19 @@ def test_mean_and_error():
         mean_and_error([])
 
 
+def test_error_of_a_mean_over_overlapping_instances():
+    """Counts in instances drawn from one pool that share 30 % of it: the error quoted is the spread of their mean."""
+    rng = np.random.default_rng(1)
+    k, overlap, repeats = 5, 0.3, 4000
+    shared = rng.normal(0, math.sqrt(overlap), (repeats, 1))
+    values = shared + rng.normal(0, math.sqrt(1 - overlap), (repeats, k))
+    squared = [mean_and_error(row, overlap)[1] ** 2 for row in values.tolist()]
+    assert math.sqrt(np.mean(squared)) == pytest.approx(values.mean(1).std(), rel=0.03)  # 4000 repetitions: 1.1 %
+    assert values.mean(1).std() == pytest.approx(math.sqrt(overlap + (1 - overlap) / k), rel=0.03)
+    with pytest.raises(ValueError, match="overlap in"):
+        mean_and_error([1.0, 2.0], 1.0)
+
+
 def test_asimov_significance_closed_forms():
     """1007.1727, equation 97; Cowan 2012, equation 20, spelt out; the limit S/sqrt(B)."""
     s, b, error = 20.0, 50.0, 6.0

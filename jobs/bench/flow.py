@@ -16,8 +16,8 @@ from nflows import transforms
 from nflows.distributions import StandardNormal
 from nflows.flows import Flow
 
+from bench.base import CPU, SEED, WALL, Measurement, compared, faster, in_turn, threads, timed
 from raypipe import seeds
-from raypipe.bench.base import CPU, SEED, WALL, Measurement, compared, faster, in_turn, threads, timed
 from raypipe.config import Flow as FlowConfig
 from raypipe.fit.flows import ConditionalFlow, fit_flows
 from raypipe.models.flow import TAIL_BOUND

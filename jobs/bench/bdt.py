@@ -19,8 +19,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from bench.base import SEED, WALL, Measurement, compared, in_turn
 from raypipe import seeds
-from raypipe.bench.base import SEED, WALL, Measurement, compared, in_turn
 from raypipe.cluster.machine import usable_cores
 from raypipe.config import Classifier
 from raypipe.fit.classifier import Contest, Mapper, balanced, member_margins

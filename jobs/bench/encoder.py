@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from raypipe.bench.base import CPU, SEED, Measurement, compared, in_turn, threads
-from raypipe.bench.samples import arrays
+from bench.base import CPU, SEED, Measurement, compared, in_turn, threads
+from bench.samples import arrays
 from raypipe.config import Embedding
 from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, learning_rate_factor, rank_batches
 from raypipe.models.losses import gaussian_kl, supervised_contrastive

@@ -1,6 +1,6 @@
 """Measure our way against what a user would otherwise run, side by side in one run: only ratios are claims.
 
-A bench is ``run(smoke: bool) -> list[Measurement]`` in a module of this room (or ``run_PART``, called MODULE-PART),
+A bench is ``run(smoke: bool) -> list[Measurement]`` in a module of this folder (or ``run_PART``, called MODULE-PART),
 entered in `BENCHES`. It times the two ways in turn, so that a machine that is busy for a while hurts both.
 """
 
@@ -157,11 +157,11 @@ def versions() -> dict[str, str]:
 def run_bench(name: str, smoke: bool) -> list[Measurement]:
     """Run one bench of `BENCHES`; ``smoke`` asks for tiny sizes that only prove that it runs."""
     module, *part = name.split("-")
-    return getattr(importlib.import_module(f"raypipe.bench.{module}"), "_".join(["run", *part]))(smoke)
+    return getattr(importlib.import_module(f"bench.{module}"), "_".join(["run", *part]))(smoke)
 
 
 def markdown_table(record: dict[str, Any]) -> str:
-    """Markdown of a record of ``raypipe bench``, a line a measurement; no smoke runs. Below it, what they took."""
+    """Markdown of a record of ``python jobs/bench``, a line a measurement; no smoke runs. Below it, what they took."""
 
     def value(number: float) -> str:
         return f"{number:.2f}" if abs(number) < 10 else f"{number:.1f}"

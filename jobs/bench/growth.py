@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.bench import bdt, flow
-from raypipe.bench.base import CPU, Measurement, peak_mib, threads, timed
-from raypipe.bench.samples import arrays
+from bench import bdt, flow
+from bench.base import CPU, Measurement, peak_mib, threads, timed
+from bench.samples import arrays
 from raypipe.config import Classifier, Embedding, Flow
 from raypipe.fit.classifier import member_margins
 from raypipe.fit.encoder import build_encoder, embed

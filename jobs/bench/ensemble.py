@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from bench.base import WALL, Measurement, compared, faster, threads, timed
 from raypipe import seeds
-from raypipe.bench.base import WALL, Measurement, compared, faster, threads, timed
 from raypipe.config.multilepton import Networks
 from raypipe.fit import stacked
 from raypipe.fit.stacked import LabelledSample, Network, ensemble_scores

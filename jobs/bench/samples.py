@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from bench.base import SEED
 from raypipe import seeds
-from raypipe.bench.base import SEED
 from raypipe.events.schema import EVENT_SCHEMA, OBJECT_FEATURES, SLOTS, SPLITS, tensor_column
 from raypipe.events.table import write_table
 from raypipe.fit.encoder import EncoderInputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from iminuit import Minuit
 
-from raypipe.bench.base import CPU, WALL, Measurement, compared, in_turn, timed
+from bench.base import CPU, WALL, Measurement, compared, in_turn, timed
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import family
 from raypipe.stats.binned import Binned

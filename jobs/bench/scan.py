@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from raypipe.bench.base import Measurement, compared, timed
+from bench.base import Measurement, compared, timed
 from raypipe.config import Config
 
 TRIALS, WORKERS = 8, 2

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from raypipe.bench.base import SEED, Measurement, compared, threads, timed
-from raypipe.bench.samples import arrays, write_events
+from bench.base import SEED, Measurement, compared, threads, timed
+from bench.samples import arrays, write_events
 from raypipe.cluster.embed import BATCH, embed_stream
 from raypipe.cluster.runtime import ray_session, total_cpus
 from raypipe.config import Embedding, Resources

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from bench.base import WALL, Measurement, compared, in_turn, peak_mib
+from bench.samples import write_events
 from raypipe import seeds
-from raypipe.bench.base import WALL, Measurement, compared, in_turn, peak_mib
-from raypipe.bench.samples import write_events
 from raypipe.cluster.inputs import read_resident
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.stream import COLUMNS, VIEW, stream_events

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from raypipe.bench.base import CPU, Measurement, compared, timed
+from bench.base import CPU, Measurement, compared, timed
 from raypipe.files import code_digest
 from raypipe.simulate import processes
 from raypipe.simulate.card import load_card

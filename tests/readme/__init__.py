@@ -1,0 +1,1 @@
+"""The numbers of every README, made from tests/records (`make readme`)."""

@@ -1,0 +1,247 @@
+"""Parts of paper C: the study of the contrastive search, its figures, and the encoders on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from raypipe.config.load import load_config
+from raypipe.report.html import plus_minus
+from tests.conftest import ROOT
+from tests.readme.parts import NONE, markdown, minutes, part, record, share, signal, signed, value, widening
+from tests.search.record_contrastive import PAPER
+
+SHOWN = ("wn_150", "xsh_500_100")
+WAYS = {
+    ("id", "cathode"): "the search",
+    ("id", "no_higgs"): "its background without the simulated Higgs",
+    ("id", "idealised"): "true background sample instead of the flow",
+    ("id", "supervised"): "trees that know the labels, same latent space",
+    ("id", "cut"): "best cut on one of the nine features",
+    ("ep", "cathode"): "encoder that never saw the signal's family (EP)",
+    ("background", "cathode"): "encoder of the SM alone",
+    ("raw", "cathode"): "nine raw features, no encoder",
+}
+"""Rows of the table of comparisons: (embedding, method) and its words."""
+ENCODERS = {"id": "ID", "ip": "IP", "ep": "EP", "background": "SM alone"}
+
+
+def _study() -> dict[str, Any]:
+    return record("contrastive")
+
+
+def points(rows: list[dict[str, Any]]) -> list[float]:
+    """Working points, loosest first."""
+    return sorted({row["working_point"] for row in rows}, reverse=True)
+
+
+def percent(point: float) -> str:
+    """A working point in words."""
+    return f"{100 * point:g} %"
+
+
+def found(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
+    """Rows of these values, the loosest cut first."""
+    kept = [row for row in rows if all(row[k] == v for k, v in wanted.items())]
+    return sorted(kept, key=lambda row: -row["working_point"])
+
+
+def _both(rows: list[dict[str, Any]], quantity: str = "sic", **wanted: Any) -> str:
+    """A quantity at all cuts, with slashes."""
+    return " / ".join(value(row[quantity]) for row in found(rows, **wanted)) or NONE
+
+
+def _z(row: dict[str, Any], quantity: str) -> str:
+    return value(row[quantity], 1, widening(row["instances"], _study()))
+
+
+@part
+def first_table() -> str:
+    """What was injected, and what an analyst would quote before and after the cut."""
+    results, nulls = _study()["results"], sorted(_study()["null"], key=lambda null: -null["working_point"])
+    cuts = points(results)
+    head = ["injected", "S/√B", "pseudo-data sets", "z before the cut", *(f"z, cut at {percent(p)}" for p in cuts)]
+    rows = [["nothing", NONE, str(nulls[0]["instances"]), NONE, *(_z(null | {"z": null}, "z") for null in nulls)]]
+    for name in SHOWN:
+        for strength in sorted({row["strength"] for row in found(results, signal=name)}):
+            mine = found(results, signal=name, strength=strength, embedding="id", method="cathode")
+            one = [signal(name), f"{strength:g}", str(mine[0]["instances"]), _z(mine[0], "z_before")]
+            rows.append([*one, *(_z(row, "z_after") for row in mine)])
+    return markdown(head, rows)
+
+
+def _both_signals(way: tuple[str, str], quantity: str = "sic", strength: float = 1.0) -> list[str]:
+    """A quantity of both signals at all cuts."""
+    wanted = {"embedding": way[0], "method": way[1], "strength": strength}
+    rows = [row for name in SHOWN for row in found(_study()["results"], signal=name, **wanted)]
+    return [_z(row, quantity) if quantity == "z_after" else value(row[quantity]) for row in rows]
+
+
+def _cuts() -> list[str]:
+    """Head of a table of `_both_signals`."""
+    return [f"{signal(name)}, {percent(p)}" for name in SHOWN for p in points(_study()["results"])]
+
+
+@part
+def study_ways() -> str:
+    """SIC of the search beside what else can be done with the same events, at one sigma."""
+    rows = [[words, *_both_signals(way)] for way, words in WAYS.items()]
+    rows += [[f"the search, injected at {s:g}σ", *_both_signals(("id", "cathode"), strength=s)] for s in (0.5, 2.0)]
+    paper = (f"{PAPER[name, where]:.1f}" for name in SHOWN for where in ("loose", "tight"))
+    return markdown(["SIC", *_cuts()], [*rows, ["**paper C**, loose / tight point", *paper]])
+
+
+@part
+def study_z() -> str:
+    """The analyst's significance with the flow, with a true background sample, and with labels, at one sigma."""
+    ways = [("id", method) for method in ("cathode", "idealised", "supervised")]
+    return markdown(["z at 1σ", *_cuts()], [[WAYS[way], *_both_signals(way, "z_after")] for way in ways])
+
+
+@part
+def study_families() -> str:
+    """SIC of the other signals by what the encoder was trained on."""
+    results = _study()["results"]
+    names = dict.fromkeys(row["signal"] for row in results if row["signal"] not in SHOWN)
+    rows = [
+        [signal(n), *(_both(results, signal=n, strength=1.0, embedding=e, method="cathode") for e in ENCODERS)]
+        for n in names
+    ]
+    return markdown(["SIC at 1σ", *ENCODERS.values()], rows)
+
+
+@part
+def study_ep() -> str:
+    """Paired difference in SIC of the encoder without the family and that of the SM alone."""
+    mine = [c for c in _study()["compared"] if (c["one"][0], c["other"][0]) == ("ep", "background")]
+    rows = [
+        [signal(n), *(signed(c["difference"], c["error"]) for c in found(mine, signal=n))]
+        for n in dict.fromkeys(c["signal"] for c in mine)
+    ]
+    return markdown(["SIC, EP minus SM alone", *(f"cut at {percent(p)}" for p in points(mine))], rows)
+
+
+@part
+def study_null() -> str:
+    """The runs without a signal, in a sentence."""
+    study = _study()
+    said = []
+    for null in sorted(study["null"], key=lambda n: -n["working_point"]):
+        mean = _z(null | {"z": null}, "z")
+        said.append(
+            f"z = {mean} at {percent(null['working_point'])}, {null['above_two_sigma']} of {null['instances']} above 2σ"
+        )
+    return "; ".join(said)
+
+
+@part
+def study_sculpting() -> str:
+    """How many of the runs without a signal have a mass spectrum that the cut changes."""
+    values = _study()["sculpting_p_values"]
+    return f"{sum(p < 0.05 for p in values)} of {len(values)}"
+
+
+@part
+def study_closure() -> str:
+    """The closure AUC."""
+    auc = _study()["closure_auc"]
+    return plus_minus(auc["mean"], auc["standard_error"], 4)
+
+
+@part
+def study_overlap() -> str:
+    """Share of events that two pseudo-data sets have in common."""
+    return share(_study()["instance_overlap"])
+
+
+@part
+def study_time() -> str:
+    """Wall-clock time of the study, from simulation to the last trial."""
+    return minutes(sum(_study()["stage_seconds"].values()))
+
+
+@part
+def study_stages() -> str:
+    """The same, stage by stage."""
+    names = {"simulate": "simulation", "train_encoder": "encoders", "embed": "embedding", "scan": "searches"}
+    return ", ".join(f"{words} {_study()['stage_seconds'][name] / 60:.0f}" for name, words in names.items())
+
+
+@part
+def study_events() -> str:
+    """Simulated events of the study's configuration."""
+    return f"{sum(sample.events for sample in _config().simulate.samples.values()):,}"
+
+
+@part
+def study_luminosity() -> str:
+    """Luminosity of its pseudo-data."""
+    return f"{_config().pseudodata.luminosity:g} fb⁻¹"
+
+
+def _config() -> Any:
+    return load_config(ROOT / "configs" / "contrastive" / "study.yaml")
+
+
+def _strengths(results: list[dict[str, Any]]) -> list[float]:
+    return [s for s in (0.25, 0.5, 1.0, 2.0) if any(row["strength"] == s for row in results)]
+
+
+def _curves() -> Iterator[tuple[list[dict[str, Any]], str, str]]:
+    """Results, signal and encoder of every curve of figures 4 to 6."""
+    for figure in ("fig4", "fig5", "fig6"):
+        results = record("contrastive_figures")[figure]["results"]
+        for name in dict.fromkeys(row["signal"] for row in results):
+            for encoder in ENCODERS:
+                if found(results, signal=name, embedding=encoder):
+                    yield results, name, encoder
+
+
+@part
+def figures_4_to_6() -> str:
+    """SIC against the injected strength."""
+    rows = []
+    for results, name, e in _curves():
+        cells = (_both(results, signal=name, embedding=e, strength=s) for s in _strengths(results))
+        rows.append([f"{signal(name)}, {ENCODERS[e]}", *cells])
+    strengths = _strengths(record("contrastive_figures")["fig4"]["results"])
+    return markdown(["SIC, injected at", *(f"{s:g}σ" for s in strengths)], rows)
+
+
+@part
+def figure_7() -> str:
+    """The injection that is found with five sigma."""
+    table = record("contrastive_figures")["fig7"]["required"]
+    rows = []
+    for name in dict.fromkeys(row["signal"] for row in table):
+        cells = []
+        for encoder in ENCODERS:
+            mine = found(table, signal=name, embedding=encoder)
+            texts = [plus_minus(r["required"], r["standard_error"], none=f"> {r['largest']:g}") for r in mine]
+            cells.append(" / ".join(texts) or NONE)
+        rows.append([signal(name), *cells])
+    return markdown(["injection for 5σ", *ENCODERS.values()], rows)
+
+
+@part
+def figures_time() -> str:
+    """Wall-clock time of figures 4 to 7, with the study's events and encoders at hand."""
+    return minutes(sum(sum(figure["stage_seconds"].values()) for figure in record("contrastive_figures").values()))
+
+
+@part
+def sample_error() -> str:
+    """Error of SIC that the finite evaluation sample leaves, as the record of the GPU has it for the same signals.
+
+    Its sample has 221,000 continuum events against the study's 396,000 (gpu.yaml, study.yaml): an upper bound here.
+    """
+    rows = [row for row in record("gpu")["steps"]["sic"]["sic"] if row["signal"] in SHOWN]
+    worst = {p: max(row["error_events"] for row in rows if row["point"] == p) for p in points(_study()["results"])}
+    return " and ".join(f"{error:.1f} at {percent(p)}" for p, error in worst.items())
+
+
+@part
+def encoder_sizes() -> str:
+    """Parameters of the laptop's encoder and of the paper's."""
+    encoders = record("gpu")["steps"]["encoders"]
+    return f"{encoders['laptop']['parameters']:,} parameters instead of {encoders['paper']['parameters']:,}"

@@ -1,0 +1,239 @@
+"""Parts of papers A and B, of fits and hunts, of the simulation, of the GPU, and of the Makefile."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gpurecord.table import markdown as gpu_tables
+
+from raypipe.report.html import plus_minus
+from raypipe.report.multilepton import PAPER_LIMITS
+from raypipe.simulate.processes import PROCESSES
+from tests.conftest import ROOT
+from tests.readme.parts import NONE, markdown, minutes, part, record, share, signal, signed, value
+
+LIMITS = (
+    ("mlc std_score", "crossing", "MLC, standard deviation"),
+    ("mlc mean_loss", "crossing", "MLC, mean loss"),
+    ("mlc mean_loss", "cls", "MLC, mean loss, CLs"),
+    ("bce std_score", "crossing", "BCE, standard deviation"),
+    ("bce std_score", "cls", "BCE, standard deviation, CLs"),
+)
+"""Rows of the table of limits: loss and statistic, kind of limit, words."""
+
+
+# Paper A.
+
+
+def _of(rows: list[dict[str, Any]], method: str, name: str, strength: float, quantity: str) -> str:
+    keys = ("method", "signal", "strength")
+    mine = [row for row in rows if tuple(row[k] for k in keys) == (method, name, strength)]
+    return value(mine[0][quantity]) if mine else NONE
+
+
+@part
+def haxad_results() -> str:
+    """Significance of the fitted peak and SIC, beside the paper's."""
+    results = record("haxad")["results"]
+    head = ["injected", "S/√B", "Z before", "Z after", "SIC", "true background", "with labels", "best cut", "paper A"]
+    rows = []
+    for row in (r for r in results if r["method"] == "cathode" and r["strength"]):
+        name, strength = row["signal"], row["strength"]
+        others = [_of(results, method, name, strength, "sic") for method in ("idealised", "supervised", "cut")]
+        mine = [value(row[k]) for k in ("fit_z_before", "fit_z_after", "sic")]
+        rows.append([signal(name), f"{strength:g}", *mine, *others, f"{row['paper_sic']:g}"])
+    return markdown(head, rows)
+
+
+@part
+def haxad_null() -> str:
+    """The runs without a signal, in a sentence."""
+    null = record("haxad")["null"][0]
+    return (
+        f"in {null['instances']} runs Z is zero in {share(null['share_zero'])}, above 1 in "
+        f"{share(null['share_above_1'])} ({share(null['expected_shares'][1])} expected) and above 2 in "
+        f"{share(null['share_above_2'])} ({share(null['expected_shares'][2])} expected). Intervals of 68 % cover "
+        f"{share(null['coverage_68'])}. The pull is "
+        f"{plus_minus(null['pull_mean'], null['pull_mean_error'])} and {null['pull_width']:.2f} wide."
+    )
+
+
+@part
+def haxad_linearity() -> str:
+    """Fitted against injected yield."""
+    line = record("haxad")["linearity"][0]
+    return (
+        f"slope {plus_minus(line['slope'], line['slope_error'])}, offset "
+        f"{plus_minus(line['offset'], line['offset_error'], 0)} events (χ² {line['chi2']:.1f} for {line['ndf']})"
+    )
+
+
+@part
+def haxad_time() -> str:
+    """Wall-clock time of the searches."""
+    return minutes(record("haxad")["stage_seconds"]["scan"])
+
+
+# Paper B.
+
+
+def _limit(test: str, kind: str, name: str, unit: str) -> str:
+    found = record("multilepton")["tests"][test]["limits"][name][kind][unit]
+    digits = 2 if unit == "fb" else 0
+    text = "{value:.{d}f} ({low:.{d}f}–{high:.{d}f})".format(d=digits, **found)
+    return f"≤ {text}" if found["bound"] else text
+
+
+def _limits(unit: str) -> list[list[str]]:
+    names = record("multilepton")["acceptance"]
+    return [[words, *(_limit(test, kind, name, unit) for name in names)] for test, kind, words in LIMITS]
+
+
+@part
+def multilepton_limits() -> str:
+    """95 % limits in fb beside the paper's."""
+    masses = [int(name.split("_")[1]) for name in record("multilepton")["acceptance"]]
+    paper = [[f"**paper B, {loss.upper()}**", *(PAPER_LIMITS[loss][m] for m in masses)] for loss in ("mlc", "bce")]
+    return markdown(["limit in fb", *(f"A({m})" for m in masses)], [*_limits("fb"), *paper])
+
+
+@part
+def multilepton_events() -> str:
+    """The same limits in selected events, and the acceptance between the two."""
+    accepted = record("multilepton")["acceptance"]
+    head = ["limit in events", *(f"A({name.split('_')[1]})" for name in accepted)]
+    return markdown(head, [*_limits("events"), ["acceptance", *(f"{a:.3f}" for a in accepted.values())]])
+
+
+@part
+def multilepton_calibration() -> str:
+    """Type-I errors of the statistics and of their combination."""
+    book = record("multilepton")
+    checks = [test["calibration"] for test in book["tests"].values()]
+    shares, both = [c["type_i"] for c in checks], book["combined"]["calibration"]
+    finite = (checks[0]["error"] ** 2 - checks[0]["binomial_error"] ** 2) ** 0.5
+    return (
+        f"{checks[0]['data_sets']} further data sets without a signal have p ≤ 5 % in {share(min(shares), 1)} to "
+        f"{share(max(shares), 1)} of cases for the {len(checks)} statistics (± {share(checks[0]['error'], 1)}, "
+        f"of which {share(finite, 1)} come from the finite bootstraps), and in {share(both['type_i'])} "
+        f"(± {share(both['error'])}) for all of them combined"
+    )
+
+
+@part
+def multilepton_size() -> str:
+    """Events expected, bootstraps and comparisons."""
+    book = record("multilepton")
+    return f"{book['expected']:.0f} expected events, {book['bootstraps']} bootstraps, {book['finished']} comparisons"
+
+
+@part
+def multilepton_time() -> str:
+    """Wall-clock time."""
+    return minutes(sum(record("multilepton")["stage_seconds"].values()))
+
+
+# Fits and hunts.
+
+
+@part
+def stats_pulls() -> str:
+    """Pulls of the fitted yield, by background."""
+    rows = []
+    for r in record("stats")["pulls"]["rows"]:
+        fitted = [f"`{r['background']}`", f"{r['events']:,}", str(r["bins"] or "unbinned"), str(r["toys"])]
+        rows.append([*fitted, signed(r["mean"], r["width"] * r["toys"] ** -0.5, 2), f"{r['width']:.2f}"])
+    return markdown(["background", "events", "bins", "toys", "mean pull", "width"], rows)
+
+
+@part
+def stats_local() -> str:
+    """Uniformity of the local p-value at several masses."""
+    rows = record("stats")["local_p"]["rows"]
+    least = min(row["ks_p"] for row in rows)
+    return f"KS p of {least:.2f} or more at {len(rows)} masses, {rows[0]['toys']} toys each"
+
+
+@part
+def stats_global() -> str:
+    """Uniformity of the global p-value."""
+    row = record("stats")["global_p"]["rows"]
+    return f"KS p of {row['ks_p']:.2f}, {row['sets']} sets of {row['toys']} toys"
+
+
+@part
+def stats_speed() -> str:
+    """Toys of a hunt against iminuit."""
+    row = record("stats")["bench"]["rows"][0]
+    detail = row["detail"]
+    return (
+        f"{detail['toys']} toys at {detail['masses']} masses cost {row['ours']:.1f} s, {row['ratio']:.0f} "
+        f"({row['ratio_min']:.0f}–{row['ratio_max']:.0f}) times less than iminuit one by one"
+    )
+
+
+@part
+def stats_cms() -> str:
+    """CMS's published four-lepton histogram."""
+    row = next(r for r in record("stats")["real_data"]["rows"] if "fit poly:1" in r["data"])
+    return f"s = {plus_minus(row['s'], row['s_err'], 1)}, Z = {row['z']:.1f}"
+
+
+# The simulation.
+
+
+@part
+def simulated_samples() -> str:
+    """Every recorded sample: what it is, how much of it is selected, and at what cost."""
+    rows = []
+    for name, row in record("simulate")["samples"].items():
+        selected = plus_minus(row["efficiency"], row["efficiency_error"], 3)
+        numbers = f"{row['yield_per_fb']:.3g}", f"{row['selected_per_cpu_second']:.0f}"
+        rows.append([signal(name), PROCESSES[name].title, selected, *numbers])
+    return markdown(["sample", "process", "selected share", "events per fb⁻¹", "selected events per CPU second"], rows)
+
+
+@part
+def simulated_sizes() -> str:
+    """Memory of the generator, and size of an event on disk."""
+    rows = record("simulate")["samples"].values()
+    sizes = [row["bytes_per_event"] for row in rows]
+    return (
+        f"{max(row['max_rss_mib'] for row in rows):.0f} MiB a process at most, {min(sizes):.0f} to {max(sizes):.0f} "
+        "bytes a selected event"
+    )
+
+
+# The card, and the Makefile.
+
+
+@part
+def gpu() -> str:
+    """What was measured on a GPU."""
+    return gpu_tables(record("gpu"))
+
+
+@part
+def gpu_measured() -> str:
+    """On what, in a sentence."""
+    machine = record("gpu")["steps"]["encoder speed"]["machine"]
+    return f"GPU numbers are of one {machine['card']}, without Ray (tests/records/gpu.json)."
+
+
+def targets() -> dict[str, str]:
+    """Targets of the Makefile and what they say of themselves."""
+    return dict(re.findall(r"^([a-z-]+):.*?## (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@part
+def two_commands() -> str:
+    """The two commands with the Makefile's words."""
+    lines = [f"make {name}    # {targets()[name]}" for name in ("demo", "test")]
+    return "\n".join(["```", *lines, "```"])
+
+
+@part
+def make_targets() -> str:
+    """Every target of the Makefile."""
+    return markdown(["command", "what it does"], [[f"`make {name}`", said] for name, said in targets().items()])
