@@ -13,11 +13,11 @@ from raypipe import files
 from raypipe.files import code_digest, code_of, imported, plain_code
 from raypipe.search import diphoton, embeddings, haxad
 from raypipe.search.base import search_of
-from raypipe.store.ledger import CODE
 from tests.conftest import ROOT
 
 SEARCHES = ("contrastive", "haxad", "multilepton", "table")
 ENCODER = ("raypipe.fit.encoder", "raypipe.events.diphoton")
+CODE = ("config", "events", "models", "fit", "stats", "search")
 ROOMS = (*CODE, "simulate")
 
 

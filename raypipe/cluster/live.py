@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from raypipe.cluster.attempt import Function, Report, Together
+from raypipe.cluster.attempt import Function, Report
 from raypipe.cluster.fanout import NONE, Large, fan_out
 from raypipe.config import Resources
 from raypipe.progress import console, progress_bar
@@ -52,7 +52,7 @@ def price_of(resources: Resources) -> Price:
 
 
 def run_trials(
-    function: Function | Together,
+    function: Function,
     inputs: Any,
     trials: Mapping[str, Any],
     book: Ledger,

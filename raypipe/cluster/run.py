@@ -16,7 +16,7 @@ from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.tasks import counted, spread
 from raypipe.cluster.tracking import record_report
 from raypipe.cluster.trees import tree_trainer
-from raypipe.cluster.trial import Shelf, run_one, run_together
+from raypipe.cluster.trial import Shelf, run_some
 from raypipe.errors import UserError
 from raypipe.events.table import read_table, write_table
 from raypipe.files import check_file_writable, check_writable, file_digest, read_json, write_json
@@ -27,7 +27,7 @@ from raypipe.report.base import Report, finish, headlines
 from raypipe.report.summary import other_versions_told
 from raypipe.search.base import Found, Item, Made, Stage, search_of
 from raypipe.search.result import NO_SIGNAL, Tools, Trial
-from raypipe.store.artefacts import open_artefacts
+from raypipe.store.artefacts import Artefacts
 from raypipe.store.claims import once_each
 from raypipe.store.files import Store
 from raypipe.store.ledger import Ledger, open_ledger
@@ -56,7 +56,7 @@ class Run:
             check_file_writable(self.folder / name)
         if config.resources.storage:
             self.ledger().store.check_writable()
-        self.artefacts = open_artefacts(config)
+        self.artefacts = Artefacts(config.resources.artefacts)
         self.memory = MemoryWatch()
         self._stack = contextlib.ExitStack()
         self._ray = False
@@ -207,11 +207,9 @@ class Run:
                 self._flows(shelf, list(missing.values()), book)
             with self.timed("trial"):
                 given = (shelf, self.config.search, self.search.handed())
-                together = self.search.together
-                function = run_together if together else run_one
                 keys = frozenset(key for key, trial in missing.items() if self.search.large(trial))
                 large = Large(keys, self.trees()) if keys else NONE
-                live.run_trials(function, given, trials, book, self.search.resources, name, together, large)
+                live.run_trials(run_some, given, trials, book, self.search.resources, name, self.search.together, large)
         return book
 
     def _flows(self, shelf: Shelf, trials: Sequence[Trial], book: Ledger) -> None:

@@ -110,8 +110,7 @@ def _encoder_loop(given: dict[str, Any]) -> None:
     device = get_device() if torch.cuda.is_available() else torch.device("cpu")
     model = wrapped(build_encoder(config, plans.scales, given["seed"]), config, device)
     training = EncoderTraining(prepare_model(model, move_to_device=device), config, device)
-    if (state := resumed()) is not None:
-        training.load_state(state)
+    resumed(training)
     left = range(training.epoch * config.steps_per_epoch, config.epochs * config.steps_per_epoch)
     stream = rank_stream(source, plans.train, given["train_plan"], left, config, training)
     workers, checked = training.workers, range(plans.validation_steps)
@@ -177,8 +176,7 @@ def _autoencoder_loop(given: dict[str, Any]) -> None:
 
     limit_threads(given["threads"])
     training = VaeTraining(*ray.get(given["features"]), given["config"].embedding, given["config"].seed)
-    if (state := resumed()) is not None:
-        training.load_state(state)
+    resumed(training)
     go_on(training, given["run"])
 
 

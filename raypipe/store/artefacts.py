@@ -19,7 +19,6 @@ import secrets
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from raypipe.errors import UserError
 from raypipe.files import check_writable, file_digest, make_directory, read_json, write_json
@@ -82,11 +81,6 @@ class Artefacts:
             raise UserError(f"{place}: cannot be written: {error.strerror or error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def open_artefacts(config: Any) -> Artefacts:
-    """The artefacts of a configuration: those of ``resources.artefacts``."""
-    return Artefacts(config.resources.artefacts)
 
 
 def _whole(place: Path, names: Iterable[str]) -> bool:

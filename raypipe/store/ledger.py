@@ -20,12 +20,10 @@ from raypipe.files import code_digest, code_of, inside_output_root
 from raypipe.kinds import KINDS
 from raypipe.redact import redact
 from raypipe.search.result import NUMERICS, Result
-from raypipe.store.claims import once
+from raypipe.store.claims import once_each
 from raypipe.store.files import Store
 
 OK, FAILED = "ok", "failed"
-CODE = ("config", "events", "models", "fit", "stats", "search")
-"""Rooms whose source can move a number of a search."""
 COMPACT_AT = 200
 """Parts outside the index that are read one by one before they are gathered."""
 LAYOUT = 2
@@ -194,7 +192,7 @@ class Ledger:
         """
         name = f"stages/{kind}/{key}.pt"
 
-        def get() -> dict[str, Any] | None:
+        def get(_: str) -> dict[str, Any] | None:
             data = self.shared.read(name)
             try:
                 return None if data is None else unpacked(data)
@@ -202,7 +200,8 @@ class Ledger:
                 self.shared.delete(name)
                 return None
 
-        return once(self.shared, f"stages/{kind}", key, get, lambda: self.shared.write(name, packed(make())))
+        folder, keep = f"stages/{kind}", lambda _: self.shared.write(name, packed(make()))
+        return once_each(self.shared, folder, [key], get, keep)[key]
 
     def flow_file(self, key: str, row: dict[str, Any], folder: Path) -> Path | None:
         """The background model of a finished trial as a file in ``folder``, or None if it has none."""
