@@ -17,7 +17,7 @@ from raypipe.cluster.tasks import counted, spread
 from raypipe.cluster.tracking import record_report
 from raypipe.cluster.trees import tree_trainer
 from raypipe.cluster.trial import Shelf, run_some
-from raypipe.errors import UserError
+from raypipe.errors import UserError, last_line
 from raypipe.events.table import read_table, write_table
 from raypipe.files import check_file_writable, check_writable, file_digest, read_json, write_json
 from raypipe.kinds import resolve
@@ -252,7 +252,7 @@ class Run:
         keyed = self.keys(trials, self.make(trials))
         rows = self.run_trials(keyed, "search").rows(keyed)
         if failed := [row for row in rows if row["status"] != "ok"]:
-            raise UserError(f"the search failed: {failed[0]['error'].strip().splitlines()[-1]}")
+            raise UserError(f"the search failed: {last_line(failed[0]['error'])}")
         for note in self.search.notes:
             console.print(note, highlight=False, soft_wrap=True)
         return self.search.answer(rows, trials)
@@ -290,7 +290,7 @@ class Run:
             what = "nothing to report yet: no trial of this configuration is finished (run `raypipe scan` first)"
             raise UserError(". ".join([f"{self.folder}: {what}", *others]))
         if all(row["status"] != "ok" for row in rows):
-            raise UserError(f"{book}: all trials failed; the first: {rows[0]['error'].strip().splitlines()[-1]}")
+            raise UserError(f"{book}: all trials failed; the first: {last_line(rows[0]['error'])}")
         return book, rows
 
     @contextlib.contextmanager
@@ -304,15 +304,8 @@ class Run:
 
     def _tell(self, report: Report, summary: Mapping[str, Any]) -> None:
         """The terminal's version of the report, on standard error."""
-        from rich.table import Table
-
         for title, shown in report.tables.items():
-            table = Table(title=title or f"raypipe: {self.folder}", box=None, header_style="bold")
-            for name in shown.head:
-                table.add_column(name, no_wrap=True)
-            for row in shown.rows:
-                table.add_row(*row)
-            console.print(table)
+            live.show(title or f"raypipe: {self.folder}", shown.head, shown.rows, no_wrap=True)
         lines = headlines(report, summary)
         if report.sections:
             stages = ", ".join(f"{k} {v:.0f} s" for k, v in summary["stage_seconds"].items())
@@ -320,6 +313,6 @@ class Run:
             lines.append(f"Report: {self.folder / 'report.html'}")
         for failed in summary["failed_trials"]:
             what = f"failed: {failed['signal']} {failed['strength']:g} instance {failed['instance']}"
-            lines.append(f"{what}: {failed['error'].strip().splitlines()[-1]}")
+            lines.append(f"{what}: {last_line(failed['error'])}")
         for line in lines:
             console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -18,7 +18,7 @@ import torch
 from torch.distributed import is_nccl_available
 
 from raypipe.cluster.runtime import cluster_address, nodes, places
-from raypipe.errors import UserError
+from raypipe.errors import UserError, last_line
 from raypipe.fit.training import OnEpoch, Training
 from raypipe.store.files import Store
 
@@ -171,12 +171,6 @@ def _followed(run: TrainRun, on_epoch: OnEpoch | None) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def last_line(error: BaseException) -> str:
-    """What an exception of Ray's is about."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("raypipe.errors.UserError: ") if lines else type(error).__name__
 
 
 def worker_cpus(workers: int, *, gpu: bool = False, streamed: bool = False) -> float:

@@ -12,9 +12,7 @@ import mlflow
 import numpy as np
 import torch
 
-from raypipe.config.haxad import Vae
-from raypipe.files import read_json
-from raypipe.models.vae import FeatureVae
+from raypipe.cluster.train import load_autoencoder
 
 
 class ServedAutoencoder(mlflow.pyfunc.PythonModel):
@@ -22,12 +20,7 @@ class ServedAutoencoder(mlflow.pyfunc.PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Read the state dict beside the model."""
-        folder = Path(context.artifacts["autoencoder"])
-        config = Vae.model_validate(read_json(folder / "encoder.json")["embedding"])
-        state = torch.load(folder / "vae.pt", weights_only=True, map_location="cpu")
-        self.vae = FeatureVae(len(state["centre"]), config.latent, list(config.hidden))
-        self.vae.load_state_dict(state)
-        self.vae.eval()
+        self.vae = load_autoencoder(Path(context.artifacts["autoencoder"]))
 
     @torch.no_grad()
     def predict(self, context: Any, model_input: Any, params: Any = None) -> np.ndarray:
