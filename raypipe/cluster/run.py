@@ -203,12 +203,12 @@ class Run:
                     self.ray()  # not before the first could be read
                     shelf.put(need, part)
             self.ray()
+            keys = frozenset(key for key, trial in missing.items() if self.search.large(trial))
+            large = Large(keys, self.trees()) if keys else NONE  # no place for the workers is told before the work
             if sum(map(self.search.learns, missing.values())) > 1:  # one trial trains its own: no start of Ray Train
                 self._flows(shelf, list(missing.values()), book)
             with self.timed("trial"):
                 given = (shelf, self.config.search, self.search.handed())
-                keys = frozenset(key for key, trial in missing.items() if self.search.large(trial))
-                large = Large(keys, self.trees()) if keys else NONE
                 live.run_trials(run_some, given, trials, book, self.search.resources, name, self.search.together, large)
         return book
 
