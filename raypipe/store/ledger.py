@@ -19,7 +19,7 @@ from raypipe.errors import UserError, redact
 from raypipe.files import code_digest, code_of, inside_output_root
 from raypipe.kinds import KINDS, background_modules
 from raypipe.search.result import NUMERICS, Result
-from raypipe.store.claims import once
+from raypipe.store.claims import once_each
 from raypipe.store.files import Store
 
 OK, FAILED = "ok", "failed"
@@ -191,7 +191,7 @@ class Ledger:
         """
         name = f"stages/{kind}/{key}.pt"
 
-        def get() -> dict[str, Any] | None:
+        def get(_: str) -> dict[str, Any] | None:
             data = self.shared.read(name)
             try:
                 return None if data is None else unpacked(data)
@@ -199,7 +199,8 @@ class Ledger:
                 self.shared.delete(name)
                 return None
 
-        return once(self.shared, f"stages/{kind}", key, get, lambda: self.shared.write(name, packed(make())))
+        folder, keep = f"stages/{kind}", lambda _: self.shared.write(name, packed(make()))
+        return once_each(self.shared, folder, [key], get, keep)[key]
 
     def flow_file(self, key: str, row: dict[str, Any], folder: Path) -> Path | None:
         """The background model of a finished trial as a file in ``folder``, or None if it has none."""
