@@ -28,7 +28,8 @@ smoke: install ## The demo, tiny: every stage through the real command line in a
 	$(BIN)/python -m pytest tests/test_end_to_end.py
 
 test: install ## Run the tests (about 12 minutes)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not ray"
+	$(BIN)/python -m pytest -m "not slow and ray"
 
 test-slow: install ## Run the long statistical studies
 	$(BIN)/python -m pytest -m slow
@@ -40,7 +41,7 @@ study-contrastive: install ## Paper C beside its comparisons (over an hour; resu
 SEED ?=
 study-first-look: install ## Papers C and A on a seed that nobody has looked at, once (hours; resumes): make study-first-look SEED=...
 	@test -n "$(SEED)" || { echo "say which: make study-first-look SEED=<a seed that no study has used>"; exit 1; }
-	$(BIN)/raypipe scan --config configs/contrastive/study.yaml seed=$(SEED) output=runs/first-look-contrastive
+	$(BIN)/raypipe scan --config configs/contrastive/first_look.yaml seed=$(SEED)
 	$(BIN)/python -m tests.search.record_contrastive runs/first-look-contrastive contrastive_first_look
 	$(BIN)/raypipe scan --config configs/haxad/laptop.yaml seed=$(SEED) output=runs/first-look-haxad
 	$(BIN)/python -m tests.search.record_haxad runs/first-look-haxad haxad_first_look

@@ -20,8 +20,16 @@ class UserError(Exception):
 
 def first_line(error: BaseException) -> str:
     """What an exception says first, on one line; the name of its class where it says nothing."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+    return _lines(error)[0][:300]
+
+
+def last_line(error: BaseException | str) -> str:
+    """What an exception, or a traceback, says at its end: what it is about."""
+    return _lines(error)[-1].removeprefix("raypipe.errors.UserError: ")
+
+
+def _lines(error: BaseException | str) -> list[str]:
+    return [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
 
 
 MARK = "***"

@@ -29,6 +29,8 @@ class Kind:
     """Stages that it has (all kinds: `raypipe config` and `raypipe doctor`)."""
     search: str | type | None = None
     """Subclass of `raypipe.search.base.Search`."""
+    methods: bool = False
+    """Whether its trials take a way to know the background by name."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,12 @@ class Background:
 _STAGES = ("simulate", "embed", "search", "scan", "plan", "status", "report")
 KINDS: dict[str, Kind] = {
     "contrastive": Kind(
-        "raypipe.config.run:Config", (*_STAGES, "calibrate", "latent"), "raypipe.search.contrastive_search:Contrastive"
+        "raypipe.config.run:Config",
+        (*_STAGES, "calibrate", "latent"),
+        "raypipe.search.contrastive_search:Contrastive",
+        True,
     ),
-    "haxad": Kind("raypipe.config.haxad:HaxadConfig", _STAGES, "raypipe.search.haxad_search:Haxad"),
+    "haxad": Kind("raypipe.config.haxad:HaxadConfig", _STAGES, "raypipe.search.haxad_search:Haxad", True),
     "multilepton": Kind(
         "raypipe.config.multilepton:MultileptonConfig",
         ("simulate", "search", "scan", "plan", "status", "report"),
@@ -93,6 +98,11 @@ def load_plugins() -> None:
             importlib.import_module(module)
         except Exception as error:  # whatever the user's own code raises
             raise UserError(f"{source}: plugin {module} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def background_modules() -> set[str]:
+    """Modules of raypipe's own ways to know the background, whose code counts where trials take them by name."""
+    return {one.make.partition(":")[0] for one in BACKGROUNDS.values() if isinstance(one.make, str)}
 
 
 def background_of(name: str) -> Background:

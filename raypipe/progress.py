@@ -1,28 +1,18 @@
-"""Progress bars and tables on standard error, silent when it is not a terminal."""
+"""Progress bars on standard error, silent when it is not a terminal."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Column, Table
+from rich.table import Column
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
 """Where people read; standard output carries results only."""
-
-
-def print_table(title: str, head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """A table of text on standard error; no column is folded."""
-    table = Table(title=title, box=None, header_style="bold")
-    for name in head:
-        table.add_column(name, no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from raypipe import files
 from raypipe.files import code_digest, code_of, imported, plain_code
 from raypipe.search import diphoton, embeddings, haxad_search
 from raypipe.search.base import search_of
+from raypipe.store.ledger import made_by
 from tests.conftest import ROOT
 
 SEARCHES = ("contrastive", "haxad", "multilepton", "table")
@@ -159,7 +160,7 @@ def test_keys_hold_the_code_of_their_search_and_encoder(monkeypatch, search):
     config = load_config(ROOT / f"configs/{search}/laptop.yaml")
     ours = search_of(config)
     made = {"simulate": {"events": {"key": "e"}}, "latents": {name: {"digest": "d"} for name in ("id", "id 0")}}
-    assert ours.inputs_key("id", made)["code"] == code_of(*modules_of(search))
+    assert ours.inputs_key("id", made)["code"] == code_of(*modules_of(search)) == made_by(config)[search]
     _, encoders, latents = ours.stages()
     trials = ours.grid()[:1]
     before = encoders.items(made, trials)[0].key, latents.items(made, trials)[0].key

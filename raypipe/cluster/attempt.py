@@ -23,10 +23,9 @@ HANG = 75
 GRACE = 30.0
 """Seconds after the time-out when a process that cannot even run Python any more is ended from C."""
 
-Function = Callable[[Any, Any, Tools], Result]
-"""A search: (inputs, trial, tools) -> result, a function of its inputs and trial alone."""
-Together = Callable[[Any, Sequence[Any], Tools], list[Result]]
-"""The same for trials that are made as one; a result depends on which others were there in its last digits alone."""
+Function = Callable[[Any, Sequence[Any], Tools], list[Result]]
+"""A search: (inputs, trials, tools) -> results, a function of its inputs and each trial; which others are there shows
+in the last digits alone."""
 
 Report = dict[str, Any]
 """How one trial ended, as Ray Tune is told: ``key``; ``status`` (``ok``, ``failed``, or ``elsewhere``: another driver
@@ -40,16 +39,11 @@ def report(key: str, status: str, rows: Sequence[Mapping[str, Any]] = (), metric
     return {"key": key, "status": status, "metric": metric, **told}
 
 
-def one_by_one(function: Function, inputs: Any, trials: Sequence[Any], tools: Tools) -> list[Result]:
-    """A `Function` as a `Together`."""
-    return [function(inputs, trial, tools) for trial in trials]
-
-
 @dataclass(frozen=True)
 class Worker:
     """Runs trials in this process."""
 
-    function: Together
+    function: Function
     inputs: Any
     book: Ledger
     tools: Tools

@@ -6,10 +6,9 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-from raypipe.cluster.attempt import Function, Report, Together, Worker, one_by_one, report
+from raypipe.cluster.attempt import Function, Report, Worker, report
 from raypipe.cluster.runtime import cluster_address, total_cpus
 from raypipe.config import Resources
 from raypipe.errors import UserError
@@ -44,7 +43,7 @@ OnEnd = Callable[[Any, Report], None]
 
 
 def fan_out(
-    function: Function | Together,
+    function: Function,
     inputs: Any,
     trials: Mapping[str, Any],
     book: Ledger,
@@ -62,7 +61,7 @@ def fan_out(
 
     Args:
         function: the search, importable by the workers.
-        together: so many trials are made as one, by a function (inputs, trials, tools) -> results; 0: one by one.
+        together: so many trials are made as one; 0: one by one.
         large: trials that this process runs, after the others.
     """
     from ray import tune
@@ -77,15 +76,14 @@ def fan_out(
         left.reverse()  # meet the other driver in the middle
     for dead in book.store.folders("tune") - alive.keys():
         book.store.drop(f"tune/{dead}")
-    run = function if together else partial(one_by_one, function)
-    here = Worker(run, inputs, book, Tools(stage=book.stage, train=large.train), retries=resources.max_failures)
+    here = Worker(function, inputs, book, Tools(stage=book.stage, train=large.train), retries=resources.max_failures)
     with Heartbeat(book) as beat:
         scan = Scan(trials, book, resources, on_end, together, beat, ended=set(done))
         trainable = tune.with_resources(
             # Once a scan, not once a window: each call puts the inputs into the object store anew.
             tune.with_parameters(
                 run_pack,
-                function=run,
+                function=function,
                 inputs=inputs,
                 book=Ledger(book.store, book.shared),  # without the rows that this one has read
                 driver=beat.id,

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,8 @@ def rank_stream(
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     blocks = np.array_split(np.arange(steps.start, steps.stop), max(1, len(steps) // 8))
-    gather = GatherSteps(source, plan_ref, config, workers.rank, workers.size)
+    given = {"source": source, "plan": plan_ref, "config": config, "rank": workers.rank, "workers": workers.size}
+    gather = partial(_gather, **given)
     how = {"batch_size": None, "batch_format": "numpy", "zero_copy_batch": True, "num_cpus": 0.25}
     dataset = ray.data.from_arrow([pa.table({"step": b}) for b in blocks]).map_batches(gather, **how)
     # streaming_split moves the executor into an actor of its own; in this process it would compete with the training.
@@ -161,20 +163,12 @@ def rank_stream(
         yield batch
 
 
-@dataclass(frozen=True)
-class GatherSteps:
+def _gather(
+    steps: dict[str, np.ndarray], source: EventSource, plan: Any, config: Embedding, rank: int, workers: int
+) -> dict[str, np.ndarray]:
     """Ray Data transform: step numbers -> the rows of a worker's slice of those global batches."""
+    import ray
 
-    source: EventSource
-    plan: Any
-    config: Embedding
-    rank: int
-    workers: int
-
-    def __call__(self, steps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        import ray
-
-        inputs, plan = self.source.load(), ray.get(self.plan)
-        batches = list(rank_batches(inputs, plan, map(int, steps["step"]), self.config, self.rank, self.workers))
-        out = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
-        return out | {"step": np.repeat(steps["step"], len(batches[0]["group"]))}
+    batches = list(rank_batches(source.load(), ray.get(plan), map(int, steps["step"]), config, rank, workers))
+    out = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+    return out | {"step": np.repeat(steps["step"], len(batches[0]["group"]))}

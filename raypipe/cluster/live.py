@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from raypipe.cluster.attempt import Function, Report, Together
+from raypipe.cluster.attempt import Function, Report
 from raypipe.cluster.fanout import NONE, Large, fan_out
 from raypipe.config import Resources
 from raypipe.progress import console, progress_bar
@@ -52,7 +52,7 @@ def price_of(resources: Resources) -> Price:
 
 
 def run_trials(
-    function: Function | Together,
+    function: Function,
     inputs: Any,
     trials: Mapping[str, Any],
     book: Ledger,
@@ -86,13 +86,19 @@ def run_trials(
 
 def show_missing(lines: list[dict[str, Any]]) -> None:
     """Print the table of `status.missing` entries."""
+    rows = [[line["trial"], line["kind"], str(line["attempts"]), line["error"]] for line in lines]
+    show(f"missing: {len(lines)} trials", ("trial", "how", "tries", "error"), rows, overflow="fold")
+
+
+def show(title: str, head: Iterable[str], rows: Iterable[Iterable[str]], **column: Any) -> None:
+    """Print a table; ``column``: how rich makes its columns."""
     from rich.table import Table
 
-    table = Table(title=f"missing: {len(lines)} trials", box=None, header_style="bold")
-    for column in ("trial", "how", "tries", "error"):
-        table.add_column(column, overflow="fold")
-    for line in lines:
-        table.add_row(line["trial"], line["kind"], str(line["attempts"]), line["error"])
+    table = Table(title=title, box=None, header_style="bold")
+    for name in head:
+        table.add_column(name, **column)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
 
 

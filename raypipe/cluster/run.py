@@ -16,19 +16,19 @@ from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.tasks import counted, spread
 from raypipe.cluster.tracking import record_report
 from raypipe.cluster.trees import tree_trainer
-from raypipe.cluster.trial import Shelf, run_one, run_together
-from raypipe.errors import UserError
+from raypipe.cluster.trial import Shelf, run_some
+from raypipe.errors import UserError, last_line
 from raypipe.events.table import read_table, write_table
 from raypipe.files import check_file_writable, check_writable, file_digest, read_json, write_json
 from raypipe.kinds import resolve
 from raypipe.models.bdt import Train
-from raypipe.progress import console, print_table, progress_bar
+from raypipe.progress import console, progress_bar
 from raypipe.report.base import Report, finish, headlines
 from raypipe.report.calibrated import FILE, calibration_record, search_key, tail_table
 from raypipe.report.summary import other_versions_told
 from raypipe.search.base import Found, Item, Made, Stage, search_of
 from raypipe.search.result import NO_SIGNAL, Tools, Trial
-from raypipe.store.artefacts import open_artefacts
+from raypipe.store.artefacts import Artefacts
 from raypipe.store.claims import once_each
 from raypipe.store.files import Store
 from raypipe.store.ledger import Ledger, open_ledger
@@ -57,7 +57,7 @@ class Run:
             check_file_writable(self.folder / name)
         if config.resources.storage:
             self.ledger().store.check_writable()
-        self.artefacts = open_artefacts(config)
+        self.artefacts = Artefacts(config.resources.artefacts)
         self.memory = MemoryWatch()
         self._stack = contextlib.ExitStack()
         self._ray = False
@@ -204,15 +204,13 @@ class Run:
                     self.ray()  # not before the first could be read
                     shelf.put(need, part)
             self.ray()
+            keys = frozenset(key for key, trial in missing.items() if self.search.large(trial))
+            large = Large(keys, self.trees()) if keys else NONE  # no place for the workers is told before the work
             if sum(map(self.search.learns, missing.values())) > 1:  # one trial trains its own: no start of Ray Train
                 self._flows(shelf, list(missing.values()), book)
             with self.timed("trial"):
                 given = (shelf, self.config.search, self.search.handed())
-                together = self.search.together
-                function = run_together if together else run_one
-                keys = frozenset(key for key, trial in missing.items() if self.search.large(trial))
-                large = Large(keys, self.trees()) if keys else NONE
-                live.run_trials(function, given, trials, book, self.search.resources, name, together, large)
+                live.run_trials(run_some, given, trials, book, self.search.resources, name, self.search.together, large)
         return book
 
     def _flows(self, shelf: Shelf, trials: Sequence[Trial], book: Ledger) -> None:
@@ -255,7 +253,7 @@ class Run:
         keyed = self.keys(trials, self.make(trials))
         rows = self.run_trials(keyed, "search").rows(keyed)
         if failed := [row for row in rows if row["status"] != "ok"]:
-            raise UserError(f"the search failed: {failed[0]['error'].strip().splitlines()[-1]}")
+            raise UserError(f"the search failed: {last_line(failed[0]['error'])}")
         for note in self.search.notes:
             console.print(note, highlight=False, soft_wrap=True)
         return self.search.answer(rows, trials)
@@ -272,7 +270,8 @@ class Run:
         keys = {trial.embedding: search_key(self.search, trial, made) for trial in asked}
         record = calibration_record(rows, keys)
         write_json(self.folder / FILE, record)
-        print_table(f"raypipe: {self.folder}", *tail_table(record["tails"])[:2])
+        shown = tail_table(record["tails"])
+        live.show(f"raypipe: {self.folder}", shown.head, shown.rows, no_wrap=True)
         return record
 
     def report(self, trials: Mapping[str, Trial] | None = None) -> dict[str, Any]:
@@ -308,7 +307,7 @@ class Run:
             what = "nothing to report yet: no trial of this configuration is finished (run `raypipe scan` first)"
             raise UserError(". ".join([f"{self.folder}: {what}", *others]))
         if all(row["status"] != "ok" for row in rows):
-            raise UserError(f"{book}: all trials failed; the first: {rows[0]['error'].strip().splitlines()[-1]}")
+            raise UserError(f"{book}: all trials failed; the first: {last_line(rows[0]['error'])}")
         return book, rows
 
     @contextlib.contextmanager
@@ -323,7 +322,7 @@ class Run:
     def _tell(self, report: Report, summary: Mapping[str, Any]) -> None:
         """The terminal's version of the report, on standard error."""
         for title, shown in report.tables.items():
-            print_table(title or f"raypipe: {self.folder}", *shown[:2])
+            live.show(title or f"raypipe: {self.folder}", shown.head, shown.rows, no_wrap=True)
         lines = headlines(report, summary)
         if report.sections:
             stages = ", ".join(f"{k} {v:.0f} s" for k, v in summary["stage_seconds"].items())
@@ -331,6 +330,6 @@ class Run:
             lines.append(f"Report: {self.folder / 'report.html'}")
         for failed in summary["failed_trials"]:
             what = f"failed: {failed['signal']} {failed['strength']:g} instance {failed['instance']}"
-            lines.append(f"{what}: {failed['error'].strip().splitlines()[-1]}")
+            lines.append(f"{what}: {last_line(failed['error'])}")
         for line in lines:
             console.print(line, highlight=False, markup=False, soft_wrap=True)

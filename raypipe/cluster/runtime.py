@@ -205,13 +205,17 @@ def total_cpus() -> float:
     return float(ray.cluster_resources().get("CPU", 1))
 
 
-def places(cpus: float, gpus: float = 0.0) -> int:
-    """Workers that the living nodes hold at once if each asks for so many cores and GPUs of one node."""
+def nodes() -> list[dict[str, float]]:
+    """What each living node of the running Ray has."""
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def places(cpus: float, gpus: float = 0.0) -> int:
+    """Workers that the living nodes hold at once if each asks for so many cores and GPUs of one node."""
     asked = [(name, amount) for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount]
-    return sum(min(math.floor(node.get(name, 0.0) / amount) for name, amount in asked) for node in nodes)
+    return sum(min(math.floor(node.get(name, 0.0) / amount) for name, amount in asked) for node in nodes())
 
 
 def limit_threads(threads: int) -> None:

@@ -18,9 +18,6 @@ from raypipe.simulate import dataset
 from raypipe.simulate.dataset import Plan, SamplePlan, Shard
 from raypipe.store.artefacts import Artefacts
 
-RETRIES = 3
-"""Times a shard is started again after its process or node died."""
-
 Sidecars = dict[int, dict[str, Any]]
 """Sidecars of the finished shards of a sample by their number."""
 
@@ -103,7 +100,6 @@ def _made(wanted: Plan, shared: Shared, concurrency: int | None) -> dict[str, Si
             partial(_take_or_make, _make_shard, shared),
             waiting,
             in_order=False,
-            retries=RETRIES,
             strategy="SPREAD",
             at_once=concurrency,
             begun=lambda shard: table.begin(shard.process.name),

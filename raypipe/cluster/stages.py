@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.cluster import embed as embedding
-from raypipe.cluster.train import train_autoencoder, train_encoder, train_encoders
+from raypipe.cluster.train import load_autoencoder, train_autoencoder, train_encoder, train_encoders
 from raypipe.cluster.trainer import side_by_side
 from raypipe.config.haxad import HaxadConfig
 from raypipe.errors import UserError
@@ -72,20 +72,16 @@ def autoencoder(run: Run, stage: Stage, items: Sequence[Item]) -> None:
 
 def autoencoder_latents(run: Run, stage: Stage, items: Sequence[Item]) -> None:
     """Map all events through the autoencoder, file by file in this process: it takes seconds."""
-    import torch
-
     (item,) = items
     config: HaxadConfig = item.what
-    folder, vae = run.folder / item.folder, config.embedding
+    folder = run.folder / item.folder
     with run.timed(stage.name):
-        state = torch.load(folder / "vae.pt", weights_only=True, map_location="cpu")
-        model = FeatureVae(len(state["centre"]), vae.latent, list(vae.hidden))
-        model.load_state_dict(state)
+        model = load_autoencoder(folder)
         paths = [
             sample_path(run.folder / "events", split, name) for split in SPLITS for name in config.simulate.samples
         ]
-        parts = [_embed_sample(model.eval(), read_table(path, embedding.COLUMNS), config) for path in paths]
-        embedding.write_latents(parts, folder, item.key, vae.latent)
+        parts = [_embed_sample(model, read_table(path, embedding.COLUMNS), config) for path in paths]
+        embedding.write_latents(parts, folder, item.key, config.embedding.latent)
 
 
 def _embed_sample(model: FeatureVae, table: pa.Table, config: HaxadConfig) -> pa.Table:

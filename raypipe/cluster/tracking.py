@@ -9,7 +9,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -212,7 +211,7 @@ def register_models(run: Recorder, models: Mapping[str, Served]) -> None:
             output = TensorSpec(np.dtype(model.dtype), (-1, *model.output))
             mlflow.pyfunc.log_model(
                 name=name,
-                python_model=str(resources.files("raypipe.cluster.served").joinpath(f"{name}.py")),
+                python_model=str(Path(__file__).with_name("served.py")),
                 artifacts={name: str(model.artifact)},
                 signature=ModelSignature(Schema(inputs), Schema([output])),
                 input_example=dict(model.example),

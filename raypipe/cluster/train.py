@@ -13,10 +13,10 @@ import torch
 
 from raypipe.cluster.inputs import event_source, rank_stream
 from raypipe.cluster.runtime import limit_threads
-from raypipe.cluster.trainer import TrainRun, go_on, last_line, resumed, worker_cpus
+from raypipe.cluster.trainer import TrainRun, go_on, resumed, worker_cpus
 from raypipe.config import Config, Embedding
-from raypipe.config.haxad import HaxadConfig
-from raypipe.errors import UserError
+from raypipe.config.haxad import HaxadConfig, Vae
+from raypipe.errors import UserError, last_line
 from raypipe.events.continuous import continuous_features
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table, sample_path
@@ -26,6 +26,7 @@ from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, ran
 from raypipe.fit.training import OnEpoch
 from raypipe.fit.vae import VaeTraining
 from raypipe.models.encoder import ContrastiveEncoder
+from raypipe.models.vae import FeatureVae
 from raypipe.search.embeddings import encoder_key
 from raypipe.store.files import Store
 
@@ -42,6 +43,15 @@ def load_encoder(folder: Path, key: str | None = None) -> tuple[ContrastiveEncod
     encoder = build_encoder(Embedding.model_validate(record["embedding"]))
     encoder.load_state_dict(torch.load(folder / "encoder.pt", weights_only=True, map_location="cpu"))
     return encoder.eval(), record
+
+
+def load_autoencoder(folder: Path) -> FeatureVae:
+    """The finished autoencoder of ``folder``."""
+    config = Vae.model_validate(read_json(folder / "encoder.json")["embedding"])
+    state = torch.load(folder / "vae.pt", weights_only=True, map_location="cpu")
+    model = FeatureVae(len(state["centre"]), config.latent, list(config.hidden))
+    model.load_state_dict(state)
+    return model.eval()
 
 
 def train_encoders(
@@ -110,8 +120,7 @@ def _encoder_loop(given: dict[str, Any]) -> None:
     device = get_device() if torch.cuda.is_available() else torch.device("cpu")
     model = wrapped(build_encoder(config, plans.scales, given["seed"]), config, device)
     training = EncoderTraining(prepare_model(model, move_to_device=device), config, device)
-    if (state := resumed()) is not None:
-        training.load_state(state)
+    resumed(training)
     left = range(training.epoch * config.steps_per_epoch, config.epochs * config.steps_per_epoch)
     stream = rank_stream(source, plans.train, given["train_plan"], left, config, training)
     workers, checked = training.workers, range(plans.validation_steps)
@@ -177,8 +186,7 @@ def _autoencoder_loop(given: dict[str, Any]) -> None:
 
     limit_threads(given["threads"])
     training = VaeTraining(*ray.get(given["features"]), given["config"].embedding, given["config"].seed)
-    if (state := resumed()) is not None:
-        training.load_state(state)
+    resumed(training)
     go_on(training, given["run"])
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch.distributed import is_nccl_available
 
-from raypipe.cluster.runtime import cluster_address, places
-from raypipe.errors import UserError
+from raypipe.cluster.runtime import cluster_address, nodes, places
+from raypipe.errors import UserError, last_line
 from raypipe.fit.training import OnEpoch, Training
 from raypipe.store.files import Store
 
@@ -105,11 +105,14 @@ class TrainRun:
         self.store.drop(f"train/{self.name}-files")
 
 
-def resumed() -> dict[str, Any] | None:
-    """In a worker: the state that this worker, or rank 0, has left in the last checkpoint."""
+def resumed(training: Training | None = None) -> dict[str, Any] | None:
+    """In a worker: the state that this worker, or rank 0, has left in the last checkpoint; ``training`` takes it."""
     from ray import train
 
-    return _loaded(train.get_checkpoint(), train.get_context().get_world_rank())
+    state = _loaded(train.get_checkpoint(), train.get_context().get_world_rank())
+    if training is not None and state is not None:
+        training.load_state(state)
+    return state
 
 
 def _loaded(checkpoint: Any, rank: int) -> dict[str, Any] | None:
@@ -170,26 +173,17 @@ def _followed(run: TrainRun, on_epoch: OnEpoch | None) -> Iterator[None]:
         thread.join()
 
 
-def last_line(error: BaseException) -> str:
-    """What an exception of Ray's is about."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("raypipe.errors.UserError: ") if lines else type(error).__name__
-
-
 def worker_cpus(workers: int, *, gpu: bool = False, streamed: bool = False) -> float:
     """Cores, in halves, that each of so many Train workers can have: the most with which all of them find a place.
 
     A stream needs a core for the tasks that prepare batches. A `UserError` if this machine has no place for so many; a
     cluster may grow.
     """
-    import ray
-
     first_node(gpu)
-    offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    nodes = [offer.get("CPU", 0.0) for offer in offers if not gpu or offer.get("GPU")]
-    largest = math.floor(2 * max(nodes)) / 2
+    cores = [node.get("CPU", 0.0) for node in nodes() if not gpu or node.get("GPU")]
+    largest = math.floor(2 * max(cores)) / 2
     for cpus in np.arange(largest, 0.0, -0.5):
-        if places(cpus, gpu) >= workers and cpus * workers <= sum(nodes) - streamed:
+        if places(cpus, gpu) >= workers and cpus * workers <= sum(cores) - streamed:
             return float(cpus)
     if places(0.5, gpu) >= workers:  # the stream has to share
         return 0.5
@@ -204,11 +198,9 @@ def side_by_side(encoders: int, workers: int, *, gpu: bool = False) -> int:
 
     On one machine without several GPUs that is one: two would only share its cores.
     """
-    import ray
-
     first_node(gpu)
-    nodes = sum(node["Resources"].get("CPU", 0.0) >= 0.5 for node in ray.nodes() if node["Alive"])
-    return max(1, min(encoders, (places(0.5, gpu) if gpu else nodes) // workers))
+    found = places(0.5, gpu) if gpu else sum(node.get("CPU", 0.0) >= 0.5 for node in nodes())
+    return max(1, min(encoders, found // workers))
 
 
 def first_node(gpu: float) -> None:

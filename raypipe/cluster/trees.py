@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from raypipe.cluster.runtime import limit_threads, places
 from raypipe.config import Classifier, Resources
-from raypipe.errors import UserError
+from raypipe.errors import UserError, last_line
 from raypipe.models.bdt import Sample, Train, train_here
 
 if TYPE_CHECKING:
@@ -119,8 +119,7 @@ def train_trees(
             finally:
                 ray.kill(actor)
         except Exception as error:  # both engines wrap what a worker raises; RuntimeError, TimeoutError, Ray's own
-            reason = (str(error).strip().splitlines() or [repr(error)])[-1]
-            raise UserError(f"training the trees with {workers} workers failed: {reason}") from error
+            raise UserError(f"training the trees with {workers} workers failed: {last_line(error)}") from error
 
 
 class _XgboostRay:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,35 +11,26 @@ from raypipe.search.base import Search
 from raypipe.search.result import Result, Tools, Trial
 
 
-class Shelf(Mapping[str, "list[Any]"]):
+class Shelf(dict[str, list[Any]]):
     """The inputs of the trials in Ray's object store, by name, each in parts.
 
     What travels are references of some bytes; whoever asks for an input fetches its parts and no others, and all
     trials of a node read the same copy.
     """
 
-    def __init__(self) -> None:
-        self._references: dict[str, list[Any]] = {}
-
     def put(self, name: str, part: Any) -> None:
         """Add one more part of an input. Ray must be running."""
         import ray
 
-        self._references.setdefault(name, []).append(ray.put(part))
+        self.setdefault(name, []).append(ray.put(part))
 
     def __getitem__(self, name: str) -> list[Any]:
         import ray
 
-        return ray.get(self._references.get(name, []))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._references)
-
-    def __len__(self) -> int:
-        return len(self._references)
+        return ray.get(self.get(name, []))
 
 
-def run_together(
+def run_some(
     given: tuple[Mapping[str, Sequence[Any]], str, Any], trials: Sequence[Trial], tools: Tools
 ) -> list[Result]:
     """Trials of any search as the fan-out calls them; ``given``: inputs by name, the search, what it is handed."""
@@ -47,12 +38,6 @@ def run_together(
     search = search_named(kind)(handed)
     results = search.run(shelf[search.need(trials[0])], trials, tools)
     return [replace(result, metric=search.metric) for result in results]
-
-
-def run_one(given: tuple[Mapping[str, Sequence[Any]], str, Any], trial: Trial, tools: Tools) -> Result:
-    """`run_together` of one."""
-    (result,) = run_together(given, [trial], tools)
-    return result
 
 
 def search_named(kind: str) -> type[Search]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
-from raypipe.cluster.attempt import Report, Together, Worker, report
+from raypipe.cluster.attempt import Function, Report, Worker, report
 from raypipe.cluster.runtime import limit_threads
 from raypipe.config import Resources
 from raypipe.search.result import Tools
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def run_pack(
     config: Mapping[str, Any],
-    function: Together,
+    function: Function,
     inputs: Any,
     book: Ledger,
     driver: str,

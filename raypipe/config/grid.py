@@ -19,8 +19,6 @@ def _known_method(name: str) -> str:
 
 
 Method = Annotated[str, AfterValidator(_known_method)]
-
-
 _POSITIVE = refusing(not_positive, "strength {} is not positive (runs without signal: background_instances)")
 Strengths = Annotated[list[float], _POSITIVE]
 

@@ -17,7 +17,7 @@ from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table
 from raypipe.files import code_of, digest
 from raypipe.fit.batches import PARTS, parts_of
-from raypipe.kinds import BACKGROUNDS, background_of
+from raypipe.kinds import BACKGROUNDS, background_modules, background_of
 from raypipe.search.base import Item, Made, Search, Served, Stage, plain, simulated
 from raypipe.search.case import Tables
 from raypipe.search.contrastive import CONTINUUM
@@ -105,9 +105,7 @@ class Diphoton(Search):
 
     @classmethod
     def code(cls) -> str:
-        """With the ways of raypipe itself to know the background, which a trial takes by name."""
-        given = [one.make for one in BACKGROUNDS.values() if isinstance(one.make, str)]
-        return code_of(cls.__module__, *(make.partition(":")[0] for make in given))
+        return code_of(cls.__module__, *background_modules())
 
     def large(self, trial: Trial) -> bool:
         return background_of(trial.method).large and self.config.classifier.engine != "xgboost"

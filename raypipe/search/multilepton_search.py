@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from raypipe.errors import UserError
-from raypipe.search.base import Item, Made, Search, Stage, read_manifest, simulated
+from raypipe.search.base import Item, Made, Search, Stage, read_manifest
 from raypipe.search.multilepton import BOOTSTRAP, Tables, compare, divide
 from raypipe.search.multilepton_inputs import files_key, read_events
 from raypipe.search.result import DATA, NO_SIGNAL, Result, Tools, Trial
@@ -65,10 +65,8 @@ class Multilepton(Search):
 
     def stages(self) -> tuple[Stage, ...]:
         """The simulated events, unless they are the user's own or there already."""
-        if self.config.simulate is not None:
-            return (simulated(self.config),)
         if self.config.events is None:
-            return ()
+            return super().stages()
 
         def items(made: Made, trials: Sequence[Trial]) -> list[Item]:
             key = read_manifest(self.config.events)["key"]

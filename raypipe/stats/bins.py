@@ -91,8 +91,7 @@ def split_region(bins: Bins, region: tuple[float, float]) -> Region:
     notes = bins.notes
     if not inside.any():
         raise UserError(f"no whole bin of the histogram lies in the signal region {low:g}-{high:g}")
-    across = int((~inside & ~outside).sum())
-    if across:
+    if across := int((~inside & ~outside).sum()):
         notes += (f"{across} bins across an edge of the signal region left out of region and sidebands",)
     low, high = float(bins.low[inside].min()), float(bins.high[inside].max())
     sidebands = replace(bins.select(outside), notes=notes)

@@ -19,10 +19,9 @@ import secrets
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from raypipe.errors import UserError
-from raypipe.files import check_writable, file_digest, make_directory, read_json, write_json
+from raypipe.files import atomic_path, check_writable, file_digest, make_directory, read_json, write_json
 from raypipe.store.files import DiskFull, flush, is_full
 
 DIGESTS = "digests.json"
@@ -84,11 +83,6 @@ class Artefacts:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def open_artefacts(config: Any) -> Artefacts:
-    """The artefacts of a configuration: those of ``resources.artefacts``."""
-    return Artefacts(config.resources.artefacts)
-
-
 def _whole(place: Path, names: Iterable[str]) -> bool:
     """Whether all files of an artefact have the hashes of its record, which may be absent or damaged itself."""
     with contextlib.suppress(UserError, LookupError, TypeError, OSError):
@@ -104,15 +98,9 @@ def _beside(path: Path) -> Path:
 
 def _put(source: Path, target: Path) -> None:
     """Make ``target`` the same file as ``source``, or a copy where there are no links; whole or not at all."""
-    make_directory(target.parent)
-    temporary = _beside(target)
-    try:
+    with atomic_path(target) as temporary:
         try:
             os.link(source, temporary)
         except OSError:  # another file system, or one without links
             shutil.copyfile(source, temporary)
             flush(temporary)
-        os.replace(temporary, target)
-    finally:
-        # A rename onto another link of the same file does nothing and leaves both names.
-        temporary.unlink(missing_ok=True)

@@ -165,8 +165,3 @@ def once_each(
             else:
                 time.sleep(WAIT)
     return found
-
-
-def once(store: Store, folder: str, key: str, get: Callable[[], T | None], make: Callable[[], Any]) -> T:
-    """`once_each` of one."""
-    return once_each(store, folder, [key], lambda _: get(), lambda _: make())[key]

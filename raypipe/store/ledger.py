@@ -17,9 +17,9 @@ import numpy as np
 
 from raypipe.errors import UserError, redact
 from raypipe.files import code_digest, code_of, inside_output_root
-from raypipe.kinds import KINDS
+from raypipe.kinds import KINDS, background_modules
 from raypipe.search.result import NUMERICS, Result
-from raypipe.store.claims import once
+from raypipe.store.claims import once_each
 from raypipe.store.files import Store
 
 OK, FAILED = "ok", "failed"
@@ -191,7 +191,7 @@ class Ledger:
         """
         name = f"stages/{kind}/{key}.pt"
 
-        def get() -> dict[str, Any] | None:
+        def get(_: str) -> dict[str, Any] | None:
             data = self.shared.read(name)
             try:
                 return None if data is None else unpacked(data)
@@ -199,7 +199,8 @@ class Ledger:
                 self.shared.delete(name)
                 return None
 
-        return once(self.shared, f"stages/{kind}", key, get, lambda: self.shared.write(name, packed(make())))
+        folder, keep = f"stages/{kind}", lambda _: self.shared.write(name, packed(make()))
+        return once_each(self.shared, folder, [key], get, keep)[key]
 
     def flow_file(self, key: str, row: dict[str, Any], folder: Path) -> Path | None:
         """The background model of a finished trial as a file in ``folder``, or None if it has none."""
@@ -218,8 +219,9 @@ def made_by(config: Any = None) -> dict[str, str]:
     searches = [name for name, kind in KINDS.items() if "search" in kind.commands]
     made = {}
     for name in searches if config is None else (config.search,):
-        where = KINDS[name].search
-        made[name] = code_of(where.split(":")[0] if isinstance(where, str) else where.__module__)
+        kind, by_name = KINDS[name], background_modules() if KINDS[name].methods else ()
+        given = isinstance(kind.search, str)  # not imported: others are those of plugins
+        made[name] = code_of(kind.search.partition(":")[0], *by_name) if given else kind.search.code()
     if config is None or getattr(config, "simulate", None) is not None:
         made["simulate"] = code_digest("simulate")
     return made | {name: importlib.metadata.version(name) for name in NUMERICS}

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from raypipe.errors import UserError
+from raypipe.errors import UserError, last_line
 from raypipe.files import digest
 from raypipe.store.claims import ALIVE, Sign, may_live
 from raypipe.store.ledger import Ledger, made_by
@@ -173,8 +173,8 @@ def pace(times: Sequence[float], left: int, running: bool = True) -> dict[str, f
 
 def missing(label: str, failure: Mapping[str, Any]) -> dict[str, Any]:
     """One line of the table of what a scan lacks, its error the last line of the traceback."""
-    last = failure["error"].strip().rpartition("\n")[2].strip()
-    return {"trial": label, "kind": failure["kind"], "attempts": failure["attempts"], "error": last}
+    kept = {name: failure[name] for name in ("kind", "attempts")}
+    return {"trial": label, **kept, "error": last_line(failure["error"])}
 
 
 class Heartbeat(Sign):

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.cluster.attempt import Function, Together
+from raypipe.cluster.attempt import Function
 from raypipe.cluster.live import run_trials
 from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.trial import run_one, run_together
+from raypipe.cluster.trial import run_some
 from raypipe.config import Config, Resources, load_config
 from raypipe.search.case import Tables
 from raypipe.search.contrastive_search import Contrastive
@@ -23,7 +23,7 @@ from raypipe.search.multilepton_search import Multilepton
 from raypipe.search.result import DATA, Trial
 from raypipe.store.ledger import Ledger
 from raypipe.store.status import status
-from tests.cluster.trials import probes, run_probe
+from tests.cluster.trials import probes, run_probes
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, events
 from tests.search.test_multilepton import config, tables
@@ -49,7 +49,7 @@ def small_config() -> Config:
 def small_search() -> tuple[Function, Any, dict[str, Any]]:
     """Function, inputs and trials of the `search` kind."""
     given = small_config()
-    return run_one, ({"id": [small_tables(given)]}, "contrastive", given), keyed(given)
+    return run_some, ({"id": [small_tables(given)]}, "contrastive", given), keyed(given)
 
 
 def keyed(given: Config, trials: list[Trial] | None = None) -> dict[str, Trial]:
@@ -71,20 +71,20 @@ def small_tables(given: Config) -> Tables:
     return prepare_tables({"search": search, "embedding": {"ggf": higgs[1]}}, given)
 
 
-def small_comparisons() -> tuple[Together, Any, dict[str, Any]]:
+def small_comparisons() -> tuple[Function, Any, dict[str, Any]]:
     """Function, inputs and trials of the `multilepton` kind: a chunk of four takes some seconds."""
     networks = {"hidden": [32, 32], "members": 3, "epochs": 500}
     given = config(bootstrap={"count": 40}, networks=networks, scan={"signals": [], "calibration": 0})
     trials = {
         trial.key({"made up": "for the tests"}): trial for trial in Multilepton(given).grid() if trial.signal != DATA
     }
-    return run_together, ({"tables": [tables(given)]}, "multilepton", given), trials
+    return run_some, ({"tables": [tables(given)]}, "multilepton", given), trials
 
 
-def work(kind: str, count: int) -> tuple[Function | Together, Any, dict[str, Any]]:
+def work(kind: str, count: int) -> tuple[Function, Any, dict[str, Any]]:
     """Function, inputs and the first ``count`` trials of a kind."""
     if kind == "probe":
-        return run_probe, {"table": np.arange(1000.0)}, probes(count, seconds=1.0)
+        return run_probes, {"table": np.arange(1000.0)}, probes(count, seconds=1.0)
     function, inputs, trials = small_search() if kind == "search" else small_comparisons()
     return function, inputs, dict(list(trials.items())[:count])
 

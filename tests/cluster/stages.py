@@ -18,7 +18,7 @@ from raypipe.cluster.flows import make_flows
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.train import train_encoder, train_encoders
 from raypipe.cluster.trainer import side_by_side
-from raypipe.cluster.trial import Shelf, run_one
+from raypipe.cluster.trial import Shelf, run_some
 from raypipe.errors import UserError
 from raypipe.search.result import Trial
 from raypipe.store.ledger import Ledger
@@ -102,7 +102,7 @@ def scan(ledger: str) -> None:
         shelf = Shelf()
         for name in ("id", "raw"):
             shelf.put(name, tables)
-        fan_out(run_one, (shelf, "contrastive", given), trials, Ledger(ledger), given.resources)
+        fan_out(run_some, (shelf, "contrastive", given), trials, Ledger(ledger), given.resources)
         references = [one for name in shelf for one in shelf._references[name]]
         places = [found["node_ids"] for found in ray.experimental.get_object_locations(references).values()]
         print(json.dumps({"bytes": len(ray.cloudpickle.dumps(shelf)), "nodes": [len(set(nodes)) for nodes in places]}))

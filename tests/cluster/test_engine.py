@@ -8,12 +8,11 @@ import os
 import subprocess
 import sys
 import time
-from functools import partial
 
 import numpy as np
 import pytest
 
-from raypipe.cluster.attempt import Worker, one_by_one, report
+from raypipe.cluster.attempt import Worker, report
 from raypipe.cluster.fanout import Scan, fan_out, pack_size
 from raypipe.cluster.live import Progress, price_of, run_trials
 from raypipe.config import Resources
@@ -21,7 +20,7 @@ from raypipe.errors import UserError
 from raypipe.search.result import ALONE
 from raypipe.store.ledger import Ledger
 from raypipe.store.status import Heartbeat, Price, announce, drivers, status
-from tests.cluster.trials import Probe, probes, run_probe, run_probes
+from tests.cluster.trials import Probe, probes, run_probes
 from tests.conftest import ROOT
 
 TABLE = np.arange(1000.0)
@@ -40,7 +39,7 @@ def test_every_fault_is_retried_or_reported_and_costs_only_itself(ray_local, tmp
     book, reports = Ledger(tmp_path / "ledger"), []
     announce(book, trials, price_of(ONCE), "scan")
     fan_out(
-        run_probe,
+        run_probes,
         {"scratch": str(tmp_path), "table": TABLE},
         trials,
         book,
@@ -86,7 +85,7 @@ def test_every_fault_is_retried_or_reported_and_costs_only_itself(ray_local, tmp
 
     # The same command tries exactly the missing ones again, and the table at its end says so.
     again = {k: t for k, t in trials.items() if t.act in ("work", "raise")}
-    run_trials(run_probe, {"scratch": str(tmp_path), "table": TABLE}, again, book, ONCE)
+    run_trials(run_probes, {"scratch": str(tmp_path), "table": TABLE}, again, book, ONCE)
     assert (tmp_path / "ran-1").read_text().count("\n") == 2
     assert (tmp_path / "ran-0").read_text().count("\n") == 1
     err = capsys.readouterr().err
@@ -95,12 +94,11 @@ def test_every_fault_is_retried_or_reported_and_costs_only_itself(ray_local, tmp
     assert book.failures(again)[Probe(1, "raise").key()]["attempts"] == 2
 
 
-@pytest.mark.parametrize("together", [False, True])
-def test_a_worker_retries_what_may_pass_and_tells_of_every_trial(tmp_path, together):
+def test_a_worker_retries_what_may_pass_and_tells_of_every_trial(tmp_path):
     trials = {p.key(): p for p in (Probe(i, act) for i, act in enumerate(["work", "raise", "flaky", "memory"]))}
     book = Ledger(tmp_path / "ledger")
     inputs = {"scratch": str(tmp_path), "table": TABLE}
-    worker = Worker(run_probes if together else partial(one_by_one, run_probe), inputs, book, ALONE, 60.0, 1)
+    worker = Worker(run_probes, inputs, book, ALONE, 60.0, 1)
     told = [one for key, trial in trials.items() for one in worker.run({key: trial})]
     assert [(one["key"], one["status"]) for one in told] == list(zip(trials, ["ok", "failed"] * 2, strict=True))
     assert [len((tmp_path / f"ran-{i}").read_text().split()) for i in range(4)] == [1, 1, 2, 2]
@@ -120,7 +118,7 @@ def test_short_trials_are_packed_and_a_bad_one_does_not_take_its_pack_along(ray_
 
         book.record(key, trial, Result([{"number": 0, "seconds": 0.01}]))
     resources = Resources(cpus=2, max_failures=0, pack_seconds=0.1)
-    fan_out(run_probe, {"scratch": str(tmp_path), "table": TABLE}, trials, book, resources)
+    fan_out(run_probes, {"scratch": str(tmp_path), "table": TABLE}, trials, book, resources)
     assert set(book.failures(trials)) == {Probe(100, "die").key()}
     assert len(book.done(trials)) == 41
     processes = {line for path in tmp_path.glob("ran-*") for line in path.read_text().split()}
@@ -155,12 +153,12 @@ def test_of_trials_made_as_one_the_bad_ones_alone_fail(ray_local, tmp_path):
     # One as good as the other: the same numbers, and the seconds of a batch shared out.
     rows = {row["key"]: row for row in book.rows(good)}
     assert all(row["seconds"] > 0 and row["seconds_cpu"] >= 0 for row in rows.values())
-    fan_out(run_probe, {"table": TABLE}, good, Ledger(tmp_path / "single"), resources)
+    fan_out(run_probes, {"table": TABLE}, good, Ledger(tmp_path / "single"), resources)
     assert physics(Ledger(tmp_path / "single"), good) == physics(book, good)
 
     # A chunk of which one trial is done is made whole, and that one does not end again.
     part, first = Ledger(tmp_path / "part"), next(iter(good))
-    run_trials(run_probe, {"table": TABLE}, {first: good[first]}, part, resources)
+    run_trials(run_probes, {"table": TABLE}, {first: good[first]}, part, resources)
     ended.clear()
     fan_out(run_probes, inputs, good, part, resources, lambda trial, told: ended.append(trial.number), together=8)
     assert sorted(ended) == list(range(1, 8))
@@ -188,7 +186,7 @@ def test_storage_that_is_not_a_path_and_two_ledgers_with_the_same_bits(ray_local
     (tmp_path / "bucket").mkdir()
     remote = Ledger(Store("scan/ledger", fs.SubTreeFileSystem(str(tmp_path / "bucket"), fs.LocalFileSystem())))
     for book in (plain, remote):
-        run_trials(run_probe, {"table": TABLE}, trials, book, ONCE)
+        run_trials(run_probes, {"table": TABLE}, trials, book, ONCE)
         (failure,) = status(book).missing
         assert (status(book).done, failure["kind"]) == (3, "died")
         assert "worker" in failure["error"]
@@ -260,7 +258,7 @@ def test_progress_counts_rate_and_cost_of_what_is_reported(tmp_path, monkeypatch
 def test_impossible_requests_are_one_line(ray_local, tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(UserError, match=r"resources.trial_cpus = 64: this machine gives Ray 2"):
-        fan_out(run_probe, {}, probes(1), Ledger(tmp_path), Resources(trial_cpus=64))
+        fan_out(run_probes, {}, probes(1), Ledger(tmp_path), Resources(trial_cpus=64))
 
 
 @pytest.mark.slow
@@ -272,10 +270,10 @@ def test_the_driver_does_not_grow_with_the_trials(tmp_path):
             "import resource, sys; import numpy as np\n"
             "from raypipe.cluster.fanout import fan_out; from raypipe.store.ledger import Ledger\n"
             "from raypipe.cluster.runtime import ray_session; from raypipe.config import Resources\n"
-            "from tests.cluster.trials import probes, run_probe\n"
+            "from tests.cluster.trials import probes, run_probes\n"
             "resources = Resources(cpus=2, pack_seconds=0, object_store_gib=0.25)\n"
             f"trials, book = probes({count}), Ledger({str(tmp_path / str(count))!r})\n"
-            "with ray_session(resources): fan_out(run_probe, {'table': np.ones(3)}, trials, book, resources)\n"
+            "with ray_session(resources): fan_out(run_probes, {'table': np.ones(3)}, trials, book, resources)\n"
             f"assert len(book.done(trials)) == {count}\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
         )

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from raypipe.cluster.fanout import fan_out
-from raypipe.cluster.trial import run_one
+from raypipe.cluster.trial import run_some
 from raypipe.config import Config, load_config
 from raypipe.report.summary import build_summary, summarise
 from raypipe.search.contrastive import search
@@ -54,7 +54,7 @@ def test_failed_trials_are_recorded_and_only_missing_ones_run(ray_local, config,
     def run(which: Config = config) -> None:
         ended.clear()
         fan_out(
-            run_one,
+            run_some,
             ({"id": [tables]}, "contrastive", which),
             keyed(which),
             book,

@@ -18,7 +18,8 @@ from raypipe.config import Classifier, Resources, load_config
 from raypipe.errors import UserError
 from raypipe.models.bdt import predict_bdt, train_bdt, train_here
 from raypipe.search.confusion import tree_confusion
-from raypipe.search.contrastive import Contrastive, prepare_tables
+from raypipe.search.contrastive_search import Contrastive
+from raypipe.search.diphoton import prepare_tables
 from raypipe.search.result import Trial
 from raypipe.stats.roc import weighted_auc
 from tests.conftest import ROOT

@@ -38,7 +38,7 @@ def probes(count: int, act: str = "work", seconds: float = 0.0) -> dict[str, Pro
     return {probe.key(): probe for probe in made}
 
 
-def run_probe(inputs: dict[str, Any], trial: Probe, tools: Tools) -> Result:
+def _run_probe(inputs: dict[str, Any], trial: Probe, tools: Tools) -> Result:
     """Misbehave as asked; a trial that survives returns numbers that depend on it and on the inputs alone."""
     scratch = Path(inputs["scratch"]) if inputs.get("scratch") else None
     if scratch is not None:
@@ -69,8 +69,8 @@ def run_probe(inputs: dict[str, Any], trial: Probe, tools: Tools) -> Result:
 
 
 def run_probes(inputs: dict[str, Any], trials: Sequence[Probe], tools: Tools) -> list[Result]:
-    """The same for trials that are made as one."""
+    """Each in turn; the number of them goes to a file ``together``."""
     if inputs.get("scratch"):
         with open(Path(inputs["scratch"]) / "together", "a") as handle:
             handle.write(f"{len(trials)}\n")
-    return [run_probe(inputs, trial, tools) for trial in trials]
+    return [_run_probe(inputs, trial, tools) for trial in trials]

@@ -12,7 +12,7 @@ import pytest
 
 from raypipe.errors import UserError
 from raypipe.store import claims
-from raypipe.store.claims import ALIVE, Claim, once, once_each
+from raypipe.store.claims import ALIVE, Claim, once_each
 from raypipe.store.files import Store
 from tests.conftest import ROOT
 
@@ -99,6 +99,6 @@ def test_of_many_things_those_that_nobody_makes_are_made_together(tmp_path, monk
 def test_what_was_made_and_is_not_there_is_one_line(tmp_path):
     made = []
     with pytest.raises(UserError, match=r"things: k was made but is not there \(run the same command again\)$"):
-        once(Store(tmp_path), "things", "k", lambda: None, lambda: made.append(1))
-    assert made == [1]
+        once_each(Store(tmp_path), "things", ["k"], lambda _: None, made.append)
+    assert made == [["k"]]
     assert not list(tmp_path.glob("things/*"))

@@ -173,10 +173,12 @@ def test_a_scan_whose_trials_all_failed_is_one_line(tmp_path, kind):
 
 def test_pages_tell_of_other_versions():
     report = Report({}, ["first"])
-    assert headlines(report, {"notes": [], "other_versions": 0}) == ["first"]
-    told = headlines(report, {"notes": ["a note"], "other_versions": 3})
-    assert told[:2] == ["first", "a note"]
-    assert told[2].startswith("The ledger holds 3 trials of another version")
+    assert headlines(report, {"look": None, "notes": [], "other_versions": 0}) == ["first"]
+    told = headlines(report, {"look": "tuned", "notes": ["a note"], "other_versions": 3})
+    assert told[0] == "first"
+    assert told[1].startswith("Tuned: ")
+    assert told[2] == "a note"
+    assert told[3].startswith("The ledger holds 3 trials of another version")
 
 
 def test_an_encoder_of_another_version_is_not_made_again_for_a_report(tmp_path):

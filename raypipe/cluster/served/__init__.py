@@ -1,1 +1,0 @@
-"""Models as MLflow serves them: code plus state dicts, no pickles."""
