@@ -103,7 +103,7 @@ def scan(ledger: str) -> None:
         for name in ("id", "raw"):
             shelf.put(name, tables)
         fan_out(run_some, (shelf, "contrastive", given), trials, Ledger(ledger), given.resources)
-        references = [one for name in shelf for one in shelf._references[name]]
+        references = [one for of in shelf.values() for one in of]
         places = [found["node_ids"] for found in ray.experimental.get_object_locations(references).values()]
         print(json.dumps({"bytes": len(ray.cloudpickle.dumps(shelf)), "nodes": [len(set(nodes)) for nodes in places]}))
 
