@@ -1,9 +1,10 @@
-"""Progress bars on standard error, silent when it is not a terminal."""
+"""Progress on standard error: bars on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -13,6 +14,30 @@ from rich.table import Column
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
 """Where people read; standard output carries results only."""
+FIRST, EVERY = 5.0, 30.0
+"""Seconds until the first line off a terminal, and between two: what is done at once needs none."""
+
+
+@contextlib.contextmanager
+def _lines(say: Callable[[], str]) -> Iterator[None]:
+    """Off a terminal print now and then what ``say()`` says, also while nothing moves."""
+    stop = threading.Event()
+
+    def tell() -> None:
+        wait = FIRST
+        while not stop.wait(wait):
+            console.print(say(), highlight=False, markup=False, soft_wrap=True)
+            wait = EVERY
+
+    thread = threading.Thread(target=tell, daemon=True)
+    if not console.is_terminal:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if thread.ident:
+            thread.join()
 
 
 @contextlib.contextmanager
@@ -29,16 +54,22 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
         TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
     )
     with Progress(*columns, console=console, expand=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total, note="")
+        task, began = bar.add_task(title, total=total, note=""), time.monotonic()
+
+        def line() -> str:
+            now = bar.tasks[0]
+            told = f"; {now.fields['note']}" if now.fields["note"] else ""
+            return f"{title}: {now.completed:.0f} of {total}, {time.monotonic() - began:.0f} s{told}"
 
         def advance(steps: int = 1, note: str | None = None) -> None:
             bar.update(task, advance=steps, **({} if note is None else {"note": note}))
 
-        yield advance
+        with _lines(line):
+            yield advance
 
 
 class SampleTable:
-    """Live table on standard error, one line a sample: selected, rate, time left; silent off a terminal.
+    """Live table on standard error, one line a sample: selected, rate, time left; off a terminal one line for all.
 
     Args:
         targets: selected events wanted of each sample.
@@ -63,11 +94,20 @@ class SampleTable:
         self._tasks = {name: self._bar.add_task(name, total=total, rate="", left="") for name, total in targets.items()}
 
     def __enter__(self) -> SampleTable:
-        self._bar.start()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._bar)
+            stack.enter_context(_lines(self.line))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        self._stack.close()
+
+    def line(self) -> str:
+        """All samples in one sentence."""
+        done, wanted = sum(self._selected.values()), sum(self._targets.values())
+        busy = [name for name in self._began if self.seconds_left(name) != 0]
+        return f"simulate: {done} of {wanted} events" + (f"; now {', '.join(busy)}" if busy else "")
 
     def begin(self, name: str) -> None:
         """Work on ``name`` starts now, unless it did before: its rate counts from here."""

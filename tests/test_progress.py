@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from raypipe.progress import SampleTable
+from raypipe import progress
+from raypipe.progress import SampleTable, progress_bar
 
 
 def test_sample_table():
@@ -24,3 +27,22 @@ def test_sample_table():
         assert table.seconds_left("yy") == 0.0
         table.found("ggf", 150)
         assert table.seconds_left("ggf") == 0.0
+
+
+def test_a_log_gets_a_line_now_and_then_also_while_nothing_moves(monkeypatch, capfd):
+    monkeypatch.setattr(progress, "FIRST", 0.2)
+    monkeypatch.setattr(progress, "EVERY", 0.2)
+    with progress_bar("train", 5) as bar:
+        bar(2, "loss 3")
+        time.sleep(1.1)
+    with SampleTable({"yy": 1000, "ggf": 100}) as table:
+        table.begin("yy")
+        table.add("yy", 400)
+        time.sleep(0.5)
+    lines = capfd.readouterr().err.splitlines()
+    train = [line for line in lines if line.startswith("train: 2 of 5, ") and line.endswith(" s; loss 3")]
+    assert 2 <= len(train) <= 5
+    assert "simulate: 400 of 1100 events; now yy" in lines
+    with progress_bar("at once", 1) as bar:
+        bar()
+    assert capfd.readouterr().err == ""

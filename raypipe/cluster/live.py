@@ -14,9 +14,6 @@ from raypipe.progress import console, progress_bar
 from raypipe.store.ledger import Ledger
 from raypipe.store.status import RECENT, Price, Status, announce, newest_scan, pace, status
 
-LOG_EVERY = 30.0
-"""Seconds between two lines where there is no terminal."""
-
 
 class Progress:
     """Where a scan stands, as its driver knows from what the trials report; memory does not grow with them.
@@ -64,17 +61,13 @@ def run_trials(
     """`fanout.fan_out` with progress on standard error and, at its end, a table of what is missing."""
     announce(book, trials, price_of(resources), name)
     scan = newest_scan(book, name)
-    progress, logged = Progress(status(book, scan), price_of(resources)), time.monotonic()
+    progress = Progress(status(book, scan), price_of(resources))
     with progress_bar(name, len(trials)) as bar:
         bar(progress.now.done, "")
 
         def on_end(trial: Any, told: Report) -> None:
-            nonlocal logged
             progress.add(told)
             bar(1, progress.note(trial, told))
-            if not console.is_terminal and time.monotonic() - logged > LOG_EVERY:
-                console.print(f"{name}: {progress.now.line()}", highlight=False, soft_wrap=True)
-                logged = time.monotonic()
 
         fan_out(function, inputs, trials, book, resources, on_end, together, large)
     now = status(book, scan)
