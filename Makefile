@@ -21,13 +21,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py raypipe/models/splin
 
 install: $(VENV)/.installed ## Make the environment (.venv) with the pinned versions
 
-demo: install ## Run the main search on this machine: runs/demo/report.html (about 15 minutes, then seconds)
+demo: install ## Run the main search on this machine: runs/demo/report.html (about 9 minutes, then seconds)
 	$(BIN)/raypipe scan --config $(CONFIG)
 
 smoke: install ## The demo, tiny: every stage through the real command line in a few minutes
 	$(BIN)/python -m pytest tests/test_end_to_end.py
 
-test: install ## Run the tests (about 12 minutes)
+test: install ## Run the tests (about 25 minutes)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not ray"
 	$(BIN)/python -m pytest -m "not slow and ray"
 

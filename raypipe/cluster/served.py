@@ -51,8 +51,8 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         ((name, path),) = context.artifacts.items()
         self.of = MODELS[name](Path(path))
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> np.ndarray:
-        """What it says of events."""
+    def predict(self, context, model_input, params=None):
+        """What it says of events. MLflow would take type hints for a signature, and warn: the model has one."""
         return self.of(model_input)
 
 

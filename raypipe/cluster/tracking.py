@@ -137,6 +137,7 @@ def record(
 
 
 def _record(config: Any, uri: str, name: str, fill: Callable[[Recorder], None], tags: Mapping[str, str] | None) -> str:
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for logger in ("mlflow", "alembic"):
         logging.getLogger(logger).setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient
@@ -198,6 +199,7 @@ def register_models(run: Recorder, models: Mapping[str, Served]) -> None:
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
+    from mlflow.utils.logging_utils import disable_logging, enable_logging
 
     before = os.environ.get("MLFLOW_TRACKING_URI")
     with contextlib.ExitStack() as stack:
@@ -206,6 +208,8 @@ def register_models(run: Recorder, models: Mapping[str, Served]) -> None:
         mlflow.set_tracking_uri(run.uri)
         mlflow.start_run(run_id=run.run_id)
         stack.callback(mlflow.end_run, "RUNNING")  # not finished yet: the caller decides that
+        disable_logging()  # "Successfully registered": the caller tells; what fails is raised
+        stack.callback(enable_logging)
         for name, model in models.items():
             inputs = [TensorSpec(v.dtype, (-1, *v.shape[1:]), column) for column, v in model.example.items()]
             output = TensorSpec(np.dtype(model.dtype), (-1, *model.output))

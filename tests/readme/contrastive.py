@@ -51,22 +51,49 @@ def _both(rows: list[dict[str, Any]], quantity: str = "sic", **wanted: Any) -> s
     return " / ".join(value(row[quantity]) for row in found(rows, **wanted)) or NONE
 
 
-def _z(row: dict[str, Any], quantity: str) -> str:
-    return value(row[quantity], 1, widening(row["instances"], _study()))
+def _z(row: dict[str, Any], quantity: str, study: dict[str, Any] | None = None) -> str:
+    return value(row[quantity], 1, widening(row["instances"], study or _study()))
 
 
 @part
 def first_table() -> str:
-    """What was injected, and what an analyst would quote before and after the cut."""
-    results, nulls = _study()["results"], sorted(_study()["null"], key=lambda null: -null["working_point"])
+    """What the study injected, and what an analyst would quote before and after the cut."""
+    return _injected(_study())
+
+
+@part
+def demo_table() -> str:
+    """The same of `make demo`."""
+    return _injected(record("demo"))
+
+
+@part
+def demo_sic() -> str:
+    """SIC in `make demo` at both cuts, in words."""
+    demo = record("demo")["results"]
+    strongest = max(row["strength"] for row in demo)
+    return "; ".join(f"{signal(name)} {_both(demo, signal=name, strength=strongest)}" for name in SHOWN)
+
+
+@part
+def demo_time() -> str:
+    """Wall-clock time of `make demo`."""
+    return minutes(sum(record("demo")["stage_seconds"].values()))
+
+
+def _injected(study: dict[str, Any]) -> str:
+    """Table of significances by signal and strength."""
+    results, nulls = study["results"], sorted(study["null"], key=lambda null: -null["working_point"])
     cuts = points(results)
     head = ["injected", "S/√B", "pseudo-data sets", "z before the cut", *(f"z, cut at {percent(p)}" for p in cuts)]
-    rows = [["nothing", NONE, str(nulls[0]["instances"]), NONE, *(_z(null | {"z": null}, "z") for null in nulls)]]
+    rows = [
+        ["nothing", NONE, str(nulls[0]["instances"]), NONE, *(_z(null | {"z": null}, "z", study) for null in nulls)]
+    ]
     for name in SHOWN:
         for strength in sorted({row["strength"] for row in found(results, signal=name)}):
             mine = found(results, signal=name, strength=strength, embedding="id", method="cathode")
-            one = [signal(name), f"{strength:g}", str(mine[0]["instances"]), _z(mine[0], "z_before")]
-            rows.append([*one, *(_z(row, "z_after") for row in mine)])
+            one = [signal(name), f"{strength:g}", str(mine[0]["instances"]), _z(mine[0], "z_before", study)]
+            rows.append([*one, *(_z(row, "z_after", study) for row in mine)])
     return markdown(head, rows)
 
 
