@@ -14,7 +14,7 @@ from rich.table import Column
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
 """Where people read; standard output carries results only."""
-FIRST, EVERY = 5.0, 30.0
+FIRST, EVERY = 15.0, 30.0
 """Seconds until the first line off a terminal, and between two: what is done at once needs none."""
 
 

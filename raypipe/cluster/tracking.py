@@ -8,6 +8,7 @@ import logging
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,8 @@ def register_models(run: Recorder, models: Mapping[str, Served]) -> None:
         mlflow.set_tracking_uri(run.uri)
         mlflow.start_run(run_id=run.run_id)
         stack.callback(mlflow.end_run, "RUNNING")  # not finished yet: the caller decides that
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", ".*[Tt]ype hint", UserWarning)  # the models have signatures instead
         disable_logging()  # "Successfully registered": the caller tells; what fails is raised
         stack.callback(enable_logging)
         for name, model in models.items():

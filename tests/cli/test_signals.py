@@ -63,7 +63,7 @@ def end(
         _, said = process.communicate(timeout=60)
     finally:
         process.kill()
-    _, alive = psutil.wait_procs(parts, timeout=0.5)
+    _, alive = psutil.wait_procs(parts, timeout=3)  # Ray's workers end when they miss their node
     assert not [part for part in alive if part.status() != psutil.STATUS_ZOMBIE]
     return process.returncode, said.strip().splitlines(), len(parts)
 
@@ -163,7 +163,7 @@ def test_a_simulation_ends_with_nothing_left_and_goes_on(tmp_path, moment):
         status, said, parts = end(command, lambda process: len(process.children(recursive=True)) >= 2)
     else:
         status, said, parts = end(command, lambda _: len(made(tmp_path)) >= 2, group="all" in moment)
-    assert (status, said) == (143, [LINE[signal.SIGTERM]])
+    assert (status, [line for line in said if not line.startswith("simulate: ")]) == (143, [LINE[signal.SIGTERM]])
     assert parts >= 2
     if moment == "in the work":
         before = made(tmp_path)
