@@ -45,8 +45,8 @@ def quote(rows: Sequence[Row], name: str) -> dict[str, Any] | None:
         return None
     values = [row[name] for row in finite]
     mean, error = mean_and_error(values, 0.0 if name in OF_SIMULATION else largest_overlap(finite))
-    if error is not None:
-        error = math.hypot(error, shared_error(finite, name))
+    shared = shared_error(finite, name)
+    error = None if error is None or shared is None else math.hypot(error, shared)
     return {"mean": mean, "standard_error": error, "values": values}
 
 
@@ -55,13 +55,15 @@ def largest_overlap(rows: Iterable[Row]) -> float:
     return min(0.99, max((row.get("instance_overlap") or 0.0 for row in rows), default=0.0))
 
 
-def shared_error(rows: Sequence[Row], name: str) -> float:
+def shared_error(rows: Sequence[Row], name: str) -> float | None:
     """Standard deviation, over the replicas of the simulated events, of the mean over rows; 0 of a column without.
 
-    NaN of one replica (a cut that no background of it passed) makes it NaN: too few events to say.
+    None where no background of some replica passes the cut: too few events to say.
     """
-    replicas = [row[f"{name}_replicas"] for row in rows if row.get(f"{name}_replicas")]
-    return float(np.std(np.mean(np.array(replicas, float), axis=0), ddof=1)) if replicas else 0.0
+    if not (replicas := [row[f"{name}_replicas"] for row in rows if row.get(f"{name}_replicas")]):
+        return 0.0
+    means = np.mean(np.array(replicas, float), axis=0)
+    return float(np.std(means, ddof=1)) if np.isfinite(means).all() else None
 
 
 def summarise(

@@ -207,8 +207,12 @@ def read_manifest(events: str | Path) -> dict[str, Any]:
 
 
 def plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row for JSON, which has no NaN."""
-    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
+    """A row for JSON, which has no NaN, in lists neither."""
+
+    def finite(value: Any) -> Any:
+        return None if isinstance(value, float) and not np.isfinite(value) else value
+
+    return {k: [finite(one) for one in v] if isinstance(v, list) else finite(v) for k, v in row.items()}
 
 
 def search_of(config: Any) -> Search:

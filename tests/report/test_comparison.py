@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from raypipe.report.contrastive import required_rows
-from raypipe.report.summary import crossing, curve, jackknife, quote, required_strength, required_table, steered
+from raypipe.report.summary import (
+    crossing,
+    curve,
+    jackknife,
+    quote,
+    required_strength,
+    required_table,
+    steered,
+    with_error,
+)
+from raypipe.search.base import plain
 from tests.search.record_figures import required_compared
 
 
@@ -87,6 +99,16 @@ def test_errors_of_what_is_judged_on_the_same_simulation():
     assert quote(some, "sic")["standard_error"] == pytest.approx(drawn.std(ddof=1))
     apart = [row | {"sic": 8.0 + (-1) ** k} for k, row in enumerate(some)]
     assert quote(apart, "sic")["standard_error"] == pytest.approx(np.hypot(drawn.std(ddof=1), np.sqrt(1.2 / 6)))
+
+
+def test_too_few_simulated_events_give_no_error_and_stay_json():
+    """A replica of which no background passes has no SIC: there is a mean without an error, and nothing fails."""
+    some = [row | {"sic": 8.0 + i, "sic_replicas": [8.0, float("nan")]} for i, row in enumerate(rows({1.0: [2.0] * 2}))]
+    found = quote(some, "sic")
+    assert (found["mean"], found["standard_error"]) == (8.5, None)
+    assert with_error(found) == "8.50"
+    assert json.loads(json.dumps([plain(row) for row in some], allow_nan=False))[0]["sic_replicas"] == [8.0, None]
+    assert np.isnan(curve(some, "sic", ("id", "cathode"), "s", 0.01)[0, 2])
 
 
 def test_required_strength_without_each_instance():

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from raypipe.files import read_json, write_json
+from raypipe.report.html import plus_minus
 from raypipe.report.summary import is_main, quote, with_error
 from raypipe.search.result import NO_SIGNAL
 from raypipe.store.ledger import Ledger
@@ -132,7 +133,7 @@ def print_compared(entries: list[dict[str, Any]]) -> None:
     for c in entries:
         print(
             f"{' '.join(c['one'])} / {' '.join(c['other'])}, {c['signal']} at {c['strength']:g}, "
-            f"{c['working_point']:.1%}: {c['ratio']:.2f} ({c['difference']:+.2f} ± {c['error']:.2f})"
+            f"{c['working_point']:.1%}: {c['ratio']:.2f} ({plus_minus(c['difference'], c['error'])})"
         )
 
 
