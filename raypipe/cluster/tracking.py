@@ -8,7 +8,6 @@ import logging
 import os
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -200,7 +199,6 @@ def register_models(run: Recorder, models: Mapping[str, Served]) -> None:
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
-    from mlflow.utils.logging_utils import disable_logging, enable_logging
 
     before = os.environ.get("MLFLOW_TRACKING_URI")
     with contextlib.ExitStack() as stack:
@@ -209,10 +207,6 @@ def register_models(run: Recorder, models: Mapping[str, Served]) -> None:
         mlflow.set_tracking_uri(run.uri)
         mlflow.start_run(run_id=run.run_id)
         stack.callback(mlflow.end_run, "RUNNING")  # not finished yet: the caller decides that
-        stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", ".*[Tt]ype hint", UserWarning)  # the models have signatures instead
-        disable_logging()  # "Successfully registered": the caller tells; what fails is raised
-        stack.callback(enable_logging)
         for name, model in models.items():
             inputs = [TensorSpec(v.dtype, (-1, *v.shape[1:]), column) for column, v in model.example.items()]
             output = TensorSpec(np.dtype(model.dtype), (-1, *model.output))
