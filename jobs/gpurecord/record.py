@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from gpurecord import correctness, events, sensitivity, speed
+from gpurecord import correctness, events, ladder, sensitivity, speed
 from raypipe.errors import UserError
 from raypipe.files import read_json, write_json
 
@@ -56,6 +56,7 @@ STEPS: dict[str, Step] = {
     "networks": Step(lambda o, keep: speed.networks(o.device, o.tiny, keep), 60),
     "encoders": Step(lambda o, keep: sensitivity.encoders(o.device, o.source, o.out, keep), 420),
     "sic": Step(lambda o, keep: sensitivity.run(o.source, o.out, keep), 300),
+    "ladder": Step(lambda o, keep: ladder.run(o.device, o.source, o.out, keep), 560),
 }
 
 

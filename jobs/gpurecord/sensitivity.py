@@ -110,28 +110,40 @@ def encoders(device: str, source: Source, out: Path, keep: Keep) -> dict[str, An
 
 
 @cache
-def tables(source: Source, out: Path, encoder: str) -> Tables:
+def tables(source: Source, latents: Path) -> Tables:
     """The search split as one encoder sees it; read once a process."""
-    packed = events.load(source.events)
-    latent = np.load(out / f"latents_{encoder}.npz")["latent"]
-    kept = packed.search
-    sample = packed.sample[kept]
+    packed = searched(source)
+    latent = np.load(latents)["latent"]
     whole = Events(
-        packed.event_id[kept],
-        packed.mass[kept],
-        packed.weight[kept],
+        packed.event_id,
+        packed.mass,
+        packed.weight,
         latent,
         np.zeros((len(latent), len(FEATURES)), np.float32),
         np.zeros((len(latent), 2, latent.shape[1]), np.float32),
     )
-    return Tables({str(name): whole.take(np.flatnonzero(sample == name)) for name in np.unique(sample)}, {})
+    names = np.unique(packed.sample)
+    return Tables({str(name): whole.take(np.flatnonzero(packed.sample == name)) for name in names}, {})
+
+
+@cache
+def searched(source: Source) -> events.PackedEvents:
+    """The events of the search split."""
+    packed = events.load(source.events)
+    return events.PackedEvents(**{name: values[packed.search] for name, values in vars(packed).items()})
 
 
 def judge(source: Source, out: Path, job: tuple[str, Trial]) -> list[dict[str, Any]]:
     """One search with one encoder: for every working point the SIC and its bootstrap replicas."""
     encoder, trial = job
-    config = source.config(encoder)
-    case = draw_case(tables(source, out, encoder), config, trial)
+    whole = tables(source, out / f"latents_{encoder}.npz")
+    rows = judged(whole, source.config(encoder), trial, 20 if source.tiny else 200)
+    return [{"encoder": encoder, **row} for row in rows]
+
+
+def judged(whole: Tables, config: Config, trial: Trial, replicas: int) -> list[dict[str, Any]]:
+    """A search that needs no flow: for every working point the SIC and its bootstrap replicas."""
+    case = draw_case(whole, config, trial)
     seed = seeds.integer(config.seed, "gpu-record", trial.signal, trial.instance, trial.method)
     scores = contrastive.judge(trial.method, case, config, seed, ALONE).scores[0]
     real = ~case.data.is_signal[case.inside]
@@ -142,17 +154,16 @@ def judge(source: Source, out: Path, job: tuple[str, Trial]) -> list[dict[str, A
         background, weight = true_background(case, passes)
         signal = np.r_[passes("data")[~real], passes("signal")]
         eff_s, eff_b = signal.mean(), weight[background].sum() / weight.sum()
-        replicas = bootstrapped_sic(signal, ids[0], background, ids[1], config.seed, weight, 20 if source.tiny else 200)
+        drawn = bootstrapped_sic(signal, ids[0], background, ids[1], config.seed, weight, replicas)
         rows.append(
             {
-                "encoder": encoder,
                 "signal": trial.signal,
                 "method": trial.method,
                 "instance": trial.instance,
                 "point": point,
                 "sic": sic(float(eff_s), float(eff_b)),
                 "signal_efficiency": float(eff_s),
-                "replicas": replicas,
+                "replicas": drawn,
             }
         )
     return rows

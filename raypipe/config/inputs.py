@@ -95,6 +95,9 @@ class Encoder(Section):
     """Width of the feed-forward layers in units of `width`. [code]"""
     event_width: int = Field(32, ge=2)
     """Width of the event-level branch (pt_yy, dr_yy). [default]"""
+    photon_pair: bool = False
+    """The photon pair is one more object, of 125 GeV whatever its mass: attention sees its pair masses with the others,
+    as that of X in X -> S H. Needs `embedding.eta: diphoton`. [default]"""
     latent: int = Field(6, ge=1)
     """Latent dimension. [paper C]"""
     projection: int = Field(64, ge=2)
@@ -172,3 +175,11 @@ class Embedding(Parted):
     """Share of the embedding split used for training. [paper C]"""
     validation_fraction: float = Field(0.2, gt=0, lt=1)
     """Share used for validation; the rest is the test part, which also gives the simulated Higgs. [paper C]"""
+
+    @model_validator(mode="after")
+    def _pair_has_a_direction(self) -> Embedding:
+        if self.encoder.photon_pair and self.eta != "diphoton":
+            raise ValueError(
+                f"encoder.photon_pair needs eta = diphoton, not {self.eta}: objects have no angle to the pair"
+            )
+        return self

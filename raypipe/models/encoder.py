@@ -2,6 +2,7 @@
 
 Input: ``objects`` (n, 11, 12) of the event table, zero where absent, and ``event`` (n, 2) = (pt_yy, dr_yy). The photons
 never enter, so that the latent space cannot know m_yy.
+If so configured their pair does, as one more object with the mass of the Higgs boson: (pt_yy, 0, 0, 125 GeV).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ PT, ETA, PHI, MASS, BTAG, TAU32, TAU43 = range(7)
 N_OBJECT = 12
 N_EVENT = 2
 N_PAIR = 6
+PAIR_MASS = 125.0
+"""GeV; of the photon pair as the encoder sees it, whatever it is."""
 MASKED = -1e4
 """Attention bias of absent objects."""
 
@@ -90,6 +93,13 @@ def pair_features(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     pair_mass = _sqrt((energy**2 - px**2 - py**2 - pz**2).clamp(min=0))
     d_r = _sqrt(d_eta**2 + d_phi**2)
     return torch.stack([d_eta, d_phi, d_r, asymmetry, pair_pt.log1p(), pair_mass.log1p()], dim=-1)
+
+
+def with_photon_pair(objects: torch.Tensor, event: torch.Tensor) -> torch.Tensor:
+    """Objects (n, s, 12) and the pair (n, 2) -> (n, s + 1, 12); angles of objects are measured from the pair."""
+    pair = objects.new_zeros(len(objects), 1, objects.shape[2])
+    pair[:, 0, PT], pair[:, 0, MASS] = event[:, 0], PAIR_MASS
+    return torch.cat([objects, pair], dim=1)
 
 
 class _Slots:
@@ -200,7 +210,7 @@ class ContrastiveEncoder(nn.Module):
 
     def __init__(self, config: Encoder, scales: Scales | None = None) -> None:
         super().__init__()
-        self.padded, self.heads = False, config.heads
+        self.padded, self.heads, self.photon_pair = False, config.heads, config.photon_pair
         for name in Scales.__dataclass_fields__:
             default = torch.zeros(2) if name.endswith("mean") else torch.ones(2)
             self.register_buffer(name, default if scales is None else getattr(scales, name).float().clone())
@@ -219,6 +229,7 @@ class ContrastiveEncoder(nn.Module):
         self, objects: torch.Tensor, event: torch.Tensor, packed: bool | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(n, 11, 12), (n, 2) -> mean and log-variance (n, latent); ``packed``: present objects only (same result)."""
+        objects = with_photon_pair(objects, event) if self.photon_pair else objects
         present = objects[..., PT] > 0
         packed = objects.device.type == "cpu" and not self.padded if packed is None else packed
         slots = _Slots(present, packed)

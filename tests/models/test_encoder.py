@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from raypipe.config import Encoder
-from raypipe.models.encoder import ContrastiveEncoder, Scales, pair_features
+from raypipe.config import Embedding, Encoder
+from raypipe.models.encoder import ETA, MASS, PHI, PT, ContrastiveEncoder, Scales, pair_features, with_photon_pair
 
 SMALL = Encoder(width=32, heads=4, particle_blocks=2, class_blocks=1, pair_width=16, dropout=0.0, layer_scale=0.5)
 
@@ -105,3 +105,29 @@ def test_normalised_projection_and_sampled_latent():
     torch.testing.assert_close(zero[2].norm(dim=1), torch.ones(16))
     torch.testing.assert_close(zero[0], noisy[0])
     assert (zero[2] - noisy[2]).abs().max() > 1e-4
+
+
+def test_the_photon_pair_is_an_object_of_125_gev_among_the_others():
+    objects, event = (t.double() for t in events(200))
+    together = with_photon_pair(objects, event)
+    assert together.shape == (200, 12, 12)
+    torch.testing.assert_close(together[:, :11], objects, rtol=0, atol=0)
+    log_mass = pair_features(together[:, :11], together[:, 11:])[..., -1]
+    # m^2 = m_j^2 + m_H^2 + 2 (E_j E_H - p_j . p_H); angles are measured from the pair.
+    pt, eta, phi, mass = (objects[..., i] for i in (PT, ETA, PHI, MASS))
+    energy = (pt**2 * eta.cosh() ** 2 + mass**2).sqrt()
+    pair_pt = event[:, :1]
+    squared = mass**2 + 125.0**2 + 2 * (energy * (pair_pt**2 + 125.0**2).sqrt() - pt * pair_pt * phi.cos())
+    present = pt > 0
+    torch.testing.assert_close(log_mass[present], squared.sqrt().log1p()[present], rtol=1e-9, atol=1e-9)
+
+
+def test_an_encoder_with_the_photon_pair_is_the_same_function_packed_and_padded():
+    encoder = build(SMALL.model_copy(update={"photon_pair": True})).double()
+    objects, event = (t.double() for t in events())
+    packed, padded = (encoder.encode(objects, event, packed=p) for p in (True, False))
+    torch.testing.assert_close(packed[0], padded[0], rtol=1e-9, atol=1e-9)
+    without = build().double().encode(objects, event)
+    assert (packed[0] - without[0]).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="photon_pair needs eta = diphoton, not lab"):
+        Embedding(samples=["yy"], encoder=Encoder(photon_pair=True))
