@@ -43,7 +43,7 @@ study-first-look: install ## Papers C and A on a seed that nobody has looked at,
 	@test -n "$(SEED)" || { echo "say which: make study-first-look SEED=<a seed that no study has used>"; exit 1; }
 	$(BIN)/raypipe scan --config configs/contrastive/first_look.yaml seed=$(SEED)
 	$(BIN)/python -m tests.search.record_contrastive runs/first-look-contrastive contrastive_first_look
-	$(BIN)/raypipe scan --config configs/haxad/laptop.yaml seed=$(SEED) output=runs/first-look-haxad
+	$(BIN)/raypipe scan --config configs/haxad/first_look.yaml seed=$(SEED)
 	$(BIN)/python -m tests.search.record_haxad runs/first-look-haxad haxad_first_look
 
 study-figures: install ## Paper C's figures 4 to 7 at full grids (over two hours; resumes), and their record

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from gpurecord.ladder import INPUTS, LADDER
 from raypipe.files import read_json
 
 
@@ -55,6 +57,30 @@ def _sic(rows: list[dict[str, Any]]) -> list[str]:
 
 def _value(row: dict[str, Any]) -> str:
     return "–" if row["sic"] is None else f"{row['sic']:.1f} ± {row['error_events'] or 0:.1f}"
+
+
+def ladder(record: dict[str, Any]) -> str:
+    """SIC in the latent spaces of the ladder's encoders, ± its error over trainings."""
+    rows = record["steps"]["ladder"]["sic"]
+    found = {(r["step"], r["view"], r["signal"], r["point"]): r for r in rows}
+    steps = list(dict.fromkeys(r["step"] for r in rows))
+    views = {"draw": "drawn", "mean": "mean"}
+    ways = list(product(sorted({r["signal"] for r in rows}), views, sorted({r["point"] for r in rows}, reverse=True)))
+    lines = [
+        "| encoder | " + " | ".join(f"`{signal}`, {views[v]}, {100 * p:g} %" for signal, v, p in ways) + " |",
+        "|---" * (1 + len(ways)) + "|",
+    ]
+    for step in [s for s in LADDER if s in steps]:
+        lines.append(f"| {step} | " + " | ".join(_trained(found.get((step, v, s, p))) for s, v, p in ways) + " |")
+    bound = [_value(found[INPUTS, "inputs", s, p]) if (INPUTS, "inputs", s, p) in found else "–" for s, _, p in ways]
+    lines.append(f"| {INPUTS} | " + " | ".join(bound) + " |")
+    return "\n".join(lines)
+
+
+def _trained(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "–"
+    return f"{row['sic']:.1f}" + ("" if row["error_training"] is None else f" ± {row['error_training']:.1f}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.stats import chi2, norm
+from scipy.stats import norm
 
 from raypipe.config.haxad import HaxadConfig
 from raypipe.files import read_json
@@ -76,14 +76,26 @@ def linearity(rows: Rows, point: float) -> dict[str, Any] | None:
         return None
     x = np.array([r["s_after"] for r in chosen], float)
     y, e = (np.array([r[f"fit_{name}_after"] for r in chosen]) for name in ("s", "s_err"))
+    (offset, slope), value = _line(x, y, e)
+    errors = _jackknife(np.array([r["instance"] for r in chosen]), x, y, e)
+    line = {"slope": slope, "slope_error": errors[1], "offset": offset, "offset_error": errors[0]}
+    return {"working_point": point, "runs": len(x), **line, "chi2": value, "ndf": len(x) - 2}
+
+
+def _line(x: np.ndarray, y: np.ndarray, e: np.ndarray) -> tuple[list[float], float]:
+    """Offset and slope of the weighted straight line, and its chi^2."""
     design = np.stack([np.ones_like(x), x], 1) / e[:, None]
-    covariance = np.linalg.inv(design.T @ design)
-    offset, slope = covariance @ design.T @ (y / e)
-    value = float((((y - offset - slope * x) / e) ** 2).sum())
-    line = {"slope": float(slope), "slope_error": float(covariance[1, 1] ** 0.5)}
-    line |= {"offset": float(offset), "offset_error": float(covariance[0, 0] ** 0.5)}
-    quality = {"chi2": value, "ndf": len(x) - 2, "p": float(chi2.sf(value, len(x) - 2))}
-    return {"working_point": point, "runs": len(x)} | line | quality
+    found = np.linalg.lstsq(design, y / e, rcond=None)[0]
+    return found.tolist(), float(((y / e - design @ found) ** 2).sum())
+
+
+def _jackknife(instance: np.ndarray, x: np.ndarray, y: np.ndarray, e: np.ndarray) -> list[float | None]:
+    """Errors of offset and slope: injections into one pseudo-data set share its background, so it goes as a whole."""
+    groups = np.unique(instance)
+    if len(groups) < 2:
+        return [None, None]
+    left = np.array([_line(*(v[instance != group] for v in (x, y, e)))[0] for group in groups])
+    return np.sqrt((len(groups) - 1) * left.var(axis=0)).tolist()
 
 
 def headlines(summary: Mapping[str, Any]) -> list[str]:

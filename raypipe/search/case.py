@@ -40,6 +40,7 @@ class Tables:
 
     search: dict[str, Events]  # The search split by sample: stands for recorded data
     higgs: dict[str, Events]  # Simulated resonant background by sample, which no training saw
+    continuum: np.ndarray | None = None  # (n,) GeV: masses of the simulated continuum that never plays data
 
 
 ROW_REPLICAS = 50

@@ -79,7 +79,9 @@ def prepare_tables(latents: dict[str, dict[str, Events]], config: DiphotonRun) -
         drawn = {name: latents["search"][name] for name in asked.background}
         check_disjoint(drawn, asked.luminosity, max(scan.instances, scan.background_instances))
     names = dict.fromkeys([*asked.background, *scan.signals])
-    return Tables({name: latents["search"][name] for name in names}, higgs)
+    continuum = latents.get("embedding", {}).get(CONTINUUM)
+    masses = None if continuum is None else continuum.mass
+    return Tables({name: latents["search"][name] for name in names}, higgs, masses)
 
 
 class Diphoton(Search):

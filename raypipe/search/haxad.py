@@ -77,12 +77,19 @@ def _row(
 def choose_family(tables: Tables, config: HaxadConfig) -> str:
     """The continuum family, from the simulated continuum: the first that the next one does not improve (F-test).
 
-    Data never enter, so the choice costs no trials.
+    Data never enter, nor the events that play them, so the choice costs no trials.
+
+    Raises:
+        UserError: no event of the continuum is embedded for training.
     """
     families = config.hunt.families
     if config.hunt.choice == "first" or len(families) == 1:
         return families[0]
-    masses = Masses(tables.search[CONTINUUM].mass, None, f"simulated {CONTINUUM}")
+    if tables.continuum is None or not len(tables.continuum):
+        raise UserError(
+            f"hunt.choice = f-test: no embedded event of {CONTINUUM} in the embedding split; set it to first"
+        )
+    masses = Masses(tables.continuum, None, f"simulated {CONTINUUM}")
     bins, _, _ = binned_data(masses, SpectrumFit(**_spectrum(config)))
     return choose_listed(bins, families, threshold=config.hunt.significance)[0]
 

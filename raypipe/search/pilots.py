@@ -249,7 +249,7 @@ def made_up_tables(config: Any, yields: dict[str, float], scale: float) -> Table
     for name in config.scan.signals[:1]:
         count = max(2000.0, scale * (1 - sizes[name].embedding_fraction) * sizes[name].events)
         search[name] = events_of(name, count, scale, 3.0)
-    return Tables(search, template)
+    return Tables(search, template, search[CONTINUUM].mass if CONTINUUM in search else None)
 
 
 def comparisons(search: Search, epochs: int) -> Probe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from gpurecord.table import ladder
 from gpurecord.table import markdown as gpu_tables
 
 from raypipe.report.html import plus_minus
@@ -212,6 +213,12 @@ def simulated_sizes() -> str:
 def gpu() -> str:
     """What was measured on a GPU."""
     return gpu_tables(record("gpu"))
+
+
+@part
+def gpu_ladder() -> str:
+    """SIC in the latent spaces of encoders that differ in one thing each."""
+    return ladder(record("gpu"))
 
 
 @part

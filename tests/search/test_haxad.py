@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from raypipe.config.haxad import HaxadConfig
+from raypipe.errors import UserError
 from raypipe.report import haxad as pages
 from raypipe.search.case import Tables
 from raypipe.search.diphoton import prepare_tables
@@ -51,7 +52,7 @@ def made_up_tables(config: HaxadConfig) -> Tables:
                 "ggf": higgs[0],
                 "wn_150": events(2000, 1.0, 100_000, 3.0, True, 2),
             },
-            "embedding": {"ggf": higgs[1]},
+            "embedding": {"ggf": higgs[1], "yy": events(20_000, 900.0, 600_000, 0.0, False, 3)},
         },
         config,
     )
@@ -144,9 +145,40 @@ def test_the_simplest_sufficient_family_is_chosen(tables, config):
     # The made-up continuum is exactly an exponential.
     assert choose_family(tables, config) == "exp"
     u = np.random.default_rng(3).random(60_000)
-    curved = tables.search["yy"].take(np.zeros(60_000, dtype=int))
-    bent = replace(curved, event_id=np.arange(60_000), mass=105 + 55 * u**2)
-    assert choose_family(Tables(tables.search | {"yy": bent}, tables.higgs), config) != "exp"
+    assert choose_family(replace(tables, continuum=105 + 55 * u**2), config) != "exp"
+
+
+def test_the_family_is_chosen_without_the_events_that_play_data(tables, config):
+    none = tables.search["yy"].take(np.zeros(0, dtype=int))
+    assert choose_family(replace(tables, search=tables.search | {"yy": none}), config) == "exp"
+    with pytest.raises(UserError, match="no embedded event of yy in the embedding split"):
+        choose_family(replace(tables, continuum=None), config)
+
+
+def test_the_error_of_a_line_allows_for_the_background_that_injections_share():
+    rng = np.random.default_rng(5)
+    offsets, quoted = [], []
+    for _ in range(300):
+        made = [
+            {
+                "method": "cathode",
+                "working_point": 0.05,
+                "fit_valid_after": True,
+                "signal": "s",
+                "instance": i,
+                "strength": x,
+                "s_after": x,
+                "fit_s_after": shared + x + rng.normal(),
+                "fit_s_err_after": 5.0,
+            }
+            for i, shared in enumerate(rng.normal(scale=5, size=6))
+            for x in (10.0, 20.0, 30.0)
+        ]
+        line = pages.linearity(made, 0.05)
+        offsets.append(line["offset"])
+        quoted.append(line["offset_error"])
+    # Taking the 18 runs for independent would say 3.1; the six backgrounds vary the offset by 5 / sqrt(6) and more.
+    assert np.sqrt(np.mean(np.square(quoted))) == pytest.approx(np.std(offsets), rel=0.15)
 
 
 def test_linearity_of_a_constructed_line():
@@ -156,6 +188,7 @@ def test_linearity_of_a_constructed_line():
             "working_point": 0.05,
             "fit_valid_after": True,
             "signal": "s",
+            "instance": 0,
             "strength": x,
             "s_after": x,
             "fit_s_after": 3 + 1.5 * x,
