@@ -94,6 +94,7 @@ def train(device: str, source: Source, out: Path, rung: Rung) -> dict[str, Any]:
     config, packed, search = rung.config(source, device == "cuda"), _all(source), searched(source)
     seed = seeds.integer(config.seed, "ladder", rung.seed)
     inputs = packed.training(config.embedding.samples)
+    torch.compiler.reset()  # a process that compiled eight networks compiles no ninth
     encoder, history = fit_encoder(inputs, config.embedding, seed, device=device)
     noise = latent_noise(search.event_id, config.embedding.encoder.latent, seed)
     drawn, posterior = embed(encoder.to(device), search.objects, search.event, noise)
