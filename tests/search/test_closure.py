@@ -42,7 +42,8 @@ def ringed(tables: Tables) -> Tables:
         latent = on_a_ring(events.latent).astype("f4")
         return replace(events, latent=latent, posterior=np.stack([latent, 0 * latent], axis=1))
 
-    return Tables({k: one(v) for k, v in tables.search.items()}, {k: one(v) for k, v in tables.higgs.items()})
+    search, higgs = ({k: one(v) for k, v in of.items()} for of in (tables.search, tables.higgs))
+    return replace(tables, search=search, higgs=higgs)
 
 
 @pytest.fixture(scope="module")
