@@ -32,6 +32,7 @@ from raypipe.search.result import Trial
 Changes = dict[str, Any]
 _LONG: Changes = {"epochs": 80, "patience": 80}
 _PAIR: Changes = {**_LONG, "encoder.photon_pair": True}
+_BEST: Changes = {**_PAIR, "encoder.dropout": 0.1}
 _WIDE = {"width": 128, "heads": 8, "particle_blocks": 4, "class_blocks": 2, "pair_width": 128, "feedforward": 3}
 _WIDE |= {"dropout": 0.1}
 _LARGE: Changes = {"batch_size": 4160, "epochs": 40, "patience": 40, "precision": "bf16"}
@@ -45,10 +46,14 @@ LADDER: dict[str, Changes] = {
     "and temperature 0.2": {**_PAIR, "temperature": 0.2},
     "and half of the events": {**_PAIR, "train_fraction": 0.3},
     "and a quarter of the events": {**_PAIR, "train_fraction": 0.15},
-    "and dropout 0.1": {**_PAIR, "encoder.dropout": 0.1},
+    "and dropout 0.1": _BEST,
     "and batches of 4160, 2400 steps": {**_PAIR, **_LARGE},
     "the same, the paper's size": {**_PAIR, **_LARGE, **{f"encoder.{name}": value for name, value in _WIDE.items()}},
     "the photon pair alone": {"encoder.photon_pair": True},
+    "the photon pair, beta 0.003": {"encoder.photon_pair": True, "beta": 0.003},
+    "the same, twice the steps": {**_PAIR, "beta": 0.003, "epochs": 40, "patience": 40},
+    "four times the steps, the photon pair, beta 0.003, dropout 0.1": {**_BEST, "beta": 0.003},
+    "the same, beta 0.001": {**_BEST, "beta": 0.001},
 }
 """Step -> what it changes in `embedding` of study.yaml."""
 SIGNALS = ("wn_150", "xsh_500_100")
