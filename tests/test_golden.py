@@ -88,7 +88,8 @@ def cathode_tables(config: Any) -> Tables:
         "ggf": higgs[0],
         "wn_150": events(800, 1.0, 100_000, 3.0, True, 2),
     }
-    return prepare_tables({"search": search, "embedding": {"ggf": higgs[1]}}, config)
+    continuum = events(4000, 300.0, 600_000, 0.0, False, 3)
+    return prepare_tables({"search": search, "embedding": {"ggf": higgs[1], "yy": continuum}}, config)
 
 
 def contrastive_rows(*trials: Trial, encoders: int = 1) -> list[Result]:
