@@ -148,6 +148,9 @@ class Embedding(Parted):
     than the latent space has dimensions: the means fill a thin sheet that no density can follow. [default]"""
     beta: float = Field(0.03, ge=0)
     """Weight of the KL term. [default; the paper's number is lost]"""
+    betas: dict[Literal["id", "ip", "ep", "background"], NonNegativeFloat] = Field({})
+    """Another `beta` for encoders of some representations. [paper C chooses that of the background's encoder apart;
+    default: one for all]"""
     batch_size: int = Field(8192, ge=4)
     """Events a step over all workers, every group equally represented. [paper C]"""
     steps_per_epoch: int = Field(100, ge=1)

@@ -26,8 +26,9 @@ class FlowTraining:
     """The flows of several pseudo-data sets in training; None for a set of which no member is trained here.
 
     The data of a set fall into ``folds`` parts, of which each of its members leaves out ``config.leave_out`` (see
-    `Flow.left_out`). A member keeps the weights of its best epoch on those. In a process group (torch.distributed) each
-    process trains some of the members, and all know the losses of all after every epoch.
+    `Flow.left_out`). All members of a set keep the weights of one epoch, the best in the mean of their losses there: of
+    the events that calibrate a fold its flows know nothing but one number that all folds share. In a process group
+    (torch.distributed) each process trains some of the members, and all know the losses of all after every epoch.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class FlowTraining:
         self.trained = self.workers.total(here) > 0
         self.epoch = 0
         self.stale = torch.zeros(len(sets), dtype=torch.int64)
-        self.best_loss = torch.full((len(every),), math.inf)
+        self.best_loss = torch.full((len(sets),), math.inf, dtype=torch.float64)
         self.history: list[list[dict[str, float]]] = [[] for _ in sets]
 
     def _as_one(self, members: Sequence[Member]) -> list[list[Member]]:
@@ -70,7 +71,7 @@ class FlowTraining:
 
     @property
     def active(self) -> torch.Tensor:
-        """(sets,) mask: a set is final when no member of it was better for ``patience`` epochs."""
+        """(sets,) mask: a set is final when the mean of its members was not better for ``patience`` epochs."""
         return self.stale < self.config.patience
 
     @property
@@ -84,7 +85,7 @@ class FlowTraining:
 
     def train_epoch(self) -> torch.Tensor:
         """Train and judge the members that are here, of sets that are not final: (2, sets x members) losses, else 0."""
-        losses = torch.zeros(2, len(self.best_loss))
+        losses = torch.zeros(2, len(self.trained))
         for stack, places in zip(self.stacks, self.places, strict=True):
             if self.active[stack.sets].any():
                 losses[0, places], losses[1, places] = stack.train_epoch().cpu(), stack.judge().cpu()
@@ -94,12 +95,13 @@ class FlowTraining:
         """Keep the best, given the losses (sets x members,) of all; their means over sets that are not final."""
         active = self.active
         counted = active.repeat_interleave(self.config.members) & self.trained
-        better = (valid < self.best_loss) & counted
-        self.best_loss = torch.where(better, valid, self.best_loss)
+        found = torch.where(counted, valid.double(), 0.0).view(len(self.sets), -1).sum(1)
+        mean = found / counted.view(len(self.sets), -1).sum(1)  # of a final set NaN, which is not better
+        better = mean < self.best_loss
+        self.best_loss = torch.where(better, mean, self.best_loss)
         for stack, places in zip(self.stacks, self.places, strict=True):
-            stack.keep(better[places])
-        some = better.view(len(self.sets), -1).any(1)
-        self.stale = torch.where(some, torch.zeros_like(self.stale), self.stale + active)
+            stack.keep(better.repeat_interleave(self.config.members)[places])
+        self.stale = torch.where(better, torch.zeros_like(self.stale), self.stale + active)
         for k in active.nonzero().flatten().tolist():
             mine = slice(k * self.config.members, (k + 1) * self.config.members)
             means = (float(v[mine][self.trained[mine]].double().mean()) for v in (train, valid))
@@ -121,14 +123,13 @@ class FlowTraining:
             stack.load_state(saved, self.epoch)
 
     def converged(self, k: int) -> bool:
-        """Whether every member of a set, here or elsewhere, has reached a finite loss."""
-        mine = slice(k * self.config.members, (k + 1) * self.config.members)
-        return bool(torch.isfinite(self.best_loss[mine]).all())
+        """Whether the members of a set, here and elsewhere, have reached a finite loss."""
+        return bool(torch.isfinite(self.best_loss[k]))
 
     def piece(self, k: int) -> dict[str, torch.Tensor]:
         """Best weights and buffers (members, ...) of a set trained here; a `UserError` unless it has `converged`."""
         if not self.converged(k):
-            raise UserError("the background flow diverged: no member reached a finite validation loss")
+            raise UserError("the background flow diverged: its members reached no finite validation loss")
         found: dict[int, dict[str, torch.Tensor]] = {}
         for stack in self.stacks:
             state = stack.ensemble.state_dict() | stack.best

@@ -89,7 +89,9 @@ def common_columns(
     row["b_expected_sr"] = expected_background(background, luminosity, config.window)
     row |= {"massfit_chi2": fit.chi2, "massfit_ndf": fit.ndf}
     row["instance_overlap"] = expected_overlap(background, luminosity, config.pseudodata.disjoint)
+    learns = judged.flow_state is not None or judged.flow_stage is not None
     row |= {"flow_stage": judged.flow_stage} if judged.flow_stage else {}
+    row |= {"flow_share": config.flow.share} if learns else {}  # whether the flows knew what was injected
     return row | {"closure_auc": auc, "closure_auc_error": error}
 
 

@@ -39,10 +39,12 @@ def training_samples(name: str, samples: Sequence[str], groups: Mapping[str, int
 
 
 def encoder_config(config: Config, name: str, member: int, groups: Mapping[str, int]) -> Config:
-    """The configuration of one encoder of representation ``name``: its samples, and a seed of its own."""
+    """The configuration of one encoder of representation ``name``: its samples and beta, and a seed of its own."""
     samples = training_samples(name, config.embedding.samples, groups)
     seed = config.seed if member == 0 else seeds.integer(config.seed, "encoder", member)
-    embedding = config.embedding.model_copy(update={"samples": samples})
+    given = config.embedding
+    beta = given.betas.get(name.partition(":")[0], given.beta)
+    embedding = given.model_copy(update={"samples": samples, "beta": beta, "betas": {}})
     return config.model_copy(update={"embedding": embedding, "seed": seed})
 
 

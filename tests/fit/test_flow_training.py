@@ -118,11 +118,23 @@ def test_a_set_whose_patience_is_spent_is_final():
         assert not training.finished
         training.finish_epoch(torch.zeros(10), valid)
     assert training.active.tolist() == [False, True]  # the second set never tired
-    assert training.best_loss.tolist() == [3.0] * 5 + [0.5] * 5  # 0.0 came after the first set's patience of two
+    assert training.best_loss.tolist() == [3.0, 0.5]  # 0.0 came after the first set's patience of two
     assert [len(history) for history in training.history] == [3, 4]
     spent = training.train_epoch()
     assert (spent[:, :5] == 0).all()  # what is final costs nothing
     assert (spent[:, 5:] > 0).all()
+
+
+def test_all_members_of_a_set_keep_the_epoch_that_is_best_in_the_mean():
+    training = FlowTraining(sets(1), WINDOW, CONFIG)
+    kept = []
+    for valid in ([3.0, 3, 3, 3, 3], [1.0, 2, 2, 2, 2], [0.0, 4, 4, 4, 4]):  # the first member alone gets better
+        training.train_epoch()
+        training.finish_epoch(torch.zeros(5), torch.tensor(valid))
+        kept.append([{name: value.clone() for name, value in stack.best.items()} for stack in training.stacks])
+    assert training.best_loss.item() == pytest.approx(1.8)
+    for before, after in zip(kept[1], kept[2], strict=True):
+        assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_flows_that_diverged_are_one_line():

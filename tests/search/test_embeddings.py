@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raypipe.config import Config
+from raypipe.config import Config, load_config
 from raypipe.errors import UserError
 from raypipe.events.continuous import continuous_features
 from raypipe.events.schema import FEATURES
 from raypipe.search.embeddings import encoder_config, representation, training_samples
 from raypipe.search.result import NO_SIGNAL, Trial
+from tests.conftest import ROOT
 
 GROUPS = {"yy": 0, "ggf": 1, "wn_150": -1, "wn_300": -1, "xsh_500_100": -2}
 SAMPLES = list(GROUPS)
@@ -24,6 +25,16 @@ def test_training_samples_of_the_four_configurations():
     for name in ("ip:zp_400", "ep:-7"):
         with pytest.raises(UserError, match=f"hold-out '{name}': no such sample or family"):
             training_samples(name, SAMPLES, GROUPS)
+
+
+def test_the_encoder_of_the_background_can_have_a_beta_of_its_own():
+    asked = ["embedding.betas={background: 0.1, ep: 0.2}", "embedding.samples=[yy, ggf, wn_150, xsh_500_100]"]
+    config = load_config(ROOT / "configs/contrastive/laptop.yaml", [*asked, "embedding.beta=0.01"])
+    made = {name: encoder_config(config, name, 0, GROUPS).embedding for name in ("id", "background", "ep:-1")}
+    assert [found.beta for found in made.values()] == [0.01, 0.1, 0.2]
+    assert all(found.betas == {} for found in made.values())  # another's is not in the key of an encoder
+    with pytest.raises(UserError, match=r"embedding\.betas"):
+        load_config(ROOT / "configs/contrastive/laptop.yaml", ["embedding.betas={SM: 0.1}"])
 
 
 def test_a_trial_names_its_representation():
