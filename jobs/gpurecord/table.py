@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +63,12 @@ def ladder(record: dict[str, Any]) -> str:
     rows = record["steps"]["ladder"]["sic"]
     found = {(r["step"], r["view"], r["signal"], r["point"]): r for r in rows}
     steps = list(dict.fromkeys(r["step"] for r in rows))
-    views = {"draw": "drawn", "mean": "mean"}
-    ways = list(product(sorted({r["signal"] for r in rows}), views, sorted({r["point"] for r in rows}, reverse=True)))
+    cuts = sorted({r["point"] for r in rows}, reverse=True)
+    shown = [*(("draw", cut) for cut in cuts), ("mean", cuts[-1])]
+    ways = [(signal, view, cut) for signal in sorted({r["signal"] for r in rows}) for view, cut in shown]
+    words = {"draw": "", "mean": ", means"}
     lines = [
-        "| encoder | " + " | ".join(f"`{signal}`, {views[v]}, {100 * p:g} %" for signal, v, p in ways) + " |",
+        "| encoder | " + " | ".join(f"`{signal}`, {100 * p:g} %{words[v]}" for signal, v, p in ways) + " |",
         "|---" * (1 + len(ways)) + "|",
     ]
     for step in [s for s in LADDER if s in steps]:

@@ -219,6 +219,9 @@ class Selection(Section):
     sideband_calibration: bool = True
     """Know the background by held-out sideband data: cut at that share of them and of the simulated Higgs (else: of
     the template), and scale the template after the cut by data over template, with its uncertainty. [default]"""
+    transfer_uncertainty: float = Field(0.0, ge=0)
+    """Relative uncertainty of the sideband calibration where it is carried to the signal region; reports of scans say
+    what simulation needs. [default]"""
     closure: Closure = Closure()
     """What the template must do in the sidebands for z to be quoted."""
 

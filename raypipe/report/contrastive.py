@@ -65,7 +65,8 @@ def steered_line(found: dict[str, Any]) -> str:
     mean = plus_minus(found["pull_mean"], found["pull_mean_error"])
     return (
         f"Background where a signal steered the classifiers, cut at {found['working_point']:.1%}: pull {mean}, width "
-        f"{found['pull_width']:.2f}, within one sigma in {found['coverage_68']:.0%} of {found['rows']} runs."
+        f"{found['pull_width']:.2f}, within one sigma in {found['coverage_68']:.0%} of {found['rows']} runs; true over "
+        f"expected {found['transfer']:.2f}, needs selection.transfer_uncertainty {found['transfer_error']:.2f}."
     )
 
 

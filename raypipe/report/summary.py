@@ -135,7 +135,9 @@ def steered(rows: Sequence[Row], point: float) -> dict[str, Any] | None:
     """How well the background after a cut is known where a signal steered the classifiers; None without such rows.
 
     Over all injected rows of the search itself: pull of the true background against the expected one, its mean with the
-    error over instances (each injected with many signals), its width, and how often it is below one.
+    error over instances (each injected with many signals), its width, and how often it is below one. ``transfer``: the
+    true background of all simulated events over the expected one, ``transfer_error`` by how much more it differs from
+    one than the errors say, which `selection.transfer_uncertainty` has to be.
     """
     mine = [r for r in rows if r["signal"] != NO_SIGNAL and r["working_point"] == point and is_main(r)]
     instances: dict[int, list[float]] = {}
@@ -148,7 +150,19 @@ def steered(rows: Sequence[Row], point: float) -> dict[str, Any] | None:
     mean, error = mean_and_error([float(np.mean(of)) for of in instances.values()], overlap)
     found = {"working_point": point, "rows": len(pulls), "instances": len(instances), "pull_mean": mean}
     found |= {"pull_mean_error": error, "pull_width": float(pulls.std()), "kappa": quote(mine, "kappa")}
+    found |= _transfer(mine)
     return found | {"coverage_68": float((np.abs(pulls) < 1).mean())}
+
+
+def _transfer(rows: Sequence[Row]) -> dict[str, Any]:
+    """True over expected background after the cut, and what it needs beside the errors of the expectation."""
+    truth, expected, error = (
+        np.array([row[name] for row in rows])
+        for name in ("background_efficiency", "expected_after", "expected_after_error")
+    )
+    ratio = truth * np.array([row["b_expected_sr"] for row in rows]) / expected
+    missing = np.mean((ratio - 1) ** 2 - (error / expected) ** 2)
+    return {"transfer": float(ratio.mean()), "transfer_error": float(np.sqrt(max(0.0, missing)))}
 
 
 def with_error(entry: Row | None, digits: int = 2, none: str = "-") -> str:

@@ -25,14 +25,15 @@ def counting_row(
     *,
     calibrate: bool,
     higgs_uncertainty: float = 0.0,
+    transfer: float = 0.0,
     limits: Closure | None = None,
 ) -> dict[str, Any]:
     """The cut ``percentile <= point`` without any truth.
 
     ``n_before, n_after`` observed; ``expected_before, expected_after`` and their errors from the template; ``kept`` the
-    share of the background that the cut keeps; ``kappa`` the sideband calibration; ``sideband_auc`` of held-out
-    sideband data against template; ``z_before, z_after`` the signed significances; ``verdict`` of `verdict_of`. Where
-    that is not empty ``z_after`` is NaN.
+    share of the background that the cut keeps; ``kappa`` the sideband calibration, with a relative error ``transfer``
+    in the signal region; ``sideband_auc`` of held-out sideband data against template; ``z_before, z_after`` the signed
+    significances; ``verdict`` of `verdict_of`. Where that is not empty ``z_after`` is NaN.
     """
     before, before_error = template.expected_total(higgs_uncertainty)
     passed, limits = scores.passes("template", point), limits or Closure()
@@ -43,7 +44,8 @@ def counting_row(
         sets = [scores.others[name] for name in SIDEBANDS]
         auc, auc_error = weighted_auc(-np.concatenate(sets), np.repeat([True, False], [len(s) for s in sets]))
     kappa, kappa_error = (measured, measured_error) if calibrate else (1.0, 0.0)
-    after, after_error = template.expected_after(passed, kappa, kappa_error, higgs_uncertainty)
+    carried = float(np.hypot(kappa_error, transfer * kappa)) if calibrate else 0.0
+    after, after_error = template.expected_after(passed, kappa, carried, higgs_uncertainty)
     n0, n1 = len(scores.data), int(scores.passes("data", point).sum())
     populated = bool(template.weight[passed].any())
     verdict = verdict_of(populated, (auc, auc_error), (measured, measured_error), limits)

@@ -80,7 +80,8 @@ def counted(scores: FoldScores, template: Template, point: float, config: Settin
     """The `counting_row` of a cut as the configuration has it: what an analyst sees."""
     chosen = config.selection
     calibrate = chosen.sideband_calibration and template.sideband is not None
-    how = {"higgs_uncertainty": chosen.higgs_uncertainty, "limits": chosen.closure}
+    how = {"higgs_uncertainty": chosen.higgs_uncertainty, "transfer": chosen.transfer_uncertainty}
+    how |= {"limits": chosen.closure}
     return counting_row(scores, template, point, calibrate=calibrate, **how)
 
 

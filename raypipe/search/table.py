@@ -98,7 +98,8 @@ def _row(
     scores: FoldScores, template: Template, point: float, calibrate: bool, truth: np.ndarray | None, config: TableConfig
 ) -> dict[str, Any]:
     """One cut: `counting_row`, and with labels S and B before and after, efficiencies, SIC."""
-    counted = counting_row(scores, template, point, calibrate=calibrate, limits=config.selection.closure)
+    how = {"transfer": config.selection.transfer_uncertainty, "limits": config.selection.closure}
+    counted = counting_row(scores, template, point, calibrate=calibrate, **how)
     row = {"working_point": point} | counted
     if truth is None:
         return row | dict.fromkeys(("signal_efficiency", "background_efficiency", "sic"), float("nan"))

@@ -134,8 +134,14 @@ def test_steered_background_has_the_pull_of_its_counts():
     expected, error, instances, signals = 100.0, 8.0, 200, 3
     true = rng.poisson(expected + error * rng.normal(size=(instances, signals)))
     pulls = (true - expected) / np.hypot(np.sqrt(expected), error)
+    # What is true of all simulated events is 1.1 of the expectation, off by its error and by a quarter beside it.
+    ratio = 1.1 + np.hypot(0.08, 0.25) * rng.normal(size=(instances, signals))
+    known = {"b_expected_sr": 1e4, "expected_after": expected, "expected_after_error": error}
     made = [
-        row | {"signal": str(k), "instance": i, "background_pull": float(pulls[i, k]), "kappa": 1.2}
+        row
+        | {"signal": str(k), "instance": i, "background_pull": float(pulls[i, k]), "kappa": 1.2}
+        | known
+        | {"background_efficiency": ratio[i, k] * expected / 1e4}
         for i in range(instances)
         for k in range(signals)
         for row in rows({1.0: [0.0]})
@@ -147,4 +153,6 @@ def test_steered_background_has_the_pull_of_its_counts():
     assert found["pull_width"] == pytest.approx(1, abs=0.1)
     assert found["coverage_68"] == pytest.approx(0.683, abs=0.06)
     assert found["kappa"]["mean"] == pytest.approx(1.2)
+    assert found["transfer"] == pytest.approx(1.1, abs=0.04)
+    assert found["transfer_error"] == pytest.approx(np.hypot(0.1, 0.25), rel=0.1)
     assert steered([row | {"signal": "none"} for row in made], 0.01) is None

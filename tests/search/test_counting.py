@@ -60,6 +60,10 @@ def test_the_order_stays_and_the_expectation_is_that_of_the_sidebands():
     assert set(found.others) == set(scores.others)
     row = counting_row(found, template, 0.02, calibrate=True)
     assert row["expected_after"] == pytest.approx(0.02 * (EXPECTED + RESONANT), rel=0.03)
+    wider = counting_row(found, template, 0.02, calibrate=True, transfer=0.3)
+    passed = found.passes("template", 0.02) & ~template.is_higgs
+    added = 0.3 * row["kappa"] * template.weight[passed].sum()
+    assert wider["expected_after_error"] == pytest.approx(np.hypot(row["expected_after_error"], added))
     # A template that the sidebands confirm is left as it is.
     rng = np.random.default_rng(5)
     flat = FoldScores(rng.random(1000), rng.random(EVENTS + HIGGS), {"sideband_data": rng.random(EVENTS)}, np.empty(0))
