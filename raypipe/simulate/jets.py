@@ -20,13 +20,14 @@ MIN_CLUSTER_PT = 10.0
 """GeV, softest jet asked of fastjet before the energy scale, which is below 1.4 there."""
 
 
-def jet_input(seen: Reconstructed, events: np.ndarray, photon_towers: np.ndarray) -> ak.Array:
+def jet_input(seen: Reconstructed, events: np.ndarray) -> ak.Array:
     """Four-momenta [GeV] to cluster, a list for each of the selected ``events``: towers and non-isolated muons.
 
-    The pair's photons (``photon_towers``), which would tell m_yy, and the selected electrons are taken out before.
+    Photons, of which the pair's would tell m_yy, and the selected electrons are taken out before: Delphes, too, drops
+    jets that are one of them (its UniqueObjectFinder).
     """
     free = np.ones(len(seen.ecal), dtype=bool)
-    free[photon_towers.ravel()] = False
+    free[seen.photons.tower] = False
     free[seen.electrons.tower[seen.electrons.tower >= 0]] = False
     parts = (seen.ecal.objects.take(free), 0.0), (seen.hcal.objects, 0.0), (seen.other_muons, MUON_MASS)
     given = Objects.together(*(replace(part, mass=np.full(len(part), mass)) for part, mass in parts))

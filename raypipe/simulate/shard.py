@@ -63,7 +63,7 @@ def _diphotons(
         seen = reconstruct(particles, card, detector, met_smearing=met_smearing)
         pairs = selection.select(seen.photons, seen.n_events, cuts)
         events, n = pairs.event, seen.n_events
-        given = jet_input(seen, events, pairs.tower)
+        given = jet_input(seen, events)
         jets, fat = small_jets(given, particles, events, card, detector), fat_jets(given, card.fat_jets)
         leptons = seen.electrons.of_events(events, n), seen.muons.of_events(events, n)
         made = columns(pairs, jets, fat, leptons, (seen.met_x[events], seen.met_y[events]))

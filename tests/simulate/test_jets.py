@@ -19,7 +19,7 @@ def _jets(rows, n_events, hadrons=(), card=None):
     toys = particles(sorted(rows), n_events, list(hadrons))
     seen = reconstruct(toys, card, np.random.default_rng(0))
     pairs = select(seen.photons, n_events)
-    given = jet_input(seen, pairs.event, pairs.tower)
+    given = jet_input(seen, pairs.event)
     return small_jets(given, toys, pairs.event, card, np.random.default_rng(1)), fat_jets(given, card.fat_jets), pairs
 
 
@@ -39,11 +39,11 @@ def test_scale_and_photon_removal():
     assert len(fat) == 0
 
 
-def test_third_photon_stays_as_a_jet():
-    rows = [*_higgs(0), (0, 22, 185.0, 1.0, 1.5)]
+def test_a_third_photon_is_no_jet():
+    rows = [*_higgs(0), (0, 22, 185.0, 1.0, 1.5), (0, 2112, 40.0, -1.0, -1.5)]
     jets, _, pairs = _jets(rows, 1)
     assert pairs.mass == pytest.approx([125.0], rel=1e-3)
-    assert jets.pt == pytest.approx([185 * np.sqrt(2.8**2 / 185 + 1)], rel=2e-3)
+    assert jets.pt == pytest.approx([40 * np.sqrt(2.8**2 / 40 + 1)], rel=2e-3)  # the hadron alone
     assert pairs.n_photon.tolist() == [3]
 
 

@@ -69,7 +69,7 @@ def _jets(rows):
     card, toys = ideal_card(), particles(sorted([*higgs, *rows]), 1)
     seen = reconstruct(toys, card, np.random.default_rng(0))
     pairs = select(seen.photons, 1)
-    given = jet_input(seen, pairs.event, pairs.tower)
+    given = jet_input(seen, pairs.event)
     return seen, small_jets(given, toys, pairs.event, card, np.random.default_rng(1)), fat_jets(given, card.fat_jets)
 
 
