@@ -35,15 +35,13 @@ def _lines(error: BaseException | str) -> list[str]:
 MARK = "***"
 
 _START = re.compile(r"://|%3A%2F%2F", re.IGNORECASE)
-_CONTAINERS = re.compile(r"(abfss?|wasbs?)://$")
-"""Schemes in which a name before ``@`` is a place."""
+_CONTAINERS = re.compile(r"(abfss?|wasbs?)://$")  # Schemes in which a name before ``@`` is a place
 _QUERY = re.compile(
     r"([?&;][^=&;\s\"<>]*(?:pass|pwd|secret|token|key|sig|cred|auth|odbc_connect)[^=&;\s\"<>]*=)"
     r"[^&;\s\"<>#]*?(?=[]:,.)']*(?:[&;\s\"<>#]|$))",  # not the full stop of the sentence that quotes it
     re.IGNORECASE,
 )
-SHORT = 4
-"""A known secret of fewer letters is only hidden where it stands in its URI: it could be part of any word."""
+SHORT = 4  # A known secret of fewer letters is only hidden where it stands in its URI: it could be part of any word
 
 
 def redact(text: str, *uris: str | None) -> str:

@@ -11,11 +11,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-STATUS = 128 + signal.SIGTERM
-"""Exit status of a terminated command, as shells give it."""
+STATUS = 128 + signal.SIGTERM  # Exit status of a terminated command, as shells give it
 MESSAGE = "raypipe: terminated; run the same command again to go on"
-GRACE = 20.0
-"""Seconds to clean up in; batch systems send SIGKILL after 30."""
+GRACE = 20.0  # Seconds to clean up in; batch systems send SIGKILL after 30
 
 
 class Terminated(BaseException):

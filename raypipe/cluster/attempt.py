@@ -18,10 +18,8 @@ from raypipe.search.result import Result, Tools
 from raypipe.store.files import DiskFull, is_full
 from raypipe.store.ledger import Ledger
 
-HANG = 75
-"""Exit status of a process that ended itself because its trial hung (EX_TEMPFAIL: worth another try)."""
-GRACE = 30.0
-"""Seconds after the time-out when a process that cannot even run Python any more is ended from C."""
+HANG = 75  # Exit status of a process that ended itself because its trial hung (EX_TEMPFAIL: worth another try)
+GRACE = 30.0  # Seconds after the time-out when a process that cannot even run Python any more is ended from C
 
 Function = Callable[[Any, Sequence[Any], Tools], list[Result]]
 """A search: (inputs, trials, tools) -> results, a function of its inputs and each trial; which others are there shows
@@ -47,8 +45,7 @@ class Worker:
     inputs: Any
     book: Ledger
     tools: Tools
-    timeout: float | None = None
-    """Seconds a trial."""
+    timeout: float | None = None  # Seconds a trial
     retries: int = 0
     """Further tries of a trial that raises OSError or MemoryError; other exceptions would only come again."""
 

@@ -21,8 +21,7 @@ from raypipe.search.costs import Cost, Part
 
 REPEATS, SHORT = 3, 5.0
 """A piece of work is timed so often, if that takes less than so many core seconds; the median counts."""
-VERSION = 2
-"""Of the format of a calibration."""
+VERSION = 2  # Of the format of a calibration
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,9 @@ class Line:
 class Measured:
     """What a part was found to cost."""
 
-    seconds: Line
-    """Core seconds against units."""
-    disk: Line
-    """Bytes against units."""
-    largest: float
-    """Units of the largest that was done."""
+    seconds: Line  # Core seconds against units
+    disk: Line  # Bytes against units
+    largest: float  # Units of the largest that was done
 
 
 @dataclass(frozen=True)
@@ -62,8 +58,7 @@ class Calibration:
     search: str
     machine: str
     parts: dict[str, Measured]
-    worker_bytes: float
-    """Resident memory of a process that has done all parts."""
+    worker_bytes: float  # Resident memory of a process that has done all parts
     version: int
 
     def seconds(self, part: Part) -> float:

@@ -23,10 +23,8 @@ from raypipe.files import file_digest, write_json
 from raypipe.fit.encoder import embed, latent_noise
 
 COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "features"]
-BATCH = 4096
-"""Events that are embedded together, fixed by file and row: the last bits of a latent depend on its batch."""
-CPUS = 0.5
-"""Cores of an actor: it also waits for files."""
+BATCH = 4096  # Events that are embedded together, fixed by file and row: the last bits of a latent depend on its batch
+CPUS = 0.5  # Cores of an actor: it also waits for files
 
 
 class Embedder:

@@ -32,8 +32,7 @@ from raypipe.store.ledger import Ledger, packed, unpacked
 
 ROWS = 2_000_000
 """Sideband events that a worker holds at once: with copies half a gigabyte. What is more is trained after them."""
-FOLDER = "stages/flow"
-"""Of the finished flows, in the shared store of a ledger."""
+FOLDER = "stages/flow"  # Of the finished flows, in the shared store of a ledger
 
 
 def make_flows(

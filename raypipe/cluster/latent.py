@@ -25,10 +25,8 @@ from raypipe.search.embeddings import encoder_config
 from raypipe.search.result import NO_SIGNAL, Trial
 from raypipe.simulate.processes.base import GROUPS
 
-MAP_EVENTS = 250
-"""Events a group in a t-SNE map."""
-TREE_EVENTS = 4000
-"""Most events a group that the trees of the confusion matrices are trained on, and judged on."""
+MAP_EVENTS = 250  # Events a group in a t-SNE map
+TREE_EVENTS = 4000  # Most events a group that the trees of the confusion matrices are trained on, and judged on
 
 
 def embedding_events(table: pa.Table, config: Config) -> tuple[pa.Table, np.ndarray]:

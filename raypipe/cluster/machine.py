@@ -12,14 +12,12 @@ import psutil
 
 from raypipe.errors import UserError
 
-GROUPS = Path("/sys/fs/cgroup")
-"""Where Linux shows its control groups."""
+GROUPS = Path("/sys/fs/cgroup")  # Where Linux shows its control groups
 MEMBERSHIP = Path("/proc/self/cgroup")
 """The groups of this process, a line a hierarchy: ``number:controllers:path``; version 2 has no controllers."""
 LONGEST = 107 - len("/ray-abcdefgh/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 """Longest path, in bytes, that can hold Ray's folder: that of a Unix socket on Linux, less what Ray needs below it."""
-FREE_BYTES = 32 * 2**20
-"""What a session writes there at first: logs, and settings of its parts."""
+FREE_BYTES = 32 * 2**20  # What a session writes there at first: logs, and settings of its parts
 REMEDY = f"set RAY_TMPDIR to a folder of yours with a path of at most {LONGEST} bytes and {FREE_BYTES >> 20} MiB free"
 
 

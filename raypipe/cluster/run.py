@@ -36,8 +36,7 @@ from raypipe.store.status import other_versions
 
 FOLDERS = ("events", "encoder", "encoders", "ledger", "figures")
 """Of a run folder: another user's are found unwritable before the work, not after."""
-KEY = "raypipe.key"
-"""Metadata of a table beside the ledger: the key of its trial."""
+KEY = "raypipe.key"  # Metadata of a table beside the ledger: the key of its trial
 
 
 class Run:

@@ -18,8 +18,7 @@ from raypipe.simulate import dataset
 from raypipe.simulate.dataset import Plan, SamplePlan, Shard
 from raypipe.store.artefacts import Artefacts
 
-Sidecars = dict[int, dict[str, Any]]
-"""Sidecars of the finished shards of a sample by their number."""
+Sidecars = dict[int, dict[str, Any]]  # Sidecars of the finished shards of a sample by their number
 
 
 def simulate_events(run: Any, stage: Any, items: Sequence[Any]) -> None:
@@ -55,8 +54,7 @@ class Shared:
     """The shards of a data set folder and of other runs."""
 
     artefacts: Artefacts
-    events: Path
-    """Folder of the data set."""
+    events: Path  # Folder of the data set
 
     def _files(self, shard: Shard) -> dict[str, Path]:
         path = shard.path(self.events)

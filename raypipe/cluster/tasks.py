@@ -15,8 +15,7 @@ from raypipe.config import Resources
 from raypipe.errors import UserError
 from raypipe.fit.classifier import Mapper
 
-START_SECONDS = 15.0
-"""What the start of an embedded Ray takes, and joining a cluster at most."""
+START_SECONDS = 15.0  # What the start of an embedded Ray takes, and joining a cluster at most
 
 
 @contextlib.contextmanager

@@ -6,8 +6,7 @@ import pyarrow as pa
 
 from raypipe.events.schema import EVENT_SCHEMA
 
-MASSES = ("m_4l", "m_ee", "m_mumu")
-"""The three numbers that the search of paper B uses (section 2), GeV."""
+MASSES = ("m_4l", "m_ee", "m_mumu")  # The three numbers that the search of paper B uses (section 2), GeV
 
 LEPTONS = ("e_minus", "e_plus", "mu_minus", "mu_plus")
 """The leptons by charge; no two are alike, so nothing has to be ordered."""

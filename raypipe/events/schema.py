@@ -27,8 +27,7 @@ SPLITS = ("embedding", "search")
 
 PHOTON_COLUMNS = tuple(f"y{i}_{q}" for i in (1, 2) for q in ("pt", "eta", "phi"))
 
-SIGNS = b"raypipe.weights"
-"""Metadata of a table whose weights have signs."""
+SIGNS = b"raypipe.weights"  # Metadata of a table whose weights have signs
 
 _TENSOR_SHAPES = {"objects": (len(SLOTS), len(OBJECT_FEATURES)), "features": (len(FEATURES),)}
 

@@ -14,8 +14,7 @@ from raypipe.events.signed import weights_to_fit
 from raypipe.models.bdt import Train, predict_bdt, train_bdt, train_here
 from raypipe.stats.roc import tail_shares
 
-EVERY_FOLD = -1
-"""Home of events that no fold trained on: the models of all folds score them."""
+EVERY_FOLD = -1  # Home of events that no fold trained on: the models of all folds score them
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """Maps a function over items, results in order: the builtin ``map``, or one that uses many cores."""
 

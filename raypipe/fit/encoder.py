@@ -24,8 +24,7 @@ from raypipe.fit.training import OnEpoch, finish
 from raypipe.models.encoder import ETA, PHI, ContrastiveEncoder, Scales
 from raypipe.models.losses import gaussian_kl, supervised_contrastive
 
-CHUNK = 4096
-"""Events embedded at a time."""
+CHUNK = 4096  # Events embedded at a time
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-OnEpoch = Callable[[dict[str, float]], None]
-"""Called with each epoch's record."""
+OnEpoch = Callable[[dict[str, float]], None]  # Called with each epoch's record
 
 
 class Training(Protocol):
     """A training in progress."""
 
-    epoch: int
-    """Epochs done."""
+    epoch: int  # Epochs done
 
     @property
     def finished(self) -> bool:

@@ -26,11 +26,9 @@ from raypipe.report.validation_quantities import SLOT_NAMES, Kind, Quantity, kin
 from raypipe.simulate.dataset import MANIFEST, read_manifest
 from raypipe.simulate.processes import GROUPS
 
-IMPORTED = "read.json"
-"""Sidecar of the tables that `raypipe read` wrote."""
+IMPORTED = "read.json"  # Sidecar of the tables that `raypipe read` wrote
 
-MAX_IN_PANEL = 6
-"""Samples that one panel shows before they cannot be told apart."""
+MAX_IN_PANEL = 6  # Samples that one panel shows before they cannot be told apart
 
 
 def make_validation(events: str | Path, output: str | Path | None = None) -> dict[str, Any]:

@@ -28,8 +28,7 @@ class Spectrum:
 
     edges: np.ndarray
     sums: np.ndarray = field(init=False)
-    squares: np.ndarray = field(init=False)
-    """(k + 2,) sums of weights and of squared weights: below, the k bins, above."""
+    squares: np.ndarray = field(init=False)  # (k + 2,) sums of weights and of squared weights: below, the k bins, above
 
     def __post_init__(self) -> None:
         self.sums, self.squares = np.zeros((2, len(self.edges) + 1))
@@ -83,8 +82,7 @@ class Mean:
     """A weighted mean with its statistical error; of a mask it is a weighted share."""
 
     def __init__(self) -> None:
-        self.sums = np.zeros(5)
-        """Of w, w x, w^2, w^2 x and w^2 x^2."""
+        self.sums = np.zeros(5)  # Of w, w x, w^2, w^2 x and w^2 x^2
 
     def add(self, values: np.ndarray, weights: np.ndarray) -> None:
         """Fill with ``values`` (n,), numbers or booleans."""
@@ -116,12 +114,9 @@ class SampleSums:
     name: str
     kind: Kind
     group: int
-    rows: dict[str, int]
-    """Events of each split."""
-    weight: dict[str, float]
-    """Their sum of weights."""
-    size: int
-    """Bytes of the files."""
+    rows: dict[str, int]  # Events of each split
+    weight: dict[str, float]  # Their sum of weights
+    size: int  # Bytes of the files
     spectra: dict[str, Spectrum]
     means: dict[str, Mean]
 

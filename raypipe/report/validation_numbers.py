@@ -13,16 +13,13 @@ from raypipe.report.validation_quantities import SLOT_NAMES, references
 
 MEANS = resource("texts")["validation"]["means"]
 """Means and shares that the page shows of every sample, with their headings."""
-GROUP_4L = 10
-"""Label of the four-lepton continuum (`raypipe.simulate.processes.GROUPS`)."""
-NEAR_Z = (80.0, 100.0)
-"""GeV, where the Z peak of a four-lepton background is looked for."""
+GROUP_4L = 10  # Label of the four-lepton continuum (`raypipe.simulate.processes.GROUPS`)
+NEAR_Z = (80.0, 100.0)  # GeV, where the Z peak of a four-lepton background is looked for
 CROSS_SECTIONS = ("reference_cross_section_fb", "pythia_cross_section_fb")
 FROM_MANIFEST = ("n_generated", "efficiency", "efficiency_error", *CROSS_SECTIONS, "cut_flow")
 PEAK_REACH, MAX_PEAK_REACH = 3.0, 12.0
 """GeV around the highest point, from which a peak's position is taken: doubled up to the second while it is wider."""
-RESOLVED = 0.45
-"""Half the central 68 % over the reach, below which the peak fits into it (a flat density has 0.68)."""
+RESOLVED = 0.45  # Half the central 68 % over the reach, below which the peak fits into it (a flat density has 0.68)
 CENTRAL = [0.15865, 0.5, 0.84135]
 SPLIT_TOLERANCE = 1e-6
 """Relative difference between a split's sum of weights and the yield in the manifest that is rounding."""

@@ -21,19 +21,13 @@ from raypipe.events.table import read_schema, stream_table
 from raypipe.report.html import resource
 from raypipe.simulate.ragged import delta_r, wrap_phi
 
-Batch = dict[str, np.ndarray]
-"""Columns of a piece of a table; float64, tensors float32."""
-Means = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Name -> (values, mask of the events that count)."""
+Batch = dict[str, np.ndarray]  # Columns of a piece of a table; float64, tensors float32
+Means = dict[str, tuple[np.ndarray, np.ndarray]]  # Name -> (values, mask of the events that count)
 
-BTAG = 0.5
-"""Score above which a jet counts as b-tagged (`raypipe.simulate.jets.btag_score`)."""
-MAX_ANY = 24
-"""Columns of a table of another kind that are looked at, in its order."""
-Z_WINDOW, ON_SHELL = (85.0, 97.0), (66.0, 116.0)
-"""GeV: m_4l of Z -> 4l (simulation.md 5), mass of a pair from a Z."""
-FAT_RADIUS, FAT_MIN_PT = 1.0, 200.0
-"""Of the large-R jets; the threshold in GeV is the authors' (numbers.md 2.4)."""
+BTAG = 0.5  # Score above which a jet counts as b-tagged (`raypipe.simulate.jets.btag_score`)
+MAX_ANY = 24  # Columns of a table of another kind that are looked at, in its order
+Z_WINDOW, ON_SHELL = (85.0, 97.0), (66.0, 116.0)  # GeV: m_4l of Z -> 4l (simulation.md 5), mass of a pair from a Z
+FAT_RADIUS, FAT_MIN_PT = 1.0, 200.0  # Of the large-R jets; the threshold in GeV is the authors' (numbers.md 2.4)
 SLOT_NAMES = ("jet1", "jet2", "jet3", "jet4", "fat1", "fat2", "e1", "mu1")
 VARIANTS = resource("texts")["validation"]["variants"]
 """Other definitions of a large-R jet, each measured as <name>_1 and <name>_2 (one, two of them present)."""
@@ -139,16 +133,13 @@ class Quantity:
     """One spectrum; an entry of ``quantities.yaml``."""
 
     name: str
-    label: str
-    """Axis label."""
+    label: str  # Axis label
     edges: np.ndarray
     of: Mapping[str, Any] = field(default_factory=dict)
     """``column``, ``feature`` of the event, or ``leading`` (kind, feature); the column of its name where not given."""
-    log: bool = True
-    """Logarithmic vertical axis."""
+    log: bool = True  # Logarithmic vertical axis
     caption: str = ""
-    shown: bool = True
-    """False: kept for numbers only, no figure."""
+    shown: bool = True  # False: kept for numbers only, no figure
 
     def values(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Values (n,), and the mask of the events that have one: those with the leading object, else all."""

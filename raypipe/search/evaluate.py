@@ -66,7 +66,6 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
         labels = np.r_[np.ones(len(signal), bool), np.zeros(len(background), bool)]
         auc, _ = weighted_auc(-np.r_[signal, background], labels, np.r_[np.ones(len(signal)), weights])
         row |= {"signal_efficiency": eff_s, "sic": sic(eff_s, eff_b), "auc": auc}
-
     row |= counted(scores, template, point, config)
     expected, error = row["expected_after"], row["expected_after_error"]
     row["background_pull"] = (b1 - expected) / np.hypot(np.sqrt(expected), error) if expected > 0 else nan

@@ -76,7 +76,6 @@ class Pilot:
     def __init__(self, search: Search, latent: int) -> None:
         self.kind, self.config, self.latent = type(search), search.config, latent
         self.seed = seeds.integer(self.config.seed, "plan")
-
         self.row = 24 + 4 * (3 * latent + len(FEATURES))
         """Bytes of an event in a latent table: id, mass, weight; latent and its posterior; features."""
 

@@ -39,11 +39,9 @@ from raypipe.simulate.selection import PAPER
 from raypipe.simulate.yields import BEAM_ENERGY, Reference, reference
 
 MANIFEST = "dataset.json"
-FORMAT = 1
-"""Number of the layout above."""
+FORMAT = 1  # Number of the layout above
 
-MAX_EXTRA = 4
-"""A sample may need so many times the shards planned before its expected efficiency is called wrong."""
+MAX_EXTRA = 4  # A sample may need so many times the shards planned before its expected efficiency is called wrong
 
 
 @dataclass(frozen=True)

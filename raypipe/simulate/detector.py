@@ -75,7 +75,6 @@ class Response:
         )
         from_electron = np.zeros(len(ecal), dtype=bool)
         from_electron[electrons.tower[electrons.tower >= 0]] = True
-
         none = np.full(len(kind), -1), np.full(len(hcal), -1)
         hadrons = Objects(particles.event, particles.pt, particles.eta, particles.phi, tower=none[0])
         neutral = replace(hcal.objects, pt=hcal.pt * hcal.shares[:, 0], tower=none[1])

@@ -16,11 +16,9 @@ from raypipe.simulate.particles import Particles
 from raypipe.simulate.ragged import delta_r, sum_by_event
 
 CONE = 0.4
-MEAN, WIDTH = 0.92, 0.05
-"""Energy share of a fake photon in its jet, a Gaussian cut at one [raypipe]."""
+MEAN, WIDTH = 0.92, 0.05  # Energy share of a fake photon in its jet, a Gaussian cut at one [raypipe]
 
-OUTGOING = (5, 6)
-"""Rows of Pythia's event record that hold the outgoing particles of a 2 -> 2 process."""
+OUTGOING = (5, 6)  # Rows of Pythia's event record that hold the outgoing particles of a 2 -> 2 process
 
 MAX_COPIES = 200
 

@@ -16,8 +16,7 @@ from raypipe.simulate.ragged import delta_r, same_event_pairs
 
 MUON_MASS = 0.1057
 
-MIN_CLUSTER_PT = 10.0
-"""GeV, softest jet asked of fastjet before the energy scale, which is below 1.4 there."""
+MIN_CLUSTER_PT = 10.0  # GeV, softest jet asked of fastjet before the energy scale, which is below 1.4 there
 
 
 def jet_input(seen: Reconstructed, events: np.ndarray, photon_towers: np.ndarray) -> ak.Array:

@@ -33,8 +33,7 @@ from raypipe.simulate.selection import PAPER, Cuts
 from raypipe.simulate.table import Columns, columns, event_table
 from raypipe.simulate.yields import BEAM_ENERGY, reference
 
-ROW_BITS, SHARD_BITS = 24, 24
-"""Bits of an event id: row in the shard, shard; the process number sits above them."""
+ROW_BITS, SHARD_BITS = 24, 24  # Bits of an event id: row in the shard, shard; the process number sits above them
 
 PACKAGES = ("pythia8mc", "fastjet", "awkward", "numpy", "raypipe")
 """Packages whose versions a sidecar records: all that a shard's numbers depend on."""
@@ -144,7 +143,6 @@ def simulate_shard(
         parts.append(part)
         rows.append(flow["generated"] + events)
         flow = {step: flow[step] + counts[step] for step in steps}
-
     sigma = source.cross_section()
     weight = reference(process.name, energy).value(sigma[0]) / flow["generated"]
     embedding = seeds.generator(seed, "split").random(flow[steps[-1]]) < embedding_fraction

@@ -15,8 +15,7 @@ from raypipe.simulate.ragged import delta_r, order_and_rank, wrap_phi
 from raypipe.simulate.selection import Diphotons
 
 ELECTRON_MASS = 0.000511
-HT_MIN_PT = 30.0
-"""GeV, softest jet counted in H_T."""
+HT_MIN_PT = 30.0  # GeV, softest jet counted in H_T
 
 _BELOW_PI = np.nextafter(np.float32(np.pi), np.float32(0))
 
@@ -34,13 +33,11 @@ def columns(
     result = {"m_yy": pairs.mass, "pt_yy": pairs.pair_pt, "dr_yy": dr_yy}
     for i in (0, 1):
         result |= {f"y{i + 1}_{q}": getattr(pairs, q)[:, i] for q in ("pt", "eta", "phi")}
-
     objects = np.zeros((n, len(SLOTS), len(OBJECT_FEATURES)))
     masses = {"electron": ELECTRON_MASS, "muon": MUON_MASS}
     light = [replace(kind, mass=np.full(len(kind), m)) for kind, m in zip(leptons, masses.values(), strict=True)]
     for kind, found in {"jet": jets, "fatjet": fat, **dict(zip(masses, light, strict=True)), "met": missing}.items():
         _place(objects, kind, found, pairs.pair_phi)
-
     first, second = objects[:, 0], objects[:, 1]
     two = second[:, OBJECT_FEATURES.index("pt")] > 0
     has_lepton = np.bincount(np.concatenate([kind.event for kind in leptons]), minlength=n) > 0

@@ -12,8 +12,7 @@ import yaml
 from raypipe.errors import UserError
 
 FB_PER_PB = 1000.0
-BEAM_ENERGY = 13_000.0
-"""GeV, of both beams together: what ``cross_section_pb`` stands for."""
+BEAM_ENERGY = 13_000.0  # GeV, of both beams together: what ``cross_section_pb`` stands for
 
 
 @dataclass(frozen=True)

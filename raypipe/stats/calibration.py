@@ -18,8 +18,7 @@ from scipy import stats
 from raypipe.errors import UserError
 from raypipe.stats.empirical import ONE_SIGMA, combined_p
 
-DIGITS = 4
-"""Decimals of a significance on disk."""
+DIGITS = 4  # Decimals of a significance on disk
 
 
 class Tail(NamedTuple):

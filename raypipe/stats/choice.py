@@ -21,10 +21,8 @@ from raypipe.stats.peaks import make_peak
 from raypipe.stats.reference import match_reference
 from raypipe.stats.scan import scan
 
-HIGHEST = {"exppoly": 5, "poly": 7, "bernstein": 7, "power": 4, "dijet": 6, "diphoton": 6}
-"""Highest order tried."""
-THRESHOLD = 0.05
-"""p-value below which one more parameter is an improvement."""
+HIGHEST = {"exppoly": 5, "poly": 7, "bernstein": 7, "power": 4, "dijet": 6, "diphoton": 6}  # Highest order tried
+THRESHOLD = 0.05  # p-value below which one more parameter is an improvement
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ import numpy as np
 from scipy import stats
 
 _CENTRAL = math.erf(1 / math.sqrt(2))
-_FEW = 50
-"""Counts below which printed digits tell a whole number from others."""
+_FEW = 50  # Counts below which printed digits tell a whole number from others
 _TABLE = np.geomspace(0.25, 1e9, 2000)
 
 

@@ -24,8 +24,7 @@ from raypipe.errors import UserError
 from raypipe.files import atomic_path, check_writable, file_digest, make_directory, read_json, write_json
 from raypipe.store.files import DiskFull, flush, is_full
 
-DIGESTS = "digests.json"
-"""File of an artefact with the hashes of the others."""
+DIGESTS = "digests.json"  # File of an artefact with the hashes of the others
 
 
 class Artefacts:

@@ -14,8 +14,7 @@ from raypipe.files import digest
 from raypipe.store.claims import ALIVE, Sign, may_live
 from raypipe.store.ledger import Ledger, made_by
 
-RECENT = 50
-"""Trials over which the rate is averaged."""
+RECENT = 50  # Trials over which the rate is averaged
 
 
 @dataclass(frozen=True)
@@ -48,16 +47,12 @@ class Status:
     running: int
     left: int
     drivers: int
-    per_minute: float | None
-    """Over the last `RECENT`."""
-    seconds_left: float | None
-    """At that rate; None if nothing is running."""
+    per_minute: float | None  # Over the last `RECENT`
+    seconds_left: float | None  # At that rate; None if nothing is running
     cpu_hours: float
     gpu_hours: float
-    cost: float
-    """Of the finished trials, as are the hours."""
-    missing: list[dict[str, Any]] = field(default_factory=list)
-    """`missing` of every trial that failed."""
+    cost: float  # Of the finished trials, as are the hours
+    missing: list[dict[str, Any]] = field(default_factory=list)  # `missing` of every trial that failed
     other: int = 0
 
     def line(self) -> str:

@@ -19,14 +19,12 @@ from raypipe.simulate.fourlepton.matrix_element import DOWN, UP, Electroweak, ma
 from raypipe.simulate.fourlepton.pdfs import QUARKS, Densities, pythia_densities
 from raypipe.simulate.fourlepton.phase_space import N_CHANNELS, Bounds, PhaseSpace, Points
 
-FB_PER_INVERSE_GEV2 = 0.3893793721e12
-"""(hbar c)^2 in fb GeV^2 (PDG)."""
+FB_PER_INVERSE_GEV2 = 0.3893793721e12  # (hbar c)^2 in fb GeV^2 (PDG)
 
 _TYPE = np.array([UP if quark % 2 == 0 else DOWN for quark in QUARKS])
 
 _ADAPTATIONS, _ADAPT_POINTS, _MAXIMUM_POINTS = 4, 60_000, 400_000
-_OVERWEIGHT = 1e-3
-"""Share of the cross section that may lie above the weight taken as the largest."""
+_OVERWEIGHT = 1e-3  # Share of the cross section that may lie above the weight taken as the largest
 
 _BATCH = 50_000
 

@@ -7,12 +7,10 @@ from functools import cache
 
 import numpy as np
 
-QUARKS = (1, 2, 3, 4, 5)
-"""PDG ids of the quarks that can start the process."""
+QUARKS = (1, 2, 3, 4, 5)  # PDG ids of the quarks that can start the process
 
 _X_RANGE = (1e-6, 1.0)
-_Q_RANGE = (5.0, 7000.0)
-"""GeV."""
+_Q_RANGE = (5.0, 7000.0)  # GeV
 _X_POINTS, _Q_POINTS = 240, 30
 
 

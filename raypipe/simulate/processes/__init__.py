@@ -18,8 +18,7 @@ from raypipe.simulate.processes.supersymmetry import ELECTROWEAKINOS, RPV, SQUAR
 __all__ = ["GROUPS", "PROCESSES", "Process", "get"]
 
 ENTRIES = *STANDARD_MODEL, *ELECTROWEAKINOS, *RESONANCES, *RPV, *SQUARKS, *TOP, *FOUR_LEPTON
-PROCESSES: dict[str, Process] = {process.name: process for process in ENTRIES}
-"""All samples by name."""
+PROCESSES: dict[str, Process] = {process.name: process for process in ENTRIES}  # All samples by name
 
 
 def get(name: str) -> Process:

@@ -15,8 +15,7 @@ GROUPS = (
 )
 """Labels of the contrastive loss (paper C, table 1): all mass points of a family share one. From 10: four leptons."""
 
-DIPHOTON, FOUR_LEPTONS = "diphoton", "four_leptons"
-"""Final states: what a sample's events are selected and stored as."""
+DIPHOTON, FOUR_LEPTONS = "diphoton", "four_leptons"  # Final states: what a sample's events are selected and stored as
 
 LEADING_ORDER = "leading order; further jets from the parton shower"
 ISOTROPIC = "hand-set decays are isotropic (no spin correlations)"

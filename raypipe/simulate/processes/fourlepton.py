@@ -10,8 +10,7 @@ LES_HOUCHES = "Beams:frameType=4"
 _B, _C = 9000035, 9000036
 """PDG ids of the two light scalars. Pythia's own 35 and 36 have no open decay channel at these masses."""
 
-M_B, M_C = 25.0, 15.0
-"""GeV (paper B, section 2)."""
+M_B, M_C = 25.0, 15.0  # GeV (paper B, section 2)
 
 _QQ4L = Process(
     "qq4l",

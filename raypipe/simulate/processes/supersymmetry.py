@@ -8,17 +8,14 @@ from typing import Any
 
 from raypipe.simulate.processes.base import HIGGS, ISOTROPIC, LEADING_ORDER, ONE_YY, Process, pythia
 
-DECOUPLED = 4000.0
-"""GeV, mass of every particle a model does not use."""
+DECOUPLED = 4000.0  # GeV, mass of every particle a model does not use
 
 N1, N2, N3, C1 = 1000022, 1000023, 1000025, 1000024
 """PDG ids of the three lightest neutralinos and the lightest chargino."""
 
-SBOTTOM, STOP = 1000005, 1000006
-"""PDG ids of the lighter sbottom and stop."""
+SBOTTOM, STOP = 1000005, 1000006  # PDG ids of the lighter sbottom and stop
 
-H = 35
-"""PDG id of Pythia's second CP-even Higgs boson, used as a copy of H(125) with decays of its own."""
+H = 35  # PDG id of Pythia's second CP-even Higgs boson, used as a copy of H(125) with decays of its own
 
 Decay = tuple[float, Sequence[tuple[float, Sequence[int]]]]
 """A width [GeV] and the channels (branching ratio, PDG ids of the products)."""
@@ -72,8 +69,7 @@ def _decay(pdg: int, width: float, channels: Sequence[tuple[float, Sequence[int]
     return f"DECAY {pdg} {width:.6e}\n" + "".join(lines)
 
 
-LSP = 0.5
-"""GeV, mass of the lightest neutralino (the authors' cards)."""
+LSP = 0.5  # GeV, mass of the lightest neutralino (the authors' cards)
 
 
 def _wn(mass: float, number: int, efficiency: float) -> Process:
