@@ -16,9 +16,8 @@ from raypipe.cluster.trainer import TrainRun, first_node, go_on, resumed
 from raypipe.config import Config, Resources
 from raypipe.errors import UserError
 from raypipe.files import digest
-from raypipe.fit.distributed import Workers
 from raypipe.fit.flows import FlowSet, FlowTraining
-from raypipe.fit.training import OnEpoch
+from raypipe.fit.training import OnEpoch, Workers
 from raypipe.kinds import background_of
 from raypipe.search.case import Tables
 from raypipe.search.contrastive import as_seen
@@ -50,7 +49,7 @@ def make_flows(
     that another driver is making are left to it.
 
     Args:
-        inputs: tables of every representation, one an encoder; see `raypipe.cluster.trial.Shelf`.
+        inputs: tables of every representation, one an encoder; see `raypipe.cluster.attempt.Shelf`.
         on_epoch: called with the mean losses of every epoch of the sets (``sets``) that are trained together.
     """
     import ray

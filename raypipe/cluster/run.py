@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.cluster import live
+from raypipe.cluster.attempt import Shelf, run_some
 from raypipe.cluster.fanout import NONE, Large
-from raypipe.cluster.memory import MemoryWatch
+from raypipe.cluster.machine import MemoryWatch
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.tasks import counted, spread
 from raypipe.cluster.tracking import record_report
 from raypipe.cluster.trees import tree_trainer
-from raypipe.cluster.trial import Shelf, run_some
 from raypipe.errors import UserError, last_line
 from raypipe.events.table import read_table, write_table
 from raypipe.files import check_file_writable, check_writable, file_digest, read_json, write_json
@@ -28,9 +28,8 @@ from raypipe.report.calibrated import FILE, calibration_record, search_key, tail
 from raypipe.report.summary import other_versions_told
 from raypipe.search.base import Found, Item, Made, Stage, search_of
 from raypipe.search.result import NO_SIGNAL, Tools, Trial
-from raypipe.store.artefacts import Artefacts
 from raypipe.store.claims import once_each
-from raypipe.store.files import Store
+from raypipe.store.files import Artefacts, Store
 from raypipe.store.ledger import Ledger, open_ledger
 from raypipe.store.status import other_versions
 

@@ -16,7 +16,7 @@ from raypipe.files import check_writable
 from raypipe.progress import SampleTable
 from raypipe.simulate import dataset
 from raypipe.simulate.dataset import Plan, SamplePlan, Shard
-from raypipe.store.artefacts import Artefacts
+from raypipe.store.files import Artefacts
 
 Sidecars = dict[int, dict[str, Any]]  # Sidecars of the finished shards of a sample by their number
 

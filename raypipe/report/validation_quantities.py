@@ -15,8 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import UserError
-from raypipe.events.fourlepton import LEPTONS, MASSES
-from raypipe.events.schema import FEATURES, OBJECT_FEATURES, PHOTON_COLUMNS, SLOTS
+from raypipe.events.schema import FEATURES, LEPTONS, MASSES, OBJECT_FEATURES, PHOTON_COLUMNS, SLOTS
 from raypipe.events.table import read_schema, stream_table
 from raypipe.report.html import resource
 from raypipe.simulate.ragged import delta_r, wrap_phi

@@ -26,8 +26,7 @@ from raypipe import seeds
 from raypipe.config import Config
 from raypipe.config.inputs import FourLeptons
 from raypipe.errors import UserError
-from raypipe.events.fourlepton import FOUR_LEPTON_SCHEMA
-from raypipe.events.schema import EVENT_SCHEMA, SPLITS, validate
+from raypipe.events.schema import EVENT_SCHEMA, FOUR_LEPTON_SCHEMA, SPLITS, validate
 from raypipe.events.table import read_table, write_table
 from raypipe.files import code_digest, digest, file_digest, read_json, write_json
 from raypipe.simulate import processes

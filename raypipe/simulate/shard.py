@@ -15,8 +15,7 @@ import pyarrow as pa
 from raypipe import seeds
 from raypipe.config.inputs import FourLeptons
 from raypipe.errors import UserError
-from raypipe.events.fourlepton import FOUR_LEPTON_SCHEMA
-from raypipe.events.schema import EVENT_SCHEMA
+from raypipe.events.schema import EVENT_SCHEMA, FOUR_LEPTON_SCHEMA
 from raypipe.simulate import selection
 from raypipe.simulate.card import Card
 from raypipe.simulate.detector import reconstruct

@@ -13,8 +13,7 @@ from click.testing import CliRunner
 
 from raypipe.cli import main
 from raypipe.errors import UserError
-from raypipe.events.fourlepton import FOUR_LEPTON_SCHEMA, LEPTON_COLUMNS
-from raypipe.events.schema import FEATURES, tensor_column, tensor_values
+from raypipe.events.schema import FEATURES, FOUR_LEPTON_SCHEMA, LEPTON_COLUMNS, tensor_column, tensor_values
 from raypipe.events.table import ROW_GROUP, stream_table, write_table
 from raypipe.files import write_json
 from raypipe.report.validation import make_validation, measure, panels

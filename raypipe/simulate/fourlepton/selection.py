@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from raypipe.config.inputs import FourLeptonSelection
-from raypipe.events.fourlepton import LEPTONS, MASSES
 from raypipe.events.objects import Objects
+from raypipe.events.schema import LEPTONS, MASSES
 from raypipe.simulate.calorimeter import ELECTRON, PHOTON
 from raypipe.simulate.card import Card
 from raypipe.simulate.detector import Response, identified
