@@ -10,8 +10,8 @@ from urllib.parse import quote, unquote
 class UserError(Exception):
     """Bad input or an unusable environment, told in one line.
 
-    The command line prints it without a traceback and exits with status 2. The message names what is wrong
-    (file, column or key, value) and what is allowed. Passwords of URIs in it are hidden.
+    The command line prints it without a traceback and exits with status 2. It names what is wrong (file, column or key,
+    value) and what is allowed. Passwords of URIs in it are hidden.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -47,10 +47,8 @@ SHORT = 4  # A known secret of fewer letters is only hidden where it stands in i
 def redact(text: str, *uris: str | None) -> str:
     """``text`` with every password, token and key of a URI in it as ``***``.
 
-    A URI loses all between ``://`` and ``@``, and the values of such query keys as ``access_key`` or ``sig``.
-
-    Args:
-        uris: those that the text is about: their secrets are hidden wherever they stand in it, encoded or not.
+    A URI loses all between ``://`` and ``@``, and the values of such query keys as ``access_key`` or ``sig``. The
+    secrets of ``uris``, which the text is about, are hidden wherever they stand in it, encoded or not.
     """
     for start in reversed(list(_START.finditer(text))):
         head, tail = text[: start.end()], text[start.end() :]

@@ -77,11 +77,7 @@ def resolve(where: Any) -> Any:
 
 
 def load_plugins() -> None:
-    """Import all plugins.
-
-    Raises:
-        UserError: one that cannot be imported.
-    """
+    """Import all plugins; one that cannot be imported is a `UserError`."""
     named = [name.strip() for name in os.environ.get(PLUGINS, "").split(",")]
     found = [(name, PLUGINS) for name in named if name]
     found += [
@@ -100,11 +96,7 @@ def background_modules() -> set[str]:
 
 
 def background_of(name: str) -> Background:
-    """The way to know the background of this name.
-
-    Raises:
-        UserError: nobody has added it.
-    """
+    """The way to know the background of this name; one that nobody has added is a `UserError`."""
     if name not in BACKGROUNDS:  # a worker that has not needed any plugin yet
         load_plugins()
     if name not in BACKGROUNDS:

@@ -71,9 +71,7 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
 class SampleTable:
     """Live table on standard error, one line a sample: selected, rate, time left; off a terminal one line for all.
 
-    Args:
-        targets: selected events wanted of each sample.
-        clock: seconds, replaceable by tests.
+    ``targets``: selected events wanted of each sample; ``clock``: seconds.
     """
 
     def __init__(self, targets: Mapping[str, int], clock: Callable[[], float] = time.monotonic) -> None:

@@ -163,11 +163,8 @@ def options(
 
 
 def forbid(names: Sequence[str], why: str) -> None:
-    """Refuse options of the running command that would have no effect; ``{}`` in ``why`` stands for the option.
-
-    Raises:
-        UserError: one of ``names`` is on the command line, whatever its value.
-    """
+    """A `UserError` if one of the options ``names``, which would have no effect, is on the command line of the running
+    command, whatever its value; ``{}`` in ``why`` stands for the option."""
     context = click.get_current_context()
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
     for name in names:

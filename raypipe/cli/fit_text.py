@@ -29,9 +29,8 @@ def refuse_names(path: Path) -> None:
 def refuse_reading(path: Path, events: bool, density: bool, background: str | None) -> None:
     """Options of reading and fitting that do nothing for these data.
 
-    Args:
-        path: the file. events: it holds event masses. density: ``--density`` may be meant for another file.
-        background: the families, or None where a reference takes their place.
+    ``events``: the file holds event masses; ``density``: ``--density`` may be meant for another file; ``background``:
+    the families, or None where a reference takes their place.
     """
     if events:
         what = f"on the event masses of {path.name}, it is for histograms"

@@ -54,12 +54,9 @@ def fan_out(
     ``inputs`` goes into the object store once. Trials whose process dies or hangs are started again
     ``resources.max_failures`` times, then recorded as failed like those that raise. Any number of drivers may run this
     on one ledger: they leave each other's running trials alone, and what both run comes out the same. `DiskFull` if
-    there is no space for results; what is finished is kept.
-
-    Args:
-        function: the search, importable by the workers.
-        together: so many trials are made as one; 0: one by one.
-        large: trials that this process runs, after the others.
+    there is no space for results; what is finished is kept. ``function``: the search, importable by the workers;
+    ``together``: so many trials are made as one, 0: one by one; ``large``: trials that this process runs, after the
+    others.
     """
     from ray import tune
 

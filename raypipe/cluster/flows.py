@@ -46,11 +46,9 @@ def make_flows(
 
     Ray must be running; workers that fail are a `UserError`. The members of all sets are divided over one worker a core
     (`resources.trial_cpus`), or one a GPU if trials have some; a set has the same bits with any number of them. Sets
-    that another driver is making are left to it.
-
-    Args:
-        inputs: tables of every representation, one an encoder; see `raypipe.cluster.attempt.Shelf`.
-        on_epoch: called with the mean losses of every epoch of the sets (``sets``) that are trained together.
+    that another driver is making are left to it. ``inputs``: tables of every representation, one an encoder; see
+    `raypipe.cluster.attempt.Shelf`. ``on_epoch`` is called with the mean losses of every epoch of the sets (``sets``)
+    that are trained together.
     """
     import ray
 

@@ -91,10 +91,9 @@ def plan(
 ) -> ScanPlan:
     """Estimate a scan from a calibration; tables of one trial that no node can hold are a `UserError`.
 
-    Args:
-        object_store_gib: of a node. configurations: how often all but the simulation is done.
-        price: of a core hour; gpu_price: of a GPU hour.
-        gpu_speedup: one GPU over one core of the calibrated machine, for networks.
+    ``object_store_gib``: of a node; ``configurations``: how often all but the simulation is done; ``price``,
+    ``gpu_price``: of a core and a GPU hour; ``gpu_speedup``: one GPU over one core of the calibrated machine, for
+    networks.
     """
     work = []
     for cost in costs:

@@ -39,11 +39,7 @@ KEY = "raypipe.key"  # Metadata of a table beside the ledger: the key of its tri
 
 
 class Run:
-    """One run folder and what is in it. Ray starts when a stage first needs it, and not before.
-
-    Args:
-        config: the whole configuration, of any search.
-    """
+    """One run folder and what is in it, of any search. Ray starts when a stage first needs it, and not before."""
 
     def __init__(self, config: Any) -> None:
         self.config, self.search = config, search_of(config)
@@ -111,11 +107,7 @@ class Run:
     # The stages before the trials.
 
     def make(self, trials: Sequence[Trial], until: str | None = None) -> Made:
-        """Make what the trials need and what is not there yet, stage by stage; the records of all of it.
-
-        Args:
-            until: name of the last stage wanted.
-        """
+        """Make what the trials need and what is not there yet, stage by stage until the one named; all records."""
         made: Made = {}
         for stage in self.search.stages():
             items = stage.items(made, trials)
@@ -273,11 +265,7 @@ class Run:
         return record
 
     def report(self, trials: Mapping[str, Trial] | None = None) -> dict[str, Any]:
-        """Figures, page, ``summary.json`` and the MLflow run, from what is on disk: nothing is made for it.
-
-        Raises:
-            UserError: there is nothing yet (it tells of trials of another version), or all trials have failed.
-        """
+        """Figures, page, ``summary.json`` and the MLflow run, from what is on disk: nothing is made for it."""
         grid = self.search.grid()
         made = self.look(grid)
         trials = self.keys(grid, made) if trials is None else trials
@@ -293,11 +281,8 @@ class Run:
         return summary
 
     def finished(self, trials: Mapping[str, Trial]) -> tuple[Ledger, list[dict[str, Any]]]:
-        """The ledger and its rows of the given trials.
-
-        Raises:
-            UserError: there are none (it tells of those of another version), or all have failed.
-        """
+        """The ledger and its rows of the given trials; none (it tells of those of another version), or failed ones
+        alone, are a `UserError`."""
         book = self.ledger()
         rows = book.rows(trials)
         if not rows:

@@ -141,11 +141,8 @@ def train_encoder(
     Every epoch leaves a checkpoint; a worker that dies is restarted from the last one, and so is the whole training
     when this is called again after the driver was killed. The finished encoder is a state dict (``encoder.pt``) with
     its record (``encoder.json``, written last). A batch that the workers cannot share equally, a group with too few
-    events and a failed training are `UserError`.
-
-    Args:
-        on_epoch: called in this process with each epoch's record.
-        at_once: encoders that share the cluster and this machine's memory at the same time.
+    events and a failed training are `UserError`. ``on_epoch`` is called in this process with each epoch's record;
+    ``at_once`` encoders share the cluster and this machine's memory at the same time.
     """
     import ray
 

@@ -41,13 +41,9 @@ for _kind, (_pattern, _first) in PLAIN.items():
 
 
 def parse(text: str, source: str, comments: bool = True) -> Any:
-    """The value of a YAML text.
+    """The value of a YAML text, which messages call ``source``; ``comments``: ``# ...`` may stand behind the value.
 
-    Args:
-        source: what messages call the text. comments: whether ``# ...`` may stand behind the value.
-
-    Raises:
-        UserError: no valid YAML, a key that stands twice, a key that is no text.
+    No valid YAML, a key that stands twice and a key that is no text are a `UserError`.
     """
     loader = _Loader(text)
     try:
@@ -96,10 +92,8 @@ def load_config(
     A file may begin with ``extends: OTHER.yaml``, relative to itself: it then holds only what differs. Sections are
     joined key by key, lists and values replaced. Of two overrides of one key the last holds.
 
-    ``output`` is the run folder and wins over file and overrides; ``command`` is the stage that will use it.
-
-    Raises:
-        UserError: a line naming file, key, value and what is allowed; a file that does not serve ``command``.
+    ``output`` is the run folder and wins over file and overrides; ``command`` is the stage that will use it. A
+    `UserError` names file, key, value and what is allowed, or a file that does not serve ``command``.
     """
     values, source, search = _given(path, overrides)
     if output is not None:

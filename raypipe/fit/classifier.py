@@ -190,8 +190,7 @@ def ensemble_scores(
 
     Returns the scores of ``config.ensembles`` ensembles, each the average over a random choice of ``config.ensemble``
     of the members (paper C: 10 of 2). ``others``: further sets; ``homes``: the fold that scores each event of a set
-    (``data``, ``template`` or one of ``others``), random where not given.
-    ``train``: trains each booster.
+    (``data``, ``template`` or one of ``others``), random where not given. ``train``: trains each booster.
     """
     sets = {"data": data, "template": background.values, **{f"other/{k}": v for k, v in (others or {}).items()}}
     given = {name if name in sets else f"other/{name}": home for name, home in (homes or {}).items()}

@@ -69,8 +69,7 @@ class Contrastive(Diphoton):
     def nulls(self, count: int, retrained: int = 0) -> list[Trial]:
         """Of every embedding so many, which take turns with its encoders and its pseudo-data sets without a signal.
 
-        Raises:
-            UserError: the scan has no such pseudo-data sets.
+        A scan that has no such pseudo-data sets is a `UserError`.
         """
         of: dict[str, list[Trial]] = defaultdict(list)
         for trial in self.grid():
