@@ -16,8 +16,7 @@ from raypipe.config.inputs import FourLeptons
 from raypipe.simulate.fourlepton.hard_process import HardEvents, PartonCuts, Unweighter, hard_process
 from raypipe.simulate.fourlepton.matrix_element import Electroweak
 from raypipe.simulate.generator import Generator, pythia_seed
-from raypipe.simulate.processes import Process
-from raypipe.simulate.processes.fourlepton import LES_HOUCHES
+from raypipe.simulate.processes import LES_HOUCHES, Process
 
 LEPTON_IDS = (11, -11, 13, -13)  # PDG ids in the order of `HardEvents.leptons`
 
