@@ -32,9 +32,8 @@ from raypipe.files import code_digest, digest, file_digest, read_json, write_jso
 from raypipe.simulate import processes
 from raypipe.simulate.card import Card, load_card
 from raypipe.simulate.fourlepton.hard_process import PartonCuts
-from raypipe.simulate.processes import DIPHOTON, FOUR_LEPTONS, Process
+from raypipe.simulate.processes import BEAM_ENERGY, DIPHOTON, FOUR_LEPTONS, Process, Reference, reference
 from raypipe.simulate.selection import PAPER
-from raypipe.simulate.yields import BEAM_ENERGY, Reference, reference
 
 MANIFEST = "dataset.json"
 FORMAT = 1  # Number of the layout above

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,52 @@ from typing import Any
 import yaml
 
 from raypipe.errors import UserError
-from raypipe.simulate.yields import Reference, reference
+
+FB_PER_PB = 1000.0
+BEAM_ENERGY = 13_000.0  # GeV, of both beams together: what ``cross_section_pb`` stands for
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Cross section x branching ratio of one sample (None: the generator's own), a factor on it, its source."""
+
+    cross_section_fb: float | None
+    k_factor: float
+    source: str
+
+    def value(self, generator_fb: float) -> float:
+        """Cross section [fb] including branching ratio and K factor, before the event selection."""
+        return (generator_fb if self.cross_section_fb is None else self.cross_section_fb) * self.k_factor
+
+
+@cache
+def _table(name: str) -> dict[str, Any]:
+    return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
+def reference(sample: str, beam_energy: float = BEAM_ENERGY) -> Reference:
+    """The normalisation of ``sample`` at ``beam_energy`` [GeV]: its entry of ``yields.yaml``, else one fb (signals)."""
+    values = _table("yields.yaml")
+    entry = values["samples"].get(sample, values["signal"])
+    cross_section = entry["cross_section_pb"]
+    source = entry["source"]
+    if beam_energy != BEAM_ENERGY and sample in values["samples"] and cross_section != "generator":
+        others = entry.get("cross_section_pb_at", {})
+        if beam_energy not in others:
+            known = ", ".join(f"{energy:g}" for energy in (*others, BEAM_ENERGY))
+            raise UserError(
+                f"sample {sample}: yields.yaml has no cross section at {beam_energy:g} GeV (there is one at {known})"
+            )
+        cross_section = others[beam_energy]
+    if cross_section == "generator":
+        return Reference(None, float(entry.get("k_factor", 1.0)), source)
+    branching = 1.0
+    if "branching_ratio" in entry:
+        ratio = values["branching_ratios"][entry["branching_ratio"]]
+        branching = float(ratio["value"])
+        source = f"{source}; BR {branching:g}: {ratio['source']}"
+    return Reference(float(cross_section) * FB_PER_PB * branching, float(entry.get("k_factor", 1.0)), source)
+
 
 GROUPS = (
     {0: "non-resonant", 1: "ggF", 2: "VBF", 3: "VH", 4: "ttH"}
@@ -85,14 +131,14 @@ class Process:
         return who | much | sigma | {"source": reference.source, "approximations": list(self.approximations)}
 
 
-def _entries() -> Iterator[Process]:
+def _samples() -> Iterator[Process]:
     """The samples of ``processes.yaml``, whose head says how they are written."""
-    table = yaml.safe_load(Path(__file__).with_name("processes.yaml").read_text(encoding="utf-8"))
+    table = _table("processes.yaml")
     for family in table["families"]:
-        columns = family.pop("columns", ())
-        for row in family.pop("points", [()]):
-            own = dict(zip(columns, row, strict=True))
-            sample = family | {name: own[name] for name in ("number", "efficiency") if name in own}
+        common = {name: value for name, value in family.items() if name not in ("columns", "points")}
+        for row in family.get("points", [()]):
+            own = dict(zip(family.get("columns", ()), row, strict=True))
+            sample = common | {name: own[name] for name in ("number", "efficiency") if name in own}
             yield _entry(sample, table["words"] | own, table["approximations"])
 
 
@@ -149,7 +195,7 @@ def _matrix(rows: Sequence[Sequence[float]]) -> list[str]:
     return [f"{i} {j} {value:.8e}" for i, row in enumerate(rows, 1) for j, value in enumerate(row, 1)]
 
 
-PROCESSES: dict[str, Process] = {process.name: process for process in _entries()}
+PROCESSES: dict[str, Process] = {process.name: process for process in _samples()}
 
 
 def get(name: str) -> Process:

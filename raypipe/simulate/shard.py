@@ -26,10 +26,9 @@ from raypipe.simulate.fourlepton.source import FourLeptonSource
 from raypipe.simulate.generator import Generator, pythia_seed
 from raypipe.simulate.jets import fat_jets, jet_input, small_jets
 from raypipe.simulate.particles import flatten
-from raypipe.simulate.processes import FOUR_LEPTONS, Process
+from raypipe.simulate.processes import BEAM_ENERGY, FOUR_LEPTONS, Process, reference
 from raypipe.simulate.selection import PAPER, Cuts
 from raypipe.simulate.table import Columns, columns, event_table
-from raypipe.simulate.yields import BEAM_ENERGY, reference
 
 ROW_BITS, SHARD_BITS = 24, 24  # Bits of an event id: row in the shard, shard; the process number sits above them
 
