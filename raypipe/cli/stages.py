@@ -192,11 +192,11 @@ def plan(asked: Asked, price: float | None, gpu_price: float | None, calibration
     Example:
       raypipe plan --config configs/contrastive/paper.yaml --price 0.04 --gpu-price 2.5
     """
-    from raypipe.cluster import plan as planner
-    from raypipe.cluster.calibrate import Calibration, calibrate
     from raypipe.files import check_file_writable, read_json, write_json
     from raypipe.progress import console
+    from raypipe.search import plan as planner
     from raypipe.search.base import search_of
+    from raypipe.search.calibrate import Calibration, calibrate
 
     config = asked.config()
     work, resources = search_of(config).costs(), config.resources

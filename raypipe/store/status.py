@@ -11,6 +11,7 @@ from typing import Any
 
 from raypipe.errors import UserError, last_line
 from raypipe.files import digest
+from raypipe.progress import duration
 from raypipe.store.claims import ALIVE, Sign, may_live
 from raypipe.store.ledger import Ledger, made_by
 
@@ -65,14 +66,6 @@ class Status:
         parts.append(f"cost {self.cost:.2f}" if self.cost else "")
         other = f"{self.other} of another version of the code or packages, which do not count"
         return ", ".join(part for part in [*parts, other if self.other else ""] if part)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def announce(book: Ledger, trials: Mapping[str, Any], price: Price, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Time small pieces of every stage of a search on this machine: what `raypipe.cluster.plan` reckons with."""
+"""Time small pieces of every stage of a search on this machine: what `raypipe.search.plan` reckons with."""
 
 from __future__ import annotations
 
