@@ -196,7 +196,7 @@ def plan(asked: Asked, price: float | None, gpu_price: float | None, calibration
     from raypipe.progress import console
     from raypipe.search import plan as planner
     from raypipe.search.base import search_of
-    from raypipe.search.calibrate import Calibration, calibrate
+    from raypipe.search.costs import Calibration, calibrate
 
     config = asked.config()
     work, resources = search_of(config).costs(), config.resources

@@ -24,8 +24,7 @@ from raypipe.events.schema import SPLITS, tensor_column, tensor_values
 from raypipe.events.table import read_rows, read_table, sample_path, write_table
 from raypipe.files import file_digest, write_json
 from raypipe.fit.encoder import embed, latent_noise
-from raypipe.fit.vae import embed_features
-from raypipe.models.vae import FeatureVae
+from raypipe.fit.vae import FeatureVae, embed_features
 from raypipe.progress import progress_bar
 from raypipe.search.base import Item, Stage
 from raypipe.simulate.dataset import read_manifest

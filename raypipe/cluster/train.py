@@ -24,9 +24,8 @@ from raypipe.files import atomic_path, make_directory, read_json, write_json
 from raypipe.fit.batches import PARTS, parts_of
 from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, rank_batches, wrapped
 from raypipe.fit.training import OnEpoch
-from raypipe.fit.vae import VaeTraining
+from raypipe.fit.vae import FeatureVae, VaeTraining
 from raypipe.models.encoder import ContrastiveEncoder
-from raypipe.models.vae import FeatureVae
 from raypipe.search.embeddings import encoder_key
 from raypipe.store.files import Store
 

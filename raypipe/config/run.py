@@ -7,9 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, TypeAdapter, model_validator
 
-from raypipe.config.base import Section, not_positive, refusing
+from raypipe.config.base import Resources, Section, Tracking, not_positive, refusing
 from raypipe.config.inputs import Embedding, Simulate
-from raypipe.config.resources import Resources, Tracking
 from raypipe.config.sections import Classifier, Flow, MassFit, MassWindow, PseudoData, Selection
 from raypipe.files import digest
 from raypipe.kinds import BACKGROUNDS

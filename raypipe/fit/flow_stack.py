@@ -13,7 +13,7 @@ import torch
 from raypipe import seeds
 from raypipe.config import Flow as FlowConfig
 from raypipe.errors import UserError
-from raypipe.fit.adam import CosineAdam
+from raypipe.fit.training import CosineAdam
 from raypipe.models.flow import FlowEnsemble
 
 MIN_EVENTS = 200  # Fewer sideband events than this cannot constrain a density in six dimensions

@@ -15,11 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import UserError
-from raypipe.events.objects import invariant_mass
+from raypipe.events.objects import delta_r, invariant_mass, wrap_phi
 from raypipe.events.schema import FEATURES, LEPTONS, MASSES, OBJECT_FEATURES, PHOTON_COLUMNS, SLOTS
 from raypipe.events.table import read_schema, stream_table
 from raypipe.report.html import resource
-from raypipe.simulate.ragged import delta_r, wrap_phi
 
 Batch = dict[str, np.ndarray]  # Columns of a piece of a table; float64, tensors float32
 Means = dict[str, tuple[np.ndarray, np.ndarray | slice]]  # Name -> (values, mask of the events that count)

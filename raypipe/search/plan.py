@@ -9,8 +9,7 @@ from typing import Any
 
 from raypipe.errors import UserError
 from raypipe.progress import duration
-from raypipe.search.calibrate import Calibration
-from raypipe.search.costs import STAGES, Cost
+from raypipe.search.costs import STAGES, Calibration, Cost
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 START = 10.0  # Seconds until the driver has imported everything and Ray has started (measured: 4, and 6 to 8)

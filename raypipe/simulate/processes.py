@@ -88,7 +88,7 @@ class Process:
     with the atlas card). ``masses``: GeV. ``expected_fb``: Pythia's own cross section, for lists. ``slha``: text of a
     spectrum. ``matrix_element``: entry of `raypipe.simulate.generator.MATRIX_ELEMENTS`. ``final_state``:
     `DIPHOTON` or `FOUR_LEPTONS`. ``veto_hard_photons``: drop events that cannot pass before hadronising.
-    ``jet_fakes_photon``: see `raypipe.simulate.fakes`.
+    ``jet_fakes_photon``: see `raypipe.simulate.jets`.
     """
 
     name: str

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from raypipe.events.objects import Objects
-from raypipe.simulate.ragged import order_and_rank
+from raypipe.events.objects import Objects, order_and_rank
 
 H_MASS = 125.0  # GeV, the mass nearest to which a pair is chosen
 

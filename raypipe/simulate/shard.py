@@ -19,12 +19,11 @@ from raypipe.events.schema import EVENT_SCHEMA, FOUR_LEPTON_SCHEMA
 from raypipe.simulate import selection
 from raypipe.simulate.card import Card
 from raypipe.simulate.detector import reconstruct
-from raypipe.simulate.fakes import hard_partons, jets_as_photons
 from raypipe.simulate.fourlepton import selection as four_lepton_selection
 from raypipe.simulate.fourlepton.selection import reconstruct_leptons
 from raypipe.simulate.fourlepton.source import FourLeptonSource
 from raypipe.simulate.generator import Generator, pythia_seed
-from raypipe.simulate.jets import fat_jets, jet_input, small_jets
+from raypipe.simulate.jets import fat_jets, hard_partons, jet_input, jets_as_photons, small_jets
 from raypipe.simulate.particles import flatten
 from raypipe.simulate.processes import BEAM_ENERGY, FOUR_LEPTONS, Process, reference
 from raypipe.simulate.selection import PAPER, Cuts

@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.config.read import EventSource
-from raypipe.events.objects import ObjectBatch, Objects
+from raypipe.events.objects import ObjectBatch, Objects, delta_r, order_and_rank, same_event_pairs, wrap_phi
 from raypipe.events.schema import EVENT_SCHEMA, FEATURES, OBJECT_FEATURES, SLOTS, SPLITS, tensor_column
 from raypipe.simulate.jets import MUON_MASS
-from raypipe.simulate.ragged import delta_r, order_and_rank, same_event_pairs, wrap_phi
 from raypipe.simulate.selection import PAPER, Cuts, Diphotons, select
 
 ELECTRON_MASS = 0.000511

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from raypipe.config.inputs import FourLeptonSelection
-from raypipe.events.objects import Objects
+from raypipe.events.objects import Objects, delta_r, order_and_rank, same_event_pairs
 from raypipe.events.schema import LEPTONS, MASSES
 from raypipe.simulate.calorimeter import ELECTRON, PHOTON
 from raypipe.simulate.card import Card
 from raypipe.simulate.detector import Response, identified
 from raypipe.simulate.particles import Particles
-from raypipe.simulate.ragged import delta_r, order_and_rank, same_event_pairs
 
 _MIN_ELECTRON_PT = 1.0  # GeV, softest electron that takes up photons
 
