@@ -12,7 +12,7 @@ import torch
 
 from raypipe.cluster.runtime import limit_threads, places, total_cpus
 from raypipe.cluster.stream import piece_tables
-from raypipe.cluster.train import load_autoencoder, load_encoder, train_autoencoder, train_encoder, train_encoders
+from raypipe.cluster.train import load_autoencoder, load_encoder, train_autoencoder, train_encoders
 from raypipe.cluster.trainer import side_by_side
 from raypipe.config import Config, Embedding
 from raypipe.config.haxad import HaxadConfig
@@ -133,19 +133,14 @@ def encoders(run: Run, stage: Stage, items: Sequence[Item]) -> None:
     manifest, resources = read_manifest(run.folder / "events"), run.config.resources
     jobs = [(item.what, run.folder / item.folder) for item in items]
     at_once = side_by_side(len(jobs), resources.train_workers, gpu=resources.gpu) if len(jobs) > 1 else 1
-    with run.timed(stage.name):
-        if at_once > 1:
-            title = f"train {len(jobs)} encoders, {at_once} at once"
-            with progress_bar(title, sum(config.embedding.epochs for config, _ in jobs)) as bar:
-                train_encoders(jobs, run.folder / "events", manifest, at_once, lambda record: bar(1, ""))
-            return
-        for item, (config, folder) in zip(items, jobs, strict=True):
-            with progress_bar(f"train encoder {item.name}", config.embedding.epochs) as bar:
+    title = f"train encoder {items[0].name}" if len(jobs) == 1 else f"train {len(jobs)} encoders, {at_once} at once"
+    epochs = sum(config.embedding.epochs for config, _ in jobs)
+    with run.timed(stage.name), progress_bar(title, epochs) as bar:
 
-                def told(record: dict[str, float], bar: Any = bar) -> None:
-                    bar(1, f"contrastive {record['contrastive']:.3f}, KL {record['kl']:.2f}")
+        def told(record: dict[str, float]) -> None:
+            bar(1, f"contrastive {record['contrastive']:.3f}, KL {record['kl']:.2f}")
 
-                train_encoder(config, run.folder / "events", folder, manifest, told)
+        train_encoders(jobs, run.folder / "events", manifest, at_once, told)
 
 
 def latents(run: Run, stage: Stage, items: Sequence[Item]) -> None:
