@@ -10,8 +10,8 @@ from urllib.parse import quote, unquote
 class UserError(Exception):
     """Bad input or an unusable environment, told in one line.
 
-    The command line prints it without a traceback and exits with status 2. The message names what is wrong
-    (file, column or key, value) and what is allowed. Passwords of URIs in it are hidden.
+    The command line prints it without a traceback and exits with status 2. It names what is wrong (file, column or key,
+    value) and what is allowed. Passwords of URIs in it are hidden.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -35,24 +35,20 @@ def _lines(error: BaseException | str) -> list[str]:
 MARK = "***"
 
 _START = re.compile(r"://|%3A%2F%2F", re.IGNORECASE)
-_CONTAINERS = re.compile(r"(abfss?|wasbs?)://$")
-"""Schemes in which a name before ``@`` is a place."""
+_CONTAINERS = re.compile(r"(abfss?|wasbs?)://$")  # Schemes in which a name before ``@`` is a place
 _QUERY = re.compile(
     r"([?&;][^=&;\s\"<>]*(?:pass|pwd|secret|token|key|sig|cred|auth|odbc_connect)[^=&;\s\"<>]*=)"
     r"[^&;\s\"<>#]*?(?=[]:,.)']*(?:[&;\s\"<>#]|$))",  # not the full stop of the sentence that quotes it
     re.IGNORECASE,
 )
-SHORT = 4
-"""A known secret of fewer letters is only hidden where it stands in its URI: it could be part of any word."""
+SHORT = 4  # A known secret of fewer letters is only hidden where it stands in its URI: it could be part of any word
 
 
 def redact(text: str, *uris: str | None) -> str:
     """``text`` with every password, token and key of a URI in it as ``***``.
 
-    A URI loses all between ``://`` and ``@``, and the values of such query keys as ``access_key`` or ``sig``.
-
-    Args:
-        uris: those that the text is about: their secrets are hidden wherever they stand in it, encoded or not.
+    A URI loses all between ``://`` and ``@``, and the values of such query keys as ``access_key`` or ``sig``. The
+    secrets of ``uris``, which the text is about, are hidden wherever they stand in it, encoded or not.
     """
     for start in reversed(list(_START.finditer(text))):
         head, tail = text[: start.end()], text[start.end() :]

@@ -111,8 +111,7 @@ _TOKENS = re.compile(
     re.DOTALL,
 )
 _IMPORT = re.compile(r"^ *(?:from (raypipe[\w.]*) import (.*)|import (raypipe[\w.]*).*)$", re.MULTILINE)
-ROOT = Path(__file__).parent
-"""Folder of the package."""
+ROOT = Path(__file__).parent  # Folder of the package
 
 
 def plain_code(source: str) -> str:

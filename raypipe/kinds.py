@@ -23,26 +23,20 @@ PLUGINS = "RAYPIPE_PLUGINS"
 class Kind:
     """One value of the key `search`. Things are named as ``module:name``: light commands import none of them."""
 
-    config: str | type
-    """Model of the whole configuration."""
+    config: str | type  # Model of the whole configuration
     commands: tuple[str, ...] = ("search", "scan", "plan", "status", "report")
     """Stages that it has (all kinds: `raypipe config` and `raypipe doctor`)."""
-    search: str | type | None = None
-    """Subclass of `raypipe.search.base.Search`."""
-    methods: bool = False
-    """Whether its trials take a way to know the background by name."""
+    search: str | type | None = None  # Subclass of `raypipe.search.base.Search`
+    methods: bool = False  # Whether its trials take a way to know the background by name
 
 
 @dataclass(frozen=True)
 class Background:
     """One way to know the background, a value of `scan.methods`."""
 
-    make: str | Callable[..., Any]
-    """(case, configuration, seed, tools) -> `raypipe.search.case.Judged`."""
-    learns: bool = False
-    """Trains flows on the sidebands."""
-    needs_signal: bool = False
-    """Says nothing of data without one."""
+    make: str | Callable[..., Any]  # (case, configuration, seed, tools) -> `raypipe.search.case.Judged`
+    learns: bool = False  # Trains flows on the sidebands
+    needs_signal: bool = False  # Says nothing of data without one
     large: bool = False
     """Trains its trees on all labelled events: by Ray's workers together if `classifier.engine` says so."""
 
@@ -83,11 +77,7 @@ def resolve(where: Any) -> Any:
 
 
 def load_plugins() -> None:
-    """Import all plugins.
-
-    Raises:
-        UserError: one that cannot be imported.
-    """
+    """Import all plugins; one that cannot be imported is a `UserError`."""
     named = [name.strip() for name in os.environ.get(PLUGINS, "").split(",")]
     found = [(name, PLUGINS) for name in named if name]
     found += [
@@ -106,11 +96,7 @@ def background_modules() -> set[str]:
 
 
 def background_of(name: str) -> Background:
-    """The way to know the background of this name.
-
-    Raises:
-        UserError: nobody has added it.
-    """
+    """The way to know the background of this name; one that nobody has added is a `UserError`."""
     if name not in BACKGROUNDS:  # a worker that has not needed any plugin yet
         load_plugins()
     if name not in BACKGROUNDS:

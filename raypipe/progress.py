@@ -71,9 +71,7 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
 class SampleTable:
     """Live table on standard error, one line a sample: selected, rate, time left; off a terminal one line for all.
 
-    Args:
-        targets: selected events wanted of each sample.
-        clock: seconds, replaceable by tests.
+    ``targets``: selected events wanted of each sample; ``clock``: seconds.
     """
 
     def __init__(self, targets: Mapping[str, int], clock: Callable[[], float] = time.monotonic) -> None:
@@ -142,3 +140,11 @@ class SampleTable:
         lacking = self._targets[name] - self._selected[name]
         rate = self.rate(name)
         return 0.0 if lacking <= 0 else (lacking / rate if rate else None)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"

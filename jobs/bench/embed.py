@@ -14,8 +14,8 @@ import torch
 
 from bench.base import SEED, Measurement, compared, threads, timed
 from bench.samples import arrays, write_events
-from raypipe.cluster.embed import BATCH, embed_stream
 from raypipe.cluster.runtime import ray_session, total_cpus
+from raypipe.cluster.stages import BATCH, embed_stream
 from raypipe.config import Embedding, Resources
 from raypipe.files import write_json
 from raypipe.fit.encoder import EncoderPlan, build_encoder, embed

@@ -49,8 +49,8 @@ def _pooled(trial: Any) -> None:
 def _engine(config: Config, tables: Any, trials: dict[str, Any], folder: Path) -> tuple[float, float, float]:
     """Wall seconds from the first trial's start to the last one's end, core seconds of the trials, and wall seconds
     before the first trial."""
+    from raypipe.cluster.attempt import run_some
     from raypipe.cluster.fanout import fan_out
-    from raypipe.cluster.trial import run_some
     from raypipe.store.ledger import Ledger
 
     book, ends, began = Ledger(folder), [], time.time()

@@ -21,8 +21,8 @@ from raypipe.config.multilepton import Networks
 from raypipe.fit.encoder import EncoderInputs, EncoderPlan, EncoderTraining, build_encoder, embed, rank_batches, wrapped
 from raypipe.fit.flow_stack import FlowStack, Sidebands
 from raypipe.fit.stacked import LabelledSample, Network, ensemble_scores, train_stack
+from raypipe.fit.vae import FeatureVae
 from raypipe.models.losses import gaussian_kl, supervised_contrastive
-from raypipe.models.vae import FeatureVae
 
 SEED = 20_270
 SINGLE = 1e-4

@@ -9,8 +9,8 @@ import click
 from raypipe import __version__
 from raypipe.cli import fits, samples, stages, tools
 from raypipe.cli.base import Commands
-from raypipe.cli.calibrate import calibrate
 from raypipe.cli.classify import classify
+from raypipe.cli.stages import calibrate
 from raypipe.kinds import load_plugins
 
 

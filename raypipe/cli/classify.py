@@ -88,11 +88,7 @@ def classify(output: Path, as_json: bool, cpus: int | None, **given: Any) -> Non
 
 
 def _request(given: dict[str, Any]) -> Request:
-    """What the options ask for.
-
-    Raises:
-        UserError: an unknown format; an option that says nothing without another.
-    """
+    """What the options ask for; an unknown format and an option that says nothing without another are a `UserError`."""
     from pydantic import TypeAdapter, ValidationError
 
     from raypipe.config.read import Column, Source

@@ -11,17 +11,17 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from raypipe.search.result import Result, Tools
+from raypipe.kinds import KINDS, load_plugins, resolve
+from raypipe.search.base import Search
+from raypipe.search.result import Result, Tools, Trial
 from raypipe.store.files import DiskFull, is_full
 from raypipe.store.ledger import Ledger
 
-HANG = 75
-"""Exit status of a process that ended itself because its trial hung (EX_TEMPFAIL: worth another try)."""
-GRACE = 30.0
-"""Seconds after the time-out when a process that cannot even run Python any more is ended from C."""
+HANG = 75  # Exit status of a process that ended itself because its trial hung (EX_TEMPFAIL: worth another try)
+GRACE = 30.0  # Seconds after the time-out when a process that cannot even run Python any more is ended from C
 
 Function = Callable[[Any, Sequence[Any], Tools], list[Result]]
 """A search: (inputs, trials, tools) -> results, a function of its inputs and each trial; which others are there shows
@@ -47,8 +47,7 @@ class Worker:
     inputs: Any
     book: Ledger
     tools: Tools
-    timeout: float | None = None
-    """Seconds a trial."""
+    timeout: float | None = None  # Seconds a trial
     retries: int = 0
     """Further tries of a trial that raises OSError or MemoryError; other exceptions would only come again."""
 
@@ -119,3 +118,39 @@ def deadline(seconds: float | None, tell: Callable[[str], None]) -> Iterator[Non
     finally:
         over.set()
         faulthandler.cancel_dump_traceback_later()
+
+
+class Shelf(dict[str, list[Any]]):
+    """The inputs of the trials in Ray's object store, by name, each in parts.
+
+    What travels are references of some bytes; whoever asks for an input fetches its parts and no others, and all
+    trials of a node read the same copy.
+    """
+
+    def put(self, name: str, part: Any) -> None:
+        """Add one more part of an input. Ray must be running."""
+        import ray
+
+        self.setdefault(name, []).append(ray.put(part))
+
+    def __getitem__(self, name: str) -> list[Any]:
+        import ray
+
+        return ray.get(self.get(name, []))
+
+
+def run_some(
+    given: tuple[Mapping[str, Sequence[Any]], str, Any], trials: Sequence[Trial], tools: Tools
+) -> list[Result]:
+    """Trials of any search as the fan-out calls them; ``given``: inputs by name, the search, what it is handed."""
+    shelf, kind, handed = given
+    search = search_named(kind)(handed)
+    results = search.run(shelf[search.need(trials[0])], trials, tools)
+    return [replace(result, metric=search.metric) for result in results]
+
+
+def search_named(kind: str) -> type[Search]:
+    """The class of a search, also in a worker that has not needed any plugin yet."""
+    if kind not in KINDS:
+        load_plugins()
+    return resolve(KINDS[kind].search)

@@ -26,8 +26,7 @@ class Check:
     """One finding."""
 
     name: str
-    status: str
-    """``ok``, ``note`` (works, but look) or ``wrong``."""
+    status: str  # ``ok``, ``note`` (works, but look) or ``wrong``
     found: str
     remedy: str = ""
 

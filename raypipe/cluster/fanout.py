@@ -20,10 +20,8 @@ from raypipe.store.status import Heartbeat, drivers
 WINDOW = 256
 """Packs given to Ray Tune at once, at least: Tune keeps every trial it was ever given, so that more of them at once
 would let the driver's memory grow with the scan."""
-ROUNDS = 8
-"""Packs a slot in one window: at its end some slots wait for the last trial, one part in twice this."""
-UNKNOWN = 64
-"""More trials than this are not started one a pack until some have shown how long they take."""
+ROUNDS = 8  # Packs a slot in one window: at its end some slots wait for the last trial, one part in twice this
+UNKNOWN = 64  # More trials than this are not started one a pack until some have shown how long they take
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,7 @@ class Large:
 
 
 NONE = Large()
-OnEnd = Callable[[Any, Report], None]
-"""Called in the driver with a trial and how it ended."""
+OnEnd = Callable[[Any, Report], None]  # Called in the driver with a trial and how it ended
 
 
 def fan_out(
@@ -57,12 +54,9 @@ def fan_out(
     ``inputs`` goes into the object store once. Trials whose process dies or hangs are started again
     ``resources.max_failures`` times, then recorded as failed like those that raise. Any number of drivers may run this
     on one ledger: they leave each other's running trials alone, and what both run comes out the same. `DiskFull` if
-    there is no space for results; what is finished is kept.
-
-    Args:
-        function: the search, importable by the workers.
-        together: so many trials are made as one; 0: one by one.
-        large: trials that this process runs, after the others.
+    there is no space for results; what is finished is kept. ``function``: the search, importable by the workers;
+    ``together``: so many trials are made as one, 0: one by one; ``large``: trials that this process runs, after the
+    others.
     """
     from ray import tune
 
@@ -113,8 +107,7 @@ class Scan:
     together: int
     beat: Heartbeat
     ended: set[str] = field(default_factory=set)
-    suspects: set[str] = field(default_factory=set)
-    """Trials of packs whose process died too often."""
+    suspects: set[str] = field(default_factory=set)  # Trials of packs whose process died too often
 
     def packs(self, left: list[str]) -> list[dict[str, Any]]:
         """The next window: short trials together, those that may have brought a pack down alone, never too many."""

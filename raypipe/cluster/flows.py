@@ -16,9 +16,8 @@ from raypipe.cluster.trainer import TrainRun, first_node, go_on, resumed
 from raypipe.config import Config, Resources
 from raypipe.errors import UserError
 from raypipe.files import digest
-from raypipe.fit.distributed import Workers
 from raypipe.fit.flows import FlowSet, FlowTraining
-from raypipe.fit.training import OnEpoch
+from raypipe.fit.training import OnEpoch, Workers
 from raypipe.kinds import background_of
 from raypipe.search.case import Tables
 from raypipe.search.contrastive import as_seen
@@ -32,8 +31,7 @@ from raypipe.store.ledger import Ledger, packed, unpacked
 
 ROWS = 2_000_000
 """Sideband events that a worker holds at once: with copies half a gigabyte. What is more is trained after them."""
-FOLDER = "stages/flow"
-"""Of the finished flows, in the shared store of a ledger."""
+FOLDER = "stages/flow"  # Of the finished flows, in the shared store of a ledger
 
 
 def make_flows(
@@ -48,11 +46,9 @@ def make_flows(
 
     Ray must be running; workers that fail are a `UserError`. The members of all sets are divided over one worker a core
     (`resources.trial_cpus`), or one a GPU if trials have some; a set has the same bits with any number of them. Sets
-    that another driver is making are left to it.
-
-    Args:
-        inputs: tables of every representation, one an encoder; see `raypipe.cluster.trial.Shelf`.
-        on_epoch: called with the mean losses of every epoch of the sets (``sets``) that are trained together.
+    that another driver is making are left to it. ``inputs``: tables of every representation, one an encoder; see
+    `raypipe.cluster.attempt.Shelf`. ``on_epoch`` is called with the mean losses of every epoch of the sets (``sets``)
+    that are trained together.
     """
     import ray
 

@@ -26,8 +26,7 @@ from raypipe.files import digest
 from raypipe.fit.batches import BatchPlan
 from raypipe.fit.encoder import EncoderInputs, EncoderTraining, rank_batches
 
-RESIDENT_SHARE = 0.25
-"""Share of a machine's memory that resident events may take."""
+RESIDENT_SHARE = 0.25  # Share of a machine's memory that resident events may take
 
 
 @dataclass(frozen=True)

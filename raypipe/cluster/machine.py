@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from raypipe.errors import UserError
 
-GROUPS = Path("/sys/fs/cgroup")
-"""Where Linux shows its control groups."""
+GROUPS = Path("/sys/fs/cgroup")  # Where Linux shows its control groups
 MEMBERSHIP = Path("/proc/self/cgroup")
 """The groups of this process, a line a hierarchy: ``number:controllers:path``; version 2 has no controllers."""
 LONGEST = 107 - len("/ray-abcdefgh/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 """Longest path, in bytes, that can hold Ray's folder: that of a Unix socket on Linux, less what Ray needs below it."""
-FREE_BYTES = 32 * 2**20
-"""What a session writes there at first: logs, and settings of its parts."""
+FREE_BYTES = 32 * 2**20  # What a session writes there at first: logs, and settings of its parts
 REMEDY = f"set RAY_TMPDIR to a folder of yours with a path of at most {LONGEST} bytes and {FREE_BYTES >> 20} MiB free"
 
 
@@ -97,3 +97,37 @@ def make_folder() -> Path:
             return Path(tempfile.mkdtemp(prefix="ray-", dir=parent))
         tried.append(f"{parent} ({reason})")
     raise UserError(f"Ray finds no folder for its sockets and logs: {', '.join(tried)}; {REMEDY}")
+
+
+class MemoryWatch:
+    """Samples, twice a second, the memory of this process and all its descendants.
+
+    Private resident memory is summed over processes; shared memory (the object store, mapped by every worker) is
+    counted once, by the largest share of one process.
+    """
+
+    def __init__(self, interval: float = 0.5) -> None:
+        self.peak_gib = 0.0
+        self._interval, self._stop = interval, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._stop.wait(self._interval):
+            private, shared = 0, 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    memory = process.memory_info()
+                except psutil.NoSuchProcess:
+                    continue
+                private += memory.rss - memory.shared
+                shared = max(shared, memory.shared)
+            self.peak_gib = max(self.peak_gib, (private + shared) / 2**30)
+
+    def __enter__(self) -> MemoryWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stop.set()
+        self._thread.join()

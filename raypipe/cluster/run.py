@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.cluster import live
+from raypipe.cluster.attempt import Shelf, run_some
 from raypipe.cluster.fanout import NONE, Large
-from raypipe.cluster.memory import MemoryWatch
+from raypipe.cluster.machine import MemoryWatch
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.tasks import counted, spread
 from raypipe.cluster.tracking import record_report
 from raypipe.cluster.trees import tree_trainer
-from raypipe.cluster.trial import Shelf, run_some
 from raypipe.errors import UserError, last_line
 from raypipe.events.table import read_table, write_table
 from raypipe.files import check_file_writable, check_writable, file_digest, read_json, write_json
@@ -28,24 +28,18 @@ from raypipe.report.calibrated import FILE, calibration_record, search_key, tail
 from raypipe.report.summary import other_versions_told
 from raypipe.search.base import Found, Item, Made, Stage, search_of
 from raypipe.search.result import NO_SIGNAL, Tools, Trial
-from raypipe.store.artefacts import Artefacts
 from raypipe.store.claims import once_each
-from raypipe.store.files import Store
+from raypipe.store.files import Artefacts, Store
 from raypipe.store.ledger import Ledger, open_ledger
 from raypipe.store.status import other_versions
 
 FOLDERS = ("events", "encoder", "encoders", "ledger", "figures")
 """Of a run folder: another user's are found unwritable before the work, not after."""
-KEY = "raypipe.key"
-"""Metadata of a table beside the ledger: the key of its trial."""
+KEY = "raypipe.key"  # Metadata of a table beside the ledger: the key of its trial
 
 
 class Run:
-    """One run folder and what is in it. Ray starts when a stage first needs it, and not before.
-
-    Args:
-        config: the whole configuration, of any search.
-    """
+    """One run folder and what is in it, of any search. Ray starts when a stage first needs it, and not before."""
 
     def __init__(self, config: Any) -> None:
         self.config, self.search = config, search_of(config)
@@ -113,11 +107,7 @@ class Run:
     # The stages before the trials.
 
     def make(self, trials: Sequence[Trial], until: str | None = None) -> Made:
-        """Make what the trials need and what is not there yet, stage by stage; the records of all of it.
-
-        Args:
-            until: name of the last stage wanted.
-        """
+        """Make what the trials need and what is not there yet, stage by stage until the one named; all records."""
         made: Made = {}
         for stage in self.search.stages():
             items = stage.items(made, trials)
@@ -275,11 +265,7 @@ class Run:
         return record
 
     def report(self, trials: Mapping[str, Trial] | None = None) -> dict[str, Any]:
-        """Figures, page, ``summary.json`` and the MLflow run, from what is on disk: nothing is made for it.
-
-        Raises:
-            UserError: there is nothing yet (it tells of trials of another version), or all trials have failed.
-        """
+        """Figures, page, ``summary.json`` and the MLflow run, from what is on disk: nothing is made for it."""
         grid = self.search.grid()
         made = self.look(grid)
         trials = self.keys(grid, made) if trials is None else trials
@@ -295,11 +281,8 @@ class Run:
         return summary
 
     def finished(self, trials: Mapping[str, Trial]) -> tuple[Ledger, list[dict[str, Any]]]:
-        """The ledger and its rows of the given trials.
-
-        Raises:
-            UserError: there are none (it tells of those of another version), or all have failed.
-        """
+        """The ledger and its rows of the given trials; none (it tells of those of another version), or failed ones
+        alone, are a `UserError`."""
         book = self.ledger()
         rows = book.rows(trials)
         if not rows:

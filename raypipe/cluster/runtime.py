@@ -22,15 +22,12 @@ from raypipe.cluster.machine import make_folder, usable_cores
 from raypipe.config import Resources
 from raypipe.errors import UserError, first_line
 
-STARTS = 3
-"""Tries to start an embedded Ray."""
+STARTS = 3  # Tries to start an embedded Ray
 QUIET = {"data": logging.ERROR, "train": logging.WARNING, "tune": logging.WARNING, "tune.analysis": logging.ERROR}
-ANSWER_SECONDS = 6.0
-"""A cluster that does not answer within this time, name look-up included, is taken for dead."""
+ANSWER_SECONDS = 6.0  # A cluster that does not answer within this time, name look-up included, is taken for dead
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """How an HTTP/2 conversation begins, gRPC's included (RFC 9113, 3.4)."""
-SETTINGS = 4
-"""Type of the frame with which a server must answer."""
+SETTINGS = 4  # Type of the frame with which a server must answer
 
 
 @contextlib.contextmanager

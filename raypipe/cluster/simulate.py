@@ -16,10 +16,9 @@ from raypipe.files import check_writable
 from raypipe.progress import SampleTable
 from raypipe.simulate import dataset
 from raypipe.simulate.dataset import Plan, SamplePlan, Shard
-from raypipe.store.artefacts import Artefacts
+from raypipe.store.files import Artefacts
 
-Sidecars = dict[int, dict[str, Any]]
-"""Sidecars of the finished shards of a sample by their number."""
+Sidecars = dict[int, dict[str, Any]]  # Sidecars of the finished shards of a sample by their number
 
 
 def simulate_events(run: Any, stage: Any, items: Sequence[Any]) -> None:
@@ -37,11 +36,8 @@ def simulate(
     What is finished is kept: a killed run loses only the shards that were running. A complete data set returns at
     once; otherwise Ray must be initialised. On several machines all must see ``folder``. An unknown sample or card is a
     `UserError`; a shard that cannot be made is a RuntimeError that names its sample and holds the traceback.
-
-    Args:
-        folder: output folder of the run.
-        concurrency: most shards at the same time; as many as Ray has cores when not given. Never changes a number.
-        artefacts: where shards that another run has made are looked for, and new ones are left.
+    ``concurrency``: most shards at the same time, as many as Ray has cores when not given. ``artefacts``: where shards
+    that another run has made are looked for, and new ones are left.
     """
     wanted, events = dataset.plan(config), Path(folder) / "events"
     if dataset.is_complete(wanted, events):
@@ -55,8 +51,7 @@ class Shared:
     """The shards of a data set folder and of other runs."""
 
     artefacts: Artefacts
-    events: Path
-    """Folder of the data set."""
+    events: Path  # Folder of the data set
 
     def _files(self, shard: Shard) -> dict[str, Path]:
         path = shard.path(self.events)

@@ -2,29 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
-from raypipe.cluster import embed as embedding
-from raypipe.cluster.train import load_autoencoder, train_autoencoder, train_encoder, train_encoders
+from raypipe.cluster.runtime import limit_threads, places, total_cpus
+from raypipe.cluster.stream import piece_tables
+from raypipe.cluster.train import load_autoencoder, load_encoder, train_autoencoder, train_encoders
 from raypipe.cluster.trainer import side_by_side
+from raypipe.config import Config, Embedding
 from raypipe.config.haxad import HaxadConfig
 from raypipe.errors import UserError
 from raypipe.events.continuous import continuous_features
-from raypipe.events.schema import SPLITS, tensor_values
-from raypipe.events.table import read_table, sample_path
-from raypipe.fit.encoder import latent_noise
-from raypipe.fit.vae import embed_features
-from raypipe.models.vae import FeatureVae
+from raypipe.events.diphoton import View
+from raypipe.events.latents import latent_schema
+from raypipe.events.schema import SPLITS, tensor_column, tensor_values
+from raypipe.events.table import read_rows, read_table, sample_path, write_table
+from raypipe.files import file_digest, write_json
+from raypipe.fit.encoder import embed, latent_noise
+from raypipe.fit.vae import FeatureVae, embed_features
 from raypipe.progress import progress_bar
 from raypipe.search.base import Item, Stage
 from raypipe.simulate.dataset import read_manifest
 
 if TYPE_CHECKING:
     from raypipe.cluster.run import Run
+
+COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "features"]
+BATCH = 4096  # Events that are embedded together, fixed by file and row: the last bits of a latent depend on its batch
+CPUS = 0.5  # Cores of an actor: it also waits for files
+
+
+class Embedder:
+    """Ray Data actor: pieces of `BATCH` rows (`piece_tables`) -> latent tables. Reads the encoder once and keeps it."""
+
+    def __init__(self, folder: str, seed: int) -> None:
+        import ray
+
+        limit_threads(1)
+        loaded = load_encoder(Path(folder))
+        if loaded is None:
+            raise UserError(f"{folder}: no encoder here; all machines must share this folder")
+        self.encoder, record = loaded
+        if ray.get_gpu_ids() and torch.cuda.is_available():
+            self.encoder.to("cuda")
+        self.config, self.seed = Embedding.model_validate(record["embedding"]), seed
+        self.view = View.of(self.config)
+        self.columns = list(dict.fromkeys([*COLUMNS, *self.view.columns]))
+
+    def __call__(self, chunks: pa.Table) -> pa.Table:
+        return pa.concat_tables(
+            self.chunk(read_rows(row["path"], self.columns, row["start"], row["stop"])) for row in chunks.to_pylist()
+        )
+
+    def chunk(self, batch: pa.Table) -> pa.Table:
+        """The latent table of one chunk of events."""
+        noise = None
+        if self.config.sample_latents:
+            noise = latent_noise(batch["event_id"].to_numpy(), self.config.encoder.latent, self.seed)
+        return latent_table(batch, *embed(self.encoder, self.view.objects(batch), self.view.event(batch), noise))
+
+
+def latent_table(events: pa.Table, latent: np.ndarray, posterior: np.ndarray) -> pa.Table:
+    """The latent table of events (`COLUMNS`): latents (n, d), posteriors (n, 2, d)."""
+    for name, values in (("latent", latent), ("posterior", posterior)):
+        events = events.append_column(name, tensor_column(values))
+    return events.select(latent_schema(latent.shape[1]).names)
+
+
+def embed_stream(paths: list[str], folder: Path, seed: int, *, gpu: bool = False) -> Any:
+    """The Ray dataset of latent tables of event files, by the encoder in ``folder``: an actor a core, or a GPU."""
+    import ray
+
+    return ray.data.from_arrow(piece_tables(paths, BATCH)).map_batches(
+        Embedder,
+        fn_constructor_args=(str(folder.resolve()), seed),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=CPUS,
+        num_gpus=int(gpu),
+        compute=ray.data.ActorPoolStrategy(size=actors(gpu)),
+    )
+
+
+def actors(gpu: bool) -> int:
+    """Actors that embed at once: as many as cores, or as GPUs; none that could never start."""
+    return max(1, places(CPUS, 1) if gpu else int(total_cpus()))
+
+
+def embed_events(
+    config: Config, events: Path, folder: Path, key: str, on_rows: Callable[[int], None] | None = None
+) -> None:
+    """Write the latent table of all events, with its key, by the finished encoder of ``folder``. Ray must be running.
+
+    ``on_rows`` is called with the number of rows of each finished batch. A sample that was not simulated, and latents
+    that are not finite, are `UserError`.
+    """
+    paths = [str(sample_path(events, split, name)) for split in SPLITS for name in config.simulate.samples]
+    dataset = embed_stream(paths, folder, config.seed, gpu=config.resources.gpu)
+    parts = []
+    for batch in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
+        parts.append(batch)
+        if on_rows:
+            on_rows(batch.num_rows)
+    write_latents(parts, folder, key, config.embedding.encoder.latent)
+
+
+def write_latents(parts: list[pa.Table], folder: Path, key: str, latent: int) -> None:
+    """Write ``latents.parquet`` (both splits of all samples, sorted by id) and its record.
+
+    Latents (``latent`` dimensions) that are not finite are a `UserError`.
+    """
+    table = pa.concat_tables(part.cast(latent_schema(latent)) for part in parts).unify_dictionaries()
+    table = table.take(np.argsort(table["event_id"].to_numpy(), kind="stable")).combine_chunks()
+    finite = np.isfinite(tensor_values(table["latent"])).all(1)
+    path = folder / "latents.parquet"
+    if not finite.all():
+        raise UserError(f"{path}: column 'latent', row {int(np.argmin(finite))} is not finite")
+    write_table(table, path)
+    write_json(folder / "latents.json", {"key": key, "rows": table.num_rows, "digest": file_digest(path)})
 
 
 def encoders(run: Run, stage: Stage, items: Sequence[Item]) -> None:
@@ -33,19 +133,14 @@ def encoders(run: Run, stage: Stage, items: Sequence[Item]) -> None:
     manifest, resources = read_manifest(run.folder / "events"), run.config.resources
     jobs = [(item.what, run.folder / item.folder) for item in items]
     at_once = side_by_side(len(jobs), resources.train_workers, gpu=resources.gpu) if len(jobs) > 1 else 1
-    with run.timed(stage.name):
-        if at_once > 1:
-            title = f"train {len(jobs)} encoders, {at_once} at once"
-            with progress_bar(title, sum(config.embedding.epochs for config, _ in jobs)) as bar:
-                train_encoders(jobs, run.folder / "events", manifest, at_once, lambda record: bar(1, ""))
-            return
-        for item, (config, folder) in zip(items, jobs, strict=True):
-            with progress_bar(f"train encoder {item.name}", config.embedding.epochs) as bar:
+    title = f"train encoder {items[0].name}" if len(jobs) == 1 else f"train {len(jobs)} encoders, {at_once} at once"
+    epochs = sum(config.embedding.epochs for config, _ in jobs)
+    with run.timed(stage.name), progress_bar(title, epochs) as bar:
 
-                def told(record: dict[str, float], bar: Any = bar) -> None:
-                    bar(1, f"contrastive {record['contrastive']:.3f}, KL {record['kl']:.2f}")
+        def told(record: dict[str, float]) -> None:
+            bar(1, f"contrastive {record['contrastive']:.3f}, KL {record['kl']:.2f}")
 
-                train_encoder(config, run.folder / "events", folder, manifest, told)
+        train_encoders(jobs, run.folder / "events", manifest, at_once, told)
 
 
 def latents(run: Run, stage: Stage, items: Sequence[Item]) -> None:
@@ -55,7 +150,7 @@ def latents(run: Run, stage: Stage, items: Sequence[Item]) -> None:
     rows = sum(sample["n"] for sample in manifest["samples"].values())
     for item in items:
         with run.timed(stage.name), progress_bar(f"embed events {item.name}", rows) as bar:
-            embedding.embed_events(item.what, run.folder / "events", run.folder / item.folder, item.key, bar)
+            embed_events(item.what, run.folder / "events", run.folder / item.folder, item.key, bar)
 
 
 def autoencoder(run: Run, stage: Stage, items: Sequence[Item]) -> None:
@@ -80,8 +175,8 @@ def autoencoder_latents(run: Run, stage: Stage, items: Sequence[Item]) -> None:
         paths = [
             sample_path(run.folder / "events", split, name) for split in SPLITS for name in config.simulate.samples
         ]
-        parts = [_embed_sample(model, read_table(path, embedding.COLUMNS), config) for path in paths]
-        embedding.write_latents(parts, folder, item.key, config.embedding.latent)
+        parts = [_embed_sample(model, read_table(path, COLUMNS), config) for path in paths]
+        write_latents(parts, folder, item.key, config.embedding.latent)
 
 
 def _embed_sample(model: FeatureVae, table: pa.Table, config: HaxadConfig) -> pa.Table:
@@ -91,4 +186,4 @@ def _embed_sample(model: FeatureVae, table: pa.Table, config: HaxadConfig) -> pa
     values, posterior = embed_features(model, features, latent_noise(ids, latent, config.seed))
     if not np.isfinite(values).all():
         raise UserError("the autoencoder gives latents that are not finite: make embedding.learning_rate smaller")
-    return embedding.latent_table(table, values, posterior)
+    return latent_table(table, values, posterior)

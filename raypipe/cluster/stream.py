@@ -17,17 +17,13 @@ from raypipe.events.diphoton import View
 from raypipe.events.schema import tensor_column, tensor_values
 from raypipe.events.table import ROW_GROUP, count_rows, read_rows
 
-COLUMNS = ["event_id", "group"]
-"""Columns that every encoder reads beside those of its `View`."""
+COLUMNS = ["event_id", "group"]  # Columns that every encoder reads beside those of its `View`
 VIEW = View()
 BYTES_PER_EVENT = 8 + 8 + 2 * 4 + 11 * 12 * 4
-BLOCK = 2 * ROW_GROUP
-"""Rows of a block, 18 MB: whole row groups; a worker and the consumer hold one or two."""
-SPAN = 4 * BLOCK
-"""Rows of a read task: a tenth of a second of work, so that scheduling costs little."""
+BLOCK = 2 * ROW_GROUP  # Rows of a block, 18 MB: whole row groups; a worker and the consumer hold one or two
+SPAN = 4 * BLOCK  # Rows of a read task: a tenth of a second of work, so that scheduling costs little
 
-Piece = tuple[str, int, int]
-"""(path, first row, end row)."""
+Piece = tuple[str, int, int]  # (path, first row, end row)
 
 
 def pieces(paths: list[str], rows: int) -> list[Piece]:

@@ -15,8 +15,7 @@ from raypipe.config import Resources
 from raypipe.errors import UserError
 from raypipe.fit.classifier import Mapper
 
-START_SECONDS = 15.0
-"""What the start of an embedded Ray takes, and joining a cluster at most."""
+START_SECONDS = 15.0  # What the start of an embedded Ray takes, and joining a cluster at most
 
 
 @contextlib.contextmanager
@@ -85,15 +84,10 @@ def ray_map(
     """``function`` of every item as Ray tasks of one core; a `UserError` comes as the function raises it.
 
     Ray must be running. The function with all it holds goes into the object store once; some tasks are in flight, so
-    that results do not pile up.
-
-    Args:
-        items: a deque may grow while results are taken.
-        in_order: else results come as they end.
-        retries: times a task is started again whose process or node died.
-        strategy: of Ray, which node a task goes to. at_once: most tasks in flight; twice the cores if None.
-        begun: called with an item when its task starts to wait for a core.
-        name: of an item; its errors come as RuntimeError with that name.
+    that results do not pile up. Of ``items`` a deque may grow while results are taken, ``in_order`` or as they end.
+    ``retries``: times a task is started again whose process or node died; ``strategy``: of Ray, which node a task goes
+    to; ``at_once``: most tasks in flight, twice the cores if None; ``begun`` is called with an item when its task
+    starts to wait for a core; ``name``: of an item, whose errors come as RuntimeError with that name.
     """
     import ray
 

@@ -24,9 +24,8 @@ from raypipe.files import atomic_path, make_directory, read_json, write_json
 from raypipe.fit.batches import PARTS, parts_of
 from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, rank_batches, wrapped
 from raypipe.fit.training import OnEpoch
-from raypipe.fit.vae import VaeTraining
+from raypipe.fit.vae import FeatureVae, VaeTraining
 from raypipe.models.encoder import ContrastiveEncoder
-from raypipe.models.vae import FeatureVae
 from raypipe.search.embeddings import encoder_key
 from raypipe.store.files import Store
 
@@ -141,11 +140,8 @@ def train_encoder(
     Every epoch leaves a checkpoint; a worker that dies is restarted from the last one, and so is the whole training
     when this is called again after the driver was killed. The finished encoder is a state dict (``encoder.pt``) with
     its record (``encoder.json``, written last). A batch that the workers cannot share equally, a group with too few
-    events and a failed training are `UserError`.
-
-    Args:
-        on_epoch: called in this process with each epoch's record.
-        at_once: encoders that share the cluster and this machine's memory at the same time.
+    events and a failed training are `UserError`. ``on_epoch`` is called in this process with each epoch's record;
+    ``at_once`` encoders share the cluster and this machine's memory at the same time.
     """
     import ray
 

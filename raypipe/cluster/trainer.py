@@ -27,20 +27,15 @@ from raypipe.store.files import Store
 class TrainRun:
     """One run of Ray Train: what it is called and where, and what its workers get."""
 
-    what: str
-    """For people: the training of what."""
-    name: str
-    """A run that was interrupted goes on under the same name."""
-    store: Store
-    """All that it leaves is in ``train/``."""
+    what: str  # For people: the training of what
+    name: str  # A run that was interrupted goes on under the same name
+    store: Store  # All that it leaves is in ``train/``
     workers: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
     max_failures: int = 0
-    nccl: bool = False
-    """Whether the workers exchange GPU tensors; each has a GPU of its own then."""
-    in_tune: bool = False
-    """Whether a trial of Ray Tune drives it, which then gets the records, too."""
+    nccl: bool = False  # Whether the workers exchange GPU tensors; each has a GPU of its own then
+    in_tune: bool = False  # Whether a trial of Ray Tune drives it, which then gets the records, too
 
     def fit(
         self, loop: Callable[[dict[str, Any]], None], given: dict[str, Any], on_epoch: OnEpoch | None = None

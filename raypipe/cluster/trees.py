@@ -23,8 +23,7 @@ from raypipe.models.bdt import Sample, Train, train_here
 if TYPE_CHECKING:
     import xgboost
 
-CHECKPOINT_ROUNDS = 5
-"""Rounds between checkpoints."""
+CHECKPOINT_ROUNDS = 5  # Rounds between checkpoints
 
 
 def tree_trainer(config: Classifier, workers: int, resources: Resources, folder: Path) -> Train:

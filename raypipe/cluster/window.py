@@ -70,8 +70,7 @@ class Listener(tune.Callback):
     scan: Scan
 
     def __init__(self) -> None:
-        self.packs: dict[str, list[str]] = {}
-        """Of packs that have not ended well, keys by the id of their Tune trial."""
+        self.packs: dict[str, list[str]] = {}  # Of packs that have not ended well, keys by the id of their Tune trial
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self.packs[trial.trial_id] = [key for key, _ in trial.config["pack"]]

@@ -1,8 +1,7 @@
 """Configurations: `base` a section; `inputs`, `sections`, `grid` the shared ones; a module a search; `load` reads."""
 
-from raypipe.config.base import Section
+from raypipe.config.base import Resources, Section
 from raypipe.config.inputs import Embedding, Encoder
 from raypipe.config.load import load_config
-from raypipe.config.resources import Resources
 from raypipe.config.run import Config
 from raypipe.config.sections import Classifier, Flow, MassFit, MassWindow

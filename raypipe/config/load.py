@@ -3,16 +3,80 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from raypipe.config.base import Section, section_of
-from raypipe.config.text import parse
 from raypipe.errors import UserError
 from raypipe.kinds import KINDS, resolve
+
+TAG = "tag:yaml.org,2002:"
+PLAIN = {
+    "bool": (r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF", "yYnNtTfFoO"),
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "int": (r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F][0-9a-fA-F_]*)", "-+0123456789"),
+    "float": (
+        r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
+        r"|[0-9][0-9_]*[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    "merge": ("<<", "<"),
+}
+"""What a value without quotes is: pattern and first characters. Everything else is text."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values by `PLAIN`."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
+for _kind, (_pattern, _first) in PLAIN.items():
+    _Loader.add_implicit_resolver(TAG + _kind, re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+def parse(text: str, source: str, comments: bool = True) -> Any:
+    """The value of a YAML text, which messages call ``source``; ``comments``: ``# ...`` may stand behind the value.
+
+    No valid YAML, a key that stands twice and a key that is no text are a `UserError`.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        rest = text[node.end_mark.index if node else 0 :].strip()
+        if rest and not comments:
+            raise UserError(f"{source}: {rest!r} would be read as a comment: write the value in quotes")
+        if node is not None:
+            _check_keys(node, source, set())
+        return None if node is None else loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+    finally:
+        loader.dispose()
+
+
+def _check_keys(node: yaml.Node, source: str, seen: set[int]) -> None:
+    """Refuse keys that stand twice in one mapping, and keys that are no text."""
+    if id(node) in seen:  # an alias
+        return
+    seen.add(id(node))
+    for item in node.value if isinstance(node, yaml.SequenceNode) else ():
+        _check_keys(item, source, seen)
+    lines: dict[str, int] = {}
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        line = key.start_mark.line + 1
+        if key.tag not in (f"{TAG}str", f"{TAG}merge"):
+            name = key.value if isinstance(key, yaml.ScalarNode) else "? ..."
+            raise UserError(f"{source}: line {line}: key {name!r} is no text: write it in quotes")
+        if key.value in lines:
+            raise UserError(f"{source}: line {line}: key {key.value!r} stands twice (first in line {lines[key.value]})")
+        lines[key.value] = line
+        _check_keys(value, source, seen)
 
 
 def model_of(search: str) -> type[Section]:
@@ -28,10 +92,8 @@ def load_config(
     A file may begin with ``extends: OTHER.yaml``, relative to itself: it then holds only what differs. Sections are
     joined key by key, lists and values replaced. Of two overrides of one key the last holds.
 
-    ``output`` is the run folder and wins over file and overrides; ``command`` is the stage that will use it.
-
-    Raises:
-        UserError: a line naming file, key, value and what is allowed; a file that does not serve ``command``.
+    ``output`` is the run folder and wins over file and overrides; ``command`` is the stage that will use it. A
+    `UserError` names file, key, value and what is allowed, or a file that does not serve ``command``.
     """
     values, source, search = _given(path, overrides)
     if output is not None:

@@ -6,9 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from raypipe.config.base import Section, not_positive, refusing
+from raypipe.config.base import Resources, Section, Tracking, not_positive, refusing
 from raypipe.config.inputs import Simulate
-from raypipe.config.resources import Resources, Tracking
 from raypipe.config.run import Run
 
 LAYERS = refusing(not_positive, "a layer of {} nodes is no layer")

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from raypipe.config.base import Section, refusing, twice
-from raypipe.config.resources import Resources
+from raypipe.config.base import Resources, Section, refusing, twice
 
 
 def _column(value: Any) -> Any:

@@ -120,8 +120,7 @@ class Flow(Section):
     def left_out(self, folds: int) -> list[tuple[int, ...]]:
         """For each member, the parts (0 to ``folds - 1``) of the sidebands on which it is not trained.
 
-        Raises:
-            ValueError: numbers with which not every part is left out by as many members.
+        Numbers with which not every part is left out by as many members are a `ValueError`.
         """
         # Neighbouring parts first, then those two apart, ...: ten pairs of five parts are all there are.
         chosen = ([(m + i * (1 + m // folds)) % folds for i in range(self.leave_out)] for m in range(self.members))

@@ -6,9 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from raypipe.config.base import Section
+from raypipe.config.base import Section, Tracking
 from raypipe.config.read import Column, Columns, Source
-from raypipe.config.resources import Tracking
 from raypipe.config.run import SidebandRun
 from raypipe.config.sections import WEAK_SIGNAL, Classifier, Closure, MassWindow, WorkingPoints
 

@@ -14,8 +14,7 @@ from raypipe.events.schema import FEATURES
 LOGARITHMIC = {"pt_yy": 10.0, "m_jj": 50.0, "ht": 50.0, "met": 10.0}
 """Energies, entered as log(1 + x / scale), with their scale in GeV."""
 COUNTS = ("has_lepton", "n_photon", "n_jet")
-ABSENT = ("m_jj", "dr_jj", "ht")
-"""Zero where there are too few jets."""
+ABSENT = ("m_jj", "dr_jj", "ht")  # Zero where there are too few jets
 
 
 def continuous_features(features: np.ndarray, event_ids: np.ndarray, seed: int) -> np.ndarray:

@@ -23,8 +23,7 @@ Origin = Literal["lab", "diphoton"]
 
 PT, ETA, IS_MET = (OBJECT_FEATURES.index(name) for name in ("pt", "eta", "is_met"))
 H_MASS = 125.0
-TINY = 1e-6
-"""GeV; a pair of collinear photons has no rest frame, and this keeps its numbers finite."""
+TINY = 1e-6  # GeV; a pair of collinear photons has no rest frame, and this keeps its numbers finite
 
 
 @dataclass(frozen=True)

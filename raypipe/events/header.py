@@ -13,14 +13,12 @@ import numpy as np
 
 from raypipe.errors import UserError
 
-SAMPLE = 200
-"""Lines that are looked at to tell separator, columns and header."""
+SAMPLE = 200  # Lines that are looked at to tell separator, columns and header
 BLANKS = " \t\f\v"
 MISSING = ("", *re.split(" ", "- -- #N/A <NA> N/A n/a NA NULL null None NaN nan -nan -NaN NAN 1.#QNAN -1.#IND 1.#IND"))
 """Cells that say that there is no value."""
 
-_BROKEN = re.compile(r"[+-]?\d[^\s]*[.,;|]")
-"""What begins as a number with a point or separator."""
+_BROKEN = re.compile(r"[+-]?\d[^\s]*[.,;|]")  # What begins as a number with a point or separator
 
 
 @dataclass(frozen=True)

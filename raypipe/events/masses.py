@@ -16,8 +16,7 @@ from raypipe.events.spectra import Spectrum, edges_from_centres, spectrum_from_c
 from raypipe.events.tables1d import read_columns, read_root
 from raypipe.events.text import at_line, not_a_number
 
-MANY = 1000
-"""Cells that tell whether a column of text is one of numbers."""
+MANY = 1000  # Cells that tell whether a column of text is one of numbers
 
 
 @dataclass(frozen=True)

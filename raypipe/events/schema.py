@@ -27,8 +27,7 @@ SPLITS = ("embedding", "search")
 
 PHOTON_COLUMNS = tuple(f"y{i}_{q}" for i in (1, 2) for q in ("pt", "eta", "phi"))
 
-SIGNS = b"raypipe.weights"
-"""Metadata of a table whose weights have signs."""
+SIGNS = b"raypipe.weights"  # Metadata of a table whose weights have signs
 
 _TENSOR_SHAPES = {"objects": (len(SLOTS), len(OBJECT_FEATURES)), "features": (len(FEATURES),)}
 
@@ -120,3 +119,20 @@ def _check_values(column: pa.ChunkedArray, field: pa.Field, source: str) -> None
         inner = f" element {tuple(int(i) for i in where[1:])}" if len(where) > 1 else ""
         place = f"column {field.name!r}, row {int(where[0])}{inner}"
         raise UserError(f"{source}: {place}: {values[tuple(where)]} is not finite")
+
+
+MASSES = ("m_4l", "m_ee", "m_mumu")  # The three numbers that the search of paper B uses (section 2), GeV
+
+LEPTONS = ("e_minus", "e_plus", "mu_minus", "mu_plus")
+"""The leptons by charge; no two are alike, so nothing has to be ordered."""
+
+LEPTON_COLUMNS = tuple(f"{lepton}_{q}" for lepton in LEPTONS for q in ("pt", "eta", "phi"))
+"""The twelve numbers of an event: four three-momenta (paper B, section 2)."""
+
+FOUR_LEPTON_SCHEMA = pa.schema(
+    [
+        *(EVENT_SCHEMA.field(name) for name in ("event_id", "sample", "group", "split", "weight")),
+        *(pa.field(name, pa.float32(), nullable=False) for name in (*MASSES, *LEPTON_COLUMNS)),
+    ]
+)
+"""Arrow schema of the four-lepton event table."""

@@ -10,10 +10,8 @@ from scipy.spatial import cKDTree
 from raypipe.errors import UserError
 from raypipe.events.fields import fingerprint, first_equal
 
-NEIGHBOURS = 16
-"""Nearest events that are looked up at a time."""
-SOURCE = "weights: one would overcount, weights: "
-"""How to write the policy of a `raypipe.config.read.Source`."""
+NEIGHBOURS = 16  # Nearest events that are looked up at a time
+SOURCE = "weights: one would overcount, weights: "  # How to write the policy of a `raypipe.config.read.Source`
 
 
 def refuse_negative(weights: np.ndarray, policy: str, option: str, place: Callable[[int, float], str]) -> None:

@@ -14,8 +14,7 @@ from raypipe.errors import UserError
 from raypipe.events.schema import SPLITS
 from raypipe.files import atomic_path
 
-ROW_GROUP = 16_384
-"""Rows a Parquet row group: large enough to compress, small enough that a stream needs little memory."""
+ROW_GROUP = 16_384  # Rows a Parquet row group: large enough to compress, small enough that a stream needs little memory
 
 
 def write_table(table: pa.Table, path: str | Path) -> None:

@@ -16,8 +16,7 @@ from raypipe.events.readers.base import TREES
 from raypipe.events.spectra import Spectrum
 from raypipe.events.text import is_text, open_text
 
-MOST_COLUMNS = 20
-"""Columns of an array above which it is taken for something else than a table."""
+MOST_COLUMNS = 20  # Columns of an array above which it is taken for something else than a table
 
 
 def read_columns(path: Path, key: str | None = None) -> dict[str, Any]:

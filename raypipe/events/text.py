@@ -25,8 +25,7 @@ from raypipe.events.header import MISSING, Head, decode, find_head, is_number, s
 from raypipe.events.hepdata import join_tables
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".dat")
-BLOCK = 1 << 18
-"""Bytes of a block: small against a chunk of rows, large against the cost of a call."""
+BLOCK = 1 << 18  # Bytes of a block: small against a chunk of rows, large against the cost of a call
 
 _LINE = re.compile(rb"\r*\n|\r")
 _WITH_END = re.compile(rb"[^\r\n]*(?:\r*\n|\r)|[^\r\n]+")

@@ -11,10 +11,8 @@ from raypipe.errors import UserError
 from raypipe.events.fields import fingerprint, first_equal
 from raypipe.events.schema import tensor_values
 
-SHARE = 0.001
-"""Share of repeated events above which nobody may be left unaware of them."""
-FEW = 20
-"""A column of fewer different values than this says nothing about events."""
+SHARE = 0.001  # Share of repeated events above which nobody may be left unaware of them
+FEW = 20  # A column of fewer different values than this says nothing about events
 SPIKE = 10
 """A value that occurs so many times as often as the column's usual one is a spike, such as zero where nothing is."""
 

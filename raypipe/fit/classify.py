@@ -12,8 +12,7 @@ import numpy as np
 
 from raypipe.config import Classifier
 from raypipe.events.signed import weights_to_fit
-from raypipe.fit.classifier import EVERY_FOLD, Contest, Mapper, balanced, member_margins
-from raypipe.fit.folds import deal_folds
+from raypipe.fit.classifier import EVERY_FOLD, Contest, Mapper, balanced, deal_folds, member_margins
 from raypipe.stats.roc import tail_shares, weighted_auc
 
 

@@ -19,13 +19,11 @@ from raypipe import seeds
 from raypipe.config import Embedding
 from raypipe.errors import UserError
 from raypipe.fit.batches import PARTS, BatchPlan, parts_of, prefetched
-from raypipe.fit.distributed import Workers
-from raypipe.fit.training import OnEpoch, finish
+from raypipe.fit.training import OnEpoch, Workers, finish
 from raypipe.models.encoder import ETA, PHI, ContrastiveEncoder, Scales
 from raypipe.models.losses import gaussian_kl, supervised_contrastive
 
-CHUNK = 4096
-"""Events embedded at a time."""
+CHUNK = 4096  # Events embedded at a time
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,15 @@ import torch
 from raypipe import seeds
 from raypipe.config import Flow as FlowConfig
 from raypipe.errors import UserError
-from raypipe.fit.adam import CosineAdam
+from raypipe.fit.training import CosineAdam
 from raypipe.models.flow import FlowEnsemble
 
-MIN_EVENTS = 200
-"""Fewer sideband events than this cannot constrain a density in six dimensions."""
-GRADIENT_CLIP = 5.0
-"""Largest gradient norm of a member."""
+MIN_EVENTS = 200  # Fewer sideband events than this cannot constrain a density in six dimensions
+GRADIENT_CLIP = 5.0  # Largest gradient norm of a member
 BLOCK = 500_000
 """Activations (members x hidden x events) of a step below which a CPU spends its time on starting operations."""
 
-Member = tuple[int, int]
-"""(set, member)."""
+Member = tuple[int, int]  # (set, member)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from raypipe.config import Flow as FlowConfig
 from raypipe.errors import UserError
 from raypipe.files import code_of, digest
 from raypipe.fit.conditional import ConditionalFlow
-from raypipe.fit.distributed import Workers
 from raypipe.fit.flow_stack import MIN_EVENTS, FlowStack, Member, Sidebands, blocks_of, scale_of, shape_of, steps_of
-from raypipe.fit.training import OnEpoch, finish
+from raypipe.fit.training import OnEpoch, Workers, finish
 from raypipe.models import native
 
 

@@ -15,10 +15,8 @@ from raypipe import seeds
 from raypipe.config.table import Preprocess
 
 _EDGE = 1e-9
-FEW = 20
-"""Events below which a stretch has no shape of its own."""
-HEAVY = 1.5
-"""Standard deviation over that of a Gaussian with the same quartiles above which a tail is heavy."""
+FEW = 20  # Events below which a stretch has no shape of its own
+HEAVY = 1.5  # Standard deviation over that of a Gaussian with the same quartiles above which a tail is heavy
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ from torch import Tensor
 from raypipe import seeds
 from raypipe.config.multilepton import Networks
 from raypipe.errors import UserError
-from raypipe.fit.adam import adam_step
+from raypipe.fit.training import adam_step
 from raypipe.models.stacked import Backpropagation, StackedMLP
 
-STACK = 32
-"""Networks a stack on a CPU: their weights, Adam's moments and activations stay in the cache of a core."""
+STACK = 32  # Networks a stack on a CPU: their weights, Adam's moments and activations stay in the cache of a core
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,7 @@ from raypipe.models.maf import Masks, Shape
 from raypipe.models.maf_stack import StackedFlow
 from raypipe.models.spline import Rotation, SplineAutoregressive
 
-TAIL_BOUND = 5.0
-"""Standard deviations within which a spline layer acts; beyond it is the identity."""
+TAIL_BOUND = 5.0  # Standard deviations within which a spline layer acts; beyond it is the identity
 
 
 def build_maf(

@@ -16,8 +16,7 @@ from torch.nn.functional import softplus
 
 from raypipe.models.spline import apply_rows, gradient_rows
 
-MIN_SCALE = 1e-3
-"""Added to the scale of an affine layer, as in nflows."""
+MIN_SCALE = 1e-3  # Added to the scale of an affine layer, as in nflows
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,7 @@ class Shape:
     features: int
     transform: str
     bins: int
-    scale: float
-    """Divisor of a spline's unnormalised widths and heights: the root of the hidden features."""
+    scale: float  # Divisor of a spline's unnormalised widths and heights: the root of the hidden features
     bound: float
 
     @property

@@ -17,8 +17,7 @@ from raypipe.models.maf import Masks, Shape, backward_layer, forward_layer, inve
 
 GROUP = 80_000
 """Activations (members x hidden x events) of a group of members: about the size of a core's second-level cache."""
-TILE = 1024
-"""Events that the inverse takes at a time."""
+TILE = 1024  # Events that the inverse takes at a time
 
 Turns = Sequence[torch.Tensor] | None
 """What lies between two layers: a matrix (M, d, d) for each such step, or nothing where the order is reversed."""

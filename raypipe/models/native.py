@@ -16,8 +16,7 @@ _POINTER, _LONG, _DOUBLE, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
 _SHAPE = [_LONG, _LONG, _LONG, _INT, *[_DOUBLE] * 5]
 _HERE = Path(__file__).parent
 REALS = {torch.float32: "float", torch.float64: "double"}
-MAX_BINS = 64
-"""As in spline.c: more bins take the plain form."""
+MAX_BINS = 64  # As in spline.c: more bins take the plain form
 MISSING = "spline kernel not built: flows sample about 2 times slower"
 REMEDY = "install a C compiler, then raypipe again (make install)"
 

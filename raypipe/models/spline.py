@@ -16,11 +16,9 @@ from torch.nn import functional as F
 
 from raypipe.models import native
 
-MIN_BIN = 1e-3
-"""Least width and height of a bin in units of the interval, as in nflows."""
+MIN_BIN = 1e-3  # Least width and height of a bin in units of the interval, as in nflows
 MIN_SLOPE = 1e-3
-_EDGE = math.log(math.expm1(1 - MIN_SLOPE))
-"""Unnormalised slope whose derivative is one."""
+_EDGE = math.log(math.expm1(1 - MIN_SLOPE))  # Unnormalised slope whose derivative is one
 
 
 def rational_quadratic(
@@ -35,7 +33,6 @@ def rational_quadratic(
     clamped = x.clamp(-bound, bound)
     knots_x, knots_y = _knots(widths, bound), _knots(heights, bound)
     derivatives = MIN_SLOPE + F.softplus(F.pad(slopes, (1, 1), value=_EDGE))
-
     searched = knots_y if inverse else knots_x
     index = (clamped[..., None] >= searched[..., 1:-1]).sum(-1, keepdim=True)
 

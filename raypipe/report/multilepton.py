@@ -20,7 +20,7 @@ from raypipe.search.exclusion import Values, analyse, sign
 from raypipe.search.multilepton import Tables
 from raypipe.search.multilepton_search import Multilepton
 from raypipe.search.result import NO_SIGNAL
-from raypipe.stats.empirical import bands, p_value
+from raypipe.stats.calibration import bands, p_value
 
 PANELS = {"mean_loss": "mean loss", "mean_score": "mean score"}
 PANELS |= {"std_score": "standard deviation of scores", "max_score": "max score"}

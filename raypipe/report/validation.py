@@ -19,28 +19,22 @@ from raypipe.errors import UserError
 from raypipe.events.table import read_schema
 from raypipe.files import check_writable, read_json, write_json
 from raypipe.report.style import COLOURS, CYCLE, new_figure, save_figures
-from raypipe.report.validation_data import SampleSums, Spectrum, collect
-from raypipe.report.validation_numbers import sample_numbers
+from raypipe.report.validation_numbers import SampleSums, Spectrum, collect, sample_numbers
 from raypipe.report.validation_page import write_validation_page
 from raypipe.report.validation_quantities import SLOT_NAMES, Kind, Quantity, kind_of
 from raypipe.simulate.dataset import MANIFEST, read_manifest
 from raypipe.simulate.processes import GROUPS
 
-IMPORTED = "read.json"
-"""Sidecar of the tables that `raypipe read` wrote."""
+IMPORTED = "read.json"  # Sidecar of the tables that `raypipe read` wrote
 
-MAX_IN_PANEL = 6
-"""Samples that one panel shows before they cannot be told apart."""
+MAX_IN_PANEL = 6  # Samples that one panel shows before they cannot be told apart
 
 
 def make_validation(events: str | Path, output: str | Path | None = None) -> dict[str, Any]:
     """Validate the data set folder ``events`` and write the page into ``output``, ``<events>/validation`` by default.
 
-    Returns:
-        The numbers, as in ``validation.json``, with the path of the page under ``page``.
-
-    Raises:
-        UserError: no manifest, a missing or damaged file, a value that is not finite, no place to write.
+    Returns the numbers, as in ``validation.json``, with the path of the page under ``page``. No manifest, a missing or
+    damaged file, a value that is not finite and no place to write are a `UserError`.
     """
     output = Path(events) / "validation" if output is None else Path(output)
     if (Path(events) / MANIFEST).is_file():  # before the work; without a data set there is none
@@ -152,11 +146,7 @@ def _draw(axis: Axes, spectrum: Spectrum, label: str, **style: Any) -> np.ndarra
 
 
 def shapes(quantity: Quantity, panels: Sequence[tuple[str, list[SampleSums]]], reference: SampleSums | None) -> Figure:
-    """One quantity of all samples, normalised to one; the reference grey in every panel that does not hold it.
-
-    Args:
-        panels: title and samples of each panel.
-    """
+    """One quantity of all samples, normalised to one; the reference grey in every panel that does not hold it."""
     figure, axes = _canvas(len(panels))
     tops, floors = [], []
     for axis, (title, samples) in zip(axes, panels, strict=True):
@@ -201,11 +191,7 @@ def stacked(quantity: Quantity, samples: Sequence[SampleSums]) -> Figure:
 
 
 def presence_figure(rows: dict[str, dict[str, Any]]) -> Figure:
-    """Shares of filled slots beside the reference, one panel a sample.
-
-    Args:
-        rows: sample -> the entry of `raypipe.report.validation_numbers.presence_table`.
-    """
+    """Shares of filled slots beside the reference, one panel a sample; ``rows``: the `presence_table` of each."""
     figure, axes = _canvas(len(rows), 5.2, 3.2)
     place = np.arange(len(SLOT_NAMES))
     for axis, (name, entry) in zip(axes, rows.items(), strict=True):

@@ -15,25 +15,18 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import UserError
-from raypipe.events.fourlepton import LEPTONS, MASSES
-from raypipe.events.schema import FEATURES, OBJECT_FEATURES, PHOTON_COLUMNS, SLOTS
+from raypipe.events.objects import delta_r, invariant_mass, wrap_phi
+from raypipe.events.schema import FEATURES, LEPTONS, MASSES, OBJECT_FEATURES, PHOTON_COLUMNS, SLOTS
 from raypipe.events.table import read_schema, stream_table
 from raypipe.report.html import resource
-from raypipe.simulate.ragged import delta_r, wrap_phi
 
-Batch = dict[str, np.ndarray]
-"""Columns of a piece of a table; float64, tensors float32."""
-Means = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Name -> (values, mask of the events that count)."""
-
-BTAG = 0.5
-"""Score above which a jet counts as b-tagged (`raypipe.simulate.jets.btag_score`)."""
-MAX_ANY = 24
-"""Columns of a table of another kind that are looked at, in its order."""
-Z_WINDOW, ON_SHELL = (85.0, 97.0), (66.0, 116.0)
-"""GeV: m_4l of Z -> 4l (simulation.md 5), mass of a pair from a Z."""
-FAT_RADIUS, FAT_MIN_PT = 1.0, 200.0
-"""Of the large-R jets; the threshold in GeV is the authors' (numbers.md 2.4)."""
+Batch = dict[str, np.ndarray]  # Columns of a piece of a table; float64, tensors float32
+Means = dict[str, tuple[np.ndarray, np.ndarray | slice]]  # Name -> (values, mask of the events that count)
+ALL = slice(None)
+BTAG = 0.5  # Score above which a jet counts as b-tagged (`raypipe.simulate.jets.btag_score`)
+MAX_ANY = 24  # Columns of a table of another kind that are looked at, in its order
+Z_WINDOW, ON_SHELL = (85.0, 97.0), (66.0, 116.0)  # GeV: m_4l of Z -> 4l (simulation.md 5), mass of a pair from a Z
+FAT_RADIUS, FAT_MIN_PT = 1.0, 200.0  # Of the large-R jets; the threshold in GeV is the authors' (numbers.md 2.4)
 SLOT_NAMES = ("jet1", "jet2", "jet3", "jet4", "fat1", "fat2", "e1", "mu1")
 VARIANTS = resource("texts")["validation"]["variants"]
 """Other definitions of a large-R jet, each measured as <name>_1 and <name>_2 (one, two of them present)."""
@@ -42,11 +35,6 @@ VARIANTS = resource("texts")["validation"]["variants"]
 def references() -> dict[str, Any]:
     """Numbers of others."""
     return resource("references")
-
-
-def everywhere(batch: Batch) -> np.ndarray:
-    """Mask of all events."""
-    return np.ones(len(batch["weight"]), dtype=bool)
 
 
 def slot(batch: Batch, kind: str, what: str) -> np.ndarray:
@@ -66,27 +54,21 @@ def with_photons(batch: Batch) -> dict[str, np.ndarray]:
     """Large-R jets as a detector that does not take the pair's photons out of them would see.
 
     A cone of radius 1.0 around each photon collects photons and small jets; above 200 GeV it is a large-R jet, and
-    a stored large-R jet with its axis in such a cone is the same jet. Both photons in one cone make one jet.
-
-    Returns:
-        Arrays of (n, 4): the candidates' ``pt``, ``eta``, ``mass`` (cones of the two photons, then the two stored jets;
-        ``pt`` zero where absent or merged), and ``pair``, whether the candidate holds both photons.
+    a stored large-R jet with its axis in such a cone is the same jet. Both photons in one cone make one jet. Returns
+    (n, 4) arrays: the candidates' ``pt``, ``eta``, ``mass`` (two cones, then the two stored jets; ``pt`` zero where
+    absent or merged), and ``pair``, whether the candidate holds both photons.
     """
     y_pt, y_eta, y_phi = (np.stack([batch[f"y{i}_{q}"] for i in (1, 2)], axis=1) for q in ("pt", "eta", "phi"))
     # Objects are stored with the azimuth measured from the pair's.
     axis = np.arctan2((y_pt * np.sin(y_phi)).sum(axis=1), (y_pt * np.cos(y_phi)).sum(axis=1))
     y_phi = wrap_phi(y_phi - axis[:, None])
     photons = {"pt": y_pt, "eta": y_eta, "phi": y_phi, "mass": np.zeros_like(y_pt)}
-    part_pt, part_eta, part_phi, part_mass = (np.hstack([v, slot(batch, "jet", q)]) for q, v in photons.items())
-    energy = np.sqrt((part_pt * np.cosh(part_eta)) ** 2 + part_mass**2)
-    momentum = (part_pt * np.cos(part_phi), part_pt * np.sin(part_phi), part_pt * np.sinh(part_eta))
-    parts = np.stack([energy, *momentum], axis=2)
-    cones = [delta_r(part_eta, part_phi, y_eta[:, [i]], y_phi[:, [i]]) < FAT_RADIUS for i in (0, 1)]
-    sums = np.stack([np.einsum("nkc,nk->nc", parts, inside) for inside in cones], axis=1)
-    e, px, py, pz = np.moveaxis(sums, 2, 0)
-    pt = np.hypot(px, py)
-    eta = np.arcsinh(pz / np.maximum(pt, 1e-9))
-    mass = np.sqrt(np.maximum(e**2 - pt**2 - pz**2, 0.0))
+    pt, eta, phi, mass = (np.hstack([v, slot(batch, "jet", q)]) for q, v in photons.items())
+    parts = [np.hypot(pt * np.cosh(eta), mass), pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)]
+    inside = delta_r(eta[:, None], phi[:, None], y_eta[:, :, None], y_phi[:, :, None]) < FAT_RADIUS
+    cones = inside.astype(float) @ np.stack(parts, axis=2)  # (n, 2, 4)
+    pt = np.hypot(cones[..., 1], cones[..., 2])
+    eta, mass = np.arcsinh(cones[..., 3] / np.maximum(pt, 1e-9)), invariant_mass(cones)
     together = delta_r(y_eta[:, 0], y_phi[:, 0], y_eta[:, 1], y_phi[:, 1]) < FAT_RADIUS
     pt = np.where(pt > FAT_MIN_PT, pt, 0.0)
     pt[:, 1] = np.where(together, 0.0, pt[:, 1])
@@ -108,16 +90,11 @@ def fat_variants(batch: Batch) -> Means:
     """Name -> (mask, events that count), for every entry of `VARIANTS`."""
     stored = {q: slot(batch, "fatjet", q) for q in ("pt", "eta", "mass")}
     seen = with_photons(batch)
-    masks = {
-        "fat_pt250": stored["pt"] > 250,
-        "fat_pt300": stored["pt"] > 300,
-        "fat_skim": (stored["pt"] > FAT_MIN_PT) & _skimmed(stored),
-        "fat_photons": seen["pt"] > 0,
-        "fat_photons_skim": (seen["pt"] > 0) & _skimmed(seen),
-    }
-    every, found = everywhere(batch), {}
-    for name, mask in masks.items():
-        found |= {f"{name}_{least}": (mask.sum(axis=1) >= least, every) for least in (1, 2)}
+    masks = {f"fat_pt{threshold}": stored["pt"] > threshold for threshold in (250, 300)}
+    masks |= {"fat_skim": (stored["pt"] > FAT_MIN_PT) & _skimmed(stored), "fat_photons": seen["pt"] > 0}
+    masks["fat_photons_skim"] = masks["fat_photons"] & _skimmed(seen)
+    every = np.ones(len(stored["pt"]), dtype=bool)
+    found = {f"{name}_{k}": (mask.sum(axis=1) >= k, every) for name, mask in masks.items() for k in (1, 2)}
     leading = np.argmax(seen["pt"], axis=1)
     holds = np.take_along_axis(seen["pair"], leading[:, None], axis=1)[:, 0]
     return found | {"fat_diphoton_1": (holds, masks["fat_photons"].any(axis=1))}
@@ -139,25 +116,22 @@ class Quantity:
     """One spectrum; an entry of ``quantities.yaml``."""
 
     name: str
-    label: str
-    """Axis label."""
+    label: str  # Axis label
     edges: np.ndarray
     of: Mapping[str, Any] = field(default_factory=dict)
     """``column``, ``feature`` of the event, or ``leading`` (kind, feature); the column of its name where not given."""
-    log: bool = True
-    """Logarithmic vertical axis."""
+    log: bool = True  # Logarithmic vertical axis
     caption: str = ""
-    shown: bool = True
-    """False: kept for numbers only, no figure."""
+    shown: bool = True  # False: kept for numbers only, no figure
 
-    def values(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    def values(self, batch: Batch) -> tuple[np.ndarray, np.ndarray | slice]:
         """Values (n,), and the mask of the events that have one: those with the leading object, else all."""
         if "leading" in self.of:
             kind, feature = self.of["leading"]
             return slot(batch, kind, feature)[:, 0], slot(batch, kind, "pt")[:, 0] > 0
         if "feature" in self.of:
-            return batch["features"][:, FEATURES.index(self.of["feature"])], everywhere(batch)
-        return batch[self.of.get("column", self.name)], everywhere(batch)
+            return batch["features"][:, FEATURES.index(self.of["feature"])], ALL
+        return batch[self.of.get("column", self.name)], ALL
 
 
 @dataclass(frozen=True)
@@ -176,7 +150,7 @@ def _diphoton_means(batch: Batch) -> Means:
     values["n_btag"] = (slot(batch, "jet", "btag") > BTAG).sum(axis=1)
     present = {kind: (slot(batch, kind, "pt") > 0).sum(axis=1) for kind in ("fatjet", "electron", "muon")}
     values |= {"n_fatjet": present["fatjet"], "n_lepton": present["electron"] + present["muon"]}
-    return {name: (v, everywhere(batch)) for name, v in values.items()} | presence_means(batch)
+    return {name: (v, ALL) for name, v in values.items()} | presence_means(batch)
 
 
 def _four_lepton_means(batch: Batch) -> Means:
@@ -185,7 +159,7 @@ def _four_lepton_means(batch: Batch) -> Means:
 
     shares = {"z_to_4l": inside("m_4l", Z_WINDOW), "below_100": batch["m_4l"] < 100}
     shares["two_z"] = inside("m_ee", ON_SHELL) & inside("m_mumu", ON_SHELL)
-    return {name: (mask, everywhere(batch)) for name, mask in shares.items()}
+    return {name: (mask, ALL) for name, mask in shares.items()}
 
 
 def _listed(kind: str, columns: tuple[str, ...], means: Callable[[Batch], Means]) -> Kind:
@@ -213,7 +187,7 @@ def _any_table(path: Path, schema: pa.Schema) -> Kind:
         return Quantity(name, name, np.linspace(low - wider, high + wider, 51), caption=f"Column {name}.")
 
     def means(batch: Batch) -> Means:
-        return {name: (batch[name], everywhere(batch)) for name in names}
+        return {name: (batch[name], ALL) for name in names}
 
     return Kind("table", ("weight", *names), tuple(map(quantity, names)), means)
 

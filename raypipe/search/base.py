@@ -101,8 +101,7 @@ class Search:
 
     def __init__(self, config: Any) -> None:
         self.config = config
-        self.notes: list[str] = []
-        """What was done to the user's events, for the summary."""
+        self.notes: list[str] = []  # What was done to the user's events, for the summary
 
     @property
     def resources(self) -> Any:

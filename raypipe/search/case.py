@@ -43,10 +43,8 @@ class Tables:
     continuum: np.ndarray | None = None  # (n,) GeV: masses of the simulated continuum that never plays data
 
 
-ROW_REPLICAS = 50
-"""Replicas of the simulated events in a row: the error from them is known to 10 %."""
-EVENTS_SEED = 0
-"""The same for all runs, so that encoders and configurations on the same events are compared as a pair."""
+ROW_REPLICAS = 50  # Replicas of the simulated events in a row: the error from them is known to 10 %
+EVENTS_SEED = 0  # The same for all runs, so that encoders and configurations on the same events are compared as a pair
 
 
 @dataclass(frozen=True)

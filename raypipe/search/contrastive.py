@@ -18,8 +18,7 @@ from raypipe.errors import UserError
 from raypipe.events.pseudodata import draw, expected_background, expected_overlap
 from raypipe.kinds import background_of, resolve
 from raypipe.search.case import Case, Judged, Settings, Tables
-from raypipe.search.evaluate import evaluate, mean_and_spread
-from raypipe.search.histograms import Closure, closure, figure_arrays
+from raypipe.search.evaluate import Closure, closure, evaluate, figure_arrays, mean_and_spread
 from raypipe.search.result import ALONE, NO_SIGNAL, Result, Tools, Trial
 
 CONTINUUM = "yy"  # The sample that the flow models; the other background samples are resonant and come from simulation

@@ -11,8 +11,8 @@ import numpy as np
 from raypipe.config.multilepton import MultileptonConfig
 from raypipe.search.multilepton import BOOTSTRAP
 from raypipe.search.result import DATA, NO_SIGNAL, Trial
+from raypipe.stats.calibration import bands, calibration, combined_p, p_value
 from raypipe.stats.comparison import SMALL_IS_ANOMALOUS, STATISTICS, asymptotic_comparison
-from raypipe.stats.empirical import bands, calibration, combined_p, p_value
 from raypipe.stats.response import crossing_limit, expected_cls_limit
 
 Rows = list[dict[str, Any]]

@@ -26,11 +26,10 @@ from raypipe.events.schema import FEATURES, tensor_values
 from raypipe.events.table import read_table
 from raypipe.fit.encoder import EncoderTraining, build_encoder, embed, latent_noise
 from raypipe.fit.flows import FlowSet, FlowTraining
-from raypipe.fit.vae import embed_features, fit_vae
+from raypipe.fit.vae import FeatureVae, embed_features, fit_vae
 from raypipe.kinds import background_of
 from raypipe.models.encoder import Scales
 from raypipe.models.losses import supervised_contrastive
-from raypipe.models.vae import FeatureVae
 from raypipe.search.base import Search
 from raypipe.search.case import Tables
 from raypipe.search.cathode import flow_set
@@ -76,7 +75,6 @@ class Pilot:
     def __init__(self, search: Search, latent: int) -> None:
         self.kind, self.config, self.latent = type(search), search.config, latent
         self.seed = seeds.integer(self.config.seed, "plan")
-
         self.row = 24 + 4 * (3 * latent + len(FEATURES))
         """Bytes of an event in a latent table: id, mass, weight; latent and its posterior; features."""
 

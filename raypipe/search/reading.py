@@ -120,7 +120,7 @@ class _Read:
     def _table(self, piece: Piece) -> pa.Table:
         path = Path(piece.path)
         if file_format(path, self.source) in EVENT_FORMATS:
-            from raypipe.simulate.imported import diphoton_table  # needs awkward, which feature tables do not
+            from raypipe.simulate.table import diphoton_table  # needs awkward, which feature tables do not
 
             source = EventSource.model_validate(self.source.model_dump())
             batch = reader_for(path, source).objects(path, source, piece.start, piece.stop)

@@ -12,11 +12,9 @@ from raypipe.simulate.particles import Particles
 
 NEUTRINOS = (12, 14, 16)
 ELECTRON, MUON, PHOTON = 11, 13, 22
-LONG_LIVED = (310, 3122)
-"""K0S and Lambda, which decay inside the calorimeters."""
+LONG_LIVED = (310, 3122)  # K0S and Lambda, which decay inside the calorimeters
 
-FIRST_EXOTIC = 1_000_000
-"""PDG ids from here on are new particles; a stable one is taken to be invisible."""
+FIRST_EXOTIC = 1_000_000  # PDG ids from here on are new particles; a stable one is taken to be invisible
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,6 @@ def deposit(
     measured = log_normal(true_energy, energy_sigma(calorimeter, true_energy, centre), rng)
     sigma = energy_sigma(calorimeter, measured, centre)
     kept = (measured > calorimeter.min_energy) & (measured > calorimeter.min_significance * sigma)
-
     index = np.where(kept, np.cumsum(kept) - 1, -1)
     cell_of = np.full(len(event), -1)
     cell_of[inside] = index[tower]
@@ -127,14 +124,12 @@ def _cells(
     )
     columns = np.ceil(np.diff(edges) / d_eta - 1e-9).astype(np.int64)
     offset = np.concatenate([[0], np.cumsum(columns)])
-
     abs_eta, side = np.abs(eta), np.where(eta < 0, -1.0, 1.0)
     inside = abs_eta < edges[-1]
     region = np.minimum(np.searchsorted(edges, abs_eta, "right") - 1, len(columns) - 1)
     column = np.where(inside, (abs_eta - edges[region]) / d_eta[region], 0).astype(np.int64)
     width_phi = np.deg2rad(d_phi[region])
     row = np.floor((phi + np.pi) / width_phi).astype(np.int64)
-
     number = ((event * 2 + (side < 0)) * offset[-1] + offset[region] + column) * 361 + row
     position = np.stack(
         [side * (edges[region] + column * d_eta[region]), side * d_eta[region], row * width_phi - np.pi, width_phi]

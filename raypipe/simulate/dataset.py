@@ -26,24 +26,19 @@ from raypipe import seeds
 from raypipe.config import Config
 from raypipe.config.inputs import FourLeptons
 from raypipe.errors import UserError
-from raypipe.events.fourlepton import FOUR_LEPTON_SCHEMA
-from raypipe.events.schema import EVENT_SCHEMA, SPLITS, validate
+from raypipe.events.schema import EVENT_SCHEMA, FOUR_LEPTON_SCHEMA, SPLITS, validate
 from raypipe.events.table import read_table, write_table
 from raypipe.files import code_digest, digest, file_digest, read_json, write_json
 from raypipe.simulate import processes
 from raypipe.simulate.card import Card, load_card
 from raypipe.simulate.fourlepton.hard_process import PartonCuts
-from raypipe.simulate.processes import Process
-from raypipe.simulate.processes.base import DIPHOTON, FOUR_LEPTONS
+from raypipe.simulate.processes import BEAM_ENERGY, DIPHOTON, FOUR_LEPTONS, Process, Reference, reference
 from raypipe.simulate.selection import PAPER
-from raypipe.simulate.yields import BEAM_ENERGY, Reference, reference
 
 MANIFEST = "dataset.json"
-FORMAT = 1
-"""Number of the layout above."""
+FORMAT = 1  # Number of the layout above
 
-MAX_EXTRA = 4
-"""A sample may need so many times the shards planned before its expected efficiency is called wrong."""
+MAX_EXTRA = 4  # A sample may need so many times the shards planned before its expected efficiency is called wrong
 
 
 @dataclass(frozen=True)

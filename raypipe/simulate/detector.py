@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from raypipe.events.objects import Objects
+from raypipe.events.objects import Objects, delta_r, same_event_pairs, sum_by_event
 from raypipe.simulate.calorimeter import (
     ELECTRON,
     MUON,
@@ -23,7 +23,6 @@ from raypipe.simulate.calorimeter import (
 )
 from raypipe.simulate.card import Card, Identification, MomentumResolution, by_region, step_efficiency
 from raypipe.simulate.particles import Particles
-from raypipe.simulate.ragged import delta_r, same_event_pairs, sum_by_event
 
 _NEUTRAL_HADRONS = (130, 310, 2112, 3122, 3322)
 
@@ -75,7 +74,6 @@ class Response:
         )
         from_electron = np.zeros(len(ecal), dtype=bool)
         from_electron[electrons.tower[electrons.tower >= 0]] = True
-
         none = np.full(len(kind), -1), np.full(len(hcal), -1)
         hadrons = Objects(particles.event, particles.pt, particles.eta, particles.phi, tower=none[0])
         neutral = replace(hcal.objects, pt=hcal.pt * hcal.shares[:, 0], tower=none[1])

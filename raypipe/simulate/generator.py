@@ -81,14 +81,11 @@ MATRIX_ELEMENTS: dict[str, Callable[[], pythia8mc.Sigma2Process]] = {
 """By the name that a `raypipe.simulate.processes.Process` gives."""
 
 
-BATCH = 500
-"""Events a call of Pythia: larger batches are no faster and cost memory (about 0.3 MB an event)."""
+BATCH = 500  # Events a call of Pythia: larger batches are no faster and cost memory (about 0.3 MB an event)
 
-MAX_LOSS = 0.01
-"""Largest share of events that Pythia may fail to make."""
+MAX_LOSS = 0.01  # Largest share of events that Pythia may fail to make
 
-MAX_SEED = 900_000_000
-"""Largest seed that Pythia accepts."""
+MAX_SEED = 900_000_000  # Largest seed that Pythia accepts
 
 FB_PER_MB = 1e12
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import awkward as ak
 import numpy as np
 
-HADRON_MIN_PT = 5.0
-"""GeV, softest heavy hadron that labels a jet."""
+HADRON_MIN_PT = 5.0  # GeV, softest heavy hadron that labels a jet
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,8 @@ def flatten(batch: ak.Array) -> Particles:
     event = np.repeat(np.arange(n_events), ak.num(particles.id).to_numpy())
     pdg, status = _flat(particles.id), _flat(particles.status)
     px, py, pz, energy = (_flat(particles.p[name]) for name in ("px", "py", "pz", "e"))
-
     stable = np.flatnonzero(status > 0)
     pt, eta, phi = _polar(px[stable], py[stable], pz[stable])
-
     # Digits are costly to take apart: only of the few ids that a heavy hadron may have.
     size = np.abs(pdg)
     maybe = np.flatnonzero((size > 400) & (size < 1_000_000))

@@ -6,14 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from raypipe.events.objects import Objects
-from raypipe.simulate.ragged import order_and_rank
+from raypipe.events.objects import Objects, order_and_rank
 
-H_MASS = 125.0
-"""GeV, the mass nearest to which a pair is chosen."""
+H_MASS = 125.0  # GeV, the mass nearest to which a pair is chosen
 
-CANDIDATES = 3
-"""Leading photons that a pair is chosen from."""
+CANDIDATES = 3  # Leading photons that a pair is chosen from
 
 
 @dataclass(frozen=True)
@@ -32,8 +29,7 @@ class Cuts:
 PAPER = Cuts()
 ATLAS = Cuts(relative=(0.35, 0.25))
 
-STEPS = ("generated", "two_photons", "trigger", "relative_pt", "mass_window")
-"""Names of the cut flow, in order."""
+STEPS = ("generated", "two_photons", "trigger", "relative_pt", "mass_window")  # Names of the cut flow, in order
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,6 @@ def select(photons: Objects, n_events: int, cuts: Cuts = PAPER) -> Diphotons:
     dense = np.full((n_events, CANDIDATES), -1)
     dense[photons.event[order], rank] = order
     n_photon = np.bincount(photons.event, minlength=n_events)
-
     events = np.flatnonzero(n_photon >= 2)
     flow = {"generated": n_events, "two_photons": len(events)}
     pairs = np.array([(0, 1), (0, 2), (1, 2)])
@@ -69,13 +64,11 @@ def select(photons: Objects, n_events: int, cuts: Cuts = PAPER) -> Diphotons:
     best = np.argmin(np.where(exists, np.abs(mass - H_MASS), np.inf), axis=1)
     rows = np.arange(len(events))
     pair, mass = choices[rows, best], mass[rows, best]
-
     pt = photons.pt[pair]
     trigger = ((pt[:, 0] > cuts.trigger_pair[0]) & (pt[:, 1] > cuts.trigger_pair[1])) | (pt[:, 0] > cuts.trigger_single)
     relative = trigger & (pt[:, 0] > cuts.relative[0] * mass) & (pt[:, 1] > cuts.relative[1] * mass)
     kept = relative & (mass > cuts.window[0]) & (mass < cuts.window[1])
     flow |= {"trigger": int(trigger.sum()), "relative_pt": int(relative.sum()), "mass_window": int(kept.sum())}
-
     events, pair, mass, pt = events[kept], pair[kept], mass[kept], pt[kept]
     eta, phi = photons.eta[pair], photons.phi[pair]
     px, py = (pt * np.cos(phi)).sum(axis=1), (pt * np.sin(phi)).sum(axis=1)

@@ -15,26 +15,21 @@ import pyarrow as pa
 from raypipe import seeds
 from raypipe.config.inputs import FourLeptons
 from raypipe.errors import UserError
-from raypipe.events.fourlepton import FOUR_LEPTON_SCHEMA
-from raypipe.events.schema import EVENT_SCHEMA
+from raypipe.events.schema import EVENT_SCHEMA, FOUR_LEPTON_SCHEMA
 from raypipe.simulate import selection
 from raypipe.simulate.card import Card
 from raypipe.simulate.detector import reconstruct
-from raypipe.simulate.fakes import hard_partons, jets_as_photons
 from raypipe.simulate.fourlepton import selection as four_lepton_selection
 from raypipe.simulate.fourlepton.selection import reconstruct_leptons
 from raypipe.simulate.fourlepton.source import FourLeptonSource
 from raypipe.simulate.generator import Generator, pythia_seed
-from raypipe.simulate.jets import fat_jets, jet_input, small_jets
+from raypipe.simulate.jets import fat_jets, hard_partons, jet_input, jets_as_photons, small_jets
 from raypipe.simulate.particles import flatten
-from raypipe.simulate.processes import Process
-from raypipe.simulate.processes.base import FOUR_LEPTONS
+from raypipe.simulate.processes import BEAM_ENERGY, FOUR_LEPTONS, Process, reference
 from raypipe.simulate.selection import PAPER, Cuts
 from raypipe.simulate.table import Columns, columns, event_table
-from raypipe.simulate.yields import BEAM_ENERGY, reference
 
-ROW_BITS, SHARD_BITS = 24, 24
-"""Bits of an event id: row in the shard, shard; the process number sits above them."""
+ROW_BITS, SHARD_BITS = 24, 24  # Bits of an event id: row in the shard, shard; the process number sits above them
 
 PACKAGES = ("pythia8mc", "fastjet", "awkward", "numpy", "raypipe")
 """Packages whose versions a sidecar records: all that a shard's numbers depend on."""
@@ -144,7 +139,6 @@ def simulate_shard(
         parts.append(part)
         rows.append(flow["generated"] + events)
         flow = {step: flow[step] + counts[step] for step in steps}
-
     sigma = source.cross_section()
     weight = reference(process.name, energy).value(sigma[0]) / flow["generated"]
     embedding = seeds.generator(seed, "split").random(flow[steps[-1]]) < embedding_fraction

@@ -8,15 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from raypipe.events.objects import Objects
+from raypipe.config.read import EventSource
+from raypipe.events.objects import ObjectBatch, Objects, delta_r, order_and_rank, same_event_pairs, wrap_phi
 from raypipe.events.schema import EVENT_SCHEMA, FEATURES, OBJECT_FEATURES, SLOTS, SPLITS, tensor_column
 from raypipe.simulate.jets import MUON_MASS
-from raypipe.simulate.ragged import delta_r, order_and_rank, wrap_phi
-from raypipe.simulate.selection import Diphotons
+from raypipe.simulate.selection import PAPER, Cuts, Diphotons, select
 
 ELECTRON_MASS = 0.000511
-HT_MIN_PT = 30.0
-"""GeV, softest jet counted in H_T."""
+HT_MIN_PT = 30.0  # GeV, softest jet counted in H_T
 
 _BELOW_PI = np.nextafter(np.float32(np.pi), np.float32(0))
 
@@ -34,13 +33,11 @@ def columns(
     result = {"m_yy": pairs.mass, "pt_yy": pairs.pair_pt, "dr_yy": dr_yy}
     for i in (0, 1):
         result |= {f"y{i + 1}_{q}": getattr(pairs, q)[:, i] for q in ("pt", "eta", "phi")}
-
     objects = np.zeros((n, len(SLOTS), len(OBJECT_FEATURES)))
     masses = {"electron": ELECTRON_MASS, "muon": MUON_MASS}
     light = [replace(kind, mass=np.full(len(kind), m)) for kind, m in zip(leptons, masses.values(), strict=True)]
     for kind, found in {"jet": jets, "fatjet": fat, **dict(zip(masses, light, strict=True)), "met": missing}.items():
         _place(objects, kind, found, pairs.pair_phi)
-
     first, second = objects[:, 0], objects[:, 1]
     two = second[:, OBJECT_FEATURES.index("pt")] > 0
     has_lepton = np.bincount(np.concatenate([kind.event for kind in leptons]), minlength=n) > 0
@@ -114,3 +111,41 @@ def event_table(
         else:
             arrays.append(pa.array(values[field.name]))
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def diphoton_table(
+    batch: ObjectBatch, source: EventSource, cuts: Cuts = PAPER, first: int = 0
+) -> tuple[pa.Table, dict[str, int]]:
+    """The event table of the events that pass the diphoton selection, and its cut flow; event ids begin at ``first``.
+
+    Objects pass ``source.objects`` first. Jets that are photons or electrons are dropped, and of the large-radius jets
+    those that hold both photons of the pair, whose mass is m_yy.
+    """
+    given, n, axes = source.objects, batch.n_events, (np.cos, np.sin)
+    pairs = select(_acceptable(batch.photons, given.photon_pt, given.photon_eta), n, cuts)
+    photons = np.repeat(pairs.event, 2), pairs.eta.ravel(), pairs.phi.ravel()
+    leptons = [_acceptable(kind, given.lepton_pt, given.lepton_eta) for kind in (batch.electrons, batch.muons)]
+    electrons = leptons[0].event, leptons[0].eta, leptons[0].phi
+    jets = _acceptable(batch.jets, given.jet_pt, given.jet_eta)
+    jets = jets.take((_near(jets, photons, given.clean_dr) + _near(jets, electrons, given.clean_dr)) == 0)
+    fat = _acceptable(batch.fatjets, given.fatjet_pt, given.fatjet_eta)
+    fat = fat.take(_near(fat, photons, 1.0) < 2)
+    selected = pairs.event
+    jets, fat, *leptons = (kind.of_events(selected, n) for kind in (jets, fat, *leptons))
+    made = columns(pairs, jets, fat, leptons, [(batch.met * axis(batch.met_phi))[selected] for axis in axes])
+    weight = batch.weight[selected] / (source.luminosity or 1.0)
+    embedding = np.full(len(selected), source.split == SPLITS[0])
+    table = event_table([made], first + selected, (source.sample, source.group), embedding, weight)
+    return table, dict(pairs.cut_flow)
+
+
+def _acceptable(objects: Objects, pt: float, eta: float) -> Objects:
+    return objects.take((objects.pt > pt) & (np.abs(objects.eta) < eta))
+
+
+def _near(objects: Objects, others: tuple[np.ndarray, np.ndarray, np.ndarray], radius: float) -> np.ndarray:
+    """How many of the ``others`` (event, eta, phi) of its event lie within ``radius`` of each object."""
+    event, eta, phi = others
+    i, j = same_event_pairs(objects.event, event)
+    close = delta_r(objects.eta[i], objects.phi[i], eta[j], phi[j]) < radius
+    return np.bincount(i[close], minlength=len(objects))

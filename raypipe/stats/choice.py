@@ -16,15 +16,12 @@ from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import ALIASES, ORDERS, Family, family
 from raypipe.stats.bins import Bins
-from raypipe.stats.peakdata import FixedPeak, binned_problem
+from raypipe.stats.peakdata import FixedPeak, binned_problem, match_reference
 from raypipe.stats.peaks import make_peak
-from raypipe.stats.reference import match_reference
 from raypipe.stats.scan import scan
 
-HIGHEST = {"exppoly": 5, "poly": 7, "bernstein": 7, "power": 4, "dijet": 6, "diphoton": 6}
-"""Highest order tried."""
-THRESHOLD = 0.05
-"""p-value below which one more parameter is an improvement."""
+HIGHEST = {"exppoly": 5, "poly": 7, "bernstein": 7, "power": 4, "dijet": 6, "diphoton": 6}  # Highest order tried
+THRESHOLD = 0.05  # p-value below which one more parameter is an improvement
 
 
 @dataclass(frozen=True)

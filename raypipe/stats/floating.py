@@ -19,8 +19,7 @@ from raypipe.stats.scan import draw_toys, scan
 from raypipe.stats.unbinned import Unbinned
 
 MOST_POINTS = 400
-WIDTHS = 7
-"""Widths tried before the fit, in equal ratios."""
+WIDTHS = 7  # Widths tried before the fit, in equal ratios
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,15 @@ from raypipe.stats.binned import Binned
 from raypipe.stats.bins import Bins, split_region
 from raypipe.stats.choice import Choice, choose, is_choice
 from raypipe.stats.lookelsewhere import GlobalP, asymptotic, finite, from_toys, quotable, report
-from raypipe.stats.peakdata import SpectrumFit, binned_data, binned_problem, check_determined, check_filled
+from raypipe.stats.peakdata import (
+    SpectrumFit,
+    binned_data,
+    binned_problem,
+    check_determined,
+    check_filled,
+    match_reference,
+)
 from raypipe.stats.peaks import make_peak
-from raypipe.stats.reference import match_reference
 from raypipe.stats.scan import draw_toys, scan
 from raypipe.stats.spectrum import check_window
 from raypipe.stats.weighted import join_negative

@@ -9,8 +9,7 @@ import numpy as np
 
 from raypipe.stats.shape import Shape
 
-BARRIER = 1e-5
-"""Weight of the logarithmic barriers that keep densities positive; moves -2 ln L by far less than 1e-3."""
+BARRIER = 1e-5  # Weight of the logarithmic barriers that keep densities positive; moves -2 ln L by far less than 1e-3
 
 
 def to_the_wall(here: np.ndarray, there: np.ndarray) -> np.ndarray:

@@ -25,8 +25,7 @@ class GlobalP:
     trials: float
     method: str
     is_bound: bool = False
-    log_p: float | None = None
-    """ln p where p itself may underflow."""
+    log_p: float | None = None  # ln p where p itself may underflow
 
     @property
     def z(self) -> float | None:

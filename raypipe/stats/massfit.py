@@ -16,8 +16,7 @@ from raypipe.stats.newton import Problem, balanced, curvature, follow, minimise
 from raypipe.stats.shape import Shape
 from raypipe.stats.unbinned import Unbinned
 
-NEAR = 1e-3
-"""Further decrease of -2 ln L that is expected at a minimum at the most."""
+NEAR = 1e-3  # Further decrease of -2 ln L that is expected at a minimum at the most
 
 
 @dataclass(frozen=True)

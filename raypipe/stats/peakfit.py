@@ -16,14 +16,169 @@ from raypipe.stats.backgrounds import Family, family
 from raypipe.stats.binned import Binned
 from raypipe.stats.bins import Bins, split_region
 from raypipe.stats.choice import Choice, choose, choose_by_simulation, is_choice, spurious_masses
-from raypipe.stats.floating import Ranges, float_peak
+from raypipe.stats.floating import Floated, Ranges, float_peak
+from raypipe.stats.lookelsewhere import finite, quotable, report
 from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data, binned_problem, check_determined, check_filled
-from raypipe.stats.peakresult import Fitted, write_up
 from raypipe.stats.peaks import CrystalBall, Peak
+from raypipe.stats.shape import Shape
 from raypipe.stats.significance import asimov_significance, counting_significance
 from raypipe.stats.spectrum import check_window
 from raypipe.stats.unbinned import Unbinned
 from raypipe.stats.weighted import join_negative
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came out of one fit; ``best`` has the quoted background, ``total`` (B,) is the fitted expectation.
+
+    ``peak``: None where there is none, or a region is counted. ``floated``: where it was found.
+    """
+
+    problem: Binned | Unbinned
+    best: massfit.Minimum
+    signal: massfit.SignalFit | None
+    bins: Bins
+    total: np.ndarray
+    peak: Peak | None = None
+    floated: Floated | None = None
+
+    @property
+    def unbinned(self) -> bool:
+        return isinstance(self.problem, Unbinned)
+
+    @property
+    def minima(self) -> list[massfit.Minimum]:
+        return [self.best, *([self.signal.null] if self.signal else [])]
+
+    @property
+    def free(self) -> int:
+        """Number of parameters that are free."""
+        moved = (self.floated.mass_err, self.floated.width_err) if self.floated else ()
+        free = self.problem.shape.size + sum(c.error > 0 for c in self.problem.components)
+        return free + (self.signal is not None) + sum(error is not None for error in moved)
+
+
+def write_up(
+    fitted: Fitted,
+    counted: dict[str, Any] | None,
+    choice: Choice | None,
+    level: float | None,
+    events: float,
+    source: str,
+) -> dict[str, Any]:
+    """The result as one JSON-ready row; ``counted``: row of the blinded region, ``events``: in the window."""
+    shape, best, bins, peak = fitted.problem.shape, fitted.best, fitted.bins, fitted.peak
+    size = shape.size
+    b, b_err = massfit.predict(shape, best)
+    chi2, ndf = massfit.goodness(bins, fitted.total, fitted.free, merge=10.0 if fitted.unbinned else 0.0)
+    gof_p = massfit.goodness_p(bins, fitted.total, fitted.free)
+    valid = all(m.valid for m in fitted.minima) and (fitted.floated is None or fitted.floated.valid)
+    row: dict[str, Any] = {"status": "converged" if valid else "not converged", "valid": valid}
+    row |= _yield(fitted.signal, level)
+    row |= {"b": b, "b_err": b_err} if counted is None or peak is not None else {k: counted[k] for k in ("b", "b_err")}
+    row |= {"chi2": chi2 if ndf > 0 else None, "ndf": max(ndf, 0), "chi2_ndf": chi2 / ndf if ndf > 0 else None}
+    row |= {"gof_p": gof_p, "likelihood": "unbinned" if fitted.unbinned else bins.likelihood}
+    row |= {"window": list(bins.window), "bins": len(bins), "n_events": events, "background_in_window": b}
+    row["background"] = {"family": shape.family.name, "parameters": _physical(shape, best)}
+    known = enumerate(fitted.problem.components, start=size)
+    row["components"] = {c.name: [float(best.theta[k]), float(best.errors[k])] for k, c in known}
+    row["largest_pulls"] = _largest_pulls(bins, fitted.total)
+    if peak is not None:
+        share = float(peak.integral(bins.low, bins.high).sum())
+        row["peak"] = {"mass": peak.mass, "width": peak.width, "share_in_window": share}
+        row["counting"] = _window_count(fitted, peak)
+    if counted is not None:
+        row["signal_region"] = counted
+    if choice is not None:
+        row["background"] |= {"chosen_by": choice.by, "compared": choice.record}
+    floated = fitted.floated
+    if floated is not None:
+        row["peak"] |= {"mass_err": floated.mass_err, "width_err": floated.width_err}
+        row["s_err_fixed_peak"], row["s_err"] = row["s_err"], floated.s_err
+        row["global"] = None if floated.global_p is None else report(floated.global_p)
+    notes = _notes(fitted, ndf, gof_p, choice)
+    return row | {"quote": _quote(row, fitted), "data": source, "notes": notes}
+
+
+def _physical(shape: Shape, best: massfit.Minimum) -> dict[str, list[float]]:
+    """Parameters of the background as its formula has them, and their errors."""
+    values, covariance = shape.transform @ best.theta[: shape.size], best.covariance[: shape.size, : shape.size]
+    errors = np.sqrt(np.maximum(np.diag(shape.transform @ covariance @ shape.transform.T), 0))
+    return {n: [float(v), float(e)] for n, v, e in zip(shape.family.labels, values, errors, strict=True)}
+
+
+def _yield(signal: massfit.SignalFit | None, level: float | None) -> dict[str, Any]:
+    if signal is None:
+        return dict.fromkeys(("s", "s_err", "q0", "z", "p0"))
+    limit = signal.limit
+    row: dict[str, Any] = {"s": signal.s, "s_err": signal.s_err, "s_interval": [finite(v) for v in signal.interval]}
+    row |= {"q0": signal.q0, "z": signal.z, "p0": signal.p0, "z_signed": signal.r}
+    row["upper_limit"] = None if limit is None else finite(limit.observed)
+    row["expected_limit"] = None if limit is None else finite(limit.expected)
+    row["expected_limit_bands"] = None if limit is None else [finite(v) for v in limit.bands]
+    where = "unconstrained" if not signal.at_boundary else "at its lower boundary"
+    return row | {"limit_level": level, "yield": where}
+
+
+def _notes(fitted: Fitted, ndf: int, gof_p: float | None, choice: Choice | None) -> list[str]:
+    notes, signal = list(fitted.bins.notes), fitted.signal
+    if any(m.valid and m.status != "converged" for m in fitted.minima):
+        notes.append("a parameter is at a boundary; errors from the expected information")
+    if signal is not None and signal.at_boundary:
+        notes.append("the yield stopped where it would make the expectation negative; its error is the upper one")
+    if ndf == 0:
+        notes.append("as many parameters as bins: nothing is left to test the fit with")
+    if gof_p is not None and gof_p < 1e-3:
+        notes.append(f"the model describes the data badly (goodness of fit p = {gof_p:.2g}): mistrust yield and error")
+    if fitted.peak is not None and signal.inflation > 10:
+        notes.append(
+            f"the background can nearly take the shape of the signal: it makes the yield's error "
+            f"{signal.inflation:.0f} times larger than over a known background"
+        )
+    if choice is not None and choice.by == "spurious signal" and not any(step["passed"] for step in choice.record):
+        notes.append("no background keeps its spurious signal below 20 % of the error: the least biased one was taken")
+    if fitted.floated is not None:
+        notes.append("z and p0 are local, at the best mass: judge a discovery by the global p-value")
+        if fitted.floated.at_limit:
+            notes.append("the mass or width stopped at an end of its range")
+    return notes
+
+
+def _window_count(fitted: Fitted, peak: Peak) -> dict[str, Any] | None:
+    """Counting cross-check in the bins within 1.5 widths of the peak (1007.1727, equation 97)."""
+    bins, problem, theta = fitted.bins, fitted.problem, fitted.best.theta
+    near = np.abs((bins.low + bins.high) / 2 - peak.mass) <= 1.5 * peak.width
+    if not near.any():
+        near = np.arange(len(bins)) == np.argmax(peak.integral(bins.low, bins.high))
+    size = problem.shape.size
+    background = problem.shape.expected(theta[None, :size])[0] + sum(
+        theta[k] * c.template for k, c in enumerate(problem.components, start=size)
+    )
+    b, n = float(background[near].sum()), float(bins.counts[near].sum())
+    s = float(theta[-1]) * float(peak.integral(bins.low[near], bins.high[near]).sum())
+    row = {"window": [float(bins.low[near].min()), float(bins.high[near].max())], "n": n, "b": b, "s": s}
+    c = float(bins.variance[near].sum()) / n if bins.squares is not None and n > 0 else float(bins.scale[near].mean())
+    if b > 0 and n >= 0 and bins.errors is None:
+        z_asimov = asimov_significance(s / c, b / c) if s > 0 else None
+        row |= {"z": counting_significance(n / c, b / c), "z_asimov": z_asimov}
+    return row
+
+
+def _quote(row: dict[str, Any], fitted: Fitted) -> dict[str, Any] | None:
+    """Which of the significances of the row is the one to quote."""
+    if fitted.signal is None:
+        return None
+    if fitted.floated is None:
+        counted = "sidebands and count" if fitted.peak is None else "the peak"
+        return quotable({"p": row["p0"], "z": row["z"]}, f"profile likelihood of {counted}", "z")
+    return quotable(row["global"], "global, toys; z is local, at the best mass", "global") if row["global"] else None
+
+
+def _largest_pulls(bins: Bins, total: np.ndarray, number: int = 3) -> list[dict[str, float]]:
+    spread = bins.errors if bins.errors is not None else np.sqrt(np.maximum(total * bins.scale, 1e-300))
+    pulls = (bins.counts - total) / spread
+    order = np.argsort(-np.abs(pulls))[:number]
+    return [{"low": float(bins.low[k]), "high": float(bins.high[k]), "pull": float(pulls[k])} for k in order]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,7 @@ class Gaussian:
     """A normal peak of unit area."""
 
     mass: float
-    width: float
-    """One standard deviation."""
+    width: float  # One standard deviation
 
     def integral(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """Share of the peak between ``low`` and ``high``; accurate in the far tails too."""
@@ -108,8 +107,7 @@ def make_peak(mass: float, width: float, *tails: float) -> Peak:
     return CrystalBall(mass, width, a_low, n_low, a_high, n_high)
 
 
-FEWEST = 100
-"""Simulated events below which six parameters mean nothing."""
+FEWEST = 100  # Simulated events below which six parameters mean nothing
 
 
 def fit_shape(masses: np.ndarray, weights: np.ndarray) -> CrystalBall:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from raypipe.stats.empirical import bands
+from raypipe.stats.calibration import bands
 
 
 @dataclass(frozen=True)

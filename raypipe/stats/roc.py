@@ -36,8 +36,7 @@ def weighted_auc(scores: np.ndarray, is_signal: np.ndarray, weights: np.ndarray 
     return auc, math.sqrt(variance)
 
 
-NEIGHBOURS = 10
-"""Events of the reference on either side of a score whose weights an event of that score may have."""
+NEIGHBOURS = 10  # Events of the reference on either side of a score whose weights an event of that score may have
 
 
 def tail_shares(
@@ -90,8 +89,7 @@ class BestSic:
     """The cut with the largest SIC that enough background supports."""
 
     sic: float
-    error: float
-    """Statistical: binomial of the signal efficiency and Poisson of the background that passes."""
+    error: float  # Statistical: binomial of the signal efficiency and Poisson of the background that passes
     signal_efficiency: float
     background_efficiency: float
 
@@ -132,8 +130,7 @@ def _above(scores: np.ndarray, weights: np.ndarray, cuts: np.ndarray) -> np.ndar
     return sums[np.searchsorted(scores[order], cuts, side="left")]
 
 
-REPLICAS = 200
-"""An error from as many replicas is known to 5 %."""
+REPLICAS = 200  # An error from as many replicas is known to 5 %
 
 
 def poisson_weights(event_id: np.ndarray, seed: int, replicas: int = REPLICAS) -> np.ndarray:

@@ -11,10 +11,8 @@ from raypipe import seeds
 from raypipe.stats.binned import Binned
 from raypipe.stats.newton import Solution, follow, minimise, solve
 
-ELEMENTS = 60_000
-"""Numbers in one working array (rows times nodes): what stays in a core's cache."""
-TOY_BLOCK = 500
-"""Toys drawn from one random stream; toy k is the same however many are asked for."""
+ELEMENTS = 60_000  # Numbers in one working array (rows times nodes): what stays in a core's cache
+TOY_BLOCK = 500  # Toys drawn from one random stream; toy k is the same however many are asked for
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from raypipe.stats.bins import Bins
 
 SPARSE = 10.0
 """Effective entries of the median bin below which errors from the contents bias a chi-square by ten per cent."""
-MOST_SPREAD = 4.0
-"""Largest ratio of variance over content between parts of a spectrum of weighted events."""
+MOST_SPREAD = 4.0  # Largest ratio of variance over content between parts of a spectrum of weighted events
 
 
 def weigh(bins: Bins, squares: np.ndarray, note: str) -> Bins:

@@ -14,14 +14,11 @@ from typing import Any, TypeVar
 from raypipe.errors import UserError
 from raypipe.store.files import Store
 
-BEAT = 5.0
-"""Seconds between two signs of life."""
-ALIVE = 6 * BEAT
-"""A process silent for longer is taken for dead."""
+BEAT = 5.0  # Seconds between two signs of life
+ALIVE = 6 * BEAT  # A process silent for longer is taken for dead
 SETTLE_LOCAL, SETTLE = 0.05, 2.0
 """Seconds after which claims written at the same time are seen by all: the resolution of times, and listings."""
-WAIT = 1.0
-"""Seconds between two looks at what another process is making."""
+WAIT = 1.0  # Seconds between two looks at what another process is making
 
 T = TypeVar("T")
 

@@ -23,10 +23,8 @@ from raypipe.store.claims import once_each
 from raypipe.store.files import Store
 
 OK, FAILED = "ok", "failed"
-COMPACT_AT = 200
-"""Parts outside the index that are read one by one before they are gathered."""
-LAYOUT = 2
-"""Of the folder, as its ``layout.json`` says; the first was Parquet files without such a note."""
+COMPACT_AT = 200  # Parts outside the index that are read one by one before they are gathered
+LAYOUT = 2  # Of the folder, as its ``layout.json`` says; the first was Parquet files without such a note
 
 
 class Ledger:

@@ -11,11 +11,11 @@ from typing import Any
 
 from raypipe.errors import UserError, last_line
 from raypipe.files import digest
+from raypipe.progress import duration
 from raypipe.store.claims import ALIVE, Sign, may_live
 from raypipe.store.ledger import Ledger, made_by
 
-RECENT = 50
-"""Trials over which the rate is averaged."""
+RECENT = 50  # Trials over which the rate is averaged
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,12 @@ class Status:
     running: int
     left: int
     drivers: int
-    per_minute: float | None
-    """Over the last `RECENT`."""
-    seconds_left: float | None
-    """At that rate; None if nothing is running."""
+    per_minute: float | None  # Over the last `RECENT`
+    seconds_left: float | None  # At that rate; None if nothing is running
     cpu_hours: float
     gpu_hours: float
-    cost: float
-    """Of the finished trials, as are the hours."""
-    missing: list[dict[str, Any]] = field(default_factory=list)
-    """`missing` of every trial that failed."""
+    cost: float  # Of the finished trials, as are the hours
+    missing: list[dict[str, Any]] = field(default_factory=list)  # `missing` of every trial that failed
     other: int = 0
 
     def line(self) -> str:
@@ -70,14 +66,6 @@ class Status:
         parts.append(f"cost {self.cost:.2f}" if self.cost else "")
         other = f"{self.other} of another version of the code or packages, which do not count"
         return ", ".join(part for part in [*parts, other if self.other else ""] if part)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def announce(book: Ledger, trials: Mapping[str, Any], price: Price, name: str) -> str:

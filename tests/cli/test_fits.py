@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from raypipe.cli import main
-from raypipe.cli.fit_text import failure
+from raypipe.cli.fits import failure
 from tests.conftest import ROOT
 
 DATA = ROOT.parent / "shared" / "data"

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.cluster.attempt import Function
+from raypipe.cluster.attempt import Function, run_some
 from raypipe.cluster.live import run_trials
 from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.trial import run_some
 from raypipe.config import Config, Resources, load_config
 from raypipe.search.case import Tables
 from raypipe.search.contrastive_search import Contrastive

@@ -12,13 +12,13 @@ import sys
 import threading
 from pathlib import Path
 
-from raypipe.cluster.embed import embed_stream
+from raypipe.cluster.attempt import Shelf, run_some
 from raypipe.cluster.fanout import fan_out
 from raypipe.cluster.flows import make_flows
 from raypipe.cluster.runtime import ray_session
+from raypipe.cluster.stages import embed_stream
 from raypipe.cluster.train import train_encoder, train_encoders
 from raypipe.cluster.trainer import side_by_side
-from raypipe.cluster.trial import Shelf, run_some
 from raypipe.errors import UserError
 from raypipe.search.result import Trial
 from raypipe.store.ledger import Ledger

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from raypipe.cluster import doctor, machine
-from raypipe.cluster.memory import MemoryWatch
+from raypipe.cluster.machine import MemoryWatch
 from raypipe.cluster.tracking import record, tracking_uri
 from raypipe.config import load_config
 from tests.conftest import ROOT

@@ -17,13 +17,12 @@ import pytest
 from click.testing import CliRunner
 
 from raypipe.cli import main
-from raypipe.cluster.calibrate import VERSION, Calibration, Line, Measured, calibrate, measure, timed
-from raypipe.cluster.plan import DISPATCH, FRESH, START, plan
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.search.base import Search, search_of
-from raypipe.search.costs import Cost
+from raypipe.search.costs import VERSION, Calibration, Cost, Line, Measured, calibrate, measure, timed
 from raypipe.search.pilots import HaxadPilot, comparisons, expected_yields, made_up_tables
+from raypipe.search.plan import DISPATCH, FRESH, START, plan
 from raypipe.search.result import Result, Trial
 from tests.conftest import ROOT
 

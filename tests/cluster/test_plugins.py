@@ -23,7 +23,7 @@ from pydantic import Field
 
 from raypipe import seeds
 from raypipe.config.base import Section
-from raypipe.config.resources import Tracking
+from raypipe.config.base import Tracking
 from raypipe.config.run import Run
 from raypipe.search.base import Search, kind
 from raypipe.search.result import NO_SIGNAL, Result, Trial

@@ -12,7 +12,7 @@ import pytest
 from pydantic import Field
 
 from raypipe.cluster.run import Run
-from raypipe.config.resources import Resources, Tracking
+from raypipe.config.base import Resources, Tracking
 from raypipe.config.run import Run as RunConfig
 from raypipe.errors import UserError
 from raypipe.files import file_digest, write_json

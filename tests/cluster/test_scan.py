@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from raypipe.cluster.attempt import run_some
 from raypipe.cluster.fanout import fan_out
-from raypipe.cluster.trial import run_some
 from raypipe.config import Config, load_config
 from raypipe.report.summary import build_summary, summarise
 from raypipe.search.contrastive import search

@@ -24,7 +24,7 @@ from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.files import write_json
 from raypipe.fit.flows import fit_flows
-from raypipe.models.vae import FeatureVae
+from raypipe.fit.vae import FeatureVae
 from raypipe.report import contrastive, haxad
 from raypipe.report.base import Report, curves_of
 from raypipe.report.summary import build_summary

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from raypipe.cluster import embed as embedding
+from raypipe.cluster import stages as embedding
 from raypipe.cluster.inputs import event_source, read_inputs
 from raypipe.cluster.train import encoder_key, load_encoder, train_autoencoder, train_encoder
 from raypipe.config import Config

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from raypipe.fit.adam import CosineAdam
+from raypipe.fit.training import CosineAdam
 
 
 def test_same_bits_as_pytorch():

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raypipe.fit.classifier import EVERY_FOLD
-from raypipe.fit.folds import deal_folds
+from raypipe.fit.classifier import EVERY_FOLD, deal_folds
 
 K = 5
 

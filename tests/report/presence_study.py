@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from raypipe.events.table import write_table
-from raypipe.report.validation_data import collect
+from raypipe.report.validation_numbers import collect
 from raypipe.report.validation_quantities import SLOT_NAMES
 from raypipe.simulate import processes
 from raypipe.simulate.card import load_card

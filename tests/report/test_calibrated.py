@@ -24,8 +24,7 @@ from raypipe.report.calibrated import (
 )
 from raypipe.report.contrastive import result_rows
 from raypipe.report.summary import build_summary
-from raypipe.search.contrastive_search import Contrastive
-from raypipe.search.nulls import Null
+from raypipe.search.contrastive_search import Contrastive, Null
 from raypipe.search.result import NO_SIGNAL, Trial
 from raypipe.stats.calibration import Calibration
 from tests.conftest import ROOT

@@ -13,13 +13,11 @@ from click.testing import CliRunner
 
 from raypipe.cli import main
 from raypipe.errors import UserError
-from raypipe.events.fourlepton import FOUR_LEPTON_SCHEMA, LEPTON_COLUMNS
-from raypipe.events.schema import FEATURES, tensor_column, tensor_values
+from raypipe.events.schema import FEATURES, FOUR_LEPTON_SCHEMA, LEPTON_COLUMNS, tensor_column, tensor_values
 from raypipe.events.table import ROW_GROUP, stream_table, write_table
 from raypipe.files import write_json
 from raypipe.report.validation import make_validation, measure, panels
-from raypipe.report.validation_data import Mean, Spectrum, collect
-from raypipe.report.validation_numbers import peak, presence_table, smoothness
+from raypipe.report.validation_numbers import Mean, Spectrum, collect, peak, presence_table, smoothness
 from raypipe.report.validation_page import headlines
 from raypipe.report.validation_quantities import DIPHOTON, SLOT_NAMES, presence, references, with_photons
 from raypipe.simulate.processes import PROCESSES
@@ -103,7 +101,7 @@ def test_a_file_in_pieces_gives_the_same(tmp_path, monkeypatch):
         return np.r_[sums.spectra["m_yy_fine"].sums, sums.means["window.fat_photons_1"].value, sums.weight["search"]]
 
     whole = all_numbers()
-    monkeypatch.setattr("raypipe.report.validation_data.stream_table", lambda p, c: stream_table(p, c, rows=1777))
+    monkeypatch.setattr("raypipe.report.validation_numbers.stream_table", lambda p, c: stream_table(p, c, rows=1777))
     np.testing.assert_allclose(all_numbers(), whole, rtol=1e-9)
 
 

@@ -22,7 +22,7 @@ from raypipe.search.multilepton import (
 )
 from raypipe.search.multilepton_search import Multilepton
 from raypipe.search.result import DATA, NO_SIGNAL
-from raypipe.stats.empirical import calibration
+from raypipe.stats.calibration import calibration
 
 
 def pool(seed: int, n: int, name: str = "background", mean: float = 0.0, spread: float = 1.0) -> Pool:

@@ -11,8 +11,8 @@ from scipy import stats
 from raypipe.config import load_config
 from raypipe.search.cathode import background_flow
 from raypipe.search.contrastive import draw_case, trial_seed
+from raypipe.search.contrastive_search import Null, drawn_null, search_null
 from raypipe.search.diphoton import prepare_tables
-from raypipe.search.nulls import Null, drawn_null, search_null
 from raypipe.search.result import ALONE, NO_SIGNAL, Tools
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, made_up_latents

@@ -19,8 +19,7 @@ import numpy as np
 from raypipe.events.schema import OBJECT_FEATURES, SLOTS, tensor_values
 from raypipe.events.table import write_table
 from raypipe.simulate.card import load_card
-from raypipe.simulate.processes import PROCESSES
-from raypipe.simulate.processes.base import DIPHOTON
+from raypipe.simulate.processes import DIPHOTON, PROCESSES
 from raypipe.simulate.shard import PACKAGES, simulate_shard
 
 RECORD = Path(__file__).parents[1] / "records" / "simulate.json"

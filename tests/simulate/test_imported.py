@@ -8,8 +8,8 @@ import pytest
 from raypipe.config.read import EventSource
 from raypipe.events.readers.root import DelphesReader
 from raypipe.events.schema import EVENT_SCHEMA, FEATURES, tensor_values, validate
-from raypipe.simulate.imported import diphoton_table
 from raypipe.simulate.selection import Cuts
+from raypipe.simulate.table import diphoton_table
 from tests.events.readers.trees import known_events, write_delphes
 
 CUTS = Cuts(window=(90.0, 160.0))

@@ -8,11 +8,11 @@ import awkward as ak
 import numpy as np
 import pytest
 
+from raypipe.events.objects import delta_r
 from raypipe.simulate import processes
-from raypipe.simulate.fakes import CONE, MEAN, WIDTH, hard_partons, jets_as_photons
 from raypipe.simulate.generator import Generator
+from raypipe.simulate.jets import CONE, MEAN, WIDTH, hard_partons, jets_as_photons
 from raypipe.simulate.particles import HADRON_MIN_PT, flatten, has_quark
-from raypipe.simulate.ragged import delta_r
 
 from .toys import particles
 

@@ -13,7 +13,7 @@ from scipy import stats
 from raypipe.errors import UserError
 from raypipe.simulate import processes
 from raypipe.simulate.generator import GenerationError, Generator, _HardPhotonVeto
-from raypipe.simulate.yields import reference
+from raypipe.simulate.processes import reference
 
 
 def _batch(name, n=60, seed=3):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raypipe.events.objects import Objects
+from raypipe.events.objects import Objects, order_and_rank, same_event_pairs, wrap_phi
 from raypipe.events.schema import FEATURES, OBJECT_FEATURES
-from raypipe.simulate.ragged import order_and_rank, same_event_pairs, wrap_phi
 from raypipe.simulate.selection import Diphotons
 from raypipe.simulate.table import columns
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from raypipe.events.masses import Masses
-from raypipe.stats import contents, massfit
+from raypipe.stats import binned as contents
+from raypipe.stats import massfit
 from raypipe.stats.backgrounds import template_family
 from raypipe.stats.binned import Binned
 from raypipe.stats.hunt import Hunt, hunt
+from raypipe.stats.peakdata import match_reference
 from raypipe.stats.peaks import Gaussian
-from raypipe.stats.reference import match_reference
 from raypipe.stats.scan import scan
 from raypipe.stats.shape import make_shape
 from raypipe.stats.spectrum import bin_masses

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from raypipe.errors import UserError
-from raypipe.stats.empirical import bands, calibration, combined_p, p_value
+from raypipe.stats.calibration import bands, calibration, combined_p, p_value
 
 
 def test_p_is_one_plus_n_over_one_plus_N_and_never_zero():

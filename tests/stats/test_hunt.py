@@ -18,9 +18,9 @@ from raypipe.stats.bins import Bins
 from raypipe.stats.hunt import Hunt, hunt
 from raypipe.stats.likelihood import Component
 from raypipe.stats.lookelsewhere import LEVELS, asymptotic, euler_characteristic, from_toys, upcrossings
+from raypipe.stats.peakdata import match_reference
 from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import Gaussian
-from raypipe.stats.reference import match_reference
 from raypipe.stats.scan import draw_toys, scan
 from raypipe.stats.shape import make_shape
 from raypipe.stats.widths import Width, width

@@ -9,8 +9,7 @@ from raypipe.events.spectra import Spectrum
 from raypipe.stats.hunt import Hunt, hunt
 from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import Gaussian
-from raypipe.stats.poisson_errors import garwood, rate_scale
-from raypipe.stats.spectrum import bin_spectrum
+from raypipe.stats.spectrum import bin_spectrum, garwood, rate_scale
 from raypipe.stats.widths import Width
 
 # The upper end of the dijet spectrum of CMS (1911.03947, figure 5; HEPData ins1764471): edges in GeV, pb/TeV.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency, kstest
 
-from raypipe.stats.sculpting import sculpting_test
+from raypipe.stats.bins import sculpting_test
 
 EDGES = np.linspace(105, 160, 12)
 

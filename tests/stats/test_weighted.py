@@ -14,8 +14,7 @@ from raypipe.stats.floating import Ranges
 from raypipe.stats.hunt import Hunt, hunt
 from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import Gaussian
-from raypipe.stats.poisson_errors import counting_errors, rate_scale
-from raypipe.stats.spectrum import bin_spectrum
+from raypipe.stats.spectrum import bin_spectrum, counting_errors, rate_scale
 from raypipe.stats.weighted import join_negative, of_events
 from raypipe.stats.widths import Width
 

@@ -14,7 +14,7 @@ from raypipe.cluster.run import Run
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.search.result import NO_SIGNAL, Trial
-from raypipe.store.artefacts import Artefacts
+from raypipe.store.files import Artefacts
 from raypipe.store.ledger import Ledger, open_ledger
 from tests.cluster.test_simulate import _config, _files
 from tests.conftest import ROOT
@@ -53,7 +53,7 @@ def test_without_links_it_is_a_copy(tmp_path, monkeypatch):
     def refused(*paths):
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr("raypipe.store.artefacts.os.link", refused)
+    monkeypatch.setattr("raypipe.store.files.os.link", refused)
     shared, target = Artefacts(tmp_path / "shared"), files(tmp_path / "b")
     assert shared.give("kind", "k", files(tmp_path / "a", "text"))
     assert shared.take("kind", "k", target)

@@ -13,8 +13,7 @@ from raypipe.config.read import Column, Source
 from raypipe.errors import UserError
 from raypipe.events.header import twins
 
-TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
-"""Classes of ROOT trees."""
+TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")  # Classes of ROOT trees
 
 
 class Reader(Protocol):

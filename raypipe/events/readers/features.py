@@ -20,8 +20,7 @@ from raypipe.events.signed import SOURCE, refuse_negative
 from raypipe.events.text import at_line, is_text, not_a_number, open_text
 from raypipe.events.twins import first_twin, rows_of_files, settle
 
-OWN = ("event_id", "mass", "weight", "label")
-"""What a feature table holds beside the features."""
+OWN = ("event_id", "mass", "weight", "label")  # What a feature table holds beside the features
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from raypipe.errors import UserError
 from raypipe.events.fields import fields, native
 from raypipe.events.readers.base import check_file, readable
 
-Place = int | str | None
-"""A column of a matrix, a field of a compound set, or the whole of a set."""
+Place = int | str | None  # A column of a matrix, a field of a compound set, or the whole of a set
 
 
 class Hdf5Reader:

@@ -19,8 +19,7 @@ from raypipe.events.readers.registry import reader_for
 from raypipe.events.signed import refuse_negative
 from raypipe.files import digest
 
-LABEL_NAMES = ("label", "is_signal", "truth", "target", "signal")
-"""Column names that mean truth."""
+LABEL_NAMES = ("label", "is_signal", "truth", "target", "signal")  # Column names that mean truth
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from raypipe.events.objects import ObjectBatch, Objects, flat_objects, ratio
 from raypipe.events.readers.base import TREES, check_file, readable
 from raypipe.events.signed import SOURCE, refuse_negative
 
-ALONE = ("int", "uin", "flo", "boo")
-"""How the names of types of numbers begin."""
+ALONE = ("int", "uin", "flo", "boo")  # How the names of types of numbers begin
 
 
 @contextlib.contextmanager
@@ -79,8 +78,7 @@ class RootReader:
         return pa.table({name: native(values.to_numpy()) for name, values in arrays.items()})
 
 
-Leaves = dict[str, str]
-"""Column of `Objects` -> the end of a branch's name."""
+Leaves = dict[str, str]  # Column of `Objects` -> the end of a branch's name
 
 
 class Branches:

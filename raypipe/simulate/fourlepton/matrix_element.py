@@ -25,11 +25,9 @@ import numpy as np
 INCOMING = (-1.0, -1.0, 1.0, 1.0, 1.0, 1.0)
 """Sign that makes each leg's momentum outgoing; legs: quark, antiquark, e-, e+, mu-, mu+."""
 
-LINES = ((1, 0), (2, 3), (4, 5))
-"""(fermion, antifermion) legs of the quark, electron and muon line, as if outgoing."""
+LINES = ((1, 0), (2, 3), (4, 5))  # (fermion, antifermion) legs of the quark, electron and muon line, as if outgoing
 
-UP, DOWN = 0, 1
-"""Columns of `matrix_element_squared`: up-type and down-type quarks."""
+UP, DOWN = 0, 1  # Columns of `matrix_element_squared`: up-type and down-type quarks
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,10 @@ class Electroweak:
         return charge, ((0.0 if right else isospin) - charge * self.sin2_theta) / (sin * cos)
 
 
-FERMIONS = {"up": (2 / 3, 0.5), "down": (-1 / 3, -0.5), "lepton": (-1.0, -0.5)}
-"""Charge and weak isospin."""
+FERMIONS = {"up": (2 / 3, 0.5), "down": (-1 / 3, -0.5), "lepton": (-1.0, -0.5)}  # Charge and weak isospin
 
 
-CHUNK = 2048
-"""Events computed at a time, so that the intermediate arrays stay in the processor's cache."""
+CHUNK = 2048  # Events computed at a time, so that the intermediate arrays stay in the processor's cache
 
 
 def spinor_products(momenta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

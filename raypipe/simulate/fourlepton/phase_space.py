@@ -22,8 +22,7 @@ SINGLE = ((0, 1, 2), (1, 0, 2), (2, 3, 0), (3, 2, 0))
 """(first lepton emitted, its partner, first leg of the other pair) among e-, e+, mu-, mu+."""
 N_CHANNELS = len(DOUBLE) + len(SINGLE)
 
-_TOTAL_POWER = 2.0
-"""The total mass squared s falls as s^-power in the double channels."""
+_TOTAL_POWER = 2.0  # The total mass squared s falls as s^-power in the double channels
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,6 @@ class PhaseSpace:
         low, s_max = np.full(len(s), bounds.min_pair**2), np.full(len(s), bounds.s_max)
         s_ee, s_mm = _mass2(p[:, 0] + p[:, 1]), _mass2(p[:, 2] + p[:, 3])
         result = np.zeros((N_CHANNELS, len(s)))
-
         velocity = _velocity(s, s_ee, s_mm)
         volume = velocity / (8 * pi) / (8 * pi) ** 2 / (2 * pi) ** 2
         pair = p[:, 0] + p[:, 1]
@@ -169,7 +167,6 @@ class PhaseSpace:
         masses = {name: [shape.density(x, low, s_max / 4) for x in (s_ee, s_mm)] for name, shape in self._pair.items()}
         for number, (ee, mm) in enumerate(DOUBLE):
             result[number] = masses[ee][0] * masses[mm][1] * total * angular / volume
-
         resonance = self._z.density(s, np.full(len(s), bounds.min_total**2), s_max)
         for number, (_, b, c) in enumerate(SINGLE):
             s_cd = s_mm if c == 2 else s_ee

@@ -11,16 +11,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from raypipe.config.inputs import FourLeptonSelection
-from raypipe.events.fourlepton import LEPTONS, MASSES
-from raypipe.events.objects import Objects
+from raypipe.events.objects import Objects, delta_r, order_and_rank, same_event_pairs
+from raypipe.events.schema import LEPTONS, MASSES
 from raypipe.simulate.calorimeter import ELECTRON, PHOTON
 from raypipe.simulate.card import Card
 from raypipe.simulate.detector import Response, identified
 from raypipe.simulate.particles import Particles
-from raypipe.simulate.ragged import delta_r, order_and_rank, same_event_pairs
 
-_MIN_ELECTRON_PT = 1.0
-"""GeV, softest electron that takes up photons."""
+_MIN_ELECTRON_PT = 1.0  # GeV, softest electron that takes up photons
 
 
 def collect_photons(particles: Particles, cone: float) -> Particles:
@@ -37,7 +35,6 @@ def collect_photons(particles: Particles, cone: float) -> Particles:
     near = near[np.lexsort((distance[near], i[near]))]
     _, first = np.unique(i[near], return_index=True)
     taken, owner = photon[i[near[first]]], electron[j[near[first]]]
-
     pt, eta, phi = particles.pt, particles.eta, particles.phi
     momentum = np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), particles.energy])
     total = momentum + [np.bincount(owner, weights=component[taken], minlength=len(pt)) for component in momentum]
@@ -58,8 +55,7 @@ def reconstruct_leptons(particles: Particles, card: Card, rng: np.random.Generat
     return electrons, seen.muons.take(identified(seen.muons, card.muon, seen.around, card, rng))
 
 
-Z_MASS = 91.1876
-"""GeV."""
+Z_MASS = 91.1876  # GeV
 
 STEPS = ("generated", "four_leptons", "transverse_momenta", "pair_masses")
 """Names of the cut flow, in order; `generated` counts events that hold e+ e- mu+ mu- in truth."""
@@ -102,13 +98,11 @@ def select(electrons: Objects, muons: Objects, n_events: int, cuts: FourLeptonSe
         for name in ("pt", "eta", "phi")
     )
     flow = {"four_leptons": len(events)}
-
     hard = (pt[:, :2] > cuts.electron_pt).all(axis=1) & (pt[:, 2:] > cuts.muon_pt).all(axis=1)
     ordered = -np.sort(-pt, axis=1)
     for place, threshold in enumerate(cuts.leading_pt):
         hard &= ordered[:, place] > threshold
     flow["transverse_momenta"] = int(hard.sum())
-
     m_4l, m_ee, m_mumu = (mass(pt[:, i], eta[:, i], phi[:, i]) for i in (slice(0, 4), slice(0, 2), slice(2, 4)))
     kept = hard & (np.minimum(m_ee, m_mumu) > cuts.min_pair)
     for i in range(4):

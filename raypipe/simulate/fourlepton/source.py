@@ -16,13 +16,10 @@ from raypipe.config.inputs import FourLeptons
 from raypipe.simulate.fourlepton.hard_process import HardEvents, PartonCuts, Unweighter, hard_process
 from raypipe.simulate.fourlepton.matrix_element import Electroweak
 from raypipe.simulate.generator import Generator, pythia_seed
-from raypipe.simulate.processes import Process
-from raypipe.simulate.processes.fourlepton import LES_HOUCHES
+from raypipe.simulate.processes import FB_PER_PB, LES_HOUCHES, Process
 
-LEPTON_IDS = (11, -11, 13, -13)
-"""PDG ids in the order of `HardEvents.leptons`."""
+LEPTON_IDS = (11, -11, 13, -13)  # PDG ids in the order of `HardEvents.leptons`
 
-FB_PER_PB = 1000.0
 _PROTON = 2212
 
 _INCOMING = "%d -1 0 0 %d %d 0. 0. %.11e %.11e 0. 0. 9.\n"
@@ -51,8 +48,7 @@ def write_lhe(path: Path, events: HardEvents, beam_energy: float, cross_section:
     )
 
 
-_HARD_OUTGOING = 23
-"""Absolute Pythia status of particles that come out of the hard process or a resonance in it."""
+_HARD_OUTGOING = 23  # Absolute Pythia status of particles that come out of the hard process or a resonance in it
 
 
 def has_four_leptons(batch: ak.Array) -> np.ndarray:

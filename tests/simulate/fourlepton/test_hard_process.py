@@ -7,8 +7,7 @@ import pytest
 import pythia8mc
 
 from raypipe.config.inputs import FourLeptons
-from raypipe.simulate.fourlepton.hard_process import HardProcess, PartonCuts, Unweighter, hard_process
-from raypipe.simulate.fourlepton.pdfs import pythia_densities
+from raypipe.simulate.fourlepton.hard_process import HardProcess, PartonCuts, Unweighter, hard_process, pythia_densities
 from raypipe.simulate.fourlepton.source import write_lhe
 
 Z_WINDOW = (66.0, 116.0)

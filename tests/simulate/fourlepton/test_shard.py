@@ -8,8 +8,7 @@ import pytest
 
 from raypipe.config import load_config
 from raypipe.errors import UserError
-from raypipe.events.fourlepton import FOUR_LEPTON_SCHEMA, LEPTONS, MASSES
-from raypipe.events.schema import validate
+from raypipe.events.schema import FOUR_LEPTON_SCHEMA, LEPTONS, MASSES, validate
 from raypipe.events.table import read_table, sample_path, write_table
 from raypipe.simulate import dataset, processes
 from raypipe.simulate.card import load_card

@@ -7,16 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from raypipe.cluster.calibrate import Calibration
 from raypipe.errors import UserError
-from raypipe.search.costs import STAGES, Cost
-from raypipe.store.status import duration
+from raypipe.progress import duration
+from raypipe.search.costs import STAGES, Calibration, Cost
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
-START = 10.0
-"""Seconds until the driver has imported everything and Ray has started (measured: 4, and 6 to 8)."""
-DISPATCH = 0.03
-"""Driver seconds a trial: Tune's bookkeeping with kept workers (measured: 34-40 no-op trials a second)."""
+START = 10.0  # Seconds until the driver has imported everything and Ray has started (measured: 4, and 6 to 8)
+DISPATCH = 0.03  # Driver seconds a trial: Tune's bookkeeping with kept workers (measured: 34-40 no-op trials a second)
 FRESH = 5.0
 """Core seconds of a fresh worker process until it has imported what its first trial needs (measured: 4 to 6)."""
 SAVED = {
@@ -32,21 +29,14 @@ class ScanPlan:
     """The estimate. Hours are core hours of the calibrated machine unless they say GPU."""
 
     trials: int
-    encoders: int
-    """Each with its own latent table; none where a search has no encoder."""
+    encoders: int  # Each with its own latent table; none where a search has no encoder
     events_per_trial: float
-    trial_seconds: dict[str, float]
-    """Core seconds of one trial of each kind, its flows given."""
-    hours: dict[str, float]
-    """Core hours by stage."""
-    cpu_hours: float
-    """Core hours of what runs on cores."""
-    gpu_hours: float
-    """GPU hours: networks, and what trials do while they hold a share of a GPU."""
-    saved: dict[str, float]
-    """Core hours that each reuse saves: what every trial would pay if it made its own."""
-    saved_gpu: dict[str, float]
-    """The same in GPU hours, of what runs on GPUs."""
+    trial_seconds: dict[str, float]  # Core seconds of one trial of each kind, its flows given
+    hours: dict[str, float]  # Core hours by stage
+    cpu_hours: float  # Core hours of what runs on cores
+    gpu_hours: float  # GPU hours: networks, and what trials do while they hold a share of a GPU
+    saved: dict[str, float]  # Core hours that each reuse saves: what every trial would pay if it made its own
+    saved_gpu: dict[str, float]  # The same in GPU hours, of what runs on GPUs
     memory_gib: dict[str, float]
     storage_gib: dict[str, float]
     cost: float
@@ -54,8 +44,7 @@ class ScanPlan:
     """By number of workers: one core each, with the GPU share that the configuration gives them."""
     critical: dict[str, float]
     """Seconds of the longest item of every stage: what no number of workers does side by side."""
-    assumptions: list[str]
-    """What is extrapolated from the measurements, or assumed."""
+    assumptions: list[str]  # What is extrapolated from the measurements, or assumed
     calibration: dict[str, Any]
 
 
@@ -64,10 +53,8 @@ class Item:
     """Seconds of one of the equal items of a cost."""
 
     cost: Cost
-    cores: float
-    """What stays on a core."""
-    networks: float
-    """What moves to a GPU; core seconds."""
+    cores: float  # What stays on a core
+    networks: float  # What moves to a GPU; core seconds
     speedup: float
 
     @property
@@ -103,10 +90,9 @@ def plan(
 ) -> ScanPlan:
     """Estimate a scan from a calibration; tables of one trial that no node can hold are a `UserError`.
 
-    Args:
-        object_store_gib: of a node. configurations: how often all but the simulation is done.
-        price: of a core hour; gpu_price: of a GPU hour.
-        gpu_speedup: one GPU over one core of the calibrated machine, for networks.
+    ``object_store_gib``: of a node; ``configurations``: how often all but the simulation is done; ``price``,
+    ``gpu_price``: of a core and a GPU hour; ``gpu_speedup``: one GPU over one core of the calibrated machine, for
+    networks.
     """
     work = []
     for cost in costs:
