@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.bounds import lowest
-from tests.conftest import ROOT
+from tests.conftest import ROOT, long_tests
 from tests.release import project, released, versions
 
 
@@ -61,3 +61,10 @@ def test_ci_runs_the_quick_and_the_long_tests(stage):
         "not slow and not long and not ray",
         "not slow and not long and ray",
     ]
+
+
+@pytest.mark.parametrize("beginning", long_tests())
+def test_what_is_called_long_exists(beginning):
+    path, _, name = beginning.partition("::")
+    assert (ROOT / path).exists()
+    assert not name or f"\ndef {name}(" in (ROOT / path).read_text()
