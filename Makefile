@@ -1,38 +1,60 @@
 # raypipe: everything a fresh machine with Python 3.11+ and make needs.
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-CONFIG ?= configs/contrastive/laptop.yaml
+CONFIG ?= configs/contrastive/demo.yaml
 # One thread a library: Ray gives every task as many as it has cores.
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench gpu-input demo smoke test test-slow chaos lint format readme doctor clean study-multilepton study-contrastive study-first-look study-figures study-haxad study-stats
+.PHONY: help install bench gpu-input demo demo-record smoke test test-all test-slow test-lowest test-newest resolve release-check chaos lint format readme doctor clean study-multilepton study-contrastive study-first-look study-figures study-haxad study-stats
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py raypipe/models/spline.c
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
-		|| { echo "raypipe needs Python 3.11 or 3.12: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "raypipe needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.11 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 
 install: $(VENV)/.installed ## Make the environment (.venv) with the pinned versions
 
-demo: install ## Run the main search on this machine: runs/demo/report.html (about 9 minutes, then seconds)
+demo: install ## Run the main search on this machine: runs/demo/report.html (about 6 minutes, then seconds)
 	$(BIN)/raypipe scan --config $(CONFIG)
+
+demo-record: demo ## The record of `make demo`, made on a quiet machine in an empty runs/demo
+	$(BIN)/python -m tests.search.record_contrastive runs/demo demo
 
 smoke: install ## The demo, tiny: every stage through the real command line in a few minutes
 	$(BIN)/python -m pytest tests/test_end_to_end.py
 
-test: install ## Run the tests (about 25 minutes)
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not ray"
-	$(BIN)/python -m pytest -m "not slow and ray"
+test: install ## Run the tests that find most faults (about 6 minutes)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not long and not ray"
+	$(BIN)/python -m pytest -m "not slow and not long and ray"
+
+test-all: test ## Run the long tests too: whole runs, dying nodes, many toys (about 20 minutes more)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and long and not ray"
+	$(BIN)/python -m pytest -m "not slow and long and ray"
 
 test-slow: install ## Run the long statistical studies
 	$(BIN)/python -m pytest -m slow
+
+# Environments of their own, made anew each time: some gigabytes, and the tests that need no Ray.
+test-lowest test-newest: test-%:
+	rm -rf $(VENV)-$* && $(PYTHON) -m venv $(VENV)-$*
+	if [ $* = lowest ]; then $(PYTHON) -m tests.bounds; fi > $(VENV)-$*/constraints.txt
+	$(VENV)-$*/bin/python -m pip install --quiet --constraint $(VENV)-$*/constraints.txt --editable '.[test]'
+	$(VENV)-$*/bin/python -m pytest -m "not slow and not long and not ray"
+test-lowest: ## The quick tests with the oldest series of every dependency that pyproject.toml allows
+test-newest: ## The same with the newest
+
+resolve: install ## Whether constraints.txt resolves for Python 3.11, 3.12 and 3.13; nothing is installed
+	$(BIN)/python -m tests.release --resolve 3.11 3.12 3.13
+
+release-check: install ## Version, changelog, and the wheel in an empty environment: kernels, package data, commands
+	$(BIN)/python -m tests.release
 
 study-contrastive: install ## Paper C beside its comparisons (over an hour; resumes), and its record
 	$(BIN)/raypipe scan --config configs/contrastive/study.yaml
@@ -89,4 +111,4 @@ doctor: install ## Check this machine and say how to mend it
 	$(BIN)/raypipe doctor --config $(CONFIG)
 
 clean: ## Remove the environment and all runs
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest runs build *.egg-info

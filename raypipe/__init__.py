@@ -2,7 +2,7 @@
 
 import sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
     # `python -m raypipe.cli` puts the working folder first, where a signal.py of the user would hide Python's own.

@@ -16,6 +16,20 @@ def pytest_configure() -> None:
         os.environ.setdefault(name, "1")
 
 
+def long_tests() -> list[str]:
+    """Beginnings of the ids of tests that `make test` leaves to `make test-all` (tests/long.txt)."""
+    lines = (ROOT / "tests" / "long.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark them."""
+    beginnings = tuple(long_tests())
+    for item in items:
+        if item.nodeid.startswith(beginnings):
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(scope="session")
 def ray_local():
     """One embedded Ray with two cores for all tests that need it."""
@@ -28,5 +42,5 @@ def ray_local():
 
 @pytest.fixture
 def laptop_yaml() -> Path:
-    """The configuration that drives the demo."""
+    """The contrastive search at the size of a laptop."""
     return ROOT / "configs" / "contrastive" / "laptop.yaml"

@@ -47,7 +47,7 @@ def _verdict(name: str, good: bool, found: str, remedy: str, bad: str = WRONG) -
 
 def _python() -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
-    return _verdict("python", (3, 11) <= sys.version_info < (3, 13), version, "use Python 3.11 or 3.12")
+    return _verdict("python", (3, 11) <= sys.version_info < (3, 14), version, "use Python 3.11, 3.12 or 3.13")
 
 
 def _packages() -> list[Check]:

@@ -43,8 +43,9 @@ def _flow(file: Path) -> Predict:
 MODELS = {"encoder": _encoder, "autoencoder": _autoencoder, "flow": _flow}
 
 
-class ServedModel(mlflow.pyfunc.PythonModel):
-    """The model of the one artifact that it was logged with."""
+class _Events:
+    """A model of one artifact. MLflow would take type hints of a ``predict`` in its own class for a signature, and warn
+    where there are none: the model has a signature, and ``predict`` stands here."""
 
     def load_context(self, context: Any) -> None:
         """Read the state dict beside the model."""
@@ -52,8 +53,12 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         self.of = MODELS[name](Path(path))
 
     def predict(self, context, model_input, params=None):
-        """What it says of events. MLflow would take type hints for a signature, and warn: the model has one."""
+        """What it says of events."""
         return self.of(model_input)
+
+
+class ServedModel(_Events, mlflow.pyfunc.PythonModel):
+    """The model of the one artifact that it was logged with."""
 
 
 mlflow.models.set_model(ServedModel())

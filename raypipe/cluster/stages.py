@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
 
 COLUMNS = ["event_id", "sample", "group", "split", "weight", "m_yy", "features"]
 BATCH = 4096  # Events that are embedded together, fixed by file and row: the last bits of a latent depend on its batch
-CPUS = 0.5  # Cores of an actor: it also waits for files
+CPUS = 0.5  # Cores of a piece: it also waits for files
 
 
 class Embedder:
-    """Ray Data actor: pieces of `BATCH` rows (`piece_tables`) -> latent tables. Reads the encoder once and keeps it."""
+    """Pieces of `BATCH` rows (`piece_tables`) -> latent tables. Reads the encoder once and keeps it."""
 
     def __init__(self, folder: str, seed: int) -> None:
         import ray
@@ -75,22 +76,35 @@ def latent_table(events: pa.Table, latent: np.ndarray, posterior: np.ndarray) ->
 
 
 def embed_stream(paths: list[str], folder: Path, seed: int, *, gpu: bool = False) -> Any:
-    """The Ray dataset of latent tables of event files, by the encoder in ``folder``: an actor a core, or a GPU."""
+    """The Ray dataset of latent tables of event files, by the encoder in ``folder``: an actor a GPU, or a task a core.
+
+    Tasks, because those of a process that died are repeated; Ray cannot promise that of actors, and says so on the
+    screen (ray-project/ray#53727).
+    """
     import ray
 
-    return ray.data.from_arrow(piece_tables(paths, BATCH)).map_batches(
-        Embedder,
-        fn_constructor_args=(str(folder.resolve()), seed),
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=CPUS,
-        num_gpus=int(gpu),
-        compute=ray.data.ActorPoolStrategy(size=actors(gpu)),
-    )
+    pieces, where = ray.data.from_arrow(piece_tables(paths, BATCH)), (str(folder.resolve()), seed)
+    how = {"batch_size": 1, "batch_format": "pyarrow", "num_cpus": CPUS}
+    if gpu:
+        pool = ray.data.ActorPoolStrategy(size=workers(gpu))
+        return pieces.map_batches(Embedder, fn_constructor_args=where, num_gpus=1, compute=pool, **how)
+    state = folder / "encoder.pt"  # another one may have stood here while the workers that are left began
+    given = (*where, file_digest(state) if state.exists() else "")
+    return pieces.map_batches(_embedded, fn_args=given, compute=ray.data.TaskPoolStrategy(size=workers(gpu)), **how)
 
 
-def actors(gpu: bool) -> int:
-    """Actors that embed at once: as many as cores, or as GPUs; none that could never start."""
+def _embedded(chunks: pa.Table, folder: str, seed: int, digest: str) -> pa.Table:
+    return _embedder(folder, seed, digest)(chunks)
+
+
+@lru_cache(maxsize=1)
+def _embedder(folder: str, seed: int, digest: str) -> Embedder:
+    """Kept by its process for the next pieces; ``digest``: of the encoder's file."""
+    return Embedder(folder, seed)
+
+
+def workers(gpu: bool) -> int:
+    """Pieces that are embedded at once: as many as cores, or as GPUs; none that could never start."""
     return max(1, places(CPUS, 1) if gpu else int(total_cpus()))
 
 

@@ -210,12 +210,24 @@ def register_models(run: Recorder, models: Mapping[str, Served]) -> None:
         for name, model in models.items():
             inputs = [TensorSpec(v.dtype, (-1, *v.shape[1:]), column) for column, v in model.example.items()]
             output = TensorSpec(np.dtype(model.dtype), (-1, *model.output))
-            mlflow.pyfunc.log_model(
+            logged = mlflow.pyfunc.log_model(
                 name=name,
                 python_model=str(Path(__file__).with_name("served.py")),
                 artifacts={name: str(model.artifact)},
                 signature=ModelSignature(Schema(inputs), Schema([output])),
                 input_example=dict(model.example),
-                registered_model_name=f"raypipe-{name}",
                 pip_requirements=[f"raypipe=={__version__}"],
             )
+            _register(run, f"raypipe-{name}", logged)
+
+
+def _register(run: Recorder, name: str, logged: Any) -> None:
+    """The next version of a registered model. ``log_model`` would register it too, and say so on the screen."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    run.client.create_model_version(name, logged.model_uri, run.run_id, model_id=logged.model_id)

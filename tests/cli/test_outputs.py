@@ -211,3 +211,14 @@ def test_numbers_of_a_hunt_are_checked(tmp_path, given):
     np.save(tmp_path / "m.npy", np.linspace(100, 160, 50))
     widths = [] if given[0] == "--widths" else ["--widths", "2"]
     one_line(["hunt", "--masses", tmp_path / "m.npy", "--window", 100, 160, "--toys", 0, *widths, *given])
+
+
+def test_a_shell_completes_commands_and_options():
+    def completed(words: str) -> list[str]:
+        asked = {"_RAYPIPE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+        out = CliRunner(env=asked).invoke(main, prog_name="raypipe", standalone_mode=True).output
+        return [line.removeprefix("plain,") for line in out.splitlines()]
+
+    assert {"scan", "search", "simulate"} <= set(completed("raypipe s"))
+    assert completed("raypipe cal") == ["calibrate"]
+    assert "--output" in completed("raypipe scan --")

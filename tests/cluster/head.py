@@ -43,7 +43,9 @@ class Head:
         port, dashboard, client, agent = free_ports(4)
         self.url, self.port = f"http://127.0.0.1:{dashboard}", dashboard
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
-        self.environment = clean | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "PYTHONPATH": str(ROOT)}
+        secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # a job's `python` is this one
+        self.environment = clean | secret | {"PYTHONPATH": str(ROOT), "PATH": path}
         self.log = open(folder / "head.log", "w")  # noqa: SIM115
         self.process = subprocess.Popen(
             [
@@ -88,10 +90,10 @@ class Head:
             assert time.monotonic() < end, (self.folder / "head.log").read_text()[-3000:]
             time.sleep(0.3)
 
-    def ray(self, *arguments: Any, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
-        """``ray job ...`` against this head."""
+    def submit(self, *arguments: Any, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+        """``python jobs/submit.py ...`` against this head."""
         env = (self.environment if environment is None else environment) | {"RAY_ADDRESS": self.url}
-        command = [str(Path(sys.executable).parent / "ray"), *map(str, arguments)]
+        command = [sys.executable, "jobs/submit.py", *map(str, arguments)]
         return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
 
     def processes(self) -> list[psutil.Process]:

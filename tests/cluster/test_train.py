@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +139,7 @@ def test_mapped_events_are_the_resident_ones(ray_local, events, tmp_path):
         np.testing.assert_array_equal(getattr(mapped.load(), name), getattr(resident.load(), name))
 
 
-def test_latents_have_the_same_bits_with_one_actor_and_with_two(ray_local, events, tmp_path, monkeypatch):
+def test_latents_have_the_same_bits_whoever_makes_them_and_whoever_dies(ray_local, tmp_path, monkeypatch, capfd):
     """A float32 sum depends on the batch an event is in, so batches must not depend on who runs them."""
     folder = tmp_path / "events"
     for k, (name, group) in enumerate(GROUPS.items()):
@@ -148,17 +149,39 @@ def test_latents_have_the_same_bits_with_one_actor_and_with_two(ray_local, event
                 event_table(300, sample=name, group=group, split=split, first=first), folder / split / f"{name}.parquet"
             )
     given = config(epochs=1)
-    monkeypatch.setattr(embedding, "BATCH", 128)  # several chunks a file, the last one short
-    bits = []
-    for actors in (1, 2):
-        out = tmp_path / f"actors-{actors}"
-        train_encoder(given, events, tmp_path / "encoder", MANIFEST)
+    monkeypatch.setattr(embedding, "BATCH", 32)  # many chunks a file, the last one short
+    train_encoder(given, folder, tmp_path / "encoder", MANIFEST)
+    capfd.readouterr()
+
+    def embedded(actors: int, on_rows: Callable[[int], None]) -> bytes:
+        out = tmp_path / f"{actors}-{on_rows.__name__}"
         shutil.copytree(tmp_path / "encoder", out)
-        monkeypatch.setattr(embedding, "total_cpus", lambda actors=actors: actors)
-        embedding.embed_events(given, folder, out, "made up")
+        monkeypatch.setattr(embedding, "total_cpus", lambda: actors)
+        embedding.embed_events(given, folder, out, "made up", on_rows)
         assert read_table(out / "latents.parquet").num_rows == 6 * 300
-        bits.append((out / "latents.parquet").read_bytes())
-    assert bits[0] == bits[1]
+        return (out / "latents.parquet").read_bytes()
+
+    told: list[int] = []
+    killed: list[int] = []
+
+    def kill(rows: int) -> None:
+        told.append(rows)
+        end = time.monotonic() + 10
+        while len(told) == 1 and not killed:
+            assert time.monotonic() < end
+            for worker in psutil.Process().children(recursive=True):
+                if "MapBatches" in " ".join(worker.cmdline()):
+                    os.kill(worker.pid, signal.SIGKILL)
+                    killed.append(worker.pid)
+
+    bits = embedded(1, told.append)
+    assert sum(told) == 6 * 300
+    assert embedded(2, told.append) == bits
+    assert "core_worker" not in capfd.readouterr().err
+    told.clear()
+    assert embedded(2, kill) == bits
+    assert killed
+    assert sum(told) == 6 * 300
 
 
 def test_what_cannot_be_trained_is_one_line(ray_local, events, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -24,12 +23,6 @@ def cluster():
         yield running
 
 
-def submit(cluster, *entry: str, wait: bool = True, submission: str):
-    """The documented command: ``ray job submit --working-dir . -- python jobs/...``."""
-    options = ["--working-dir", ".", "--submission-id", submission, *([] if wait else ["--no-wait"])]
-    return cluster.ray("job", "submit", *options, "--", sys.executable, *entry)
-
-
 def ask(cluster, path: str, body: dict | None = None, headers: dict | None = None) -> dict:
     """A request to the Jobs API, by default with the token."""
     headers = {"Authorization": f"Bearer {cluster.token}"} if headers is None else headers
@@ -41,27 +34,24 @@ def ask(cluster, path: str, body: dict | None = None, headers: dict | None = Non
         return json.loads(answer.read())
 
 
-def ended(cluster, submission: str, seconds: float) -> dict:
-    """The record of a job once it is over."""
-    end = time.monotonic() + seconds
-    while (record := ask(cluster, submission))["status"] in {"PENDING", "RUNNING"}:
-        assert time.monotonic() < end, record
-        time.sleep(0.3)
-    return record
-
-
 def test_a_job_streams_its_log_and_tells_its_exit_code_and_strangers_are_refused(cluster):
-    good = submit(cluster, "jobs/simulate.py", "--list", submission="raypipe-list-1")
+    good = cluster.submit("--name", "list", "--", "simulate", "--list")
     assert good.returncode == 0, good.stdout + good.stderr
-    assert "xsh_500_100" in good.stdout + good.stderr
+    assert "xsh_500_100" in good.stdout
+    assert "raypipe-list-1: succeeded" in good.stderr
     record = ask(cluster, "raypipe-list-1")
     assert (record["status"], record["driver_exit_code"]) == ("SUCCEEDED", 0)
 
-    entry = f"cd {ROOT} && {sys.executable} jobs/scan.py --config configs/none.yaml"
-    ask(cluster, "", {"entrypoint": entry, "submission_id": "raypipe-bad-1"})
-    record = ended(cluster, "raypipe-bad-1", 180)
-    assert (record["status"], record["driver_exit_code"]) == ("FAILED", 2)
-    assert "configs/none.yaml: no such configuration file" in ask(cluster, "raypipe-bad-1/logs")["logs"]
+    for attempt in (1, 2):
+        bad = cluster.submit("--name", "bad", "--", "scan", "--config", "configs/none.yaml")
+        assert bad.returncode == 2
+        assert "configs/none.yaml: no such configuration file" in bad.stdout
+        assert f"raypipe-bad-{attempt}: failed" in bad.stderr
+    again = cluster.submit("--name", "bad")
+    assert (again.returncode, again.stdout) == (2, bad.stdout)
+    assert cluster.submit("--name", "bad", "--stop").stdout == "raypipe-bad-2: had ended\n"
+    none = cluster.submit("--name", "other", "--stop")
+    assert (none.returncode, "no attempt of other" in none.stderr) == (1, True)
 
     # Nobody gets in without the token.
     for headers in ({}, {"Authorization": "Bearer wrong"}):
@@ -74,7 +64,11 @@ def test_a_job_streams_its_log_and_tells_its_exit_code_and_strangers_are_refused
     assert {job["submission_id"] for job in ask(cluster, "") if job["submission_id"]} == {
         "raypipe-list-1",
         "raypipe-bad-1",
+        "raypipe-bad-2",
     }
+    wrong = cluster.submit("--name", "bad", environment=cluster.environment | {"RAY_AUTH_TOKEN": "wrong"})
+    assert wrong.returncode == 1
+    assert len(wrong.stderr.strip().splitlines()) == 1, wrong.stderr
 
 
 def connections(process: psutil.Process) -> list:
@@ -90,13 +84,14 @@ def test_a_stopped_scan_goes_on_as_another_job(cluster, tmp_path):
     from tests.test_end_to_end import CONFIG, TINY
 
     stranger = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"RAY_AUTH_MODE": "disabled"}
-    refused = cluster.ray("job", "submit", "--", "id", environment=stranger | {"HOME": str(cluster.folder)})
+    refused = cluster.submit("--", "config", environment=stranger | {"HOME": str(cluster.folder)})
     assert refused.returncode != 0  # claiming that no token is needed does not help
 
     rows = tmp_path / "run" / "ledger" / "rows"
-    # Enough trials that some are left when `ray job stop`, which takes seconds to start, has stopped the scan.
+    # Enough trials that some are left when `--stop`, which takes seconds to start, has stopped the scan.
     arguments = [
-        "jobs/scan.py",
+        "--",
+        "scan",
         "--config",
         str(CONFIG.relative_to(ROOT)),
         "--output",
@@ -104,28 +99,24 @@ def test_a_stopped_scan_goes_on_as_another_job(cluster, tmp_path):
         *TINY,
         "scan.background_instances=14",
     ]
-    assert submit(cluster, *arguments, wait=False, submission="raypipe-scan-1").returncode == 0
+    named = ("--name", "scan")
+    first = cluster.submit(*named, "--detach", *arguments)
+    assert (first.returncode, first.stdout) == (0, "raypipe-scan-1\n"), first.stderr
     end = time.monotonic() + 500
     while not list(rows.glob("[!.]*.json")):
         record = ask(cluster, "raypipe-scan-1")
         assert record["status"] in {"PENDING", "RUNNING"}, ask(cluster, "raypipe-scan-1/logs")["logs"][-3000:]
         assert time.monotonic() < end
         time.sleep(0.1)
-    assert cluster.ray("job", "stop", "raypipe-scan-1").returncode == 0
-    assert ended(cluster, "raypipe-scan-1", 60)["status"] == "STOPPED"
+    # While one attempt runs a repeated command cannot start a second scan.
+    twice = cluster.submit(*named, *arguments)
+    assert (twice.returncode, "attempt 1 of scan is RUNNING" in twice.stderr) == (1, True)
+    assert cluster.submit(*named, "--stop").stdout == "raypipe-scan-1: stopped\n"
+    assert "raypipe-scan-1: stopped" in cluster.submit(*named).stderr  # followed to its end
     kept = {path: path.stat().st_mtime_ns for path in rows.glob("[!.]*.json")}
     assert 0 < len(kept) < 16
-    # The id of a submission is used once: a retry of the same submission cannot start a second scan.
-    assert submit(cluster, *arguments, submission="raypipe-scan-1").returncode != 0
-    again = submit(cluster, *arguments, submission="raypipe-scan-2")
+    again = cluster.submit(*named, *arguments)
     assert again.returncode == 0, (again.stdout + again.stderr)[-3000:]
     assert "16 of 16 done, 0 failed, 0 left" in again.stdout + again.stderr
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert len(list(rows.glob("[!.]*.json"))) == 16
-
-
-@pytest.mark.parametrize("name", sorted({path.stem for path in (ROOT / "jobs").glob("*.py")} - {"gpu_record"}))
-def test_every_stage_has_its_entry(name):
-    text = (ROOT / "jobs" / f"{name}.py").read_text()
-    assert f'main(["{name}", *sys.argv[1:]])' in text
-    assert name in {"simulate", "embed", "search", "scan", "report"}
