@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raypipe.cluster.runtime import limit_threads, places, total_cpus
+from raypipe.cluster.runtime import limit_threads, places, ray_runs, total_cpus
 from raypipe.cluster.stream import piece_tables
 from raypipe.cluster.train import load_encoder
 from raypipe.config import Config, Embedding
@@ -32,15 +32,13 @@ CPUS = 0.5
 class Embedder:
     """Ray Data actor: pieces of `BATCH` rows (`piece_tables`) -> latent tables. Reads the encoder once and keeps it."""
 
-    def __init__(self, folder: str, seed: int) -> None:
-        import ray
-
+    def __init__(self, folder: str, seed: int, gpu: bool = False) -> None:
         limit_threads(1)
         loaded = load_encoder(Path(folder))
         if loaded is None:
             raise UserError(f"{folder}: no encoder here; all machines must share this folder")
         self.encoder, record = loaded
-        if ray.get_gpu_ids() and torch.cuda.is_available():
+        if gpu and torch.cuda.is_available():
             self.encoder.to("cuda")
         self.config, self.seed = Embedding.model_validate(record["embedding"]), seed
         self.view = View.of(self.config)
@@ -72,7 +70,7 @@ def embed_stream(paths: list[str], folder: Path, seed: int, *, gpu: bool = False
 
     return ray.data.from_arrow(piece_tables(paths, BATCH)).map_batches(
         Embedder,
-        fn_constructor_args=(str(folder.resolve()), seed),
+        fn_constructor_args=(str(folder.resolve()), seed, gpu),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=CPUS,
@@ -89,15 +87,19 @@ def actors(gpu: bool) -> int:
 def embed_events(
     config: Config, events: Path, folder: Path, key: str, on_rows: Callable[[int], None] | None = None
 ) -> None:
-    """Write the latent table of all events, with its key, by the finished encoder of ``folder``. Ray must be running.
+    """Write the latent table of all events, with its key, by the finished encoder of ``folder``: with Ray if it runs.
 
     ``on_rows`` is called with the number of rows of each finished batch. A sample that was not simulated, and latents
     that are not finite, are `UserError`.
     """
     paths = [str(sample_path(events, split, name)) for split in SPLITS for name in config.simulate.samples]
-    dataset = embed_stream(paths, folder, config.seed, gpu=config.resources.gpu)
+    if ray_runs():
+        dataset = embed_stream(paths, folder, config.seed, gpu=config.resources.gpu)
+        batches = dataset.iter_batches(batch_format="pyarrow", batch_size=None)
+    else:
+        batches = map(Embedder(str(folder), config.seed), piece_tables(paths, BATCH))
     parts = []
-    for batch in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
+    for batch in batches:
         parts.append(batch)
         if on_rows:
             on_rows(batch.num_rows)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.cluster import live
+from raypipe.cluster.attempt import Worker
 from raypipe.cluster.fanout import NONE, Large
 from raypipe.cluster.memory import MemoryWatch
-from raypipe.cluster.runtime import ray_session
+from raypipe.cluster.runtime import limit_threads, ray_session
 from raypipe.cluster.tasks import counted, spread
 from raypipe.cluster.tracking import record_report
 from raypipe.cluster.trees import tree_trainer
@@ -45,10 +46,11 @@ class Run:
 
     Args:
         config: the whole configuration, of any search.
+        alone: never start Ray: this process makes everything, one after the other, with the same keys.
     """
 
-    def __init__(self, config: Any) -> None:
-        self.config, self.search = config, search_of(config)
+    def __init__(self, config: Any, alone: bool = False) -> None:
+        self.config, self.search, self.alone = config, search_of(config), alone
         self.folder = check_writable(config.output)
         for name in FOLDERS:
             if (self.folder / name).exists():
@@ -71,8 +73,8 @@ class Run:
         self._stack.close()
 
     def ray(self) -> None:
-        """Start or join Ray unless that has happened."""
-        if not self._ray:
+        """Start or join Ray unless that has happened, or this run is alone."""
+        if not self._ray and not self.alone:
             with self.timed("ray_start"):
                 self._stack.enter_context(ray_session(self.config.resources))
             self._ray = True
@@ -197,6 +199,8 @@ class Run:
         missing = {key: trial for key, trial in trials.items() if key not in done}
         if self.search.here:
             self._run_here(missing or self._untold(trials), book)
+        elif missing and self.alone:
+            self._run_alone(trials, missing, book, name)
         elif missing:
             shelf = Shelf()
             for need in sorted(set(map(self.search.need, missing.values()))):
@@ -212,6 +216,21 @@ class Run:
                 given = (shelf, self.config.search, self.search.handed())
                 live.run_trials(run_some, given, trials, book, self.search.resources, name, self.search.together, large)
         return book
+
+    def _run_alone(self, trials: Mapping[str, Trial], missing: Mapping[str, Trial], book: Ledger, name: str) -> None:
+        if any(map(self.search.large, missing.values())):
+            raise UserError(f"classifier.engine = {self.config.classifier.engine}: needs Ray (else: xgboost)")
+        needs = dict.fromkeys(map(self.search.need, missing.values()))
+        inputs = {need: list(self.search.inputs(need, self.folder, Tools())) for need in needs}
+        limit_threads(threads := max(1, int(self.search.resources.trial_cpus)))
+        given = inputs, self.config.search, self.search.handed()
+        worker, keys, size = Worker(run_some, given, book, Tools(threads, stage=book.stage)), list(trials), 1
+        with self.timed("trial"), progress_bar(name, len(missing)) as bar:
+            # Of trials made as one the last digits depend on the others: the borders are those of all trials.
+            for start in range(0, len(keys), size := self.search.together or 1):
+                if wanted := missing.keys() & set(chunk := keys[start : start + size]):
+                    worker.run({key: trials[key] for key in chunk})
+                    bar(len(wanted), trials[chunk[-1]].label())
 
     def _flows(self, shelf: Shelf, trials: Sequence[Trial], book: Ledger) -> None:
         """Train all flows that the trials need, which lie in the ledger's shared store then."""
@@ -231,7 +250,7 @@ class Run:
     def _run_here(self, trials: Mapping[str, Trial], book: Ledger) -> None:
         """In this process, whose parts go to many cores where that pays."""
         for key, trial in trials.items():
-            with spread(self.config.resources) as mapper, progress_bar("search", self.search.parts) as bar:
+            with spread(self.config.resources, self.alone) as mapper, progress_bar("search", self.search.parts) as bar:
                 inputs = list(self.search.inputs(self.search.need(trial), self.folder, Tools(mapper=mapper)))
                 search = type(self.search)(self.search.handed())
                 (result,) = search.run(inputs, [trial], Tools(mapper=counted(mapper, bar)))

@@ -35,8 +35,9 @@ def simulate(
     """Make the data set of ``config`` in ``<folder>/events`` and return its manifest (`raypipe.simulate.dataset`).
 
     What is finished is kept: a killed run loses only the shards that were running. A complete data set returns at
-    once; otherwise Ray must be initialised. On several machines all must see ``folder``. An unknown sample or card is a
-    `UserError`; a shard that cannot be made is a RuntimeError that names its sample and holds the traceback.
+    once; otherwise Ray makes it, or this process where none runs. On several machines all must see ``folder``. An
+    unknown sample or card is a `UserError`; a shard that cannot be made is a RuntimeError that names its sample and
+    holds the traceback.
 
     Args:
         folder: output folder of the run.

@@ -32,7 +32,8 @@ def encoders(run: Run, stage: Stage, items: Sequence[Item]) -> None:
     run.ray()
     manifest, resources = read_manifest(run.folder / "events"), run.config.resources
     jobs = [(item.what, run.folder / item.folder) for item in items]
-    at_once = side_by_side(len(jobs), resources.train_workers, gpu=resources.gpu) if len(jobs) > 1 else 1
+    several = len(jobs) > 1 and not run.alone
+    at_once = side_by_side(len(jobs), resources.train_workers, gpu=resources.gpu) if several else 1
     with run.timed(stage.name):
         if at_once > 1:
             title = f"train {len(jobs)} encoders, {at_once} at once"
