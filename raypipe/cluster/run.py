@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.cluster import live
-from raypipe.cluster.attempt import Worker
 from raypipe.cluster.fanout import NONE, Large
 from raypipe.cluster.memory import MemoryWatch
-from raypipe.cluster.runtime import limit_threads, ray_session
+from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.tasks import counted, spread
 from raypipe.cluster.tracking import record_report
 from raypipe.cluster.trees import tree_trainer
@@ -200,7 +199,13 @@ class Run:
         if self.search.here:
             self._run_here(missing or self._untold(trials), book)
         elif missing and self.alone:
-            self._run_alone(trials, missing, book, name)
+            if any(map(self.search.large, missing.values())):
+                raise UserError(f"classifier.engine = {self.config.classifier.engine}: needs Ray (else: xgboost)")
+            needs = dict.fromkeys(map(self.search.need, missing.values()))
+            inputs = {need: list(self.search.inputs(need, self.folder, Tools())) for need in needs}
+            with self.timed("trial"):
+                given = (inputs, self.config.search, self.search.handed())
+                live.run_alone(run_some, given, trials, book, self.search.resources, name, self.search.together)
         elif missing:
             shelf = Shelf()
             for need in sorted(set(map(self.search.need, missing.values()))):
@@ -216,21 +221,6 @@ class Run:
                 given = (shelf, self.config.search, self.search.handed())
                 live.run_trials(run_some, given, trials, book, self.search.resources, name, self.search.together, large)
         return book
-
-    def _run_alone(self, trials: Mapping[str, Trial], missing: Mapping[str, Trial], book: Ledger, name: str) -> None:
-        if any(map(self.search.large, missing.values())):
-            raise UserError(f"classifier.engine = {self.config.classifier.engine}: needs Ray (else: xgboost)")
-        needs = dict.fromkeys(map(self.search.need, missing.values()))
-        inputs = {need: list(self.search.inputs(need, self.folder, Tools())) for need in needs}
-        limit_threads(threads := max(1, int(self.search.resources.trial_cpus)))
-        given = inputs, self.config.search, self.search.handed()
-        worker, keys, size = Worker(run_some, given, book, Tools(threads, stage=book.stage)), list(trials), 1
-        with self.timed("trial"), progress_bar(name, len(missing)) as bar:
-            # Of trials made as one the last digits depend on the others: the borders are those of all trials.
-            for start in range(0, len(keys), size := self.search.together or 1):
-                if wanted := missing.keys() & set(chunk := keys[start : start + size]):
-                    worker.run({key: trials[key] for key in chunk})
-                    bar(len(wanted), trials[chunk[-1]].label())
 
     def _flows(self, shelf: Shelf, trials: Sequence[Trial], book: Ledger) -> None:
         """Train all flows that the trials need, which lie in the ledger's shared store then."""
