@@ -96,9 +96,10 @@ bench: install ## Measure every stage against its plain counterpart (under 15 mi
 	$(BIN)/python jobs/bench
 	$(BIN)/python jobs/bench --table
 
-lint: install ## Check style
+lint: install ## Check style, and the types of the public modules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: install ## Mend style
 	$(BIN)/ruff check --fix .

@@ -314,10 +314,11 @@ def hunt(path: Path, widths: str, tails: str, output: Path | None, as_json: bool
     given["widths"] = [width(part) for part in widths.split(",") if part.strip()]
     result = hunting.hunt(data, hunting.Hunt(tails=_tails(tails), **given))
     if output is not None:
-        from raypipe.report.hunt import write_figure
+        from raypipe.report.hunt import figure
+        from raypipe.report.style import save_figures
 
         write_json(output / "hunt.json", result.row)
-        write_figure(result, output / "hunt.png", path.name)
+        save_figures({"hunt": figure(result, path.name)}, output, dpi=130)
     told = failure(result.row, given["reference"] is not None, isinstance(data, Masses))
     _finish(result.row, as_json, describe_hunt, told)
 

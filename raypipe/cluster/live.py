@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from raypipe.cluster.attempt import Function, Report
+from raypipe.cluster.attempt import Function, Report, Worker
 from raypipe.cluster.fanout import NONE, Large, fan_out
+from raypipe.cluster.runtime import limit_threads
 from raypipe.config import Resources
 from raypipe.progress import console, progress_bar
+from raypipe.search.result import Tools
 from raypipe.store.ledger import Ledger
 from raypipe.store.status import RECENT, Price, Status, announce, newest_scan, pace, status
 
@@ -75,6 +77,21 @@ def run_trials(
     if now.missing:
         show_missing(now.missing)
         console.print(f"Tracebacks: {book}/failed; the same command tries these again", highlight=False, soft_wrap=True)
+
+
+def run_alone(
+    function: Function, given: Any, trials: Mapping[str, Any], book: Ledger, resources: Resources, name: str, chunk: int
+) -> None:
+    """`run_trials` by this process, without Ray."""
+    limit_threads(threads := max(1, int(resources.trial_cpus)))
+    worker, done = Worker(function, given, book, Tools(threads, stage=book.stage)), book.done(trials)
+    keys, size = list(trials), chunk or 1
+    with progress_bar(name, len(trials)) as bar:
+        # Of trials made as one the last digits depend on the others: the borders are those of all trials.
+        for some in (keys[start : start + size] for start in range(0, len(keys), size)):
+            if not done.issuperset(some):
+                worker.run({key: trials[key] for key in some})
+            bar(len(some), trials[some[-1]].label())
 
 
 def show_missing(lines: list[dict[str, Any]]) -> None:

@@ -39,10 +39,15 @@ KEY = "raypipe.key"  # Metadata of a table beside the ledger: the key of its tri
 
 
 class Run:
-    """One run folder and what is in it, of any search. Ray starts when a stage first needs it, and not before."""
+    """One run folder and what is in it. Ray starts when a stage first needs it, and not before.
 
-    def __init__(self, config: Any) -> None:
-        self.config, self.search = config, search_of(config)
+    Args:
+        config: the whole configuration, of any search.
+        alone: never start Ray: this process makes everything, one after the other, with the same keys.
+    """
+
+    def __init__(self, config: Any, alone: bool = False) -> None:
+        self.config, self.search, self.alone = config, search_of(config), alone
         self.folder = check_writable(config.output)
         for name in FOLDERS:
             if (self.folder / name).exists():
@@ -65,8 +70,8 @@ class Run:
         self._stack.close()
 
     def ray(self) -> None:
-        """Start or join Ray unless that has happened."""
-        if not self._ray:
+        """Start or join Ray unless that has happened, or this run is alone."""
+        if not self._ray and not self.alone:
             with self.timed("ray_start"):
                 self._stack.enter_context(ray_session(self.config.resources))
             self._ray = True
@@ -187,6 +192,14 @@ class Run:
         missing = {key: trial for key, trial in trials.items() if key not in done}
         if self.search.here:
             self._run_here(missing or self._untold(trials), book)
+        elif missing and self.alone:
+            if any(map(self.search.large, missing.values())):
+                raise UserError(f"classifier.engine = {self.config.classifier.engine}: needs Ray (else: xgboost)")
+            needs = dict.fromkeys(map(self.search.need, missing.values()))
+            inputs = {need: list(self.search.inputs(need, self.folder, Tools())) for need in needs}
+            with self.timed("trial"):
+                given = (inputs, self.config.search, self.search.handed())
+                live.run_alone(run_some, given, trials, book, self.search.resources, name, self.search.together)
         elif missing:
             shelf = Shelf()
             for need in sorted(set(map(self.search.need, missing.values()))):
@@ -221,7 +234,7 @@ class Run:
     def _run_here(self, trials: Mapping[str, Trial], book: Ledger) -> None:
         """In this process, whose parts go to many cores where that pays."""
         for key, trial in trials.items():
-            with spread(self.config.resources) as mapper, progress_bar("search", self.search.parts) as bar:
+            with spread(self.config.resources, self.alone) as mapper, progress_bar("search", self.search.parts) as bar:
                 inputs = list(self.search.inputs(self.search.need(trial), self.folder, Tools(mapper=mapper)))
                 search = type(self.search)(self.search.handed())
                 (result,) = search.run(inputs, [trial], Tools(mapper=counted(mapper, bar)))

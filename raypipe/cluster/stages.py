@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raypipe.cluster.runtime import limit_threads, places, total_cpus
+from raypipe.cluster.runtime import limit_threads, places, ray_runs, total_cpus
 from raypipe.cluster.stream import piece_tables
 from raypipe.cluster.train import load_autoencoder, load_encoder, train_autoencoder, train_encoders
 from raypipe.cluster.trainer import side_by_side
@@ -41,15 +41,13 @@ CPUS = 0.5  # Cores of a piece: it also waits for files
 class Embedder:
     """Pieces of `BATCH` rows (`piece_tables`) -> latent tables. Reads the encoder once and keeps it."""
 
-    def __init__(self, folder: str, seed: int) -> None:
-        import ray
-
+    def __init__(self, folder: str, seed: int, gpu: bool = False) -> None:
         limit_threads(1)
         loaded = load_encoder(Path(folder))
         if loaded is None:
             raise UserError(f"{folder}: no encoder here; all machines must share this folder")
         self.encoder, record = loaded
-        if ray.get_gpu_ids() and torch.cuda.is_available():
+        if gpu and torch.cuda.is_available():
             self.encoder.to("cuda")
         self.config, self.seed = Embedding.model_validate(record["embedding"]), seed
         self.view = View.of(self.config)
@@ -87,7 +85,7 @@ def embed_stream(paths: list[str], folder: Path, seed: int, *, gpu: bool = False
     how = {"batch_size": 1, "batch_format": "pyarrow", "num_cpus": CPUS}
     if gpu:
         pool = ray.data.ActorPoolStrategy(size=workers(gpu))
-        return pieces.map_batches(Embedder, fn_constructor_args=where, num_gpus=1, compute=pool, **how)
+        return pieces.map_batches(Embedder, fn_constructor_args=(*where, gpu), num_gpus=1, compute=pool, **how)
     state = folder / "encoder.pt"  # another one may have stood here while the workers that are left began
     given = (*where, file_digest(state) if state.exists() else "")
     return pieces.map_batches(_embedded, fn_args=given, compute=ray.data.TaskPoolStrategy(size=workers(gpu)), **how)
@@ -111,15 +109,19 @@ def workers(gpu: bool) -> int:
 def embed_events(
     config: Config, events: Path, folder: Path, key: str, on_rows: Callable[[int], None] | None = None
 ) -> None:
-    """Write the latent table of all events, with its key, by the finished encoder of ``folder``. Ray must be running.
+    """Write the latent table of all events, with its key, by the finished encoder of ``folder``: with Ray if it runs.
 
     ``on_rows`` is called with the number of rows of each finished batch. A sample that was not simulated, and latents
     that are not finite, are `UserError`.
     """
     paths = [str(sample_path(events, split, name)) for split in SPLITS for name in config.simulate.samples]
-    dataset = embed_stream(paths, folder, config.seed, gpu=config.resources.gpu)
+    if ray_runs():
+        dataset = embed_stream(paths, folder, config.seed, gpu=config.resources.gpu)
+        batches = dataset.iter_batches(batch_format="pyarrow", batch_size=None)
+    else:
+        batches = map(Embedder(str(folder), config.seed), piece_tables(paths, BATCH))
     parts = []
-    for batch in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
+    for batch in batches:
         parts.append(batch)
         if on_rows:
             on_rows(batch.num_rows)
@@ -146,7 +148,8 @@ def encoders(run: Run, stage: Stage, items: Sequence[Item]) -> None:
     run.ray()
     manifest, resources = read_manifest(run.folder / "events"), run.config.resources
     jobs = [(item.what, run.folder / item.folder) for item in items]
-    at_once = side_by_side(len(jobs), resources.train_workers, gpu=resources.gpu) if len(jobs) > 1 else 1
+    several = len(jobs) > 1 and not run.alone
+    at_once = side_by_side(len(jobs), resources.train_workers, gpu=resources.gpu) if several else 1
     title = f"train encoder {items[0].name}" if len(jobs) == 1 else f"train {len(jobs)} encoders, {at_once} at once"
     epochs = sum(config.embedding.epochs for config, _ in jobs)
     with run.timed(stage.name), progress_bar(title, epochs) as bar:

@@ -19,11 +19,11 @@ START_SECONDS = 15.0  # What the start of an embedded Ray takes, and joining a c
 
 
 @contextlib.contextmanager
-def spread(resources: Resources) -> Iterator[Mapper]:
+def spread(resources: Resources, alone: bool = False) -> Iterator[Mapper]:
     """A `Mapper` for the duration of the block, results in order and the same wherever they are made.
 
     The first items are done in this process, and all of them unless those show that many cores would save more time
-    than Ray takes to start; then Ray starts, or is joined, for the rest of the block.
+    than Ray takes to start; then Ray starts, or is joined, for the rest of the block. Never if ``alone``.
     """
     from threadpoolctl import threadpool_limits
 
@@ -33,7 +33,7 @@ def spread(resources: Resources) -> Iterator[Mapper]:
             waiting, times = deque(items), []
             cores = float("inf") if cluster_address() else resources.cpus or usable_cores()
             with threadpool_limits(1):  # as in a task: more threads may sum in another order
-                while waiting and not ray_runs() and not pays(times, len(waiting), cores):
+                while waiting and (alone or not (ray_runs() or pays(times, len(waiting), cores))):
                     began = time.process_time()
                     result = function(waiting.popleft())
                     times.append(time.process_time() - began)
@@ -83,18 +83,24 @@ def ray_map(
 ) -> Iterator[Any]:
     """``function`` of every item as Ray tasks of one core; a `UserError` comes as the function raises it.
 
-    Ray must be running. The function with all it holds goes into the object store once; some tasks are in flight, so
-    that results do not pile up. Of ``items`` a deque may grow while results are taken, ``in_order`` or as they end.
+    Without Ray this process makes them. The function with all it holds goes into the object store once; some tasks are
+    in flight, so that results do not pile up. Of ``items`` a deque may grow while results are taken, ``in_order`` or as
+    they end.
     ``retries``: times a task is started again whose process or node died; ``strategy``: of Ray, which node a task goes
     to; ``at_once``: most tasks in flight, twice the cores if None; ``begun`` is called with an item when its task
     starts to wait for a core; ``name``: of an item, whose errors come as RuntimeError with that name.
     """
+    waiting = items if isinstance(items, deque) else deque(items)
+    while waiting and not ray_runs():
+        begun(item := waiting.popleft())
+        yield function(item)
+    if not waiting:
+        return
     import ray
 
     def call(function: Callable[[Any], Any], item: Any) -> Any:
         return function(item)
 
-    waiting = items if isinstance(items, deque) else deque(items)
     task = ray.remote(num_cpus=1, max_retries=retries, scheduling_strategy=strategy)(call)
     shared, limit, flying = ray.put(function), at_once or max(1, 2 * int(total_cpus())), {}
     try:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from raypipe.cluster.inputs import event_source, rank_stream
-from raypipe.cluster.runtime import limit_threads
+from raypipe.cluster.inputs import event_source, rank_stream, read_inputs
+from raypipe.cluster.machine import usable_cores
+from raypipe.cluster.runtime import limit_threads, ray_runs
 from raypipe.cluster.trainer import TrainRun, go_on, resumed, worker_cpus
 from raypipe.config import Config, Embedding
 from raypipe.config.haxad import HaxadConfig, Vae
@@ -22,8 +23,8 @@ from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table, sample_path
 from raypipe.files import atomic_path, make_directory, read_json, write_json
 from raypipe.fit.batches import PARTS, parts_of
-from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, rank_batches, wrapped
-from raypipe.fit.training import OnEpoch
+from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, fit_encoder, rank_batches, wrapped
+from raypipe.fit.training import OnEpoch, finish
 from raypipe.fit.vae import FeatureVae, VaeTraining
 from raypipe.models.encoder import ContrastiveEncoder
 from raypipe.search.embeddings import encoder_key
@@ -135,19 +136,26 @@ def train_encoder(
     on_epoch: OnEpoch | None = None,
     at_once: int = 1,
 ) -> tuple[ContrastiveEncoder, dict[str, Any]]:
-    """Train the encoder, or return the one already trained on the same inputs, with its record. Ray must be running.
+    """Train the encoder, or return the one already trained on the same inputs, with its record.
 
-    Every epoch leaves a checkpoint; a worker that dies is restarted from the last one, and so is the whole training
-    when this is called again after the driver was killed. The finished encoder is a state dict (``encoder.pt``) with
+    Without Ray this process trains it, from the beginning if it was killed. With Ray every epoch leaves a checkpoint; a
+    worker that dies is restarted from the last one, and so is the whole training when this is called again after the
+    driver was killed. The finished encoder is a state dict (``encoder.pt``) with
     its record (``encoder.json``, written last). A batch that the workers cannot share equally, a group with too few
     events and a failed training are `UserError`. ``on_epoch`` is called in this process with each epoch's record;
     ``at_once`` encoders share the cluster and this machine's memory at the same time.
     """
-    import ray
-
     key, resources = encoder_key(config, manifest["key"]), config.resources
     if (done := load_encoder(folder, key)) is not None:
         return done
+    if not ray_runs():
+        limit_threads(resources.cpus or usable_cores())
+        inputs = read_inputs(config, events)
+        encoder, history = fit_encoder(inputs, config.embedding, config.seed, on_epoch=on_epoch)
+        plans = EncoderPlan.of(inputs, config.embedding, config.seed)
+        return _written(config, folder, key, plans, encoder.state_dict(), history)
+    import ray
+
     workers, size = resources.train_workers, config.embedding.batch_size
     if size % workers:
         raise UserError(f"embedding.batch_size = {size}: must divide by resources.train_workers = {workers}")
@@ -156,13 +164,19 @@ def train_encoder(
     cpus = worker_cpus(workers * at_once, gpu=resources.gpu, streamed=source.mapped is not None)
     each = {"cpus": cpus, "gpus": float(resources.gpu), "nccl": resources.gpu, "max_failures": resources.max_failures}
     run = TrainRun("encoder", key, Store(folder), workers, **each, in_tune=at_once > 1)
-    embedding = config.embedding.model_dump(mode="json")
-    given = {"embedding": embedding, "seed": config.seed, "source": source}
+    given = {"embedding": config.embedding.model_dump(mode="json"), "seed": config.seed, "source": source}
     given |= {"plans": ray.put(plans), "train_plan": ray.put(plans.train)}
     state = run.final(run.fit(_encoder_loop, given, on_epoch))
+    return _written(config, folder, key, plans, state["best"], state["history"])
+
+
+def _written(
+    config: Config, folder: Path, key: str, plans: EncoderPlan, weights: dict[str, Any], history: list[dict[str, float]]
+) -> tuple[ContrastiveEncoder, dict[str, Any]]:
     counts = {str(g): len(r) for g, r in zip(plans.train.groups, plans.train.rows, strict=True)}
-    record = {"key": key, "embedding": embedding, "history": state["history"], "best_loss": state["best_loss"]}
-    _write(folder, "encoder.pt", state["best"], record | {"events_by_group": counts})
+    record = {"key": key, "embedding": config.embedding.model_dump(mode="json"), "history": history}
+    record |= {"best_loss": min(one["loss"] for one in history), "events_by_group": counts}
+    _write(folder, "encoder.pt", weights, record)
     loaded = load_encoder(folder, key)
     assert loaded is not None
     return loaded
@@ -191,11 +205,9 @@ def train_autoencoder(
 ) -> None:
     """Train paper A's autoencoder by one worker: ``vae.pt``, and ``encoder.json`` with its ``key``.
 
-    It trains on as many events of every background sample as the rarest has: each process counts the same. It is
-    resumed as an encoder is. Too few events and a failed training are `UserError`.
+    It trains on as many events of every background sample as the rarest has: each process counts the same. It is made
+    and resumed as an encoder is. Too few events and a failed training are `UserError`.
     """
-    import ray
-
     vae = config.embedding
     sets: list[list[np.ndarray]] = [[], []]
     for sample in vae.samples:
@@ -206,8 +218,14 @@ def train_autoencoder(
         for chosen, part in zip(sets, ("train", "validation"), strict=True):
             chosen.append(values[parts == PARTS.index(part)])
     features = [np.concatenate([v[: min(map(len, chosen))] for v in chosen]) for chosen in sets]
-    VaeTraining(*features, vae, config.seed)  # what cannot be trained is told before a worker starts
-    run = TrainRun("autoencoder", key, Store(folder), 1, worker_cpus(1), max_failures=config.resources.max_failures)
-    state = run.final(run.fit(_autoencoder_loop, {"features": ray.put(features), "config": config}, on_epoch))
+    training = VaeTraining(*features, vae, config.seed)  # what cannot be trained is told before a worker starts
+    if ray_runs():
+        import ray
+
+        run = TrainRun("autoencoder", key, Store(folder), 1, worker_cpus(1), max_failures=config.resources.max_failures)
+        state = run.final(run.fit(_autoencoder_loop, {"features": ray.put(features), "config": config}, on_epoch))
+    else:
+        finish(training, on_epoch)
+        state = training.state()
     record = {"key": key, "embedding": vae.model_dump(mode="json"), "history": state["history"]}
     _write(folder, "vae.pt", state["best"], record)

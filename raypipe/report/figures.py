@@ -106,6 +106,19 @@ def masses(arrays: Arrays, config: Config, title: str) -> Figure:
     return figure
 
 
+def table_mass(arrays: Arrays, config: Any) -> Figure:
+    """The mass of a user's own table with the fit of its sidebands, the signal region shaded."""
+    figure, (axis,) = new_figure(1, 6.4)
+    edges, window = arrays["mass_edges"], config.window
+    _data(axis, edges, arrays["mass_data"])
+    if "mass_fit" in arrays:
+        axis.plot((edges[:-1] + edges[1:]) / 2, arrays["mass_fit"], color=COLOURS["fit"], label="sideband fit")
+    axis.axvspan(window.sr_low, window.sr_high, color="grey", alpha=0.12, lw=0, label="signal region")
+    axis.set(xlabel="mass", ylabel=f"events / {np.diff(edges)[0]:.3g}", ylim=(0, None))
+    axis.legend(fontsize=8)
+    return figure
+
+
 def significances(results: list[dict[str, Any]]) -> Figure:
     """The analyst's significance of every run, before and after the cut, beside the means."""
     figure, (axis,) = new_figure(1, 7.5, 4.2)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib.figure import Figure
 
-from raypipe.files import atomic_path
+from raypipe.report.style import Picture
 from raypipe.stats.hunt import HuntResult
 from raypipe.stats.lookelsewhere import in_words
 
@@ -16,7 +14,7 @@ SIGMAS = (1, 2, 3, 4, 5)
 
 def figure(hunt: HuntResult, title: str = "") -> Figure:
     """Contents per unit of mass, background-only fit and best peak; below, signed local significance of every width."""
-    page = Figure(figsize=(7.2, 7.0), layout="constrained")
+    page = Picture(figsize=(7.2, 7.0), layout="constrained")
     top, bottom = page.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     bins = hunt.bins
     centres, widths = (bins.low + bins.high) / 2, bins.high - bins.low
@@ -46,9 +44,3 @@ def figure(hunt: HuntResult, title: str = "") -> Figure:
     bottom.set_title(note, fontsize=9)
     bottom.legend(fontsize=8)
     return page
-
-
-def write_figure(hunt: HuntResult, path: Path, title: str = "") -> None:
-    """The figure as PNG or PDF, by the name's ending."""
-    with atomic_path(path) as temporary:
-        figure(hunt, title).savefig(temporary, dpi=130)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,11 +17,19 @@ CYCLE = mpl.color_sequences["petroff10"]
 """Colours of what has none of its own."""
 
 
+class Picture(Figure):
+    """A figure that needs no display; a notebook shows it by itself."""
+
+    def _repr_png_(self) -> bytes:
+        self.savefig(file := io.BytesIO(), dpi=80)
+        return file.getvalue()
+
+
 def new_figure(panels: int = 1, width: float = 5.2, height: float = 4.0, columns: int = 3) -> tuple[Figure, list[Axes]]:
     """A figure that needs no display, and its panels row by row; ``width`` and ``height`` are of one panel."""
     columns = min(columns, panels)
     rows = -(-panels // columns)
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    figure = Picture(figsize=(width * columns, height * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes[panels:]:
         axis.set_axis_off()

@@ -52,11 +52,12 @@ class Request:
 
 
 class WeakSearch:
-    """The tables of a request, read and checked; any that cannot be used are a `UserError`."""
+    """The tables of a request, read unless they are given, and checked; any that cannot be used are a `UserError`."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, given: dict[str, Columnar] | None = None) -> None:
         self.request = request
-        self.tables = tables = {n: read_columns(getattr(request, n), request.source_of(n)) for n in NAMES}
+        tables = given or {n: read_columns(getattr(request, n), request.source_of(n)) for n in NAMES}
+        self.tables = tables
         self.label = label = _label(request, tables)
         if not request.only_background:
             _refuse_one_table_for_both(tables)

@@ -1,0 +1,1 @@
+"""The Python API: what it gives is what the command line gives."""
