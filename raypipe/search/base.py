@@ -103,6 +103,8 @@ class Search:
         self.config = config
         self.notes: list[str] = []
         """What was done to the user's events, for the summary."""
+        self.blinding: dict[str, Any] | None = None
+        """What is known of looks at recorded data (`raypipe.store.looks.opened`), if there are any."""
 
     @property
     def resources(self) -> Any:

@@ -30,12 +30,6 @@ class Events:
     notes: tuple[str, ...]  # What was done to the user's tables, in words
 
 
-def data_paths(config: MultileptonConfig) -> list[str]:
-    """Files of the recorded data."""
-    data = config.files.data if config.files else []
-    return [data] if isinstance(data, str) else data
-
-
 def is_own(config: MultileptonConfig) -> bool:
     """Whether the background, too, is the user's."""
     return config.files is not None and config.files.reference is not None
@@ -47,7 +41,7 @@ def files_key(config: MultileptonConfig, events: str | None) -> str:
     files = config.files
     if files is None:
         return str(events)
-    paths = [*data_paths(config), *([files.reference, *files.signals.values()] if is_own(config) else [])]
+    paths = [*config.recorded, *([files.reference, *files.signals.values()] if is_own(config) else [])]
     for path in paths:
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file")
@@ -89,7 +83,7 @@ def _own_files(config: MultileptonConfig, files: Files, notes: list[str]) -> Eve
     simulated = _pool(config, "reference", reference, notes)
     signals = {name: _pool(config, name, path, notes) for name, path in files.signals.items()}
     same = file_digest(reference)
-    for path in data_paths(config):
+    for path in config.recorded:
         if file_digest(path) == same:
             raise UserError(f"files.reference: {reference} holds the recorded data ({path}): name a simulation")
     if data is not None:
@@ -100,9 +94,9 @@ def _own_files(config: MultileptonConfig, files: Files, notes: list[str]) -> Eve
 
 
 def _recorded(config: MultileptonConfig, notes: list[str]) -> np.ndarray | None:
-    """(n, features) of the recorded data, if there are any."""
-    paths, features = data_paths(config), config.features
-    if not paths:
+    """(n, features) of the recorded data, if there are any that may be seen."""
+    paths, features = config.recorded, config.features
+    if not paths or config.blind is not False:
         return None
     tables = [np.column_stack(list(read_columns(p, features, config.files.lepton_pt).values())) for p in paths]
     data = np.concatenate(tables)

@@ -47,19 +47,21 @@ class Multilepton(Search):
         scan = self.config.scan
         return [
             *self.bootstraps(),
-            *([Trial(DATA, 0.0, 0)] if self.config.files is not None else []),
+            *([Trial(DATA, 0.0, 0)] if self.config.files is not None and not self.config.blind else []),
             *(Trial(NO_SIGNAL, 0.0, i) for i in range(scan.calibration)),
             *(Trial(s, x, i) for s in scan.signals for x in scan.strengths for i in range(scan.instances)),
         ]
 
     def asked(self, trial: Trial, given: frozenset[str]) -> list[Trial]:
-        """The bootstraps, and the data set: recorded data unless a signal is asked for, else pseudo-data."""
+        """The bootstraps, and the data set: recorded data unless a signal is asked for (or blind), else pseudo-data."""
         super().asked(trial, given)
         if self.config.files is not None and trial.signal == NO_SIGNAL:
             if "instance" in given:
                 raise UserError(
                     "the search of the recorded data (files.data) takes no --instance: there is one data set"
                 )
+            if self.config.blind:
+                return self.bootstraps()
             trial = Trial(DATA, 0.0, 0)
         return [*self.bootstraps(), trial]
 
@@ -92,7 +94,7 @@ class Multilepton(Search):
         if self._pools is None:
             events = Path(self.config.events or folder / "events")
             found = read_events(self.config, events, read_manifest(events)["samples"] if self.stages() else {})
-            self.notes = list(found.notes)
+            self.notes = [*self.notes, *found.notes]
             tables = divide(found.simulation, found.nature, found.signals, found.data, self.config)
             self._pools = tables, found.acceptance
         return self._pools
@@ -104,6 +106,8 @@ class Multilepton(Search):
         """The statistics of one data set with their p-values."""
         from raypipe.search.exclusion import search_summary
 
+        if trials[-1].signal == BOOTSTRAP:
+            return [f"{len(trials)} bootstraps"], {"bootstraps": len(trials), "notes": self.notes}
         found = search_summary(rows, self.config, trials[-1]) | {"notes": self.notes}
         lines = [f"{t['loss']} {t['statistic']:16s} {t['value']:10.5g}  p = {t['p']:.4f}" for t in found["tests"]]
         lines.append(f"{found['trial']}: combined p = {found['combined_p']:.4f} ({found['bootstraps']} bootstraps)")
