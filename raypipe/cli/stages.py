@@ -63,8 +63,9 @@ def search(asked: Asked, **given: Any) -> None:
     from raypipe.cluster.run import Run
     from raypipe.search.base import search_of
     from raypipe.search.result import Trial
+    from raypipe.store.looks import opened
 
-    kind = search_of(config)
+    kind = search_of(opened(config)[0])
     forbid([name for name in trial if name not in kind.options], kind.no_effect)
     if kind.here:
         with Run(config) as run:

@@ -31,6 +31,7 @@ from raypipe.search.result import NO_SIGNAL, Tools, Trial
 from raypipe.store.claims import once_each
 from raypipe.store.files import Artefacts, Store
 from raypipe.store.ledger import Ledger, open_ledger
+from raypipe.store.looks import note, opened
 from raypipe.store.status import other_versions
 
 FOLDERS = ("events", "encoder", "encoders", "ledger", "figures")
@@ -47,8 +48,11 @@ class Run:
     """
 
     def __init__(self, config: Any, alone: bool = False) -> None:
-        self.config, self.search, self.alone = config, search_of(config), alone
+        self.alone = alone
         self.folder = check_writable(config.output)
+        self.config, known = opened(config)
+        self.search = search_of(self.config)
+        self.search.blinding, self.search.notes = known, [known["said"]] if known else []
         for name in FOLDERS:
             if (self.folder / name).exists():
                 check_writable(self.folder / name)
@@ -187,6 +191,7 @@ class Run:
 
     def run_trials(self, trials: Mapping[str, Trial], name: str = "scan") -> Ledger:
         """Run the trials that the ledger does not hold yet."""
+        note(self.folder, self.search.blinding, trials.values())
         book = self.ledger()
         done = book.done(trials)
         missing = {key: trial for key, trial in trials.items() if key not in done}
@@ -257,8 +262,8 @@ class Run:
         rows = self.run_trials(keyed, "search").rows(keyed)
         if failed := [row for row in rows if row["status"] != "ok"]:
             raise UserError(f"the search failed: {last_line(failed[0]['error'])}")
-        for note in self.search.notes:
-            console.print(note, highlight=False, soft_wrap=True)
+        for said in self.search.notes:
+            console.print(said, highlight=False, soft_wrap=True)
         return self.search.answer(rows, trials)
 
     def calibrate(self, nulls: int, retrained: int = 0) -> dict[str, Any]:

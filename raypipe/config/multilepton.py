@@ -116,6 +116,9 @@ class MultileptonConfig(Run):
     """Folder of a data set that `raypipe simulate` has made already (the one with dataset.json). [default]"""
     files: Files | None = None
     """The user's own tables: recorded data, and the background unless `simulate` makes it."""
+    blind: bool | None = None
+    """Read nothing of the recorded data (`files.data`) until `raypipe unblind`: bootstraps and injections only; null:
+    yes, where there are recorded data. [default]"""
     compare: Comparison = Comparison()
     """Data and reference."""
     networks: Networks = Networks()
@@ -130,6 +133,12 @@ class MultileptonConfig(Run):
     """MLflow."""
 
     FREE: ClassVar[frozenset[str]] = Run.FREE | {"events", "chunk"}
+
+    @property
+    def recorded(self) -> list[str]:
+        """Files of the recorded data."""
+        data = self.files.data if self.files else []
+        return [data] if isinstance(data, str) else data
 
     @model_validator(mode="after")
     def _sources(self) -> MultileptonConfig:

@@ -92,7 +92,7 @@ class Run(Section):
     resources: Resources = Resources()
     """Ray resources; they never change a number."""
 
-    FREE: ClassVar[frozenset[str]] = frozenset({"output", "resources", "tracking", "tuned_on"})
+    FREE: ClassVar[frozenset[str]] = frozenset({"output", "resources", "tracking", "tuned_on", "blind"})
     """Keys that cannot change a number."""
 
     def physics_hash(self) -> str:

@@ -74,6 +74,9 @@ class TableConfig(SidebandRun):
     """Folder of everything this run writes."""
     data: TableData
     """The recorded events."""
+    blind: bool | None = None
+    """Count, score and draw nothing of the signal region until `raypipe unblind`; null: yes, unless the data have a
+    column of true labels (`data.columns.label`), which only a simulation has, as the LHC Olympics. [default]"""
     background: TableBackground = TableBackground()
     """An independent background sample."""
     window: MassWindow
@@ -86,6 +89,11 @@ class TableConfig(SidebandRun):
     """Working points."""
     tracking: Tracking = Tracking(enabled=False)
     """MLflow. Off, since its database takes longer than a small search; a `tracking.uri` turns it on. [default]"""
+
+    @property
+    def recorded(self) -> list[str]:
+        """Files that can be searched blind: all of the data, unless labels say that they are a simulation."""
+        return self.data.paths if self.blind or self.data.columns.label is None else []
 
     @model_validator(mode="after")
     def _mass_is_no_feature(self) -> TableConfig:

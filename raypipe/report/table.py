@@ -12,6 +12,8 @@ METRICS = ("z_before", "z_after", "sic", "max_sic", "n_before", "n_after", "expe
 
 def table_report(search: TableSearch, found: Found) -> Report:
     """The cuts of the one trial."""
+    if search.config.blind:
+        return _blind_report(search, found)
     rows = [plain(row) for row in found.good]
     first, lines = rows[0], []
     if first["features"]:
@@ -37,3 +39,17 @@ def table_report(search: TableSearch, found: Found) -> Report:
     metrics = {f"{name}.wp{row['working_point']:g}": row[name] for name, row in told}
     summary = {"rows": rows, "key": key, "files": search.digests(), "scores": str(scores)}
     return Report(summary, lines, metrics=metrics)
+
+
+def _blind_report(search: TableSearch, found: Found) -> Report:
+    """The sidebands and the validation windows in them."""
+    fit, *rows = found.good
+    told = "sideband fit: χ² {massfit_chi2:.1f} of {massfit_ndf}, {expected_before:.1f} ± {expected_before_error:.1f}"
+    lines = [f"{told.format_map(fit)} expected in the signal region, from {fit['events']} events"]
+    for row in rows:
+        told = "closure AUC {sideband_auc:.3f} ± {sideband_auc_error:.3f}, κ {kappa:.2f} ± {kappa_error:.2f}"
+        where = f"validation in the {row['sideband']} sideband, {row['sr_low']:.4g}-{row['sr_high']:.4g}"
+        lines.append(f"{where}: {row['refused'] or told.format_map(row)}")
+        lines += [] if row["refused"] else cut_lines(row | {"n_after": row["observed_after"]})
+    summary = {"rows": [plain(row) for row in found.good], "files": search.digests()}
+    return Report(summary, [*lines, f"summary: {found.folder / 'summary.json'}, scores of the windows beside it"])

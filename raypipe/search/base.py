@@ -102,6 +102,8 @@ class Search:
     def __init__(self, config: Any) -> None:
         self.config = config
         self.notes: list[str] = []  # What was done to the user's events, for the summary
+        # What is known of looks at recorded data (`raypipe.store.looks.opened`), if there are any.
+        self.blinding: dict[str, Any] | None = None
 
     @property
     def resources(self) -> Any:

@@ -48,6 +48,8 @@ def divide(
 
     ``nature``: background for pseudo-data, or None to give it half of the simulation where pseudo-data are asked for.
     """
+    if data is not None and config.blind is not False:
+        raise UserError("files.data: blind until `raypipe unblind RUN`")
     compare = config.compare
     pseudo = bool(config.scan.signals or config.scan.calibration)
     expected = compare.expected or compare.luminosity * float((nature or simulation).weight.sum())
@@ -125,7 +127,7 @@ def data_set(tables: Tables, config: MultileptonConfig, trial: Trial) -> tuple[n
     """
     if trial.signal == DATA:
         if tables.data is None:
-            raise UserError("there are no recorded data to search (files.data)")
+            raise UserError("there are no recorded data to search (files.data), or the search is blind")
         return tables.data, 0
     if trial.signal == BOOTSTRAP:
         return _bootstrap(tables, config, trial.instance), 0

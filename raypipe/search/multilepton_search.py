@@ -33,12 +33,6 @@ class Events:
     notes: tuple[str, ...]  # What was done to the user's tables, in words
 
 
-def data_paths(config: MultileptonConfig) -> list[str]:
-    """Files of the recorded data."""
-    data = config.files.data if config.files else []
-    return [data] if isinstance(data, str) else data
-
-
 def is_own(config: MultileptonConfig) -> bool:
     """Whether the background, too, is the user's."""
     return config.files is not None and config.files.reference is not None
@@ -50,7 +44,7 @@ def files_key(config: MultileptonConfig, events: str | None) -> str:
     files = config.files
     if files is None:
         return str(events)
-    paths = [*data_paths(config), *([files.reference, *files.signals.values()] if is_own(config) else [])]
+    paths = [*config.recorded, *([files.reference, *files.signals.values()] if is_own(config) else [])]
     for path in paths:
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file")
@@ -92,7 +86,7 @@ def _own_files(config: MultileptonConfig, files: Files, notes: list[str]) -> Eve
     simulated = _pool(config, "reference", reference, notes)
     signals = {name: _pool(config, name, path, notes) for name, path in files.signals.items()}
     same = file_digest(reference)
-    for path in data_paths(config):
+    for path in config.recorded:
         if file_digest(path) == same:
             raise UserError(f"files.reference: {reference} holds the recorded data ({path}): name a simulation")
     if data is not None:
@@ -103,9 +97,9 @@ def _own_files(config: MultileptonConfig, files: Files, notes: list[str]) -> Eve
 
 
 def _recorded(config: MultileptonConfig, notes: list[str]) -> np.ndarray | None:
-    """(n, features) of the recorded data, if there are any."""
-    paths, features = data_paths(config), config.features
-    if not paths:
+    """(n, features) of the recorded data, if there are any that may be seen."""
+    paths, features = config.recorded, config.features
+    if not paths or config.blind is not False:
         return None
     tables = [np.column_stack(list(read_columns(p, features, config.files.lepton_pt).values())) for p in paths]
     data = np.concatenate(tables)
@@ -169,19 +163,21 @@ class Multilepton(Search):
         scan = self.config.scan
         return [
             *self.bootstraps(),
-            *([Trial(DATA, 0.0, 0)] if self.config.files is not None else []),
+            *([Trial(DATA, 0.0, 0)] if self.config.files is not None and not self.config.blind else []),
             *(Trial(NO_SIGNAL, 0.0, i) for i in range(scan.calibration)),
             *(Trial(s, x, i) for s in scan.signals for x in scan.strengths for i in range(scan.instances)),
         ]
 
     def asked(self, trial: Trial, given: frozenset[str]) -> list[Trial]:
-        """The bootstraps, and the data set: recorded data unless a signal is asked for, else pseudo-data."""
+        """The bootstraps, and the data set: recorded data unless a signal is asked for (or blind), else pseudo-data."""
         super().asked(trial, given)
         if self.config.files is not None and trial.signal == NO_SIGNAL:
             if "instance" in given:
                 raise UserError(
                     "the search of the recorded data (files.data) takes no --instance: there is one data set"
                 )
+            if self.config.blind:
+                return self.bootstraps()
             trial = Trial(DATA, 0.0, 0)
         return [*self.bootstraps(), trial]
 
@@ -214,7 +210,7 @@ class Multilepton(Search):
         if self._pools is None:
             events = Path(self.config.events or folder / "events")
             found = read_events(self.config, events, read_manifest(events)["samples"] if self.stages() else {})
-            self.notes = list(found.notes)
+            self.notes = [*self.notes, *found.notes]
             tables = divide(found.simulation, found.nature, found.signals, found.data, self.config)
             self._pools = tables, found.acceptance
         return self._pools
@@ -226,6 +222,8 @@ class Multilepton(Search):
         """The statistics of one data set with their p-values."""
         from raypipe.search.exclusion import search_summary
 
+        if trials[-1].signal == BOOTSTRAP:
+            return [f"{len(trials)} bootstraps"], {"bootstraps": len(trials), "notes": self.notes}
         found = search_summary(rows, self.config, trials[-1]) | {"notes": self.notes}
         lines = [f"{t['loss']} {t['statistic']:16s} {t['value']:10.5g}  p = {t['p']:.4f}" for t in found["tests"]]
         lines.append(f"{found['trial']}: combined p = {found['combined_p']:.4f} ({found['bootstraps']} bootstraps)")

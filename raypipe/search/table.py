@@ -165,8 +165,12 @@ def search_table(
     the signal region are the template (the idealised anomaly detector); its yield comes from the mass fit, or, where
     the data have no sidebands, from the data themselves: then only the excess in shape, after the cut, says something.
     Deterministic in (data, background, config), whatever the mapper. Returns `scored_events`, too. What cannot be
-    searched is a `UserError` naming ``source`` and the remedy.
+    searched, and a blind search, is a `UserError` naming ``source`` and the remedy.
     """
+    if config.blind or (config.blind is None and config.data.columns.label is None):
+        raise UserError(
+            f"{source}: blind until `raypipe unblind RUN`; before it raypipe.search.blinding tells sidebands"
+        )
     started = time.perf_counter()
     window, selection = config.window, config.selection
     data, repeated = data.distinct(config.data.duplicates, source, "data.duplicates")

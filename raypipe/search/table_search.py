@@ -11,6 +11,7 @@ from raypipe.errors import UserError
 from raypipe.events.readers.base import check_file
 from raypipe.files import file_digest
 from raypipe.search.base import Made, Search
+from raypipe.search.blinding import VALIDATION, search_sidebands
 from raypipe.search.reading import check_columns, collect
 from raypipe.search.result import DATA, Result, Tools, Trial
 from raypipe.search.table import search_table
@@ -20,7 +21,7 @@ class TableSearch(Search):
     """The search on a user's own feature table: one trial, in this process or spread over cores where that pays."""
 
     sections: ClassVar[tuple[str, ...]] = (
-        *("seed", "window", "massfit", "flow", "classifier", "selection", "preprocess", "data", "background"),
+        *("seed", "window", "massfit", "flow", "classifier", "selection", "preprocess", "data", "background", "blind"),
     )
     options: ClassVar[tuple[str, ...]] = ()
     no_effect: ClassVar[str] = "{} has no effect: a search on a table takes what is in the table, as it is"
@@ -29,11 +30,11 @@ class TableSearch(Search):
 
     @property
     def parts(self) -> int:
-        """Fits of the classifier."""
-        return self.config.classifier.folds * self.config.classifier.ensemble
+        """Fits of the classifier; a blind search has two windows."""
+        return (2 if self.config.blind else 1) * self.config.classifier.folds * self.config.classifier.ensemble
 
     def grid(self) -> list[Trial]:
-        return [Trial(DATA, 0.0, 0)]
+        return [Trial(VALIDATION if self.config.blind else DATA, 0.0, 0)]
 
     def materials(self, name: str, made: Made) -> dict[str, Any]:
         """Digests of the files, which are there; data are not their own background."""
@@ -62,13 +63,17 @@ class TableSearch(Search):
         of_background = data.columns.model_copy(update={"label": label, "weight": given.weight, "event_id": None})
         check_columns(data.paths, data, data.columns)
         check_columns(given.paths, given, of_background)
-        yield collect(data.paths, data, data.columns, tools.mapper)
+        table = collect(data.paths, data, data.columns, tools.mapper)
+        yield table.take(~self.config.window.inside(table.mass)) if self.config.blind else table
         background = collect(given.paths, given, of_background, tools.mapper) if given.paths else None
         yield background if background is None or background.label is None else background.take(~background.label)
 
     def run(self, inputs: Sequence[Any], trials: Sequence[Trial], tools: Tools) -> list[Result]:
-        """`search_table`, with the scores of all events of the signal region as a table."""
+        """`search_table`, with the scores of all events of the signal region as a table; blind, `search_sidebands`."""
         data, background = inputs
         source = ", ".join(self.config.data.paths)
-        result, scores = search_table(data, self.config, background=background, source=source, mapper=tools.mapper)
+        how = {"background": background, "source": source, "mapper": tools.mapper}
+        if trials[0].signal == VALIDATION:
+            return [search_sidebands(data, self.config, **how)]
+        result, scores = search_table(data, self.config, **how)
         return [replace(result, tables={"scores": scores})]
