@@ -172,7 +172,8 @@ def imported(*modules: str, root: Path = ROOT) -> set[Path]:
 
     Such as ``raypipe.fit.encoder``, or one of a plugin that has been imported.
     Tables and C sources below the folder of a module belong to it if it has their suffix in a text; where a module
-    imports by a name in a text, so do all of its folder. The file ``raypipe/__init__.py`` counts for nobody.
+    imports by a name in a text, so do all of its folder, but not of `raypipe` itself. The file ``raypipe/__init__.py``
+    counts for nobody.
     """
     found: set[Path] = set()
     waiting: list[Path] = []
@@ -190,7 +191,7 @@ def imported(*modules: str, root: Path = ROOT) -> set[Path]:
             for name in names.strip("() ").split(","):
                 if (name := name.split(" as ")[0].strip()) or module:
                     waiting += _sources(package or module, name, root)
-        if "import_module(" in code and path.is_relative_to(root):
+        if "import_module(" in code and path.parent != root and path.is_relative_to(root):
             waiting += path.parent.glob("*.py")
     data = [path for path in _package(root) if path.suffix != ".py"]
     for suffix in (".c", ".yaml"):
