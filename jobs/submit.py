@@ -69,6 +69,7 @@ def main(address: str, name: str, stop: bool, detach: bool, command: tuple[str, 
     """
     from ray.job_submission import JobSubmissionClient
 
+    job = name
     try:
         client = JobSubmissionClient(address)
         if command:
