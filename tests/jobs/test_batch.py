@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 
 SCRIPT = ROOT / "jobs" / "slurm" / "raypipe.sbatch"
 HERE = Path(__file__).parent / "slurm"
-PRIVATE = ["unshare", "--net", "--pid", "--fork", "--mount", "--mount-proc"]
+PRIVATE = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]
 
 
 def can_make_nodes() -> bool:
