@@ -67,8 +67,10 @@ def main(address: str, name: str, stop: bool, detach: bool, command: tuple[str, 
 
     Without COMMAND the newest attempt is followed, or stopped. An interrupt ends the following, not the job.
     """
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    job = name
     try:
         client = JobSubmissionClient(address)
         if command:
@@ -83,7 +85,9 @@ def main(address: str, name: str, stop: bool, detach: bool, command: tuple[str, 
             click.echo(job)
         else:
             sys.exit(asyncio.run(followed(client, job)))
-    except (ConnectionError, RuntimeError) as error:
+    except AuthenticationError as error:  # its first line says what, the others how
+        raise click.ClickException(f"{address}: {str(error).splitlines()[0]}") from None
+    except (ConnectionError, RuntimeError) as error:  # the last line of a traceback of the server
         raise click.ClickException(f"{address}: {str(error).strip().splitlines()[-1]}") from None
     except KeyboardInterrupt:
         click.echo(f"{job} goes on; follow it with --name {name}", err=True)

@@ -85,14 +85,16 @@ def check() -> None:
     print(f"version {version} of {date}: {len(found)} files agree", flush=True)
     with tempfile.TemporaryDirectory(prefix="raypipe-release-") as scratch:
         folder, environment = Path(scratch), Path(scratch).resolve() / "venv"
-        run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT], folder)
+        source = folder / "source"  # what is tracked, without what an earlier build left
+        run(["git", "checkout-index", "--all", f"--prefix={source}/"], ROOT)
+        run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source], folder)
         (wheel,) = folder.glob("raypipe-*.whl")
         if lacks := missing(wheel):
             raise SystemExit(f"{wheel.name} lacks {', '.join(lacks)}")
         print(f"{wheel.name}: every module, the package data and both kernels, {wheel.stat().st_size / 1e3:.0f} kB")
         run([sys.executable, "-m", "venv", environment], folder)
         python = environment / "bin" / "python"
-        run([python, "-m", "pip", "install", "--quiet", "--constraint", CONSTRAINTS, wheel], folder)
+        run([python, "-m", "pip", "install", "--quiet", "--no-compile", "--constraint", CONSTRAINTS, wheel], folder)
         run([python, "-c", KERNELS.format(environment=str(environment))], folder)
         for command in COMMANDS:
             run([environment / "bin" / "raypipe", *command], folder)

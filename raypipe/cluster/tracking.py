@@ -9,6 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -16,7 +17,6 @@ from urllib.parse import quote, unquote
 import numpy as np
 import pyarrow as pa
 
-from raypipe import __version__
 from raypipe.config.load import flat
 from raypipe.errors import redact
 from raypipe.events.table import write_table
@@ -216,7 +216,7 @@ def register_models(run: Recorder, models: Mapping[str, Served]) -> None:
                 artifacts={name: str(model.artifact)},
                 signature=ModelSignature(Schema(inputs), Schema([output])),
                 input_example=dict(model.example),
-                pip_requirements=[f"raypipe=={__version__}"],
+                pip_requirements=[f"raypipe=={version('raypipe')}"],  # of the installation, which MLflow compares
             )
             _register(run, f"raypipe-{name}", logged)
 

@@ -15,10 +15,11 @@ import pytest
 
 from raypipe.config import load_config
 from tests.conftest import ROOT
+from tests.test_end_to_end import CONFIG, SAMPLES, TINY
 
 SCRIPT = ROOT / "jobs" / "slurm" / "raypipe.sbatch"
 HERE = Path(__file__).parent / "slurm"
-PRIVATE = ["unshare", "--net", "--pid", "--fork", "--mount", "--mount-proc"]
+PRIVATE = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]
 
 
 def can_make_nodes() -> bool:
@@ -46,16 +47,14 @@ def sbatch(*command: object) -> subprocess.CompletedProcess:
 @pytest.mark.ray
 @pytest.mark.skipif(not can_make_nodes(), reason="needs the right to make network namespaces (root), and iproute2")
 def test_a_batch_script_runs_on_two_nodes_and_its_status_is_that_of_the_command(tmp_path):
-    samples = ["simulate.samples={ggf: {events: 400}, wn_150: {events: 400}}", "simulate.shard_events=300"]
-    config = ROOT / "configs" / "contrastive" / "laptop.yaml"
-    done = sbatch("simulate", "--config", config, "--output", tmp_path / "run", *samples)
+    done = sbatch("simulate", "--config", CONFIG, "--output", tmp_path / "run", *TINY)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "1: On head node." in done.stdout
     assert "2: On worker node. Connecting to Ray cluster at 10.77.0.1:6379" in done.stdout
     manifest = json.loads((tmp_path / "run" / "events" / "dataset.json").read_text())
-    assert {name: sample["n"] >= 400 for name, sample in manifest["samples"].items()} == {"ggf": True, "wn_150": True}
+    assert all(manifest["samples"][name]["n"] >= events for name, events in SAMPLES.items())
 
-    bad = sbatch("simulate", "--config", config, "--output", tmp_path / "bad", "simulate.shard_events=-1")
+    bad = sbatch("simulate", "--config", CONFIG, "--output", tmp_path / "bad", "simulate.shard_events=-1")
     assert bad.returncode == 2, bad.stdout[-3000:]
     assert "simulate.shard_events = -1" in bad.stdout
     assert not (tmp_path / "bad").exists()
