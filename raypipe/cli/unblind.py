@@ -21,4 +21,4 @@ def unblind(run: Path, reason: str) -> None:
     """
     from raypipe.store import looks
 
-    tell(f"unblinded {looks.by(looks.unblind(run, reason))}; run the same search again to see the result")
+    tell(f"unblinded {looks.unblind(run, reason)}; run the same search again to see the result")

@@ -50,9 +50,9 @@ class Run:
     def __init__(self, config: Any, alone: bool = False) -> None:
         self.alone = alone
         self.folder = check_writable(config.output)
-        self.config, known = opened(config)
+        self.config, said, self.look_entry = opened(config)
         self.search = search_of(self.config)
-        self.search.blinding, self.search.notes = known, [known["said"]] if known else []
+        self.search.notes += said
         for name in FOLDERS:
             if (self.folder / name).exists():
                 check_writable(self.folder / name)
@@ -191,7 +191,7 @@ class Run:
 
     def run_trials(self, trials: Mapping[str, Trial], name: str = "scan") -> Ledger:
         """Run the trials that the ledger does not hold yet."""
-        note(self.folder, self.search.blinding, trials.values())
+        note(self.folder, self.look_entry, trials.values())
         book = self.ledger()
         done = book.done(trials)
         missing = {key: trial for key, trial in trials.items() if key not in done}

@@ -117,8 +117,7 @@ class MultileptonConfig(Run):
     files: Files | None = None
     """The user's own tables: recorded data, and the background unless `simulate` makes it."""
     blind: bool | None = None
-    """Read nothing of the recorded data (`files.data`) until `raypipe unblind`: bootstraps and injections only; null:
-    yes, where there are recorded data. [default]"""
+    """Read nothing of recorded data (`files.data`) until `raypipe unblind`; null: the same as true. [default]"""
     compare: Comparison = Comparison()
     """Data and reference."""
     networks: Networks = Networks()

@@ -61,7 +61,6 @@ def common_summary(search: Search, found: Found) -> dict[str, Any]:
         "code": found.code,
         "keys": list(found.trials),
         "notes": search.notes,
-        "blinding": search.blinding,
         "failed_trials": [{k: row[k] for k in FAILED} for row in found.failed],
         "other_versions": found.other_versions,
         "stage_seconds": found.stage_seconds,

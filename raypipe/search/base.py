@@ -101,9 +101,7 @@ class Search:
 
     def __init__(self, config: Any) -> None:
         self.config = config
-        self.notes: list[str] = []  # What was done to the user's events, for the summary
-        # What is known of looks at recorded data (`raypipe.store.looks.opened`), if there are any.
-        self.blinding: dict[str, Any] | None = None
+        self.notes: list[str] = []  # What was done to the user's events, and who has looked at them, for the summary
 
     @property
     def resources(self) -> Any:

@@ -19,17 +19,15 @@ OBSERVED = {"n_before": "observed_before", "n_after": "observed_after"}  # Of a 
 
 
 def search_sidebands(data: FeatureTable, config: TableConfig, **given: Any) -> Result:
-    """All that is known without the signal region, of which no event is used; ``given`` as in `search_table`.
+    """All that is known without an event of the signal region; ``given`` as in `search_table`.
 
-    The first row has what the sidebands expect there before any cut. The others are the cuts in validation windows, the
-    middle third of the events of a sideband with the rest of that sideband beside it: `search_table` with everything
-    learned anew, or why it ``refused``. The table ``validation`` has the scores of the events in these windows.
+    First row: what the sidebands expect there. Others: `search_table` (or why it ``refused``) on each sideband alone,
+    the middle third of its events its signal region, whose scores are the table ``validation``.
     """
     window, source = config.window, given.get("source", "data")
-    data = data.take(~window.inside(data.mass)).distinct(config.data.duplicates, source, "data.duplicates")[0]
+    data = data.take(window.beside(data.mass)).distinct(config.data.duplicates, source, "data.duplicates")[0]
     fit = fit_sidebands(data.mass, window, config.massfit)
-    row = {"sideband": "both", "events": int(window.beside(data.mass).sum())}
-    row |= {"massfit_chi2": fit.chi2, "massfit_ndf": fit.ndf}
+    row = {"sideband": "both", "events": len(data), "massfit_chi2": fit.chi2, "massfit_ndf": fit.ndf}
     row |= zip(("expected_before", "expected_before_error"), fit.integral(window.sr_low, window.sr_high), strict=True)
     rows, tables = [row], [pa.table({"event_id": pa.array([], pa.int64())})]
     for name, low, high in (("lower", window.low, window.sr_low), ("upper", window.sr_high, window.high)):

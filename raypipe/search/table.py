@@ -168,9 +168,7 @@ def search_table(
     searched, and a blind search, is a `UserError` naming ``source`` and the remedy.
     """
     if config.blind or (config.blind is None and config.data.columns.label is None):
-        raise UserError(
-            f"{source}: blind until `raypipe unblind RUN`; before it raypipe.search.blinding tells sidebands"
-        )
+        raise UserError(f"{source}: blind until `raypipe unblind RUN`; before, see raypipe.search.blinding")
     started = time.perf_counter()
     window, selection = config.window, config.selection
     data, repeated = data.distinct(config.data.duplicates, source, "data.duplicates")

@@ -63,8 +63,7 @@ class TableSearch(Search):
         of_background = data.columns.model_copy(update={"label": label, "weight": given.weight, "event_id": None})
         check_columns(data.paths, data, data.columns)
         check_columns(given.paths, given, of_background)
-        table = collect(data.paths, data, data.columns, tools.mapper)
-        yield table.take(~self.config.window.inside(table.mass)) if self.config.blind else table
+        yield collect(data.paths, data, data.columns, tools.mapper)
         background = collect(given.paths, given, of_background, tools.mapper) if given.paths else None
         yield background if background is None or background.label is None else background.take(~background.label)
 

@@ -42,6 +42,7 @@ def tables(tmp_path):
     values = {
         "search": "multilepton",
         "output": str(tmp_path / "run"),
+        "blind": False,
         "features": ["x", "y"],
         "files": {
             "data": str(tmp_path / "data.csv"),

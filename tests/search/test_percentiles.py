@@ -21,6 +21,7 @@ BASE = [
     "data.path=toy.npy",
     "data.columns.features=[1, 2]",
     "data.columns.label=null",
+    "blind=false",
     "window.low=100",
     "window.sr_low=120",
     "window.sr_high=130",
