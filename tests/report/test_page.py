@@ -36,7 +36,10 @@ document.body.dataset.measured = JSON.stringify({
   inner: innerWidth, wide: document.documentElement.scrollWidth, pictures: all("svg, img", box),
   lost: all('a[href^="#"]', a => a.getAttribute("href")).filter(h => !document.getElementById(h.slice(1))),
   outside: all("body *", e => e).filter(outside).map(e => e.outerHTML.slice(0, 80)),
-  small: all("svg text:not(:has(tspan)), svg tspan", t => parseFloat(getComputedStyle(t).fontSize) * Math.hypot(t.getScreenCTM().a, t.getScreenCTM().b))
+  small: all("svg text:not(:has(tspan)), svg tspan", t => {
+    const scale = t.getScreenCTM();
+    return parseFloat(getComputedStyle(t).fontSize) * Math.hypot(scale.a, scale.b);
+  })
 });
 </script></body>"""
 """Run in a copy of the page, which has no script of its own."""
