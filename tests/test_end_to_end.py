@@ -167,11 +167,12 @@ def test_page_is_self_contained(finished):
     page = (output / "report.html").read_text()
     assert 'src="http' not in page
     assert "<script" not in page
-    assert page.count("data:image/png;base64,") >= 7
+    assert page.count("<svg ") == page.count("data:text/csv") >= 7
     for words in ("Without a signal", "xsh_500_100", "Closure AUC", "Where the time went", summary["config_hash"]):
         assert words in page
     for name in ("significances", "sic", "closure", "masses_signal", "latents_signal", "encoder_training"):
-        assert (output / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (output / "figures" / f"{name}.svg").read_text().startswith("<?xml")
+        assert (output / "figures" / f"{name}.csv").read_text().startswith("# panel 1: ")
 
 
 def test_mlflow_holds_parameters_metrics_and_models_that_load(finished):
@@ -295,7 +296,7 @@ def test_scan_with_another_encoder_alone_has_a_report(finished, tmp_path):
     assert not (other / "encoder").exists()
     page = (other / "report.html").read_text()
     assert "S/√B for 5σ, cut at 2.0%" in page
-    assert (other / "figures" / "required.png").read_bytes().startswith(b"\x89PNG")
+    assert (other / "figures" / "required.svg").read_text().startswith("<?xml")
 
 
 def test_single_search_is_the_same_trial(finished):

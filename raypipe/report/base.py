@@ -5,17 +5,22 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
+import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from matplotlib.figure import Figure
 
 from raypipe.config.run import Run
+from raypipe.errors import redact
 from raypipe.files import write_json
-from raypipe.report.html import Section, Table, write_html
-from raypipe.report.summary import other_versions_told, summarise, with_error
+from raypipe.report.html import FEW, FEW_TOLD, Section, Table, images, resource, say, table_of, write_html
+from raypipe.report.style import save_figures
+from raypipe.report.summary import SHARED, other_versions_told, summarise
 from raypipe.search.base import Found, Search
 
 PACKAGES = (
@@ -35,18 +40,43 @@ class Report:
     summary: dict[str, Any]
     """Its own part of ``summary.json``."""
     headlines: list[str]
-    """The few sentences that a reader should take away."""
+    """The few sentences that a reader should take away; the first is the verdict: what was found, and whether the
+    background closes."""
     tables: dict[str, Table] = field(default_factory=dict)
     """By title, for the terminal."""
     sections: list[Section] = field(default_factory=list)
     """Of the page; failures, times, configuration and versions follow them. Without any there is no page."""
     subtitle: str = ""
+    asked: str = ""
+    """What was asked, in a sentence."""
     figures: dict[str, Path] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     """For MLflow."""
     curves: Curves = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     """Of the encoder, epoch by epoch."""
+
+
+def page_of(
+    search: Search, found: Found, parts: Mapping[str, Any], drawn: Mapping[str, Figure | None], **values: Any
+) -> dict[str, Any]:
+    """What a `Report` has of a page: its figures, which are written, and its sections, as ``texts.yaml`` lays them out.
+
+    Args:
+        parts: the tables by name: each a `Table`, or entries whose columns ``texts.yaml`` knows.
+        values: what its texts name.
+    """
+    texts = resource("texts")[search.config.search]
+    figures, sections = save_figures(drawn, found.folder / "figures", getattr(search.config, "label", "")), []
+    for of in texts["sections"]:
+        mine = {name: parts[name] for name in of.get("tables", ()) if parts.get(name)}
+        tables = [x if isinstance(x, Table) else table_of(texts["tables"][name], x) for name, x in mine.items()]
+        pictures = images(figures, texts["captions"], *of.get("figures", ()))
+        if tables or pictures or not of.keys() & {"tables", "figures"}:
+            text, closed = of.get("text", "").format(**values), of.get("closed", False)
+            sections.append(Section(of["title"], text, tables, pictures, closed=closed))
+    told = {name: texts[name].format(**values) for name in ("subtitle", "asked")}
+    return told | {"sections": sections, "figures": figures}
 
 
 def common_summary(search: Search, found: Found) -> dict[str, Any]:
@@ -77,8 +107,13 @@ def finish(search: Search, found: Found, report: Report) -> dict[str, Any]:
     write_json(found.folder / "summary.json", summary)
     if report.sections:
         title, subtitle = f"{search.config.search} search", f"{report.subtitle}, {summary['date']}"
-        sections = [*report.sections, *_common_sections(search, summary)]
-        write_html(found.folder / "report.html", title, subtitle, headlines(report, summary), sections)
+        sections, verdict = [*report.sections, *_common_sections(search, summary)], 1 + (summary["look"] is not None)
+        told = headlines(report, summary)
+        told[:verdict] = [" ".join(told[:verdict])]
+        name = "raypipe" if Path(sys.argv[0]).stem == "__main__" else Path(sys.argv[0]).name
+        made = {"command": redact(shlex.join([name, *sys.argv[1:]])), "seed": search.config.seed}
+        made |= {"tuned_on": getattr(search.config, "tuned_on", ())} | summary
+        write_html(found.folder / "report.html", title, subtitle, told, sections, asked=report.asked, provenance=made)
     return summary
 
 
@@ -88,16 +123,14 @@ def look(config: Run) -> str | None:
     return ("tuned" if config.seed in seeds else "first") if seeds else None
 
 
-LOOKS = {
-    "tuned": "Tuned: this configuration was chosen on these very pseudo-data; a first look has another seed.",
-    "first": "First look: this configuration was chosen on other pseudo-data (tuned_on).",
-}
-
-
 def headlines(report: Report, summary: Mapping[str, Any]) -> list[str]:
-    """Those of the search, whether it was tuned on its data, and what the ledger holds besides."""
-    told = [LOOKS[summary["look"]]] if summary["look"] else []
-    return [*report.headlines, *told, *summary["notes"], *other_versions_told(summary["other_versions"])]
+    """The verdict, whether the search was tuned on its data, its other sentences, and what the ledger holds besides."""
+    told = list(report.headlines)
+    told[1:1] = [SHARED["looks"][summary["look"]]] if summary["look"] else []
+    tables = [*report.tables.values(), *(table for section in report.sections for table in section.tables)]
+    cells = (cell for table in tables for row in table.rows for cell in row)
+    few = [FEW_TOLD] if any(FEW in text for text in (*told, *cells)) else []
+    return [*told, *few, *summary["notes"], *other_versions_told(summary["other_versions"])]
 
 
 def common_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
@@ -107,17 +140,15 @@ def common_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _common_sections(search: Search, summary: Mapping[str, Any]) -> list[Section]:
-    """Failures, times, configuration, versions."""
-    failed = [[f["signal"], f"{f['strength']:g}", str(f["instance"]), f["error"]] for f in summary["failed_trials"]]
-    stages = [[k, f"{v:.1f}", f"{summary['stage_share'][k]:.0%}"] for k, v in summary["stage_seconds"].items()]
-    peak = f"Peak memory {summary['peak_rss_gib']:.2f} GiB."
-    shown = {k: summary[k] for k in ("config_hash", "code", "versions", "date")}
-    failures = Section("Failed trials", "", [Table(["signal", "strength", "instance", "error"], failed)])
+    """Failures, times, configuration."""
+    shares = summary["stage_share"]
+    stages = [{"stage": k, "seconds": v, "share": shares[k]} for k, v in summary["stage_seconds"].items()]
+    failures = Section("Failed trials", "", [table_of(SHARED["failed"], summary["failed_trials"])])
+    times = say(SHARED["memory"], summary), [table_of(SHARED["times"], stages)]
     return [
-        *([failures] if failed else []),
-        Section("Where the time went", peak, [Table(["stage", "seconds", "share"], stages)]),
-        Section("Configuration", "", code=yaml.safe_dump(search.config.shown(), sort_keys=False)),
-        Section("Versions", "", code=yaml.safe_dump(shown, sort_keys=False)),
+        *([failures] if summary["failed_trials"] else []),
+        Section("Where the time went", *times, closed=True),
+        Section("Configuration", code=yaml.safe_dump(search.config.shown(), sort_keys=False), closed=True),
     ]
 
 
@@ -125,12 +156,8 @@ def plain_report(search: Search, found: Found) -> Report:
     """The report of a search that has none of its own: means of its metric by signal, strength and cut."""
     metric = search.metric
     results = summarise(found.rows, ("signal", "strength", "working_point"), [metric])
-    cells = [
-        [e["signal"], f"{e['strength']:g}", f"{e['working_point'] or ''}", str(e["instances"]), with_error(e[metric])]
-        for e in results
-    ]
-    table = Table(["signal", "strength", "cut", "instances", metric], cells)
-    lines = [f"{r[0]} at {r[1]}: {metric} {r[4]} over {r[3]} instances." for r in cells]
+    table = table_of(SHARED["plain"] | {metric: f"{{{metric}}}"}, results)
+    lines = [f"{r[0]} at {r[1]}: {metric} {r[4]} over {r[3]} instances." for r in table.rows]
     values = {f"{metric}.{e['signal']}.{e['strength']:g}": e[metric]["mean"] for e in results if e[metric]}
     sections = [Section("Results", "", [table])]
     return Report({"results": results}, lines, {"results": table}, sections, metrics=values)

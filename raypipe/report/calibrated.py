@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from raypipe.errors import UserError
 from raypipe.files import digest, read_json
-from raypipe.report.html import Table
+from raypipe.report.html import Table, say, table_of
 from raypipe.report.style import new_figure
+from raypipe.report.summary import SHARED
 from raypipe.search.base import Found, Made, Search, plain
 from raypipe.search.result import Trial
 from raypipe.stats.calibration import Calibration, levels
@@ -76,22 +77,13 @@ def calibration_record(rows: Sequence[Row], keys: Mapping[str, str]) -> dict[str
 
 def tail_table(tails: Sequence[Row]) -> Table:
     """Reported against empirical p-values."""
-    cells = []
-    for of in tails:
-        cut = "best of all" if of["working_point"] is None else f"{of['working_point']:.1%}"
-        empirical = "-" if of["empirical"] is None else f"{of['empirical']:.2g}"
-        band = f"{of['low']:.2g} to {of['high']:.2g}"
-        cells.append([of["embedding"], cut, f"{of['reported']:g}", empirical, band, f"{of['count']} of {of['nulls']}"])
-    return Table(["embedding", "cut", "reported p", "empirical p", "68 % band", "nulls"], cells)
+    cuts = ["best of all" if of["working_point"] is None else f"{of['working_point']:.1%}" for of in tails]
+    return table_of(SHARED["tails"], [of | {"cut": cut} for of, cut in zip(tails, cuts, strict=True)])
 
 
 def retrained_lines(entries: Sequence[Row]) -> list[str]:
     """A sentence for every cut about nulls whose flows were trained anew."""
-    return [
-        f"{e['embedding']}, cut at {e['working_point']:.1%}: flows of its own move z of a null by {e['shift']:+.2f} ± "
-        f"{e['shift_error']:.2f}, its width is {e['width']:.2f} instead of {e['width_fixed']:.2f} ({e['nulls']} nulls)."
-        for e in entries
-    ]
+    return [say(SHARED["retrained"], entry) for entry in entries]
 
 
 def read_calibration(search: Search, found: Found) -> tuple[dict[str, Any] | None, dict[str, Calibration], list[str]]:

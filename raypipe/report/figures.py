@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle, product
 from typing import Any
@@ -14,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raypipe.config import Config
+from raypipe.report.background import sculpting_figure
 from raypipe.report.style import COLOURS, CYCLE, new_figure
 from raypipe.report.summary import curve, is_main, ways_of, with_signal
 from raypipe.search.base import Found
@@ -21,32 +21,35 @@ from raypipe.search.confusion import Confusion
 from raypipe.search.result import NO_SIGNAL
 
 Arrays = Mapping[str, np.ndarray]
-COLUMNS = 5
-"""Signals beside each other in `sic_by_strength`; more go below, so that a page can show them."""
 
 
 def _step(axis: Axes, edges: np.ndarray, counts: np.ndarray, colour: str, label: str, **style: Any) -> None:
     mplhep.histplot(counts, edges, ax=axis, yerr=False, color=COLOURS[colour], label=label, **style)
 
 
-def _data(axis: Axes, edges: np.ndarray, counts: np.ndarray) -> None:
-    style = {"fmt": "o", "ms": 2.5, "lw": 0.8, "color": COLOURS["data"], "label": "data"}
+def points(axis: Axes, edges: np.ndarray, counts: np.ndarray, colour: str = "data", label: str = "data") -> None:
+    """Counts with their Poisson errors in the middle of the bins."""
+    style = {"fmt": "o", "ms": 2.5, "lw": 0.8, "color": COLOURS[colour], "label": label}
     axis.errorbar((edges[:-1] + edges[1:]) / 2, counts, np.sqrt(counts), **style)
 
 
-def latents(arrays: Arrays, title: str) -> Figure:
-    """Projections of the latent space in the signal region: data, template, true background, signal (paper C, 1)."""
-    figure, axes = new_figure(sum(name.startswith("latent") and name.endswith("_edges") for name in arrays), 4.3, 3.3)
-    for k, axis in enumerate(axes):
-        mine = {what: arrays[f"latent{k}_{what}"] for what in ("edges", "template", "true", "data", "signal")}
-        _step(axis, mine["edges"], mine["template"], "template", "template", histtype="fill", alpha=0.35)
-        _step(axis, mine["edges"], mine["true"], "true", "true background")
-        _data(axis, mine["edges"], mine["data"])
-        if mine["signal"].sum():
-            _step(axis, mine["edges"], mine["signal"], "signal", "injected signal")
-        axis.set(xlabel=f"latent {k}", ylabel="events / bin", yscale="log", ylim=(0.5, None))
+def features(arrays: Arrays, title: str = "") -> Figure:
+    """What a classifier sees in the signal region, a panel a column: template and data, and as far as they are known
+    true background, injected signal (paper C, figure 1), and the data after the cut."""
+    names = [name.removesuffix("_template") for name in arrays if name.endswith("_template")]
+    figure, axes = new_figure(len(names), 4.3, 3.3)
+    for name, axis in zip(names, axes, strict=True):
+        edges, counts = arrays[f"{name}_edges"], {k: arrays.get(f"{name}_{k}") for k in ("true", "signal", "after")}
+        _step(axis, edges, arrays[f"{name}_template"], "template", "template", histtype="fill", alpha=0.35)
+        points(axis, edges, arrays[f"{name}_data"])
+        for what, label in (("true", "true background"), ("signal", "injected signal")):
+            if counts[what] is not None and counts[what].any():
+                _step(axis, edges, counts[what], what, label)
+        if counts["after"] is not None:
+            points(axis, edges, counts["after"], "true", "data after the cut")
+        axis.set(xlabel=name, ylabel="events / bin", yscale="log", ylim=(0.5, None))
     axes[0].legend(fontsize=7)
-    figure.suptitle(f"Latent space in the signal region: {title}")
+    axes[0].set_title(title)
     return figure
 
 
@@ -56,7 +59,7 @@ def closure_roc(curves: list[tuple[str, Arrays, float, float]]) -> Figure:
     for label, arrays, auc, error in curves:
         x, y = arrays["closure_efficiency"], arrays["closure_true"]
         left.plot(x, y, lw=1.2, label=f"{label}: AUC {auc:.4f} ± {error:.4f}")
-        right.plot(x, y - x, lw=1.2)
+        right.plot(x, y - x, lw=1.2, label=f"_{label}")
     left.plot([0, 1], [0, 1], "k:", lw=0.8)
     left.set(xlabel="template efficiency", ylabel="true-background efficiency", title="Closure ROC")
     left.legend(fontsize=7)
@@ -68,14 +71,14 @@ def closure_roc(curves: list[tuple[str, Arrays, float, float]]) -> Figure:
 def sic(curves: Mapping[tuple[str, float], list[Arrays]], points: list[float]) -> Figure:
     """Significance improvement against background efficiency, mean and spread over instances (paper C, figure 4)."""
     signals = sorted({signal for signal, _ in curves})
-    figure, axes = new_figure(len(signals), columns=len(signals))
+    figure, axes = new_figure(len(signals))
     for axis, signal in zip(axes, signals, strict=True):
         for colour, strength in zip(CYCLE, sorted(s for n, s in curves if n == signal), strict=False):
             runs = np.array([a["sic"] for a in curves[signal, strength]])
             x = curves[signal, strength][0]["sic_background_efficiency"]
             seen = np.isfinite(runs).any(0)
             mean, low, high = (f(runs[:, seen], axis=0) for f in (np.nanmean, np.nanmin, np.nanmax))
-            axis.plot(x[seen], mean, color=colour, label=rf"$S/\sqrt{{B}}$ = {strength:g}")
+            axis.plot(x[seen], mean, color=colour, label=f"S/√B = {strength:g}")
             axis.fill_between(x[seen], low, high, color=colour, alpha=0.2, lw=0)
         grid = np.geomspace(1e-4, 1, 50)
         axis.plot(grid, np.sqrt(grid), "k:", lw=0.8, label="no selection power")
@@ -96,7 +99,7 @@ def masses(arrays: Arrays, config: Config, title: str) -> Figure:
         _step(axis, edges, background, "true", "background (truth)", histtype="fill", alpha=0.3)
         if signal.sum():
             _step(axis, edges, signal, "signal", "signal (truth)")
-        _data(axis, edges, background + signal)
+        points(axis, edges, background + signal)
         axis.axvspan(config.window.sr_low, config.window.sr_high, color="grey", alpha=0.12, lw=0)
         axis.set(xlabel=r"$m_{\gamma\gamma}$ [GeV]", ylabel=f"events / {np.diff(edges)[0]:g} GeV", ylim=(0, None))
     before.plot((edges[:-1] + edges[1:]) / 2, arrays["mass_fit"], color=COLOURS["fit"], label="sideband fit")
@@ -110,7 +113,7 @@ def table_mass(arrays: Arrays, config: Any) -> Figure:
     """The mass of a user's own table with the fit of its sidebands, the signal region shaded."""
     figure, (axis,) = new_figure(1, 6.4)
     edges, window = arrays["mass_edges"], config.window
-    _data(axis, edges, arrays["mass_data"])
+    points(axis, edges, arrays["mass_data"])
     if "mass_fit" in arrays:
         axis.plot((edges[:-1] + edges[1:]) / 2, arrays["mass_fit"], color=COLOURS["fit"], label="sideband fit")
     axis.axvspan(window.sr_low, window.sr_high, color="grey", alpha=0.12, lw=0, label="signal region")
@@ -121,18 +124,20 @@ def table_mass(arrays: Arrays, config: Any) -> Figure:
 
 def significances(results: list[dict[str, Any]]) -> Figure:
     """The analyst's significance of every run, before and after the cut, beside the means."""
-    figure, (axis,) = new_figure(1, 7.5, 4.2)
+    figure, (axis,) = new_figure(1, max(7.5, 0.7 * len(results)), 4.2)
     for k, entry in enumerate(results):
         for x, when, colour in ((k - 0.15, "before", COLOURS["template"]), (k + 0.15, "after", COLOURS["true"])):
             if quoted := entry[f"z_{when}"]:  # not withheld
-                axis.plot([x] * len(quoted["values"]), quoted["values"], ".", color=colour, alpha=0.5)
+                label = f"_{when} the cut, one set"
+                axis.plot([x] * len(quoted["values"]), quoted["values"], ".", color=colour, alpha=0.5, label=label)
                 style = {"fmt": "_", "ms": 14, "color": colour, "label": f"{when} the cut"}
                 axis.errorbar(x, quoted["mean"], quoted["standard_error"] or 0, **style)
     axis.axhline(0, color="k", lw=0.8)
     axis.axhspan(-1, 1, color="grey", alpha=0.12, lw=0)
     labels = ["no signal" if e["signal"] == NO_SIGNAL else f"{e['signal']}\n{e['strength']:g}" for e in results]
     axis.set_xticks(range(len(labels)), labels, fontsize=8)
-    axis.set(ylabel="significance of observed over expected [sigma]")
+    axis.tick_params(axis="x", which="minor", bottom=False, top=False)
+    axis.set(ylabel="significance of observed over expected [σ]")
     unique = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     axis.legend(unique.values(), unique.keys(), fontsize=8)
     return figure
@@ -155,28 +160,21 @@ def _colours(ways: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Any]:
 
 
 def sic_by_strength(rows: Sequence[Mapping[str, Any]], points: Sequence[float]) -> Figure:
-    """SIC against the injected strength: a panel for each signal and working point, those of a signal in one column.
+    """SIC against the injected strength: a row of panels for each signal, a column for each working point.
 
     Bars are standard errors of the mean, bands standard deviations of single instances.
     """
     signals, ways = with_signal(rows)
-    columns = min(COLUMNS, len(signals))
-    blocks = math.ceil(len(signals) / columns)
-    figure, axes = new_figure(columns * blocks * len(points), 4.4, 3.4, columns)
-    # (blocks * columns, points): those of one signal below each other
-    grid = np.reshape(axes, (blocks, len(points), columns)).swapaxes(1, 2).reshape(-1, len(points))
-    for axis in grid[len(signals) :].flat:
-        axis.set_axis_off()
-    for (number, signal), (i, point) in product(enumerate(signals), enumerate(points)):
-        axis = grid[number, i]
+    figure, axes = new_figure(len(signals) * len(points), 4.6, 3.2, len(points))
+    for axis, (signal, point) in zip(axes, product(signals, points), strict=True):
         for way, colour in _colours(ways).items():
             x, y, e, spread = curve(rows, "sic", way, signal, point).T
-            axis.fill_between(x, y - spread, y + spread, color=colour, alpha=0.15, lw=0)
+            axis.fill_between(x, y - spread, y + spread, color=colour, alpha=0.15, lw=0, label=f"_{' '.join(way)}")
             axis.errorbar(x, y, np.nan_to_num(e), marker="o", ms=4, lw=1.2, color=colour, label=" ".join(way))
         top = axis.dataLim.ymax  # with error bars; margins are a share of the spread, which a single strength lacks
-        axis.set(title=f"{signal}, cut at {point:.1%}", xlabel=r"injected $S/\sqrt{B}$", ylabel="SIC")
+        axis.set(title=f"{signal}, cut at {point:.1%}", xlabel="injected S/√B", ylabel="SIC")
         axis.set(ylim=(0, 1.15 * top if np.isfinite(top) else None), xlim=(0, 1.1 * max(r["strength"] for r in rows)))
-    grid[0, 0].legend(fontsize=7)
+    axes[0].legend(fontsize=7)
     return figure
 
 
@@ -187,35 +185,30 @@ def required_injection(table: list[dict[str, Any]]) -> Figure:
     ways = ways_of(table)
     colours = _colours(ways)
     for axis, point in zip(axes, points, strict=True):
-        entries = [entry for entry in table if entry["working_point"] == point]
-        labels = {way: " ".join(way) for way in ways}
-        for entry in entries:
-            way, largest = (entry["embedding"], entry["method"]), entry["largest"]
+        labels = {way: " ".join(way) for way in ways}  # one label a way
+        for entry in (entry for entry in table if entry["working_point"] == point):
+            way, bound = (entry["embedding"], entry["method"]), entry["required"] is None
             x = signals.index(entry["signal"]) + 0.7 / len(ways) * (ways.index(way) - (len(ways) - 1) / 2)
-            style = {"color": colours[way], "label": labels.pop(way, None)}  # one label a way
-            if entry["required"] is not None:
-                axis.errorbar(x, entry["required"], entry["standard_error"], fmt="o", **style)
-            else:
-                axis.plot(x, largest, "_", ms=8, **style)
-                arrow = {"arrowstyle": "->", "color": colours[way]}
-                axis.annotate("", (x, largest * 1.15), (x, largest), arrowprops=arrow)
+            y, error = (entry["largest"],) * 2 if bound else (entry["required"], entry["standard_error"])
+            style = {"fmt": "_" if bound else "o", "color": colours[way], "label": labels.pop(way, None)}
+            axis.errorbar(x, y, error * 0.15 if bound else error, lolims=bound, **style)
         axis.set_xticks(range(len(signals)), signals, rotation=30, ha="right", fontsize=8)
-        largest = max(1.15 * e["largest"] if e["required"] is None else e["required"] for e in entries)
-        ylabel = rf"$S/\sqrt{{B}}$ for {entries[0]['target']:g} sigma after the cut"
-        axis.set(title=f"cut at {point:.1%}", ylabel=ylabel, ylim=(0, 1.1 * largest), xlim=(-0.5, len(signals) - 0.5))
+        axis.tick_params(axis="x", which="minor", bottom=False, top=False)
+        axis.set(title=f"cut at {point:.1%}", ylabel=f"S/√B for {table[0]['target']:g}σ after the cut")
+        axis.set(ylim=(0, 1.05 * axis.get_ylim()[1]), xlim=(-0.5, len(signals) - 0.5))
         axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
 def figures_of_scan(
     config: Config, found: Found, summary: Mapping[str, Any], history: list[dict[str, float]]
-) -> dict[str, Figure]:
+) -> dict[str, Figure | None]:
     """Every figure of a scan by name."""
     points, good = config.selection.working_points, found.good
     main = [r for r in good if is_main(r)] or good
     quoted = {r["key"]: r for r in main if r["working_point"] == points[0]}
     finished = {key: trial for key, trial in found.trials.items() if key in quoted}
-    figures: dict[str, Figure] = {"encoder_training": training(history)}
+    figures = {"encoder_training": training(history), "sculpting": sculpting_figure(summary["sculpting"])}
     if summary["results"]:
         figures["significances"] = significances(summary["results"])
     strongest = [k for k, t in finished.items() if t.signal != NO_SIGNAL]
@@ -224,7 +217,7 @@ def figures_of_scan(
     for name, keys in (("signal", strongest), ("no_signal", none)):
         if keys:
             arrays, title = found.arrays(keys[0]), finished[keys[0]].label()
-            figures |= {f"latents_{name}": latents(arrays, title), f"masses_{name}": masses(arrays, config, title)}
+            figures |= {f"latents_{name}": features(arrays, title), f"masses_{name}": masses(arrays, config, title)}
     if none:
         aucs = [(quoted[k]["closure_auc"], quoted[k]["closure_auc_error"]) for k in none[:4]]
         closures = [(finished[k].label(), found.arrays(k), *auc) for k, auc in zip(none, aucs, strict=False)]
@@ -254,7 +247,8 @@ def tsne_figure(maps: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Mappin
     colours = mpl.color_sequences["tab20"]
     for axis, (title, (points, groups)) in zip(axes, maps.items(), strict=True):
         for k, group in enumerate(sorted(set(groups.tolist()), reverse=True)):
-            axis.plot(*points[groups == group].T, ".", ms=2, color=colours[k % 20], label=names[group])
+            style = {"ms": 2, "color": colours[k % 20], "label": names[group], "rasterized": True}
+            axis.plot(*points[groups == group].T, ".", **style)
         axis.set(title=title, xticks=[], yticks=[])
     axes[-1].legend(fontsize=7, markerscale=4, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

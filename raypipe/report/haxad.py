@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +11,12 @@ from scipy.stats import norm
 
 from raypipe.config.haxad import HaxadConfig
 from raypipe.files import read_json
-from raypipe.report.base import Report, curves_of, point_metrics
+from raypipe.report.background import asked, found_lines, sculpting, sculpting_figure, verdict
+from raypipe.report.base import Report, curves_of, page_of, point_metrics
 from raypipe.report.figures import masses
-from raypipe.report.html import Section, Table, images, resource
-from raypipe.report.style import COLOURS, new_figure, save_figures
-from raypipe.report.summary import quote, with_error, withheld_lines
+from raypipe.report.html import resource
+from raypipe.report.style import COLOURS, new_figure
+from raypipe.report.summary import quote, withheld_lines
 from raypipe.report.summary import summarise as means
 from raypipe.search.base import Found
 from raypipe.search.haxad_search import FOLDER, Haxad
@@ -27,9 +26,9 @@ Rows = Sequence[Mapping[str, Any]]
 QUANTITIES = (
     *("fit_z_before", "fit_z_after", "fit_s_before", "fit_s_after", "asimov_before", "asimov_after", "sic"),
     *("s_before", "s_after", "higgs_after", "z_after", "sculpting_p"),
+    *("expected_after", "b_after", "kappa", "background_pull"),
 )
 POINT = ("method", "signal", "strength", "working_point")
-TEXTS = resource("texts")["haxad"]
 
 
 def summarise(rows: Rows, config: HaxadConfig) -> dict[str, Any]:
@@ -99,18 +98,9 @@ def _jackknife(instance: np.ndarray, x: np.ndarray, y: np.ndarray, e: np.ndarray
 
 
 def headlines(summary: Mapping[str, Any]) -> list[str]:
-    """The few sentences that a reader should take away."""
-    lines = []
-    for e in summary["results"]:
-        if e["method"] != "cathode":
-            continue
-        cut = f"cut at {e['working_point']:.1%}"
-        if e["signal"] == NO_SIGNAL:
-            lines.append(f"Without a signal, {cut}: Z = {with_error(e['fit_z_after'])} over {e['instances']} runs.")
-        else:
-            before, after, sic = (with_error(e[name], 1) for name in ("fit_z_before", "fit_z_after", "sic"))
-            told = f"{e['signal']} at S/√B = {e['strength']:g}, {cut}: bump hunt {before} → {after} sigma"
-            lines.append(f"{told}; SIC {sic}.")
+    """The verdict, and the few sentences that a reader should take away besides."""
+    mine = [e for e in summary["results"] if e["method"] == "cathode"]
+    lines = verdict(mine, "fit_z") + found_lines(mine, "fit_z_after", resource("texts")["haxad"])
     return lines + withheld_lines(summary["results"])
 
 
@@ -119,7 +109,7 @@ def null_figure(study: Mapping[str, Any]) -> Figure:
     figure, (left, right) = new_figure(2)
     grid = np.linspace(-4, 4, 81)
     bins = np.linspace(-4, 4, 17)
-    left.hist(study["pulls"], bins, color=COLOURS["template"], alpha=0.5)
+    left.stairs(np.histogram(study["pulls"], bins)[0], bins, color=COLOURS["template"], fill=True, alpha=0.5)
     left.plot(grid, norm.pdf(grid) * study["instances"] * np.diff(bins)[0], color=COLOURS["true"])
     left.set(xlabel="fitted signal / its error", ylabel="runs", title=f"{study['instances']} runs without signal")
     z = np.sort(study["z"])
@@ -148,13 +138,17 @@ def linearity_figure(rows: Rows, point: float) -> Figure:
 def haxad_report(search: Haxad, found: Found) -> Report:
     """Bump hunts before and after the cut, null and linearity studies."""
     config, rows = search.config, found.good
-    summary = summarise(found.rows, config)
+    summary, point = summarise(found.rows, config), config.selection.working_points[0]
+    main = [row for row in rows if row["method"] == "cathode" and row["working_point"] == point]
+    summary["sculpting"] = sculpting(main, found.arrays)
     history = read_json(found.folder / FOLDER / "encoder.json")["history"]
-    figures = save_figures(figures_of_scan(rows, config, found.arrays), found.folder / "figures")
-    window = f"window {config.window.low:g}-{config.window.high:g} GeV"
-    subtitle = f"{config.pseudodata.luminosity:g} fb⁻¹ of pseudo-data, {window}"
-    sections, curves = _sections(summary, history, figures), curves_of(summary["results"], QUANTITIES)
-    return Report(summary, headlines(summary), {}, sections, subtitle, figures, metrics(summary), curves, history)
+    parts = {name: list(filter(None, summary[name])) for name in ("results", "null", "linearity", "sculpting")}
+    parts["background"] = [e for e in summary["results"] if e["method"] == "cathode"]
+    drawn = figures_of_scan(rows, config, found.arrays) | {"sculpting": sculpting_figure(summary["sculpting"])}
+    told = asked(config) | {"epochs": len(history), "error": history[-1]["error"], "kl": history[-1]["kl"]}
+    page = page_of(search, found, parts, drawn, **told | {"low": config.window.low, "high": config.window.high})
+    found_by = {"metrics": metrics(summary), "curves": curves_of(summary["results"], QUANTITIES), "history": history}
+    return Report(summary, headlines(summary), **page, **found_by)
 
 
 def figures_of_scan(
@@ -175,39 +169,6 @@ def figures_of_scan(
     if _fits(rows, point, null=False):
         figures["linearity"] = linearity_figure(rows, point)
     return figures
-
-
-HEAD = ["method", "signal", "S/√B", "cut", "runs"]
-HEAD += ["Z before", "Z after", "fitted S after", "injected after", "expected Z before", "expected Z after", "SIC"]
-QUOTED = ("fit_z_before", "fit_z_after", "fit_s_after", "s_after", "asimov_before", "asimov_after", "sic")
-
-
-def _results(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """The table of bump hunts."""
-    rows = []
-    for e in entries:
-        where = [e["method"], e["signal"], f"{e['strength']:g}", f"{e['working_point']:.1%}", str(e["instances"])]
-        rows.append([*where, *(with_error(e[name]) for name in QUOTED)])
-    return Table(HEAD, rows)
-
-
-def _sections(
-    summary: Mapping[str, Any], history: list[dict[str, float]], figures: Mapping[str, Path]
-) -> list[Section]:
-    studies = []
-    for name in ("null", "linearity"):
-        for study in filter(None, summary[name]):
-            shown = {k: v for k, v in study.items() if k not in {"z", "pulls", "expected_shares"}}
-            rows = [[k, f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in shown.items()]
-            studies.append(Table([name, "value"], rows))
-    last, table = history[-1], _results(summary["results"])
-    trained = f"{len(history)} epochs; reconstruction error {last['error']:.3f} of 9, KL {last['kl']:.2f} nats."
-    pictures = partial(images, figures, TEXTS["captions"])
-    return [
-        Section("Bump hunt", TEXTS["hunt"], [table], pictures("spectrum", "spectrum_no_signal")),
-        Section("False positives and linearity", "", studies, pictures("null", "linearity")),
-        Section("Autoencoder", trained),
-    ]
 
 
 def metrics(summary: Mapping[str, Any]) -> dict[str, float]:

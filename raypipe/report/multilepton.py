@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from raypipe.config.multilepton import MultileptonConfig
 from raypipe.events.table import write_table
-from raypipe.report.base import Report
-from raypipe.report.html import Section, Table, images, plus_minus, resource
-from raypipe.report.style import CYCLE, new_figure, save_figures
+from raypipe.report.base import Report, page_of
+from raypipe.report.html import Table, plus_minus, resource, table_of
+from raypipe.report.style import CYCLE, new_figure
 from raypipe.search.base import Found
 from raypipe.search.exclusion import Values, analyse, sign
 from raypipe.search.multilepton import Tables
@@ -30,7 +30,9 @@ PAPER_LIMITS = {
     "bce": {125: "1.2 ± 0.2", 150: "1.2 ± 0.2", 250: "0.4 ± 0.2"},
 }
 """95 % limits in fb quoted in section 4 of the paper, by loss and parent mass in GeV."""
-TEXTS = resource("texts")["multilepton"]
+
+TABLES = resource("texts")["multilepton"]["tables"]
+UNITS = list(product(("crossing", "cls"), ("events", "fb")))
 
 
 def spectra(tables: Tables, config: MultileptonConfig) -> Figure:
@@ -41,13 +43,13 @@ def spectra(tables: Tables, config: MultileptonConfig) -> Figure:
     for k, (name, axis) in enumerate(zip(config.features, axes, strict=True)):
         x = pool.values[:, k]
         edges = np.linspace(*np.quantile(x, [0.0005, 0.995]), 61)
-        axis.hist(x, edges, weights=weights, color="0.8", label="background")
+        axis.stairs(np.histogram(x, edges, weights=weights)[0], edges, color="0.8", fill=True, label="background")
         if tables.data is not None:
             counts, _ = np.histogram(tables.data[:, k], edges)
             axis.errorbar((edges[1:] + edges[:-1]) / 2, counts, np.sqrt(counts), fmt="k.", ms=3, lw=0.7, label="data")
         for colour, (signal, events) in zip(CYCLE, tables.signals.items(), strict=False):
             scale = np.full(len(events), tables.expected / 5 / max(1, len(events)))
-            axis.hist(events.values[:, k], edges, weights=scale, histtype="step", color=colour, label=signal)
+            axis.stairs(np.histogram(events.values[:, k], edges, weights=scale)[0], edges, color=colour, label=signal)
         axis.set(xlabel=f"{name} [GeV]" if name.startswith("m_") else name, ylabel="events / bin", yscale="log")
         axis.set_ylim(0.3, None)
     axes[0].legend(fontsize=7)
@@ -62,6 +64,7 @@ def responses(values: Values, loss: str, largest: float) -> Figure:
         null = values.null((loss, name))
         _response(axis, values, (loss, name), null[np.isfinite(null)], largest)
         axis.set(xlabel="injected signal events", ylabel=title, xlim=(0, largest))
+        axis.tick_params(axis="x", which="both", top=False)
         upper = axis.secondary_xaxis("top", functions=(lambda n: n / luminosity, lambda fb: fb * luminosity))
         upper.set_xlabel("cross section x acceptance [fb]")
     axes[0].legend(fontsize=7)
@@ -131,22 +134,29 @@ def multilepton_report(search: Multilepton, found: Found) -> Report:
     summary = {"acceptance": acceptance, "expected": pools.expected} | sizes | counts
     summary |= analyse(found.rows, config, acceptance)
     write_table(pa.Table.from_pylist(found.good), found.folder / "rows.parquet")
-    figures = save_figures(figures_of_scan(config, pools, found.rows), found.folder / "figures")
-    shown = tables(summary)
-    sections = [Section(title, TEXTS["tables"].get(title, ""), [table]) for title, table in shown.items()]
-    sections.append(Section("Figures", figures=images(figures, TEXTS["captions"], *figures)))
-    subtitle = f"{config.compare.luminosity:g} fb⁻¹, features {', '.join(config.features)}"
-    return Report(summary, headlines(summary), shown, sections, subtitle, figures, metrics(summary))
+    shown, drawn = tables(summary), figures_of_scan(config, pools, found.rows)
+    told = {"features": ", ".join(config.features), "luminosity": config.compare.luminosity}
+    told["signals"] = ", ".join(config.scan.signals) or "none"
+    page = page_of(search, found, shown, drawn, **told)
+    return Report(summary, headlines(summary), shown, **page, metrics=metrics(summary))
 
 
 def headlines(summary: dict[str, Any]) -> list[str]:
-    """The few sentences that a reader should take away."""
+    """The verdict, and the few sentences that a reader should take away besides."""
     finished = f"{summary['finished']} of {summary['planned']} comparisons finished; {summary['bootstraps']} bootstraps"
     background = f"{summary['expected']:.0f} expected background events, reference of {summary['reference']}"
-    lines, combined = [f"{finished}; {background}."], summary["combined"]
+    verdict, combined = [], summary["combined"]
     if "data_p" in combined:
-        lines.append(f"The data: p = {combined['data_p']:.3f} of {combined['tests']} statistics combined.")
-    return lines
+        verdict.append(f"The data: p = {combined['data_p']:.3f} of {combined['tests']} statistics combined.")
+    if quoted := combined.get("calibration"):
+        close, rate = (
+            abs(quoted["type_i"] - 0.05) <= 2 * quoted["error"],
+            plus_minus(quoted["type_i"], quoted["error"], 3),
+        )
+        told = f"p < 0.05 in a share of {rate} of {quoted['data_sets']} data sets without signal"
+        verdict.append(f"The background model {'closes' if close else 'does NOT close'}: {told}.")
+    lines = [f"{finished}; {background}."]
+    return [" ".join(verdict), *lines] if verdict else lines
 
 
 def _quoted(limit: dict[str, Any] | None, unit: str) -> str:
@@ -169,34 +179,25 @@ def _paper(loss: str, signal: str) -> str:
 def tables(summary: dict[str, Any]) -> dict[str, Table]:
     """By title, for the page and the terminal."""
     tests, combined = summary["tests"], summary["combined"]
-    out = {}
-    if tests[0]["limits"]:
-        out["95 % limits"] = _limits(tests)
-    if seen := [t for t in tests if "data" in t]:
-        rows = [[t["loss"], t["statistic"], f"{t['data']['value']:.4g}", f"{t['data']['p']:.3f}"] for t in seen]
-        rows.append(["all", f"{combined['tests']} combined", "", f"{combined['data_p']:.3f}"])
-        out["The data"] = Table(["loss", "statistic", "value", "p"], rows)
-    if checked := [t | t["calibration"] for t in tests if "calibration" in t]:
-        if "calibration" in combined:
-            names = {"loss": "all", "statistic": "combined", "bootstraps": summary["bootstraps"], "ks_p": None}
-            checked.append(names | combined["calibration"])
-        plain = ("loss", "statistic", "data_sets", "bootstraps")
-        rows = [[*(str(c[k]) for k in plain), plus_minus(c["type_i"], c["error"], 3)] for c in checked]
-        rows = [[*row, plus_minus(c["ks_p"], digits=3)] for row, c in zip(rows, checked, strict=True)]
-        head = ["loss", "statistic", "data sets", "bootstraps", "type I at 5 %", "KS p"]
-        out["Calibration without signal"] = Table(head, rows)
-    return out
-
-
-def _limits(tests: list[dict[str, Any]]) -> Table:
-    quoted = [(kind, unit) for kind in ("crossing", "cls") for unit in ("events", "fb")]
-    names = [f"{'CLs' if kind == 'cls' else kind}, {unit}" for kind, unit in quoted]
-    rows = []
-    for signal, test in product(tests[0]["limits"], tests):
-        limit = test["limits"][signal] or {}
-        found = [_quoted(limit.get(kind), unit) for kind, unit in quoted]
-        rows.append([signal, test["loss"], test["statistic"], *found, _paper(test["loss"], signal)])
-    return Table(["signal", "loss", "statistic", *names, "paper, fb"], rows)
+    seen, checked = ([t for t in tests if name in t] for name in ("data", "calibration"))
+    if seen:
+        seen.append(
+            {
+                "loss": "all",
+                "statistic": f"{combined['tests']} combined",
+                "data": {"value": None, "p": combined["data_p"]},
+            }
+        )
+    if "calibration" in combined:
+        own = combined["calibration"] | {"ks_p": None, "bootstraps": summary["bootstraps"]}
+        checked.append({"loss": "all", "statistic": "combined", "calibration": own})
+    limits = [
+        {f"{kind} {unit}": _quoted((test["limits"][signal] or {}).get(kind), unit) for kind, unit in UNITS}
+        | {"signal": signal, "paper": _paper(test["loss"], signal), **test}
+        for signal, test in product(tests[0]["limits"], tests)
+    ]
+    parts = {"The data": seen, "95 % limits": limits, "Calibration without signal": checked}
+    return {title: table_of(TABLES[title], rows) for title, rows in parts.items() if rows}
 
 
 def metrics(summary: dict[str, Any]) -> dict[str, float]:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.report.html import plus_minus
+from raypipe.report.html import resource, say
 from raypipe.search.result import NO_SIGNAL
 from raypipe.stats.significance import mean_and_error
 
 Row = Mapping[str, Any]
+SHARED = resource("texts")["shared"]
 QUANTITIES = (
     *("z_before", "z_after", "sic", "truth_before", "truth_after", "auc", "n_after", "expected_after", "kappa"),
     *("background_efficiency", "signal_efficiency", "b_after", "background_pull"),
@@ -96,13 +97,7 @@ def summarise(
 
 def withheld_lines(entries: Iterable[Row]) -> list[str]:
     """A sentence for every entry of which significances are withheld."""
-    lines = []
-    for e in entries:
-        if held := e.get("withheld"):
-            what = "Without a signal" if e["signal"] == NO_SIGNAL else f"{e['signal']} at S/√B = {e['strength']:g}"
-            told = f"{what}, cut at {e['working_point']:.1%}: NO significance is quoted for {held['instances']} of "
-            lines.append(f"{told}{e['instances']} pseudo-data sets: {held['reason']}.")
-    return lines
+    return [say(SHARED["withheld"], e) for e in entries if e.get("withheld")]
 
 
 def closure(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -163,11 +158,6 @@ def _transfer(rows: Sequence[Row]) -> dict[str, Any]:
     ratio = truth * np.array([row["b_expected_sr"] for row in rows]) / expected
     missing = np.mean((ratio - 1) ** 2 - (error / expected) ** 2)
     return {"transfer": float(ratio.mean()), "transfer_error": float(np.sqrt(max(0.0, missing)))}
-
-
-def with_error(entry: Row | None, digits: int = 2, none: str = "-") -> str:
-    """Mean and standard error of what `quote` gave, for tables."""
-    return plus_minus(entry["mean"], entry["standard_error"], digits) if entry else none
 
 
 def other_versions_told(number: int) -> list[str]:

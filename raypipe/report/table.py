@@ -1,8 +1,10 @@
-"""What a search on a table tells: its cuts, on the terminal and in ``summary.json``; no page."""
+"""What a search on a table tells: its cuts, on the terminal, in ``summary.json`` and on a page."""
 
 from __future__ import annotations
 
-from raypipe.report.base import Report
+from raypipe.report.base import Report, page_of
+from raypipe.report.figures import features, table_mass
+from raypipe.report.html import resource, say
 from raypipe.search.base import Found, plain
 from raypipe.search.counting import cut_lines
 from raypipe.search.table_search import TableSearch
@@ -14,31 +16,30 @@ def table_report(search: TableSearch, found: Found) -> Report:
     """The cuts of the one trial."""
     if search.config.blind:
         return _blind_report(search, found)
-    rows = [plain(row) for row in found.good]
-    first, lines = rows[0], []
-    if first["features"]:
-        lines.append(f"made smooth for the flow: {first['features']}")
-    if first["negative_weights"]:
-        share = f"{first['negative_weights']:.2%} of the background's weights are negative"
-        lines.append(f"{share}: its template is their sum, trees take averages over nearest events")
-    if first["repeated"]:
-        policy = "dropped" if first["duplicates"] == "drop" else "kept, in the fold of the first"
-        lines.append(f"{first['repeated']} events repeat an earlier one: {policy}")
-    if first["shared"]:
-        lines.append(f"{first['shared']} background events of the signal region are in the data too: in the same fold")
-    for row in rows:
-        cut, *rest = cut_lines(row)
-        lines += [cut if row["sic"] is None else f"{cut}, SIC {row['sic']:.2f}", *rest]
+    rows, window, texts = [plain(row) for row in found.good], search.config.window, resource("texts")["table"]
+    first, bad = rows[0], sum(bool(row["verdict"]) for row in found.good)
+    closes = f"does NOT close at {bad} of {len(rows)} cuts" if bad else "closes at all cuts"
+    cuts = [cut_lines(row) for row in rows]
+    cuts = [
+        [c if r["sic"] is None else f"{c}, SIC {r['sic']:.2f}", *rest] for r, (c, *rest) in zip(rows, cuts, strict=True)
+    ]
+    lines = [f"{cuts[0].pop(0)}. The background model {closes}."]
+    known = first | {"policy": texts["policy"][first["duplicates"]]}
+    lines += [say(text, known) for name, text in texts["lines"].items() if first[name]]
+    lines += [line for cut in cuts for line in cut]
     if first["max_sic"] is not None:
-        best = f"largest SIC {first['max_sic']:.2f} ± {first['max_sic_error']:.2f}"
-        lines.append(f"{best} at background efficiency {first['max_sic_background_efficiency']:.2e}")
+        lines.append(say(texts["largest"], first))
     (key,) = found.trials
     scores = found.folder / "scores.parquet"
     lines.append(f"scores: {scores}; summary: {found.folder / 'summary.json'}")
     told = ((name, row) for row in rows for name in METRICS if row.get(name) is not None)
     metrics = {f"{name}.wp{row['working_point']:g}": row[name] for name, row in told}
     summary = {"rows": rows, "key": key, "files": search.digests(), "scores": str(scores)}
-    return Report(summary, lines, metrics=metrics)
+    arrays, names = found.arrays(key), ", ".join(map(str, search.config.data.columns.features))
+    known |= {"low": window.sr_low, "high": window.sr_high, "names": names}
+    drawn = {"mass": table_mass(arrays, search.config), "features": features(arrays)}
+    page = page_of(search, found, {"cuts": rows}, drawn, **known)
+    return Report(summary, lines, **page, metrics=metrics)
 
 
 def _blind_report(search: TableSearch, found: Found) -> Report:

@@ -72,7 +72,7 @@ def test_scan_report_and_search_from_the_command_line(tables, ray_local):
     limit = summary["tests"][-3]["limits"]["a_125"]["crossing"]
     assert limit["fb"]["value"] == pytest.approx(limit["events"]["value"] / (150 * 0.2))
     for number in range(1, 6):
-        assert (folder / "figures" / f"figure{number}.png").stat().st_size > 5000
+        assert (folder / "figures" / f"figure{number}.svg").stat().st_size > 5000
     page = (folder / "report.html").read_text()
     assert "0.8 +0.7 −0.2" in page
     assert "What differs from the paper" in page

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
-
-import matplotlib as mpl
-
-from raypipe.report.style import CYCLE, new_figure
+from raypipe.report.style import CYCLE, new_figure, svg
 from tests.conftest import ROOT
 from tests.readme.contrastive import SHOWN, found, percent, points
 from tests.readme.parts import record, widening
@@ -37,7 +33,5 @@ def drawn() -> str:
     axis.set_xticks(range(1 + len(cuts)), ["all events", *(f"{percent(p)} of the background kept" for p in cuts)])
     axis.set(ylabel="significance z", xlim=(-0.3, len(cuts) + 0.4))
     axis.legend(loc="upper left", fontsize=9)
-    out = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "raypipe", "svg.fonttype": "none"}):
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+    axis.tick_params(axis="x", which="minor", bottom=False, top=False)
+    return svg(figure, "raypipe")

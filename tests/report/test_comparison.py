@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from raypipe.report.contrastive import required_rows
+from raypipe.report.html import with_error
 from raypipe.report.summary import (
     crossing,
     curve,
@@ -16,7 +17,6 @@ from raypipe.report.summary import (
     required_strength,
     required_table,
     steered,
-    with_error,
 )
 from raypipe.search.base import plain
 from tests.search.record_figures import required_compared

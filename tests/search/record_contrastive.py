@@ -10,8 +10,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from raypipe.files import read_json, write_json
-from raypipe.report.html import plus_minus
-from raypipe.report.summary import is_main, quote, with_error
+from raypipe.report.html import plus_minus, with_error
+from raypipe.report.summary import is_main, quote
 from raypipe.search.result import NO_SIGNAL
 from raypipe.store.ledger import Ledger
 from tests.conftest import ROOT
