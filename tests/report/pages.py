@@ -100,6 +100,7 @@ def multilepton(folder: Path) -> dict:
         {
             "features": ["m_4l", "m_ee"],
             "files": files,
+            "blind": False,
             "networks": {"hidden": [16, 16], "members": 2, "epochs": 4},
             "bootstrap": {"count": 20},
             "scan": {"signals": ["a_125"], "strengths": [10, 60], "instances": 2, "calibration": 20},
