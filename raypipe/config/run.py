@@ -91,8 +91,10 @@ class Run(Section):
     """Root of every random stream."""
     resources: Resources = Resources()
     """Ray resources; they never change a number."""
+    label: str = "raypipe simulation"
+    """Of the experiment, above every figure; empty: none. [default]"""
 
-    FREE: ClassVar[frozenset[str]] = frozenset({"output", "resources", "tracking", "tuned_on", "blind"})
+    FREE: ClassVar[frozenset[str]] = frozenset({"output", "resources", "label", "tracking", "tuned_on", "blind"})
     """Keys that cannot change a number."""
 
     def physics_hash(self) -> str:

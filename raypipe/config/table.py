@@ -72,6 +72,8 @@ class TableConfig(SidebandRun):
     """Which search this is."""
     output: str = "runs/table"
     """Folder of everything this run writes."""
+    label: str = ""
+    """Of the experiment, above every figure. [default: none]"""
     data: TableData
     """The recorded events."""
     blind: bool | None = None

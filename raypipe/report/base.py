@@ -67,7 +67,7 @@ def page_of(
         values: what its texts name.
     """
     texts = resource("texts")[search.config.search]
-    figures, sections = save_figures(drawn, found.folder / "figures", getattr(search.config, "label", "")), []
+    figures, sections = save_figures(drawn, found.folder / "figures", search.config.label), []
     for of in texts["sections"]:
         mine = {name: parts[name] for name in of.get("tables", ()) if parts.get(name)}
         tables = [x if isinstance(x, Table) else table_of(texts["tables"][name], x) for name, x in mine.items()]
