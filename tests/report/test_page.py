@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import io
 import json
 import re
@@ -32,7 +33,7 @@ document.querySelectorAll("details").forEach(d => d.open = true);
 const box = e => { const r = e.getBoundingClientRect(); return [r.width, r.height]; };
 const all = (what, of) => [...document.querySelectorAll(what)].map(of);
 const outside = e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".wide, pre");
-document.body.dataset.measured = JSON.stringify({
+parent.document.body.dataset.measured = JSON.stringify({
   inner: innerWidth, wide: document.documentElement.scrollWidth, pictures: all("svg, img", box),
   lost: all('a[href^="#"]', a => a.getAttribute("href")).filter(h => !document.getElementById(h.slice(1))),
   outside: all("body *", e => e).filter(outside).map(e => e.outerHTML.slice(0, 80)),
@@ -177,14 +178,17 @@ def test_the_stack_of_copies_knows_no_more_than_one():
 
 
 def measured(page: Path, width: int, scratch: Path) -> tuple[dict, str]:
-    """What a browser makes of a page: `MEASURE`, and what its console says."""
-    copy = scratch / "measured.html"
-    copy.write_text(page.read_text().replace("</body>", MEASURE))
+    """What a browser makes of a page: `MEASURE`, and what its console says.
+
+    In a frame, since a window has a least width.
+    """
+    copy, inner = scratch / "measured.html", page.read_text().replace("</body>", MEASURE)
+    frame = f'<iframe width="{width}" height="2000" style="border: 0" srcdoc="{html.escape(inner)}"></iframe>'
+    copy.write_text(f'<!doctype html><link rel="icon" href="data:,"><body style="margin: 0">{frame}</body>')
     browser = [shutil.which("chromium"), *QUIET, f"--user-data-dir={scratch / 'profile'}"]
-    asked = [f"--window-size={width},2000", "--dump-dom", copy.as_uri()]
+    asked = ["--window-size=1400,2000", "--dump-dom", copy.as_uri()]
     done = subprocess.run([*browser, *asked], capture_output=True, text=True, timeout=300, check=True)
-    found = re.search(r'data-measured="([^"]*)"', done.stdout)[1].replace("&quot;", '"').replace("&lt;", "<")
-    return json.loads(found), done.stderr
+    return json.loads(html.unescape(re.search(r'data-measured="([^"]*)"', done.stdout)[1])), done.stderr
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here (apt-get install chromium)")
