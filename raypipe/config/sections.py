@@ -219,6 +219,9 @@ class Selection(Section):
     sideband_calibration: bool = True
     """Know the background by held-out sideband data: cut at that share of them and of the simulated Higgs (else: of
     the template), and scale the template after the cut by data over template, with its uncertainty. [default]"""
+    transfer_error: float = Field(0.0, ge=0)
+    """Relative error, in every bin of the likelihood, of taking the sidebands' data over template for the signal
+    region's. [default]"""
     closure: Closure = Closure()
     """What the template must do in the sidebands for z to be quoted."""
 

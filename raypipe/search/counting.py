@@ -1,4 +1,4 @@
-"""What an analyst reads off one cut: observed against expected events, before and after."""
+"""What an analyst reads off one cut, or off all bins of the score: observed against expected events."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.config.sections import Closure
+from raypipe.config.sections import Closure, Selection
 from raypipe.errors import UserError
 from raypipe.fit.classifier import FoldScores
 from raypipe.search.case import Template
 from raypipe.stats.roc import weighted_auc
 from raypipe.stats.significance import counting_significance
+from raypipe.stats.workspace import Fits, ScoreBins, workspace
 
 SIDEBANDS = ("sideband_data", "sideband_template")  # Names of the held-out sideband sets in `FoldScores.others`
+BIN_EDGES = np.array([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05])
+"""Background percentiles between the bins of the likelihood."""
+LEAST = 5
+"""Events in a bin of data and of template, of the sidebands and of the signal region's template."""
+FALL = 1 / 3
+"""A signal that nobody has named is taken to have the background's efficiency to this power."""
 
 
 def counting_row(
@@ -154,3 +161,69 @@ def sideband_calibration(data: np.ndarray, template: np.ndarray) -> tuple[float,
     k, n, j, m = data.sum() + 1, len(data) + 1, template.sum() + 1, len(template) + 1
     ratio = (k / n) / (j / m)
     return float(ratio), float(ratio * np.sqrt(1 / k - 1 / n + 1 / j - 1 / m))
+
+
+def score_bins(
+    scores: FoldScores,
+    template: Template,
+    selection: Selection,
+    signal: tuple[np.ndarray, np.ndarray] | None = None,
+) -> ScoreBins:
+    """All bins of the background percentile in signal region and sidebands, merged from the top down to `LEAST` events.
+
+    ``signal``: bins (n,) of `bins_of` and weights (n,) of simulated events, at mu = 1 in the signal region. Without one
+    its efficiency is the background's to the power `FALL`, and mu is in units of the square root of the
+    expected background: what is wanted is an excess that grows towards small percentiles, whatever makes it.
+    """
+    k, at = len(BIN_EDGES) + 1, {name: bins_of(scores, name) for name in ("data", "template")}
+    w, peak = template.weight, template.is_higgs
+
+    def summed(of: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        return np.bincount(of, weights, minlength=k).astype(float)
+
+    flat, resonant = (summed(at["template"][m], w[m]) for m in (~peak, peak))
+    squares, higgs_squares = (summed(at["template"][m], w[m] ** 2) for m in (~peak, peak))
+    known = [summed(at["data"]), flat, squares, resonant, higgs_squares]
+    enough = [np.divide(flat**2, squares, out=np.zeros(k), where=squares > 0)]
+    calibrated = selection.sideband_calibration and all(name in scores.others for name in SIDEBANDS)
+    if calibrated:
+        counts = [summed(bins_of(scores, name)) for name in SIDEBANDS]
+        draws = len(scores.others[SIDEBANDS[1]]) / len(scores.others[SIDEBANDS[0]])
+        known += [counts[0], counts[1] / draws, counts[1]]
+        enough += counts
+    known += [summed(*signal)] if signal else []
+    first = _merged(np.array(enough))
+    n, c, c2, h, h2, *others = (np.add.reduceat(values, first) for values in known)
+    edges = np.r_[0.0, BIN_EDGES, 1.0][np.r_[first, k]]
+    side, side_template, generated = others[:3] if calibrated else (np.empty(0), np.empty(0), np.full(len(n), np.inf))
+    shape = others[-1] if signal else np.diff(edges**FALL) * np.sqrt((c + h).sum())
+    error = np.sqrt(c2 / np.maximum(c, 1e-300) ** 2 + 1 / generated + selection.transfer_error**2)
+    # Scaled to the data, the template has no normalisation of its own.
+    relative = template.continuum_error / template.continuum if template.fit else np.inf
+    return ScoreBins(
+        edges, n, c, error, h, np.sqrt(h2), shape, side, side_template, relative, selection.higgs_uncertainty
+    )
+
+
+def bins_of(scores: FoldScores, name: str) -> np.ndarray:
+    """(n,) bin of every event of a set; events of equal score stay together."""
+    return sum(~scores.passes(name, edge) for edge in BIN_EDGES) + np.zeros(len(scores.of(name)), int)
+
+
+def _merged(counts: np.ndarray) -> np.ndarray:
+    """First bins of runs of bins with at least `LEAST` in each row of ``counts`` (rows, k)."""
+    first, total = [0], np.zeros(len(counts))
+    for k, column in enumerate(counts.T):
+        if (total >= LEAST).all():
+            first.append(k)
+            total = np.zeros(len(counts))
+        total = total + column
+    return np.array(first if len(first) == 1 or (total >= LEAST).all() else first[:-1])
+
+
+def likelihood_significance(bins: ScoreBins) -> float:
+    """Discovery significance of all bins together, NaN where the fit does not converge."""
+    try:
+        return Fits(workspace(bins)).z
+    except ArithmeticError:
+        return float("nan")

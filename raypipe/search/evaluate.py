@@ -84,7 +84,7 @@ def counted(scores: FoldScores, template: Template, point: float, config: Settin
     return counting_row(scores, template, point, calibrate=calibrate, **how)
 
 
-SPREADS = ("sic", "z_after", "signal_efficiency", "fit_s_after", "fit_z_after")
+SPREADS = ("sic", "z_after", "z_likelihood", "signal_efficiency", "fit_s_after", "fit_z_after")
 """Quantities, where a row has them, whose spread over ensembles is kept."""
 NUMBERS = (int, float, np.int64, np.float64, list)  # Types of which a mean is taken; a list has one a replica
 

@@ -1,4 +1,4 @@
-"""The arrays behind the figures of one search: closure, latent and mass histograms, SIC curve."""
+"""The arrays behind the figures of one search: closure, latent and mass histograms, SIC curve, bins of the score."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from raypipe.fit.classifier import FoldScores, out_of_fold_scores
-from raypipe.search.case import Case, Settings, Template
+from raypipe.search.case import Case, Judged, Settings, Template
+from raypipe.search.counting import bins_of, score_bins
 from raypipe.search.evaluate import true_background
 from raypipe.search.result import Tools
 from raypipe.stats.roc import sic_curve, weighted_auc
@@ -75,4 +76,21 @@ def figure_arrays(case: Case, scores: FoldScores, template: Template, config: Se
         signal = np.r_[scores.data[truth], scores.others["signal"]]
         eff_s, curve = sic_curve(signal, background, weights, grid)
         arrays |= {"sic_background_efficiency": grid, "sic_signal_efficiency": eff_s, "sic": curve}
+    return arrays
+
+
+def likelihood_arrays(case: Case, judged: Judged, config: Settings) -> dict[str, np.ndarray]:
+    """The bins of the likelihood of the first ensemble, with the excess that nobody has named.
+
+    ``likelihood_family``: the injected family's simulated events a bin at one fb (its simulated cross section), from
+    those that were not injected; only where there are any.
+    """
+    scores, template, chosen = judged.scores[0], judged.template, config.selection
+    arrays = score_bins(scores, template, chosen).arrays()
+    if "signal" in scores.others and case.signal is not None and len(case.signal):
+        data = case.data
+        injected = data.events.weight[case.inside & data.is_signal].sum()
+        weight = case.signal.weight * (1 + injected / case.signal.weight.sum()) * config.pseudodata.luminosity
+        found = score_bins(scores, template, chosen, (bins_of(scores, "signal"), weight))
+        arrays["likelihood_family"] = found.signal
     return arrays

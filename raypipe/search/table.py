@@ -13,7 +13,13 @@ from raypipe.config.table import TableConfig
 from raypipe.events.readers.features import FeatureTable
 from raypipe.fit.classifier import FoldScores, Mapper, out_of_fold_scores
 from raypipe.search.case import Template
-from raypipe.search.counting import background_percentiles, check_cuts, counting_row
+from raypipe.search.counting import (
+    background_percentiles,
+    check_cuts,
+    counting_row,
+    likelihood_significance,
+    score_bins,
+)
 from raypipe.search.result import DATA, Result
 from raypipe.search.table_background import check_events, given_background, homes_of_repeated, interpolated, varying
 from raypipe.stats.roc import max_sic, sic, weighted_auc
@@ -67,9 +73,12 @@ def search_table(
     features = "; ".join(filter(None, (made.scaler and made.scaler.said, constant)))
     common |= {"features": features, "repeated": repeated, "shared": shared}
     common |= _columns(scores, template, config) | _best_cut(scores, truth) | clock
+    bins = score_bins(scores, template, selection)
+    z = likelihood_significance(bins)
     common["seconds"] = time.perf_counter() - started
     rows = [common | _row(scores, template, point, calibrate, truth, config) for point in selection.working_points]
-    arrays = _figures(data, inside, scores, template, config)
+    rows = [row | {"z_likelihood": float("nan") if row["verdict"] else z} for row in rows]
+    arrays = _figures(data, inside, scores, template, config) | bins.arrays()
     return Result(rows, arrays, made.flow_state), scored_events(data.take(inside), scores)
 
 

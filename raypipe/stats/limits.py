@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 from scipy import optimize, special
+
+from raypipe.stats.workspace import Fits
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,20 @@ def upper_limit(
 
     low2, low1, median, high1, high2 = (band(k) for k in (-2, -1, 0, 1, 2))
     return Limit(observed, median, (low2, low1, high1, high2), level)
+
+
+def workspace_limit(fits: Fits, level: float = 0.95) -> Limit:
+    """CLs upper limit on the strength of a workspace, observed and expected without a signal."""
+    asimov = np.asarray(fits.model.expected_data(fits.null[1]), float)
+    expected = cache(lambda mu: fits.profile(mu, asimov)[0])
+    mu, q = 1.0, 0.0
+    for _ in range(30):  # a strength that the expectation notices, for the scale
+        q = expected(mu) - expected(0.0)
+        if 0.1 < q < 100:
+            break
+        mu *= 3.0 if q <= 0.1 else 0.2
+    error = mu / math.sqrt(max(q, 1e-12))
+    return upper_limit(lambda mu: fits.profile(mu)[0], fits.mu, fits.free[0], error, expected, level)
 
 
 def _root(function: Callable[[float], float], guess: float) -> float:
