@@ -11,6 +11,7 @@ from raypipe.cli import fits, samples, stages, tools
 from raypipe.cli.base import Commands
 from raypipe.cli.calibrate import calibrate
 from raypipe.cli.classify import classify
+from raypipe.cli.export import export
 from raypipe.kinds import load_plugins
 
 
@@ -33,6 +34,6 @@ def main() -> None:
 
 
 _SEARCH = (stages.embed, stages.search, stages.plan, stages.scan, stages.status, stages.report, stages.latent)
-_ALONE = (samples.simulate, samples.read, fits.fit, fits.hunt, classify, calibrate, tools.doctor, tools.config)
+_ALONE = (samples.simulate, samples.read, fits.fit, fits.hunt, classify, calibrate, export, tools.doctor, tools.config)
 for command in (*_SEARCH, *_ALONE):
     main.add_command(command)

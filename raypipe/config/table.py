@@ -60,6 +60,9 @@ class TableSelection(Section):
     sideband_calibration: bool = True
     """Know the background by held-out sideband data wherever there are some: cut at that share of them (else: of the
     template), and scale the template after the cut by data over template, with its uncertainty. [default]"""
+    transfer_error: float = Field(0.0, ge=0)
+    """Relative error, in every bin of the likelihood, of taking the sidebands' data over template for the signal
+    region's. [default]"""
     closure: Closure = Closure()
     """What the template must do in the sidebands for z to be quoted."""
 

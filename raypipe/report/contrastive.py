@@ -23,6 +23,8 @@ from raypipe.search.result import NO_SIGNAL
 TEXTS = resource("texts")["contrastive"]
 CURVES = ("z_before", "z_after", "sic", "truth_before", "truth_after", "auc")
 """What MLflow's child runs draw over the strength."""
+Z = {"z_before": "-", "z_after": "withheld", "z_likelihood": "withheld"}
+"""Significances of the table, and what stands there without one."""
 
 
 def result_rows(entries: list[dict[str, Any]]) -> Table:
@@ -33,13 +35,13 @@ def result_rows(entries: list[dict[str, Any]]) -> Table:
     for e in entries:
         none = e["signal"] == NO_SIGNAL
         named, strength = ("no signal", "-") if none else (e["signal"], f"{e['strength']:g}")
-        z = with_error(e["z_before"]), with_error(e["z_after"], none="withheld")
+        z = tuple(with_error(e.get(name), none=none) for name, none in Z.items())
         truth = ["-" if none else with_error(e[name]) for name in ("truth_before", "truth_after", "sic")]
         z += tuple(map(partial(at_least, e), calibrated))
         rows.append(
             [named, *(e[k] for k in way), strength, f"{e['working_point']:.1%}", str(e["instances"]), *z, *truth]
         )
-    z_head = ["z before", "z after", *(name.replace("_", " ") for name in calibrated)]
+    z_head = ["z before", "z after", "z of all bins", *(name.replace("_", " ") for name in calibrated)]
     head = ["S/√B injected", "cut", "instances", *z_head, "S/√B before", "S/√B after", "SIC"]
     return Table(["signal", *way, *head], rows)
 

@@ -27,6 +27,8 @@ def table_report(search: TableSearch, found: Found) -> Report:
     for row in rows:
         cut, *rest = cut_lines(row)
         lines += [cut if row["sic"] is None else f"{cut}, SIC {row['sic']:.2f}", *rest]
+    if first["z_likelihood"] is not None:
+        lines.append(f"all bins of the score together: z {first['z_likelihood']:.2f}")
     if first["max_sic"] is not None:
         best = f"largest SIC {first['max_sic']:.2f} ± {first['max_sic_error']:.2f}"
         lines.append(f"{best} at background efficiency {first['max_sic_background_efficiency']:.2e}")

@@ -16,12 +16,11 @@ import numpy as np
 from raypipe import seeds
 from raypipe.errors import UserError
 from raypipe.events.pseudodata import draw, expected_background, expected_overlap
-from raypipe.fit.classifier import FoldScores
 from raypipe.kinds import background_of, resolve
 from raypipe.search.case import Case, Judged, Settings, Tables
-from raypipe.search.counting import likelihood_significance, score_bins
-from raypipe.search.evaluate import evaluate, mean_and_spread
-from raypipe.search.histograms import Closure, closure, figure_arrays, likelihood_arrays
+from raypipe.search.counting import likelihood_significance
+from raypipe.search.evaluate import binned, evaluate, mean_and_spread
+from raypipe.search.histograms import Closure, closure, figure_arrays
 from raypipe.search.result import ALONE, NO_SIGNAL, Result, Tools, Trial
 
 CONTINUUM = "yy"  # The sample that the flow models; the other background samples are resonant and come from simulation
@@ -30,19 +29,15 @@ Rows = list[dict[str, Any]]
 
 
 def evaluated(tables: Tables, case: Case, judged: Judged, config: Settings) -> list[Rows]:
-    """Of every working point the rows, one an ensemble of classifiers.
-
-    ``z_likelihood``: significance of all bins of the score together (`raypipe.search.counting.score_bins`), the same at
-    every working point but where the ``verdict`` of one withholds it.
-    """
-    template, chosen = judged.template, config.selection
-    z = [likelihood_significance(score_bins(scores, template, chosen)) for scores in judged.scores]
-
-    def row(scores: FoldScores, point: float, z: float) -> dict[str, Any]:
-        found = evaluate(case, scores, template, point, config)
-        return found | {"z_likelihood": float("nan") if found["verdict"] else z}
-
-    return [[row(s, point, v) for s, v in zip(judged.scores, z, strict=True)] for point in chosen.working_points]
+    """Of every working point the rows, one an ensemble of classifiers; ``z_likelihood`` is that of all bins of the
+    score together, the same at all points but where a ``verdict`` withholds it."""
+    rows, template = [], judged.template
+    z = [likelihood_significance(binned(scores, template, config)) for scores in judged.scores]
+    for point in config.selection.working_points:
+        found = [evaluate(case, scores, template, point, config) for scores in judged.scores]
+        told = [float("nan") if row["verdict"] else value for row, value in zip(found, z, strict=True)]
+        rows.append([row | {"z_likelihood": value} for row, value in zip(found, told, strict=True)])
+    return rows
 
 
 def search(
@@ -84,8 +79,6 @@ def search(
     common = common_columns(encoders[0], config, trial, judged, closures)
     common |= {"encoders": len(encoders), "ensembles": len(every[0]), **clock, "seconds": time.perf_counter() - started}
     arrays = figure_arrays(case, judged.scores[0], judged.template, config)
-    if "z_likelihood" in every[0][0]:
-        arrays |= likelihood_arrays(case, judged, config)
     if closures:
         arrays |= {"closure_efficiency": closures[0].efficiency, "closure_true": closures[0].true_efficiency}
     return Result([common | mean_and_spread(rows) for rows in every], arrays, judged.flow_state)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.config.sections import Closure, Selection
+from raypipe.config.sections import Closure
 from raypipe.errors import UserError
 from raypipe.fit.classifier import FoldScores
 from raypipe.search.case import Template
@@ -166,59 +166,52 @@ def sideband_calibration(data: np.ndarray, template: np.ndarray) -> tuple[float,
 def score_bins(
     scores: FoldScores,
     template: Template,
-    selection: Selection,
+    *,
+    calibrate: bool,
+    higgs_uncertainty: float = 0.0,
+    transfer_error: float = 0.0,
     signal: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> ScoreBins:
-    """All bins of the background percentile in signal region and sidebands, merged from the top down to `LEAST` events.
+    """All bins of the background percentile, merged from the top until each has `LEAST` events.
 
-    ``signal``: bins (n,) of `bins_of` and weights (n,) of simulated events, at mu = 1 in the signal region. Without one
-    its efficiency is the background's to the power `FALL`, and mu is in units of the square root of the
-    expected background: what is wanted is an excess that grows towards small percentiles, whatever makes it.
+    ``calibrate``: with the sidebands, where they are scored. ``signal``: bins (n,) of `bins_of` and weights (n,) of
+    simulated events at mu = 1. Without one the signal has the background's efficiency to the power `FALL`, an excess
+    that grows towards small percentiles, and mu is in units of the square root of the expected background.
     """
-    k, at = len(BIN_EDGES) + 1, {name: bins_of(scores, name) for name in ("data", "template")}
-    w, peak = template.weight, template.is_higgs
-
-    def summed(of: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-        return np.bincount(of, weights, minlength=k).astype(float)
-
-    flat, resonant = (summed(at["template"][m], w[m]) for m in (~peak, peak))
-    squares, higgs_squares = (summed(at["template"][m], w[m] ** 2) for m in (~peak, peak))
-    known = [summed(at["data"]), flat, squares, resonant, higgs_squares]
-    enough = [np.divide(flat**2, squares, out=np.zeros(k), where=squares > 0)]
-    calibrated = selection.sideband_calibration and all(name in scores.others for name in SIDEBANDS)
-    if calibrated:
-        counts = [summed(bins_of(scores, name)) for name in SIDEBANDS]
-        draws = len(scores.others[SIDEBANDS[1]]) / len(scores.others[SIDEBANDS[0]])
-        known += [counts[0], counts[1] / draws, counts[1]]
-        enough += counts
-    known += [summed(*signal)] if signal else []
-    first = _merged(np.array(enough))
-    n, c, c2, h, h2, *others = (np.add.reduceat(values, first) for values in known)
+    k, of = len(BIN_EDGES) + 1, bins_of(scores, "template")
+    squared, flat = template.weight**2, ~template.is_higgs
+    sums = [(bins_of(scores, "data"), None)]
+    sums += [(of[m], w[m]) for m in (flat, template.is_higgs) for w in (template.weight, squared)]
+    sums += [signal] if signal else []
+    calibrated = calibrate and all(name in scores.others for name in SIDEBANDS)
+    sums += [(bins_of(scores, name), None) for name in SIDEBANDS if calibrated]
+    known = np.array([np.bincount(*one, minlength=k) for one in sums], float)
+    enough = [np.divide(known[1] ** 2, known[2], out=np.zeros(k), where=known[2] > 0)]
+    first = _merged(np.array([*enough, *known[-2 * calibrated :]] if calibrated else enough))
+    n, c, c2, h, h2, *others = np.add.reduceat(known, first, axis=1)
     edges = np.r_[0.0, BIN_EDGES, 1.0][np.r_[first, k]]
-    side, side_template, generated = others[:3] if calibrated else (np.empty(0), np.empty(0), np.full(len(n), np.inf))
-    shape = others[-1] if signal else np.diff(edges**FALL) * np.sqrt((c + h).sum())
-    error = np.sqrt(c2 / np.maximum(c, 1e-300) ** 2 + 1 / generated + selection.transfer_error**2)
+    shape = others[0] if signal else np.diff(edges**FALL) * np.sqrt((c + h).sum())
+    side, generated = others[-2:] if calibrated else (np.empty(0), np.full(len(n), np.inf))
+    draws = generated.sum() / side.sum() if calibrated else 1.0
+    error = np.sqrt(c2 / np.maximum(c, 1e-300) ** 2 + 1 / generated + transfer_error**2)
     # Scaled to the data, the template has no normalisation of its own.
-    relative = template.continuum_error / template.continuum if template.fit else np.inf
-    return ScoreBins(
-        edges, n, c, error, h, np.sqrt(h2), shape, side, side_template, relative, selection.higgs_uncertainty
-    )
+    relative = np.array([template.continuum_error / template.continuum if template.fit else np.inf])
+    beside = (side, (generated if calibrated else side) / draws, relative, np.array([higgs_uncertainty]))
+    return ScoreBins(edges, n, c, error, h, np.sqrt(h2), shape, *beside)
 
 
 def bins_of(scores: FoldScores, name: str) -> np.ndarray:
     """(n,) bin of every event of a set; events of equal score stay together."""
-    return sum(~scores.passes(name, edge) for edge in BIN_EDGES) + np.zeros(len(scores.of(name)), int)
+    return np.sum([~scores.passes(name, edge) for edge in BIN_EDGES], axis=0)
 
 
 def _merged(counts: np.ndarray) -> np.ndarray:
     """First bins of runs of bins with at least `LEAST` in each row of ``counts`` (rows, k)."""
-    first, total = [0], np.zeros(len(counts))
-    for k, column in enumerate(counts.T):
-        if (total >= LEAST).all():
+    first = [0]
+    for k in range(1, counts.shape[1]):
+        if (counts[:, first[-1] : k].sum(1) >= LEAST).all() and (counts[:, k:].sum(1) >= LEAST).all():
             first.append(k)
-            total = np.zeros(len(counts))
-        total = total + column
-    return np.array(first if len(first) == 1 or (total >= LEAST).all() else first[:-1])
+    return np.array(first)
 
 
 def likelihood_significance(bins: ScoreBins) -> float:

@@ -9,9 +9,10 @@ import numpy as np
 
 from raypipe.fit.classifier import FoldScores
 from raypipe.search.case import Case, Settings, Template
-from raypipe.search.counting import counting_row
+from raypipe.search.counting import counting_row, score_bins
 from raypipe.stats.roc import bootstrapped_efficiency, replicated_sic, sic, weighted_auc
 from raypipe.stats.sculpting import sculpting_test
+from raypipe.stats.workspace import ScoreBins
 
 
 def true_background(case: Case, values: Callable[[str], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -82,6 +83,16 @@ def counted(scores: FoldScores, template: Template, point: float, config: Settin
     calibrate = chosen.sideband_calibration and template.sideband is not None
     how = {"higgs_uncertainty": chosen.higgs_uncertainty, "limits": chosen.closure}
     return counting_row(scores, template, point, calibrate=calibrate, **how)
+
+
+def binned(
+    scores: FoldScores, template: Template, config: Settings, signal: tuple[np.ndarray, np.ndarray] | None = None
+) -> ScoreBins:
+    """The `score_bins` as the configuration has them; ``signal``: bins and weights of simulated events."""
+    chosen = config.selection
+    how = {"higgs_uncertainty": chosen.higgs_uncertainty, "transfer_error": chosen.transfer_error, "signal": signal}
+    calibrate = chosen.sideband_calibration and template.sideband is not None
+    return score_bins(scores, template, calibrate=calibrate, **how)
 
 
 SPREADS = ("sic", "z_after", "z_likelihood", "signal_efficiency", "fit_s_after", "fit_z_after")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from raypipe.fit.classifier import FoldScores, out_of_fold_scores
-from raypipe.search.case import Case, Judged, Settings, Template
-from raypipe.search.counting import bins_of, score_bins
-from raypipe.search.evaluate import true_background
+from raypipe.search.case import Case, Settings, Template
+from raypipe.search.counting import bins_of
+from raypipe.search.evaluate import binned, true_background
 from raypipe.search.result import Tools
 from raypipe.stats.roc import sic_curve, weighted_auc
 
@@ -49,11 +49,14 @@ def closure(case: Case, template: Template, config: Settings, seed: int, tools: 
 
 
 def figure_arrays(case: Case, scores: FoldScores, template: Template, config: Settings) -> dict[str, np.ndarray]:
-    """Arrays for the report: latent and mass histograms, SIC curve."""
+    """Arrays for the report: latent and mass histograms, SIC curve; for `raypipe export` the bins of the likelihood.
+
+    ``likelihood_family``: events a bin of the injected family at its simulated cross section, one fb.
+    """
     data, inside, point = case.data, case.inside, config.selection.working_points[0]
     truth, window = data.is_signal[inside], config.window
     edges = np.linspace(window.low, window.high, round((window.high - window.low) / config.massfit.bin_width) + 1)
-    arrays: dict[str, np.ndarray] = {"mass_edges": edges}
+    arrays = {"mass_edges": edges, **binned(scores, template, config).arrays()}
     mass = data.events.mass
     cut = case.passes(scores, point)
     for name, mask in (("background", ~data.is_signal), ("signal", data.is_signal)):
@@ -71,26 +74,12 @@ def figure_arrays(case: Case, scores: FoldScores, template: Template, config: Se
         arrays[f"latent{k}_template"] = np.histogram(template.latent[:, k], bins, weights=template.weight)[0]
         arrays[f"latent{k}_signal"] = np.histogram(latent[truth, k], bins)[0]
     if "signal" in scores.others:
+        at = np.r_[bins_of(scores, "data")[truth], bins_of(scores, "signal")]
+        weight = np.r_[data.events.weight[inside][truth], case.signal.weight] * config.pseudodata.luminosity
+        arrays["likelihood_family"] = binned(scores, template, config, (at, weight)).signal
         grid = np.geomspace(1e-4, 1, 81)
         background, weights = true_background(case, scores.of)
         signal = np.r_[scores.data[truth], scores.others["signal"]]
         eff_s, curve = sic_curve(signal, background, weights, grid)
         arrays |= {"sic_background_efficiency": grid, "sic_signal_efficiency": eff_s, "sic": curve}
-    return arrays
-
-
-def likelihood_arrays(case: Case, judged: Judged, config: Settings) -> dict[str, np.ndarray]:
-    """The bins of the likelihood of the first ensemble, with the excess that nobody has named.
-
-    ``likelihood_family``: the injected family's simulated events a bin at one fb (its simulated cross section), from
-    those that were not injected; only where there are any.
-    """
-    scores, template, chosen = judged.scores[0], judged.template, config.selection
-    arrays = score_bins(scores, template, chosen).arrays()
-    if "signal" in scores.others and case.signal is not None and len(case.signal):
-        data = case.data
-        injected = data.events.weight[case.inside & data.is_signal].sum()
-        weight = case.signal.weight * (1 + injected / case.signal.weight.sum()) * config.pseudodata.luminosity
-        found = score_bins(scores, template, chosen, (bins_of(scores, "signal"), weight))
-        arrays["likelihood_family"] = found.signal
     return arrays

@@ -13,13 +13,8 @@ from raypipe.config.table import TableConfig
 from raypipe.events.readers.features import FeatureTable
 from raypipe.fit.classifier import FoldScores, Mapper, out_of_fold_scores
 from raypipe.search.case import Template
-from raypipe.search.counting import (
-    background_percentiles,
-    check_cuts,
-    counting_row,
-    likelihood_significance,
-    score_bins,
-)
+from raypipe.search.counting import background_percentiles, check_cuts, counting_row, score_bins
+from raypipe.search.counting import likelihood_significance as significance
 from raypipe.search.result import DATA, Result
 from raypipe.search.table_background import check_events, given_background, homes_of_repeated, interpolated, varying
 from raypipe.stats.roc import max_sic, sic, weighted_auc
@@ -73,8 +68,8 @@ def search_table(
     features = "; ".join(filter(None, (made.scaler and made.scaler.said, constant)))
     common |= {"features": features, "repeated": repeated, "shared": shared}
     common |= _columns(scores, template, config) | _best_cut(scores, truth) | clock
-    bins = score_bins(scores, template, selection)
-    z = likelihood_significance(bins)
+    bins = score_bins(scores, template, calibrate=calibrate, transfer_error=selection.transfer_error)
+    z = significance(bins)
     common["seconds"] = time.perf_counter() - started
     rows = [common | _row(scores, template, point, calibrate, truth, config) for point in selection.working_points]
     rows = [row | {"z_likelihood": float("nan") if row["verdict"] else z} for row in rows]

@@ -74,16 +74,9 @@ def upper_limit(
 
 def workspace_limit(fits: Fits, level: float = 0.95) -> Limit:
     """CLs upper limit on the strength of a workspace, observed and expected without a signal."""
-    asimov = np.asarray(fits.model.expected_data(fits.null[1]), float)
-    expected = cache(lambda mu: fits.profile(mu, asimov)[0])
-    mu, q = 1.0, 0.0
-    for _ in range(30):  # a strength that the expectation notices, for the scale
-        q = expected(mu) - expected(0.0)
-        if 0.1 < q < 100:
-            break
-        mu *= 3.0 if q <= 0.1 else 0.2
-    error = mu / math.sqrt(max(q, 1e-12))
-    return upper_limit(lambda mu: fits.profile(mu)[0], fits.mu, fits.free[0], error, expected, level)
+    asimov = np.asarray(fits.model.expected_data(fits.null), float)
+    profiles = (lambda mu: fits.profile(mu)[0]), (lambda mu: fits.profile(mu, asimov)[0])
+    return upper_limit(profiles[0], fits.mu, fits.least, 1.0, profiles[1], level)
 
 
 def _root(function: Callable[[float], float], guess: float) -> float:

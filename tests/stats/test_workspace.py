@@ -17,7 +17,7 @@ from raypipe.stats.workspace import Fits, ScoreBins, workspace
 def one_bin(n: float, b: float, s: float = 1.0, error: float = 0.0) -> ScoreBins:
     none, nought = np.empty(0), np.zeros(1)
     known = np.array([0.0, 1.0]), np.array([n]), np.array([b]), np.array([error]), nought, nought, np.array([s])
-    return ScoreBins(*known, none, none, 1e-6, 0.1)
+    return ScoreBins(*known, none, none, np.array([1e-6]), np.array([0.1]))
 
 
 def three_bins(seed: int | None = None, kappa: tuple[float, ...] = (1, 1, 1), signal: float = 0.0) -> ScoreBins:
@@ -30,7 +30,9 @@ def three_bins(seed: int | None = None, kappa: tuple[float, ...] = (1, 1, 1), si
     truth = kappa * continuum * (1 if seed is None else rng.normal(1, 0.01))
     higgs_truth = higgs * (1 if seed is None else rng.normal(1, 0.1))
     known = draw(truth + higgs_truth + signal * shape), continuum, np.full(3, 1e-4), higgs, np.full(3, 1e-3)
-    return ScoreBins(np.r_[0, 0.001, 0.01, 1], *known, shape, draw(kappa * side), side, 0.01, 0.1)
+    return ScoreBins(
+        np.r_[0, 0.001, 0.01, 1], *known, shape, draw(kappa * side), side, np.array([0.01]), np.array([0.1])
+    )
 
 
 @pytest.mark.parametrize(("n", "b"), [(15.0, 9.0), (130.0, 100.0), (4.0, 0.5)])
@@ -85,13 +87,13 @@ def test_what_the_template_gets_wrong_in_both_regions_is_no_excess():
 
 def test_bins_say_more_than_one_cut():
     found = three_bins(signal=1.0)
-    cut = [counting_significance(found.observed[:k].sum(), found.expected[:k].sum()) for k in (1, 2)]
-    assert Fits(workspace(replace(found, higgs_uncertainty=1e-3))).z > 0.9 * max(cut)
+    cut = [counting_significance(found.observed[:k].sum(), (found.continuum + found.higgs)[:k].sum()) for k in (1, 2)]
+    assert Fits(workspace(replace(found, higgs_uncertainty=np.array([1e-3])))).z > 0.9 * max(cut)
 
 
 def test_a_free_normalisation_leaves_the_shape():
     found = three_bins(signal=0.0)
-    scaled = replace(found, observed=1.3 * found.continuum + found.higgs, normalisation=np.inf)
+    scaled = replace(found, observed=1.3 * found.continuum + found.higgs, normalisation=np.array([np.inf]))
     assert Fits(workspace(scaled)).z == pytest.approx(0, abs=0.02)
 
 
