@@ -219,8 +219,8 @@ class Selection(Section):
     """Know the background by held-out sideband data: cut at that share of them and of the simulated Higgs (else: of
     the template), and scale the template after the cut by data over template, with its uncertainty. [default]"""
     transfer_uncertainty: float = Field(0.0, ge=0)
-    """Relative uncertainty of the sideband calibration where it is carried to the signal region; reports of scans say
-    what simulation needs. [default]"""
+    """Relative uncertainty of the sideband calibration where it is carried to the signal region, of a cut and of every
+    bin of the likelihood; reports of scans say what simulation needs. [default]"""
     closure: Closure = Closure()
     """What the template must do in the sidebands for z to be quoted."""
 

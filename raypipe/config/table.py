@@ -60,7 +60,8 @@ class TableSelection(Section):
     """Know the background by held-out sideband data wherever there are some: cut at that share of them (else: of the
     template), and scale the template after the cut by data over template, with its uncertainty. [default]"""
     transfer_uncertainty: float = Field(0.0, ge=0)
-    """Relative uncertainty of the sideband calibration where it is carried to the signal region. [default]"""
+    """Relative uncertainty of the sideband calibration where it is carried to the signal region, of a cut and of every
+    bin of the likelihood. [default]"""
     closure: Closure = Closure()
     """What the template must do in the sidebands for z to be quoted."""
 

@@ -18,6 +18,8 @@ from raypipe.search.contrastive_search import Contrastive, shown_encoder
 TEXTS = resource("texts")["contrastive"]
 CURVES = ("z_before", "z_after", "sic", "truth_before", "truth_after", "auc")
 """What MLflow's child runs draw over the strength."""
+Z = {"z_before": "-", "z_after": "withheld", "z_likelihood": "withheld"}
+"""Significances of the table, and what stands there without one."""
 
 
 def result_rows(entries: list[dict[str, Any]]) -> Table:

@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 SHARED = resource("texts")["shared"]
 QUANTITIES = (
     *("z_before", "z_after", "sic", "truth_before", "truth_after", "auc", "n_after", "expected_after", "kappa"),
-    *("background_efficiency", "signal_efficiency", "b_after", "background_pull"),
+    *("background_efficiency", "signal_efficiency", "b_after", "background_pull", "z_likelihood"),
 )
 CALIBRATED = ("z_calibrated", "z_calibrated_bound", "z_global", "z_global_bound")
 """Of rows that pseudo-nulls have calibrated; a bound is the share of instances that are one."""

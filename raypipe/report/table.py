@@ -27,6 +27,8 @@ def table_report(search: TableSearch, found: Found) -> Report:
     known = first | {"policy": texts["policy"][first["duplicates"]]}
     lines += [say(text, known) for name, text in texts["lines"].items() if first[name]]
     lines += [line for cut in cuts for line in cut]
+    if first["z_likelihood"] is not None:
+        lines.append(say(texts["likelihood"], first))
     if first["max_sic"] is not None:
         lines.append(say(texts["largest"], first))
     (key,) = found.trials

@@ -1,4 +1,4 @@
-"""What an analyst reads off one cut: observed against expected events, before and after."""
+"""What an analyst reads off one cut, or off all bins of the score: observed against expected events."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ from raypipe.fit.classifier import FoldScores
 from raypipe.search.case import Template
 from raypipe.stats.roc import weighted_auc
 from raypipe.stats.significance import counting_significance
+from raypipe.stats.workspace import Fits, ScoreBins, workspace
 
 SIDEBANDS = ("sideband_data", "sideband_template")  # Names of the held-out sideband sets in `FoldScores.others`
+BIN_EDGES = np.array([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05])
+"""Background percentiles between the bins of the likelihood."""
+LEAST = 5
+"""Events in a bin of data and of template, of the sidebands and of the signal region's template."""
+FALL = 1 / 3
+"""A signal that nobody has named is taken to have the background's efficiency to this power."""
 
 
 def counting_row(
@@ -156,3 +163,62 @@ def sideband_calibration(data: np.ndarray, template: np.ndarray) -> tuple[float,
     k, n, j, m = data.sum() + 1, len(data) + 1, template.sum() + 1, len(template) + 1
     ratio = (k / n) / (j / m)
     return float(ratio), float(ratio * np.sqrt(1 / k - 1 / n + 1 / j - 1 / m))
+
+
+def score_bins(
+    scores: FoldScores,
+    template: Template,
+    *,
+    calibrate: bool,
+    higgs_uncertainty: float = 0.0,
+    transfer: float = 0.0,
+    signal: tuple[np.ndarray, np.ndarray] | None = None,
+) -> ScoreBins:
+    """All bins of the background percentile, merged from the top until each has `LEAST` events.
+
+    ``calibrate``: with the sidebands, where they are scored. ``signal``: bins (n,) of `bins_of` and weights (n,) of
+    simulated events at mu = 1. Without one the signal has the background's efficiency to the power `FALL`, an excess
+    that grows towards small percentiles, and mu is in units of the square root of the expected background.
+    """
+    k, of = len(BIN_EDGES) + 1, bins_of(scores, "template")
+    squared, flat = template.weight**2, ~template.is_higgs
+    sums = [(bins_of(scores, "data"), None)]
+    sums += [(of[m], w[m]) for m in (flat, template.is_higgs) for w in (template.weight, squared)]
+    sums += [signal] if signal else []
+    calibrated = calibrate and all(name in scores.others for name in SIDEBANDS)
+    sums += [(bins_of(scores, name), None) for name in SIDEBANDS if calibrated]
+    known = np.array([np.bincount(*one, minlength=k) for one in sums], float)
+    enough = [np.divide(known[1] ** 2, known[2], out=np.zeros(k), where=known[2] > 0)]
+    first = _merged(np.array([*enough, *known[-2 * calibrated :]] if calibrated else enough))
+    n, c, c2, h, h2, *others = np.add.reduceat(known, first, axis=1)
+    edges = np.r_[0.0, BIN_EDGES, 1.0][np.r_[first, k]]
+    shape = others[0] if signal else np.diff(edges**FALL) * np.sqrt((c + h).sum())
+    side, generated = others[-2:] if calibrated else (np.empty(0), np.full(len(n), np.inf))
+    draws = generated.sum() / side.sum() if calibrated else 1.0
+    error = np.sqrt(c2 / np.maximum(c, 1e-300) ** 2 + 1 / generated + transfer**2)
+    # Scaled to the data, the template has no normalisation of its own.
+    relative = np.array([template.continuum_error / template.continuum if template.fit else np.inf])
+    beside = (side, (generated if calibrated else side) / draws, relative, np.array([higgs_uncertainty]))
+    return ScoreBins(edges, n, c, error, h, np.sqrt(h2), shape, *beside)
+
+
+def bins_of(scores: FoldScores, name: str) -> np.ndarray:
+    """(n,) bin of every event of a set; events of equal score stay together."""
+    return np.sum([~scores.passes(name, edge) for edge in BIN_EDGES], axis=0)
+
+
+def _merged(counts: np.ndarray) -> np.ndarray:
+    """First bins of runs of bins with at least `LEAST` in each row of ``counts`` (rows, k)."""
+    first = [0]
+    for k in range(1, counts.shape[1]):
+        if (counts[:, first[-1] : k].sum(1) >= LEAST).all() and (counts[:, k:].sum(1) >= LEAST).all():
+            first.append(k)
+    return np.array(first)
+
+
+def likelihood_significance(bins: ScoreBins) -> float:
+    """Discovery significance of all bins together, NaN where the fit does not converge."""
+    try:
+        return Fits(workspace(bins)).z
+    except ArithmeticError:
+        return float("nan")

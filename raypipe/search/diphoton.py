@@ -147,6 +147,8 @@ class Diphoton(Search):
                     f"  bump hunt ({row['family']}): {row['fit_s_after']:.1f} ± {row['fit_s_err_after']:.1f} events, "
                     f"z {row['fit_z_before']:.2f} -> {row['fit_z_after']:.2f} ({row['fit_status_after']})"
                 )
+        z = next((row["z_likelihood"] for row in rows if np.isfinite(row.get("z_likelihood", np.nan))), None)
+        lines += [] if z is None else [f"all bins of the score together: z {z:.2f}"]
         return lines, [plain(row) for row in rows]
 
     def served_flow(self, flow: Path | None, latents: Path) -> dict[str, Served]:

@@ -10,10 +10,11 @@ import numpy as np
 
 from raypipe.fit.classifier import FoldScores, out_of_fold_scores
 from raypipe.search.case import Case, Settings, Template
-from raypipe.search.counting import counting_row
+from raypipe.search.counting import bins_of, counting_row, score_bins
 from raypipe.search.result import Tools
 from raypipe.stats.bins import sculpting_test
 from raypipe.stats.roc import bootstrapped_efficiency, replicated_sic, sic, sic_curve, weighted_auc
+from raypipe.stats.workspace import ScoreBins
 
 
 def true_background(case: Case, values: Callable[[str], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +87,17 @@ def counted(scores: FoldScores, template: Template, point: float, config: Settin
     return counting_row(scores, template, point, calibrate=calibrate, **how)
 
 
-SPREADS = ("sic", "z_after", "signal_efficiency", "fit_s_after", "fit_z_after")
+def binned(
+    scores: FoldScores, template: Template, config: Settings, signal: tuple[np.ndarray, np.ndarray] | None = None
+) -> ScoreBins:
+    """The `score_bins` as the configuration has them; ``signal``: bins and weights of simulated events."""
+    chosen = config.selection
+    how = {"higgs_uncertainty": chosen.higgs_uncertainty, "transfer": chosen.transfer_uncertainty, "signal": signal}
+    calibrate = chosen.sideband_calibration and template.sideband is not None
+    return score_bins(scores, template, calibrate=calibrate, **how)
+
+
+SPREADS = ("sic", "z_after", "z_likelihood", "signal_efficiency", "fit_s_after", "fit_z_after")
 """Quantities, where a row has them, whose spread over ensembles is kept."""
 NUMBERS = (int, float, np.int64, np.float64, list)  # Types of which a mean is taken; a list has one a replica
 
@@ -149,11 +160,14 @@ def closure(case: Case, template: Template, config: Settings, seed: int, tools: 
 
 
 def figure_arrays(case: Case, scores: FoldScores, template: Template, config: Settings) -> dict[str, np.ndarray]:
-    """Arrays for the report: latent and mass histograms, SIC curve."""
+    """Arrays for the report: latent and mass histograms, SIC curve; for `raypipe export` the bins of the likelihood.
+
+    ``likelihood_family``: events a bin of the injected family at its simulated cross section, one fb.
+    """
     data, inside, point = case.data, case.inside, config.selection.working_points[0]
     truth, window = data.is_signal[inside], config.window
     edges = np.linspace(window.low, window.high, round((window.high - window.low) / config.massfit.bin_width) + 1)
-    arrays: dict[str, np.ndarray] = {"mass_edges": edges}
+    arrays = {"mass_edges": edges, **binned(scores, template, config).arrays()}
     mass = data.events.mass
     cut = case.passes(scores, point)
     for name, mask in (("background", ~data.is_signal), ("signal", data.is_signal)):
@@ -171,6 +185,9 @@ def figure_arrays(case: Case, scores: FoldScores, template: Template, config: Se
         arrays[f"latent{k}_template"] = np.histogram(template.latent[:, k], bins, weights=template.weight)[0]
         arrays[f"latent{k}_signal"] = np.histogram(latent[truth, k], bins)[0]
     if "signal" in scores.others:
+        at = np.r_[bins_of(scores, "data")[truth], bins_of(scores, "signal")]
+        weight = np.r_[data.events.weight[inside][truth], case.signal.weight] * config.pseudodata.luminosity
+        arrays["likelihood_family"] = binned(scores, template, config, (at, weight)).signal
         grid = np.geomspace(1e-4, 1, 81)
         background, weights = true_background(case, scores.of)
         signal = np.r_[scores.data[truth], scores.others["signal"]]

@@ -13,7 +13,7 @@ from raypipe.files import digest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NUMERICS = ("numpy", "torch", "xgboost", "scipy", "iminuit")  # Packages whose version can move a number
+NUMERICS = ("numpy", "torch", "xgboost", "scipy", "iminuit", "pyhf")  # Packages whose version can move a number
 NO_SIGNAL = "none"  # Name of the runs without an injection
 DATA = "data"  # Name of the one trial of a search on recorded data
 

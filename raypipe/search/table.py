@@ -18,7 +18,8 @@ from raypipe.events.twins import first_twin
 from raypipe.fit.classifier import FoldScores, Mapper, deal_folds, out_of_fold_scores
 from raypipe.fit.smooth import Scaler, fit_scaler
 from raypipe.search.case import Template
-from raypipe.search.counting import background_percentiles, check_cuts, counting_row
+from raypipe.search.counting import background_percentiles, check_cuts, counting_row, score_bins
+from raypipe.search.counting import likelihood_significance as significance
 from raypipe.search.result import DATA, Result
 from raypipe.stats.roc import max_sic, sic, weighted_auc
 from raypipe.stats.sideband import fit_sidebands
@@ -201,9 +202,12 @@ def search_table(
     features = "; ".join(filter(None, (made.scaler and made.scaler.said, constant)))
     common |= {"features": features, "repeated": repeated, "shared": shared}
     common |= _columns(scores, template, config) | _best_cut(scores, truth) | clock
+    bins = score_bins(scores, template, calibrate=calibrate, transfer=selection.transfer_uncertainty)
+    z = significance(bins)
     common["seconds"] = time.perf_counter() - started
     rows = [common | _row(scores, template, point, calibrate, truth, config) for point in selection.working_points]
-    arrays = _figures(data, inside, scores, template, config)
+    rows = [row | {"z_likelihood": float("nan") if row["verdict"] else z} for row in rows]
+    arrays = _figures(data, inside, scores, template, config) | bins.arrays()
     return Result(rows, arrays, made.flow_state), scored_events(data.take(inside), scores)
 
 

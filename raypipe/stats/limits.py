@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 from scipy import optimize, special
+
+from raypipe.stats.workspace import Fits
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,13 @@ def upper_limit(
 
     low2, low1, median, high1, high2 = (band(k) for k in (-2, -1, 0, 1, 2))
     return Limit(observed, median, (low2, low1, high1, high2), level)
+
+
+def workspace_limit(fits: Fits, level: float = 0.95) -> Limit:
+    """CLs upper limit on the strength of a workspace, observed and expected without a signal."""
+    asimov = np.asarray(fits.model.expected_data(fits.null), float)
+    profiles = (lambda mu: fits.profile(mu)[0]), (lambda mu: fits.profile(mu, asimov)[0])
+    return upper_limit(profiles[0], fits.mu, fits.least, 1.0, profiles[1], level)
 
 
 def _root(function: Callable[[float], float], guess: float) -> float:
