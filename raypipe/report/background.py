@@ -35,7 +35,7 @@ def verdict(entries: Sequence[Row], z: str) -> list[str]:
     told = []
     for who, null in (("with a signal", False), ("without", True)):
         mine = [e for e in entries if (e["signal"] == NO_SIGNAL) == null and e[f"{z}_before"] and e[f"{z}_after"]]
-        means = ([round(e[f"{z}_{when}"]["mean"], 1) for e in mine] for when in ("before", "after"))
+        means = ([round(e[f"{z}_{when}"]["mean"], 1) + 0.0 for e in mine] for when in ("before", "after"))
         spans = [" to ".join(str(v) for v in sorted({min(m), max(m)})) for m in means if m]
         told += [f"{who} {spans[0]}σ before the cut, {spans[1]}σ after it"] if spans else []
     sets = sum(e["instances"] for e in entries)

@@ -110,7 +110,7 @@ def finish(search: Search, found: Found, report: Report) -> dict[str, Any]:
         sections, verdict = [*report.sections, *_common_sections(search, summary)], 1 + (summary["look"] is not None)
         told = headlines(report, summary)
         told[:verdict] = [" ".join(told[:verdict])]
-        name = "raypipe" if Path(sys.argv[0]).stem == "__main__" else Path(sys.argv[0]).name
+        name = "raypipe" if "raypipe" in sys.argv[0] else Path(sys.argv[0]).name
         made = {"command": redact(shlex.join([name, *sys.argv[1:]])), "seed": search.config.seed}
         made |= {"tuned_on": getattr(search.config, "tuned_on", ())} | summary
         write_html(found.folder / "report.html", title, subtitle, told, sections, asked=report.asked, provenance=made)

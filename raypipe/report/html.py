@@ -41,10 +41,10 @@ def table_of(columns: Mapping[str, str | Callable[[Any], str]], entries: Iterabl
     A column whose heading ends with ``?`` is left out where it is empty, one with ``=`` where all its cells are alike.
     """
     entries = list(entries)
-    kept = {head: [cell(e) if callable(cell) else say(cell, e) for e in entries] for head, cell in columns.items()}
-    kept = {
-        k: v for k, v in kept.items() if not (k[-1] == "?" and {*v} <= {"-"}) and not (k[-1] == "=" and len({*v}) < 2)
-    }
+    every = {head: [cell(e) if callable(cell) else say(cell, e) for e in entries] for head, cell in columns.items()}
+    empty = {head for head, cells in every.items() if set(cells) <= {"-"} and head[-1] == "?"}
+    alike = {head for head, cells in every.items() if len(set(cells)) < 2 and head[-1] == "="}
+    kept = {head: cells for head, cells in every.items() if head not in empty | alike}
     return Table([head.rstrip("?=") for head in kept], [list(row) for row in zip(*kept.values(), strict=True)])
 
 
