@@ -38,7 +38,7 @@ def embedding_events(table: pa.Table, config: Config) -> tuple[pa.Table, np.ndar
 
 
 def latent_pictures(run: Run, supervised: bool = True) -> dict[str, Any]:
-    """Make ``figures/tsne.png``, ``figures/confusion.png`` and ``latent.json``; returns the content of the last.
+    """Make ``figures/tsne.svg``, ``figures/confusion.svg`` and ``latent.json``; returns the content of the last.
 
     t-SNE maps of every embedding of the scan (those that hold something out, for its first signal); confusion matrices
     of the first `id` encoder's latent space, of the nine features, and of a transformer trained with labels.
