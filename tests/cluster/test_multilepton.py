@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -14,7 +13,6 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-import raypipe as rp
 from raypipe.cli import main
 from raypipe.cluster.run import Run
 from raypipe.config import load_config
@@ -210,17 +208,3 @@ def test_the_data_are_no_reference(tables):
                 ],
             )
         )
-
-
-def test_a_run_without_ray_has_the_rows_of_one_with_it(tables, ray_local, tmp_path):
-    frames = []
-    for ray in (True, False):
-        config = rp.load(tables, f"output={tmp_path / str(ray)}", "tracking.enabled=false", "scan.instances=1")
-        run = rp.Run(config, ray)
-        found = run.scan()
-        assert found.summary["finished"] == 20 + 1 + 20 + 2
-        assert run.search("a_125", strength=60).said["combined_p"] == pytest.approx(1 / 21)
-        frames.append(found.frame().drop(columns=["seconds", "seconds_cpu"]))
-        run.close()
-    assert len(frames[0]) == len(frames[1]) > 40
-    pd.testing.assert_frame_equal(*frames, check_exact=True)
