@@ -283,7 +283,7 @@ def _finish(row: dict[str, Any], as_json: bool, text: Callable, failed: str) -> 
 @shown("--reference-order", type=click.IntRange(0), default=0, help=ORDER)
 @toy_options(1000, "For the global p-value.")
 @level_option
-@click.option("--output", type=FILE, help="Folder for hunt.json and hunt.png.")
+@click.option("--output", type=FILE, help="Folder for hunt.json, hunt.svg and its numbers, hunt.csv.")
 def hunt(path: Path, widths: str, tails: str, output: Path | None, as_json: bool, **given: Any) -> None:
     """Scan a peak over any mass spectrum: local and global significance.
 
@@ -318,7 +318,7 @@ def hunt(path: Path, widths: str, tails: str, output: Path | None, as_json: bool
         from raypipe.report.style import save_figures
 
         write_json(output / "hunt.json", result.row)
-        save_figures({"hunt": figure(result, path.name)}, output, dpi=130)
+        save_figures({"hunt": figure(result, path.name)}, output)
     told = failure(result.row, given["reference"] is not None, isinstance(data, Masses))
     _finish(result.row, as_json, describe_hunt, told)
 

@@ -99,7 +99,8 @@ def test_hunt_writes_json_and_figure(masses, tmp_path):
     assert row["global"]["toys"]["is_upper_bound"]
     assert row["global"]["asymptotic"]["z"] > 4
     assert json.loads((out_folder / "hunt.json").read_text())["best"] == row["best"]
-    assert (out_folder / "hunt.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (out_folder / "hunt.svg").read_text()
+    assert (out_folder / "hunt.csv").stat().st_size > 100
     status, out, _ = run(
         "hunt", "--masses", masses, "--window", 0, 10, "--background", "poly:1", "--toys", 50, "--json"
     )
