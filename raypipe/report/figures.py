@@ -37,6 +37,7 @@ def features(arrays: Arrays, title: str = "") -> Figure:
     """What a classifier sees in the signal region, a panel a column: template and data, and as far as they are known
     true background, injected signal (paper C, figure 1), and the data after the cut."""
     names = [name.removesuffix("_template") for name in arrays if name.endswith("_template")]
+    names = [name for name in names if f"{name}_edges" in arrays]
     figure, axes = new_figure(len(names), 4.3, 3.3)
     for name, axis in zip(names, axes, strict=True):
         edges, counts = arrays[f"{name}_edges"], {k: arrays.get(f"{name}_{k}") for k in ("true", "signal", "after")}
