@@ -77,8 +77,8 @@ def build_template(
     window, folds, draws = config.window, config.classifier.folds, config.flow.sideband_draws
     continuum, error = fit.integral(window.sr_low, window.sr_high)
     rng = seeds.generator(seed, "template")
-    share = max(1, round(continuum * config.flow.judged / folds))
-    learnt = max(1, round(continuum * config.flow.oversampling * (folds - 1) / folds))
+    learnt = max(1, round(continuum * config.flow.oversampling / folds)) * (folds - 1)
+    share = max(1, round(continuum * (config.flow.judged or config.flow.oversampling) / folds))
     luminosity = 0.0 if not higgs else config.pseudodata.luminosity
     inside = [higgs[name].take(window.inside(higgs[name].mass)) for name in sorted(higgs)]
     resonant = [(events.latent, events.weight * luminosity, rng.integers(0, folds, len(events))) for events in inside]
