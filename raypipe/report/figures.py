@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle, product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import mplhep
@@ -17,8 +17,10 @@ from raypipe.report.background import sculpting_figure
 from raypipe.report.style import COLOURS, CYCLE, new_figure
 from raypipe.report.summary import curve, is_main, ways_of, with_signal
 from raypipe.search.base import Found
-from raypipe.search.confusion import Confusion
 from raypipe.search.result import NO_SIGNAL
+
+if TYPE_CHECKING:
+    from raypipe.search.confusion import Confusion  # and with it PyTorch
 
 Arrays = Mapping[str, np.ndarray]
 
