@@ -109,7 +109,7 @@ def finished(tmp_path_factory) -> tuple[Path, dict]:
 OURS = re.compile(
     r"(simulate|train encoder id 0|embed events id 0|train flows|scan): \d"  # progress
     r"| +raypipe: | +injected +cut| +(no signal|xsh_500_100|wn_150) |† The error is"  # the table
-    r"|Without a signal: |(xsh_500_100|wn_150) at S/√B|Background where |Closure AUC |Tuned: |Stages: |Report: "
+    r"|Mean significance |Without a signal: |(xsh_500_100|wn_150) at S/√B|Background where |Closure AUC |Tuned: |Stages: |Report: "
 )
 
 
