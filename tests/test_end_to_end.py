@@ -109,7 +109,8 @@ def finished(tmp_path_factory) -> tuple[Path, dict]:
 OURS = re.compile(
     r"(simulate|train encoder id 0|embed events id 0|train flows|scan): \d"  # progress
     r"| +raypipe: | +injected +cut| +(no signal|xsh_500_100|wn_150) |† The error is"  # the table
-    r"|Mean significance |Without a signal: |(xsh_500_100|wn_150) at S/√B|Background where |Closure AUC |Tuned: |Stages: |Report: "
+    r"|Mean significance |Tuned: |Without a signal: |(xsh_500_100|wn_150) at S/√B|Background where |Closure AUC "
+    r"|Stages: |Report: "
 )
 
 
