@@ -10,18 +10,19 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from matplotlib.figure import Figure
 
 from raypipe.config.run import Run
 from raypipe.errors import redact
 from raypipe.files import write_json
 from raypipe.report.html import FEW, FEW_TOLD, Section, Table, images, resource, say, table_of, write_html
-from raypipe.report.style import save_figures
 from raypipe.report.summary import SHARED, other_versions_told, summarise
 from raypipe.search.base import Found, Search
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PACKAGES = (
     *("raypipe", "ray", "torch", "nflows", "xgboost", "numpy", "pyarrow", "mlflow"),
@@ -67,6 +68,8 @@ def page_of(
         values: what its texts name.
     """
     texts = resource("texts")[search.config.search]
+    from raypipe.report.style import save_figures  # half a second, which no search waits for
+
     figures, sections = save_figures(drawn, found.folder / "figures", search.config.label), []
     for of in texts["sections"]:
         mine = {name: parts[name] for name in of.get("tables", ()) if parts.get(name)}

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from raypipe.errors import UserError
 from raypipe.files import digest, read_json
 from raypipe.report.html import Table, say, table_of
-from raypipe.report.style import new_figure
 from raypipe.report.summary import SHARED
 from raypipe.search.base import Found, Made, Search, plain
 from raypipe.search.result import Trial
 from raypipe.stats.calibration import Calibration, levels
 from raypipe.stats.significance import mean_and_error
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FILE = "calibration.json"
 Row = Mapping[str, Any]
@@ -127,6 +128,8 @@ def calibrated_rows(rows: Sequence[Row], maps: Maps) -> list[dict[str, Any]]:
 
 def p_p_plot(maps: Maps) -> Figure:
     """Empirical against reported p-values of all nulls, a line a cut."""
+    from raypipe.report.style import new_figure
+
     figure, axes = new_figure(len(maps))
     for axis, (embedding, of) in zip(axes, maps.items(), strict=True):
         for point, z in zip(of.points, of.z.T, strict=True):
