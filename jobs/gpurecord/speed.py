@@ -161,7 +161,9 @@ def flows(device: str, tiny: bool, keep: Keep) -> dict[str, Any]:
             training = FlowTraining(data, WINDOW, how, device=device, members=members)
             times = [clocked(training.run_epoch, device) for _ in range(epochs)]
             count = 10 * sets if members is None else 1
-            losses = [float(training.best_loss[m]) for _, m in (members or first)]
+            stacks = zip(training.places, training.stacks, strict=True)
+            judged = {m: float(x) for at, stack in stacks for m, x in zip(at.tolist(), stack.judge(), strict=True)}
+            losses = [judged[m] for _, m in (members or first)]
             found.append((times[0], float(np.median(times[1:])) / count, losses))
         per_flow = float(np.mean([seconds for _, seconds, _ in found]))
         record[way] = {
