@@ -32,7 +32,7 @@ def export(run: Path, form: str | None, family: bool, output: Path | None, as_js
 
     \b
     Example:
-      raypipe export runs/demo --pyhf --signal xsh_500_100 --strength 1 --instance 0
+      raypipe export runs/demo --pyhf --signal xsh_500_100 --strength 3 --instance 0
     """
     from raypipe.errors import UserError
     from raypipe.files import check_writable

@@ -105,13 +105,7 @@ class Flow(Section):
     pseudo-data set share their flows. The signal's tail in the sidebands, a per cent or two of it, is then part of the
     data and of the calibration, and only unknown to the flows. [default]"""
     oversampling: float = Field(4.0, gt=0)
-    """Generated continuum events in the signal region per expected one, on which classifiers are trained. [default]"""
-    judged: float | None = Field(None, gt=0)
-    """The same of the events that are judged, as many as `oversampling` if null: the fewer, the worse is known how many
-    pass a cut. [default]"""
-    sideband_draws: int = Field(1, ge=1)
-    """Generated events per sideband event, with which the sidebands are compared after a cut. With one the comparison's
-    error is twice the sidebands' own in variance, with four 1.25 times. [default]"""
+    """Generated continuum events in the signal region per expected one. [default]"""
 
     def mass_range(self, low: float, high: float) -> tuple[float, float]:
         """Masses (GeV) that the flows see as -1 and 1, for the mass window from ``low`` to ``high``."""

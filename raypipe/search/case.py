@@ -96,24 +96,14 @@ class Template:
     continuum_error: float
     home: np.ndarray | None = None  # (n,) fold that judges each event; None where any may
     training: tuple[tuple[np.ndarray, np.ndarray], ...] = ()  # (latents, weights) that each fold trains against
-    # (draws x m, d), once and again generated at the mass of every sideband event, by members that do not know it
-    sideband: np.ndarray | None = None
-    sideband_home: np.ndarray | None = None  # (m,) fold of each sideband event
+    sideband: np.ndarray | None = None  # (m, d) generated at the mass of each sideband event, which no member knows
+    sideband_home: np.ndarray | None = None  # (m,) fold of each sideband event, recorded or generated
 
     @property
     def homes(self) -> dict[str, np.ndarray]:
         """Folds by the names that `raypipe.fit.classifier.ensemble_scores` takes."""
-        found = {"template": self.home, "sideband_data": self.sideband_home}
-        if self.sideband is not None and self.sideband_home is not None:
-            found["sideband_template"] = np.resize(self.sideband_home, len(self.sideband))
-        return {name: home for name, home in found.items() if home is not None}
-
-    def thinned(self, per_expected: float) -> tuple[np.ndarray, np.ndarray]:
-        """Latents and weights with about as many continuum events per expected one, every nth of them."""
-        step = max(1, round((~self.is_higgs).sum() / max(1.0, per_expected * self.continuum)))
-        every = ~self.is_higgs & (np.arange(len(self.weight)) % step == 0)
-        weight = np.where(self.is_higgs, 1.0, (~self.is_higgs).sum() / max(1, every.sum())) * self.weight
-        return self.latent[every | self.is_higgs], weight[every | self.is_higgs]
+        sides = {"sideband_data": self.sideband_home, "sideband_template": self.sideband_home}
+        return {name: home for name, home in ({"template": self.home} | sides).items() if home is not None}
 
     def expected_total(self, higgs_uncertainty: float) -> tuple[float, float]:
         """Expected events before any cut, and their error (sideband fit, Higgs yield)."""

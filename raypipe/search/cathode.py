@@ -74,32 +74,31 @@ def build_template(
     which a flow of the sidebands cannot know.
     ``sideband_masses``: (m,) GeV, of the data; ``sideband_home``: (m,) the fold whose flows do not know each event.
     """
-    window, folds, draws = config.window, config.classifier.folds, config.flow.sideband_draws
+    window, folds = config.window, config.classifier.folds
     continuum, error = fit.integral(window.sr_low, window.sr_high)
     rng = seeds.generator(seed, "template")
-    learnt = max(1, round(continuum * config.flow.oversampling / folds)) * (folds - 1)
-    share = max(1, round(continuum * (config.flow.judged or config.flow.oversampling) / folds))
+    share = max(1, round(continuum * config.flow.oversampling / folds))
+    each = continuum / (share * folds)
     luminosity = 0.0 if not higgs else config.pseudodata.luminosity
     inside = [higgs[name].take(window.inside(higgs[name].mass)) for name in sorted(higgs)]
     resonant = [(events.latent, events.weight * luminosity, rng.integers(0, folds, len(events))) for events in inside]
     judged, training = [], []
-    sideband = np.empty((draws, len(sideband_masses), flow.ensemble.features), np.float32)
+    sideband = np.empty((len(sideband_masses), flow.ensemble.features), np.float32)
     for fold in range(folds):
         one = flow.without(fold)
-        drawn = one.sample(fit.sample(share + learnt, window.sr_low, window.sr_high, rng), rng)
+        drawn = one.sample(fit.sample(share * folds, window.sr_low, window.sr_high, rng), rng)
         judged.append(drawn[:share])
         others = [(latent[home != fold], weight[home != fold]) for latent, weight, home in resonant]
-        parts = [(drawn[share:], np.full(learnt, continuum * (folds - 1) / folds / learnt)), *others]
+        parts = [(drawn[share:], np.full(share * (folds - 1), each)), *others]
         training.append((np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])))
-        rows = np.flatnonzero(sideband_home == fold)
-        again = one.sample(np.tile(sideband_masses[rows], draws), rng)
-        sideband[:, rows] = again.reshape(draws, len(rows), -1)
+        rows = sideband_home == fold
+        sideband[rows] = one.sample(sideband_masses[rows], rng)
     latent = np.concatenate([*judged, *(r[0] for r in resonant)])
-    weight = np.concatenate([np.full(share * folds, continuum / (share * folds)), *(r[1] for r in resonant)])
+    weight = np.concatenate([np.full(share * folds, each), *(r[1] for r in resonant)])
     home = np.concatenate([np.repeat(np.arange(folds), share), *(r[2] for r in resonant)])
     is_higgs, side_home = np.arange(len(latent)) >= share * folds, np.asarray(sideband_home, np.int64)
     known = latent, weight, is_higgs, fit, continuum, error
-    return Template(*known, home, tuple(training), sideband.reshape(-1, sideband.shape[-1]), side_home)
+    return Template(*known, home, tuple(training), sideband, side_home)
 
 
 def cathode(case: Case, config: Settings, seed: int, tools: Tools) -> Judged:

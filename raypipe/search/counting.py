@@ -113,9 +113,9 @@ def check_cuts(points: Sequence[float], template: Template, folds: int, *, by_si
     """Refuse cuts that the background is too small to know: no percentile is below 1/(n+1) with n events."""
     w = template.weight
     events, where = int(w.sum() ** 2 / (w**2).sum() / folds + 1e-9), "a fold of the background template"
-    remedy = "give more background (background.path, or flow.judged), fewer classifier.folds"
+    remedy = "give more background (background.path, or flow.oversampling), fewer classifier.folds"
     if by_sidebands and template.sideband is not None:
-        events, where, remedy = len(template.sideband_home), "the sidebands", "widen the window"
+        events, where, remedy = len(template.sideband), "the sidebands", "widen the window"
     if min(points) < 1 / (events + 1):
         raise UserError(
             f"selection.working_points: a cut at {min(points):.2%} cannot be made with {events} events in {where}, the "
@@ -156,9 +156,8 @@ def background_percentiles(scores: FoldScores, template: Template) -> FoldScores
 def sideband_calibration(data: np.ndarray, template: np.ndarray) -> tuple[float, float]:
     """Ratio of passing shares, sideband data over sideband template, with its binomial error.
 
-    Which events pass: data (m,), template (m or a multiple,). It measures the mismodelling where the classifier
-    selects, without bias only with data that neither flow nor classifier of their fold was trained on. One count is
-    added to each side: an empty tail has a finite error.
+    It measures the mismodelling where the classifier selects, without bias only with data that neither flow nor
+    classifier of their fold was trained on. One count is added to each side: an empty tail has a finite error.
     """
     k, n, j, m = data.sum() + 1, len(data) + 1, template.sum() + 1, len(template) + 1
     ratio = (k / n) / (j / m)

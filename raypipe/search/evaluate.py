@@ -143,15 +143,13 @@ def closure(case: Case, template: Template, config: Settings, seed: int, tools: 
     """
     drawn = case.data.events.take(case.inside & ~case.data.is_signal)
     truth, truth_weights = drawn.latent, drawn.weight
-    latent, own = template.latent, template.weight
     if template.sideband is not None:
         truth, truth_weights = np.concatenate([truth, case.left.latent]), np.r_[truth_weights, case.left.weight]
-        latent, own = template.thinned(config.flow.oversampling)
     how = {"seed": seed, "threads": tools.threads, "data_weights": truth_weights}
-    scores = out_of_fold_scores(truth, latent, own, config.classifier, **how)
+    scores = out_of_fold_scores(truth, template.latent, template.weight, config.classifier, **how)
     values = -np.r_[scores.data, scores.template]
-    labels = np.r_[np.ones(len(truth), bool), np.zeros(len(latent), bool)]
-    weights = np.r_[truth_weights, own]
+    labels = np.r_[np.ones(len(truth), bool), np.zeros(len(template.latent), bool)]
+    weights = np.r_[truth_weights, template.weight]
     grid = np.linspace(0, 1, 201)
     order = np.argsort(scores.data)
     passing = np.r_[0.0, np.cumsum(truth_weights[order])] / truth_weights.sum()
