@@ -1,7 +1,5 @@
 """Fits, hunts and classifiers on arrays, tables or files."""
 
-from __future__ import annotations
-
 import html
 import os
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The one exception that means "the user can mend this", and what no message may tell: the passwords in a URI."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 from urllib.parse import quote, unquote

@@ -1,7 +1,5 @@
 """Files that are either whole or absent, and hashes that name what made them."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -5,8 +5,6 @@ stands in the environment variable RAYPIPE_PLUGINS (several: with commas), or in
 ``raypipe.plugins``. Workers import it too, so that it must be importable there.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import os

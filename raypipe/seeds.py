@@ -5,8 +5,6 @@ Every random number of a run comes from a `numpy.random.SeedSequence` whose spaw
 restart.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

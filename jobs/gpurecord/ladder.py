@@ -19,7 +19,7 @@ import torch
 
 from gpurecord import events
 from gpurecord.events import MEASURED
-from gpurecord.sensitivity import Keep, Source, judged, searched, tables
+from gpurecord.sensitivity import Keep, Source, averaged, judged, searched, tables
 from raypipe import seeds
 from raypipe.config import Config
 from raypipe.events.latents import Events
@@ -165,18 +165,6 @@ def run(device: str, source: Source, out: Path, keep: Keep) -> dict[str, Any]:
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each step, view, signal and cut: the mean SIC over trainings, and its errors.
-
-    ``error_training`` from the spread over seeds, ``error_events`` of the finite evaluation sample, common to all.
-    """
-    named = ("step", "view", "signal", "point")
-    out = []
-    for key in dict.fromkeys(tuple(row[name] for name in named) for row in rows):
-        same = [row for row in rows if tuple(row[name] for name in named) == key]
-        values = np.array([row["sic"] for row in same])
-        means = np.mean([row["replicas"] for row in same], axis=0)
-        spread = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-        error = float(np.nanstd(means, ddof=1)) if np.isfinite(means).sum() > 1 else None
-        said = {"sic": float(values.mean()), "error_training": spread, "error_events": error, "trainings": len(values)}
-        out.append(dict(zip(named, key, strict=True)) | said | {"values": values.tolist()})
-    return out
+    """One row for each step, view, signal and cut: the mean SIC over trainings, and its errors."""
+    out = averaged(rows, ("step", "view", "signal", "point"))
+    return [row | {"error_training": row.pop("spread"), "trainings": row.pop("number")} for row in out]

@@ -197,26 +197,24 @@ def run(source: Source, out: Path, keep: Keep) -> dict[str, Any]:
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each encoder, signal, method and working point: the mean SIC over instances and its errors.
+    """One row for each encoder, signal, method and working point: the mean SIC over instances and its errors."""
+    out = averaged(rows, ("encoder", "signal", "method", "point"))
+    return [row | {"error_instances": row.pop("spread"), "instances": row.pop("number")} for row in out]
 
-    ``error_events`` from the common event bootstrap, ``error_instances`` from the spread over instances.
+
+def averaged(rows: list[dict[str, Any]], named: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Mean SIC of the ``number`` of rows that are alike in the columns ``named``, and its errors.
+
+    ``spread`` from the spread over them, ``error_events`` from the event bootstrap that is common to all.
     """
-    named = ("encoder", "signal", "method", "point")
     out = []
     for key in dict.fromkeys(tuple(row[name] for name in named) for row in rows):
         same = [row for row in rows if tuple(row[name] for name in named) == key]
         values = np.array([row["sic"] for row in same])
         means = np.mean([row["replicas"] for row in same], axis=0)
-        spread = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-        error = float(np.nanstd(means, ddof=1)) if np.isfinite(means).sum() > 1 else None
-        out.append(
-            dict(zip(named, key, strict=True))
-            | {
-                "sic": float(values.mean()) if np.isfinite(values).all() else None,
-                "error_events": error,
-                "error_instances": spread,
-                "signal_efficiency": float(np.mean([row["signal_efficiency"] for row in same])),
-                "instances": len(same),
-            }
-        )
+        found = dict(zip(named, key, strict=True)) | {"number": len(values), "values": values.tolist()}
+        found["sic"] = float(values.mean()) if np.isfinite(values).all() else None
+        found["spread"] = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+        found["error_events"] = float(np.nanstd(means, ddof=1)) if np.isfinite(means).sum() > 1 else None
+        out.append(found | {"signal_efficiency": float(np.mean([row["signal_efficiency"] for row in same]))})
     return out

@@ -1,7 +1,5 @@
 """The command line: thin, every command a few lines over the library; one module a family of commands."""
 
-from __future__ import annotations
-
 import os
 
 import click

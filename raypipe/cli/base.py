@@ -1,7 +1,5 @@
 """What the commands share: the group that prints errors as one line, the common options, output."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

@@ -1,7 +1,5 @@
 """`raypipe export`: the statistical model of a search in the formats of others."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Fits of anybody's mass spectrum: fit, hunt."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from contextlib import suppress

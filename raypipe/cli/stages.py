@@ -1,7 +1,5 @@
 """The stages of a search as commands, and what looks at them (`simulate` is in `samples`)."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Commands about the machine and the configuration: doctor, config."""
 
-from __future__ import annotations
-
 import re
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """`raypipe unblind`: allow to look at the signal region of recorded data."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

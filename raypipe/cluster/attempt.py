@@ -1,7 +1,5 @@
 """Trials in a worker process: run them, keep their results or why there are none, and never hang."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import faulthandler

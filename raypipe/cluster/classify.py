@@ -1,7 +1,5 @@
 """`raypipe classify`: the classifier ensemble of the search between any two tables."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What is wrong with this machine, and how to mend it."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import shutil

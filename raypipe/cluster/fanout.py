@@ -1,7 +1,5 @@
 """The fan-out: Ray Tune runs the trials of any search, in windows of packs; the ledger decides what is done."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping

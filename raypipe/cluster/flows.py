@@ -1,7 +1,5 @@
 """The flows that the trials of a scan will ask for, made before them in one run of Ray Train."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """`raypipe read`: a user's files become Parquet tables of raypipe, one a file, with a sidecar of counts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

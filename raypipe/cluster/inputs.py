@@ -3,8 +3,6 @@
 Both give the same batches, since a batch is a function of seed and step (`raypipe.fit.batches.BatchPlan`).
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

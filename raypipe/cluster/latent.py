@@ -1,7 +1,5 @@
 """The latent space itself: maps and confusion matrices of the encoders of a run, written beside its report."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

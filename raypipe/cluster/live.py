@@ -1,7 +1,5 @@
 """A scan as people see it while it runs: a bar on a terminal, a line now and then in a log, a table at the end."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Start or join Ray, the same way for every stage."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import math

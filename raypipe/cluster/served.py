@@ -7,8 +7,6 @@ flow           ``latent`` (n, d) float32 and ``mass`` (n,) in GeV               
 =============  =====================================================================  ==========================
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

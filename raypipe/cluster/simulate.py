@@ -1,7 +1,5 @@
 """Simulation as Ray tasks: one shard a task, finished ones never made twice."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

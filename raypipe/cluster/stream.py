@@ -4,8 +4,6 @@ Both cut the files into the same pieces of `BLOCK` rows and give the same arrays
 needs neither torch nor the configuration.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """A ``map`` that uses many cores: here, and as Ray tasks from the moment that the work pays for the start of Ray."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections import deque

@@ -1,7 +1,5 @@
 """MLflow: runs and registered models. Only the driver writes, and only after the ledger has it."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

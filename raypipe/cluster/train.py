@@ -1,7 +1,5 @@
 """Train encoders with Ray Train, several at the same time with Ray Tune; and the autoencoder."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Sequence

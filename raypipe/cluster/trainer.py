@@ -1,7 +1,5 @@
 """Ray Train runs of any training: checkpoints, restarts, progress, errors, and what its workers may have."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

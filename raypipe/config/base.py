@@ -1,7 +1,5 @@
 """What every part of a configuration is made of."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args, get_origin
 

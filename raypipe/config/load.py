@@ -1,7 +1,5 @@
 """Read a YAML configuration into the model of its search; problems come as one line."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """How a user's own file becomes a table: format, place inside the file, and which column is what."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal
 

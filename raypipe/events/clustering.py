@@ -1,7 +1,5 @@
 """Anti-kT jets of many events and their N-subjettiness (fastjet)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import awkward as ak

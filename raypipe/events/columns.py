@@ -1,7 +1,5 @@
 """Which columns of a table are a histogram: by the names people give them, or by the shape of bare numbers."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -3,8 +3,6 @@
 Uniform noise of one step's width makes counts continuous (1306.0186); absent ones go to a narrow bump below the rest.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.special import ndtri
 

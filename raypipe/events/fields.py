@@ -1,7 +1,5 @@
 """Tables of arrays, arrays of any layout as plain columns of native numbers, and equal rows."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Self

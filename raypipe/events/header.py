@@ -1,7 +1,5 @@
 """The head of a text table: what separates its values, and whether its first line names the columns."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections import Counter

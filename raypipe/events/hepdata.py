@@ -1,7 +1,5 @@
 """Tables of HEPData: its YAML, and its CSV, where a file holds one table after the other."""
 
-from __future__ import annotations
-
 import csv
 import io
 from itertools import groupby

@@ -1,7 +1,5 @@
 """Mass spectra of others: event masses or published histograms, from ROOT, Parquet, CSV, JSON or NumPy."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

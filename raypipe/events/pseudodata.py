@@ -1,7 +1,5 @@
 """Pseudo-data: what an experiment would have recorded, drawn from simulated events at a luminosity."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@ measured from the azimuth of the diphoton system and wrapped to [-pi, pi). The p
 ``features`` (except through pt_yy and dr_yy): an encoder that sees them could compute m_yy.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc

@@ -1,7 +1,5 @@
 """Weights with signs, as next-to-leading-order generators give them: sums keep the signs, fits and draws cannot."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Read and write event tables as Parquet, whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Small files as a mapping of column name to values, without deciding what the columns mean."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 A file is scanned once into blocks of whole lines. Values are typed from their text: integers up to 2^64 - 1 stay exact.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import gzip

@@ -1,7 +1,5 @@
 """The same event twice: equal rows that are no coincidence (overlapping triggers, a file read twice)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

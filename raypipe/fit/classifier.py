@@ -1,7 +1,5 @@
 """k-fold ensembles that tell data from background, every score out of fold (CWoLa, CATHODE step two; paper C)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -4,8 +4,6 @@ The idealised anomaly detector (2109.00546) when the background is pure, CWoLa (
 Averaging many fits follows "Back to the Roots" (2309.13111).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

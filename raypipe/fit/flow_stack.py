@@ -1,7 +1,5 @@
 """What a stack of conditional flows learns from, and its steps: flows that are computed as one."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

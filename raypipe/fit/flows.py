@@ -1,7 +1,5 @@
 """Train an ensemble of conditional flows on sideband latents, and draw background from it (CATHODE, 2109.00546)."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections import defaultdict

@@ -4,8 +4,6 @@ A value that many events share is spread uniformly over an interval as long as i
 the randomised probability integral transform): the flow sees a standard normal number, and draws values that occur.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -3,8 +3,6 @@
 Each network has its own random streams, keyed by its name; how data sets are divided into stacks changes nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

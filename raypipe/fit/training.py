@@ -1,7 +1,5 @@
 """What all trainings have in common: epochs, and a state after each from which they go on as if never interrupted."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol

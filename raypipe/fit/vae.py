@@ -1,7 +1,5 @@
 """Train the autoencoder of paper A and map events with it."""
 
-from __future__ import annotations
-
 import copy
 import math
 from itertools import pairwise

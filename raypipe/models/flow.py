@@ -4,8 +4,6 @@ The members are nflows MAFs (1705.07057) with nflows' parameter names. On CPUs t
 `raypipe.models.maf_stack`; the plain form, for GPUs and tests, maps nflows' own modules by `torch.func`.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

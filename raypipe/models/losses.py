@@ -1,7 +1,5 @@
 """Losses of the contrastive encoder (paper C, equation 1)."""
 
-from __future__ import annotations
-
 import torch
 
 

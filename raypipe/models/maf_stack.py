@@ -3,8 +3,6 @@
 Members run on threads in small groups that fit the cache and do not depend on the number of threads.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The compiled spline (``spline.c``, ``setup.py``); `raypipe.models.spline` has a plain torch form of the same."""
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import hashlib

@@ -4,8 +4,6 @@ nflows' own spline selects the inputs inside its interval by a boolean mask, whi
 one computes every element and picks with `where`; the function is the same.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How well a search knew its background: closure, κ and pulls after the cuts, and what a cut does to the mass."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

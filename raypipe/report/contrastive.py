@@ -1,7 +1,5 @@
 """The report of a contrastive scan (paper C)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from raypipe.errors import UserError

@@ -1,7 +1,5 @@
 """Summary, figures and page of a HAXAD scan (paper A)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

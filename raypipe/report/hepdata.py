@@ -1,7 +1,5 @@
 """A HEPData submission of one run: significances and gains, the bins of a trial's selection, its limits."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What all pages share: tables, sections, embedded figures, one template."""
 
-from __future__ import annotations
-
 import base64
 import math
 import re

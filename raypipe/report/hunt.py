@@ -1,7 +1,5 @@
 """Figure of a bump hunt: the spectrum with its fits, and the local significance against mass."""
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib.figure import Figure
 

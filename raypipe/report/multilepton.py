@@ -1,7 +1,5 @@
 """Figures 1 to 5 of paper B, the tables of limits and calibration, and the page."""
 
-from __future__ import annotations
-
 from itertools import product
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The numbers behind a figure, read off what is drawn in it."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Colours, canvases and files shared by all figures."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From ledger rows to what people quote: means over instances with their standard errors, and required injections."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product

@@ -1,7 +1,5 @@
 """What a search on a table tells: its cuts, on the terminal, in ``summary.json`` and on a page."""
 
-from __future__ import annotations
-
 from raypipe.report.base import Report, page_of
 from raypipe.report.figures import features, table_mass
 from raypipe.report.html import resource, say

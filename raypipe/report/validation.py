@@ -4,8 +4,6 @@
 ``validation.json`` (all numbers, spectra included) and the figures as PNG.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import cycle, groupby
 from pathlib import Path

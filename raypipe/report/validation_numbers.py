@@ -4,8 +4,6 @@ Only sums are kept. The splits of a sample each carry its whole yield (`raypipe.
 proportion to their number of events, which leaves every event of a simulated sample with the same weight.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The HTML of a validation page: tables of text made of the numbers, and the figures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Of diphoton tables also how often the object slots are filled, beside the author
 our definition of a large-R jet and with those of theirs that can be made from the table (`VARIANTS`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

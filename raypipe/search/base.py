@@ -4,8 +4,6 @@ The runner (`raypipe.cluster.run.Run`) makes what is missing, once, on whatever 
 there. Neither knows one search from another.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What a blind search on a table may say: its sidebands, and a window in each that is searched as a signal region."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

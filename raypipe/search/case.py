@@ -1,7 +1,5 @@
 """What a trial is handed, and what a way to know the background makes of it: see `raypipe.kinds.BACKGROUNDS`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property

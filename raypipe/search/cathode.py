@@ -1,7 +1,5 @@
 """CATHODE (2109.00546): a background that is learnt in the sidebands and interpolated to the signal region."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 

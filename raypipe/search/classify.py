@@ -3,8 +3,6 @@
 Training and scoring are those of `raypipe.fit.classify`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -3,8 +3,6 @@
 Boosted trees on the latent space or the nine features, and a transformer trained with labels, which none can beat.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 `search`: tables, configuration and trial in, `Result` out. A scan only maps it.
 """
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Paper C's search around its trials: encoders of several representations, their tables, a model to serve."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence

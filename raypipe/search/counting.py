@@ -1,7 +1,5 @@
 """What an analyst reads off one cut, or off all bins of the score: observed against expected events."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

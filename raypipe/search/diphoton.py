@@ -1,7 +1,5 @@
 """What the searches in simulated diphoton events (papers A and C) share: their events, their grid, their answer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -4,8 +4,6 @@ A representation is what a classifier sees: `id`, `background`, `raw`, `ip:<samp
 mass point) or `ep:<group>` (one that never saw this family). A trial with an injected signal names its representation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

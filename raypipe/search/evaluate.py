@@ -1,7 +1,5 @@
 """What a cut on the classifier does: to the truth, which only a simulation knows, and to what an analyst sees."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """From the rows of all comparisons to bands, p-values, limits and their calibration (paper B, section 4)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any

@@ -1,7 +1,5 @@
 """Which flows the trials of a scan will ask for, so that they can be made before them."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Up to the cut it is a trial of `raypipe.search.contrastive`; after it, the mass 
 smooth continuum, the Higgs peak that the simulation predicts after the same cut, and a signal peak of the same shape.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 from typing import Any

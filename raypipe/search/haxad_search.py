@@ -1,7 +1,5 @@
 """Paper A's search around its trials: one autoencoder, its latent table, a model to serve."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar

@@ -9,8 +9,6 @@ A comparison is of a data set with THE reference, a fixed sample of simulated ev
 * ``data``: the user's recorded data.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Paper B's search around its comparisons: bootstraps first, events simulated or the user's own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

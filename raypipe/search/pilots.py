@@ -4,8 +4,6 @@ A probe prepares work of a given size, another one for every number: ``probe(siz
 done and a function that does them and returns the bytes that a run keeps of it on disk.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """What a scan will cost before anything is paid: hours, memory, storage, price, critical path, wall time by workers."""
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace

@@ -4,8 +4,6 @@ Pieces are (file, row range) pairs, a function of the files and `Source.chunk_ro
 order: the result does not depend on the number of workers, and no process holds more than a piece.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """CATHODE (2109.00546) on a user's own feature table: one function, tables and configuration in, `Result` out."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any

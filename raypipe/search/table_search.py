@@ -1,7 +1,5 @@
 """The search on a user's own feature table around its one trial: files, their digests, their events."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path

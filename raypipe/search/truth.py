@@ -4,8 +4,6 @@
 search can pass), `cut` is the best cut on one of the nine features.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Calorimeter towers: energy shared into cells, smeared, zero-suppressed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

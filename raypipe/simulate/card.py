@@ -1,7 +1,5 @@
 """The detector response card: the numbers of a detector as data (``cards/*.yaml``)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

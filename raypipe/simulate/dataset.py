@@ -8,8 +8,6 @@ Layout of a data set folder (``events``)::
     shards/<sample>/00000.parquet   pieces with their sidecars 00000.json; kept, so that a larger data set reuses them
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace

@@ -1,7 +1,5 @@
 """Pythia 8 as a stream of event batches that cannot fail silently, and the hard processes that it lacks."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterator
 from math import pi

@@ -1,7 +1,5 @@
 """Jets of the selected events: anti-kT, energy scale, N-subjettiness, flavour tags."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import awkward as ak

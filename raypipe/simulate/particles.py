@@ -1,7 +1,5 @@
 """A Pythia batch as flat NumPy arrays: what reaches the detector and what truth labels need."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import awkward as ak

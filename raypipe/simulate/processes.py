@@ -1,7 +1,5 @@
 """The process table (``processes.yaml``): every sample that can be simulated, its label, and what Pythia 8 is told."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """The papers' diphoton selection (hep-lbdl/EventGen, 2025-08 and 2026-02) and ATLAS's own 0.35/0.25, with cut flow."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One shard: so many generated events of one sample, from one seed, to a piece of the event table."""
 
-from __future__ import annotations
-
 import resource
 import time
 from collections.abc import Callable

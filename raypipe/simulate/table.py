@@ -1,7 +1,5 @@
 """From reconstructed objects to the columns of the event table (`raypipe.events.schema`)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

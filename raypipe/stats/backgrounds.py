@@ -1,7 +1,5 @@
 """Smooth background families for a mass spectrum: what they are, and their integrals over bins."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Which background function: by F-tests on the data, by the spurious signal on a background-only template."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise

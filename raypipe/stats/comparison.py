@@ -4,8 +4,6 @@ A score f is the network's probability of `data` (BCE) or its log-likelihood rat
 nothing is to be seen, the mean MLC score goes to 0 and the mean BCE loss to log 2.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import stats
 

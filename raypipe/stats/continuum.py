@@ -1,7 +1,5 @@
 """The smooth spectrum that a fit of the sidebands has found: density, integrals, samples."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

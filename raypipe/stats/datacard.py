@@ -1,7 +1,5 @@
 """A likelihood of score bins as a datacard of Combine: every bin of every region is a counting channel, no shapes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

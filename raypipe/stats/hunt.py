@@ -1,7 +1,5 @@
 """`raypipe hunt` as a function: scan a peak over a spectrum, local and global significance."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

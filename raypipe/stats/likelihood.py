@@ -1,7 +1,5 @@
 """What the binned and the unbinned likelihood share: components, their constraints, barriers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Self
 

@@ -1,7 +1,5 @@
 """Asymptotic upper limits on a yield: CLs with the test statistic q-mu-tilde (Cowan, Cranmer, Gross, Vitells)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Global p-values: toys, and the asymptotic formulas of Gross and Vitells."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

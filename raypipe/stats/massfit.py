@@ -1,7 +1,5 @@
 """Fits of a mass spectrum, background alone and with a signal."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Data and background of a peak fit: bins, likelihood, known peaks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """`raypipe fit` as a function: masses or a histogram, a background and a peak or signal region in, numbers out."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Shapes of a resonance: normalised densities exact integrals over bins, and their fit to events."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Receiver operating characteristics: AUC, and the significance improvement characteristic (SIC) with its bootstrap."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

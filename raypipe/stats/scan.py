@@ -1,7 +1,5 @@
 """Local significance of many peaks in many spectra: the batched core of the bump hunt and of its toys."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 

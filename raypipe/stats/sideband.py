@@ -1,7 +1,5 @@
 """Smooth fit of the sidebands of a mass spectrum."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from raypipe.config.sections import MassFit, MassWindow

@@ -1,7 +1,5 @@
 """Significance of a count over an uncertain background."""
 
-from __future__ import annotations
-
 import math
 
 

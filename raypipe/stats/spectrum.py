@@ -1,7 +1,5 @@
 """Masses and published histograms as the fits see them: bins, and which likelihood they follow."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

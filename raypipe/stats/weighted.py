@@ -1,7 +1,5 @@
 """Spectra of weighted events: told from other errors, their scale, and bins that sum to less than nought."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Widths of a hunted peak, and the masses at which it is looked for."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

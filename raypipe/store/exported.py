@@ -1,7 +1,5 @@
 """What of a finished run can be handed on: its rows, and the bins of one trial's likelihood."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

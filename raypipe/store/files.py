@@ -1,7 +1,5 @@
 """A folder on any file system: a path, or a URL such as ``s3://bucket/folder``. Files are whole or absent."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """The ledger: the rows of every finished trial, keyed by what determines them. It is the truth of a scan."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import importlib.metadata

@@ -2,8 +2,6 @@
 began, and of each ``look``, from which on the signal region may be searched with exactly that configuration, code and
 data. Anything else is blind again."""
 
-from __future__ import annotations
-
 import datetime
 import getpass
 import os

@@ -1,7 +1,5 @@
 """How far a scan is, read from its ledger alone: no Ray, no simulation, no model is loaded for it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time

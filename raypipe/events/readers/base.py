@@ -1,7 +1,5 @@
 """What a reader is: rows of a file, by range, as an Arrow table of plain columns."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path

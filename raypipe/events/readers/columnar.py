@@ -1,7 +1,5 @@
 """Parquet, text and NumPy tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

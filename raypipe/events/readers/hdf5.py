@@ -1,7 +1,5 @@
 """HDF5: a matrix, a group of columns, or a pandas frame (the LHC Olympics layout, Blosc-compressed)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

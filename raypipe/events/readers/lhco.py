@@ -4,8 +4,6 @@ Features as in the R&D data set (2101.08320) and CATHODE (2109.00546), in TeV: m
 the two leading anti-kT jets (by pT); m_j2 - m_j1; tau21 of both, in that order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

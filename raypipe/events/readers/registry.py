@@ -1,7 +1,5 @@
 """Which reader a file needs."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from pathlib import Path
 

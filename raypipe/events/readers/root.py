@@ -1,7 +1,5 @@
 """ROOT trees (uproot): flat ntuples as tables, whole events of Delphes (Event.Weight) and NanoAOD (genWeight)."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path

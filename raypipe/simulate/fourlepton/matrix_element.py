@@ -13,8 +13,6 @@ exchanged; a right-handed line X takes a minus sign as well, since exchanging it
 width. The amplitude is a sum over topologies of T c_XY(s_Y) c_XZ(s_Z), with c the product of couplings and propagator.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from itertools import product

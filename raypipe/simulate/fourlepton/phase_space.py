@@ -7,8 +7,6 @@ point is that of the whole mixture (R. Kleiss, R. Pittau, hep-ph/9405257), so an
 good one has nearly constant weights.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import pi
 

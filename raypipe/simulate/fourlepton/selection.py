@@ -4,8 +4,6 @@ Paper B names no cut: its leptons are those of Delphes' default CMS card (pT > 1
 MadGraph's default cuts (pT > 10 GeV, |eta| < 2.5, distance 0.4). What is set here beyond is raypipe's default.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 import numpy as np

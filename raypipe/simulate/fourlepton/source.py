@@ -1,7 +1,5 @@
 """Events of the four-lepton samples from Pythia."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
