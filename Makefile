@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py raypipe/models/splin
 
 install: $(VENV)/.installed ## Make the environment (.venv) with the pinned versions
 
-demo: install ## Run the main search on this machine: runs/demo/report.html (about 6 minutes, then seconds)
+demo: install ## Run the main search on this machine: runs/demo/report.html (5 to 12 minutes, then seconds)
 	$(BIN)/raypipe scan --config $(CONFIG)
 
 demo-record: demo ## The record of `make demo`, made on a quiet machine in an empty runs/demo
@@ -30,11 +30,11 @@ demo-record: demo ## The record of `make demo`, made on a quiet machine in an em
 smoke: install ## The demo, tiny: every stage through the real command line in a few minutes
 	$(BIN)/python -m pytest tests/test_end_to_end.py
 
-test: install ## Run the tests that find most faults (about 6 minutes)
+test: install ## Run the tests that find most faults (about 12 minutes)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not long and not ray"
 	$(BIN)/python -m pytest -m "not slow and not long and ray"
 
-test-all: test ## Run the long tests too: whole runs, dying nodes, many toys (about 20 minutes more)
+test-all: test ## Run the long tests too: whole runs, dying nodes, many toys (about 25 minutes more)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and long and not ray"
 	$(BIN)/python -m pytest -m "not slow and long and ray"
 
