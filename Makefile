@@ -7,7 +7,7 @@ CONFIG ?= configs/contrastive/demo.yaml
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench gpu-input demo demo-record smoke test test-all test-slow test-lowest test-newest resolve release-check chaos lint format readme doctor clean study-multilepton study-contrastive study-first-look study-figures study-haxad study-stats
+.PHONY: help install bench gpu-input demo demo-record smoke test test-all test-slow test-lowest test-newest resolve release-check chaos lint format readme doctor clean study-multilepton study-contrastive study-variations study-first-look study-figures study-haxad study-stats
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -59,6 +59,10 @@ release-check: install ## Version, changelog, and the wheel in an empty environm
 study-contrastive: install ## Paper C beside its comparisons (over an hour; resumes), and its record
 	$(BIN)/raypipe scan --config configs/contrastive/study.yaml
 	$(BIN)/python -m tests.search.record_contrastive runs/study-contrastive
+
+study-variations: install ## The demo's search where data are not as simulated (half an hour; resumes), and its record
+	$(BIN)/raypipe scan --config configs/contrastive/variations.yaml
+	$(BIN)/python -m tests.search.record_contrastive runs/variations variations
 
 SEED ?=
 study-first-look: install ## Papers C and A on a seed that nobody has looked at, once (hours; resumes): make study-first-look SEED=...

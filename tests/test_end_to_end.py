@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe.events.schema import tensor_values
+from raypipe.events.table import read_table
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.ray
@@ -430,3 +431,24 @@ def test_calibrate_makes_nothing_twice_and_the_report_shows_it(finished, tmp_pat
     assert "<h2>Calibration</h2>" not in (output / "report.html").read_text()
     assert "<h2>Calibration</h2>" in (mine / "report.html").read_text()
     assert shown["results"][0]["z_after"] == summary["results"][0]["z_after"]
+
+
+def test_other_worlds_are_searched_beside_the_nominal_one(finished):
+    """Same pseudo-data sets and encoder; the page tells what they change."""
+    output, _ = finished
+    where, shared = output.parent / "worlds", output.parent / "shared"
+    done = run("scan", where, "--json", f"resources.artefacts={shared}", "scan.variations=[photon_scale, higgs_yield]")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found, nominal = ledger(where), ledger(output)
+    assert {key: found[key] for key in nominal} == nominal
+    assert len(found) == 3 * len(nominal)
+    entries = json.loads(done.stdout)["worlds"]
+    assert {e["world"] for e in entries} == {"photon_scale", "higgs_yield"}
+    assert all(len(e["z_bias"]["values"]) == e["instances"] for e in entries if e["z_bias"])
+    assert "Other worlds" in (where / "report.html").read_text()
+    ids = lambda folder: read_table(folder / "latents.parquet", ["event_id", "split"])  # noqa: E731
+    assert set(ids(where / "worlds" / "photon_scale" / "encoder")["split"].to_pylist()) == {"search"}
+    refused = run("config", where, "scan.variations=[mpi]")
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1
+    assert "scan.variations" in refused.stderr

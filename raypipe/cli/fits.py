@@ -61,6 +61,10 @@ def describe(row: dict[str, Any]) -> list[str]:
         lines.append(f"peak        {', '.join(told)}")
     if row["s"] is not None:
         lines.append(f"q0, Z, p0   {row['q0']:.4g}, {row['z']:.3f}, {row['p0']:.3g}{' (local)' if floating else ''}")
+    if "spurious" in row:
+        lines.append(
+            f"spurious    {row['spurious']:.4g} events, in all of these; Z {row['z_without_spurious']:.3f} without"
+        )
     if row.get("global"):
         lines.append(f"global      {_in_words(row['global'])} (toys)")
     if row.get("upper_limit") is not None:
@@ -190,6 +194,7 @@ def toy_options(number: int, what: str) -> Callable:
 level_option = shown("--level", type=Number(0.5, 0.9999), default=0.95, help="Of the CLs limit.")
 PEAK = "Gaussian of standard deviation WIDTH, or Crystal Ball with tails."
 WIDTHS = "Standard deviations of the peak; 2% is relative to its mass; default: from the window."
+SPURIOUS = "Events (one sigma) that the background may feign under the peak; default: as --simulation says, or none."
 ORDER = "Degree of a polynomial in the exponent that may correct the reference."
 
 
@@ -201,6 +206,7 @@ ORDER = "Degree of a polynomial in the exponent that may correct the reference."
 @pair("--float-width", help="Fit the width of the peak too, in this range.")
 @toy_options(500, "For the global p-value of a floating peak.")
 @simulated_options("simulation", "Simulated background, for the choice of --background by spurious signal.")
+@click.option("--spurious-signal", "spurious", type=Number(min=0), help=SPURIOUS)
 @click.option("--unbinned/--binned", default=None, help="For event masses; default: unbinned up to 20,000 events.")
 @level_option
 def fit(path: Path, peak_spec: str | None, toys: int, seed: int, as_json: bool, **given: Any) -> None:

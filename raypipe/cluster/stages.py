@@ -15,9 +15,10 @@ from raypipe.cluster.runtime import limit_threads, places, ray_runs, total_cpus
 from raypipe.cluster.stream import piece_tables
 from raypipe.cluster.train import load_autoencoder, load_encoder, train_autoencoder, train_encoders
 from raypipe.cluster.trainer import side_by_side
-from raypipe.config import Config, Embedding
+from raypipe.config import Embedding
 from raypipe.config.haxad import HaxadConfig
 from raypipe.errors import UserError
+from raypipe.events import worlds
 from raypipe.events.continuous import continuous_features
 from raypipe.events.diphoton import View
 from raypipe.events.latents import latent_schema
@@ -28,6 +29,7 @@ from raypipe.fit.encoder import embed, latent_noise
 from raypipe.fit.vae import FeatureVae, embed_features
 from raypipe.progress import progress_bar
 from raypipe.search.base import Item, Stage
+from raypipe.search.contrastive_search import Embedded
 from raypipe.simulate.dataset import read_manifest
 
 if TYPE_CHECKING:
@@ -39,9 +41,12 @@ CPUS = 0.5  # Cores of a piece: it also waits for files
 
 
 class Embedder:
-    """Pieces of `BATCH` rows (`piece_tables`) -> latent tables. Reads the encoder once and keeps it."""
+    """Pieces of `BATCH` rows (`piece_tables`) -> latent tables, of a ``world`` that is not the nominal one if given.
 
-    def __init__(self, folder: str, seed: int, gpu: bool = False) -> None:
+    Reads the encoder once and keeps it.
+    """
+
+    def __init__(self, folder: str, seed: int, world: str = "", gpu: bool = False) -> None:
         limit_threads(1)
         loaded = load_encoder(Path(folder))
         if loaded is None:
@@ -49,9 +54,9 @@ class Embedder:
         self.encoder, record = loaded
         if gpu and torch.cuda.is_available():
             self.encoder.to("cuda")
-        self.config, self.seed = Embedding.model_validate(record["embedding"]), seed
+        self.config, self.seed, self.world = Embedding.model_validate(record["embedding"]), seed, world
         self.view = View.of(self.config)
-        self.columns = list(dict.fromkeys([*COLUMNS, *self.view.columns]))
+        self.columns = list(dict.fromkeys([*COLUMNS, *self.view.columns, *(worlds.COLUMNS if world else ())]))
 
     def __call__(self, chunks: pa.Table) -> pa.Table:
         return pa.concat_tables(
@@ -60,6 +65,7 @@ class Embedder:
 
     def chunk(self, batch: pa.Table) -> pa.Table:
         """The latent table of one chunk of events."""
+        batch = worlds.varied(batch, self.world, self.seed) if self.world else batch
         noise = None
         if self.config.sample_latents:
             noise = latent_noise(batch["event_id"].to_numpy(), self.config.encoder.latent, self.seed)
@@ -73,7 +79,7 @@ def latent_table(events: pa.Table, latent: np.ndarray, posterior: np.ndarray) ->
     return events.select(latent_schema(latent.shape[1]).names)
 
 
-def embed_stream(paths: list[str], folder: Path, seed: int, *, gpu: bool = False) -> Any:
+def embed_stream(paths: list[str], folder: Path, seed: int, world: str = "", *, gpu: bool = False) -> Any:
     """The Ray dataset of latent tables of event files, by the encoder in ``folder``: an actor a GPU, or a task a core.
 
     Tasks, because those of a process that died are repeated; Ray cannot promise that of actors, and says so on the
@@ -81,7 +87,7 @@ def embed_stream(paths: list[str], folder: Path, seed: int, *, gpu: bool = False
     """
     import ray
 
-    pieces, where = ray.data.from_arrow(piece_tables(paths, BATCH)), (str(folder.resolve()), seed)
+    pieces, where = ray.data.from_arrow(piece_tables(paths, BATCH)), (str(folder.resolve()), seed, world)
     how = {"batch_size": 1, "batch_format": "pyarrow", "num_cpus": CPUS}
     if gpu:
         pool = ray.data.ActorPoolStrategy(size=workers(gpu))
@@ -91,14 +97,14 @@ def embed_stream(paths: list[str], folder: Path, seed: int, *, gpu: bool = False
     return pieces.map_batches(_embedded, fn_args=given, compute=ray.data.TaskPoolStrategy(size=workers(gpu)), **how)
 
 
-def _embedded(chunks: pa.Table, folder: str, seed: int, digest: str) -> pa.Table:
-    return _embedder(folder, seed, digest)(chunks)
+def _embedded(chunks: pa.Table, folder: str, seed: int, world: str, digest: str) -> pa.Table:
+    return _embedder(folder, seed, world, digest)(chunks)
 
 
 @lru_cache(maxsize=1)
-def _embedder(folder: str, seed: int, digest: str) -> Embedder:
+def _embedder(folder: str, seed: int, world: str, digest: str) -> Embedder:
     """Kept by its process for the next pieces; ``digest``: of the encoder's file."""
-    return Embedder(folder, seed)
+    return Embedder(folder, seed, world)
 
 
 def workers(gpu: bool) -> int:
@@ -107,19 +113,24 @@ def workers(gpu: bool) -> int:
 
 
 def embed_events(
-    config: Config, events: Path, folder: Path, key: str, on_rows: Callable[[int], None] | None = None
+    what: Embedded, run: Path, folder: Path, key: str, on_rows: Callable[[int], None] | None = None
 ) -> None:
-    """Write the latent table of all events, with its key, by the finished encoder of ``folder``: with Ray if it runs.
+    """Write the latent table of all events of a ``run`` into ``folder``, with its key: with Ray if it runs.
 
-    ``on_rows`` is called with the number of rows of each finished batch. A sample that was not simulated, and latents
-    that are not finite, are `UserError`.
+    Of another world those of the search split alone, which plays the data. ``on_rows`` is called with the number of
+    rows of each finished batch. A sample that was not simulated, and latents that are not finite, are `UserError`.
     """
-    paths = [str(sample_path(events, split, name)) for split in SPLITS for name in config.simulate.samples]
+    config, encoder = what.config, run / what.encoder
+    splits, samples = SPLITS, list(config.simulate.samples)
+    if what.world:
+        splits = ("search",)
+        samples = [s for s in samples if s in {*config.pseudodata.background, *config.scan.signals}]
+    paths = [str(sample_path(run / "events", split, name)) for split in splits for name in samples]
     if ray_runs():
-        dataset = embed_stream(paths, folder, config.seed, gpu=config.resources.gpu)
+        dataset = embed_stream(paths, encoder, config.seed, what.world, gpu=config.resources.gpu)
         batches = dataset.iter_batches(batch_format="pyarrow", batch_size=None)
     else:
-        batches = map(Embedder(str(folder), config.seed), piece_tables(paths, BATCH))
+        batches = map(Embedder(str(encoder), config.seed, what.world), piece_tables(paths, BATCH))
     parts = []
     for batch in batches:
         parts.append(batch)
@@ -167,7 +178,7 @@ def latents(run: Run, stage: Stage, items: Sequence[Item]) -> None:
     rows = sum(sample["n"] for sample in manifest["samples"].values())
     for item in items:
         with run.timed(stage.name), progress_bar(f"embed events {item.name}", rows) as bar:
-            embed_events(item.what, run.folder / "events", run.folder / item.folder, item.key, bar)
+            embed_events(item.what, run.folder, run.folder / item.folder, item.key, bar)
 
 
 def autoencoder(run: Run, stage: Stage, items: Sequence[Item]) -> None:

@@ -73,4 +73,6 @@ class HaxadConfig(DiphotonRun):
                 where = f"scan.more[{number - 1}].embeddings" if number else "scan.embeddings"
                 given = ", ".join(name for name in grid.embeddings if name != EMBEDDING) or "the same twice"
                 raise ValueError(f"{where}: {given}: a haxad search has one embedding, `{EMBEDDING}`")
+            if grid.variations:
+                raise ValueError(f"scan.variations: {grid.variations[0]}: a haxad search has the nominal world alone")
         return self

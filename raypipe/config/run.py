@@ -14,6 +14,10 @@ from raypipe.files import digest
 from raypipe.kinds import BACKGROUNDS
 
 EMBEDDINGS = Literal["id", "ip", "ep", "background", "raw"]
+VARIATIONS = Literal[
+    *("photon_scale", "photon_resolution", "jet_scale", "met_noise", "tag_loss"),
+    *("higgs_yield", "higgs_pt", "continuum_jets"),
+]
 
 
 def _known_method(name: str) -> str:
@@ -42,6 +46,8 @@ class Grid(Section):
     """What the classifier sees. [default: as the first part]"""
     methods: list[Method] | None = Field(None, min_length=1)
     """How the background is known. [default: as the first part]"""
+    variations: list[VARIATIONS] = Field([])
+    """Worlds that the pseudo-data come from. [default]"""
 
 
 class Scan(Section):
@@ -63,6 +69,9 @@ class Scan(Section):
     """How the background is known: from the sidebands (`cathode`; without the simulated Higgs: `no_higgs`), from an
     independent true sample (`idealised`); beside them the `supervised` bound and the best `cut` on one feature.
     [paper C; `no_higgs` and `cut`: default]"""
+    variations: list[VARIATIONS] = Field([])
+    """Worlds that the pseudo-data come from beside the nominal one, which all that is trained knows alone: each is
+    searched with the embedding `id` by `cathode`. See raypipe/events/worlds.py. [default]"""
     more: list[Grid] = Field([])
     """Further parts, joined to this one: comparisons that need not be made everywhere. [default]"""
 

@@ -1,5 +1,6 @@
 """The report of a contrastive scan (paper C)."""
 
+from dataclasses import replace
 from typing import Any
 
 from raypipe.errors import UserError
@@ -10,8 +11,10 @@ from raypipe.report.calibrated import calibrated_rows, p_p_plot, read_calibratio
 from raypipe.report.figures import figures_of_scan
 from raypipe.report.html import Table, plus_minus, resource, say, table_of, with_error
 from raypipe.report.summary import SHARED, build_summary, is_main, withheld_lines
+from raypipe.report.worlds import worlds
 from raypipe.search.base import Found
 from raypipe.search.contrastive_search import Contrastive, shown_encoder
+from raypipe.search.embeddings import WORLD
 
 TEXTS = resource("texts")["contrastive"]
 CURVES = ("z_before", "z_after", "sic", "truth_before", "truth_after", "auc")
@@ -52,12 +55,14 @@ def contrastive_report(search: Contrastive, found: Found) -> Report:
     if not (folder / "encoder.json").is_file():
         raise UserError(f"{folder}: the encoder is not whole (run `raypipe scan` again)")
     history, point = read_json(folder / "encoder.json")["history"], config.selection.working_points[0]
+    other, found = worlds(found.good), replace(found, rows=[row for row in found.rows if WORLD not in row["embedding"]])
     record, maps, notes = read_calibration(search, found)
     rows = calibrated_rows(found.rows, maps) if maps else found.rows
     summary = build_summary(rows, working_point=point, target=config.selection.target)
     summary["instance_overlap"] = max((row["instance_overlap"] for row in found.good), default=0.0)
     quoted = [row for row in found.good if row["working_point"] == point and is_main(row)]
     summary["sculpting"] = sculpting(quoted, found.arrays)
+    summary |= {"worlds": other} if other else {}
     every, required, closure = (summary[k] for k in ("results_all_working_points", "required", "closure_auc"))
     samples = found.made["simulate"]["events"]["samples"]
     events = [s | {"name": k, "yield": s["yield_per_fb"] * config.pseudodata.luminosity} for k, s in samples.items()]
@@ -67,6 +72,7 @@ def contrastive_report(search: Contrastive, found: Found) -> Report:
         "flow": table_of({"sample": "{name}"} | steps, events),
         "background": list(filter(is_main, every)),
         "sculpting": summary["sculpting"],
+        "worlds": other,
     }
     drawn = figures_of_scan(config, found, summary, history)
     if record and maps:

@@ -4,24 +4,27 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from raypipe import seeds
+from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.events.diphoton import View
 from raypipe.events.latents import Events
 from raypipe.events.pseudodata import PseudoData, draw
 from raypipe.events.table import read_table
+from raypipe.files import code_of, digest
 from raypipe.fit.conditional import ConditionalFlow
 from raypipe.search.base import Found, Item, Made, Served
 from raypipe.search.case import Case, Settings, Tables
 from raypipe.search.cathode import background_flow, judged_by
 from raypipe.search.contrastive import as_seen, draw_case, search, trial_seed
 from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton, prepare_tables, sample_groups
-from raypipe.search.embeddings import encoder_config, encoder_key, raw_representation, representation
+from raypipe.search.embeddings import WORLD, encoder_config, encoder_key, raw_representation, representation
 from raypipe.search.evaluate import counted, mean_and_spread
 from raypipe.search.result import ALONE, NO_SIGNAL, Result, Tools, Trial
 from raypipe.stats.sideband import fit_sidebands
@@ -91,6 +94,15 @@ def drawn_null(tables: Tables, case: Case, flow: ConditionalFlow, config: Settin
     )
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """What a latent table is made of: the events of a world, the nominal one having no name."""
+
+    config: Config  # Of the encoder
+    encoder: str  # Its folder below that of the run
+    world: str = ""
+
+
 ENCODER = ("encoder.pt",)  # Of an encoder's folder, beside ``encoder.json``
 
 
@@ -108,6 +120,7 @@ class Contrastive(Diphoton):
 
     def encoders(self, name: str) -> list[tuple[str, int]]:
         """The encoders of a representation. The raw features need none; they are in the table that one has written."""
+        name = name.partition(WORLD)[0]
         return [("id", 0)] if name == "raw" else [(name, member) for member in range(self.config.embedding.encoders)]
 
     def trained(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
@@ -120,16 +133,33 @@ class Contrastive(Diphoton):
             items.append(Item(f"{of} {member}", key, encoder_folder(of, member), "encoder.json", ENCODER, own))
         return items
 
+    def latents(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
+        """The latent tables, and those of the search split in other worlds."""
+        nominal = super().latents(made, trials)
+        worlds = dict.fromkeys(world for t in trials if (world := self.need(t).partition(WORLD)[2]))
+        items = [replace(item, what=Embedded(item.what, item.folder)) for item in nominal]
+        for world, item in product(worlds, (item for item in nominal if item.name.startswith("id "))):
+            key = digest({"latents": item.key, "world": world, "code": code_of("raypipe.events.worlds")})
+            what, folder = Embedded(item.what, item.folder, world), f"worlds/{world}/{item.folder}"
+            items.append(replace(item, name=f"{item.name}{WORLD}{world}", key=key, folder=folder, what=what))
+        return items
+
     def materials(self, name: str, made: Made) -> dict[str, Any] | None:
-        """The digests of the latent tables, one an encoder."""
-        found = [made["latents"].get(f"{of} {member}") for of, member in self.encoders(name)]
+        """The digests of the latent tables."""
+        names = [f"{of} {member}" for of, member in self.encoders(name)]
+        names += [f"{one}{WORLD}{world}" for one in names if (world := name.partition(WORLD)[2])]
+        found = [made["latents"].get(one) for one in names]
         return {"latents": [record["digest"] for record in found]} if all(found) else None
 
     def inputs(self, name: str, folder: Path, tools: Tools) -> Iterator[Tables]:
-        """The tables of a representation, one an encoder."""
+        """The tables of a representation, one an encoder. In another world the simulation, which the embedding split
+        stands for, is nominal."""
+        world = name.partition(WORLD)[2]
         for of, member in self.encoders(name):
-            config = encoder_config(self.config, of, member, sample_groups())
-            latents = self.read_latents(folder / encoder_folder(of, member) / LATENTS[0])
+            config, own = encoder_config(self.config, of, member, sample_groups()), encoder_folder(of, member)
+            latents = self.read_latents(folder / own / LATENTS[0])
+            if world:
+                latents |= self.read_latents(folder / "worlds" / world / own / LATENTS[0])
             yield prepare_tables(raw_representation(latents, config.seed) if name == "raw" else latents, config)
 
     def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
@@ -143,7 +173,7 @@ class Contrastive(Diphoton):
         """
         of: dict[str, list[Trial]] = defaultdict(list)
         for trial in self.grid():
-            if trial.signal == NO_SIGNAL and trial.method == "cathode":
+            if trial.signal == NO_SIGNAL and trial.method == "cathode" and WORLD not in trial.embedding:
                 of[trial.embedding].append(trial)
         if not of:
             told = "a null is drawn from what the search learns without a signal"

@@ -20,6 +20,7 @@ from raypipe.search.base import Item, Made, Search, Served, Stage, plain, simula
 from raypipe.search.case import Tables
 from raypipe.search.contrastive import CONTINUUM
 from raypipe.search.counting import cut_lines
+from raypipe.search.embeddings import WORLD
 from raypipe.search.result import NO_SIGNAL, Trial
 from raypipe.simulate.processes import PROCESSES
 
@@ -34,9 +35,10 @@ def trial_grid(
     background_instances: int,
     embeddings: Sequence[str] = ("id",),
     methods: Sequence[str] = ("cathode",),
+    variations: Sequence[str] = (),
 ) -> list[Trial]:
     """All trials of a scan, those without signal first: some embeddings and methods need one."""
-    ways = [(e, m) for e in embeddings for m in methods]
+    ways = [(e, m) for e in embeddings for m in methods] + [(f"id{WORLD}{name}", "cathode") for name in variations]
     blind = [(e, m) for e, m in ways if e not in {"ip", "ep"} and not BACKGROUNDS[m].needs_signal]
     none = [Trial(NO_SIGNAL, 0.0, i, e, m) for e, m in blind for i in range(background_instances)]
     return none + [Trial(s, x, i, e, m) for e, m in ways for s in signals for x in strengths for i in range(instances)]

@@ -2,6 +2,7 @@
 
 A representation is what a classifier sees: `id`, `background`, `raw`, `ip:<sample>` (an encoder that never saw this
 mass point) or `ep:<group>` (one that never saw this family). A trial with an injected signal names its representation.
+`id~<world>` is `id` of events that come from another world (`raypipe.events.worlds`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +17,12 @@ from raypipe.events.latents import Events
 from raypipe.files import code_of, digest
 from raypipe.search.result import NO_SIGNAL, Trial
 
+WORLD = "~"  # Before the name of a world
+
 
 def representation(trial: Trial, groups: Mapping[str, int]) -> str:
     """The representation that a trial uses; ``groups``: see `raypipe.search.diphoton.sample_groups`."""
-    if trial.embedding in {"id", "background", "raw"}:
+    if trial.embedding in {"id", "background", "raw"} or WORLD in trial.embedding:
         return trial.embedding
     if trial.signal == NO_SIGNAL:
         raise UserError(f"embedding {trial.embedding!r} holds out the injected signal: it needs one")

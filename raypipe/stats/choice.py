@@ -14,6 +14,7 @@ from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import ALIASES, ORDERS, Family, family
 from raypipe.stats.bins import Bins
+from raypipe.stats.lookelsewhere import finite
 from raypipe.stats.peakdata import FixedPeak, binned_problem, match_reference
 from raypipe.stats.peaks import make_peak
 from raypipe.stats.scan import scan
@@ -200,6 +201,13 @@ def choose_by_simulation(
     return Choice(name, "spurious signal", record)
 
 
+def feigned(choice: Choice, mass: float, width: float) -> float:
+    """Largest spurious yield of the chosen background within three widths of a mass (ATLAS: in the range it fits)."""
+    (step,) = (step for step in choice.record if step["family"] == choice.family)
+    near = [abs(s) for m, s in step["yields"] if abs(m - mass) <= 3 * width and s is not None]
+    return max(near or [abs(s) for _, s in step["yields"] if s is not None])
+
+
 def spurious_signal(
     expected: np.ndarray,
     bins: Bins,
@@ -231,6 +239,7 @@ def spurious_signal(
         worst = int(np.nanargmax(bias))
         good = bool(bias[worst] <= tolerance and not local.failed.any())
         where = {"largest": float(bias[worst]), "mass": float(masses[worst]), "passed": good}
+        where["yields"] = [[float(m), finite(float(s))] for m, s in zip(masses, local.s[0], strict=True)]
         found.append({"family": kind.name, "parameters": kind.size} | where)
     if not found:
         raise UserError(f"no background of {', '.join(candidates)} has fewer parameters than there are bins")

@@ -94,6 +94,24 @@ class Profile:
         return float(solution.value[0])
 
 
+class Hidden:
+    """-2 ln L against the yield where a spurious one of the background's may hide in it (1408.7084, section 6.2).
+
+    ``curve``: without it, with its minimum at ``best``. ``spurious``: standard deviation of the hidden yield, whose
+    shape is the signal's.
+    """
+
+    def __init__(self, curve: Profile, best: float, spurious: float) -> None:
+        self._curve, self._best, self._spurious = curve, best, spurious
+
+    def __call__(self, s: float) -> float:
+        # What hides takes a part of the way to the minimum, never more.
+        cost = lambda share: self._curve(s + share * way) + (share * way / self._spurious) ** 2  # noqa: E731
+        way = self._best - s
+        found = optimize.minimize_scalar(cost, bounds=(0.0, 1.0), method="bounded", options={"xatol": 1e-4})
+        return float(min(found.fun, cost(0.0)))
+
+
 @dataclass(frozen=True)
 class SignalFit:
     """Signal plus background against background only.
@@ -101,6 +119,7 @@ class SignalFit:
     ``s``, ``s_err``: unconstrained yield. ``interval``: 68 % likelihood interval. ``q0``: 2 ln [L(s) / L(0)], zero for
     a deficit (1007.1727, equation 12); ``r``: its signed root. ``p0``: one-sided. ``at_boundary``: the yield stopped
     where it would make the expectation negative. ``inflation``: error of the yield over that above a known background.
+    ``spurious``: yield that the background may feign, which is in all of these; ``q0_alone``: q0 without it.
     """
 
     null: Minimum
@@ -113,6 +132,8 @@ class SignalFit:
     limit: Limit | None
     at_boundary: bool
     inflation: float
+    spurious: float
+    q0_alone: float
 
     @property
     def z(self) -> float:
@@ -129,38 +150,45 @@ def fit_signal(
     counted: Binned,
     level: float | None = 0.95,
     signal_at: np.ndarray | None = None,
+    spurious: float = 0.0,
 ) -> SignalFit:
     """Fit the yield of a signal over the background of ``problem`` and test it against nought.
 
     ``template``: (B,) share of the signal in every bin (or cell). ``counted``: the same data in bins, for Asimov data.
     ``level``: of the limit; None for neither limit nor interval. ``signal_at``: (n,) density of the peak (unbinned).
+    ``spurious``: standard deviation of a yield that the background may feign (`Hidden`).
     """
     if not (np.isfinite(template).all() and template.sum() > 1e-6):
         raise UserError("the signal has no share inside the window")
     both, counted = problem.with_signal(template, signal_at), counted.with_signal(template)
     if not problem.weighted:
-        return _tested(problem, both, counted, level)
-    found = _tested(problem, both, counted, None)
+        return _tested(problem, both, counted, level, spurious)
+    found = _tested(problem, both, counted, None, spurious)
     # At a wall the curvature is that of the wall, and no events are left to tell their weights: the error is that of
     # the background alone.
     factor = 1.0 if found.at_boundary else found.best.stretch
     # With this scale the curvature against the yield is its variance, so that q0, interval and limit hold.
-    again = _tested(problem.stretched(factor), both.stretched(factor), counted.stretched(factor), level)
+    again = _tested(problem.stretched(factor), both.stretched(factor), counted.stretched(factor), level, spurious)
     error = again.s_err
     if found.at_boundary:
         information = both.evaluate(np.r_[found.null.theta, 0.0][None])[2][0]
-        error = max(error, math.sqrt(np.linalg.pinv(information, hermitian=True)[-1, -1]))
+        error = max(error, math.hypot(math.sqrt(np.linalg.pinv(information, hermitian=True)[-1, -1]), spurious))
     return replace(again, null=found.null, best=found.best, s=found.s, s_err=error)
 
 
-def _tested(problem: Binned | Unbinned, both: Binned | Unbinned, asimov: Binned, level: float | None) -> SignalFit:
+def _tested(
+    problem: Binned | Unbinned, both: Binned | Unbinned, asimov: Binned, level: float | None, spurious: float
+) -> SignalFit:
     """`fit_signal` of likelihoods without and with (``both``, ``asimov``) a signal, errors from these alone."""
     null = fit(problem, problem.start, "background-only fit")
     best = _best(both, null)
     inflation = _inflation(both.evaluate(best.theta[None])[2][0])
     s, error = float(best.theta[-1]), float(best.errors[-1])
-    difference = max(0.0, null.value - best.value)
-    curve = Profile(both, {0.0: null.theta, s: best.theta[:-1]})
+    alone = difference = max(0.0, null.value - best.value)
+    curve, expected = Profile(both, {0.0: null.theta, s: best.theta[:-1]}), _asimov(asimov, null)
+    if spurious:
+        curve, expected = Hidden(curve, s, spurious), Hidden(expected, 0.0, spurious)
+        error, difference = math.hypot(error, spurious), max(0.0, curve(0.0) - best.value)
     boundary = (s < 0 and best.status != "converged") or bool(both.at_wall(best.theta[None])[0])
     scale = max(error, abs(s), 1.0) if boundary else error
     interval = (math.nan, math.nan)
@@ -170,9 +198,11 @@ def _tested(problem: Binned | Unbinned, both: Binned | Unbinned, asimov: Binned,
         error = interval[1] - s
     limit = None
     if level is not None and best.valid and null.valid:
-        limit = upper_limit(curve, s, best.value, error, _asimov(asimov, null), level)
-    q0, r = difference if s > 0 else 0.0, math.copysign(math.sqrt(difference), s)
-    return SignalFit(null, best, s, error, interval, q0, r, limit, boundary, inflation)
+        limit = upper_limit(curve, s, best.value, error, expected, level)
+    r, of = math.copysign(math.sqrt(difference), s), float(s > 0)
+    return SignalFit(
+        null, best, s, error, interval, of * difference, r, limit, boundary, inflation, spurious, of * alone
+    )
 
 
 def _best(both: Binned | Unbinned, null: Minimum) -> Minimum:
@@ -204,7 +234,7 @@ def _inflation(information: np.ndarray) -> float:
     return math.sqrt(max(0.0, np.linalg.pinv(information, hermitian=True)[-1, -1] * information[-1, -1]))
 
 
-def _interval(curve: Profile, s: float, error: float, least: float, boundary: bool) -> tuple[float, float]:
+def _interval(curve: Profile | Hidden, s: float, error: float, least: float, boundary: bool) -> tuple[float, float]:
     """Where -2 ln L rises by one; NaN where it never does (a boundary)."""
 
     def rise(x: float) -> float:

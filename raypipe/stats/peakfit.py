@@ -1,7 +1,7 @@
 """`raypipe fit` as a function: masses or a histogram, a background and a peak or signal region in, numbers out."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from raypipe.stats import massfit
 from raypipe.stats.backgrounds import Family, family
 from raypipe.stats.binned import Binned
 from raypipe.stats.bins import Bins, split_region
-from raypipe.stats.choice import Choice, choose, choose_by_simulation, is_choice, spurious_masses
+from raypipe.stats.choice import Choice, choose, choose_by_simulation, feigned, is_choice, spurious_masses
 from raypipe.stats.floating import Floated, Ranges, float_peak
 from raypipe.stats.lookelsewhere import finite, quotable, report
 from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data, binned_problem, check_determined, check_filled
@@ -111,6 +111,8 @@ def _yield(signal: massfit.SignalFit | None, level: float | None) -> dict[str, A
     limit = signal.limit
     row: dict[str, Any] = {"s": signal.s, "s_err": signal.s_err, "s_interval": [finite(v) for v in signal.interval]}
     row |= {"q0": signal.q0, "z": signal.z, "p0": signal.p0, "z_signed": signal.r}
+    if signal.spurious:
+        row |= {"spurious": signal.spurious, "z_without_spurious": math.sqrt(signal.q0_alone)}
     row["upper_limit"] = None if limit is None else finite(limit.observed)
     row["expected_limit"] = None if limit is None else finite(limit.expected)
     row["expected_limit_bands"] = None if limit is None else [finite(v) for v in limit.bands]
@@ -183,13 +185,15 @@ def _largest_pulls(bins: Bins, total: np.ndarray, number: int = 3) -> list[dict[
 class PeakFit(SpectrumFit):
     """What to fit. ``ranges``: in which mass and width of the peak are fitted too.
 
-    ``simulation``: background-only spectrum on which the background is chosen by its spurious signal.
+    ``simulation``: background-only spectrum on which the background is chosen by its spurious signal. ``spurious``:
+    standard deviation [events] of a yield that the background may feign; None: as the simulation says, or none.
     """
 
     peak: Peak | None = None
     unbinned: bool | None = None
     ranges: Ranges = field(default_factory=Ranges)
     simulation: Masses | Spectrum | None = None
+    spurious: float | None = None
 
 
 def fit_peak(data: Masses | Spectrum, asked: PeakFit) -> dict[str, Any]:
@@ -206,11 +210,15 @@ def fit_peak(data: Masses | Spectrum, asked: PeakFit) -> dict[str, Any]:
         raise UserError(f"peak at {peak.mass:g} lies outside the window {window[0]:g}-{window[1]:g}")
     if asked.ranges.free and peak is None:
         raise UserError("a mass or width that floats needs a peak to begin with (--peak MASS:WIDTH)")
+    if asked.spurious is not None and (peak is None or asked.ranges.free):
+        raise UserError("--spurious-signal is of a peak whose mass and width are given (--peak MASS:WIDTH)")
     full, values, weights = binned_data(data, asked, peak.width if peak else None, asked.unbinned)
     full = join_negative(full, region)
     check_filled(full, values)
     choice = _chosen(full, asked)
     kind = family(asked.background if choice is None else choice.family, *window, asked.sqrt_s)
+    if asked.spurious is None and choice is not None and choice.by == "spurious signal" and not asked.ranges.free:
+        asked = replace(asked, spurious=feigned(choice, peak.mass, peak.width))
     counted, fitted = (None, None) if region is None else _count_region(full, kind, asked)
     if fitted is None or peak is not None:
         fitted = _fit_window(full, kind, asked, values, weights)
@@ -236,7 +244,7 @@ def _fit_window(
     if template.sum() < 0.01:
         raise UserError(f"only {template.sum():.1%} of the peak at {peak.mass:g} lies in the fitted bins")
     density = peak.density(values) if values is not None else None
-    signal = massfit.fit_signal(problem, template, counted, asked.level, density)
+    signal = massfit.fit_signal(problem, template, counted, asked.level, density, asked.spurious or 0.0)
     total = counted.with_signal(template).expected(signal.best.theta[None])[0]
     return Fitted(problem, signal.best, signal, full, total, peak, floated)
 

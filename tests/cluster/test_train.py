@@ -28,6 +28,7 @@ from raypipe.files import read_json
 from raypipe.fit.batches import PARTS, parts_of
 from raypipe.fit.encoder import EncoderInputs, fit_encoder
 from raypipe.fit.vae import fit_vae
+from raypipe.search.contrastive_search import Embedded
 from tests.events.helpers import event_table
 
 pytestmark = pytest.mark.ray
@@ -157,7 +158,7 @@ def test_latents_have_the_same_bits_whoever_makes_them_and_whoever_dies(ray_loca
         out = tmp_path / f"{actors}-{on_rows.__name__}"
         shutil.copytree(tmp_path / "encoder", out)
         monkeypatch.setattr(embedding, "total_cpus", lambda: actors)
-        embedding.embed_events(given, folder, out, "made up", on_rows)
+        embedding.embed_events(Embedded(given, out.name), tmp_path, out, "made up", on_rows)
         assert read_table(out / "latents.parquet").num_rows == 6 * 300
         return (out / "latents.parquet").read_bytes()
 

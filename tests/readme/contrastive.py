@@ -81,6 +81,31 @@ def demo_time() -> str:
     return minutes(sum(record("demo")["stage_seconds"].values()))
 
 
+@part
+def worlds_table() -> str:
+    """What other worlds do to z without a signal and with one, and to SIC, at the loosest cut."""
+    entries = record("variations")["worlds"]
+    cut = max(e["working_point"] for e in entries)
+    mean = lambda e, name: value({"mean": e[name]["mean"], "error": e[name]["standard_error"]}, 2)  # noqa: E731
+    rows = []
+    for world in dict.fromkeys(e["world"] for e in entries):
+        none, with_one = (
+            next(e for e in entries if (e["world"], e["working_point"], e["strength"] > 0) == (world, cut, injected))
+            for injected in (False, True)
+        )
+        both = [mean(none, "z_bias"), mean(with_one, "z_bias"), mean(with_one, "sic_ratio")]
+        rows.append([f"`{world}`", *both, f"{none['coverage_68']:.0%}", f"{with_one['coverage_68']:.0%}"])
+    head = [
+        "world",
+        "z, nothing injected",
+        "z, with a signal",
+        "SIC over nominal",
+        "coverage, nothing",
+        "with a signal",
+    ]
+    return markdown(head, rows)
+
+
 def _injected(study: dict[str, Any]) -> str:
     """Table of significances by signal and strength."""
     results, nulls = study["results"], sorted(study["null"], key=lambda null: -null["working_point"])

@@ -165,6 +165,7 @@ def main(folder: Path, name: str = "contrastive") -> None:
         "compared": compared(rows),
         "stage_seconds": summary["stage_seconds"],
     }
+    record |= {"worlds": summary["worlds"]} if "worlds" in summary else {}
     print_compared(record["compared"])
     for null in filter(None, record["null"]):
         print({k: v for k, v in null.items() if k != "z"})

@@ -117,3 +117,27 @@ def test_template_with_statistical_errors_and_a_constrained_peak(seed):
     )
     model = pyhf_model(signal, expected, error, higgs, 0.15)
     compare(problem, signal, model, counts, [8.0])
+
+
+@pytest.mark.parametrize("first", [24.0, 12.0])
+def test_spurious_signal_is_a_constrained_yield_of_the_same_shape(first):
+    """A sample of the signal's shape whose size is Gaussian about nought: pyhf's histosys of plus and minus sigma."""
+    counts, spurious = np.r_[first, first / 2, np.full(8, 10.0)], 3.0
+    data, template = bins(counts), np.r_[0.6, 0.4, np.zeros(8)]
+    problem = Binned(make_shape(family("flat", 0, 10), data), counts[None], np.zeros(1, int), data.scale)
+    fit = massfit.fit_signal(problem, template, problem, spurious=spurious)
+    spec = pyhf_model(template, np.full(10, 10.0)).spec
+    size = {"hi_data": list(spurious * template), "lo_data": list(-spurious * template)}
+    feigned = {"name": "feigned", "data": [0.0] * 10, "modifiers": [{"name": "ss", "type": "histosys", "data": size}]}
+    samples = [*spec["channels"][0]["samples"], feigned]
+    model = pyhf.Model(spec | {"channels": [{"name": "c", "samples": samples}]}, poi_name="mu", validate=False)
+    observed, bounds = list(counts) + model.config.auxdata, model.config.suggested_bounds()
+    bounds[model.config.poi_index] = (0.0, 200.0)
+    p0 = pyhf.infer.hypotest(0.0, observed, model, test_stat="q0", par_bounds=bounds)
+    assert fit.p0 == pytest.approx(float(p0), abs=1e-3)
+    at_limit = pyhf.infer.hypotest(fit.limit.observed, observed, model, test_stat="qtilde", par_bounds=bounds)
+    assert float(at_limit) == pytest.approx(0.05, abs=1e-3)
+    without = massfit.fit_signal(problem, template, problem)
+    assert fit.q0_alone == pytest.approx(without.q0)
+    assert (fit.s, fit.s_err) == pytest.approx((without.s, np.hypot(without.s_err, spurious)))
+    assert fit.limit.observed > 1.03 * without.limit.observed

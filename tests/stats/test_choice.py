@@ -101,7 +101,19 @@ def test_simulation_chooses_through_the_fit():
     row = fit_peak(data, PeakFit(window=(105, 160), background="exp,exppoly:2,exppoly:3,exppoly:4", **options))
     assert row["background"]["family"] == "exppoly:3"
     assert row["background"]["chosen_by"] == "spurious signal"
+    # What the chosen background feigns under the peak is an uncertainty of the yield.
+    (step,) = (step for step in row["background"]["compared"] if step["family"] == "exppoly:3")
+    assert row["spurious"] == max(abs(s) for m, s in step["yields"] if abs(m - 125) <= 4.5)
+    alone = fit_peak(data, PeakFit(window=(105, 160), background="exppoly:3", peak=Gaussian(125, 1.5), level=None))
+    assert row["s_err"] == pytest.approx(np.hypot(alone["s_err"], row["spurious"]))
+    wide = fit_peak(
+        data, PeakFit(window=(105, 160), background="exppoly:3", spurious=500.0, **options | {"simulation": None})
+    )
+    assert abs(wide["z_signed"]) < 0.5 * abs(alone["z_signed"])
+    assert wide["z_without_spurious"] == pytest.approx(alone["z"], abs=1e-6)
     row = fit_peak(data, PeakFit(window=(105, 160), background="exp,exppoly:2", **options))
     assert any("least biased" in note for note in row["notes"])
     with pytest.raises(UserError, match="it is given: exp"):
         fit_peak(data, PeakFit(window=(105, 160), **options))
+    with pytest.raises(UserError, match="--spurious-signal is of a peak whose mass and width are given"):
+        fit_peak(data, PeakFit(window=(105, 160), region=(120, 130), spurious=3.0))
