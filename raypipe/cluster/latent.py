@@ -1,5 +1,6 @@
 """The latent space itself: maps and confusion matrices of the encoders of a run, written beside its report."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,13 @@ from raypipe.search.result import NO_SIGNAL, Trial
 from raypipe.simulate.processes import GROUPS
 
 MAP_EVENTS = 250  # Events a group in a t-SNE map
+SM = 0  # The group that stands for all of the SM
 TREE_EVENTS = 4000  # Most events a group that the trees of the confusion matrices are trained on, and judged on
+
+
+def families(groups: np.ndarray) -> np.ndarray:
+    """Groups (n,) with all of the SM as one, the last in order."""
+    return np.minimum(groups, SM)
 
 
 def embedding_events(table: pa.Table, config: Config) -> tuple[pa.Table, np.ndarray]:
@@ -39,7 +46,8 @@ def latent_pictures(run: Run, supervised: bool = True) -> dict[str, Any]:
     """Make ``figures/tsne.svg``, ``figures/confusion.svg`` and ``latent.json``; returns the content of the last.
 
     t-SNE maps of every embedding of the scan (those that hold something out, for its first signal); confusion matrices
-    of the first `id` encoder's latent space, of the nine features, and of a transformer trained with labels.
+    of the first `id` encoder's latent space, of the nine features, and of a transformer trained with labels, between
+    the SM as one class and the families of signals (paper C, figure 8: nine classes).
     """
     config, groups = run.config, sample_groups()
     trials = [Trial(config.scan.signals[0], 1.0, 0, e) for e in config.scan.embeddings if e != "raw"]
@@ -57,12 +65,13 @@ def latent_pictures(run: Run, supervised: bool = True) -> dict[str, Any]:
             matrices = _trees(events, parts, run)
     if supervised:
         matrices["transformer with labels"] = _transformer(run)
-    figures = {"tsne": tsne_figure(maps, GROUPS), "confusion": confusion_figure(matrices, GROUPS)}
+    figures = {"tsne": tsne_figure(maps, GROUPS), "confusion": confusion_figure(matrices, GROUPS | {SM: "SM"})}
     paths = save_figures(figures, run.folder / "figures")
     record = {
         "figures": {name: str(path) for name, path in paths.items()},
         "confusion": {
-            name: {"groups": list(c.groups), "matrix": c.matrix.tolist(), "mean_diagonal": c.diagonal}
+            name: {"groups": list(c.groups), "matrix": c.matrix.tolist()}
+            | {"mean_diagonal": c.diagonal, "sm_called_sm": float(c.matrix[-1, -1])}
             for name, c in matrices.items()
         },
     }
@@ -71,7 +80,7 @@ def latent_pictures(run: Run, supervised: bool = True) -> dict[str, Any]:
 
 
 def _trees(events: pa.Table, parts: np.ndarray, run: Run) -> dict[str, Confusion]:
-    labels, seed, engine = events["group"].to_numpy(), run.config.seed, run.trees()
+    labels, seed, engine = families(events["group"].to_numpy()), run.config.seed, run.trees()
     places = {part: np.flatnonzero(parts == PARTS.index(part)) for part in ("train", "test")}
     train, test = (balanced(labels, rows, TREE_EVENTS, seed, part) for part, rows in places.items())
     return {
@@ -84,6 +93,7 @@ def _transformer(run: Run) -> Confusion:
     config, e = run.config, run.config.embedding
     run.ray()
     inputs = read_inputs(config, run.folder / "events")
+    inputs = replace(inputs, group=families(inputs.group))
     parts = parts_of(inputs.event_id, config.seed, e.train_fraction, e.validation_fraction)
     test = balanced(inputs.group, np.flatnonzero(parts == PARTS.index("test")), TREE_EVENTS, config.seed, "test")
     with progress_bar("supervised transformer", config.embedding.epochs) as bar:

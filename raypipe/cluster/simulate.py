@@ -82,7 +82,8 @@ def _made(wanted: Plan, shared: Shared, concurrency: int | None) -> dict[str, Si
     """Make shards until every sample has enough events."""
     found: dict[str, Sidecars] = {name: {} for name in wanted.samples}
     needed = {name: _needed(sample, found[name], shared) for name, sample in wanted.samples.items()}
-    waiting = deque(shard for shards in needed.values() for shard in shards)
+    # Those that select few of their events take longest: first, or the last of them would keep one core busy alone.
+    waiting = deque(sorted((s for shards in needed.values() for s in shards), key=lambda s: s.process.efficiency))
     if not waiting:
         return found
     still = {name: len(shards) for name, shards in needed.items()}
