@@ -1,5 +1,7 @@
 """Pythia 8 as a stream of event batches that cannot fail silently, and the hard processes that it lacks."""
 
+import faulthandler
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from math import pi
@@ -82,6 +84,7 @@ MATRIX_ELEMENTS: dict[str, Callable[[], pythia8mc.Sigma2Process]] = {
 BATCH = 500  # Events a call of Pythia: larger batches are no faster and cost memory (about 0.3 MB an event)
 
 MAX_LOSS = 0.01  # Largest share of events that Pythia may fail to make
+STUCK = 900.0  # Seconds; a batch takes a few, with multi-parton interactions and on a busy machine a few hundred
 
 MAX_SEED = 900_000_000  # Largest seed that Pythia accepts
 
@@ -170,12 +173,15 @@ class Generator:
     def batches(self, n: int) -> Iterator[ak.Array]:
         """About ``n`` events in batches of at most `BATCH`: records ``prt`` (particles) and ``info``.
 
-        More than `MAX_LOSS` skipped events, or a misconfigured process, is a `GenerationError`: Pythia says neither.
+        More than `MAX_LOSS` skipped events, or a misconfigured process, is a `GenerationError`: Pythia says neither. A
+        batch of `STUCK` seconds ends the process: Ray makes the shard again in another, and so does the next run.
         """
         asked = 0
         while asked < n:
             size = min(BATCH, n - asked)
+            faulthandler.dump_traceback_later(STUCK, exit=True, file=sys.__stderr__)
             batch = self.pythia.nextBatch(size)
+            faulthandler.cancel_dump_traceback_later()
             asked += size
             made = len(batch)
             if made == 0 or "prt" not in batch.fields:

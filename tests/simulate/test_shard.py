@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -121,3 +123,24 @@ def test_seeds_fit_pythia():
     assert pythia_seed(0) == 1
     assert pythia_seed(MAX_SEED - 1) == MAX_SEED
     assert 1 <= pythia_seed(2**31 - 1) <= MAX_SEED
+
+
+HANGS = """
+import time
+from raypipe.simulate import generator, processes
+
+class Hangs(generator._HardPhotonVeto):
+    def doVetoPartonLevel(self, event):
+        time.sleep(60)
+
+generator.STUCK, generator._HardPhotonVeto = 1.0, Hangs
+next(generator.Generator(processes.get("yy"), 1).batches(10))
+"""
+
+
+def test_a_generator_that_hangs_ends_its_process():
+    """Pythia has been seen to; Ray starts the task of a process that died again."""
+    done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Timeout (0:00:01)!")
+    assert "in batches" in done.stderr
