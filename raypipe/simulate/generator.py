@@ -84,6 +84,9 @@ MATRIX_ELEMENTS: dict[str, Callable[[], pythia8mc.Sigma2Process]] = {
 BATCH = 500  # Events a call of Pythia: larger batches are no faster and cost memory (about 0.3 MB an event)
 
 MAX_LOSS = 0.01  # Largest share of events that Pythia may fail to make
+FIRST = 25  # Events of the first call, which tells how many tries an event takes
+MOST_TRIES = 10_000  # An event; most processes take some ten, ttH some hundred
+SEEDS = 5  # That are tried
 STUCK = 900.0  # Seconds; a batch takes a few, with multi-parton interactions and on a busy machine a few hundred
 
 MAX_SEED = 900_000_000  # Largest seed that Pythia accepts
@@ -145,6 +148,12 @@ class Generator:
             raise ValueError(f"Pythia seed {seed} is not between 1 and {MAX_SEED}")
         self.process = process
         self.generated = 0
+        self._mpi = mpi
+        self._start(seed)
+
+    def _start(self, seed: int) -> None:
+        """A Pythia of this seed."""
+        process, self.seed = self.process, seed
         self.pythia = pythia8mc.Pythia("", False)
         # Pythia does not own the hook: without this reference Python would free it.
         self._hook = _HardPhotonVeto() if process.veto_hard_photons else None
@@ -155,7 +164,7 @@ class Generator:
         if self._matrix_element is not None:
             self.pythia.setSigmaPtr(self._matrix_element)
         self._read(_COMMON)
-        self._read((f"Random:seed={seed}", f"PartonLevel:MPI={'on' if mpi else 'off'}", *process.settings))
+        self._read((f"Random:seed={seed}", f"PartonLevel:MPI={'on' if self._mpi else 'off'}", *process.settings))
         with tempfile.TemporaryDirectory(prefix="raypipe-slha-") as folder:
             if process.slha is not None:
                 path = Path(folder) / "spectrum.slha"
@@ -178,10 +187,8 @@ class Generator:
         """
         asked = 0
         while asked < n:
-            size = min(BATCH, n - asked)
-            faulthandler.dump_traceback_later(STUCK, exit=True, file=sys.__stderr__)
-            batch = self.pythia.nextBatch(size)
-            faulthandler.cancel_dump_traceback_later()
+            size = min(BATCH if self.generated else FIRST, n - asked)
+            batch = self._batch(size) if self.generated else self._first(size)
             asked += size
             made = len(batch)
             if made == 0 or "prt" not in batch.fields:
@@ -196,6 +203,28 @@ class Generator:
                     f"{MAX_LOSS:.0%})"
                 )
             yield batch
+
+    def _batch(self, size: int) -> ak.Array:
+        faulthandler.dump_traceback_later(STUCK, exit=True, file=sys.__stderr__)
+        batch = self.pythia.nextBatch(size)
+        faulthandler.cancel_dump_traceback_later()
+        return batch
+
+    def _first(self, size: int) -> ak.Array:
+        """The first batch, by another seed if this one's needs far too many tries an event.
+
+        Pythia accepts events against the largest cross section that it met while it started. Now and then that is some
+        spike, and an event takes seconds.
+        """
+        for number in range(SEEDS):
+            if number:
+                self._start(pythia_seed(self.seed + MAX_SEED // SEEDS))
+            batch = self._batch(size)
+            if self.pythia.infoPython().nTried() <= MOST_TRIES * size:
+                return batch
+        raise GenerationError(
+            f"sample {self.process.name}: more than {MOST_TRIES} tries an event with each of {SEEDS} seeds"
+        )
 
     def cross_section(self) -> tuple[float, float]:
         """Pythia's cross section and its statistical error [fb], after vetoes and for the open decay channels."""

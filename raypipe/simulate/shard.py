@@ -88,7 +88,6 @@ def account(
     spent = {"seconds": time.perf_counter() - began[0], "cpu_seconds": time.process_time() - began[1]}
     return {
         "seed": seed,
-        "pythia_seed": pythia_seed(seed),
         **counts,
         **{"efficiency": efficiency, "efficiency_error": error},
         **{"pythia_cross_section_fb": sigma[0], "pythia_cross_section_error_fb": sigma[1]},
@@ -142,4 +141,4 @@ def simulate_shard(
     embedding = seeds.generator(seed, "split").random(flow[steps[-1]]) < embedding_fraction
     ids = event_ids(process, shard, np.concatenate(rows))
     table = event_table(parts, ids, (process.name, process.group), embedding, weight, schema)
-    return table, about | account(seed, flow, embedding, sigma, began)
+    return table, about | {"pythia_seed": source.seed} | account(seed, flow, embedding, sigma, began)

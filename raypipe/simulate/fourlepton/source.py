@@ -77,6 +77,11 @@ class FourLeptonSource:
             # Pythia opens the file here and keeps it open, so that its name is no longer needed.
             self._generator = Generator(reading, pythia_seed(seed), mpi=mpi)
 
+    @property
+    def seed(self) -> int:
+        """Of Pythia."""
+        return self._generator.seed
+
     def batches(self, n: int) -> Iterator[ak.Array]:
         """``n`` events or more with e- e+ mu- mu+ in truth, fewer where the Les Houches file ends."""
         while self._kept < n:
