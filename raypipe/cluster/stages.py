@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from raypipe.cluster.inputs import piece_tables
 from raypipe.cluster.runtime import limit_threads, places, ray_runs, total_cpus
-from raypipe.cluster.stream import piece_tables
 from raypipe.cluster.train import load_autoencoder, load_encoder, train_autoencoder, train_encoders
 from raypipe.cluster.trainer import side_by_side
 from raypipe.config import Config, Embedding
