@@ -19,25 +19,29 @@ FIRST, EVERY = 15.0, 30.0
 
 
 @contextlib.contextmanager
-def _lines(say: Callable[[], str]) -> Iterator[None]:
-    """Off a terminal print now and then what ``say()`` says, also while nothing moves."""
+def repeatedly(call: Callable[[], object], every: float, first: float | None = None) -> Iterator[None]:
+    """Call from a thread while the block lasts, each time after so many seconds; ``first``: before the first time."""
     stop = threading.Event()
 
-    def tell() -> None:
-        wait = FIRST
+    def work() -> None:
+        wait = every if first is None else first
         while not stop.wait(wait):
-            console.print(say(), highlight=False, markup=False, soft_wrap=True)
-            wait = EVERY
+            call()
+            wait = every
 
-    thread = threading.Thread(target=tell, daemon=True)
-    if not console.is_terminal:
-        thread.start()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         stop.set()
-        if thread.ident:
-            thread.join()
+        thread.join()
+
+
+def _lines(say: Callable[[], str]) -> contextlib.AbstractContextManager[None]:
+    """Off a terminal print now and then what ``say()`` says, also while nothing moves."""
+    tell = lambda: console.print(say(), highlight=False, markup=False, soft_wrap=True)  # noqa: E731
+    return contextlib.nullcontext() if console.is_terminal else repeatedly(tell, EVERY, FIRST)
 
 
 @contextlib.contextmanager

@@ -240,7 +240,7 @@ def test_ten_thousand_rows(tmp_path):
     assert now.cost == pytest.approx(50.0)
     assert len(Ledger(tmp_path).rows(keys)) == MANY + 1
 
-    # The whole command beside the same without a row: processor time, which neither a busy nor a slow machine stretches.
+    # The whole command beside the same without a row: processor time, which no busy or slow machine stretches.
     few = Ledger(tmp_path / "few")
     announce(few, dict(list(trials.items())[:1]), Price(), "scan")
     text, full = seconds_of_status(tmp_path)
