@@ -152,12 +152,9 @@ def encoders(run: Run, stage: Stage, items: Sequence[Item]) -> None:
     at_once = side_by_side(len(jobs), resources.train_workers, gpu=resources.gpu) if several else 1
     title = f"train encoder {items[0].name}" if len(jobs) == 1 else f"train {len(jobs)} encoders, {at_once} at once"
     epochs = sum(config.embedding.epochs for config, _ in jobs)
+    told = "contrastive {contrastive:.3f}, KL {kl:.2f}"
     with run.timed(stage.name), progress_bar(title, epochs) as bar:
-
-        def told(record: dict[str, float]) -> None:
-            bar(1, f"contrastive {record['contrastive']:.3f}, KL {record['kl']:.2f}")
-
-        train_encoders(jobs, run.folder / "events", manifest, at_once, told)
+        train_encoders(jobs, run.folder / "events", manifest, at_once, lambda record: bar(1, told.format(**record)))
 
 
 def latents(run: Run, stage: Stage, items: Sequence[Item]) -> None:
@@ -174,12 +171,9 @@ def autoencoder(run: Run, stage: Stage, items: Sequence[Item]) -> None:
     """Train the autoencoder (paper A) on as many events of every background sample as the rarest has."""
     (item,) = items
     run.ray()
+    told, where = "error {error:.2f}, KL {kl:.2f}", (run.folder / "events", run.folder / item.folder)
     with run.timed(stage.name), progress_bar("train autoencoder", item.what.embedding.epochs) as bar:
-
-        def told(record: dict[str, float]) -> None:
-            bar(1, f"error {record['error']:.2f}, KL {record['kl']:.2f}")
-
-        train_autoencoder(item.what, run.folder / "events", run.folder / item.folder, item.key, told)
+        train_autoencoder(item.what, *where, item.key, lambda record: bar(1, told.format(**record)))
 
 
 def autoencoder_latents(run: Run, stage: Stage, items: Sequence[Item]) -> None:

@@ -8,7 +8,7 @@ import math
 import pytest
 from bench.base import BENCHES, Measurement, compared, markdown_table, run_bench
 
-RAY = {"embed", "scan"}
+RAY = {"events", "embed", "scan"}
 """Benches that need Ray: here they share the session of all tests."""
 
 
