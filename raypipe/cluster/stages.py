@@ -25,7 +25,7 @@ from raypipe.events.schema import SPLITS, tensor_column, tensor_values
 from raypipe.events.table import read_rows, read_table, sample_path, write_table
 from raypipe.files import file_digest, write_json
 from raypipe.fit.encoder import embed, latent_noise
-from raypipe.fit.vae import FeatureVae, embed_features
+from raypipe.fit.vae import FeatureVae
 from raypipe.progress import progress_bar
 from raypipe.search.base import Item, Stage
 from raypipe.simulate.dataset import read_manifest
@@ -63,7 +63,7 @@ class Embedder:
         noise = None
         if self.config.sample_latents:
             noise = latent_noise(batch["event_id"].to_numpy(), self.config.encoder.latent, self.seed)
-        return latent_table(batch, *embed(self.encoder, self.view.objects(batch), self.view.event(batch), noise))
+        return latent_table(batch, *embed(self.encoder, (self.view.objects(batch), self.view.event(batch)), noise))
 
 
 def latent_table(events: pa.Table, latent: np.ndarray, posterior: np.ndarray) -> pa.Table:
@@ -194,7 +194,7 @@ def _embed_sample(model: FeatureVae, table: pa.Table, config: HaxadConfig) -> pa
     """The latent table of one file of events."""
     latent, ids = config.embedding.latent, table["event_id"].to_numpy()
     features = continuous_features(tensor_values(table["features"]), ids, config.seed)
-    values, posterior = embed_features(model, features, latent_noise(ids, latent, config.seed))
+    values, posterior = embed(model, [features], latent_noise(ids, latent, config.seed))
     if not np.isfinite(values).all():
         raise UserError("the autoencoder gives latents that are not finite: make embedding.learning_rate smaller")
     return latent_table(table, values, posterior)
