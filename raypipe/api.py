@@ -11,8 +11,6 @@ import numpy as np
 
 from raypipe.errors import UserError
 
-READING = ("column", "tree", "branch", "weight", "x", "y", "error", "density", "scale")
-"""Options of a file of masses: see `raypipe.events.masses.load_masses`."""
 SHOWN = ("signal", "strength", "working_point", "n_after", "expected_after", "z_before", "z_after", "sic")
 """Columns of ``rows`` that a notebook shows."""
 
@@ -64,7 +62,7 @@ def fit(masses: Any, window: tuple[float, float], background: str = "exp", peak:
         masses: an array, a histogram (counts, edges) as `numpy.histogram` gives it, or a file of either.
         background: a family, or how to choose one: see ``raypipe fit --help``. ``peak``: ``MASS:WIDTH``, or numbers.
         more: ``known`` peaks; ``float_mass``, ``float_width``: ranges, with ``toys`` and ``seed`` for a global p-value;
-            ``region``, ``bins``, ``level``, ...: see `raypipe.stats.peakfit.PeakFit`; `READING` of a file.
+            ``region``, ``bins``, ``level``, ...: see `raypipe.stats.peakfit.PeakFit`; of a file: see `load_masses`.
 
     >>> masses = np.r_[np.linspace(105, 160, 10_000), np.random.default_rng(1).normal(125, 1.7, 300)]
     >>> found = fit(masses, window=(105, 160), background="flat", peak="125:1.7")
@@ -93,7 +91,7 @@ def hunt(
     Args:
         masses, background: see `fit`. ``widths``: standard deviations, ``"2%"`` of the mass; default: from the window.
         more: ``known`` peaks, ``toys``, ``seed``, ``reference`` (simulated background in place of a family),
-            ``scan_range``, ``masks``, ...: see `raypipe.stats.hunt.Hunt`; `READING` of a file.
+            ``scan_range``, ``masks``, ...: see `raypipe.stats.hunt.Hunt`; those of `raypipe.events.masses.load_masses`.
 
     >>> masses = np.r_[np.linspace(105, 160, 5_000), np.random.default_rng(1).normal(130, 1.5, 150)]
     >>> found = hunt(masses, window=(105, 160), background="flat", widths=[1.5], toys=50)
@@ -113,6 +111,7 @@ def hunt(
 
 def _spectrum(data: Any, more: dict[str, Any]) -> Any:
     """Masses or a histogram of what was given; ``more`` is then what `PeakFit` or `Hunt` takes."""
+    from raypipe.cli.fits import READING
     from raypipe.events.masses import Masses, load_masses
     from raypipe.events.spectra import spectrum_from_mapping
     from raypipe.stats.peakdata import known_peak

@@ -7,10 +7,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Self
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
+from rich.text import Text
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
 """Where people read; standard output carries results only."""
@@ -19,41 +21,45 @@ FIRST, EVERY = 15.0, 30.0
 
 
 @contextlib.contextmanager
-def _lines(say: Callable[[], str]) -> Iterator[None]:
-    """Off a terminal print now and then what ``say()`` says, also while nothing moves."""
+def repeatedly(call: Callable[[], object], every: float, first: float | None = None) -> Iterator[None]:
+    """Call from a thread while the block lasts, each time after so many seconds; ``first``: before the first time."""
     stop = threading.Event()
 
-    def tell() -> None:
-        wait = FIRST
+    def work() -> None:
+        wait = every if first is None else first
         while not stop.wait(wait):
-            console.print(say(), highlight=False, markup=False, soft_wrap=True)
-            wait = EVERY
+            call()
+            wait = every
 
-    thread = threading.Thread(target=tell, daemon=True)
-    if not console.is_terminal:
-        thread.start()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         stop.set()
-        if thread.ident:
-            thread.join()
+        thread.join()
+
+
+def _lines(say: Callable[[], str]) -> contextlib.AbstractContextManager[None]:
+    """Off a terminal print now and then what ``say()`` says, also while nothing moves."""
+    tell = lambda: console.print(say(), highlight=False, markup=False, soft_wrap=True)  # noqa: E731
+    return contextlib.nullcontext() if console.is_terminal else repeatedly(tell, EVERY, FIRST)
 
 
 @contextlib.contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
     """A bar with done/total, elapsed time and time left; yields ``advance(steps=1, note="")``."""
     columns = (
-        TextColumn("{task.description:<13}"),
-        BarColumn(12),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        bars.TextColumn("{task.description:<13}"),
+        bars.BarColumn(12),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("left"),
+        bars.TimeRemainingColumn(),
         # The note alone gives way on a narrow terminal.
-        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        bars.TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
     )
-    with Progress(*columns, console=console, expand=True, disable=not console.is_terminal) as bar:
+    with bars.Progress(*columns, console=console, expand=True, disable=not console.is_terminal) as bar:
         task, began = bar.add_task(title, total=total, note=""), time.monotonic()
 
         def line() -> str:
@@ -68,78 +74,59 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
             yield advance
 
 
-class SampleTable:
+class Pace(bars.ProgressColumn):
+    """Events a second of this run, and seconds left at that rate."""
+
+    def render(self, task: bars.Task) -> Text:
+        made, seconds = task.completed - task.fields["found"], task.elapsed
+        if task.remaining <= 0 or not made or not seconds:
+            return Text("" if task.remaining > 0 else "done")
+        return Text(f"{made / seconds:7.0f}/s{task.remaining * seconds / made:7.0f} s left")
+
+
+class SampleTable(contextlib.ExitStack):
     """Live table on standard error, one line a sample: selected, rate, time left; off a terminal one line for all.
 
     ``targets``: selected events wanted of each sample; ``clock``: seconds.
     """
 
     def __init__(self, targets: Mapping[str, int], clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._targets = dict(targets)
-        self._began: dict[str, float] = {}
-        self._selected = dict.fromkeys(targets, 0)
-        self._found = dict.fromkeys(targets, 0)
+        super().__init__()
         columns = (
-            TextColumn("{task.description:<16}"),
-            BarColumn(12),
-            MofNCompleteColumn(),
-            TextColumn("selected"),
-            TextColumn("{task.fields[rate]:>7}"),
-            TextColumn("{task.fields[left]:>14}"),
+            bars.TextColumn("{task.description:<16}"),
+            bars.BarColumn(12),
+            bars.MofNCompleteColumn(),
+            bars.TextColumn("selected"),
+            Pace(),
         )
-        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._tasks = {name: self._bar.add_task(name, total=total, rate="", left="") for name, total in targets.items()}
+        self._bar = bars.Progress(*columns, console=console, disable=not console.is_terminal, get_time=clock)
+        tasks = {name: self._bar.add_task(name, start=False, total=total, found=0) for name, total in targets.items()}
+        self.tasks: dict[str, bars.Task] = dict(zip(tasks, self._bar.tasks, strict=True))
 
-    def __enter__(self) -> SampleTable:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self._bar)
-            stack.enter_context(_lines(self.line))
-            self._stack = stack.pop_all()
+    def __enter__(self) -> Self:
+        self.enter_context(self._bar)
+        self.enter_context(_lines(self.line))
         return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
 
     def line(self) -> str:
         """All samples in one sentence."""
-        done, wanted = sum(self._selected.values()), sum(self._targets.values())
-        busy = [name for name in self._began if self.seconds_left(name) != 0]
+        wanted = sum(int(task.total) for task in self.tasks.values())
+        done = sum(int(min(task.completed, task.total)) for task in self.tasks.values())  # shards hold some more
+        busy = [name for name, task in self.tasks.items() if task.started and task.remaining > 0]
         return f"simulate: {done} of {wanted} events" + (f"; now {', '.join(busy)}" if busy else "")
 
     def begin(self, name: str) -> None:
         """Work on ``name`` starts now, unless it did before: its rate counts from here."""
-        self._began.setdefault(name, self._clock())
+        if not self.tasks[name].started:
+            self._bar.start_task(self.tasks[name].id)
 
     def found(self, name: str, selected: int) -> None:
         """Events that were there already; they do not count in the rate."""
-        self._found[name] += selected
-        self.add(name, selected)
+        self._bar.update(self.tasks[name].id, advance=selected, found=self.tasks[name].fields["found"] + selected)
 
     def add(self, name: str, selected: int) -> None:
         """``selected`` more events of ``name``."""
-        self._selected[name] += selected
-        rate = self.rate(name)
-        left = self.seconds_left(name)
-        self._bar.update(
-            self._tasks[name],
-            completed=self._selected[name],
-            rate=f"{rate:.0f}/s" if rate else "",
-            left="" if left is None else ("done" if left == 0 else f"{left:.0f} s left"),
-        )
-
-    def rate(self, name: str) -> float | None:
-        """Selected events per second of this run; None before the first."""
-        made = self._selected[name] - self._found[name]
-        if not made or name not in self._began:
-            return None
-        return made / max(self._clock() - self._began[name], 1e-9)
-
-    def seconds_left(self, name: str) -> float | None:
-        """Seconds until the target at this rate, 0 when reached; None while the rate is unknown."""
-        lacking = self._targets[name] - self._selected[name]
-        rate = self.rate(name)
-        return 0.0 if lacking <= 0 else (lacking / rate if rate else None)
+        self._bar.advance(self.tasks[name].id, selected)
 
 
 def duration(seconds: float) -> str:

@@ -208,7 +208,7 @@ def test_mlflow_holds_parameters_metrics_and_models_that_load(finished):
         }
         served = mlflow.pyfunc.load_model(f"models:/{models['encoder'].model_id}")
         latents = served.predict(inputs)
-        means, _ = embed(load_encoder(output / "encoder")[0], *inputs.values())
+        means, _ = embed(load_encoder(output / "encoder")[0], list(inputs.values()))
         np.testing.assert_allclose(latents, means, rtol=1e-5)
         flow = mlflow.pyfunc.load_model(f"models:/{models['flow'].model_id}")
         density = flow.predict({"latent": latents, "mass": np.full(20, 125.0)})

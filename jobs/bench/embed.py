@@ -48,7 +48,7 @@ def run(smoke: bool) -> list[Measurement]:
         for _ in range(repeats):
             ours.append(streamed(paths, folder, cores))
             with threads(cores):
-                bare.append(total / timed(lambda: embed(encoder, inputs.objects, inputs.event))[0])
+                bare.append(total / timed(lambda: embed(encoder, (inputs.objects, inputs.event)))[0])
     rates, starts = zip(*ours, strict=True)
     detail = {"events": total, "cores": cores, "seconds_until_first_chunks": starts, "encoder": size}
     how = {"unit": "events/s", "meaning": "rate ours / rate reference"}

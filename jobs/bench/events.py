@@ -1,8 +1,8 @@
 """Parquet events to torch tensors: streamed by Ray Data, and resident, against plain pyarrow.
 
-Both sides make the same tensors of the same columns. Streamed: a pass over the files, at two sizes: a line through them
-parts the start of a Ray Data execution from its rate. Resident: read once, then epochs of shuffled batches from memory,
-against reading the files by pyarrow in every epoch. Memory: `peak_mib`.
+Both sides make the same tensors of the same columns. Streamed: balanced batches from mapped files, as an encoder's
+worker gets them, against a pass over the files. Resident: read once, then epochs of shuffled batches from memory,
+against reading the files by pyarrow in every epoch.
 """
 
 from __future__ import annotations
@@ -11,23 +11,26 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
+import ray
 import torch
 
-from bench.base import WALL, Measurement, compared, in_turn, peak_mib
+from bench.base import WALL, Measurement, compared, in_turn
 from bench.samples import write_events
 from raypipe import seeds
-from raypipe.cluster.inputs import read_resident
+from raypipe.cluster.inputs import COLUMNS, VIEW, EventSource, rank_stream, read_events
 from raypipe.cluster.runtime import ray_session
-from raypipe.cluster.stream import COLUMNS, VIEW, stream_events
-from raypipe.config import Resources
+from raypipe.config import Embedding, Resources
 from raypipe.events.schema import tensor_values
+from raypipe.fit.batches import BatchPlan
+from raypipe.fit.training import Workers
 
 BATCH = 1024
-EACH, FILES = 125_000, (4, 16)
-"""Events of a file, and files: half a million and two million events, for a search streams them in millions."""
+EACH, FILES = 125_000, 4
+"""Events of a file, and files: half a million events."""
 EPOCHS, REREAD = 36, 6
 """As configs/contrastive/study.yaml trains, and how many of them are re-read from the files and timed: each costs the
 same, and the rest are counted like them."""
@@ -62,7 +65,7 @@ def plain_blocks(paths: list[str]) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _resident_epochs(paths: list[str], epochs: int) -> int:
-    inputs, rows = read_resident(paths), 0
+    inputs, rows = read_events(paths), 0
     for epoch in range(epochs):
         order = seeds.generator(1, "bench-epoch", epoch).permutation(len(inputs.group))
         for start in range(0, len(order), BATCH):
@@ -72,38 +75,34 @@ def _resident_epochs(paths: list[str], epochs: int) -> int:
     return rows
 
 
-def _line(sizes: list[int], *times: list[float]) -> dict[str, float]:
-    """Start [s] and rate [events/s] of the line through median times at two sizes."""
-    slope, start = np.polyfit(sizes, [float(np.median(t)) for t in times], 1)
-    return {"start_seconds": float(start), "events_per_second_beyond_the_start": 1 / float(slope)}
+def _streamed(folder: Path, plan: BatchPlan, steps: int) -> int:
+    """As many batches of mapped events as one worker takes in so many steps."""
+    config = Embedding(samples=["bench"], batch_size=plan.batch_size, steps_per_epoch=steps, reflect=False)
+    worker = SimpleNamespace(workers=Workers(), device=torch.device("cpu"))
+    stream = rank_stream(EventSource(mapped=str(folder)), plan, ray.put(plan), range(steps), config, worker)
+    return sum(_touch({name: torch.as_tensor(np.array(v)) for name, v in batch.items()}) for batch in stream)
 
 
 def run(smoke: bool) -> list[Measurement]:
-    """Two million events streamed and their memory against half a million; half a million resident."""
-    few, many, each, repeats, epochs = (1, 4, 500, 1, 2) if smoke else (*FILES, EACH, 3, EPOCHS)
-    reread, sizes = min(REREAD, epochs), [few * each, many * each]
+    """Half a million events streamed, and resident."""
+    files, each, repeats, epochs = (1, 500, 1, 2) if smoke else (FILES, EACH, 3, EPOCHS)
+    reread = min(REREAD, epochs)
     with tempfile.TemporaryDirectory() as folder, ray_session(Resources(cpus=2, object_store_gib=0.5)):
-        made = [write_events(Path(folder) / f"{k}.parquet", each, k * each) for k in range(4)]
-        kept, paths = made[:few], made * (many // 4)
-        assert _consume(stream_events(kept)) == sizes[0]  # warm: workers are up, pages are cached
-        peaks = [peak_mib(lambda given=given: _consume(stream_events(given)))[0] for given in (kept, paths)]
-        small, large = (
-            in_turn(repeats, WALL, lambda g=g: _consume(stream_events(g)), lambda g=g: _consume(plain_blocks(g)))[0]
-            for g in (kept, paths)
-        )
+        kept = [write_events(Path(folder) / f"{k}.parquet", each, k * each) for k in range(files)]
+        mapped = read_events(kept, VIEW, 2, Path(folder))
+        plan = BatchPlan.of(mapped.group, min(BATCH, each), 1, "train")
+        steps = files * each // plan.batch_size
+        assert _streamed(Path(folder), plan, steps) == steps * plan.batch_size  # warm: workers are up, pages are cached
+        pair = (lambda: _streamed(Path(folder), plan, steps), lambda: _consume(plain_blocks(kept)))
+        streamed, _ = in_turn(repeats, WALL, *pair)
         again = lambda: [_consume(plain_blocks(kept)) for _ in range(reread)]  # noqa: E731
         resident, _ = in_turn(1 if smoke else 2, WALL, lambda: _resident_epochs(kept, epochs), again)
-        (once,), _ = in_turn(repeats, WALL, lambda: read_resident(kept).group.shape)
-    detail = {"events": sizes[1], "batch": BATCH, "time": time.strftime("%Y-%m-%d")}
-    lines = {side: _line(sizes, small[k], large[k]) for k, side in enumerate(("ours", "pyarrow"))}
-    at_small = {"events": sizes[0], "ratio": float(np.median(np.divide(small[1], small[0])))}
-    about = {"lines": lines, "smaller": at_small, "events_per_second": sizes[1] / float(np.median(large[0]))}
-    how = {"unit": "MiB", "meaning": "memory 4x / memory 1x", "at_most": True, "smaller": sizes[0]}
+        (once,), _ = in_turn(repeats, WALL, lambda: read_events(kept).group.shape)
+    detail = {"events": files * each, "batch": BATCH, "time": time.strftime("%Y-%m-%d")}
     read = {"epochs": epochs, "epochs_reread": reread, "seconds_to_read_once": float(np.median(once))}
     resident[1] = [t * epochs / reread for t in resident[1]]
     name = "events resident: epochs from memory, reading included, against pyarrow re-reading"
     return [
-        compared("events streamed: Ray Data against pyarrow", *large, 0.5, **detail, **about),
-        compared("events streamed: memory of a 4x larger input", peaks[1:], peaks[:1], 1.2, **how, **detail),
-        compared(name, *resident, 3.0, **detail | {"events": sizes[0]}, **read),
+        compared("events streamed: Ray Data against pyarrow", *streamed, 0.5, **detail),
+        compared(name, *resident, 3.0, **detail, **read),
     ]

@@ -46,7 +46,7 @@ def run(smoke: bool) -> list[Measurement]:
 
     def embedding(n: int) -> None:
         inputs = arrays(n)
-        embed(encoder, inputs.objects, inputs.event)
+        embed(encoder, (inputs.objects, inputs.event))
 
     stages = (
         ("embedding", "events", 100 * scale, embedding),

@@ -192,6 +192,6 @@ def embedding(device: str, tiny: bool) -> Compared:
     both = []
     for where, padded in (("cpu", False), (device, True)):
         model.padded = padded
-        _, posterior = embed(model.to(where), inputs.objects[:n], inputs.event[:n], np.ones((n, 6), np.float32))
+        _, posterior = embed(model.to(where), (inputs.objects[:n], inputs.event[:n]), np.ones((n, 6), np.float32))
         both.append([torch.from_numpy(posterior)])
     return {"embedding": (difference(both[1], both[0]), SINGLE)}

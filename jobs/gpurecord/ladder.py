@@ -102,7 +102,7 @@ def train(device: str, source: Source, out: Path, rung: Rung) -> dict[str, Any]:
     torch.compiler.reset()  # a process that compiled eight networks compiles no ninth
     encoder, history = fit_encoder(inputs, config.embedding, seed, device=device)
     noise = latent_noise(search.event_id, config.embedding.encoder.latent, seed)
-    drawn, posterior = embed(encoder.to(device), search.objects, search.event, noise)
+    drawn, posterior = embed(encoder.to(device), (search.objects, search.event), noise)
     rung.latents(out, "draw").parent.mkdir(exist_ok=True)
     for view, latent in zip(VIEWS, (drawn, posterior[:, 0]), strict=True):
         np.savez(rung.latents(out, view), latent=latent)

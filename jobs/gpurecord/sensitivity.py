@@ -91,7 +91,7 @@ def encoders(device: str, source: Source, out: Path, keep: Keep) -> dict[str, An
         model, history = fitted
         model.to(device)
         noise = latent_noise(packed.event_id, config.embedding.encoder.latent, config.seed)
-        latent, posterior = embed(model, packed.objects, packed.event, noise)
+        latent, posterior = embed(model, (packed.objects, packed.event), noise)
         np.savez_compressed(out / f"latents_{name}.npz", latent=latent[packed.search].astype(np.float32))
         steps = len(history) * config.embedding.steps_per_epoch
         record[name] = {

@@ -109,7 +109,8 @@ def status(asked: Asked) -> None:
 
     config = asked.config()
     found = stores.status(open_ledger(config), config=config)
-    live.tell(found)
+    running = f"{found.running} running with {found.drivers} drivers" if found.drivers else "nobody is running it"
+    live.tell(found, f"scan: {found.line()}; {running}")
     asked.emit(asdict(found))
 
 

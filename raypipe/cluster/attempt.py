@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from raypipe.kinds import KINDS, load_plugins, resolve
-from raypipe.search.base import Search
 from raypipe.search.result import Result, Tools, Trial
 from raypipe.store.files import DiskFull, is_full
 from raypipe.store.ledger import Ledger
@@ -142,13 +141,8 @@ def run_some(
 ) -> list[Result]:
     """Trials of any search as the fan-out calls them; ``given``: inputs by name, the search, what it is handed."""
     shelf, kind, handed = given
-    search = search_named(kind)(handed)
+    if kind not in KINDS:  # a worker that has not needed any plugin yet
+        load_plugins()
+    search = resolve(KINDS[kind].search)(handed)
     results = search.run(shelf[search.need(trials[0])], trials, tools)
     return [replace(result, metric=search.metric) for result in results]
-
-
-def search_named(kind: str) -> type[Search]:
-    """The class of a search, also in a worker that has not needed any plugin yet."""
-    if kind not in KINDS:
-        load_plugins()
-    return resolve(KINDS[kind].search)

@@ -1,7 +1,6 @@
 """`raypipe classify`: the classifier ensemble of the search between any two tables."""
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,10 @@ from raypipe.config import Resources
 from raypipe.errors import UserError
 from raypipe.events.table import write_table
 from raypipe.files import check_file_writable, write_json
-from raypipe.fit.classifier import Mapper
 from raypipe.fit.classify import classify, contest_of
-from raypipe.models.bdt import Train, train_here
+from raypipe.models.bdt import train_here
 from raypipe.progress import console, progress_bar
 from raypipe.search.classify import Request, WeakSearch
-
-
-@contextlib.contextmanager
-def _fits(request: Request, resources: Resources, folder: Path) -> Iterator[tuple[Mapper, Train]]:
-    """How the fits run for the duration of the block: side by side, or one after another by ``request.workers``."""
-    if request.workers is None:
-        with spread(resources) as mapper:
-            yield mapper, train_here
-    else:
-        with ray_session(resources):
-            yield map, tree_trainer(request.classifier, request.workers, resources, folder)
 
 
 def run(request: Request, output: Path, resources: Resources) -> dict[str, Any]:
@@ -39,7 +26,13 @@ def run(request: Request, output: Path, resources: Resources) -> dict[str, Any]:
     if check_file_writable(output).suffix == ".json":
         raise UserError(f"{output}: the scores are Parquet, and {output} is their summary: name a .parquet file")
     check_file_writable(output.with_suffix(".json"))
-    with _fits(request, resources, output.parent) as (mapper, train):
+    with contextlib.ExitStack() as stack:
+        mapper, train = map, train_here  # the fits side by side, or one after another by ``request.workers``
+        if request.workers is None:
+            mapper = stack.enter_context(spread(resources))
+        else:
+            stack.enter_context(ray_session(resources))
+            train = tree_trainer(request.classifier, request.workers, resources, output.parent)
         asked = WeakSearch(request)
         features = ", ".join(map(str, asked.features))
         for line in (f"features: {features}; truth: {asked.label or 'none'}", *asked.notes):

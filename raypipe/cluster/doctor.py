@@ -15,6 +15,7 @@ from raypipe.cluster.runtime import cluster_address, has_token, hidden_modules, 
 from raypipe.config import Resources
 from raypipe.config.load import flat
 from raypipe.errors import UserError, first_line, redact
+from raypipe.files import check_writable
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
@@ -120,8 +121,6 @@ def _working_folder() -> Check:
 
 
 def _disk(config: Any) -> Check:
-    from raypipe.files import check_writable
-
     try:
         folder = check_writable(config.output)
     except UserError as error:

@@ -14,17 +14,41 @@ from typing import Any
 import numpy as np
 import psutil
 import pyarrow as pa
+from numpy.lib.format import open_memmap
 
 from raypipe.cluster.machine import usable_cores
-from raypipe.cluster.stream import BLOCK, BYTES_PER_EVENT, VIEW, pieces, read_piece, stream_events
 from raypipe.config import Config, Embedding
 from raypipe.events.diphoton import View
-from raypipe.events.table import count_rows, read_table, sample_path
+from raypipe.events.table import ROW_GROUP, count_rows, read_rows, read_table, sample_path
 from raypipe.files import digest
 from raypipe.fit.batches import BatchPlan
 from raypipe.fit.encoder import EncoderInputs, EncoderTraining, rank_batches
 
 RESIDENT_SHARE = 0.25  # Share of a machine's memory that resident events may take
+COLUMNS = ["event_id", "group"]  # Columns that every encoder reads beside those of its `View`
+VIEW = View()
+BYTES_PER_EVENT = 8 + 8 + 2 * 4 + 11 * 12 * 4
+BLOCK = 2 * ROW_GROUP  # Rows of a block, 18 MB: whole row groups; a thread holds one
+
+Piece = tuple[str, int, int]  # (path, first row, end row)
+
+
+def pieces(paths: list[str], rows: int) -> list[Piece]:
+    """The files cut into pieces of at most ``rows`` rows."""
+    totals = [(path, count_rows(path)) for path in paths]
+    return [(path, at, min(at + rows, total)) for path, total in totals for at in range(0, total, rows)]
+
+
+def piece_tables(paths: list[str], rows: int) -> list[pa.Table]:
+    """`pieces` for Ray Data, each a table of one row: path, start, stop."""
+    return [pa.table({"path": [path], "start": [a], "stop": [b]}) for path, a, b in pieces(paths, rows)]
+
+
+def read_piece(piece: Piece, view: View = VIEW) -> dict[str, np.ndarray]:
+    """The arrays of one piece in the view of an encoder, views of Arrow's memory where they are stored like that."""
+    table = read_rows(piece[0], [*COLUMNS, *view.columns], *piece[1:])
+    seen = {"event_id": table["event_id"].to_numpy(), "objects": view.objects(table), "event": view.event(table)}
+    return seen | {"group": table["group"].to_numpy().astype(np.int64)}
 
 
 @dataclass(frozen=True)
@@ -44,22 +68,27 @@ class EventSource:
         return ray.get(self.resident)
 
 
-def read_inputs(config: Config, events: Path) -> EncoderInputs:
-    """All embedding-split events of the configured samples in memory, sorted by id."""
-    return read_resident(_paths(config, events), View.of(config.embedding), config.resources.cpus)
+def read_inputs(config: Config, events: Path, folder: Path | None = None) -> EncoderInputs:
+    """`read_events` of the embedding split of all configured samples."""
+    return read_events(_paths(config, events), View.of(config.embedding), config.resources.cpus, folder)
 
 
-def read_resident(paths: list[str], view: View = VIEW, threads: int | None = None) -> EncoderInputs:
-    """The events of Parquet files in memory, sorted by id: the same arrays as from `stream_events`, without Ray.
+def read_events(
+    paths: list[str], view: View = VIEW, threads: int | None = None, folder: Path | None = None
+) -> EncoderInputs:
+    """The events of Parquet files, sorted by id: in memory, or in .npy files in ``folder`` that are mapped into it.
 
     Threads (one a core when not given) decode pieces of the files straight into the finished arrays.
     """
-    ids = _ids(paths)
+    ids = np.concatenate([read_table(path, ["event_id"])["event_id"].to_numpy() for path in paths])
     place = np.empty(len(ids), np.int64)
     place[np.argsort(ids, kind="stable")] = np.arange(len(ids))
     parts = pieces(paths, BLOCK)
     starts = np.cumsum([0, *(stop - start for _, start, stop in parts)])
-    arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in _shapes(len(ids)).items()}
+    arrays: dict[str, np.ndarray] = {}
+    for name, (shape, dtype) in _shapes(len(ids)).items():
+        how = {"dtype": dtype, "shape": shape}
+        arrays[name] = np.empty(**how) if folder is None else open_memmap(folder / f"{name}.npy", "w+", **how)
 
     def put(number: int) -> None:
         rows = place[starts[number] : starts[number + 1]]
@@ -70,11 +99,9 @@ def read_resident(paths: list[str], view: View = VIEW, threads: int | None = Non
 
     with ThreadPoolExecutor(threads or usable_cores()) as pool:
         list(pool.map(put, range(len(parts))))
+    for array in arrays.values() if folder else ():
+        array.flush()
     return EncoderInputs(**arrays)
-
-
-def _ids(paths: list[str]) -> np.ndarray:
-    return np.concatenate([read_table(path, ["event_id"])["event_id"].to_numpy() for path in paths])
 
 
 def _shapes(rows: int) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -97,32 +124,14 @@ def event_source(config: Config, events: Path, scratch: Path, at_once: int = 1) 
     if rows * BYTES_PER_EVENT * at_once <= limit:
         inputs = read_inputs(config, events)
         return EventSource(resident=ray.put(inputs)), inputs
-    source = EventSource(mapped=str(_map_to_files(config, events, scratch, rows)))
-    return source, source.load()
+    folder = scratch / f"mapped-{digest([config.embedding.samples, rows])}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return EventSource(mapped=str(folder)), read_inputs(config, events, folder)
 
 
 def _paths(config: Config, events: Path) -> list[str]:
     return [str(sample_path(events, "embedding", name)) for name in config.embedding.samples]
-
-
-def _map_to_files(config: Config, events: Path, scratch: Path, rows: int) -> Path:
-    """Write the events as .npy files sorted by id, one block in memory at a time."""
-    folder = scratch / f"mapped-{digest([config.embedding.samples, rows])}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    paths = _paths(config, events)
-    ids = np.sort(_ids(paths), kind="stable")
-    files = {
-        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
-        for name, (shape, dtype) in _shapes(rows).items()
-    }
-    for block in stream_events(paths, View.of(config.embedding)):
-        place = np.searchsorted(ids, block["event_id"])
-        for name, file in files.items():
-            file[place] = block[name]
-    for file in files.values():
-        file.flush()
-    return folder
 
 
 def rank_stream(

@@ -43,11 +43,6 @@ class Progress:
         return ", ".join([*parts, trial.label()]) + said
 
 
-def price_of(resources: Resources) -> Price:
-    """What an hour of trials costs."""
-    return Price(resources.trial_cpus, resources.trial_gpus, resources.price_cpu_hour, resources.price_gpu_hour)
-
-
 def run_trials(
     function: Function,
     inputs: Any,
@@ -59,9 +54,11 @@ def run_trials(
     large: Large = NONE,
 ) -> None:
     """`fanout.fan_out` with progress on standard error and, at its end, a table of what is missing."""
-    announce(book, trials, price_of(resources), name)
+    r = resources
+    price = Price(r.trial_cpus, r.trial_gpus, r.price_cpu_hour, r.price_gpu_hour)
+    announce(book, trials, price, name)
     scan = newest_scan(book, name)
-    progress = Progress(status(book, scan), price_of(resources))
+    progress = Progress(status(book, scan), price)
     with progress_bar(name, len(trials)) as bar:
         bar(progress.now.done, "")
 
@@ -71,9 +68,8 @@ def run_trials(
 
         fan_out(function, inputs, trials, book, resources, on_end, together, large)
     now = status(book, scan)
-    console.print(f"{name}: {now.line()}", highlight=False, soft_wrap=True)
+    tell(now, f"{name}: {now.line()}")
     if now.missing:
-        show_missing(now.missing)
         console.print(f"Tracebacks: {book}/failed; the same command tries these again", highlight=False, soft_wrap=True)
 
 
@@ -92,12 +88,6 @@ def run_alone(
             bar(len(some), trials[some[-1]].label())
 
 
-def show_missing(lines: list[dict[str, Any]]) -> None:
-    """Print the table of `status.missing` entries."""
-    rows = [[line["trial"], line["kind"], str(line["attempts"]), line["error"]] for line in lines]
-    show(f"missing: {len(lines)} trials", ("trial", "how", "tries", "error"), rows, overflow="fold")
-
-
 def show(title: str, head: Iterable[str], rows: Iterable[Iterable[str]], **column: Any) -> None:
     """Print a table; ``column``: how rich makes its columns."""
     from rich.table import Table
@@ -110,9 +100,8 @@ def show(title: str, head: Iterable[str], rows: Iterable[Iterable[str]], **colum
     console.print(table)
 
 
-def tell(status: Status) -> None:
-    """Print where a scan stands."""
-    running = f"{status.running} running with {status.drivers} drivers" if status.drivers else "nobody is running it"
-    console.print(f"scan: {status.line()}; {running}", highlight=False, soft_wrap=True)
-    if status.missing:
-        show_missing(status.missing)
+def tell(status: Status, line: str) -> None:
+    """Print where a scan stands: a line, and a table of what is missing."""
+    console.print(line, highlight=False, soft_wrap=True)
+    if rows := [[line["trial"], line["kind"], str(line["attempts"]), line["error"]] for line in status.missing]:
+        show(f"missing: {len(rows)} trials", ("trial", "how", "tries", "error"), rows, overflow="fold")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import psutil
 
 from raypipe.errors import UserError
+from raypipe.progress import repeatedly
 
 GROUPS = Path("/sys/fs/cgroup")  # Where Linux shows its control groups
 MEMBERSHIP = Path("/proc/self/cgroup")
@@ -99,7 +100,7 @@ def make_folder() -> Path:
     raise UserError(f"Ray finds no folder for its sockets and logs: {', '.join(tried)}; {REMEDY}")
 
 
-class MemoryWatch:
+class MemoryWatch(contextlib.ExitStack):
     """Samples, twice a second, the memory of this process and all its descendants.
 
     Private resident memory is summed over processes; shared memory (the object store, mapped by every worker) is
@@ -107,27 +108,18 @@ class MemoryWatch:
     """
 
     def __init__(self, interval: float = 0.5) -> None:
-        self.peak_gib = 0.0
-        self._interval, self._stop = interval, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        super().__init__()
+        self.peak_gib, self._interval = 0.0, interval
 
-    def _watch(self) -> None:
-        me = psutil.Process()
-        while not self._stop.wait(self._interval):
-            private, shared = 0, 0
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    memory = process.memory_info()
-                except psutil.NoSuchProcess:
-                    continue
+    def _look(self) -> None:
+        me, private, shared = psutil.Process(), 0, 0
+        for process in [me, *me.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                memory = process.memory_info()
                 private += memory.rss - memory.shared
                 shared = max(shared, memory.shared)
-            self.peak_gib = max(self.peak_gib, (private + shared) / 2**30)
+        self.peak_gib = max(self.peak_gib, (private + shared) / 2**30)
 
-    def __enter__(self) -> MemoryWatch:
-        self._thread.start()
+    def __enter__(self) -> Self:
+        self.enter_context(repeatedly(self._look, self._interval))
         return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stop.set()
-        self._thread.join()

@@ -25,7 +25,7 @@ Predict = Callable[[Mapping[str, Any]], np.ndarray]
 def _encoder(folder: Path) -> Predict:
     if (loaded := load_encoder(folder)) is None:
         raise FileNotFoundError(f"{folder}: no encoder here")
-    return lambda given: embed(loaded[0], *(np.asarray(given[name], np.float32) for name in ("objects", "event")))[0]
+    return lambda given: embed(loaded[0], [np.asarray(given[name]) for name in ("objects", "event")])[0]
 
 
 def _autoencoder(folder: Path) -> Predict:

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from raypipe.cluster.inputs import piece_tables
 from raypipe.cluster.runtime import limit_threads, places, ray_runs, total_cpus
-from raypipe.cluster.stream import piece_tables
 from raypipe.cluster.train import load_autoencoder, load_encoder, train_autoencoder, train_encoders
 from raypipe.cluster.trainer import side_by_side
 from raypipe.config import Embedding
@@ -26,7 +26,7 @@ from raypipe.events.schema import SPLITS, tensor_column, tensor_values
 from raypipe.events.table import read_rows, read_table, sample_path, write_table
 from raypipe.files import file_digest, write_json
 from raypipe.fit.encoder import embed, latent_noise
-from raypipe.fit.vae import FeatureVae, embed_features
+from raypipe.fit.vae import FeatureVae
 from raypipe.progress import progress_bar
 from raypipe.search.base import Item, Stage
 from raypipe.search.contrastive_search import Embedded
@@ -69,7 +69,7 @@ class Embedder:
         noise = None
         if self.config.sample_latents:
             noise = latent_noise(batch["event_id"].to_numpy(), self.config.encoder.latent, self.seed)
-        return latent_table(batch, *embed(self.encoder, self.view.objects(batch), self.view.event(batch), noise))
+        return latent_table(batch, *embed(self.encoder, (self.view.objects(batch), self.view.event(batch)), noise))
 
 
 def latent_table(events: pa.Table, latent: np.ndarray, posterior: np.ndarray) -> pa.Table:
@@ -163,12 +163,9 @@ def encoders(run: Run, stage: Stage, items: Sequence[Item]) -> None:
     at_once = side_by_side(len(jobs), resources.train_workers, gpu=resources.gpu) if several else 1
     title = f"train encoder {items[0].name}" if len(jobs) == 1 else f"train {len(jobs)} encoders, {at_once} at once"
     epochs = sum(config.embedding.epochs for config, _ in jobs)
+    told = "contrastive {contrastive:.3f}, KL {kl:.2f}"
     with run.timed(stage.name), progress_bar(title, epochs) as bar:
-
-        def told(record: dict[str, float]) -> None:
-            bar(1, f"contrastive {record['contrastive']:.3f}, KL {record['kl']:.2f}")
-
-        train_encoders(jobs, run.folder / "events", manifest, at_once, told)
+        train_encoders(jobs, run.folder / "events", manifest, at_once, lambda record: bar(1, told.format(**record)))
 
 
 def latents(run: Run, stage: Stage, items: Sequence[Item]) -> None:
@@ -185,12 +182,9 @@ def autoencoder(run: Run, stage: Stage, items: Sequence[Item]) -> None:
     """Train the autoencoder (paper A) on as many events of every background sample as the rarest has."""
     (item,) = items
     run.ray()
+    told, where = "error {error:.2f}, KL {kl:.2f}", (run.folder / "events", run.folder / item.folder)
     with run.timed(stage.name), progress_bar("train autoencoder", item.what.embedding.epochs) as bar:
-
-        def told(record: dict[str, float]) -> None:
-            bar(1, f"error {record['error']:.2f}, KL {record['kl']:.2f}")
-
-        train_autoencoder(item.what, run.folder / "events", run.folder / item.folder, item.key, told)
+        train_autoencoder(item.what, *where, item.key, lambda record: bar(1, told.format(**record)))
 
 
 def autoencoder_latents(run: Run, stage: Stage, items: Sequence[Item]) -> None:
@@ -211,7 +205,7 @@ def _embed_sample(model: FeatureVae, table: pa.Table, config: HaxadConfig) -> pa
     """The latent table of one file of events."""
     latent, ids = config.embedding.latent, table["event_id"].to_numpy()
     features = continuous_features(tensor_values(table["features"]), ids, config.seed)
-    values, posterior = embed_features(model, features, latent_noise(ids, latent, config.seed))
+    values, posterior = embed(model, [features], latent_noise(ids, latent, config.seed))
     if not np.isfinite(values).all():
         raise UserError("the autoencoder gives latents that are not finite: make embedding.learning_rate smaller")
     return latent_table(table, values, posterior)

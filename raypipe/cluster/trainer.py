@@ -18,6 +18,7 @@ from torch.distributed import is_nccl_available
 from raypipe.cluster.runtime import cluster_address, nodes, places
 from raypipe.errors import UserError, last_line
 from raypipe.fit.training import OnEpoch, Training
+from raypipe.progress import repeatedly
 from raypipe.store.files import Store
 
 
@@ -65,7 +66,7 @@ class TrainRun:
             ),
         )
         before = signal.getsignal(signal.SIGINT)
-        with _followed(self, on_epoch):
+        with _followed(self, on_epoch) if on_epoch else contextlib.nullcontext():
             try:
                 return trainer.fit()
             except Exception as error:  # Ray wraps a worker's exception; its cause is what a user can act on
@@ -143,27 +144,21 @@ def go_on(
 
 
 @contextlib.contextmanager
-def _followed(run: TrainRun, on_epoch: OnEpoch | None) -> Iterator[None]:
+def _followed(run: TrainRun, on_epoch: OnEpoch) -> Iterator[None]:
     """Hand each new record of a run to ``on_epoch``, from a thread of the driver."""
-    seen, stop = 0, threading.Event()
+    seen = 0
 
     def follow() -> None:
         nonlocal seen
-        while on_epoch:
-            last = stop.wait(0.5)
-            for record in (records := run.records())[seen:]:
-                on_epoch(record)
-            seen = max(seen, len(records))
-            if last:
-                return
+        for record in (records := run.records())[seen:]:
+            on_epoch(record)
+        seen = max(seen, len(records))
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
     try:
-        yield
+        with repeatedly(follow, 0.5):
+            yield
     finally:
-        stop.set()
-        thread.join()
+        follow()
 
 
 def worker_cpus(workers: int, *, gpu: bool = False, streamed: bool = False) -> float:

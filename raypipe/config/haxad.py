@@ -31,10 +31,6 @@ class Vae(Parted):
     """Events a step. [default]"""
     learning_rate: float = Field(1e-3, gt=0)
     """Of Adam. [default]"""
-    train_fraction: float = Field(0.6, gt=0, lt=1)
-    """Share of the embedding split used for training. [default: as in paper C]"""
-    validation_fraction: float = Field(0.2, gt=0, lt=1)
-    """Share that selects the best epoch; the rest is the test part, which gives the simulated Higgs. [default]"""
 
 
 DISTINCT = refusing(twice, "a family is named twice")

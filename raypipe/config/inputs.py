@@ -117,6 +117,12 @@ class Encoder(Section):
 class Parted(Section):
     """Trained on one part of the events, checked on another."""
 
+    train_fraction: float = Field(0.6, gt=0, lt=1)
+    """Share of the embedding split used for training. [paper C; of an autoencoder: default]"""
+    validation_fraction: float = Field(0.2, gt=0, lt=1)
+    """Share that selects the best epoch; the rest is the test part, which also gives the simulated Higgs. [paper C; of
+    an autoencoder: default]"""
+
     @model_validator(mode="after")
     def _test_part_left(self) -> Parted:
         if self.train_fraction + self.validation_fraction >= 1:
@@ -174,10 +180,6 @@ class Embedding(Parted):
     """Arithmetic of the network in training; the loss and the embedding stay single precision. [default]"""
     compile: bool = False
     """Compile the network with torch.compile (needs a C++ compiler; worth it on a GPU). [default]"""
-    train_fraction: float = Field(0.6, gt=0, lt=1)
-    """Share of the embedding split used for training. [paper C]"""
-    validation_fraction: float = Field(0.2, gt=0, lt=1)
-    """Share used for validation; the rest is the test part, which also gives the simulated Higgs. [paper C]"""
 
     @model_validator(mode="after")
     def _pair_has_a_direction(self) -> Embedding:

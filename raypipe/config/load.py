@@ -167,13 +167,13 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = values.pop("extends", None)
     if not isinstance(base, str | None):
         raise UserError(f"{path}: extends = {base!r}: expected the name of a configuration file")
-    return values if base is None else _joined(_read(path.parent / base, (*seen, path)), values)
+    return values if base is None else joined(_read(path.parent / base, (*seen, path)), values)
 
 
-def _joined(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def joined(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """``over`` on top of ``base``, section by section."""
     sections = {key for key in over if isinstance(over[key], dict) and isinstance(base.get(key), dict)}
-    return base | over | {key: _joined(base[key], over[key]) for key in sections}
+    return base | over | {key: joined(base[key], over[key]) for key in sections}
 
 
 def apply(values: dict[str, Any], overrides: Sequence[str]) -> None:

@@ -199,25 +199,31 @@ class Closure(Section):
     beyond it by more than its statistical error. [default]"""
 
 
-class Selection(Section):
+class Cuts(Section):
     """The cut on the classifier score and how its outcome is judged."""
 
     working_points: WorkingPoints = Field(min_length=1)
-    """Background efficiencies in the SR, the first is quoted. [derived bounds 1.2 % and 0.32 %; default]"""
+    """Background efficiencies in the SR, the first is quoted. [paper C: derived bounds 1.2 % and 0.32 %; default]"""
+    sideband_calibration: bool = True
+    """Know the background by held-out sideband data wherever there are some: cut at that share of them and of the
+    simulated Higgs (else: of the template), and scale the template after the cut by data over template, with its
+    uncertainty. [default]"""
+    transfer_uncertainty: float = Field(0.0, ge=0)
+    """Relative uncertainty of the sideband calibration where it is carried to the signal region, of a cut and of every
+    bin of the likelihood; reports of scans say what simulation needs. [default]"""
+    closure: Closure = Closure()
+    """What the template must do in the sidebands for z to be quoted."""
+
+
+class Selection(Cuts):
+    """The same with the simulated Higgs, and what a scan must reach."""
+
     target: float = Field(5.0, gt=0)
     """Significance after the cut that a required injection must reach. [default: discovery; the paper's is lost]"""
     include_higgs: bool = True
     """Add the simulated SM Higgs to the background class; the flow cannot know a resonance. [paper A]"""
     higgs_uncertainty: float = Field(0.1, ge=0)
     """Relative uncertainty of the simulated Higgs yield. [default]"""
-    sideband_calibration: bool = True
-    """Know the background by held-out sideband data: cut at that share of them and of the simulated Higgs (else: of
-    the template), and scale the template after the cut by data over template, with its uncertainty. [default]"""
-    transfer_uncertainty: float = Field(0.0, ge=0)
-    """Relative uncertainty of the sideband calibration where it is carried to the signal region, of a cut and of every
-    bin of the likelihood; reports of scans say what simulation needs. [default]"""
-    closure: Closure = Closure()
-    """What the template must do in the sidebands for z to be quoted."""
 
 
 _TREES = {"rounds": 20, "depth": 0, "leaves": 128, "min_child_weight": 10, "subsample": 0.5, "early_stopping": None}

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from raypipe.config.base import Section, Tracking
 from raypipe.config.read import Column, Columns, Source
 from raypipe.config.run import SidebandRun
-from raypipe.config.sections import WEAK_SIGNAL, Classifier, Closure, MassWindow, WorkingPoints
+from raypipe.config.sections import WEAK_SIGNAL, Classifier, Cuts, MassWindow
 
 
 class Files(Source):
@@ -51,21 +51,6 @@ class Preprocess(Section):
     """Share of the range added beyond the outermost sideband event on either side. [default]"""
 
 
-class TableSelection(Section):
-    """The cut on the classifier score and how its outcome is judged."""
-
-    working_points: WorkingPoints = Field(min_length=1)
-    """Background efficiencies in the SR, the first is quoted. [default]"""
-    sideband_calibration: bool = True
-    """Know the background by held-out sideband data wherever there are some: cut at that share of them (else: of the
-    template), and scale the template after the cut by data over template, with its uncertainty. [default]"""
-    transfer_uncertainty: float = Field(0.0, ge=0)
-    """Relative uncertainty of the sideband calibration where it is carried to the signal region, of a cut and of every
-    bin of the likelihood. [default]"""
-    closure: Closure = Closure()
-    """What the template must do in the sidebands for z to be quoted."""
-
-
 class TableConfig(SidebandRun):
     """A search on a feature table, whole."""
 
@@ -88,7 +73,7 @@ class TableConfig(SidebandRun):
     """Features of the flow."""
     classifier: Classifier = WEAK_SIGNAL
     """Data against background."""
-    selection: TableSelection
+    selection: Cuts
     """Working points."""
     tracking: Tracking = Tracking(enabled=False)
     """MLflow. Off, since its database takes longer than a small search; a `tracking.uri` turns it on. [default]"""

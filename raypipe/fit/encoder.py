@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -274,19 +274,17 @@ def latent_noise(event_ids: np.ndarray, dimensions: int, seed: int) -> np.ndarra
 
 
 @torch.no_grad()
-def embed(
-    encoder: ContrastiveEncoder, objects: np.ndarray, event: np.ndarray, noise: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Latents (n, d) float32 and posteriors (n, 2, d) float32 of events: objects (n, 11, 12), event (n, 2).
+def embed(model: Any, inputs: Sequence[np.ndarray], noise: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Latents (n, d) float32 and posteriors (n, 2, d) float32 of events: ``model.encode(*inputs)``.
 
     A posterior is mean and standard deviation. Latents are the means, or samples with ``noise`` (n, d).
     """
-    encoder.eval()
-    device = next(encoder.parameters()).device
-    out = [np.empty((0, 2, encoder.output[-1].out_features // 2), np.float32)]
-    for i in range(0, len(objects), CHUNK):
-        inputs = (torch.as_tensor(np.array(a[i : i + CHUNK]), device=device) for a in (objects, event))
-        mean, log_variance = encoder.encode(*inputs)
+    model.eval()
+    device = next(model.parameters()).device
+    out = [np.empty((0, 2, model.latent), np.float32)]
+    for i in range(0, len(inputs[0]), CHUNK):
+        chunk = (torch.as_tensor(np.array(a[i : i + CHUNK], np.float32), device=device) for a in inputs)
+        mean, log_variance = model.encode(*chunk)
         out.append(torch.stack([mean, (0.5 * log_variance).exp()], dim=1).cpu().numpy())
     return drawn(np.concatenate(out), noise)
 

@@ -12,7 +12,6 @@ from torch import nn
 from raypipe import seeds
 from raypipe.config.haxad import Vae
 from raypipe.errors import UserError
-from raypipe.fit.encoder import drawn
 from raypipe.fit.training import OnEpoch, finish
 from raypipe.models.losses import gaussian_kl
 
@@ -29,6 +28,7 @@ class FeatureVae(nn.Module):
 
     def __init__(self, features: int, latent: int, hidden: list[int]) -> None:
         super().__init__()
+        self.latent = latent
         self.encoder = _layers([features, *hidden, 2 * latent])
         self.decoder = _layers([latent, *reversed(hidden), features])
         self.register_buffer("centre", torch.zeros(features))
@@ -136,16 +136,3 @@ def _loss(
     mean, log_variance, error = model(x, noise)
     kl = gaussian_kl(mean, log_variance).mean()
     return error.mean() / 2 + beta * kl, (float(error.detach().mean()), float(kl.detach()))
-
-
-@torch.no_grad()
-def embed_features(
-    model: FeatureVae, features: np.ndarray, noise: np.ndarray, chunk: int = 4096
-) -> tuple[np.ndarray, np.ndarray]:
-    """Latents (n, latent) float32, one draw from each event's Gaussian, and the Gaussians (n, 2, latent)."""
-    model.eval()
-    out = [np.empty((0, 2, noise.shape[1]), np.float32)]
-    for start in range(0, len(features), chunk):
-        mean, log_variance = model.encode(torch.as_tensor(features[start : start + chunk], dtype=torch.float32))
-        out.append(torch.stack([mean, (0.5 * log_variance).exp()], dim=1).numpy())
-    return drawn(np.concatenate(out), noise)

@@ -210,7 +210,8 @@ class ContrastiveEncoder(nn.Module):
 
     def __init__(self, config: Encoder, scales: Scales | None = None) -> None:
         super().__init__()
-        self.padded, self.heads, self.photon_pair = False, config.heads, config.photon_pair
+        self.padded, self.latent = False, config.latent
+        self.heads, self.photon_pair = config.heads, config.photon_pair
         for name in Scales.__dataclass_fields__:
             default = torch.zeros(2) if name.endswith("mean") else torch.ones(2)
             self.register_buffer(name, default if scales is None else getattr(scales, name).float().clone())

@@ -23,11 +23,6 @@ Z = {"z_before": "-", "z_after": "withheld", "z_likelihood": "withheld"}
 """Significances of the table, and what stands there without one."""
 
 
-def result_rows(entries: list[dict[str, Any]]) -> Table:
-    """The table of significances, for the page and the terminal."""
-    return table_of(TEXTS["tables"]["results"], entries)
-
-
 def required_rows(entries: list[dict[str, Any]]) -> Table:
     """The table of required injections (`required_table`): a row for each signal and way, a column for each cut."""
     points = list(dict.fromkeys(e["working_point"] for e in entries))
@@ -84,4 +79,5 @@ def contrastive_report(search: Contrastive, found: Found) -> Report:
     metrics |= point_metrics(filter(is_main, every), names)
     metrics |= point_metrics((e for e in every if not is_main(e)), names, "embedding", "method")
     told = {"metrics": metrics, "curves": curves_of(every, CURVES), "history": history}
-    return Report(summary, [*headlines(summary), *notes], {"": result_rows(every)}, **page, **told)
+    tables = {"": table_of(TEXTS["tables"]["results"], every)}
+    return Report(summary, [*headlines(summary), *notes], tables, **page, **told)

@@ -6,7 +6,7 @@ there. Neither knows one search from another.
 
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -69,7 +69,6 @@ class Found:
     peak_rss_gib: float
     other_versions: int  # Trials in the ledger that another version of the code or packages has made
     code: str  # Digest of the code that made the rows
-    notes: list[str] = field(default_factory=list)
 
     @property
     def good(self) -> list[dict[str, Any]]:

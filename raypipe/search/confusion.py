@@ -111,5 +111,5 @@ def supervised_confusion(
     if best_state is None:
         raise UserError("the supervised transformer diverged: make embedding.learning_rate smaller")
     model.load_state_dict(best_state)
-    logits, _ = embed(model, inputs.objects[test], inputs.event[test])
+    logits, _ = embed(model, (inputs.objects[test], inputs.event[test]))
     return confusion_of(groups, index[test], logits.argmax(1))

@@ -16,8 +16,8 @@ from raypipe.errors import UserError
 from raypipe.events.pseudodata import draw, expected_background, expected_overlap
 from raypipe.kinds import background_of, resolve
 from raypipe.search.case import Case, Judged, Settings, Tables
-from raypipe.search.counting import likelihood_significance
-from raypipe.search.evaluate import Closure, binned, closure, evaluate, figure_arrays, mean_and_spread
+from raypipe.search.counting import likelihood_significance, score_bins
+from raypipe.search.evaluate import Closure, closure, evaluate, figure_arrays, mean_and_spread
 from raypipe.search.result import ALONE, NO_SIGNAL, Result, Tools, Trial
 
 CONTINUUM = "yy"  # The sample that the flow models; the other background samples are resonant and come from simulation
@@ -29,7 +29,7 @@ def evaluated(tables: Tables, case: Case, judged: Judged, config: Settings) -> l
     """Of every working point the rows, one an ensemble of classifiers; ``z_likelihood`` is that of all bins of the
     score together, the same at all points but where a ``verdict`` withholds it."""
     rows, template = [], judged.template
-    z = [likelihood_significance(binned(scores, template, config)) for scores in judged.scores]
+    z = [likelihood_significance(score_bins(scores, template, config.selection)) for scores in judged.scores]
     for point in config.selection.working_points:
         found = [evaluate(case, scores, template, point, config) for scores in judged.scores]
         told = [float("nan") if row["verdict"] else value for row, value in zip(found, z, strict=True)]

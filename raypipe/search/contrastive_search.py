@@ -23,9 +23,10 @@ from raypipe.search.base import Found, Item, Made, Served
 from raypipe.search.case import Case, Settings, Tables
 from raypipe.search.cathode import background_flow, judged_by
 from raypipe.search.contrastive import as_seen, draw_case, search, trial_seed
+from raypipe.search.counting import counting_row
 from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton, prepare_tables, sample_groups
 from raypipe.search.embeddings import WORLD, encoder_config, encoder_key, raw_representation, representation
-from raypipe.search.evaluate import counted, mean_and_spread
+from raypipe.search.evaluate import mean_and_spread
 from raypipe.search.result import ALONE, NO_SIGNAL, Result, Tools, Trial
 from raypipe.stats.sideband import fit_sidebands
 
@@ -63,8 +64,9 @@ def search_null(tables: Sequence[Tables], config: Settings, trial: Null, tools: 
     judged = judged_by(flow, fold, null, fit, config, seed, tools)
     common = asdict(trial) | {"encoder": encoder, "massfit_chi2": fit.chi2, "massfit_ndf": fit.ndf}
     common |= ({"flow_stage": key} if key else {}) | {"seconds": time.perf_counter() - started}
-    points, template = config.selection.working_points, judged.template
-    rows = [[{"working_point": p} | counted(s, template, p, config) for s in judged.scores] for p in points]
+    chosen, known = config.selection, judged.template
+    of = {p: [counting_row(s, known, p, chosen) for s in judged.scores] for p in chosen.working_points}
+    rows = [[{"working_point": p} | row for row in found] for p, found in of.items()]
     return Result([common | mean_and_spread(of) for of in rows])
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
-import os
 import platform
 import statistics
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -248,22 +245,16 @@ class Calibration:
         return found
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Processor seconds of ``work()``, and what it returned. A busy machine measures the same."""
-    began = time.process_time()
-    value = work()
-    return time.process_time() - began, value
-
-
 def measure(part: Part) -> Measured:
-    """Time a part at its two sizes, after one that loads and allocates."""
+    """Processor seconds, the same on a busy machine, of a part at its two sizes, after one that loads and allocates."""
     part.probe(part.sizes[0], 0)[1]()
     found = []
     for size in part.sizes:
         began, runs = time.process_time(), []
         while len(runs) < REPEATS and (not runs or time.process_time() - began < SHORT):
             units, run = part.probe(size, len(runs))
-            runs.append(timed(run))
+            start, kept = time.process_time(), run()
+            runs.append((time.process_time() - start, kept))
         seconds, disk = zip(*runs, strict=True)
         found.append((units, statistics.median(seconds), statistics.mean(disk)))
     (a, fast, small), (b, slow, large) = found
@@ -273,23 +264,8 @@ def measure(part: Part) -> Measured:
 def calibrate(search: str, costs: Sequence[Cost], say: Callable[[str], None] = lambda text: None) -> Calibration:
     """Measure every part: a minute for a configuration of a laptop, two for one of a cluster."""
     found = {}
-    with _stdout_is_ours():
-        for name, part in {part.name: part for cost in costs for part in cost.parts}.items():
-            say(name)
-            found[name] = measure(part)
+    for name, part in {part.name: part for cost in costs for part in cost.parts}.items():
+        say(name)
+        found[name] = measure(part)
     machine, memory = f"{platform.node()} {platform.machine()}", float(psutil.Process().memory_info().rss)
     return Calibration(search, machine, found, memory, VERSION)
-
-
-@contextlib.contextmanager
-def _stdout_is_ours() -> Iterator[None]:
-    """Send what C++ libraries print on standard output (FastJet's banner) to standard error: ours may be JSON."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        yield
-    finally:
-        ctypes.CDLL(None).fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)

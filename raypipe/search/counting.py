@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.config.sections import Closure
+from raypipe.config.sections import Closure, Cuts
 from raypipe.errors import UserError
 from raypipe.fit.classifier import FoldScores
 from raypipe.search.case import Template
@@ -23,25 +23,23 @@ FALL = 1 / 3
 """A signal that nobody has named is taken to have the background's efficiency to this power."""
 
 
-def counting_row(
-    scores: FoldScores,
-    template: Template,
-    point: float,
-    *,
-    calibrate: bool,
-    higgs_uncertainty: float = 0.0,
-    transfer: float = 0.0,
-    limits: Closure | None = None,
-) -> dict[str, Any]:
+def _systematics(scores: FoldScores, chosen: Cuts) -> tuple[bool, float, float]:
+    """Whether sidebands calibrate the template; relative errors of the calibration carried over, and of the Higgs."""
+    known = chosen.sideband_calibration and all(name in scores.others for name in SIDEBANDS)
+    return known, chosen.transfer_uncertainty, getattr(chosen, "higgs_uncertainty", 0.0)  # a table has no Higgs
+
+
+def counting_row(scores: FoldScores, template: Template, point: float, chosen: Cuts) -> dict[str, Any]:
     """The cut ``percentile <= point`` without any truth.
 
     ``n_before, n_after`` observed; ``expected_before, expected_after`` and their errors from the template; ``kept`` the
-    share of the background that the cut keeps; ``kappa`` the sideband calibration, with a relative error ``transfer``
-    in the signal region; ``sideband_auc`` of held-out sideband data against template; ``z_before, z_after`` the signed
-    significances; ``verdict`` of `verdict_of`. Where that is not empty ``z_after`` is NaN.
+    share of the background that the cut keeps; ``kappa`` the sideband calibration; ``sideband_auc`` of held-out
+    sideband data against template; ``z_before, z_after`` the signed significances; ``verdict`` of `verdict_of`. Where
+    that is not empty ``z_after`` is NaN.
     """
-    before, before_error = template.expected_total(higgs_uncertainty)
-    passed, limits = scores.passes("template", point), limits or Closure()
+    calibrate, transfer, of_higgs = _systematics(scores, chosen)
+    before, before_error = template.expected_total(of_higgs)
+    passed = scores.passes("template", point)
     auc = auc_error = measured = measured_error = float("nan")
     if all(name in scores.others for name in SIDEBANDS):
         measured, measured_error = sideband_calibration(*(scores.passes(name, point) for name in SIDEBANDS))
@@ -50,10 +48,10 @@ def counting_row(
         auc, auc_error = weighted_auc(-np.concatenate(sets), np.repeat([True, False], [len(s) for s in sets]))
     kappa, kappa_error = (measured, measured_error) if calibrate else (1.0, 0.0)
     carried = float(np.hypot(kappa_error, transfer * kappa)) if calibrate else 0.0
-    after, after_error = template.expected_after(passed, kappa, carried, higgs_uncertainty)
+    after, after_error = template.expected_after(passed, kappa, carried, of_higgs)
     n0, n1 = len(scores.data), int(scores.passes("data", point).sum())
     populated = bool(template.weight[passed].any())
-    verdict = verdict_of(populated, (auc, auc_error), (measured, measured_error), limits)
+    verdict = verdict_of(populated, (auc, auc_error), (measured, measured_error), chosen.closure)
     row = {"n_before": n0, "expected_before": before, "expected_before_error": before_error}
     row |= {"n_after": n1, "expected_after": after, "expected_after_error": after_error}
     row |= {"kept": _kept(scores, template, point), "kappa": kappa, "kappa_error": kappa_error}
@@ -163,26 +161,20 @@ def sideband_calibration(data: np.ndarray, template: np.ndarray) -> tuple[float,
 
 
 def score_bins(
-    scores: FoldScores,
-    template: Template,
-    *,
-    calibrate: bool,
-    higgs_uncertainty: float = 0.0,
-    transfer: float = 0.0,
-    signal: tuple[np.ndarray, np.ndarray] | None = None,
+    scores: FoldScores, template: Template, chosen: Cuts, signal: tuple[np.ndarray, np.ndarray] | None = None
 ) -> ScoreBins:
     """All bins of the background percentile, merged from the top until each has `LEAST` events.
 
-    ``calibrate``: with the sidebands, where they are scored. ``signal``: bins (n,) of `bins_of` and weights (n,) of
-    simulated events at mu = 1. Without one the signal has the background's efficiency to the power `FALL`, an excess
-    that grows towards small percentiles, and mu is in units of the square root of the expected background.
+    ``signal``: bins (n,) of `bins_of` and weights (n,) of simulated events at mu = 1. Without one the signal has the
+    background's efficiency to the power `FALL`, an excess that grows towards small percentiles, and mu is in units of
+    the square root of the expected background.
     """
     k, of = len(BIN_EDGES) + 1, bins_of(scores, "template")
     squared, flat = template.weight**2, ~template.is_higgs
     sums = [(bins_of(scores, "data"), None)]
     sums += [(of[m], w[m]) for m in (flat, template.is_higgs) for w in (template.weight, squared)]
     sums += [signal] if signal else []
-    calibrated = calibrate and all(name in scores.others for name in SIDEBANDS)
+    calibrated, transfer, of_higgs = _systematics(scores, chosen)
     sums += [(bins_of(scores, name), None) for name in SIDEBANDS if calibrated]
     known = np.array([np.bincount(*one, minlength=k) for one in sums], float)
     enough = [np.divide(known[1] ** 2, known[2], out=np.zeros(k), where=known[2] > 0)]
@@ -195,7 +187,7 @@ def score_bins(
     error = np.sqrt(c2 / np.maximum(c, 1e-300) ** 2 + 1 / generated + transfer**2)
     # Scaled to the data, the template has no normalisation of its own.
     relative = np.array([template.continuum_error / template.continuum if template.fit else np.inf])
-    beside = (side, (generated if calibrated else side) / draws, relative, np.array([higgs_uncertainty]))
+    beside = (side, (generated if calibrated else side) / draws, relative, np.array([of_higgs]))
     return ScoreBins(edges, n, c, error, h, np.sqrt(h2), shape, *beside)
 
 

@@ -12,7 +12,6 @@ from raypipe.search.counting import bins_of, counting_row, score_bins
 from raypipe.search.result import Tools
 from raypipe.stats.bins import sculpting_test
 from raypipe.stats.roc import bootstrapped_efficiency, replicated_sic, sic, sic_curve, weighted_auc
-from raypipe.stats.workspace import ScoreBins
 
 
 def true_background(case: Case, values: Callable[[str], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -67,32 +66,13 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
         labels = np.r_[np.ones(len(signal), bool), np.zeros(len(background), bool)]
         auc, _ = weighted_auc(-np.r_[signal, background], labels, np.r_[np.ones(len(signal)), weights])
         row |= {"signal_efficiency": eff_s, "sic": sic(eff_s, eff_b), "auc": auc}
-    row |= counted(scores, template, point, config)
+    row |= counting_row(scores, template, point, config.selection)
     expected, error = row["expected_after"], row["expected_after_error"]
     row["background_pull"] = (b1 - expected) / np.hypot(np.sqrt(expected), error) if expected > 0 else nan
     mass, real, of_all = data.events.mass, ~data.is_signal, case.passes(scores, point)
     edges = np.linspace(mass.min(), mass.max(), max(2, round((mass.max() - mass.min()) / 5)) + 1)  # of 5 GeV
     chi2, ndf, p = sculpting_test(mass[real], of_all[real], edges)
     return row | {"sculpting_chi2": chi2, "sculpting_ndf": ndf, "sculpting_p": p}
-
-
-def counted(scores: FoldScores, template: Template, point: float, config: Settings) -> dict[str, Any]:
-    """The `counting_row` of a cut as the configuration has it: what an analyst sees."""
-    chosen = config.selection
-    calibrate = chosen.sideband_calibration and template.sideband is not None
-    how = {"higgs_uncertainty": chosen.higgs_uncertainty, "transfer": chosen.transfer_uncertainty}
-    how |= {"limits": chosen.closure}
-    return counting_row(scores, template, point, calibrate=calibrate, **how)
-
-
-def binned(
-    scores: FoldScores, template: Template, config: Settings, signal: tuple[np.ndarray, np.ndarray] | None = None
-) -> ScoreBins:
-    """The `score_bins` as the configuration has them; ``signal``: bins and weights of simulated events."""
-    chosen = config.selection
-    how = {"higgs_uncertainty": chosen.higgs_uncertainty, "transfer": chosen.transfer_uncertainty, "signal": signal}
-    calibrate = chosen.sideband_calibration and template.sideband is not None
-    return score_bins(scores, template, calibrate=calibrate, **how)
 
 
 SPREADS = ("sic", "z_after", "z_likelihood", "signal_efficiency", "fit_s_after", "fit_z_after")
@@ -163,7 +143,7 @@ def figure_arrays(case: Case, scores: FoldScores, template: Template, config: Se
     data, inside, point = case.data, case.inside, config.selection.working_points[0]
     truth, window = data.is_signal[inside], config.window
     edges = np.linspace(window.low, window.high, round((window.high - window.low) / config.massfit.bin_width) + 1)
-    arrays = {"mass_edges": edges, **binned(scores, template, config).arrays()}
+    arrays = {"mass_edges": edges, **score_bins(scores, template, config.selection).arrays()}
     mass = data.events.mass
     cut = case.passes(scores, point)
     for name, mask in (("background", ~data.is_signal), ("signal", data.is_signal)):
@@ -183,7 +163,7 @@ def figure_arrays(case: Case, scores: FoldScores, template: Template, config: Se
     if "signal" in scores.others:
         at = np.r_[bins_of(scores, "data")[truth], bins_of(scores, "signal")]
         weight = np.r_[data.events.weight[inside][truth], case.signal.weight] * config.pseudodata.luminosity
-        arrays["likelihood_family"] = binned(scores, template, config, (at, weight)).signal
+        arrays["likelihood_family"] = score_bins(scores, template, config.selection, (at, weight)).signal
         grid = np.geomspace(1e-4, 1, 81)
         background, weights = true_background(case, scores.of)
         signal = np.r_[scores.data[truth], scores.others["signal"]]

@@ -24,7 +24,7 @@ from raypipe.events.schema import FEATURES, tensor_values
 from raypipe.events.table import read_table
 from raypipe.fit.encoder import EncoderTraining, build_encoder, embed, latent_noise
 from raypipe.fit.flows import FlowSet, FlowTraining
-from raypipe.fit.vae import FeatureVae, embed_features, fit_vae
+from raypipe.fit.vae import FeatureVae, fit_vae
 from raypipe.kinds import background_of
 from raypipe.models.encoder import Scales
 from raypipe.models.losses import supervised_contrastive
@@ -177,7 +177,7 @@ class ContrastivePilot(Pilot):
         """``size`` events embedded."""
         objects, event, encoder = self._encoder(size, self.config.embedding)
         noise = latent_noise(np.arange(size), self.latent, self.seed)
-        return size, lambda: float(self.row * len(embed(encoder, objects, event, noise)[0]))
+        return size, lambda: float(self.row * len(embed(encoder, (objects, event), noise)[0]))
 
 
 class HaxadPilot(Pilot):
@@ -200,7 +200,7 @@ class HaxadPilot(Pilot):
         """``size`` events embedded."""
         model = FeatureVae(len(FEATURES), self.latent, self.config.embedding.hidden)
         noise = latent_noise(np.arange(size), self.latent, self.seed)
-        return size, lambda: float(self.row * len(embed_features(model, self._features(size), noise)[0]))
+        return size, lambda: float(self.row * len(embed(model, [self._features(size)], noise)[0]))
 
 
 def _bytes(model: torch.nn.Module) -> float:

@@ -200,10 +200,10 @@ def search_table(
     features = "; ".join(filter(None, (made.scaler and made.scaler.said, constant)))
     common |= {"features": features, "repeated": repeated, "shared": shared}
     common |= _columns(scores, template, config) | _best_cut(scores, truth) | clock
-    bins = score_bins(scores, template, calibrate=calibrate, transfer=selection.transfer_uncertainty)
+    bins = score_bins(scores, template, selection)
     z = significance(bins)
     common["seconds"] = time.perf_counter() - started
-    rows = [common | _row(scores, template, point, calibrate, truth, config) for point in selection.working_points]
+    rows = [common | _row(scores, template, point, truth, config) for point in selection.working_points]
     rows = [row | {"z_likelihood": float("nan") if row["verdict"] else z} for row in rows]
     arrays = _figures(data, inside, scores, template, config) | bins.arrays()
     return Result(rows, arrays, made.flow_state), scored_events(data.take(inside), scores)
@@ -231,12 +231,10 @@ def _columns(scores: FoldScores, template: Template, config: TableConfig) -> dic
 
 
 def _row(
-    scores: FoldScores, template: Template, point: float, calibrate: bool, truth: np.ndarray | None, config: TableConfig
+    scores: FoldScores, template: Template, point: float, truth: np.ndarray | None, config: TableConfig
 ) -> dict[str, Any]:
     """One cut: `counting_row`, and with labels S and B before and after, efficiencies, SIC."""
-    how = {"transfer": config.selection.transfer_uncertainty, "limits": config.selection.closure}
-    counted = counting_row(scores, template, point, calibrate=calibrate, **how)
-    row = {"working_point": point} | counted
+    row = {"working_point": point} | counting_row(scores, template, point, config.selection)
     if truth is None:
         return row | dict.fromkeys(("signal_efficiency", "background_efficiency", "sic"), float("nan"))
     passed = scores.passes("data", point)

@@ -1,12 +1,12 @@
 """The detector response card: the numbers of a detector as data (``cards/*.yaml``)."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from raypipe.config.load import joined
 from raypipe.errors import UserError
 
 CARDS = Path(__file__).with_name("cards")
@@ -177,18 +177,13 @@ def parse_card(text: str, source: str) -> Card:
         values = yaml.safe_load(text)
         if isinstance(values, dict) and "extends" in values:
             base = load_card(str(values.pop("extends"))).model_dump()
-            values = {key: _merged(base.get(key), value) for key, value in {**base, **values}.items()}
+            values = joined(base, values)
         return Card.model_validate(values)
     except yaml.YAMLError as error:
         raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-
-
-def _merged(base: Any, value: Any) -> Any:
-    """``value`` over ``base``: sections key by key, everything else whole."""
-    return {**base, **value} if isinstance(base, dict) and isinstance(value, dict) else value
 
 
 def by_region(regions: list, abs_eta: np.ndarray, *names: str) -> tuple[np.ndarray, ...]:

@@ -6,12 +6,12 @@ import contextlib
 import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from raypipe.errors import UserError
+from raypipe.progress import repeatedly
 from raypipe.store.files import Store
 
 BEAT = 5.0  # Seconds between two signs of life
@@ -42,15 +42,14 @@ def may_live(process: dict[str, Any]) -> bool:
     return True
 
 
-class Sign:
+class Sign(contextlib.ExitStack):
     """The sign of life of this process: a file, written anew every `BEAT` seconds while the block lasts."""
 
     def __init__(self, store: Store, folder: str, prefix: str = "") -> None:
+        super().__init__()
         self.store, self.folder = store, folder
         self.id = f"{prefix}{socket.gethostname()}-{os.getpid()}-{time.time_ns():x}"
         self.name = f"{folder}/{self.id}.json"
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def value(self) -> dict[str, Any]:
         """What the file says."""
@@ -60,21 +59,15 @@ class Sign:
         """Write the file now."""
         self.store.write(self.name, json.dumps(self.value()).encode())
 
-    def _beat(self) -> None:
-        while not self._stop.wait(BEAT):
-            with contextlib.suppress(UserError):  # a full disk must not end the work from here; its results tell it
-                self.write()
+    def _try(self, what: Callable[..., None], *given: Any) -> None:
+        with contextlib.suppress(UserError):  # a full disk must not end the work from here; its results tell it
+            what(*given)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self.write()
-        self._thread.start()
+        self.callback(self._try, self.store.delete, self.name)
+        self.enter_context(repeatedly(lambda: self._try(self.write), BEAT))
         return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stop.set()
-        self._thread.join()
-        with contextlib.suppress(UserError):
-            self.store.delete(self.name)
 
 
 class Claim(Sign):
@@ -89,15 +82,11 @@ class Claim(Sign):
         super().__init__(store, folder, f"{key}.")
         self.key = key
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> Self:
         super().__enter__()
         self._queue()
+        self.callback(self._try, self.store.delete, f"{self.folder}/{self.id}.queued")
         return self
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        with contextlib.suppress(UserError):
-            self.store.delete(f"{self.folder}/{self.id}.queued")
 
     def _queue(self) -> None:
         self.store.write(f"{self.folder}/{self.id}.queued", b"")

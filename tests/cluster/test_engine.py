@@ -14,7 +14,7 @@ import pytest
 
 from raypipe.cluster.attempt import Worker, report
 from raypipe.cluster.fanout import Scan, fan_out, pack_size
-from raypipe.cluster.live import Progress, price_of, run_trials
+from raypipe.cluster.live import Progress, run_trials
 from raypipe.config import Resources
 from raypipe.errors import UserError
 from raypipe.search.result import ALONE
@@ -37,7 +37,7 @@ def test_every_fault_is_retried_or_reported_and_costs_only_itself(ray_local, tmp
     acts = ["work", "raise", "hang", "memory", "die", "flaky", "once", "work"]
     trials = {p.key(): p for p in (Probe(i, act) for i, act in enumerate(acts))}
     book, reports = Ledger(tmp_path / "ledger"), []
-    announce(book, trials, price_of(ONCE), "scan")
+    announce(book, trials, Price(), "scan")
     fan_out(
         run_probes,
         {"scratch": str(tmp_path), "table": TABLE},

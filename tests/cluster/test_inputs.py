@@ -1,4 +1,4 @@
-"""Events for the encoder: the same arrays in memory, from Ray Data and from the files as they are."""
+"""Events for the encoder: the same arrays in memory, mapped, and from the files as they are."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 from bench.samples import write_events
 
 from raypipe.cluster import inputs
-from raypipe.cluster.inputs import read_resident
-from raypipe.cluster.stream import BLOCK, BYTES_PER_EVENT, SPAN, pieces, stream_events
+from raypipe.cluster.inputs import BLOCK, BYTES_PER_EVENT, pieces, read_events
 from raypipe.errors import UserError
 from raypipe.events.diphoton import View
 from raypipe.events.table import read_table, write_table
@@ -50,38 +49,28 @@ def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=str)
-def test_resident_events_are_those_of_the_files_sorted_by_id(paths, view):
+def test_events_are_those_of_the_files_sorted_by_id(paths, view, tmp_path):
     for threads in (1, 3):
-        same(vars(read_resident(paths, view, threads)), plainly(paths, view))
+        same(vars(read_events(paths, view, threads)), plainly(paths, view))
+    mapped = vars(read_events(paths, view, 2, tmp_path))
+    same(mapped, plainly(paths, view))
+    same({name: np.load(tmp_path / f"{name}.npy") for name in mapped}, plainly(paths, view))
 
 
-@pytest.mark.ray
-@pytest.mark.parametrize("view", VIEWS, ids=str)
-def test_streamed_blocks_hold_the_same_bits(ray_local, paths, view):
-    blocks = list(stream_events(paths, view))
-    assert max(len(b["group"]) for b in blocks) <= BLOCK
-    joined = {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
-    order = np.argsort(joined["event_id"])
-    same({name: values[order] for name, values in joined.items()}, plainly(paths, view))
-
-
-@pytest.mark.ray
-def test_a_file_broken_in_the_middle_is_named(ray_local, paths, tmp_path):
+def test_a_file_broken_in_the_middle_is_named(paths, tmp_path):
     broken = tmp_path / "broken.parquet"
     content = bytearray(Path(paths[1]).read_bytes())
     content[1000:200_000] = bytes(199_000)
     broken.write_bytes(content)
     with pytest.raises(UserError, match=r"broken\.parquet: not a readable Parquet file: ") as caught:
-        list(stream_events([paths[0], str(broken)]))
+        read_events([paths[0], str(broken)])
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match=r"broken\.parquet: not a readable Parquet file: "):
-        read_resident([str(broken)])
     with pytest.raises(UserError, match=r"none\.parquet: no such file"):
-        list(stream_events([str(tmp_path / "none.parquet")]))
+        read_events([str(tmp_path / "none.parquet")])
 
 
 def test_pieces_cover_every_row_once(paths):
-    for rows in (499, BLOCK, SPAN):
+    for rows in (499, BLOCK, 4 * BLOCK):
         covered = {path: [] for path in paths}
         for path, start, stop in pieces(paths, rows):
             assert 0 < stop - start <= rows

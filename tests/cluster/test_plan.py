@@ -16,11 +16,12 @@ from dataclasses import asdict
 import pytest
 from click.testing import CliRunner
 
+from jobs.bench.base import CPU, timed
 from raypipe.cli import main
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.search.base import Search, search_of
-from raypipe.search.costs import VERSION, Calibration, Cost, Line, Measured, calibrate, measure, timed
+from raypipe.search.costs import VERSION, Calibration, Cost, Line, Measured, calibrate, measure
 from raypipe.search.pilots import HaxadPilot, comparisons, expected_yields, made_up_tables
 from raypipe.search.plan import DISPATCH, FRESH, START, plan
 from raypipe.search.result import Result, Trial
@@ -465,7 +466,7 @@ def test_made_up_tables_have_the_events_that_would_be_simulated():
 
 
 def spent_in(work, repeats: int = 3) -> float:
-    return statistics.median(timed(work(k)[1])[0] for k in range(repeats))
+    return statistics.median(timed(work(k)[1], CPU)[0] for k in range(repeats))
 
 
 def agrees(compare, tries: int = 3) -> None:

@@ -10,8 +10,9 @@ import torch
 
 from raypipe.config.haxad import Vae
 from raypipe.errors import UserError
+from raypipe.fit.encoder import embed
 from raypipe.fit.training import finish
-from raypipe.fit.vae import VaeTraining, embed_features, fit_vae
+from raypipe.fit.vae import VaeTraining, fit_vae
 
 
 def correlated(n: int, seed: int) -> np.ndarray:
@@ -27,7 +28,7 @@ def test_two_latent_dimensions_suffice_for_two_directions():
     # Of the nine units of variance only noise and sampling are left.
     assert history[-1]["error"] < 1.0
     assert history[0]["error"] > history[-1]["error"]
-    latents, _ = embed_features(model, correlated(4000, 3), np.random.default_rng(4).standard_normal((4000, 2)))
+    latents, _ = embed(model, [correlated(4000, 3)], np.random.default_rng(4).standard_normal((4000, 2)))
     assert np.abs(latents.mean(0)).max() < 0.2
     assert latents.std(0) == pytest.approx(1, abs=0.25)
 

@@ -22,7 +22,8 @@ from raypipe.report.calibrated import (
     search_key,
     tail_table,
 )
-from raypipe.report.contrastive import result_rows
+from raypipe.report.contrastive import TEXTS
+from raypipe.report.html import table_of
 from raypipe.report.summary import build_summary
 from raypipe.search.contrastive_search import Contrastive, Null
 from raypipe.search.result import NO_SIGNAL, Trial
@@ -88,12 +89,12 @@ def test_rows_get_calibrated_and_global_significances(record):
     assert found[4:] == [*others, failed]
 
     summary = build_summary(found, working_point=0.01, target=5.0)
-    table = result_rows(summary["results"])
+    table = table_of(TEXTS["tables"]["results"], summary["results"])
     cells = dict(zip(table.head, table.rows[0], strict=True))
     assert cells["z calibrated"].startswith("≥ ")
     plain = build_summary([*rows, *others], working_point=0.01, target=5.0)
     assert "z_calibrated" not in plain["results"][0]
-    assert "z calibrated" not in result_rows(plain["results"]).head
+    assert "z calibrated" not in table_of(TEXTS["tables"]["results"], plain["results"]).head
     assert len(p_p_plot(maps).axes) == 1
 
 

@@ -11,7 +11,8 @@ import pytest
 from raypipe.config import load_config
 from raypipe.config.sections import Closure
 from raypipe.report import haxad as haxad_pages
-from raypipe.report.contrastive import headlines, result_rows
+from raypipe.report.contrastive import TEXTS, headlines
+from raypipe.report.html import table_of
 from raypipe.report.summary import build_summary
 from raypipe.search.case import Tables
 from raypipe.search.contrastive import search
@@ -115,7 +116,9 @@ def test_contrastive_rows_summary_and_page_withhold_it():
             assert "does not close" in entry["withheld"]["reason"]
         said = " ".join(headlines(summary))
         assert f"NO significance is quoted for {count} of {len(some) // 2} pseudo-data sets: the template" in said
-        assert any("withheld" in cell for row in result_rows(summary["results"])[1] for cell in row) == (some is rows)
+        assert any(
+            "withheld" in cell for row in table_of(TEXTS["tables"]["results"], summary["results"])[1] for cell in row
+        ) == (some is rows)
 
 
 def test_haxad_rows_and_page_withhold_both_significances():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from raypipe.config.sections import Cuts
 from raypipe.fit.classifier import FoldScores
 from raypipe.search.case import Template
 from raypipe.search.counting import background_percentiles, counting_row
@@ -58,9 +59,10 @@ def test_the_order_stays_and_the_expectation_is_that_of_the_sidebands():
         assert ((after > 0) & (after <= 1)).all()
     assert found.margin is scores.margin
     assert set(found.others) == set(scores.others)
-    row = counting_row(found, template, 0.02, calibrate=True)
+    chosen = Cuts(working_points=[0.02])
+    row = counting_row(found, template, 0.02, chosen)
     assert row["expected_after"] == pytest.approx(0.02 * (EXPECTED + RESONANT), rel=0.03)
-    wider = counting_row(found, template, 0.02, calibrate=True, transfer=0.3)
+    wider = counting_row(found, template, 0.02, chosen.model_copy(update={"transfer_uncertainty": 0.3}))
     passed = found.passes("template", 0.02) & ~template.is_higgs
     added = 0.3 * row["kappa"] * template.weight[passed].sum()
     assert wider["expected_after_error"] == pytest.approx(np.hypot(row["expected_after_error"], added))

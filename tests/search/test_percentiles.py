@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from raypipe.config import Classifier, load_config
+from raypipe.config.sections import Cuts
 from raypipe.errors import UserError
 from raypipe.events.readers.features import FeatureTable
 from raypipe.fit.classifier import FoldScores, out_of_fold_scores
@@ -155,13 +156,14 @@ def test_the_best_block_is_counted_not_skipped(by_sidebands):
     scores, template = hand_made(0.127)
     if by_sidebands:
         scores = background_percentiles(scores, template)
-    row = counting_row(scores, template, 0.05, calibrate=by_sidebands)
+    row = counting_row(scores, template, 0.05, Cuts(working_points=[0.05], sideband_calibration=by_sidebands))
     assert row["kept"] == pytest.approx(0.127, abs=4 * np.sqrt(0.127 / 4000))
     assert row["n_after"] == pytest.approx(127, abs=4 * np.sqrt(127))
     assert row["expected_after"] == pytest.approx(127, abs=4 * np.sqrt(127 / 4))
     assert abs(row["z_after"]) < 4
     fine = replace(scores, better={})
-    assert counting_row(fine, template, 0.3, calibrate=False)["kept"] == pytest.approx(0.3, abs=0.03)
+    plain = Cuts(working_points=[0.3], sideband_calibration=False)
+    assert counting_row(fine, template, 0.3, plain)["kept"] == pytest.approx(0.3, abs=0.03)
 
 
 def test_background_events_of_weight_zero_that_repeat_are_as_if_they_were_not_there():
