@@ -38,7 +38,7 @@ def new(search: str, files: tuple[str, ...], output: Path, force: bool, size: st
       raypipe new contrastive --size demo -o my.yaml
     """
     from raypipe.config.load import given_values, model_of
-    from raypipe.config.shipped import commented, extended, first_values, shipped
+    from raypipe.config.shipped import commented, first_values, plain, shipped
     from raypipe.config.table import TableConfig
     from raypipe.files import check_file_writable, write_text
     from raypipe.search.propose import proposed
@@ -69,7 +69,7 @@ def new(search: str, files: tuple[str, ...], output: Path, force: bool, size: st
     else:
         forbid(OF_TABLE, f"{{}} has no effect: the search {search} reads no table")
         values, notes = first_values(search, base), {}
-        head += [f"extends: {extended(base, output)}" if base else f"search: {search}"]
+        head += [f"extends: {plain(str(base))}" if base else f"search: {search}"]
     values["output"] = f"runs/{output.stem}"
     write_text(output, "\n".join([*head, "", *commented(values, model, notes)]) + "\n")
     tell(f"{output}: written; read it, change it, then: raypipe search --config {output}")

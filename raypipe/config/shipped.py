@@ -1,7 +1,6 @@
 """Configurations to begin with: those that are shipped, and values as commented YAML."""
 
 import json
-import os
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,12 +26,6 @@ def shipped(search: str) -> dict[str, Path]:
     folder = ROOT if (ROOT / "configs").is_dir() else ROOT.parent
     files = sorted(folder.glob("configs/*/*.yaml"))
     return {path.stem: path for path in files if given_values(path, ())[0] == search}
-
-
-def extended(base: Path, path: Path) -> str:
-    """What ``path`` writes behind `extends` to begin with ``base``: within the checkout relative, else absolute."""
-    base, folder = base.resolve(), path.resolve().parent
-    return plain(os.path.relpath(base, folder) if folder.is_relative_to(base.parents[2]) else str(base))
 
 
 def first_values(search: str, base: Path | None) -> dict[str, Any]:

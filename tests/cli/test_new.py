@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import h5py
@@ -235,13 +234,6 @@ def test_a_shipped_configuration_is_extended(tmp_path, search, size):
     assert "  # Signal samples injected one at a time.\n  signals: [" in text
     assert "embedding_fraction: " in text
     assert max(map(len, text.splitlines()[4:])) < 120
-
-
-def test_within_the_checkout_the_shipped_file_is_named_by_its_place():
-    with tempfile.TemporaryDirectory(dir=ROOT / "tests") as folder:
-        assert invoke("haxad", "-o", Path(folder) / "my.yaml").exit_code == 0
-        assert "extends: ../../configs/haxad/laptop.yaml\n" in Path(folder, "my.yaml").read_text()
-        assert load_config(Path(folder) / "my.yaml").search == "haxad"
 
 
 def test_values_come_back_as_they_were():
