@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -73,6 +72,11 @@ class Writer:
             whole.unlink()
 
 
+def names_of(paths: Sequence[str]) -> list[str]:
+    """What the tables of files are called; the query of a URL is no part of it."""
+    return [Path(path.partition("?")[0] if is_url(path) else path).stem for path in paths]
+
+
 def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False) -> dict[str, Any]:
     """Write ``<output>/<name>.parquet`` for every file and ``<output>/read.json``, which is returned.
 
@@ -84,7 +88,7 @@ def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False
     """
     if not paths:
         raise UserError("no files to read")
-    stems = list(map(_stem, paths))
+    stems = names_of(paths)
     if twice := next((stem for stem in stems if stems.count(stem) > 1), None):
         raise UserError(f"two files are called {twice!r}: read them into different output folders")
     folder = check_writable(config.output)
@@ -100,11 +104,8 @@ def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False
         kind = again(partial(file_format, path, config.source), path, config.resources.max_failures)
         read = {"path": redact(path), "format": kind, "events": plan.rows[number]}
         read |= {"written": writer.rows, "weight": writer.weight, "negative_weights": writer.negative}
-        read |= {
-            "sum_of_moduli": writer.modulus,
-            "table": str(writer.path),
-            "digest": None if is_url(path) else file_digest(path),
-        }
+        read |= {"sum_of_moduli": writer.modulus, "table": str(writer.path)}
+        read["digest"] = None if is_url(path) else file_digest(path)
         files.append(read)
     skipped = [{"path": redact(plan.paths[n]), "reason": failed[n]} for n in sorted(failed)]
     summary = {"files": files, "skipped": skipped, "n_files": len(paths), "n_skipped": len(failed)}
@@ -115,24 +116,18 @@ def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False
     return summary
 
 
-def _stem(path: str) -> str:
-    """The name of a file without its suffix, of a URL without its query."""
-    return Path(urlsplit(path).path if is_url(path) else path).stem
-
-
 def _write(config: ReadConfig, plan: Plan, folder: Path, skip: bool, mapper: Mapper) -> dict[str, Any]:
     """Files by number that were written, and reasons of those that were not."""
     writers: dict[int, Writer] = {}
     failed: dict[int, str] = {}
-    seen, signs = Seen(), config.source.weights == "sign"
+    seen, signs, retries = Seen(), config.source.weights == "sign", config.resources.max_failures
+    names = names_of(plan.paths)
 
     def writer(number: int) -> Writer:
-        return writers.setdefault(number, Writer(folder / f"{_stem(plan.paths[number])}.parquet", signs))
+        return writers.setdefault(number, Writer(folder / f"{names[number]}.parquet", signs))
 
     try:
-        for number, table, reason in batches(
-            plan, config.source, config.columns, mapper, config.resources.max_failures
-        ):
+        for number, table, reason in batches(plan, config.source, config.columns, mapper, retries):
             if reason is not None and not skip:
                 raise UserError(reason)
             if reason is not None:

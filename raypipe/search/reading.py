@@ -77,8 +77,8 @@ def plan_read(
         found += [Piece(number, path, start, stop, first_id) for start, stop in pieces(count, source.chunk_rows)]
         rows[number] = count
         first_id += count
-    wanted = partial(_schema, found[0].path, source, columns, id_type) if found else partial(pa.schema, [])
-    schema = again(wanted, found[0].path if found else "", retries)
+    wanted = partial(_schema, found[0].path, source, columns, id_type) if found else None
+    schema = pa.schema([]) if wanted is None else again(wanted, found[0].path, retries)
     return Plan(tuple(map(str, paths)), found, rows, failed, schema)
 
 
@@ -139,11 +139,8 @@ class _Read:
 
     def __call__(self, piece: Piece) -> tuple[int, pa.Table, str | None]:
         try:
-            return (
-                piece.file,
-                self._cast(again(partial(self._table, piece), piece.path, self.retries), piece.path),
-                None,
-            )
+            table = again(partial(self._table, piece), piece.path, self.retries)
+            return piece.file, self._cast(table, piece.path), None
         except UserError as reason:
             return piece.file, self.schema.empty_table(), str(reason)
 
