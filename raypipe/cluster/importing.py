@@ -13,8 +13,7 @@ from raypipe import __version__
 from raypipe.cluster.tasks import counted, spread
 from raypipe.config.read import ReadConfig
 from raypipe.errors import UserError, redact
-from raypipe.events.readers.base import is_url
-from raypipe.events.readers.registry import file_format
+from raypipe.events.readers.registry import file_format, is_url
 from raypipe.events.schema import with_signs
 from raypipe.events.twins import Seen
 from raypipe.files import check_writable, file_digest, write_json

@@ -98,10 +98,10 @@ def judged(table: Columnar, mass: str, window: MassWindow) -> tuple[dict[str, fl
     Only events of the sidebands are looked at.
     """
     side, usable, others = window.beside(table.columns[mass]), {}, {}
-    ranks = rankdata(table.columns[mass][side])
+    ranks, last = rankdata(table.columns[mass][side]), list(table.columns)[-1]
     for name, values in ((name, values[side]) for name, values in table.columns.items() if name != mass):
         whole, flag = (values == np.round(values)).all(), ((values == 0) | (values == 1)).all()
-        if flag and name.lower() in LABEL_NAMES:
+        if flag and (name.lower() in LABEL_NAMES or (name.isdigit() and name == last)):
             others[name] = "perhaps the truth (then `label`, which evaluates; such a search is not blind)"
         elif np.ptp(values) == 0:
             others[name] = f"always {values[0]:g}"

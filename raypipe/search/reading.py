@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from raypipe.config.read import Columns, EventSource, Source
 from raypipe.errors import UserError
-from raypipe.events.readers.base import chunks, is_url, pieces, resolve
+from raypipe.events.readers.base import chunks, pieces, resolve
 from raypipe.events.readers.features import FeatureTable, event_ids, feature_columns, needed, to_arrays, with_ids
-from raypipe.events.readers.registry import file_format, reader_for
+from raypipe.events.readers.registry import file_format, is_url, reader_for
 from raypipe.events.schema import EVENT_SCHEMA
 from raypipe.fit.classifier import Mapper
 

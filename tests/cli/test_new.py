@@ -138,8 +138,15 @@ def test_every_format_gives_the_same_search(here):
     assert all(dump == dumps[0] for dump in dumps)
 
 
+def test_the_last_column_without_a_name_may_be_the_truth(here):
+    np.save("t.npy", toy_table(2000, 50, 1))
+    assert invoke("table", "t.npy", "--mass", 0).exit_code == 0
+    assert load_config("search.yaml").data.columns.features == [1, 2]
+    assert "# Left out: 3: perhaps the truth" in (here / "search.yaml").read_text()
+
+
 def test_a_real_tree(here):
-    """CMS Z -> mumu: M is the mass, run and event are ids, the rest can be features."""
+    """CMS Z -> mumu: M is the mass, run and event are ids; E1 follows M."""
     path = real("readers", "uproot-Zmumu.root")
     done = invoke("table", path, "--key", "events", "--window", 80, 100)
     assert done.exit_code == 0, done.output

@@ -17,10 +17,10 @@ TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")  # Classes of ROOT tre
 class Reader(Protocol):
     """Reads one format. Pure and stateless: the same (path, range) gives the same table anywhere, in any order.
 
-    A path may be text; a URL must be, since a `Path` would lose one of its slashes.
+    A URL comes as text for the path, since a `Path` would lose one of its slashes.
     """
 
-    def rows(self, path: Path | str, source: Source) -> int:
+    def rows(self, path: Path, source: Source) -> int:
         """Number of events of the file, from its header or a scan; another format is a `UserError` naming the file."""
 
     def names(self, path: Path, source: Source) -> list[str]:
@@ -70,15 +70,8 @@ def readable(path: Path, what: str) -> Iterator[None]:
         raise UserError(f"{path}: not a readable {what} file: {reason}") from error
 
 
-def is_url(path: str | Path) -> bool:
-    """Whether a file lies behind a URL, such as ``root://server//path``."""
-    return "://" in str(path)
-
-
 def check_file(path: str | Path) -> Path:
     """The path of a file that is there and not empty; else a `UserError`."""
-    if is_url(path):
-        raise UserError(f"{path}: only `raypipe read` reads from URLs, and only ROOT files")
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file")

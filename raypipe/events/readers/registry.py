@@ -5,7 +5,7 @@ from pathlib import Path
 
 from raypipe.config.read import Source
 from raypipe.errors import UserError
-from raypipe.events.readers.base import Reader, check_file, is_url
+from raypipe.events.readers.base import Reader, check_file
 from raypipe.events.text import SUFFIXES, is_text
 
 READERS = {
@@ -27,6 +27,11 @@ EXTENSIONS = {
     ".root": "root",
     **dict.fromkeys(SUFFIXES, "csv"),
 }
+
+
+def is_url(path: str | Path) -> bool:
+    """Whether a file lies behind a URL, such as ``root://server//path``."""
+    return "://" in str(path)
 
 
 def file_format(path: str | Path, source: Source) -> str:

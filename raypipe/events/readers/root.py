@@ -13,7 +13,8 @@ from raypipe.config.read import EventSource, Source
 from raypipe.errors import UserError, first_line
 from raypipe.events.fields import native
 from raypipe.events.objects import ObjectBatch, Objects, flat_objects, ratio
-from raypipe.events.readers.base import TREES, check_file, is_url, readable
+from raypipe.events.readers.base import TREES, check_file, readable
+from raypipe.events.readers.registry import is_url
 from raypipe.events.signed import SOURCE, refuse_negative
 
 ALONE = ("int", "uin", "flo", "boo")  # How the names of types of numbers begin

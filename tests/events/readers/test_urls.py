@@ -16,11 +16,9 @@ from click.testing import CliRunner, Result
 from fsspec.implementations.local import LocalFileSystem
 
 from raypipe.cli import main
-from raypipe.config.read import Source
 from raypipe.errors import UserError
-from raypipe.events.readers.base import check_file
 from raypipe.search import reading
-from raypipe.search.reading import again, plan_read
+from raypipe.search.reading import again
 from tests.cli.test_kinds import one_line
 from tests.conftest import ROOT
 from tests.events.readers.trees import known_events, write_delphes
@@ -144,13 +142,6 @@ def test_secrets_of_a_url_are_not_shown(tmp_path):
     told = one_line(read(tmp_path, "nowhere://me:s3cret@host/x.root?authz=t0ken"))
     assert "s3cret" not in told
     assert "t0ken" not in told
-
-
-def test_other_commands_say_who_reads_urls():
-    with pytest.raises(UserError, match="only `raypipe read` reads from URLs"):
-        check_file("root://server//x.root")
-    with pytest.raises(UserError, match="no such file"):
-        plan_read(["absent.root"], Source())
 
 
 def test_only_errors_of_reading_behind_a_url_are_tried_again(pauses):
