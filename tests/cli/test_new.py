@@ -273,9 +273,15 @@ def test_on_a_terminal_mass_and_signal_region_are_asked_for(here):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "raypipe.cli", "new", "table", "events.parquet"]
     process = subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=environment)
-    os.write(main_end, b"\n3.2\n3.6\n")
-    assert process.wait(120) == 0
-    said = os.read(main_end, 10_000).decode()
+    said = ""
+    for answer in ("", "3.2", "3.6"):
+        asked = said.count("]: ")
+        while said.count("]: ") == asked:
+            said += os.read(main_end, 10_000).decode()
+        os.write(main_end, f"{answer}\n".encode())
+    while "written" not in said:
+        said += os.read(main_end, 10_000).decode()
+    assert process.wait(300) == 0
     os.close(main_end)
     os.close(other)
     assert "Mass column (event, m_jj, tau_1, " in said
