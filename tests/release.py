@@ -25,7 +25,7 @@ assert Path(raypipe.__file__).is_relative_to({environment!r}), raypipe.__file__
 assert all(spline(real) for real in (torch.float32, torch.float64)), "no compiled kernels"
 """
 """What the installed package must do: it is the installed one, and its compiled kernels load."""
-COMMANDS = ["--version"], ["config"], ["simulate", "--list"], ["fit", "--help"], ["scan", "--help"]
+COMMANDS = ["--version"], ["config"], ["simulate", "--list"], ["fit", "--help"], ["scan", "--help"], ["new", "haxad"]
 SDIST = "nflows"
 """Has no wheel, so that `pip install --only-binary` needs one that was built here."""
 

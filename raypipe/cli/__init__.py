@@ -9,6 +9,7 @@ from raypipe.cli import fits, samples, stages, tools
 from raypipe.cli.base import Commands
 from raypipe.cli.classify import classify
 from raypipe.cli.export import export
+from raypipe.cli.new import new
 from raypipe.cli.stages import calibrate
 from raypipe.cli.unblind import unblind
 from raypipe.kinds import load_plugins
@@ -34,6 +35,6 @@ def main() -> None:
 
 _SEARCH = (stages.embed, stages.search, stages.plan, stages.scan, stages.status, stages.report, stages.latent)
 _ALONE = (samples.simulate, samples.read, fits.fit, fits.hunt, classify, calibrate, unblind, export, tools.doctor)
-_ALONE += (tools.config,)
+_ALONE += (tools.config, new)
 for command in (*_SEARCH, *_ALONE):
     main.add_command(command)

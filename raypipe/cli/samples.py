@@ -99,11 +99,13 @@ def read(asked: Asked, on_error: str, files: tuple[str, ...]) -> None:
     One Parquet file for each input and a sidecar read.json with counts; files larger than memory stream. Text tables
     (.csv .tsv .txt .dat, also .gz) may lack a header: their columns then are named by their places. Events that repeat
     an earlier one (more than 0.1 %) are refused without --set source.duplicates=drop or =keep. Status 1 if every
-    file was skipped.
+    file was skipped. ROOT files may lie behind URLs: root://server//path with `pip install raypipe[xrootd]`. An I/O
+    error there is met again, resources.max_failures times with growing pauses.
 
     \b
     Example:
       raypipe read --config configs/read/delphes.yaml --on-error skip run1.root run2.root
+      raypipe read --config configs/read/delphes.yaml root://server//path/run3.root
       raypipe read --config configs/read/lhco.yaml events_anomalydetection.h5
     """
     from raypipe.cluster.importing import import_files
@@ -117,6 +119,8 @@ def read(asked: Asked, on_error: str, files: tuple[str, ...]) -> None:
             tell(f"  {file['negative_weights']} weights are negative: the yield is their sum, {share}")
     for file in summary["skipped"]:
         tell(f"skipped: {file['reason']}")
+    if summary["skipped"]:
+        tell(f"{summary['n_skipped']} of {summary['n_files']} files left out")
     if summary["repeated"]:
         done = "dropped" if config.source.duplicates == "drop" else "kept"
         tell(f"{summary['repeated']} events repeat an earlier one: {done}")

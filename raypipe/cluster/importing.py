@@ -1,6 +1,7 @@
 """`raypipe read`: a user's files become Parquet tables of raypipe, one a file, with a sidecar of counts."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ import pyarrow.parquet as pq
 from raypipe import __version__
 from raypipe.cluster.tasks import counted, spread
 from raypipe.config.read import ReadConfig
-from raypipe.errors import UserError
-from raypipe.events.readers.registry import file_format
+from raypipe.errors import UserError, redact
+from raypipe.events.readers.registry import file_format, is_url
 from raypipe.events.schema import with_signs
 from raypipe.events.twins import Seen
 from raypipe.files import check_writable, file_digest, write_json
 from raypipe.fit.classifier import Mapper
 from raypipe.progress import progress_bar
-from raypipe.search.reading import Plan, batches, plan_read
+from raypipe.search.reading import Plan, again, batches, plan_read
 
 
 class Writer:
@@ -70,21 +71,27 @@ class Writer:
             whole.unlink()
 
 
+def names_of(paths: Sequence[str]) -> list[str]:
+    """What the tables of files are called; the query of a URL is no part of it."""
+    return [Path(path.partition("?")[0] if is_url(path) else path).stem for path in paths]
+
+
 def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False) -> dict[str, Any]:
     """Write ``<output>/<name>.parquet`` for every file and ``<output>/read.json``, which is returned.
 
     The sidecar holds, by file: format, events read, events written (whole events pass the diphoton selection), sum of
-    weights, digest; and the files that were skipped, each with its reason. Memory is that of a few pieces. With
-    ``skip`` a file that cannot be read is left out and counted. It is a `UserError` otherwise, as are two files of the
-    same name, an id that occurs twice, and more than 0.1 % of repeated events without a `duplicates` policy.
+    weights, digest (null behind a URL); and the files that were skipped, each with its reason. Memory is that of a few
+    pieces. With ``skip`` a file that cannot be read is left out and counted. It is a `UserError` otherwise, as are two
+    files of the same name, an id that occurs twice, and more than 0.1 % of repeated events without a `duplicates`
+    policy.
     """
     if not paths:
         raise UserError("no files to read")
-    stems = [Path(p).stem for p in paths]
+    stems = names_of(paths)
     if twice := next((stem for stem in stems if stems.count(stem) > 1), None):
         raise UserError(f"two files are called {twice!r}: read them into different output folders")
     folder = check_writable(config.output)
-    plan = plan_read(paths, config.source, config.columns, skip=skip)
+    plan = plan_read(paths, config.source, config.columns, skip=skip, retries=config.resources.max_failures)
     done: dict[str, Any] = {"written": {}, "failed": {}, "repeated": 0}
     if plan.pieces:
         with spread(config.resources) as mapper, progress_bar("read", len(plan.pieces)) as bar:
@@ -93,11 +100,13 @@ def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False
     files = []
     for number, writer in sorted(done["written"].items()):
         path = plan.paths[number]
-        read = {"path": path, "format": file_format(path, config.source), "events": plan.rows[number]}
+        kind = again(partial(file_format, path, config.source), path, config.resources.max_failures)
+        read = {"path": redact(path), "format": kind, "events": plan.rows[number]}
         read |= {"written": writer.rows, "weight": writer.weight, "negative_weights": writer.negative}
-        read |= {"sum_of_moduli": writer.modulus, "table": str(writer.path), "digest": file_digest(path)}
+        read |= {"sum_of_moduli": writer.modulus, "table": str(writer.path)}
+        read["digest"] = None if is_url(path) else file_digest(path)
         files.append(read)
-    skipped = [{"path": plan.paths[n], "reason": failed[n]} for n in sorted(failed)]
+    skipped = [{"path": redact(plan.paths[n]), "reason": failed[n]} for n in sorted(failed)]
     summary = {"files": files, "skipped": skipped, "n_files": len(paths), "n_skipped": len(failed)}
     summary |= {total: sum(f[total] for f in files) for total in ("events", "written", "weight")}
     summary |= {"repeated": done["repeated"], "raypipe": __version__}
@@ -110,13 +119,14 @@ def _write(config: ReadConfig, plan: Plan, folder: Path, skip: bool, mapper: Map
     """Files by number that were written, and reasons of those that were not."""
     writers: dict[int, Writer] = {}
     failed: dict[int, str] = {}
-    seen, signs = Seen(), config.source.weights == "sign"
+    seen, signs, retries = Seen(), config.source.weights == "sign", config.resources.max_failures
+    names = names_of(plan.paths)
 
     def writer(number: int) -> Writer:
-        return writers.setdefault(number, Writer(folder / f"{Path(plan.paths[number]).stem}.parquet", signs))
+        return writers.setdefault(number, Writer(folder / f"{names[number]}.parquet", signs))
 
     try:
-        for number, table, reason in batches(plan, config.source, config.columns, mapper):
+        for number, table, reason in batches(plan, config.source, config.columns, mapper, retries):
             if reason is not None and not skip:
                 raise UserError(reason)
             if reason is not None:

@@ -122,7 +122,8 @@ class Resources(Section):
     """Short trials are packed into tasks of about this length, seconds; a multilepton search has `chunk` instead.
     [default]"""
     max_failures: int = Field(2, ge=0)
-    """Restarts of an encoder training or a trial whose process dies, hangs or cannot read. [default]"""
+    """Restarts of an encoder training or a trial whose process dies, hangs or cannot read; new tries of `raypipe read`
+    after an I/O error behind a URL, after 1, 2, 4, ... seconds. [default]"""
     storage: str | None = None
     """Where the ledger is: a path or a URL (file, s3, gs, ...); `ledger` in the output folder when not given.
     [default]"""

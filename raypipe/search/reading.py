@@ -5,9 +5,12 @@ order: the result does not depend on the number of workers, and no process holds
 """
 
 import contextlib
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +19,11 @@ from raypipe.config.read import Columns, EventSource, Source
 from raypipe.errors import UserError
 from raypipe.events.readers.base import chunks, pieces, resolve
 from raypipe.events.readers.features import FeatureTable, event_ids, feature_columns, needed, to_arrays, with_ids
-from raypipe.events.readers.registry import file_format, reader_for
+from raypipe.events.readers.registry import file_format, is_url, reader_for
 from raypipe.events.schema import EVENT_SCHEMA
 from raypipe.fit.classifier import Mapper
 
+PAUSE = 1.0  # Seconds until the first new try of `again`; each further one waits twice as long
 EVENT_FORMATS = ("delphes", "nanoaod")  # Formats of whole events; the others are feature tables
 
 
@@ -51,17 +55,18 @@ class Plan:
 
 
 def plan_read(
-    paths: Sequence[str | Path], source: Source, columns: Columns | None = None, *, skip: bool = False
+    paths: Sequence[str | Path], source: Source, columns: Columns | None = None, *, skip: bool = False, retries: int = 0
 ) -> Plan:
-    """Open every file once and cut it into pieces; one that is empty or cannot be used is a `UserError`, or skipped."""
+    """Open every file once and cut it into pieces; one that is empty or cannot be used is a `UserError`, or skipped.
+
+    ``retries``: see `again`.
+    """
     found, rows, failed = [], {}, {}
     first_id, id_type = 0, pa.int64()
     for number, path in enumerate(map(str, paths)):
         try:
-            count = reader_for(path, source).rows(Path(path), source)
-            if columns is not None and file_format(path, source) not in EVENT_FORMATS:
-                check_columns([path], source, columns)
-                id_type = pa.uint64() if _large_ids(Path(path), source, columns) else id_type
+            count, large = again(partial(_opened, path, source, columns), path, retries)
+            id_type = pa.uint64() if large else id_type
             if not count:
                 raise UserError(f"{path}: the file holds no events")
         except UserError as error:
@@ -72,11 +77,33 @@ def plan_read(
         found += [Piece(number, path, start, stop, first_id) for start, stop in pieces(count, source.chunk_rows)]
         rows[number] = count
         first_id += count
-    schema = _schema(found[0].path, source, columns, id_type) if found else pa.schema([])
+    wanted = partial(_schema, found[0].path, source, columns, id_type) if found else None
+    schema = pa.schema([]) if wanted is None else again(wanted, found[0].path, retries)
     return Plan(tuple(map(str, paths)), found, rows, failed, schema)
 
 
-def _large_ids(path: Path, source: Source, columns: Columns) -> bool:
+def again(call: Callable[[], Any], path: str, retries: int) -> Any:
+    """What ``call`` returns; after an error in reading behind a URL it is called anew, ``retries`` times at most."""
+    for number in range(retries + 1):
+        try:
+            return call()
+        except UserError as error:
+            # fsspec may hand an error on as data, so that it comes to light as another; an absent file stays absent.
+            if number == retries or not is_url(path) or isinstance(error.__cause__, FileNotFoundError | None):
+                raise
+            time.sleep(PAUSE * 2**number)
+
+
+def _opened(path: str, source: Source, columns: Columns | None) -> tuple[int, bool]:
+    """Events of a file, and whether it has ids beyond 2^63 - 1; a missing column is a `UserError`."""
+    count = reader_for(path, source).rows(path, source)
+    if columns is None or file_format(path, source) in EVENT_FORMATS:
+        return count, False
+    check_columns([path], source, columns)
+    return count, _large_ids(path, source, columns)
+
+
+def _large_ids(path: str, source: Source, columns: Columns) -> bool:
     """Whether a file has ids beyond 2^63 - 1. What is wrong with its ids is told by the piece that reads them."""
     if columns.event_id is None:
         return False
@@ -95,7 +122,7 @@ def _schema(path: str, source: Source, columns: Columns | None, id_type: pa.Data
         return EVENT_SCHEMA
     if columns is None:
         raise UserError(f"{path}: say which column is what (columns.mass, columns.features)")
-    names = reader_for(path, source).names(Path(path), source)
+    names = reader_for(path, source).names(path, source)
     features = [resolve(feature, names, path) for feature in columns.features]
     kinds = {"event_id": id_type, "mass": pa.float64(), "weight": pa.float64(), **dict.fromkeys(features, pa.float64())}
     return pa.schema([*kinds.items(), *([] if columns.label is None else [("label", pa.bool_())])])
@@ -108,15 +135,17 @@ class _Read:
     source: Source
     columns: Columns | None
     schema: pa.Schema
+    retries: int = 0  # See `again`
 
     def __call__(self, piece: Piece) -> tuple[int, pa.Table, str | None]:
         try:
-            return piece.file, self._cast(self._table(piece), piece.path), None
+            table = again(partial(self._table, piece), piece.path, self.retries)
+            return piece.file, self._cast(table, piece.path), None
         except UserError as reason:
             return piece.file, self.schema.empty_table(), str(reason)
 
     def _table(self, piece: Piece) -> pa.Table:
-        path = Path(piece.path)
+        path = piece.path
         if file_format(path, self.source) in EVENT_FORMATS:
             from raypipe.simulate.table import diphoton_table  # needs awkward, which feature tables do not
 
@@ -143,20 +172,20 @@ class _Read:
 
 
 def batches(
-    plan: Plan, source: Source, columns: Columns | None = None, mapper: Mapper = map
+    plan: Plan, source: Source, columns: Columns | None = None, mapper: Mapper = map, retries: int = 0
 ) -> Iterable[tuple[int, pa.Table, str | None]]:
     """All pieces as (file number, table, reason why it could not be read), in the order of the plan.
 
     ``mapper`` reads the pieces, a few ahead of what is taken: here, or on many cores (`tasks.spread`).
     """
-    return mapper(_Read(source, columns, plan.schema), plan.pieces)
+    return mapper(_Read(source, columns, plan.schema, retries), plan.pieces)
 
 
 def check_columns(paths: Sequence[str], source: Source, columns: Columns | None) -> None:
     """Refuse feature files that are not there or lack a column, before any of them is read."""
     for path in paths if columns is not None else ():
         if file_format(path, source) not in EVENT_FORMATS:
-            needed(columns, reader_for(path, source).names(Path(path), source), path)
+            needed(columns, reader_for(path, source).names(path, source), path)
 
 
 def collect(paths: Sequence[str], source: Source, columns: Columns, mapper: Mapper = map) -> FeatureTable:

@@ -98,6 +98,13 @@ def test_a_search_of_ones_own_is_one_file(tmp_path):
     assert "counting" in raypipe(tmp_path, "--help").stdout
     listed = raypipe(tmp_path, "config", "search=counting").stdout
     assert "expected (100.0): Background events. [default]" in listed
+    assert raypipe(tmp_path, "new", "counting", "-o", "begun.yaml").returncode == 0
+    begun = (tmp_path / "begun.yaml").read_text()
+    assert "search: counting\n" in begun
+    assert "# Background events. [default]\nexpected: 100.0\n" in begun
+    assert "\n  # Events.\n  strengths: [50.0]\n" in begun
+    assert "expected = 100.0 (100.0)" in raypipe(tmp_path, "config", "--config", "begun.yaml").stdout
+    assert "counting has no shipped" in raypipe(tmp_path, "new", "counting", "--size", "laptop").stderr
     assert "expected = -1" in raypipe(tmp_path, "scan", *given, "expected=-1").stderr
     assert "nothing to report yet" in raypipe(tmp_path, "report", *given).stderr
     done = raypipe(tmp_path, "scan", *given, "--json", "resources.cpus=2", "resources.object_store_gib=0.25")

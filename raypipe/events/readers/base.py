@@ -15,7 +15,10 @@ TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")  # Classes of ROOT tre
 
 
 class Reader(Protocol):
-    """Reads one format. Pure and stateless: the same (path, range) gives the same table anywhere, in any order."""
+    """Reads one format. Pure and stateless: the same (path, range) gives the same table anywhere, in any order.
+
+    A URL comes as text for the path, since a `Path` would lose one of its slashes.
+    """
 
     def rows(self, path: Path, source: Source) -> int:
         """Number of events of the file, from its header or a scan; another format is a `UserError` naming the file."""

@@ -61,12 +61,17 @@ class Columnar:
         return np.stack([self.column(f) for f in features], axis=1)
 
 
-def read_columns(paths: Sequence[str | Path], source: Source) -> Columnar:
-    """Read files of the same columns; an unreadable one, NaN, text, no rows or other columns are a `UserError`."""
+def read_columns(paths: Sequence[str | Path], source: Source, bad: dict[str, str] | None = None) -> Columnar:
+    """Read files of the same columns; an unreadable one, NaN, text, no rows or other columns are a `UserError`.
+
+    With ``bad`` a column that cannot be used is left out, and ``bad`` says why.
+    """
     parts: dict[str, list[np.ndarray]] = {}
     counts: list[int] = []
     for path in map(Path, paths):
         reader = reader_for(path, source)
+        if not hasattr(reader, "names"):
+            raise UserError(f"{path}: holds whole events, not a table: make one of it with `raypipe read`")
         names = reader.names(path, source)
         # Of two columns of one name one could be the truth: they are refused.
         asked = [base if twins(base := name.removesuffix(" (1)"), names) else name for name in names]
@@ -77,9 +82,14 @@ def read_columns(paths: Sequence[str | Path], source: Source) -> Columnar:
         if not tables:
             raise UserError(f"{path}: the file holds no events")
         for name in names:
-            parts.setdefault(name, []).extend(numbers(t, name, path, first) for first, t in tables)
+            try:
+                parts.setdefault(name, []).extend(numbers(t, name, path, first) for first, t in tables)
+            except UserError as error:
+                if bad is None:
+                    raise
+                bad[name] = str(error).removeprefix(f"{path}: column {name!r}").lstrip(", ")
         counts.append(sum(t.num_rows for _, t in tables))
-    columns = {name: np.concatenate(values) for name, values in parts.items()}
+    columns = {name: np.concatenate(values) for name, values in parts.items() if name not in (bad or {})}
     return Columnar(columns, np.repeat(np.arange(len(counts)), counts), tuple(str(p) for p in paths))
 
 

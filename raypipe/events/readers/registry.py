@@ -29,12 +29,17 @@ EXTENSIONS = {
 }
 
 
+def is_url(path: str | Path) -> bool:
+    """Whether a file lies behind a URL, such as ``root://server//path``."""
+    return "://" in str(path)
+
+
 def file_format(path: str | Path, source: Source) -> str:
     """The format of ``path``: as the source says, else by extension; an unknown one is a `UserError`."""
-    path = check_file(path)
+    path = path if is_url(path) else check_file(path)
     if source.format != "auto":
         return source.format
-    found = "csv" if is_text(path) else EXTENSIONS.get(path.suffix.lower())
+    found = "root" if is_url(path) else "csv" if is_text(path) else EXTENSIONS.get(path.suffix.lower())
     if found is None:
         known = f"(known: {', '.join(EXTENSIONS)}); or name the format ({', '.join(READERS)})"
         raise UserError(f"{path}: unknown extension {path.suffix!r} {known}")

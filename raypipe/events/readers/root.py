@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.config.read import EventSource, Source
-from raypipe.errors import UserError
+from raypipe.errors import UserError, first_line
 from raypipe.events.fields import native
 from raypipe.events.objects import ObjectBatch, Objects, flat_objects, ratio
 from raypipe.events.readers.base import TREES, check_file, readable
+from raypipe.events.readers.registry import is_url
 from raypipe.events.signed import SOURCE, refuse_negative
 
 ALONE = ("int", "uin", "flo", "boo")  # How the names of types of numbers begin
@@ -24,7 +25,7 @@ def open_tree(path: Path, key: str | None, usual: Sequence[str] = ()) -> Iterato
     """The tree ``key`` of a ROOT file; where not given, one of the ``usual`` names, or the only tree."""
     import uproot
 
-    with readable(check_file(path), "ROOT"), uproot.open(path) as file:
+    with readable(path, "ROOT"), uproot.open({_fetchable(path): None} if is_url(path) else check_file(path)) as file:
         trees = [n for n, kind in file.classnames(cycle=False).items() if kind in TREES]
         wanted = key or next((name for name in usual if name in trees), None)
         if wanted is None and len(trees) == 1:
@@ -34,6 +35,18 @@ def open_tree(path: Path, key: str | None, usual: Sequence[str] = ()) -> Iterato
             asked = f"tree {wanted!r} is missing" if wanted else "say which tree with the option key"
             raise UserError(f"{path}: {asked} (trees: {there})")
         yield file[wanted]  # of several cycles the last, which is the whole tree
+
+
+def _fetchable(url: Any) -> str:
+    """The URL, if what is installed can read such (uproot does by fsspec); else a `UserError`."""
+    from fsspec import get_filesystem_class
+
+    try:
+        get_filesystem_class(url.partition("://")[0])
+    except (ImportError, ValueError) as error:
+        remedy = "pip install raypipe[xrootd]" if url.startswith("root:") else first_line(error)
+        raise UserError(f"{url}: cannot be read with what is installed: {remedy}") from None
+    return url
 
 
 def branch(tree: Any, name: str, path: Path, start: int, stop: int) -> Any:
