@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,14 +171,20 @@ def _claimed(store: Store, keys: Iterable[str], own: Sequence[str]) -> Iterator[
     def there(key: str) -> bool:
         return key not in own and f"{key}.pt" in store.listing(FOLDER)
 
-    with contextlib.ExitStack() as stack:
-        claims = {key: stack.enter_context(Claim(store, FOLDER, key)) for key in keys if not there(key)}
-        mine = []
-        for key, claim in claims.items():
+    def take(key: str) -> Claim | None:
+        if there(key):
+            return None
+        with contextlib.ExitStack() as stack:
+            claim = stack.enter_context(Claim(store, FOLDER, key))
             while not (first := claim.is_first()) and key in own:
                 time.sleep(WAIT)
-            if first and not there(key):
-                mine.append(key)
-            else:
-                claim.close()
-        yield mine
+            if not first or there(key):
+                return None
+            stack.pop_all()
+            return claim
+
+    with contextlib.ExitStack() as held, ThreadPoolExecutor(32) as pool:
+        claims = {key: claim for key, claim in zip(keys, pool.map(take, keys), strict=True) if claim}
+        for claim in claims.values():
+            held.push(claim)
+        yield list(claims)

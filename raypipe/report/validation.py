@@ -197,8 +197,6 @@ def presence_figure(rows: dict[str, dict[str, Any]]) -> Figure:
         ours, errors, theirs = ([s[what] for s in slots] for what in ("ours", "error", "reference"))
         axis.bar(place, theirs, width=0.7, color="0.85", label=f"{entry['label']} (numbers.md)")
         axis.errorbar(place, ours, errors, fmt="o", ms=4, color=COLOURS["true"], label=name)
-        photons = [entry["variants"][f"fat_photons_{i}"]["value"] for i in (1, 2)]
-        axis.plot([4, 5], photons, "d", ms=5, mfc="none", color=COLOURS["template"], label="photons clustered too")
         axis.set_xticks(place, SLOT_NAMES)
         axis.set(ylabel="share of events", ylim=(0, 1.08))
         axis.legend(fontsize=7)

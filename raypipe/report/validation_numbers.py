@@ -275,8 +275,7 @@ def presence_table(sums: SampleSums) -> dict[str, Any] | None:
         slots[slot] = {"ours": ours, "error": error, "reference": reference, "difference": difference}
     everywhere, listed = {"n_jet": sums.means["n_jet"].as_dict()}, theirs["means"].get(sums.name, {})
     means = {name: (window | everywhere)[name] | {"reference": value} for name, value in listed.items()}
-    variants = {name: mean for name, mean in window.items() if name.startswith("fat_")}
-    return {"label": entry["label"], "slots": slots, "means": means, "variants": variants}
+    return {"label": entry["label"], "slots": slots, "means": means}
 
 
 def sample_numbers(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:

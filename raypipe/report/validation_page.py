@@ -9,7 +9,7 @@ import yaml
 
 from raypipe.report.html import Section, Table, image, images, resource, write_html
 from raypipe.report.validation_numbers import MEANS, SPLIT_TOLERANCE
-from raypipe.report.validation_quantities import SLOT_NAMES, VARIANTS, references
+from raypipe.report.validation_quantities import SLOT_NAMES, references
 
 Numbers = dict[str, Any]
 TEXTS = resource("texts")["validation"]
@@ -109,18 +109,14 @@ def peak_tables(samples: Numbers) -> list[Table]:
 
 
 def presence_section(samples: Numbers, figures: dict[str, Path]) -> Section | None:
-    """Presence shares beside numbers.md 2.4, what could be measured of the differences, and what else differs."""
+    """Presence shares beside numbers.md 2.4, and what differs."""
     entries = {n: s["presence"] for n, s in samples.items() if s["presence"]}
     if not entries:
         return None
-    rows, variants, means, studies = [], [], [], []
+    rows, means, studies = [], [], []
     for name, e in entries.items():
         cells = {what: [cell(form, e["slots"][slot]) for slot in SLOT_NAMES] for what, form in SLOT.items()}
         rows += [[first, what, *cells[what]] for first, what in zip((name, e["label"], ""), SLOT, strict=True)]
-        fat = slice(SLOT_NAMES.index("fat1"), SLOT_NAMES.index("fat2") + 1)
-        variants += [[name, "reference", *cells["reference"][fat]], ["", "as stored", *cells["here"][fat]]]
-        for key, title in VARIANTS.items():
-            variants.append(["", title, *(mean(e["variants"].get(f"{key}_{i}")) for i in (1, 2))])
         means += [[name, key, mean(m, 2), f"{m['reference']:g}"] for key, m in e["means"].items()]
     theirs, title, told = references()["presence"], "Presence of objects", TEXTS["presence"]
     for s in (study for study in theirs["studies"] if study["sample"] in entries):
@@ -128,7 +124,6 @@ def presence_section(samples: Numbers, figures: dict[str, Path]) -> Section | No
         studies.append([s["sample"], s["change"], f"{s['events']:,}", *shares, f"{s['pt_yy']:g}", f"{s['n_jet']:g}"])
     tables = [
         Table(["sample", "", *SLOT_NAMES], rows),
-        Table(["sample", "large-R jets counted", "at least one", "at least two"], variants, told["variants"]),
         Table(["sample", "mean", "here", "reference"], means, told["means"]),
         Table(["sample", "change", "events", *SLOT_NAMES, "<pT yy>", "<jets>"], studies, told["studies"]),
     ]

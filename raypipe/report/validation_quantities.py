@@ -1,7 +1,6 @@
 """What is looked at in an event table: the quantities of the diphoton, the four-lepton and any other table.
 
-Of diphoton tables also how often the object slots are filled, beside the authors' samples (``references.yaml``), with
-our definition of a large-R jet and with those of theirs that can be made from the table (`VARIANTS`).
+Of diphoton tables also how often the object slots are filled, beside the authors' samples (``references.yaml``).
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import UserError
-from raypipe.events.objects import delta_r, invariant_mass, wrap_phi
 from raypipe.events.schema import FEATURES, LEPTONS, MASSES, OBJECT_FEATURES, PHOTON_COLUMNS, SLOTS
 from raypipe.events.table import read_schema, stream_table
 from raypipe.report.html import resource
@@ -24,10 +22,7 @@ ALL = slice(None)
 BTAG = 0.5  # Score above which a jet counts as b-tagged (`raypipe.simulate.jets.btag_score`)
 MAX_ANY = 24  # Columns of a table of another kind that are looked at, in its order
 Z_WINDOW, ON_SHELL = (85.0, 97.0), (66.0, 116.0)  # GeV: m_4l of Z -> 4l (simulation.md 5), mass of a pair from a Z
-FAT_RADIUS, FAT_MIN_PT = 1.0, 200.0  # Of the large-R jets; the threshold in GeV is the authors' (numbers.md 2.4)
 SLOT_NAMES = ("jet1", "jet2", "jet3", "jet4", "fat1", "fat2", "e1", "mu1")
-VARIANTS = resource("texts")["validation"]["variants"]
-"""Other definitions of a large-R jet, each measured as <name>_1 and <name>_2 (one, two of them present)."""
 
 
 def references() -> dict[str, Any]:
@@ -48,63 +43,12 @@ def presence(batch: Batch) -> dict[str, np.ndarray]:
     return dict(zip(SLOT_NAMES, (np.concatenate(columns, axis=1) > 0).T, strict=True))
 
 
-def with_photons(batch: Batch) -> dict[str, np.ndarray]:
-    """Large-R jets as a detector that does not take the pair's photons out of them would see.
-
-    A cone of radius 1.0 around each photon collects photons and small jets; above 200 GeV it is a large-R jet, and
-    a stored large-R jet with its axis in such a cone is the same jet. Both photons in one cone make one jet. Returns
-    (n, 4) arrays: the candidates' ``pt``, ``eta``, ``mass`` (two cones, then the two stored jets; ``pt`` zero where
-    absent or merged), and ``pair``, whether the candidate holds both photons.
-    """
-    y_pt, y_eta, y_phi = (np.stack([batch[f"y{i}_{q}"] for i in (1, 2)], axis=1) for q in ("pt", "eta", "phi"))
-    # Objects are stored with the azimuth measured from the pair's.
-    axis = np.arctan2((y_pt * np.sin(y_phi)).sum(axis=1), (y_pt * np.cos(y_phi)).sum(axis=1))
-    y_phi = wrap_phi(y_phi - axis[:, None])
-    photons = {"pt": y_pt, "eta": y_eta, "phi": y_phi, "mass": np.zeros_like(y_pt)}
-    pt, eta, phi, mass = (np.hstack([v, slot(batch, "jet", q)]) for q, v in photons.items())
-    parts = [np.hypot(pt * np.cosh(eta), mass), pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)]
-    inside = delta_r(eta[:, None], phi[:, None], y_eta[:, :, None], y_phi[:, :, None]) < FAT_RADIUS
-    cones = inside.astype(float) @ np.stack(parts, axis=2)  # (n, 2, 4)
-    pt = np.hypot(cones[..., 1], cones[..., 2])
-    eta, mass = np.arcsinh(cones[..., 3] / np.maximum(pt, 1e-9)), invariant_mass(cones)
-    together = delta_r(y_eta[:, 0], y_phi[:, 0], y_eta[:, 1], y_phi[:, 1]) < FAT_RADIUS
-    pt = np.where(pt > FAT_MIN_PT, pt, 0.0)
-    pt[:, 1] = np.where(together, 0.0, pt[:, 1])
-    f_pt, f_eta, f_phi, f_mass = (slot(batch, "fatjet", q) for q in photons)
-    near = delta_r(f_eta[:, :, None], f_phi[:, :, None], y_eta[:, None, :], y_phi[:, None, :]) < FAT_RADIUS
-    taken = (near & (pt[:, None, :] > 0)).any(axis=2)
-    stored = np.where((f_pt > FAT_MIN_PT) & ~taken, f_pt, 0.0)
-    pair = np.zeros((len(pt), 4), dtype=bool)
-    pair[:, 0] = together
-    return {"pt": np.c_[pt, stored], "eta": np.c_[eta, f_eta], "mass": np.c_[mass, f_mass], "pair": pair}
-
-
-def _skimmed(jets: dict[str, np.ndarray]) -> np.ndarray:
-    """Cuts of the authors' later skim on large-R jets (numbers.md 2.1)."""
-    return (np.abs(jets["eta"]) < 2.0) & (jets["mass"] > 40) & (jets["mass"] < 600)
-
-
-def fat_variants(batch: Batch) -> Means:
-    """Name -> (mask, events that count), for every entry of `VARIANTS`."""
-    stored = {q: slot(batch, "fatjet", q) for q in ("pt", "eta", "mass")}
-    seen = with_photons(batch)
-    masks = {f"fat_pt{threshold}": stored["pt"] > threshold for threshold in (250, 300)}
-    masks |= {"fat_skim": (stored["pt"] > FAT_MIN_PT) & _skimmed(stored), "fat_photons": seen["pt"] > 0}
-    masks["fat_photons_skim"] = masks["fat_photons"] & _skimmed(seen)
-    every = np.ones(len(stored["pt"]), dtype=bool)
-    found = {f"{name}_{k}": (mask.sum(axis=1) >= k, every) for name, mask in masks.items() for k in (1, 2)}
-    leading = np.argmax(seen["pt"], axis=1)
-    holds = np.take_along_axis(seen["pair"], leading[:, None], axis=1)[:, 0]
-    return found | {"fat_diphoton_1": (holds, masks["fat_photons"].any(axis=1))}
-
-
 def presence_means(batch: Batch) -> Means:
     """All shares and means that the reference gives, as (values, events that count), in its mass window."""
     low, high = references()["presence"]["window"]
     window = (batch["m_yy"] > low) & (batch["m_yy"] < high)
     jet1 = slot(batch, "jet", "pt")[:, 0]
     found = {name: (mask, window) for name, mask in presence(batch).items()}
-    found |= {name: (mask, counted & window) for name, (mask, counted) in fat_variants(batch).items()}
     found |= {"pt_yy": (batch["pt_yy"], window), "jet1_pt": (jet1, window & (jet1 > 0))}
     return {f"window.{name}": pair for name, pair in found.items()}
 

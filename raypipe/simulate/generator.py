@@ -84,7 +84,7 @@ MATRIX_ELEMENTS: dict[str, Callable[[], pythia8mc.Sigma2Process]] = {
 BATCH = 500  # Events a call of Pythia: larger batches are no faster and cost memory (about 0.3 MB an event)
 
 MAX_LOSS = 0.01  # Largest share of events that Pythia may fail to make
-FIRST = 25  # Events of the first call, which tells how many tries an event takes
+FIRST = 25  # Events that tell how many tries an event takes
 MOST_TRIES = 10_000  # An event; most processes take some ten, ttH some hundred
 SEEDS = 5  # That are tried
 STUCK = 900.0  # Seconds; a batch takes a few, with multi-parton interactions and on a busy machine a few hundred
@@ -187,7 +187,7 @@ class Generator:
         """
         asked = 0
         while asked < n:
-            size = min(BATCH if self.generated else FIRST, n - asked)
+            size = min(BATCH, n - asked)
             batch = self._batch(size) if self.generated else self._first(size)
             asked += size
             made = len(batch)
@@ -219,9 +219,9 @@ class Generator:
         for number in range(SEEDS):
             if number:
                 self._start(pythia_seed(self.seed + MAX_SEED // SEEDS))
-            batch = self._batch(size)
-            if self.pythia.infoPython().nTried() <= MOST_TRIES * size:
-                return batch
+            few = self._batch(min(FIRST, size))
+            if self.pythia.infoPython().nTried() <= MOST_TRIES * FIRST:
+                return ak.concatenate([few, self._batch(size - FIRST)]) if size > FIRST else few
         raise GenerationError(
             f"sample {self.process.name}: more than {MOST_TRIES} tries an event with each of {SEEDS} seeds"
         )

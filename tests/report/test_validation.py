@@ -19,7 +19,7 @@ from raypipe.files import write_json
 from raypipe.report.validation import make_validation, measure, panels
 from raypipe.report.validation_numbers import Mean, Spectrum, collect, peak, presence_table, smoothness
 from raypipe.report.validation_page import headlines
-from raypipe.report.validation_quantities import DIPHOTON, SLOT_NAMES, presence, references, with_photons
+from raypipe.report.validation_quantities import DIPHOTON, SLOT_NAMES, presence, references
 from raypipe.simulate.processes import PROCESSES
 from tests.events.helpers import event_table, replace
 
@@ -98,7 +98,7 @@ def test_a_file_in_pieces_gives_the_same(tmp_path, monkeypatch):
 
     def all_numbers():
         sums = collect("yy", 0, {"search": [path]})
-        return np.r_[sums.spectra["m_yy_fine"].sums, sums.means["window.fat_photons_1"].value, sums.weight["search"]]
+        return np.r_[sums.spectra["m_yy_fine"].sums, sums.means["window.fat1"].value, sums.weight["search"]]
 
     whole = all_numbers()
     monkeypatch.setattr("raypipe.report.validation_numbers.stream_table", lambda p, c: stream_table(p, c, rows=1777))
@@ -143,34 +143,6 @@ def test_a_smooth_fall_fits_and_an_edge_does_not(scale):
         assert (found["p_value"] > 0.01) == smooth
         assert found["ndf"] == 51
     assert smoothness(Spectrum(np.linspace(105, 160, 56))) is None
-
-
-def photons(first, second, objects=()) -> dict[str, np.ndarray]:
-    """One event: photons and (slot, pt, eta, phi from the pair) objects."""
-    batch = {"weight": np.ones(1), "objects": np.zeros((1, 11, 12), np.float32)}
-    for i, values in ((1, first), (2, second)):
-        batch |= {f"y{i}_{q}": np.array([v]) for q, v in zip(("pt", "eta", "phi"), values, strict=True)}
-    for place, *values in objects:
-        batch["objects"][0, place, :3] = values
-    return batch
-
-
-def test_large_jets_with_the_photons_put_back():
-    # A boosted pair: two massless photons of 150 GeV, 0.8 apart in azimuth: one jet of mass 2 p sin(0.4).
-    seen = with_photons(photons((150, 0, 1.0), (150, 0, 1.8)))
-    assert seen["pt"][0, 0] == pytest.approx(300 * np.cos(0.4))
-    assert seen["mass"][0, 0] == pytest.approx(300 * np.sin(0.4))
-    assert seen["pair"][0].tolist() == [True, False, False, False]
-    assert (seen["pt"] > 0).sum() == 1
-    # Back to back: only the one above 200 GeV counts, and the pair is not in it.
-    seen = with_photons(photons((250, 0.3, 0.0), (60, 0, np.pi)))
-    assert (seen["pt"][0] > 0).tolist() == [True, False, False, False]
-    assert not seen["pair"].any()
-    # The pair points to azimuth 0, so an object at phi = 0 is beside the leading photon and takes it over 200 GeV;
-    # a stored large-R jet there is the same jet, one on the other side is another.
-    near = photons((190, 0, 2.0), (30, 0, 2.0 - np.pi), [(0, 50, 0, 0.0), (4, 210, 0, 0.0), (5, 205, 1.0, 3.0)])
-    seen = with_photons(near)
-    assert seen["pt"][0].tolist() == pytest.approx([240, 0, 0, 205])
 
 
 def test_presence_of_constructed_events():

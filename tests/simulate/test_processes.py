@@ -111,7 +111,7 @@ class _Lossy:
 
 
 @pytest.mark.parametrize(
-    ("share", "message"), [(0.0, "sample ggf: Pythia made none of 25"), (0.97, "sample ggf: Pythia lost 16 of 525")]
+    ("share", "message"), [(0.0, "sample ggf: Pythia made none of 500"), (0.97, "sample ggf: Pythia lost 15 of 500")]
 )
 def test_lost_events_are_an_error(share, message):
     generator = Generator(processes.get("ggf"), 1)
@@ -123,7 +123,7 @@ def test_lost_events_are_an_error(share, message):
 def test_small_losses_are_counted():
     generator = Generator(processes.get("ggf"), 1)
     generator.pythia = _Lossy(0.996)
-    assert sum(len(batch) for batch in generator.batches(1200)) == generator.generated == 25 + 498 + 498 + 174
+    assert sum(len(batch) for batch in generator.batches(1200)) == generator.generated == 498 + 498 + 199
 
 
 def test_a_seed_that_takes_seconds_an_event_gives_way():

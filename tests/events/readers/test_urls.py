@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 from pathlib import Path
 from typing import ClassVar
 
-import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -43,12 +43,10 @@ class Shaky(LocalFileSystem):
         return super().cat_file(path, start, end, **kwargs)
 
 
-fsspec.register_implementation("shaky", Shaky, clobber=True)
-
-
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch) -> list[float]:
     """How long was waited; as nobody waits."""
+    importlib.import_module("fsspec").register_implementation("shaky", Shaky, clobber=True)
     found: list[float] = []
     monkeypatch.setattr(reading.time, "sleep", found.append)
     Shaky.reads = Shaky.failed = Shaky.good = Shaky.bad = 0
