@@ -12,7 +12,6 @@ from typing import Self
 from rich import progress as bars
 from rich.console import Console
 from rich.table import Column
-from rich.text import Text
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
 """Where people read; standard output carries results only."""
@@ -74,18 +73,8 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
             yield advance
 
 
-class Pace(bars.ProgressColumn):
-    """Events a second of this run, and seconds left at that rate."""
-
-    def render(self, task: bars.Task) -> Text:
-        made, seconds = task.completed - task.fields["found"], task.elapsed
-        if task.remaining <= 0 or not made or not seconds:
-            return Text("" if task.remaining > 0 else "done")
-        return Text(f"{made / seconds:7.0f}/s{task.remaining * seconds / made:7.0f} s left")
-
-
 class SampleTable(contextlib.ExitStack):
-    """Live table on standard error, one line a sample: selected, rate, time left; off a terminal one line for all.
+    """Live table on standard error, one line a sample: selected, time left; off a terminal one line for all.
 
     ``targets``: selected events wanted of each sample; ``clock``: seconds.
     """
@@ -97,10 +86,10 @@ class SampleTable(contextlib.ExitStack):
             bars.BarColumn(12),
             bars.MofNCompleteColumn(),
             bars.TextColumn("selected"),
-            Pace(),
+            bars.TimeRemainingColumn(elapsed_when_finished=True),
         )
         self._bar = bars.Progress(*columns, console=console, disable=not console.is_terminal, get_time=clock)
-        tasks = {name: self._bar.add_task(name, start=False, total=total, found=0) for name, total in targets.items()}
+        tasks = {name: self._bar.add_task(name, start=False, total=total) for name, total in targets.items()}
         self.tasks: dict[str, bars.Task] = dict(zip(tasks, self._bar.tasks, strict=True))
 
     def __enter__(self) -> Self:
@@ -119,10 +108,6 @@ class SampleTable(contextlib.ExitStack):
         """Work on ``name`` starts now, unless it did before: its rate counts from here."""
         if not self.tasks[name].started:
             self._bar.start_task(self.tasks[name].id)
-
-    def found(self, name: str, selected: int) -> None:
-        """Events that were there already; they do not count in the rate."""
-        self._bar.update(self.tasks[name].id, advance=selected, found=self.tasks[name].fields["found"] + selected)
 
     def add(self, name: str, selected: int) -> None:
         """``selected`` more events of ``name``."""

@@ -5,25 +5,23 @@ from __future__ import annotations
 import time
 
 from raypipe import progress
-from raypipe.progress import Pace, SampleTable, progress_bar
+from raypipe.progress import SampleTable, progress_bar
 
 
 def test_sample_table():
     now = [0.0]
     with SampleTable({"yy": 1000, "ggf": 100}, clock=lambda: now[0]) as table:
-        pace = lambda name: str(Pace().render(table.tasks[name])).split()  # noqa: E731
-        table.found("yy", 400)
-        assert pace("yy") == []
-        now[0] = 5.0
+        task = table.tasks["yy"]
+        table.add("yy", 400)
+        assert task.time_remaining is None
         table.begin("yy")
-        now[0] = 15.0
-        table.add("yy", 200)
-        table.begin("yy")  # a second shard does not start the clock again
-        assert pace("yy") == ["20/s", "20", "s", "left"]  # what was found does not count
+        for seconds in (10.0, 20.0):
+            now[0] = seconds
+            table.add("yy", 200)
+            table.begin("yy")  # another shard does not start the clock again
+        assert task.time_remaining == 10  # what was found does not count
         table.add("yy", 500)
-        assert pace("yy") == ["done"]
-        table.found("ggf", 150)
-        assert pace("ggf") == ["done"]
+        assert (task.finished, task.finished_time) == (True, 20.0)
 
 
 def test_a_log_gets_a_line_now_and_then_also_while_nothing_moves(monkeypatch, capfd):

@@ -48,12 +48,9 @@ def reference_flow(config: FlowConfig, features: int, seed: int) -> Flow:
         torch.manual_seed(seed)
         for layer in range(config.layers):
             layers += [transforms.ReversePermutation(features)] if layer else []
-            if config.transform == "affine":
-                layers.append(transforms.MaskedAffineAutoregressiveTransform(**sizes))
-            else:
-                layers.append(transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform(**sizes, **tails))
-                # As ours: nflows reads it, its MADE never sets it.
-                layers[-1].autoregressive_net.hidden_features = config.hidden
+            layers.append(transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform(**sizes, **tails))
+            # As ours: nflows reads it, its MADE never sets it.
+            layers[-1].autoregressive_net.hidden_features = config.hidden
         return Flow(transforms.CompositeTransform(layers), StandardNormal([features]))
 
 
@@ -127,11 +124,10 @@ def run(smoke: bool) -> list[Measurement]:
     if smoke:
         return [measure(FlowConfig(**TINY, members=FOLDS), 300, 1, 1, 1, None)]
     rows = []
-    small, large = ("spline", 320), ("spline", 2048)
-    for (transform, batch), cores in ((small, 1), (small, 2), (large, 1), (("affine", 320), 1), (("affine", 2048), 1)):
+    for batch, cores in ((320, 1), (320, 2), (2048, 1)):
         epochs, events = (4, 8 * batch) if batch < 1000 else (2, 4 * batch)
-        config = FlowConfig(**SHAPE, epochs=epochs, transform=transform, batch_size=batch, learning_rate=1e-3)
-        rows.append(measure(config, events, 2, 3, cores, 5.0 if (transform, batch) == small else None))
+        config = FlowConfig(**SHAPE, epochs=epochs, batch_size=batch, learning_rate=1e-3)
+        rows.append(measure(config, events, 2, 3, cores, 5.0 if batch == 320 else None))
     demo = {"layers": 3, "hidden": 32, "blocks": 1, "bins": 6, "epochs": 4, "batch_size": 320, "learning_rate": 2e-3}
     return [*rows, measure(FlowConfig(**SHAPE | demo), 4000, 4, 3, 1, None)]
 
@@ -164,14 +160,13 @@ def measure_sampling(config: FlowConfig, samples: int, repeats: int, target: flo
     own, other = (np.quantile(values[-1], [0.25, 0.5, 0.75], axis=0) for values in drawn)
     detail = {"largest_shift_of_a_quartile_in_their_range": float((np.abs(own - other) / (other[2] - other[0])).max())}
     detail |= {"config": config.model_dump(mode="json"), "samples_per_second": samples / float(np.median(times[0]))}
-    name = f"flow sampling: {samples} {config.transform} samples of {config.members} members"
+    name = f"flow sampling: {samples} samples of {config.members} members"
     return compared(name, *times, target, unit="CPU s", **detail)
 
 
 def run_sampling(smoke: bool) -> list[Measurement]:
-    """20 members at full shape, both transforms; 20k or 60k samples stand for a million, since cost is linear in them
-    but for a fixed part of ours that counts against us."""
+    """20 members at full shape; 20k samples stand for a million, since cost is linear in them but for a fixed part of
+    ours that counts against us."""
     if smoke:
         return [measure_sampling(FlowConfig(**TINY, members=5), 500, 1, None)]
-    made = {name: FlowConfig(**SHAPE, epochs=1, batch_size=320, transform=name) for name in ("spline", "affine")}
-    return [measure_sampling(made[name], samples, 3, 3.0) for name, samples in (("spline", 20_000), ("affine", 60_000))]
+    return [measure_sampling(FlowConfig(**SHAPE, epochs=1, batch_size=320), 20_000, 3, 3.0)]

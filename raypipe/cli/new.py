@@ -62,10 +62,8 @@ def new(search: str, files: tuple[str, ...], output: Path, force: bool, size: st
         taken = given_values(base, ())[1] if base else {}
         left = {k: v for k, v in taken.items() if not k.startswith(("search", "data.", "window.")) and k not in values}
         values = {"output": "", "seed": 1} | values | left
-        head += [
-            "# A PROPOSAL is from names, quantiles of the mass and sidebands: nothing in the signal region was looked"
-        ]
-        head += ["# at, but that values are numbers.", f"search: {search}"]
+        told = "# PROPOSAL: from names, quantiles of the mass and sidebands; nothing else of the signal region is used."
+        head += [told, f"search: {search}"]
     else:
         forbid(OF_TABLE, f"{{}} has no effect: the search {search} reads no table")
         values, notes = first_values(search, base), {}

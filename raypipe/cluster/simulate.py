@@ -89,7 +89,7 @@ def _made(wanted: Plan, shared: Shared, concurrency: int | None) -> dict[str, Si
     still = {name: len(shards) for name, shards in needed.items()}
     with SampleTable({name: sample.events for name, sample in wanted.samples.items()}) as table:
         for name, sidecars in found.items():
-            table.found(name, sum(sidecar["n_selected"] for sidecar in sidecars.values()))
+            table.add(name, sum(sidecar["n_selected"] for sidecar in sidecars.values()))  # before its clock starts
         for shard, sidecar in ray_map(
             partial(_take_or_make, _make_shard, shared),
             waiting,

@@ -71,8 +71,6 @@ class Flow(Section):
     leave_out: int = Field(2, ge=1)
     """Parts of the sidebands, of as many as `classifier.folds`, on which a flow is not trained: they select its best
     epoch, and calibrate what is found with its template. [default]"""
-    transform: Literal["affine", "spline"] = "spline"
-    """What a layer does to one dimension: an affine map or a rational-quadratic spline. [default]"""
     bins: int = Field(8, ge=2)
     """Pieces of a spline. [code]"""
     layers: int = Field(6, ge=1)

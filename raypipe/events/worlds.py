@@ -43,9 +43,8 @@ def varied(table: pa.Table, name: str, seed: int) -> pa.Table:
     """
     if name not in WORLDS:
         raise UserError(f"scan.variations: {name!r} is unknown (known are {', '.join(WORLDS)})")
-    own = {
-        c: np.array(tensor_values(table[c]) if c in ("objects", "features") else table[c].to_numpy()) for c in COLUMNS
-    }
+    values = {c: tensor_values if c in ("objects", "features") else pa.ChunkedArray.to_numpy for c in COLUMNS}
+    own = {c: np.array(values_of(table[c])) for c, values_of in values.items()}
     WORLDS[name](own, seed)
     for column in COLUMNS[2:]:
         place, values = table.column_names.index(column), own[column]
@@ -53,10 +52,6 @@ def varied(table: pa.Table, name: str, seed: int) -> pa.Table:
         values = tensor_column(values) if values.ndim > 1 else pa.array(values, field.type)
         table = table.set_column(place, field, values)
     return table
-
-
-def _normal(own: Columns, seed: int, what: str) -> np.ndarray:
-    return ndtri(seeds.uniform_by_id(own["event_id"], seed, "world", what))
 
 
 def _feature(own: Columns, name: str) -> np.ndarray:
@@ -80,11 +75,8 @@ def _photons(own: Columns, factors: list[np.ndarray]) -> None:
     own["pt_yy"] = np.where(resonant, np.hypot(*after), own["pt_yy"]).astype(np.float32)
     _feature(own, "pt_yy")[:] = own["pt_yy"]
     change = after - before  # in the detector's frame; the objects' is turned by the axis
-    _add_met(
-        own,
-        -(change[0] * np.cos(axis) + change[1] * np.sin(axis)),
-        -(change[1] * np.cos(axis) - change[0] * np.sin(axis)),
-    )
+    x, y = (change[0] * np.cos(axis) + change[1] * np.sin(axis), change[1] * np.cos(axis) - change[0] * np.sin(axis))
+    _add_met(own, -x, -y)
     phi, there = own["objects"][..., PHI], own["objects"][..., PT] > 0
     phi[there] = np.clip(wrap_phi(phi - turn[:, None])[there], -_BELOW_PI, _BELOW_PI)
 
@@ -105,7 +97,8 @@ def photon_scale(own: Columns, seed: int) -> None:
 
 def photon_resolution(own: Columns, seed: int) -> None:
     """Photons are smeared once more."""
-    _photons(own, [1 + PHOTON_RESOLUTION * _normal(own, seed, f"photon {i}") for i in (1, 2)])
+    drawn = [ndtri(seeds.uniform_by_id(own["event_id"], seed, "world", f"photon {i}")) for i in (1, 2)]
+    _photons(own, [1 + PHOTON_RESOLUTION * number for number in drawn])
 
 
 def jet_scale(own: Columns, seed: int) -> None:
@@ -122,7 +115,8 @@ def jet_scale(own: Columns, seed: int) -> None:
 
 def met_noise(own: Columns, seed: int) -> None:
     """The missing momentum is smeared."""
-    _add_met(own, *(MET_NOISE * _normal(own, seed, f"met {axis}") for axis in "xy"))
+    x, y = (ndtri(seeds.uniform_by_id(own["event_id"], seed, "world", f"met {axis}")) for axis in "xy")
+    _add_met(own, MET_NOISE * x, MET_NOISE * y)
 
 
 def tag_loss(own: Columns, seed: int) -> None:
@@ -149,10 +143,5 @@ def continuum_jets(own: Columns, seed: int) -> None:
     own["weight"][many] *= 1 + JET_YIELD
 
 
-WORLDS: dict[str, Callable[[Columns, int], None]] = {
-    made.__name__: made
-    for made in (
-        *(photon_scale, photon_resolution, jet_scale, met_noise, tag_loss),
-        *(higgs_yield, higgs_pt, continuum_jets),
-    )
-}
+_EVERY = (photon_scale, photon_resolution, jet_scale, met_noise, tag_loss, higgs_yield, higgs_pt, continuum_jets)
+WORLDS: dict[str, Callable[[Columns, int], None]] = {made.__name__: made for made in _EVERY}

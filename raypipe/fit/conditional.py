@@ -18,7 +18,7 @@ from raypipe.models.flow import FlowEnsemble
 class ConditionalFlow:
     """A trained flow ensemble with its input scaling; latents (n, d) given masses (n,) in GeV.
 
-    ``shape``: layers, hidden, blocks, transform, bins, mixing. ``history``: per epoch, mean training and validation
+    ``shape``: layers, hidden, blocks, bins, mixing. ``history``: per epoch, mean training and validation
     negative log-likelihood in nats. ``part``: (n,) of each fitted row. ``left_out``: for each member, the parts on
     which it was not trained.
     """

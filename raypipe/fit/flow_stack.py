@@ -179,7 +179,7 @@ class FlowStack:
 
 def shape_of(config: FlowConfig) -> dict[str, Any]:
     """What `FlowEnsemble` needs of a configuration."""
-    return config.model_dump(include={"layers", "hidden", "blocks", "transform", "bins", "mixing"})
+    return config.model_dump(include={"layers", "hidden", "blocks", "bins", "mixing"})
 
 
 def scale_of(data: Sidebands) -> tuple[np.ndarray, np.ndarray]:

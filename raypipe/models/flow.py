@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from nflows.distributions.normal import StandardNormal
 from nflows.flows.base import Flow
-from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform
 from nflows.transforms.base import CompositeTransform
 from nflows.transforms.permutations import ReversePermutation
 from torch import nn
@@ -32,25 +31,20 @@ def build_maf(
     layers: int,
     hidden: int,
     blocks: int,
-    transform: str = "affine",
     bins: int = 8,
     mixing: str = "reverse",
 ) -> nn.Module:
     """One conditional MAF of ``features`` dimensions given one number: an `nflows.flows.Flow`.
 
-    ``transform``: an ``affine`` map of each dimension, or a rational-quadratic ``spline`` of ``bins`` pieces. Between
-    layers the order of the dimensions is reversed (``mixing="reverse"``), or they are turned by a fixed random
-    orthogonal matrix (``"rotate"``).
+    A layer maps each dimension by a rational-quadratic spline of ``bins`` pieces. Between layers their order is
+    reversed (``mixing="reverse"``), or they are turned by a fixed random orthogonal matrix (``"rotate"``).
     """
     sizes = {"features": features, "hidden_features": hidden, "context_features": 1, "num_blocks": blocks}
     transforms: list[nn.Module] = []
     for layer in range(layers):
         if layer:
             transforms.append(Rotation(features) if mixing == "rotate" else ReversePermutation(features))
-        if transform == "spline":
-            transforms.append(SplineAutoregressive(**sizes, num_bins=bins, tails="linear", tail_bound=TAIL_BOUND))
-        else:
-            transforms.append(MaskedAffineAutoregressiveTransform(**sizes))
+        transforms.append(SplineAutoregressive(**sizes, num_bins=bins, tails="linear", tail_bound=TAIL_BOUND))
     return Flow(CompositeTransform(transforms), StandardNormal([features]))
 
 
@@ -92,8 +86,8 @@ class FlowEnsemble(nn.Module):
         # Neither is registered: they hold no parameters of their own, only the shape of the computation.
         template = copy.deepcopy(built[0]).to("meta")
         self.__dict__.update({name: _Way(template, way) for name, way in WAYS.items()})
-        kind, bins, scale = shape.get("transform", "affine"), shape.get("bins", 8), math.sqrt(shape["hidden"])
-        self.__dict__["shape"] = Shape(shape["layers"], shape["blocks"], features, kind, bins, scale, TAIL_BOUND)
+        bins, scale = shape.get("bins", 8), math.sqrt(shape["hidden"])
+        self.__dict__["shape"] = Shape(shape["layers"], shape["blocks"], features, bins, scale, TAIL_BOUND)
         self._names = {name.replace(".", "/"): name for name in [*parameters, *buffers]}
         for name, value in parameters.items():
             self.register_parameter(name.replace(".", "/"), nn.Parameter(value.detach().clone()))

@@ -12,11 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import softplus
 
 from raypipe.models.spline import apply_rows, gradient_rows
-
-MIN_SCALE = 1e-3  # Added to the scale of an affine layer, as in nflows
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,6 @@ class Shape:
     layers: int
     blocks: int
     features: int
-    transform: str
     bins: int
     scale: float  # Divisor of a spline's unnormalised widths and heights: the root of the hidden features
     bound: float
@@ -34,7 +30,12 @@ class Shape:
     @property
     def width(self) -> int:
         """Parameters of one dimension."""
-        return 3 * self.bins - 1 if self.transform == "spline" else 2
+        return 3 * self.bins - 1
+
+    @property
+    def spline(self) -> dict[str, float]:
+        """Of every dimension."""
+        return {"bins": self.bins, "bound": self.bound, "scale": self.scale}
 
     def parts(self) -> list[str]:
         """The linear maps of a layer, in nflows' names."""
@@ -113,33 +114,6 @@ def layers_of(
     return made
 
 
-def _transform(shape: Shape, x: torch.Tensor, params: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(m, d, n), (m, d * width, n) -> (m, d, n) and log-determinant (m, n)."""
-    if shape.transform == "spline":
-        return apply_rows(x, params, bins=shape.bins, bound=shape.bound, scale=shape.scale)
-    params = params.unflatten(1, (-1, 2))
-    scale = softplus(params[:, :, 0]) + MIN_SCALE
-    return scale * x + params[:, :, 1], scale.log().sum(1)
-
-
-def _untransform(shape: Shape, y: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
-    if shape.transform == "spline":
-        return apply_rows(y, params, bins=shape.bins, bound=shape.bound, scale=shape.scale, inverse=True)[0]
-    params = params.unflatten(1, (-1, 2))
-    return (y - params[:, :, 1]) / (softplus(params[:, :, 0]) + MIN_SCALE)
-
-
-def _transform_gradient(
-    shape: Shape, x: torch.Tensor, params: torch.Tensor, gy: torch.Tensor, gl: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    if shape.transform == "spline":
-        return gradient_rows(x, params, gy, gl, bins=shape.bins, bound=shape.bound, scale=shape.scale)
-    raw = params.unflatten(1, (-1, 2))[:, :, 0]
-    scale = softplus(raw) + MIN_SCALE
-    rate = (gy * x + gl[:, None] / scale) * raw.sigmoid()
-    return gy * scale, torch.stack([rate, gy], 2).flatten(1, 2)
-
-
 def forward_layer(shape: Shape, w: Layer, x: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple]:
     """x: (m, d, n) and c: (m, 2, n), ones over masses; returns output, log-determinant, what the gradient needs."""
     x1 = torch.cat([c[:, :1], x], 1)
@@ -152,7 +126,7 @@ def forward_layer(shape: Shape, w: Layer, x: torch.Tensor, c: torch.Tensor) -> t
         h.baddbmm_(second, t).add_(bias)
         kept.append((r, t))
     params = torch.baddbmm(w.bias, w.final, h)
-    y, logs = _transform(shape, x, params)
+    y, logs = apply_rows(x, params, **shape.spline)
     return y, logs, (x1, gate, kept, h, params)
 
 
@@ -162,7 +136,7 @@ def backward_layer(
     """Gradient of the input (m, d, n), and of weight and bias of every part, not yet masked."""
     x1, gate, blocks, h, params = kept
     cut = torch.ops.aten.threshold_backward
-    gx, gp = _transform_gradient(shape, x1[:, 1:].contiguous(), params, gy, gl)
+    gx, gp = gradient_rows(x1[:, 1:].contiguous(), params, gy, gl, **shape.spline)
     found = [torch.bmm(gp, h.mT), gp.sum(-1)]
     gh = torch.bmm(w.final.mT, gp)
     for (_, first, second, _), (r, t) in zip(reversed(w.blocks), reversed(blocks), strict=True):
@@ -197,6 +171,6 @@ def inverse_layer(
             hidden[:, new] = h
         rows = slice(i * shape.width, (i + 1) * shape.width)
         params = torch.baddbmm(w.bias[:, rows], w.final[:, rows, :end], hidden[:, :end])
-        x1[:, i + 1 : i + 2] = _untransform(shape, y[:, i : i + 1].contiguous(), params)
+        x1[:, i + 1 : i + 2] = apply_rows(y[:, i : i + 1].contiguous(), params, **shape.spline, inverse=True)[0]
         start = end
     return x1[:, 1:]

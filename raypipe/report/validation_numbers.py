@@ -19,7 +19,7 @@ from raypipe.errors import UserError
 from raypipe.events.schema import has_signs, tensor_values
 from raypipe.events.table import count_rows, stream_table
 from raypipe.report.html import resource
-from raypipe.report.validation_quantities import SLOT_NAMES, Batch, Kind, kind_of, references
+from raypipe.report.validation_quantities import SLOT_NAMES, Batch, Kind, kind_of
 
 
 class Spectrum:
@@ -246,14 +246,14 @@ def yields(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:
         expected = entry["efficiency"] * entry["reference_cross_section_fb"]
         found["of_reference"] = {s: _ratio(w, expected) for s, w in sums.weight.items()}
         found["k_factor"] = _ratio(*(entry.get(name) for name in CROSS_SECTIONS))
-    if other := references()["yields"].get(sums.name):
+    if other := resource("references")["yields"].get(sums.name):
         ours = sums.yield_per_fb
         if "window" in other and "m_yy_fine" in sums.spectra:
             ours = sums.spectra["m_yy_fine"].between(*other["window"])
         if other.get("without_k"):
             ours /= entry.get("reference", {}).get("k_factor", 1.0)
         found["others"] = other | {"ours": ours, "ratio": _ratio(ours, other["per_fb"])}
-    found["others_k_factor"] = references()["k_factors"].get(sums.name)
+    found["others_k_factor"] = resource("references")["k_factors"].get(sums.name)
     return found
 
 
@@ -263,7 +263,7 @@ def _ratio(top: float, bottom: float | None) -> float | None:
 
 def presence_table(sums: SampleSums) -> dict[str, Any] | None:
     """Shares of filled slots beside the reference; None where there is no reference for the sample."""
-    theirs = references()["presence"]
+    theirs = resource("references")["presence"]
     entry = theirs["samples"].get(sums.name)
     if entry is None or "window.jet1" not in sums.means:
         return None
@@ -291,7 +291,7 @@ def sample_numbers(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:
         "yield": yields(sums, entry),
         "means": {n: m.as_dict() for n, m in sums.means.items() if "." not in n},
         "peaks": peaks,
-        "others_widths": references()["widths"].get(sums.name, {}),
+        "others_widths": resource("references")["widths"].get(sums.name, {}),
         "presence": presence_table(sums),
         "bytes": sums.size,
         "bytes_per_event": _ratio(sums.size, sums.events),

@@ -9,7 +9,7 @@ import yaml
 
 from raypipe.report.html import Section, Table, image, images, resource, write_html
 from raypipe.report.validation_numbers import MEANS, SPLIT_TOLERANCE
-from raypipe.report.validation_quantities import SLOT_NAMES, references
+from raypipe.report.validation_quantities import SLOT_NAMES
 
 Numbers = dict[str, Any]
 TEXTS = resource("texts")["validation"]
@@ -86,7 +86,7 @@ def mean_table(samples: Numbers) -> Table:
     shown = [m for m in MEANS if m in there] or there[:8]
 
     def one(name: str, sample: Numbers, m: str) -> str:
-        theirs = references()["means"].get(name, {})
+        theirs = resource("references")["means"].get(name, {})
         ours = mean(sample["means"].get(m), 1 if m in {"met", "pt_yy"} else 3)
         return ours + (f" ({theirs[m]:g})" if m in theirs else "")
 
@@ -118,7 +118,7 @@ def presence_section(samples: Numbers, figures: dict[str, Path]) -> Section | No
         cells = {what: [cell(form, e["slots"][slot]) for slot in SLOT_NAMES] for what, form in SLOT.items()}
         rows += [[first, what, *cells[what]] for first, what in zip((name, e["label"], ""), SLOT, strict=True)]
         means += [[name, key, mean(m, 2), f"{m['reference']:g}"] for key, m in e["means"].items()]
-    theirs, title, told = references()["presence"], "Presence of objects", TEXTS["presence"]
+    theirs, title, told = resource("references")["presence"], "Presence of objects", TEXTS["presence"]
     for s in (study for study in theirs["studies"] if study["sample"] in entries):
         shares = [f"{share:.3f} ± {error:.3f}" for share, error in zip(s["shares"], s["errors"], strict=True)]
         studies.append([s["sample"], s["change"], f"{s['events']:,}", *shares, f"{s['pt_yy']:g}", f"{s['n_jet']:g}"])

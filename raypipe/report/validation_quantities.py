@@ -25,11 +25,6 @@ Z_WINDOW, ON_SHELL = (85.0, 97.0), (66.0, 116.0)  # GeV: m_4l of Z -> 4l (simula
 SLOT_NAMES = ("jet1", "jet2", "jet3", "jet4", "fat1", "fat2", "e1", "mu1")
 
 
-def references() -> dict[str, Any]:
-    """Numbers of others."""
-    return resource("references")
-
-
 def slot(batch: Batch, kind: str, what: str) -> np.ndarray:
     """A feature of all slots of one kind, (n, slots); zero where absent."""
     first, count = SLOTS.index(kind), SLOTS.count(kind)
@@ -45,7 +40,7 @@ def presence(batch: Batch) -> dict[str, np.ndarray]:
 
 def presence_means(batch: Batch) -> Means:
     """All shares and means that the reference gives, as (values, events that count), in its mass window."""
-    low, high = references()["presence"]["window"]
+    low, high = resource("references")["presence"]["window"]
     window = (batch["m_yy"] > low) & (batch["m_yy"] < high)
     jet1 = slot(batch, "jet", "pt")[:, 0]
     found = {name: (mask, window) for name, mask in presence(batch).items()}

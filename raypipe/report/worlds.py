@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.report.summary import largest_overlap, quote
+from raypipe.report.summary import quote
 from raypipe.search.embeddings import WORLD
 from raypipe.search.result import NO_SIGNAL
-from raypipe.stats.significance import mean_and_error
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 POINT = ("signal", "strength", "working_point")
 
 
@@ -36,18 +35,9 @@ def _place(row: Row) -> tuple[Any, ...]:
 
 def _entry(rows: Sequence[Row], nominal: Mapping[tuple[Any, ...], Row]) -> dict[str, Any]:
     pairs = [(row, nominal[_place(row)]) for row in rows if _place(row) in nominal]
-    pulls, overlap = np.array([row["background_pull"] for row in rows], float), largest_overlap(rows)
+    pulls = np.array([row["background_pull"] for row in rows], float)
     entry: dict[str, Any] = {"instances": len(rows), "coverage_68": float((np.abs(pulls) < 1).mean())}
     entry |= {name: quote(rows, name) for name in ("z_after", "background_pull")}
-    entry["z_bias"] = _quoted([a["z_after"] - b["z_after"] for a, b in pairs], overlap)
-    injected = rows[0]["signal"] != NO_SIGNAL
-    entry["sic_ratio"] = _quoted([a["sic"] / b["sic"] for a, b in pairs if b["sic"] > 0]) if injected else None
-    return entry
-
-
-def _quoted(values: Sequence[float], overlap: float = 0.0) -> dict[str, Any] | None:
-    """As `raypipe.report.summary.quote` has it; None without a finite value."""
-    if not (finite := [value for value in values if np.isfinite(value)]):
-        return None
-    mean, error = mean_and_error(finite, overlap)
-    return {"mean": mean, "standard_error": error, "values": finite}
+    entry["z_bias"] = quote([a | {"z_bias": a["z_after"] - b["z_after"]} for a, b in pairs], "z_bias")
+    injected = [(a["sic"], b["sic"]) for a, b in pairs if b["sic"] > 0 and b["signal"] != NO_SIGNAL]
+    return entry | {"sic_ratio": quote([{"sic_ratio": sic / nominal} for sic, nominal in injected], "sic_ratio")}

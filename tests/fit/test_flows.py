@@ -23,9 +23,9 @@ def toy(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([first, 0.5 * first + rng.normal(0, 0.5, n)], 1).astype(np.float32), mass
 
 
-@pytest.fixture(scope="module", params=["affine", "spline"])
-def fitted(request) -> ConditionalFlow:
-    return fit_flows(*toy(12_000), WINDOW, CONFIG.model_copy(update={"transform": request.param}), seed=1)
+@pytest.fixture(scope="module")
+def fitted() -> ConditionalFlow:
+    return fit_flows(*toy(12_000), WINDOW, CONFIG, seed=1)
 
 
 def test_likelihood_reaches_the_true_one(fitted):
@@ -51,7 +51,7 @@ def test_samples_interpolate_a_gap_in_mass(fitted):
 
 def test_a_member_does_not_depend_on_the_others():
     x, mass = toy(1000)
-    short = CONFIG.model_copy(update={"epochs": 2, "transform": "spline"})
+    short = CONFIG.model_copy(update={"epochs": 2})
     five = fit_flows(x, mass, WINDOW, short.model_copy(update={"members": 5}), seed=5)
     ten = fit_flows(x, mass, WINDOW, short.model_copy(update={"members": 10}), seed=5)
     for name, value in five.ensemble.named_parameters():
@@ -71,7 +71,7 @@ def test_every_part_is_left_out_by_as_many_members():
 def test_members_know_nothing_of_the_parts_they_leave_out():
     """Latents of one part are dealt out anew among its masses: only members trained on that part may change."""
     x, mass = toy(1500)
-    config = CONFIG.model_copy(update={"epochs": 1, "leave_out": 2, "transform": "spline"})
+    config = CONFIG.model_copy(update={"epochs": 1, "leave_out": 2})
     first = fit_flows(x, mass, WINDOW, config, seed=6)
     rows = np.flatnonzero(first.part == 3)
     other = x.copy()
@@ -121,7 +121,7 @@ def test_redrawn_latents_teach_the_same_density_better():
     x = (centre + sigma * rng.normal(size=(600, 2))).astype(np.float32)
     mass = rng.uniform(*WINDOW, 600)
     fresh = rng.normal(size=(20_000, 2)) * np.hypot(1, 0.8)
-    config = CONFIG.model_copy(update={"epochs": 40, "patience": 40, "transform": "spline"})
+    config = CONFIG.model_copy(update={"epochs": 40, "patience": 40})
     posterior = np.stack([centre, sigma], axis=1).astype(np.float32)
     far = []
     for given in (None, posterior):

@@ -16,10 +16,11 @@ from raypipe.errors import UserError
 from raypipe.events.schema import FEATURES, FOUR_LEPTON_SCHEMA, LEPTON_COLUMNS, tensor_column, tensor_values
 from raypipe.events.table import ROW_GROUP, stream_table, write_table
 from raypipe.files import write_json
+from raypipe.report.html import resource
 from raypipe.report.validation import make_validation, measure, panels
 from raypipe.report.validation_numbers import Mean, Spectrum, collect, peak, presence_table, smoothness
 from raypipe.report.validation_page import headlines
-from raypipe.report.validation_quantities import DIPHOTON, SLOT_NAMES, presence, references
+from raypipe.report.validation_quantities import DIPHOTON, SLOT_NAMES, presence
 from raypipe.simulate.processes import PROCESSES
 from tests.events.helpers import event_table, replace
 
@@ -162,7 +163,7 @@ def test_presence_of_constructed_events():
 
 
 def test_references_name_samples_that_exist():
-    found = references()
+    found = resource("references")
     rows = [*found["presence"]["samples"].values(), *found["presence"]["studies"]]
     assert all(
         len(row["shares"]) == len(SLOT_NAMES) and 0 <= min(row["shares"]) <= max(row["shares"]) <= 1 for row in rows
