@@ -95,7 +95,7 @@ class Profile:
 
 
 class Hidden:
-    """-2 ln L against the yield where a spurious one of the background's may hide in it (1408.7084, section 6.2).
+    """-2 ln L against the yield where a spurious one of the background's may hide in it (ATLAS 1408.7084).
 
     ``curve``: without it, with its minimum at ``best``. ``spurious``: standard deviation of the hidden yield, whose
     shape is the signal's.
