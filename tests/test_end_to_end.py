@@ -448,7 +448,7 @@ def test_other_worlds_are_searched_beside_the_nominal_one(finished):
     assert "Other worlds" in (where / "report.html").read_text()
     ids = lambda folder: read_table(folder / "latents.parquet", ["event_id", "split"])  # noqa: E731
     assert set(ids(where / "worlds" / "photon_scale" / "encoder")["split"].to_pylist()) == {"search"}
-    refused = run("config", where, "scan.variations=[mpi]")
+    refused = run("scan", where, "scan.variations=[mpi]")
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1
     assert "scan.variations" in refused.stderr
