@@ -505,7 +505,7 @@ def test_a_fresh_process_starts_in_the_time_that_a_plan_takes_for_it():
     subprocess.run([sys.executable, "-c", f"import {needed}"], check=True)
     after = os.times()
     spent = after.children_user + after.children_system - before.children_user - before.children_system
-    assert FRESH / 2 < spent < 2 * FRESH
+    assert FRESH / 3 < spent < 3 * FRESH  # 4 to 10 s on the machines that were tried
 
 
 SMALL = [
