@@ -298,7 +298,8 @@ data:
   columns: { mass: m_jj, features: [tau_1, tau_2] }
 window: { low: LOW, sr_low: 3.3, sr_high: 3.7, high: HIGH }
 massfit: { bin_width: 0.047, order: 3 }
-flow: { members: 5, leave_out: 1, layers: 4, hidden: 48, blocks: 1, patience: 8, batch_size: 1024, learning_rate: 2.0e-3 }
+flow:
+  { members: 5, leave_out: 1, layers: 4, hidden: 48, blocks: 1, patience: 8, batch_size: 1024, learning_rate: 2.0e-3 }
 selection: { working_points: [0.01] }
 """
 SMALL = ["flow.epochs=2", "classifier.folds=5", "classifier.ensemble=2", "classifier.rounds=10", "resources.cpus=1"]
