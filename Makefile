@@ -30,7 +30,7 @@ demo-record: demo ## The record of `make demo`, made on a quiet machine in an em
 smoke: install ## The demo, tiny: every stage through the real command line in a few minutes
 	$(BIN)/python -m pytest tests/test_end_to_end.py
 
-test: install ## Run the tests that find most faults (about 12 minutes)
+test: install ## Run the tests that find most faults (6 to 11 minutes)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not long and not ray"
 	$(BIN)/python -m pytest -m "not slow and not long and ray"
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from fsspec.implementations.local import LocalFileSystem
 
 from raypipe.cli import main
+from raypipe.cluster import tasks
 from raypipe.errors import UserError
 from raypipe.search import reading
 from raypipe.search.reading import again
@@ -48,6 +49,7 @@ def pauses(monkeypatch) -> list[float]:
     """How long was waited; as nobody waits."""
     importlib.import_module("fsspec").register_implementation("shaky", Shaky, clobber=True)
     found: list[float] = []
+    monkeypatch.setattr(tasks, "ray_runs", lambda: False)  # workers of a Ray that another test left know no such files
     monkeypatch.setattr(reading.time, "sleep", found.append)
     Shaky.reads = Shaky.failed = Shaky.good = Shaky.bad = 0
     return found
