@@ -112,7 +112,7 @@ def measure(config: FlowConfig, events: int, share: int, repeats: int, cores: in
         alone |= losses
     pairs = np.array([(_best_loss(fitted, x, c, member), loss) for member, loss in alone.items()])
     shape = f"{config.layers}x{config.hidden}x{config.blocks}"
-    name = f"flow: {config.members} {config.transform} flows {shape}, batch {config.batch_size}, {cores} thread{many}"
+    name = f"flow: {config.members} flows {shape}, batch {config.batch_size}, {cores} thread{many}"
     detail = {"events": events, "config": config.model_dump(mode="json"), "nflows_members_trained": len(alone)}
     detail |= dict(zip(("nll_stacked", "nll_nflows"), pairs.mean(0).tolist(), strict=True))
     detail["largest_nll_difference"] = float(np.abs(pairs[:, 0] - pairs[:, 1]).max())
