@@ -29,7 +29,7 @@ from raypipe.fit.encoder import embed, latent_noise
 from raypipe.fit.vae import FeatureVae
 from raypipe.progress import progress_bar
 from raypipe.search.base import Item, Stage
-from raypipe.search.contrastive_search import Embedded
+from raypipe.search.contrastive_search import Embedded, World
 from raypipe.simulate.dataset import read_manifest
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ CPUS = 0.5  # Cores of a piece: it also waits for files
 
 
 class Embedder:
-    """Pieces of `BATCH` rows (`piece_tables`) -> latent tables, of a ``world`` that is not the nominal one if given.
+    """Pieces of `BATCH` rows (`piece_tables`) -> latent tables, of another ``world`` than the nominal one if given.
 
     Reads the encoder once and keeps it.
     """
 
-    def __init__(self, folder: str, seed: int, world: str = "", gpu: bool = False) -> None:
+    def __init__(self, folder: str, seed: int, world: World | None = None, gpu: bool = False) -> None:
         limit_threads(1)
         loaded = load_encoder(Path(folder))
         if loaded is None:
@@ -65,7 +65,7 @@ class Embedder:
 
     def chunk(self, batch: pa.Table) -> pa.Table:
         """The latent table of one chunk of events."""
-        batch = worlds.varied(batch, self.world, self.seed) if self.world else batch
+        batch = worlds.varied(batch, *self.world) if self.world else batch
         noise = None
         if self.config.sample_latents:
             noise = latent_noise(batch["event_id"].to_numpy(), self.config.encoder.latent, self.seed)
@@ -79,7 +79,7 @@ def latent_table(events: pa.Table, latent: np.ndarray, posterior: np.ndarray) ->
     return events.select(latent_schema(latent.shape[1]).names)
 
 
-def embed_stream(paths: list[str], folder: Path, seed: int, world: str = "", *, gpu: bool = False) -> Any:
+def embed_stream(paths: list[str], folder: Path, seed: int, world: World | None = None, *, gpu: bool = False) -> Any:
     """The Ray dataset of latent tables of event files, by the encoder in ``folder``: an actor a GPU, or a task a core.
 
     Tasks, because those of a process that died are repeated; Ray cannot promise that of actors, and says so on the
@@ -97,12 +97,12 @@ def embed_stream(paths: list[str], folder: Path, seed: int, world: str = "", *, 
     return pieces.map_batches(_embedded, fn_args=given, compute=ray.data.TaskPoolStrategy(size=workers(gpu)), **how)
 
 
-def _embedded(chunks: pa.Table, folder: str, seed: int, world: str, digest: str) -> pa.Table:
+def _embedded(chunks: pa.Table, folder: str, seed: int, world: World | None, digest: str) -> pa.Table:
     return _embedder(folder, seed, world, digest)(chunks)
 
 
 @lru_cache(maxsize=1)
-def _embedder(folder: str, seed: int, world: str, digest: str) -> Embedder:
+def _embedder(folder: str, seed: int, world: World | None, digest: str) -> Embedder:
     """Kept by its process for the next pieces; ``digest``: of the encoder's file."""
     return Embedder(folder, seed, world)
 
@@ -120,12 +120,8 @@ def embed_events(
     Of another world those of the search split alone, which plays the data. ``on_rows`` is called with the number of
     rows of each finished batch. A sample that was not simulated, and latents that are not finite, are `UserError`.
     """
-    config, encoder = what.config, run / what.encoder
-    splits, samples = SPLITS, list(config.simulate.samples)
-    if what.world:
-        splits = ("search",)
-        samples = [s for s in samples if s in {*config.pseudodata.background, *config.scan.signals}]
-    paths = [str(sample_path(run / "events", split, name)) for split in splits for name in samples]
+    config, encoder, splits = what.config, run / what.encoder, ("search",) if what.world else SPLITS
+    paths = [str(sample_path(run / "events", split, name)) for split in splits for name in config.simulate.samples]
     if ray_runs():
         dataset = embed_stream(paths, encoder, config.seed, what.world, gpu=config.resources.gpu)
         batches = dataset.iter_batches(batch_format="pyarrow", batch_size=None)

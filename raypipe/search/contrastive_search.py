@@ -96,13 +96,16 @@ def drawn_null(tables: Tables, case: Case, flow: ConditionalFlow, config: Settin
     )
 
 
+World = tuple[str, int]  # Its name, and the seed of its random numbers: the run's, whatever the encoder's is
+
+
 @dataclass(frozen=True)
 class Embedded:
-    """What a latent table is made of: the events of a world, the nominal one having no name."""
+    """What a latent table is made of: the events of the nominal world, or of another."""
 
     config: Config  # Of the encoder
     encoder: str  # Its folder below that of the run
-    world: str = ""
+    world: World | None = None
 
 
 ENCODER = ("encoder.pt",)  # Of an encoder's folder, beside ``encoder.json``
@@ -142,7 +145,8 @@ class Contrastive(Diphoton):
         items = [replace(item, what=Embedded(item.what, item.folder)) for item in nominal]
         for world, item in product(worlds, (item for item in nominal if item.name.startswith("id "))):
             key = digest({"latents": item.key, "world": world, "code": code_of("raypipe.events.worlds")})
-            what, folder = Embedded(item.what, item.folder, world), f"worlds/{world}/{item.folder}"
+            what = Embedded(item.what, item.folder, (world, self.config.seed))
+            folder = f"worlds/{world}/{item.folder}"
             items.append(replace(item, name=f"{item.name}{WORLD}{world}", key=key, folder=folder, what=what))
         return items
 
