@@ -43,7 +43,9 @@ def _drawn(axis: Axes) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         if isinstance(container, ErrorbarContainer):
             line, _, bars = container.lines
             parts.add(line)
-            ends = np.array(bars[-1].get_segments()) if container.has_yerr else None  # (n, 2, 2): of each bar
+            ends = None  # (n, 2, 2): of each bar, NaN where nothing is drawn
+            if container.has_yerr:
+                ends = np.array([path.vertices for path in bars[-1].get_paths()]).reshape(-1, 2, 2)
             x, y = line.get_data(orig=False) if line is not None else (ends[:, 0, 0], ends[:, :, 1].mean(1))
             yield container, (x, nan, y, *((nan, nan) if ends is None else ends[:, :, 1].T))
     for line in axis.lines:

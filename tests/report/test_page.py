@@ -104,6 +104,8 @@ def test_numbers_are_read_off_a_figure():
     figure, (axis,) = new_figure()
     axis.plot([1, 2], [3, 4], label="curve")
     axis.errorbar([1.5], [5], [0.5], fmt="o", label="_point")
+    axis.errorbar([], [], [], fmt="o", label="all withheld")
+    axis.errorbar([1, 2], [np.nan, 6], [np.nan, 1], fmt="o", label="one withheld")
     axis.stairs([7, 8], [0, 1, 3], label="bins")
     axis.fill_between([1, 2, 3], [0, 1, 0], [2, 3, 2], label="band")
     axis.axhline(9, label="guide")
@@ -113,6 +115,8 @@ def test_numbers_are_read_off_a_figure():
     assert tuple(rows.pop(0)) == HEAD
     assert [row[1:] for row in rows] == [
         ["point", "1.5", "", "5", "4.5", "5.5"],
+        ["one withheld", "1", "", "", "", ""],
+        ["one withheld", "2", "", "6", "5", "7"],
         *(["curve", x, "", y, "", ""] for x, y in ("13", "24")),
         ["bins", "0", "1", "7", "", ""],
         ["bins", "1", "3", "8", "", ""],
