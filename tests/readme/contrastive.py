@@ -82,6 +82,29 @@ def demo_time() -> str:
 
 
 @part
+def first_look_table() -> str:
+    """SIC and z of the search for every family at 1 sigma: the tuned study beside the first look."""
+    studies = _study(), record("contrastive_first_look")
+    wanted = {"embedding": "id", "method": "cathode", "strength": 1.0}
+    rows = []
+    for name in dict.fromkeys(row["signal"] for row in studies[1]["results"]):
+        mine = [found(study["results"], signal=name, **wanted) for study in studies]
+        told = [value(one[k]["sic"]) for k in range(2) for one in mine]
+        rows.append([signal(name), *told, *(_z(row, "z_after", studies[1]) for row in mine[1])])
+    cuts = [percent(row["working_point"]) for row in mine[1]]
+    head = [f"SIC, {which}, {cut}" for cut in cuts for which in ("tuned", "first look")]
+    return markdown(["signal", *head, *(f"z, first look, {cut}" for cut in cuts)], rows)
+
+
+@part
+def first_look_null() -> str:
+    """Significance without a signal in the first look, in words."""
+    nulls = sorted(record("contrastive_first_look")["null"], key=lambda null: -null["working_point"])
+    told = [f"{plus_minus(n['mean'], n['error'])} at {percent(n['working_point'])}" for n in nulls]
+    return f"{' and '.join(told)} in {nulls[0]['instances']} pseudo-data sets that share no event"
+
+
+@part
 def worlds_table() -> str:
     """What other worlds do to z without a signal and with one, and to SIC, at the loosest cut."""
     entries = record("variations")["worlds"]
