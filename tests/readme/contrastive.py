@@ -57,8 +57,21 @@ def _z(row: dict[str, Any], quantity: str, study: dict[str, Any] | None = None) 
 
 @part
 def first_table() -> str:
-    """What the study injected, and what an analyst would quote before and after the cut."""
-    return _injected(_study())
+    """What the first look injected, and what an analyst would quote before and after the cut."""
+    return _injected(record("contrastive_first_look"))
+
+
+@part
+def first_look_time() -> str:
+    """Wall-clock time of the first look, from simulation to the last trial."""
+    return minutes(sum(record("contrastive_first_look")["stage_seconds"].values()))
+
+
+@part
+def first_look_luminosity() -> str:
+    """Luminosity of its pseudo-data."""
+    config = load_config(ROOT / "configs" / "contrastive" / "first_look.yaml")
+    return f"{config.pseudodata.luminosity:g} fb⁻¹"
 
 
 @part

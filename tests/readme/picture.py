@@ -11,8 +11,8 @@ PICTURE = ROOT / "configs" / "contrastive" / "significance.svg"
 
 
 def drawn() -> str:
-    """The SVG, from tests/records/contrastive.json: the same bytes for the same record."""
-    study = record("contrastive")
+    """The SVG, from tests/records/contrastive_first_look.json: the same bytes for the same record."""
+    study = record("contrastive_first_look")
     cuts = points(study["results"])
     figure, (axis,) = new_figure(1, 7.0, 3.6)
     axis.axhspan(-1, 1, color="grey", alpha=0.12, lw=0)
