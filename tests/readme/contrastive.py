@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from raypipe.config.load import load_config
 from raypipe.report.html import plus_minus
 from tests.conftest import ROOT
@@ -114,7 +116,9 @@ def first_look_null() -> str:
     """Significance without a signal in the first look, in words."""
     nulls = sorted(record("contrastive_first_look")["null"], key=lambda null: -null["working_point"])
     told = [f"{plus_minus(n['mean'], n['error'])} at {percent(n['working_point'])}" for n in nulls]
-    return f"{' and '.join(told)} in {nulls[0]['instances']} pseudo-data sets that share no event"
+    spread = " and ".join(f"{np.std(n['z'], ddof=1):.2f}" for n in nulls)
+    sets = f"{nulls[0]['instances']} pseudo-data sets that share no event"
+    return f"{' and '.join(told)} in {sets}; from set to set it spreads by {spread}"
 
 
 @part
