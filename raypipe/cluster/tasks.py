@@ -76,7 +76,6 @@ def ray_map(
     retries: int = 3,
     strategy: str = "DEFAULT",
     at_once: int | None = None,
-    begun: Callable[[Any], None] = lambda item: None,
     name: Callable[[Any], str] | None = None,
 ) -> Iterator[Any]:
     """``function`` of every item as Ray tasks of one core; a `UserError` comes as the function raises it.
@@ -85,13 +84,12 @@ def ray_map(
     in flight, so that results do not pile up. Of ``items`` a deque may grow while results are taken, ``in_order`` or as
     they end.
     ``retries``: times a task is started again whose process or node died; ``strategy``: of Ray, which node a task goes
-    to; ``at_once``: most tasks in flight, twice the cores if None; ``begun`` is called with an item when its task
-    starts to wait for a core; ``name``: of an item, whose errors come as RuntimeError with that name.
+    to; ``at_once``: most tasks in flight, twice the cores if None; ``name``: of an item, whose errors come as
+    RuntimeError with that name.
     """
     waiting = items if isinstance(items, deque) else deque(items)
     while waiting and not ray_runs():
-        begun(item := waiting.popleft())
-        yield function(item)
+        yield function(waiting.popleft())
     if not waiting:
         return
     import ray
@@ -105,7 +103,6 @@ def ray_map(
         while waiting or flying:
             while waiting and len(flying) < limit:
                 item = waiting.popleft()
-                begun(item)
                 flying[task.remote(shared, item)] = item
             ended = next(iter(flying)) if in_order else ray.wait(list(flying), num_returns=1)[0][0]
             item = flying.pop(ended)
