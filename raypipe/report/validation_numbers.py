@@ -19,7 +19,7 @@ from raypipe.errors import UserError
 from raypipe.events.schema import has_signs, tensor_values
 from raypipe.events.table import count_rows, stream_table
 from raypipe.report.html import resource
-from raypipe.report.validation_quantities import SLOT_NAMES, Batch, Kind, kind_of
+from raypipe.report.validation_quantities import Batch, Kind, kind_of
 
 
 class Spectrum:
@@ -261,23 +261,6 @@ def _ratio(top: float, bottom: float | None) -> float | None:
     return top / bottom if bottom else None
 
 
-def presence_table(sums: SampleSums) -> dict[str, Any] | None:
-    """Shares of filled slots beside the reference; None where there is no reference for the sample."""
-    theirs = resource("references")["presence"]
-    entry = theirs["samples"].get(sums.name)
-    if entry is None or "window.jet1" not in sums.means:
-        return None
-    window = {n.removeprefix("window."): m.as_dict() for n, m in sums.means.items() if n.startswith("window.")}
-    slots = {}
-    for slot, reference in zip(SLOT_NAMES, entry["shares"], strict=True):
-        ours, error = window[slot].values()
-        difference = None if ours is None else ours - reference
-        slots[slot] = {"ours": ours, "error": error, "reference": reference, "difference": difference}
-    everywhere, listed = {"n_jet": sums.means["n_jet"].as_dict()}, theirs["means"].get(sums.name, {})
-    means = {name: (window | everywhere)[name] | {"reference": value} for name, value in listed.items()}
-    return {"label": entry["label"], "slots": slots, "means": means}
-
-
 def sample_numbers(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:
     """Everything known of one sample; ``entry`` is its part of the manifest."""
     fine = {n.removesuffix("_fine"): s for n, s in sums.spectra.items() if n.endswith("_fine")}
@@ -289,10 +272,9 @@ def sample_numbers(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:
         "group": sums.group,
         "title": entry.get("title", ""),
         "yield": yields(sums, entry),
-        "means": {n: m.as_dict() for n, m in sums.means.items() if "." not in n},
+        "means": {n: m.as_dict() for n, m in sums.means.items()},
         "peaks": peaks,
         "others_widths": resource("references")["widths"].get(sums.name, {}),
-        "presence": presence_table(sums),
         "bytes": sums.size,
         "bytes_per_event": _ratio(sums.size, sums.events),
         "spectra": {q.name: sums.spectra[q.name].as_dict() for q in sums.kind.quantities if q.shown},
