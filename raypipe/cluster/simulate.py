@@ -31,11 +31,10 @@ def simulate(
 ) -> dict[str, Any]:
     """Make the data set of ``config`` in ``<folder>/events`` and return its manifest (`raypipe.simulate.dataset`).
 
-    What is finished is kept: a killed run loses only the shards that were running. A complete data set returns at
-    once; otherwise Ray makes it, or this process where none runs. On several machines all must see ``folder``. An
+    What is finished is kept. Ray makes it, or this process where none runs; all machines must see ``folder``. An
     unknown sample or card is a `UserError`; a shard that cannot be made is a RuntimeError that names its sample and
-    holds the traceback. ``concurrency``: most shards at the same time, as many as Ray has cores when not given.
-    ``artefacts``: where shards that another run has made are looked for, and new ones are left.
+    holds the traceback. ``concurrency``: most shards at the same time, twice the cores if None. ``artefacts``: where
+    shards of other runs are looked for, and new ones are left.
     """
     wanted, events = dataset.plan(config), Path(folder) / "events"
     if dataset.is_complete(wanted, events):

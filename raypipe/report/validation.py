@@ -1,8 +1,4 @@
-"""The validation page of an event data set, simulated or imported: is this the physics that it should be?
-
-``make_validation`` reads the manifest and, once, every table; it writes ``validation.html`` (self-contained),
-``validation.json`` (all numbers, spectra included) and the figures as PNG.
-"""
+"""The validation page of an event data set, simulated or imported: is this the physics that it should be?"""
 
 from collections.abc import Sequence
 from itertools import cycle, groupby
@@ -29,10 +25,9 @@ MAX_IN_PANEL = 6  # Samples that one panel shows before they cannot be told apar
 
 
 def make_validation(events: str | Path, output: str | Path | None = None) -> dict[str, Any]:
-    """Validate the data set folder ``events`` and write the page into ``output``, ``<events>/validation`` by default.
+    """Validate the data set folder ``events``: numbers, figures and page in ``output``, or ``<events>/validation``.
 
-    Returns the numbers, as in ``validation.json``, with the path of the page under ``page``. No manifest, a missing or
-    damaged file, a value that is not finite and no place to write are a `UserError`.
+    Returns the numbers, as in ``validation.json``, and the path of the page. What cannot be read is a `UserError`.
     """
     output = Path(events) / "validation" if output is None else Path(output)
     if (Path(events) / MANIFEST).is_file():  # before the work; without a data set there is none
@@ -76,10 +71,7 @@ def _sums(events: Path, name: str, entry: dict[str, Any], kinds: dict[tuple[str,
 
 
 def describe(events: Path) -> dict[str, Any]:
-    """The manifest of a simulated data set; of an imported one (``read.json``), what stands in for it.
-
-    Every imported table is a sample of its own; files that were skipped stand under ``skipped``.
-    """
+    """The manifest of a simulated data set; of an imported one its tables and the ``skipped`` files."""
     sidecar = events / IMPORTED
     if (events / MANIFEST).is_file() or not sidecar.is_file():
         return read_manifest(events)

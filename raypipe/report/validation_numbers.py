@@ -23,10 +23,7 @@ from raypipe.report.validation_quantities import Batch, Kind, kind_of
 
 
 class Spectrum:
-    """A weighted histogram over rising ``edges`` (k + 1,) that remembers what fell outside.
-
-    ``sums``, ``squares``: (k + 2,) of weights and of squared weights: below, the k bins, above.
-    """
+    """A weighted histogram over ``edges`` (k + 1,); ``sums``, ``squares`` of weights (k + 2,): below, bins, above."""
 
     def __init__(self, edges: np.ndarray) -> None:
         self.edges, self.centres = edges, (edges[:-1] + edges[1:]) / 2
@@ -125,10 +122,7 @@ class SampleSums:
 
 
 def _batches(path: Path, kind: Kind) -> Iterator[Batch]:
-    """The columns of a file, piece by piece, as float64 arrays; tensors, most of the memory, stay float32.
-
-    A value that is not finite, or a negative weight in a table without signs, is a `UserError`.
-    """
+    """The columns of a file, piece by piece; a value that is not finite or a wrong sign of a weight: `UserError`."""
     first = 0
     for table in filter(len, stream_table(path, kind.columns)):
         batch = {}
@@ -146,10 +140,7 @@ def _batches(path: Path, kind: Kind) -> Iterator[Batch]:
 
 
 def collect(name: str, group: int, files: Mapping[str, Sequence[Path]], keep: Kind | None = None) -> SampleSums:
-    """One pass over the files (split -> paths) of a sample for the quantities ``keep`` (else those of the first file).
-
-    A missing, damaged or foreign file, a value that is not finite and a negative weight are a `UserError`.
-    """
+    """One pass over the files (split -> paths) of a sample for the quantities ``keep``, or those of the first file."""
     rows = {split: sum(count_rows(path) for path in paths) for split, paths in files.items()}
     every = [path for paths in files.values() for path in paths]
     kind = keep or kind_of(every[0])
