@@ -16,13 +16,12 @@ from raypipe.errors import UserError
 ONE_SIGMA, TWO_SIGMA = (float(stats.norm.cdf(z)) for z in (1.0, 2.0))
 
 
-def p_value(observed: float, null: np.ndarray, small_is_anomalous: bool = False) -> float:
+def p_value(observed: float, null: np.ndarray) -> float:
     """One-sided ``p = (1 + n) / (N + 1)``, n of N replicas at least as anomalous (Davison & Hinkley 1997, 4.11)."""
     null = np.asarray(null, dtype=float)
     if not math.isfinite(observed) or not np.isfinite(null).all():
         raise UserError("p-value: the observed statistic or a replica is not finite")
-    n = (null <= observed).sum() if small_is_anomalous else (null >= observed).sum()
-    return float((1 + n) / (len(null) + 1))
+    return float((1 + (null >= observed).sum()) / (len(null) + 1))
 
 
 def bands(null: np.ndarray) -> dict[str, float]:

@@ -143,21 +143,3 @@ def replicated_sic(signal: np.ndarray, background: np.ndarray) -> np.ndarray:
     """SIC eps_S / sqrt(eps_B) from both efficiencies in every replica; NaN where no background passes."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(background > 0, signal / np.sqrt(background), np.nan)
-
-
-def bootstrapped_sic(
-    signal: np.ndarray,
-    signal_id: np.ndarray,
-    background: np.ndarray,
-    background_id: np.ndarray,
-    seed: int,
-    background_weight: np.ndarray | None = None,
-    replicas: int = REPLICAS,
-) -> np.ndarray:
-    """SIC of one cut in every replica: (replicas,); NaN where no background passes.
-
-    ``signal``, ``background``: (n,) bool, which events pass, each once by id; ``background_weight``: (n,).
-    """
-    efficiency = bootstrapped_efficiency(signal, poisson_weights(signal_id, seed, replicas))
-    drawn = poisson_weights(background_id, seed, replicas)
-    return replicated_sic(efficiency, bootstrapped_efficiency(background, drawn, background_weight))
