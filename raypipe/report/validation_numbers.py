@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy import stats
 
 from raypipe.errors import UserError
 from raypipe.events.schema import has_signs, tensor_values
+from raypipe.events.spectra import Spectrum as Published
 from raypipe.events.table import count_rows, stream_table
 from raypipe.report.html import resource
 from raypipe.report.validation_quantities import Batch, Kind, kind_of
+from raypipe.stats.peakfit import PeakFit, fit_peak
 
 
 class Spectrum:
@@ -202,27 +203,19 @@ def peak(spectrum: Spectrum, low: float = -np.inf, high: float = np.inf) -> dict
     return {name: float(value) for name, value in found.items()}
 
 
-def smoothness(spectrum: Spectrum, degree: int = 3) -> dict[str, float] | None:
-    """Fit of exp(polynomial) to a spectrum: a continuum that falls without an edge has a good chi2.
+def smoothness(spectrum: Spectrum) -> dict[str, float] | None:
+    """Fit of exp(cubic) to a spectrum: a continuum that falls without an edge has a good chi2.
 
-    Iterated weighted least squares with the variance from the fit (not from the data, which would pull it down).
     ``largest_pull`` is the bin furthest from the curve in standard deviations. None below 50 effective events a bin.
     """
-    counts, squares = spectrum.counts, spectrum.squares[1:-1]
+    counts, squares, edges = spectrum.counts, spectrum.squares[1:-1], spectrum.edges
     if counts.min() <= 0 or counts.min() ** 2 / squares[np.argmin(counts)] < 50:
         return None
-    x = np.linspace(-1, 1, len(counts))
-    per_weight = squares.sum() / counts.sum()
-    model = counts
-    for _ in range(8):
-        # d ln(model): linearised around the present curve.
-        target = np.log(model) + (counts - model) / model
-        fit = np.polynomial.polynomial.polyfit(x, target, degree, w=np.sqrt(model / per_weight))
-        model = np.exp(np.polynomial.polynomial.polyval(x, fit))
-    pulls = (counts - model) / np.sqrt(model * per_weight)
-    chi2, ndf, k = float(np.sum(pulls**2)), len(counts) - degree - 1, int(np.argmax(np.abs(pulls)))
-    largest = {"largest_pull": float(pulls[k]), "largest_at": float(spectrum.centres[k])}
-    return {"chi2": chi2, "ndf": ndf, "p_value": float(stats.chi2.sf(chi2, ndf)), **largest}
+    data = Published(edges[:-1], edges[1:], counts, spectrum.errors, "m_yy")
+    row = fit_peak(data, PeakFit(window=(edges[0], edges[-1]), background="exppoly:3", likelihood="weighted"))
+    worst = row["largest_pulls"][0]
+    largest = {"largest_pull": worst["pull"], "largest_at": (worst["low"] + worst["high"]) / 2}
+    return {"chi2": row["chi2"], "ndf": row["ndf"], "p_value": row["gof_p"], **largest}
 
 
 def yields(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:
