@@ -6,7 +6,10 @@ from urllib.parse import quote, unquote
 
 
 class UserError(Exception):
-    """Bad input or environment, in one line: what is wrong (file, column or key, value) and what is allowed."""
+    """Bad input or an unusable environment, told in one line: what is wrong (file, key, value) and what is allowed.
+
+    The command line prints it without a traceback and exits with status 2. Passwords of URIs in it are hidden.
+    """
 
     def __init__(self, message: str = "") -> None:
         super().__init__(redact(message))

@@ -89,8 +89,7 @@ class Worker:
 def deadline(seconds: float | None, tell: Callable[[str], None]) -> Iterator[None]:
     """End this process if the block takes longer than ``seconds``, after telling where it hangs.
 
-    A thread hands the stack of Python code to ``tell``; C code that keeps the interpreter is ended `GRACE` seconds
-    later.
+    A thread hands the stack of Python code to ``tell``; C code that keeps the interpreter ends `GRACE` seconds later.
     """
     if seconds is None:
         yield

@@ -33,8 +33,8 @@ def simulate(
 
     What is finished is kept. Ray makes it, or this process where none runs; all machines must see ``folder``. An
     unknown sample or card is a `UserError`; a shard that cannot be made is a RuntimeError that names its sample and
-    holds the traceback. ``concurrency``: most shards at the same time, twice the cores if None. ``artefacts``: where
-    shards of other runs are looked for, and new ones are left.
+    holds the traceback. ``concurrency``: most shards at the same time, as many as Ray has cores if None. ``artefacts``:
+    where shards of other runs are looked for, and new ones are left.
     """
     wanted, events = dataset.plan(config), Path(folder) / "events"
     if dataset.is_complete(wanted, events):

@@ -61,7 +61,7 @@ class Pool(Rows):
         return np.concatenate(drawn)
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """Rows of positive weight in random order, heavier ones earlier (Efraimidis & Spirakis 2006)."""
+        """Rows in random order, heavier ones earlier: a prefix is a draw without replacement (Efraimidis 2006)."""
         with np.errstate(divide="ignore"):
             times = rng.exponential(size=len(self)) / self.weight
         return np.argsort(times, kind="stable")[: int((self.weight > 0).sum())]

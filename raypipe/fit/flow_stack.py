@@ -26,7 +26,7 @@ Member = tuple[int, int]  # (set, member)
 class Sidebands:
     """What the flows of one pseudo-data set learn from: latents (n, d) and masses (n,) GeV, finite, else a `UserError`.
 
-    ``posterior``: (n, 2, d) of the Gaussians of the latents, from which every epoch then draws anew.
+    ``posterior``: (n, 2, d), mean and deviation of the latents' Gaussians, from which every epoch then draws anew.
     """
 
     latents: np.ndarray

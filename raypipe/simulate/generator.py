@@ -209,7 +209,7 @@ class Generator:
         return batch
 
     def _first(self, size: int) -> ak.Array:
-        """The first batch, by another seed if with this one, whose maximum is a spike, tries are too many."""
+        """The first batch, by another seed where a spike of the cross section makes this one's tries too many."""
         for number in range(SEEDS):
             if number:
                 self._start(pythia_seed(self.seed + MAX_SEED // SEEDS))

@@ -16,7 +16,11 @@ SMALL_IS_ANOMALOUS = frozenset({"mean_loss"})
 
 
 def total_loss(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarray, loss: str) -> float:
-    """Loss summed over events: BCE (paper B, 3.1), or MLC (3.2): ``sum_reference w (e^f - 1) - sum_data w f``."""
+    """Loss summed over events.
+
+    BCE (paper B, 3.1): ``- sum_data w ln f - sum_reference w ln(1 - f)``; MLC (3.2 with its sign mended):
+    ``sum_reference w (e^f - 1) - sum_data w f``.
+    """
     data, reference = scores[is_data], scores[~is_data]
     w_data, w_reference = weights[is_data], weights[~is_data]
     if loss == "mlc":
@@ -33,7 +37,7 @@ def mean_loss(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarray, loss
 
 
 def likelihood_ratio(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarray, loss: str) -> float:
-    """``t = 2 [ sum_data f - sum_reference w (e^f - 1) ]`` (1806.02350, equation 16); BCE: f of ``ln f/(1 - f)``."""
+    """``t = 2 [ sum_data f - sum_reference w (e^f - 1) ]`` (1806.02350, equation 16), with ln f/(1 - f) for BCE."""
     if loss == "bce":
         clipped = np.clip(scores, 1e-12, 1 - 1e-12)
         scores = np.log(clipped) - np.log1p(-clipped)

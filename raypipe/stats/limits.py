@@ -44,7 +44,10 @@ def upper_limit(
     asimov_profile: Callable[[float], float],
     level: float = 0.95,
 ) -> Limit:
-    """The yield with CLs = 1 - level of profiles of -2 ln L; ``free``: at ``best``; ``error``: scale of the search."""
+    """The yield with CLs = 1 - level, observed and expected, for given profile likelihoods (-2 ln L against the yield).
+
+    ``best``, ``free``: best yield and its -2 ln L; ``error``: of the yield, the scale of the search.
+    """
     target = 1 - level
     data, asimov = cache(profile), cache(asimov_profile)
     base = asimov(0.0)

@@ -197,8 +197,7 @@ def fit_peak(data: Masses | Spectrum, asked: PeakFit) -> dict[str, Any]:
     """Fit a peak over a smooth background, and count a signal region over its sidebands: a JSON-ready row.
 
     With ``peak`` the yield ``s`` is that of the whole peak, also outside the window. With ``region`` alone ``s = n -
-    b`` of a fit of the sidebands, and q0 is the profile likelihood of sidebands and count. What cannot be fitted:
-    `UserError`.
+    b``, and q0 is the profile likelihood of sidebands and count together. What cannot be fitted is a `UserError`.
     """
     window, region, peak = asked.window, asked.region, asked.peak
     check_window(window, region)

@@ -13,7 +13,7 @@ from raypipe.stats.calibration import bands
 
 @dataclass(frozen=True)
 class Limit:
-    """A 95 % limit in strength; None where the scan does not reach it; ``bound``: the least is excluded already."""
+    """A 95 % limit in strength; None where the scan does not reach it; ``bound``: its first point is excluded."""
 
     value: float | None
     low: float | None

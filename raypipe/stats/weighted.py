@@ -31,7 +31,7 @@ def of_events(y: np.ndarray, errors: np.ndarray) -> bool:
     """Whether the errors of contents are those of weighted events, sqrt(sum w^2), rather than of measurements.
 
     Such errors follow the contents: with q the part of the squared error, and d that of the content, that their
-    neighbours do not have, the slope of q against d is E[w] E[w^3] / E[w^2]^2 in units of the mean ratio; else it is
+    neighbours do not have, the slope of q against d is E[w] E[w^3] / E[w^2]^2 in units of the mean ratio, or else
     nought.
     """
     variance = errors**2

@@ -101,7 +101,7 @@ class PartonCuts:
 
 @dataclass(frozen=True)
 class HardEvents(Rows):
-    """Unweighted events, (n, 4, 4) (E, px, py, pz) in the laboratory; ``quark``: PDG id of the parton along +z."""
+    """Unweighted events (n, 4, 4), E and p in the laboratory; ``quark``: PDG id along +z; ``x``: (n, 2) fractions."""
 
     quark: np.ndarray
     x: np.ndarray

@@ -60,7 +60,10 @@ def spinor_products(momenta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def matrix_element_squared(momenta: np.ndarray, inputs: Electroweak | None = None) -> np.ndarray:
-    """|M|^2 (n, 2), GeV^-4, of up and down quarks; momenta (n, 6, 4) (E, px, py, pz): q, qbar, e-, e+, mu-, mu+."""
+    """|M|^2 (n, 2) for up- and down-type quarks, averaged over the initial state's spins and colours, GeV^-4.
+
+    Momenta (n, 6, 4), (E, px, py, pz): massless quark, antiquark, e-, e+, mu-, mu+.
+    """
     inputs = inputs or Electroweak()
     parts = [_squared(momenta[start : start + CHUNK], inputs) for start in range(0, len(momenta), CHUNK)]
     # (4 pi alpha)^4 from the couplings, 4^2 from T, 1/4 x 1/3 from the averages over spins and colours.

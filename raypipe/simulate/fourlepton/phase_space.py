@@ -45,7 +45,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Points(Rows):
-    """n points (n, 4, 4), (E, px, py, pz) of e-, e+, mu-, mu+ in their frame; ``rapidity`` in the laboratory."""
+    """n points (n, 4, 4) of e-, e+, mu-, mu+ in their frame; ``s``: mass squared; ``rapidity`` in the laboratory."""
 
     leptons: np.ndarray
     s: np.ndarray
