@@ -147,7 +147,7 @@ def _write(config: ReadConfig, plan: Plan, folder: Path, skip: bool, mapper: Map
 
 
 def _settle(seen: Seen, config: ReadConfig, plan: Plan, writers: dict[int, Writer]) -> int:
-    """Repeated events, after a check that an id occurs once and that the configuration lets events repeat."""
+    """How many events repeat, after a check that an id occurs once and that the configuration lets them."""
     if config.columns and config.columns.event_id is not None:
         seen.refuse_equal_ids(list(writers), str(config.columns.event_id))
         return 0

@@ -64,7 +64,7 @@ def sic(signal_efficiency: float, background_efficiency: float) -> float:
 def sic_curve(
     signal: np.ndarray, background: np.ndarray, background_weights: np.ndarray, efficiencies: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Signal efficiency and SIC at background efficiencies, of percentiles; NaN below 25 events (2309.13111)."""
+    """Signal efficiency and SIC at background efficiencies, small is signal; NaN below 25 events (2309.13111)."""
     order = np.argsort(background)
     passing = np.maximum.accumulate(np.cumsum(background_weights[order])) / background_weights.sum()
     index = np.searchsorted(passing, efficiencies, side="right")
