@@ -6,10 +6,9 @@ from urllib.parse import quote, unquote
 
 
 class UserError(Exception):
-    """Bad input or an unusable environment, told in one line.
+    """Bad input or an unusable environment, told in one line: what is wrong (file, key, value) and what is allowed.
 
-    The command line prints it without a traceback and exits with status 2. It names what is wrong (file, column or key,
-    value) and what is allowed. Passwords of URIs in it are hidden.
+    The command line prints it without a traceback and exits with status 2. Passwords of URIs in it are hidden.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -81,10 +80,7 @@ def secrets_of(uri: str) -> set[str]:
 
 
 def _userinfo(head: str, rest: str) -> int:
-    """How much of ``rest``, which follows ``head`` with its ``://``, is ``user:password``; 0 where there is none.
-
-    Up to the last ``@``: a password may hold ``@`` and ``/``, and too much hidden is better than too little.
-    """
+    """How much of ``rest``, behind the ``://`` of ``head``, is ``user:password``: up to its last ``@``, 0 without."""
     if not head.endswith("://"):  # a URI in the query of another, encoded
         return max(rest.partition("&")[0].rfind("%40"), 0)
     first = re.split("[/?#@]", rest, maxsplit=1)[0]

@@ -1,8 +1,7 @@
 """What can be named in a configuration: kinds of searches, and ways to know the background.
 
-A plugin is a module that adds its own with `raypipe.search.base.kind` and `raypipe.search.base.background`. Its name
-stands in the environment variable RAYPIPE_PLUGINS (several: with commas), or in an entry point of the group
-``raypipe.plugins``. Workers import it too, so that it must be importable there.
+Plugins, modules that use `raypipe.search.base.kind` or `background`, stand in the environment variable RAYPIPE_PLUGINS
+(with commas), or in an entry point of the group ``raypipe.plugins``; workers must be able to import them too.
 """
 
 import importlib

@@ -109,7 +109,7 @@ class Run(AbstractContextManager["Run"]):
         if "mass_data" in arrays:
             return SimpleNamespace(mass=drawn("table_mass", arrays, self.config))
         curves, points = {(trial.signal, trial.strength): [arrays]}, [*rows.get("working_point", ())]
-        mass, latents = drawn("masses", arrays, self.config, trial.label()), drawn("latents", arrays, trial.label())
+        mass, latents = drawn("masses", arrays, self.config, trial.label()), drawn("features", arrays, trial.label())
         return SimpleNamespace(mass=mass, latents=latents, sic=drawn("sic", curves, points))
 
     def scan(self) -> Found:

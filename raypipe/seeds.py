@@ -1,8 +1,7 @@
 """Random streams keyed by what they are for, never by who runs them.
 
-Every random number of a run comes from a `numpy.random.SeedSequence` whose spawn key is made of names such as
-``("pseudodata", instance)``. The same names give the same numbers on any number of workers, in any order, after any
-restart.
+The spawn key of a `numpy.random.SeedSequence` is made of names such as ``("pseudodata", instance)``: the same names
+give the same numbers on any number of workers, in any order, after any restart.
 """
 
 import hashlib
@@ -32,11 +31,7 @@ def integer(root: int, *key: str | int, bits: int = 31) -> int:
 
 
 def uniform_by_id(ids: np.ndarray, root: int, *key: str | int) -> np.ndarray:
-    """A uniform number in (0, 1) for each integer id, (n,) float64, the same whatever other ids are there.
-
-    splitmix64 of the id and the stream's seed: neighbouring ids give independent numbers, batches and workers do not
-    matter.
-    """
+    """A uniform number in (0, 1) for each integer id, (n,) float64: splitmix64 of the id and the stream's seed."""
     with np.errstate(over="ignore"):
         x = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(integer(root, *key, bits=63))
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):

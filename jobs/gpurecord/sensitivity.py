@@ -1,7 +1,7 @@
 """What an encoder of the paper's size sees that a laptop's does not: SIC of all signals with both, on the same events.
 
 The encoders are trained on the embedding split and judged by `supervised` and `idealised` on the search split, which
-need no flow. Errors are of the finite evaluation sample (`bootstrapped_sic`), common to all instances.
+need no flow. Errors are of the finite evaluation sample (a bootstrap by event id), common to all instances.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from raypipe.search.case import Case, Tables
 from raypipe.search.contrastive import draw_case
 from raypipe.search.evaluate import true_background
 from raypipe.search.result import ALONE, Trial
-from raypipe.stats.roc import bootstrapped_sic, sic
+from raypipe.stats.roc import bootstrapped_efficiency, poisson_weights, replicated_sic, sic
 
 ENCODERS = {"paper": "gpu.yaml", "laptop": "study.yaml"}
 """Encoder -> the configuration, beside that of the events, whose `embedding` says how it is trained."""
@@ -147,14 +147,16 @@ def judged(whole: Tables, config: Config, trial: Trial, replicas: int) -> list[d
     seed = seeds.integer(config.seed, "gpu-record", trial.signal, trial.instance, trial.method)
     scores = contrastive.judge(trial.method, case, config, seed, ALONE).scores[0]
     real = ~case.data.is_signal[case.inside]
-    ids = _ids(case, real)
+    drawn_s, drawn_b = (poisson_weights(ids, config.seed, replicas) for ids in _ids(case, real))
     rows = []
     for point in config.selection.working_points:
         passes = partial(scores.passes, point=point)
         background, weight = true_background(case, passes)
         signal = np.r_[passes("data")[~real], passes("signal")]
         eff_s, eff_b = signal.mean(), weight[background].sum() / weight.sum()
-        drawn = bootstrapped_sic(signal, ids[0], background, ids[1], config.seed, weight, replicas)
+        drawn = replicated_sic(
+            bootstrapped_efficiency(signal, drawn_s), bootstrapped_efficiency(background, drawn_b, weight)
+        )
         rows.append(
             {
                 "signal": trial.signal,

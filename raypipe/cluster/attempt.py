@@ -51,8 +51,7 @@ class Worker:
     def run(self, trials: Mapping[str, Any], retried: int = 0) -> list[Report]:
         """Run trials as one and record how each ended; `DiskFull` if nothing more can be recorded.
 
-        If several fail together each is tried alone, so that one bad trial costs the others nothing. One that hangs
-        takes its process along; whoever watches it runs each alone then, and finds which it was.
+        If several fail together each is tried alone. One that hangs takes its process along.
         """
         ((key, trial),) = trials.items() if len(trials) == 1 else ((None, None),)
 
@@ -90,8 +89,7 @@ class Worker:
 def deadline(seconds: float | None, tell: Callable[[str], None]) -> Iterator[None]:
     """End this process if the block takes longer than ``seconds``, after telling where it hangs.
 
-    Python code, and C code that releases the interpreter, are seen by a thread, which hands the stack to ``tell``; C
-    code that does not is ended `GRACE` seconds later by `faulthandler`.
+    A thread hands the stack of Python code to ``tell``; C code that keeps the interpreter ends `GRACE` seconds later.
     """
     if seconds is None:
         yield
@@ -118,11 +116,7 @@ def deadline(seconds: float | None, tell: Callable[[str], None]) -> Iterator[Non
 
 
 class Shelf(dict[str, list[Any]]):
-    """The inputs of the trials in Ray's object store, by name, each in parts.
-
-    What travels are references of some bytes; whoever asks for an input fetches its parts and no others, and all
-    trials of a node read the same copy.
-    """
+    """The inputs of the trials in Ray's object store, by name, each in parts, which are fetched when asked for."""
 
     def put(self, name: str, part: Any) -> None:
         """Add one more part of an input. Ray must be running."""

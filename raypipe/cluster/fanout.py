@@ -24,10 +24,7 @@ UNKNOWN = 64  # More trials than this are not started one a pack until some have
 
 @dataclass(frozen=True)
 class Large:
-    """Trials whose trees all workers of the cluster train together: the driver runs them, one after another.
-
-    `resources.trial_timeout` does not hold for them.
-    """
+    """Trials whose trees all workers train together: the driver runs them, one by one, without `trial_timeout`."""
 
     keys: frozenset[str] = frozenset()
     train: Train = train_here
@@ -51,10 +48,8 @@ def fan_out(
 
     ``inputs`` goes into the object store once. Trials whose process dies or hangs are started again
     ``resources.max_failures`` times, then recorded as failed like those that raise. Any number of drivers may run this
-    on one ledger: they leave each other's running trials alone, and what both run comes out the same. `DiskFull` if
-    there is no space for results; what is finished is kept. ``function``: the search, importable by the workers;
-    ``together``: so many trials are made as one, 0: one by one; ``large``: trials that this process runs, after the
-    others.
+    on one ledger. `DiskFull` if there is no space for results. ``function``: the search, importable by the workers;
+    ``together``: so many trials are made as one, 0: one by one; ``large``: trials that this process runs last.
     """
     from ray import tune
 

@@ -43,10 +43,9 @@ def make_flows(
     """Train the flows that the trials will ask ``book.stage`` for and that are not there; how many sets were made.
 
     Ray must be running; workers that fail are a `UserError`. The members of all sets are divided over one worker a core
-    (`resources.trial_cpus`), or one a GPU if trials have some; a set has the same bits with any number of them. Sets
-    that another driver is making are left to it. ``inputs``: tables of every representation, one an encoder; see
-    `raypipe.cluster.attempt.Shelf`. ``on_epoch`` is called with the mean losses of every epoch of the sets (``sets``)
-    that are trained together.
+    (`resources.trial_cpus`), or a GPU, with the same bits for any number. Sets that another driver is making are left
+    to it. ``inputs``: tables of every representation, one an encoder (`raypipe.cluster.attempt.Shelf`). ``on_epoch``:
+    called with the mean losses of every epoch of the sets (``sets``) that are trained together.
     """
     import ray
 
@@ -163,10 +162,7 @@ class _Stack:
 
 @contextlib.contextmanager
 def _claimed(store: Store, keys: Iterable[str], own: Sequence[str]) -> Iterator[list[str]]:
-    """Those keys that are not in the store and that nobody else makes, for as long as the block lasts.
-
-    All of ``own``, which this run was making before, go on: its dead workers may be taken for alive, and have written.
-    """
+    """Those keys that are not in the store and that nobody else makes, while the block lasts; all of ``own``."""
 
     def there(key: str) -> bool:
         return key not in own and f"{key}.pt" in store.listing(FOLDER)

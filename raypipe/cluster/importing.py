@@ -79,11 +79,10 @@ def names_of(paths: Sequence[str]) -> list[str]:
 def import_files(config: ReadConfig, paths: Sequence[str], *, skip: bool = False) -> dict[str, Any]:
     """Write ``<output>/<name>.parquet`` for every file and ``<output>/read.json``, which is returned.
 
-    The sidecar holds, by file: format, events read, events written (whole events pass the diphoton selection), sum of
-    weights, digest (null behind a URL); and the files that were skipped, each with its reason. Memory is that of a few
-    pieces. With ``skip`` a file that cannot be read is left out and counted. It is a `UserError` otherwise, as are two
-    files of the same name, an id that occurs twice, and more than 0.1 % of repeated events without a `duplicates`
-    policy.
+    The sidecar holds, by file: format, events read and written, sum of weights, digest (null behind a URL); and the
+    files that were skipped, each with its reason. With ``skip`` a file that cannot be read is left out and counted. It
+    is a `UserError` otherwise, as are two files of the same name, an id that occurs twice, and more than 0.1 % of
+    repeated events without a `duplicates` policy.
     """
     if not paths:
         raise UserError("no files to read")
@@ -148,10 +147,7 @@ def _write(config: ReadConfig, plan: Plan, folder: Path, skip: bool, mapper: Map
 
 
 def _settle(seen: Seen, config: ReadConfig, plan: Plan, writers: dict[int, Writer]) -> int:
-    """An id occurs once, and repeated events are what the configuration says; how many there are.
-
-    Where the files have ids, equal rows of different ids are different events.
-    """
+    """How many events repeat, after a check that an id occurs once and that the configuration lets them."""
     if config.columns and config.columns.event_id is not None:
         seen.refuse_equal_ids(list(writers), str(config.columns.event_id))
         return 0

@@ -1,7 +1,4 @@
-"""Where the encoder's training events lie: resident in memory when they fit, else in files mapped into memory.
-
-Both give the same batches, since a batch is a function of seed and step (`raypipe.fit.batches.BatchPlan`).
-"""
+"""Where the encoder's training events lie: resident in memory when they fit, else in files mapped into memory."""
 
 import shutil
 from collections.abc import Iterator
@@ -76,10 +73,7 @@ def read_inputs(config: Config, events: Path, folder: Path | None = None) -> Enc
 def read_events(
     paths: list[str], view: View = VIEW, threads: int | None = None, folder: Path | None = None
 ) -> EncoderInputs:
-    """The events of Parquet files, sorted by id: in memory, or in .npy files in ``folder`` that are mapped into it.
-
-    Threads (one a core when not given) decode pieces of the files straight into the finished arrays.
-    """
+    """The events of Parquet files, sorted by id: in memory, or in .npy files in ``folder`` that are mapped into it."""
     ids = np.concatenate([read_table(path, ["event_id"])["event_id"].to_numpy() for path in paths])
     place = np.empty(len(ids), np.int64)
     place[np.argsort(ids, kind="stable")] = np.arange(len(ids))
@@ -113,8 +107,7 @@ def _shapes(rows: int) -> dict[str, tuple[tuple[int, ...], type]]:
 def event_source(config: Config, events: Path, scratch: Path, at_once: int = 1) -> tuple[EventSource, EncoderInputs]:
     """Put the training events where the workers can read them: the object store, or files below ``scratch``.
 
-    `resources.resident_gib` bounds what is held in memory (a quarter of the machine's when not given) by all encoders
-    that train ``at_once``.
+    In memory as far as `resources.resident_gib` allows for all ``at_once`` (a quarter of the machine's when not given).
     """
     import ray
 
@@ -137,11 +130,10 @@ def _paths(config: Config, events: Path) -> list[str]:
 def rank_stream(
     source: EventSource, plan: BatchPlan, plan_ref: Any, steps: range, config: Embedding, training: EncoderTraining
 ) -> Iterator[dict[str, Any]]:
-    """This worker's batches of ``steps`` for a training, in order.
+    """This worker's batches of ``steps`` for a training, in order, from any step.
 
-    The plan (``plan_ref``: the same in the object store) is a function of (seed, step), so they start at any step. From
-    mapped files Ray Data tasks prepare them ahead, in one pipeline for all epochs; what is in memory needs none, and on
-    a GPU is copied there once.
+    From mapped files Ray Data tasks prepare them ahead, in one pipeline for all epochs; what is in memory needs none,
+    and on a GPU is copied there once. ``plan_ref``: the plan in the object store.
     """
     workers = training.workers
     if source.mapped is None:

@@ -16,10 +16,7 @@ from raypipe.store.status import RECENT, Price, Status, announce, newest_scan, p
 
 
 class Progress:
-    """Where a scan stands, as its driver knows from what the trials report; memory does not grow with them.
-
-    ``now`` is what the ledger says before the scan goes on, where what failed is tried again.
-    """
+    """Where a scan stands, as its driver knows from what the trials report; ``now``: before the scan goes on."""
 
     def __init__(self, now: Status, price: Price) -> None:
         self.now, self.price = replace(now, failed=0, left=now.left + now.failed), price

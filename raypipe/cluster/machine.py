@@ -25,10 +25,7 @@ REMEDY = f"set RAY_TMPDIR to a folder of yours with a path of at most {LONGEST} 
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: its affinity (taskset, Slurm) and the CPU quota of its control groups.
-
-    A quota of two and a half cores counts as two.
-    """
+    """Cores that this process may use: its affinity and the CPU quota of its control groups, rounded down."""
     return max(1, min([len(os.sched_getaffinity(0)), *map(math.floor, _quotas())]))
 
 
@@ -49,10 +46,7 @@ def _quotas() -> Iterator[float]:
 
 
 def _settings(controller: str, name: str) -> Iterator[str]:
-    """A setting of every control group that this process is in: its own and those around it, of both versions.
-
-    Inside a container the path of a group is often that of the host; then the root shown there is the container's.
-    """
+    """A setting of every control group that this process is in, and of those around it, of both versions."""
     if not MEMBERSHIP.exists():
         return
     for line in MEMBERSHIP.read_text().splitlines():
@@ -87,11 +81,7 @@ def objection(parent: Path) -> str | None:
 
 
 def make_folder() -> Path:
-    """A new folder that only this user can enter; a `UserError` where there is no place for it.
-
-    Not TMPDIR itself: batch systems give paths in which the name of a socket does not fit. Not Ray's /tmp/ray, either:
-    where another user made it first, nobody else can write.
-    """
+    """A new folder that only this user can enter, with a short path; a `UserError` where there is no place for it."""
     tried = []
     for parent in parents():
         if (reason := objection(parent)) is None:
@@ -101,11 +91,7 @@ def make_folder() -> Path:
 
 
 class MemoryWatch(contextlib.ExitStack):
-    """Samples, twice a second, the memory of this process and all its descendants.
-
-    Private resident memory is summed over processes; shared memory (the object store, mapped by every worker) is
-    counted once, by the largest share of one process.
-    """
+    """Samples the private memory of this process and its descendants, and the largest share of the object store."""
 
     def __init__(self, interval: float = 0.5) -> None:
         super().__init__()

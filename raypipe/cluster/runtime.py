@@ -30,11 +30,10 @@ SETTINGS = 4  # Type of the frame with which a server must answer
 
 @contextlib.contextmanager
 def ray_session(resources: Resources) -> Iterator[None]:
-    """Ray for the duration of the block: the cluster of RAY_ADDRESS, else an embedded one.
+    """Ray for the duration of the block: the cluster of RAY_ADDRESS, else an embedded one, protected by a token.
 
-    A session that is already there is used and left alone. The embedded one listens on this machine's address, so a
-    token protects it that lives only in this process and its children. A `UserError` tells the remedy where no cluster
-    answers, or this machine cannot run an embedded Ray.
+    A session that is already there is used and left alone. A `UserError` tells the remedy where no cluster answers, or
+    this machine cannot run an embedded Ray.
     """
     address = cluster_address()
     _configure(address)
@@ -163,10 +162,7 @@ def hidden_modules(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _for_children(folder: Path) -> Iterator[None]:
-    """The environment of Ray's own processes and workers, which start while the block lasts.
-
-    Their path lacks the working folder, where a signal.py would hide Python's; their temporary files go with Ray's.
-    """
+    """The environment of Ray's processes in the block: a path without working folder, temporary files with Ray's."""
     given = {"PYTHONSAFEPATH": "1", "TMPDIR": str(folder)}
     before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)
@@ -234,8 +230,7 @@ def cluster_address() -> str | None:
 def check_answers(address: str) -> None:
     """Refuse an address where nothing, or something other than Ray, listens, after `ANSWER_SECONDS` at the latest.
 
-    The `UserError` names the address, what was found there and the remedy. ``auto`` is the cluster that runs on this
-    machine or was started here last.
+    The `UserError` names the address, what was found there and the remedy. ``auto``: the cluster of this machine.
     """
     plain, said = address.removeprefix("ray://"), []
     if address == "auto":

@@ -11,7 +11,7 @@ from raypipe.cluster.tasks import ray_map
 from raypipe.config import Config
 from raypipe.errors import UserError
 from raypipe.files import check_writable
-from raypipe.progress import SampleTable
+from raypipe.progress import progress_bar
 from raypipe.simulate import dataset
 from raypipe.simulate.dataset import Plan, SamplePlan, Shard
 from raypipe.store.files import Artefacts
@@ -31,11 +31,10 @@ def simulate(
 ) -> dict[str, Any]:
     """Make the data set of ``config`` in ``<folder>/events`` and return its manifest (`raypipe.simulate.dataset`).
 
-    What is finished is kept: a killed run loses only the shards that were running. A complete data set returns at
-    once; otherwise Ray makes it, or this process where none runs. On several machines all must see ``folder``. An
+    What is finished is kept. Ray makes it, or this process where none runs; all machines must see ``folder``. An
     unknown sample or card is a `UserError`; a shard that cannot be made is a RuntimeError that names its sample and
-    holds the traceback. ``concurrency``: most shards at the same time, as many as Ray has cores when not given.
-    ``artefacts``: where shards that another run has made are looked for, and new ones are left.
+    holds the traceback. ``concurrency``: most shards at the same time, as many as Ray has cores if None. ``artefacts``:
+    where shards of other runs are looked for, and new ones are left.
     """
     wanted, events = dataset.plan(config), Path(folder) / "events"
     if dataset.is_complete(wanted, events):
@@ -87,30 +86,38 @@ def _made(wanted: Plan, shared: Shared, concurrency: int | None) -> dict[str, Si
     if not waiting:
         return found
     still = {name: len(shards) for name, shards in needed.items()}
-    with SampleTable({name: sample.events for name, sample in wanted.samples.items()}) as table:
-        for name, sidecars in found.items():
-            table.add(name, sum(sidecar["n_selected"] for sidecar in sidecars.values()))  # before its clock starts
+    with progress_bar("simulate", sum(sample.events for sample in wanted.samples.values())) as bar:
+        bar(sum(_done(sample, found[name]) for name, sample in wanted.samples.items()), _left(still))
         for shard, sidecar in ray_map(
             partial(_take_or_make, _make_shard, shared),
             waiting,
             in_order=False,
             strategy="SPREAD",
             at_once=concurrency,
-            begun=lambda shard: table.begin(shard.process.name),
             name=_name,
         ):
             if not shard.path(shared.events).exists():
                 told = f"a worker wrote {_name(shard)} but it is not here; all machines must share this folder"
                 raise UserError(f"{shared.events}: {told}")
             name = shard.process.name
+            sample, before = wanted.samples[name], _done(wanted.samples[name], found[name])
             found[name][shard.number] = sidecar
-            table.add(name, sidecar["n_selected"])
             still[name] -= 1
             if not still[name]:
-                more = _needed(wanted.samples[name], found[name], shared)
+                more = _needed(sample, found[name], shared)
                 still[name] = len(more)
                 waiting.extend(more)
+            bar(_done(sample, found[name]) - before, _left(still))
     return found
+
+
+def _done(sample: SamplePlan, sidecars: Sidecars) -> int:
+    """Events that a sample has of those that it needs: its shards hold some more."""
+    return min(sum(sidecar["n_selected"] for sidecar in sidecars.values()), sample.events)
+
+
+def _left(still: dict[str, int]) -> str:
+    return f"to make: {', '.join(name for name, shards in still.items() if shards)}"
 
 
 def _name(shard: Shard) -> str:

@@ -41,10 +41,7 @@ CPUS = 0.5  # Cores of a piece: it also waits for files
 
 
 class Embedder:
-    """Pieces of `BATCH` rows (`piece_tables`) -> latent tables, of another ``world`` than the nominal one if given.
-
-    Reads the encoder once and keeps it.
-    """
+    """Pieces of `BATCH` rows (`piece_tables`) -> latent tables, of another ``world`` than the nominal one if given."""
 
     def __init__(self, folder: str, seed: int, world: World | None = None, gpu: bool = False) -> None:
         limit_threads(1)
@@ -80,11 +77,7 @@ def latent_table(events: pa.Table, latent: np.ndarray, posterior: np.ndarray) ->
 
 
 def embed_stream(paths: list[str], folder: Path, seed: int, world: World | None = None, *, gpu: bool = False) -> Any:
-    """The Ray dataset of latent tables of event files, by the encoder in ``folder``: an actor a GPU, or a task a core.
-
-    Tasks, because those of a process that died are repeated; Ray cannot promise that of actors, and says so on the
-    screen (ray-project/ray#53727).
-    """
+    """The Ray dataset of latent tables of event files, by the encoder in ``folder``: an actor a GPU, a task a core."""
     import ray
 
     pieces, where = ray.data.from_arrow(piece_tables(paths, BATCH)), (str(folder.resolve()), seed, world)
@@ -136,10 +129,7 @@ def embed_events(
 
 
 def write_latents(parts: list[pa.Table], folder: Path, key: str, latent: int) -> None:
-    """Write ``latents.parquet`` (both splits of all samples, sorted by id) and its record.
-
-    Latents (``latent`` dimensions) that are not finite are a `UserError`.
-    """
+    """Write ``latents.parquet`` (all events by id) and its record; latents that are not finite are a `UserError`."""
     table = pa.concat_tables(part.cast(latent_schema(latent)) for part in parts).unify_dictionaries()
     table = table.take(np.argsort(table["event_id"].to_numpy(), kind="stable")).combine_chunks()
     finite = np.isfinite(tensor_values(table["latent"])).all(1)

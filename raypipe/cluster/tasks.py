@@ -61,10 +61,7 @@ def counted(mapper: Mapper, on_item: Callable[[], Any]) -> Mapper:
 
 
 def pays(times: Sequence[float], left: int, cores: float) -> bool:
-    """Whether ``cores`` do ``left`` more items sooner with a start of Ray than one without, from core seconds so far.
-
-    The first of ``times``, which also loads libraries, does not count.
-    """
+    """Whether ``cores`` do ``left`` items sooner with a start of Ray, from core seconds so far but for the first."""
     return len(times) > 1 and left * sum(times[1:]) / len(times[1:]) * (1 - 1 / cores) > START_SECONDS
 
 
@@ -76,22 +73,18 @@ def ray_map(
     retries: int = 3,
     strategy: str = "DEFAULT",
     at_once: int | None = None,
-    begun: Callable[[Any], None] = lambda item: None,
     name: Callable[[Any], str] | None = None,
 ) -> Iterator[Any]:
     """``function`` of every item as Ray tasks of one core; a `UserError` comes as the function raises it.
 
-    Without Ray this process makes them. The function with all it holds goes into the object store once; some tasks are
-    in flight, so that results do not pile up. Of ``items`` a deque may grow while results are taken, ``in_order`` or as
-    they end.
-    ``retries``: times a task is started again whose process or node died; ``strategy``: of Ray, which node a task goes
-    to; ``at_once``: most tasks in flight, twice the cores if None; ``begun`` is called with an item when its task
-    starts to wait for a core; ``name``: of an item, whose errors come as RuntimeError with that name.
+    Without Ray this process makes them. The function goes into the object store once. Of ``items`` a deque may grow
+    while results are taken, ``in_order`` or as they end. ``retries``: times a task is started again whose process or
+    node died; ``strategy``: of Ray, which node a task goes to; ``at_once``: most tasks in flight, twice the cores if
+    None; ``name``: of an item, whose errors come as RuntimeError with that name.
     """
     waiting = items if isinstance(items, deque) else deque(items)
     while waiting and not ray_runs():
-        begun(item := waiting.popleft())
-        yield function(item)
+        yield function(waiting.popleft())
     if not waiting:
         return
     import ray
@@ -105,7 +98,6 @@ def ray_map(
         while waiting or flying:
             while waiting and len(flying) < limit:
                 item = waiting.popleft()
-                begun(item)
                 flying[task.remote(shared, item)] = item
             ended = next(iter(flying)) if in_order else ray.wait(list(flying), num_returns=1)[0][0]
             item = flying.pop(ended)

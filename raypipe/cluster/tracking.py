@@ -34,10 +34,7 @@ def tracking_uri(config: Any) -> str:
 
 
 def sqlite_uri(path: Path) -> str:
-    """The URI of an SQLite file. Names with ``?``, ``%``, ``#`` or a space are encoded.
-
-    The slashes too: MLflow creates the parent folder of what stands there, without decoding it.
-    """
+    """The URI of an SQLite file, encoded, slashes too: MLflow makes the parent folder of what stands there."""
     text = str(path.resolve())
     return f"sqlite:///{text}" if quote(text) == text else f"sqlite:////{quote(text[1:], safe='')}"
 

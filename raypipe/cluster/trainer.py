@@ -121,10 +121,7 @@ def _loaded(checkpoint: Any, rank: int) -> dict[str, Any] | None:
 def go_on(
     training: Training, run: TrainRun, beside: dict[str, Any] | None = None, told: dict[str, Any] | None = None
 ) -> None:
-    """In a worker: run all epochs that are left, each with a checkpoint and a record (and ``told``) for the driver.
-
-    ``beside``, for a training of which every worker has a state of its own, goes into each checkpoint beside it.
-    """
+    """In a worker: run all epochs left, each with a checkpoint (with ``beside``) and a record (with ``told``)."""
     from ray import train
 
     rank, stack = train.get_context().get_world_rank(), (told or {}).get("stack", 0)
@@ -162,11 +159,7 @@ def _followed(run: TrainRun, on_epoch: OnEpoch) -> Iterator[None]:
 
 
 def worker_cpus(workers: int, *, gpu: bool = False, streamed: bool = False) -> float:
-    """Cores, in halves, that each of so many Train workers can have: the most with which all of them find a place.
-
-    A stream needs a core for the tasks that prepare batches. A `UserError` if this machine has no place for so many; a
-    cluster may grow.
-    """
+    """Cores, in halves, of each of so many Train workers: the most with which all find a place, else a `UserError`."""
     first_node(gpu)
     cores = [node.get("CPU", 0.0) for node in nodes() if not gpu or node.get("GPU")]
     largest = math.floor(2 * max(cores)) / 2
@@ -182,10 +175,7 @@ def worker_cpus(workers: int, *, gpu: bool = False, streamed: bool = False) -> f
 
 
 def side_by_side(encoders: int, workers: int, *, gpu: bool = False) -> int:
-    """How many of so many encoders train at the same time: each has ``workers`` nodes, or GPUs, of its own.
-
-    On one machine without several GPUs that is one: two would only share its cores.
-    """
+    """How many of so many encoders train at the same time: each has ``workers`` nodes, or GPUs, of its own."""
     first_node(gpu)
     found = places(0.5, gpu) if gpu else sum(node.get("CPU", 0.0) >= 0.5 for node in nodes())
     return max(1, min(encoders, found // workers))

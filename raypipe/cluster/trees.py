@@ -27,10 +27,7 @@ CHECKPOINT_ROUNDS = 5  # Rounds between checkpoints
 
 
 def tree_trainer(config: Classifier, workers: int, resources: Resources, folder: Path) -> Train:
-    """What ``config.engine`` says: this process, or ``workers`` actors, for which Ray must run and have places.
-
-    Rows and checkpoints are in ``folder`` while training lasts; on a cluster, one that all nodes see.
-    """
+    """What ``config.engine`` says: this process, or ``workers`` actors of Ray with files in ``folder`` for all."""
     if config.engine == "xgboost":
         return train_here
     cores_each(workers)
@@ -98,8 +95,7 @@ def train_trees(
 ) -> xgboost.Booster:
     """`raypipe.models.bdt.Train` by ``workers`` Ray actors, each with every ``workers``-th row.
 
-    A worker that dies is started again, at most ``restarts`` times, and training goes on from the last checkpoint; that
-    it fails for good is a `UserError`.
+    A worker that dies is started again from the last checkpoint, at most ``restarts`` times; then it is a `UserError`.
     """
     import ray
 

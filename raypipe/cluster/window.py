@@ -34,10 +34,7 @@ def run_pack(
     resources: Resources,
     together: bool,
 ) -> None:
-    """The Tune trainable: ``config["pack"]`` has keys with their trials, ``driver`` is the id of the one that asks.
-
-    An exception of a trial is a result; a dying process is started again by Tune.
-    """
+    """The Tune trainable: ``config`` has the ``pack``, keys with their trials, and the id of the ``driver``."""
     limit_threads(threads := max(1, math.floor(resources.trial_cpus)))
     tools = Tools(threads, "cuda" if ray.get_gpu_ids() else "cpu", book.stage)
     worker = Worker(function, inputs, book, tools, resources.trial_timeout, resources.max_failures)
@@ -49,10 +46,7 @@ def run_pack(
 
 
 def _reports(worker: Worker, trials: Mapping[str, Any], driver: str, together: bool) -> Iterator[Report]:
-    """Of every trial of a pack, as it ends; those that are done, or that another driver is running, are not run.
-
-    Trials made as one are run if any of them is not done: the last digits of a result depend on the others.
-    """
+    """Of every trial of a pack, as it ends, but for those done or running elsewhere; trials made as one run whole."""
     book = worker.book
     for group in [trials] if together else [{key: trial} for key, trial in trials.items()]:
         found = {key: book.read(key) if book.finished(key) else None for key in group}
@@ -99,10 +93,7 @@ class WhenFull(tune.Stopper):
 
 
 def run_window(trainable: Any, packs: list[dict[str, Any]], scan: Scan) -> None:
-    """Run packs of trials by key; those whose process died too often are told to the scan at the end.
-
-    `DiskFull` if there is no space for results, or for what Tune keeps while it runs.
-    """
+    """Run packs of trials by key; those whose process died too often are told to the scan at the end; or `DiskFull`."""
     store, listener, stop = scan.book.store, Listener(), WhenFull()
     folder = f"{store.path}/tune/{scan.beat.id}"
     where = {"storage_filesystem": store.filesystem} if store.local is None else {}

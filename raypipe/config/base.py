@@ -9,10 +9,7 @@ from raypipe.errors import redact, redact_all
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys are refused, values cannot change after reading.
-
-    A boolean is neither a number nor a name. ``no`` for a key that may be left out means that it is left out.
-    """
+    """A part of the configuration: unknown keys are refused, values fixed; a boolean is neither number nor name."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
@@ -81,8 +78,7 @@ def section_of(annotation: Any) -> type[Section] | None:
 def fields(model: type[Section], prefix: str = "", of: Section | None = None) -> Iterator[tuple[str, Any, Any]]:
     """Dotted name, `pydantic` field and default of every key of a configuration, those of its sections included.
 
-    ``NAME`` stands for a key of a mapping, ``N`` for a place in a list. A required key has the default `...`. ``of`` is
-    the default of the whole section, where it differs from those of its keys.
+    ``NAME``: a key of a mapping, ``N``: a place in a list. `...`: required. ``of``: the default of the whole section.
     """
     for name, info in model.model_fields.items():
         inner, key = section_of(info.annotation), f"{prefix}{name}"

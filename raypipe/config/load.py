@@ -39,10 +39,7 @@ for _kind, (_pattern, _first) in PLAIN.items():
 
 
 def parse(text: str, source: str, comments: bool = True) -> Any:
-    """The value of a YAML text, which messages call ``source``; ``comments``: ``# ...`` may stand behind the value.
-
-    No valid YAML, a key that stands twice and a key that is no text are a `UserError`.
-    """
+    """The value of a YAML text called ``source``; ``comments``: ``# ...`` may follow it. No valid YAML: `UserError`."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -87,11 +84,9 @@ def load_config(
 ) -> Any:
     """Read a YAML configuration, apply dotted ``overrides`` such as ``flow.epochs=50``, and validate it.
 
-    A file may begin with ``extends: OTHER.yaml``, relative to itself: it then holds only what differs. Sections are
-    joined key by key, lists and values replaced. Of two overrides of one key the last holds.
-
-    ``output`` is the run folder and wins over file and overrides; ``command`` is the stage that will use it. A
-    `UserError` names file, key, value and what is allowed, or a file that does not serve ``command``.
+    A file may begin with ``extends: OTHER.yaml``, relative to itself: sections are joined key by key, lists and values
+    replaced. ``output`` is the run folder and wins; ``command`` is the stage that will use it. A `UserError` names
+    file, key, value and what is allowed, or a file that does not serve ``command``.
     """
     values, source, search = _given(path, overrides)
     if output is not None:

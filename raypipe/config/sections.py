@@ -111,10 +111,7 @@ class Flow(Section):
         return centre - half, centre + half
 
     def left_out(self, folds: int) -> list[tuple[int, ...]]:
-        """For each member, the parts (0 to ``folds - 1``) of the sidebands on which it is not trained.
-
-        Numbers with which not every part is left out by as many members are a `ValueError`.
-        """
+        """For each member, the parts (0 to ``folds - 1``) of the sidebands it does not train on, or a `ValueError`."""
         # Neighbouring parts first, then those two apart, ...: ten pairs of five parts are all there are.
         chosen = ([(m + i * (1 + m // folds)) % folds for i in range(self.leave_out)] for m in range(self.members))
         plan = [tuple(sorted(parts)) for parts in chosen]

@@ -43,10 +43,7 @@ def first_values(search: str, base: Path | None) -> dict[str, Any]:
 def commented(
     values: Mapping[str, Any], model: type[Section], notes: Mapping[str, Sequence[str]], above: str = ""
 ) -> Iterator[str]:
-    """Lines of YAML: ``values`` by dotted key, over each what ``notes`` say of it, else its description.
-
-    ``above``: dotted key of the section whose keys and lines are wanted, with a dot behind it.
-    """
+    """Lines of YAML: ``values`` by dotted key of the section ``above``, over each its note or its description."""
     indent = "  " * above.count(".")
     for name in dict.fromkeys(key.removeprefix(above).partition(".")[0] for key in values if key.startswith(above)):
         key, field = f"{above}{name}", model.model_fields[name]

@@ -1,7 +1,4 @@
-"""The nine event features as numbers that a density can follow: logarithms of energies, steps smeared.
-
-Uniform noise of one step's width makes counts continuous (1306.0186); absent ones go to a narrow bump below the rest.
-"""
+"""The nine event features as numbers that a density can follow: logarithms of energies, steps smeared (1306.0186)."""
 
 import numpy as np
 from scipy.special import ndtri

@@ -61,10 +61,7 @@ class Pool(Rows):
         return np.concatenate(drawn)
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """Rows of positive weight in random order, heavier ones earlier: a prefix is a draw without replacement.
-
-        Exponential times over weights (Efraimidis & Spirakis 2006).
-        """
+        """Rows in random order, heavier ones earlier: a prefix is a draw without replacement (Efraimidis 2006)."""
         with np.errstate(divide="ignore"):
             times = rng.exponential(size=len(self)) / self.weight
         return np.argsort(times, kind="stable")[: int((self.weight > 0).sum())]
@@ -101,9 +98,7 @@ def read_pool(
 ) -> Pool:
     """One sample from a file; all weights are 1 when it has no weight column (``weight=None``).
 
-    ``weights="sign"`` takes negative weights: events are drawn by averages over the nearest ones
-    (`raypipe.events.signed.positive_weights`). No rows, other negative weights, or a sum that is not positive:
-    `UserError`.
+    ``weights="sign"`` takes negative weights (`positive_weights`). No rows, or a sum that is not positive: `UserError`.
     """
     columns = read_columns(path, [*features, *([weight] if weight else [])])
     values = np.column_stack([columns[f] for f in features])

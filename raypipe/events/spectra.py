@@ -38,10 +38,7 @@ class Spectrum(Rows):
 
 
 def spectrum_from_mapping(columns: dict[str, Any], name: str | None, source: str) -> Spectrum | None:
-    """A histogram given by ``edges`` and values, also nested: ``{edges, name: {values, ...}}``; else None.
-
-    ``name`` picks what to take and may add histograms (``ZZ+DY``).
-    """
+    """A histogram ``{edges, name: {values, ...}}``, or several added (``name``: ``ZZ+DY``); else None."""
     found = [k for k in ("edges", "bin_edges", "bins") if k in columns and np.ndim(columns[k]) == 1]
     if not found:
         return None

@@ -32,10 +32,7 @@ _LOGICAL = pa.array(["true", "false"])
 
 @dataclass(frozen=True)
 class TextTable:
-    """Where the rows of a file are. Blocks are whole lines; the n + 1 entries of each tuple bound n blocks.
-
-    ``offsets`` in bytes, ``lines`` from 1, ``rows`` before a block; the last entry is the number of rows.
-    """
+    """Where the rows of a file are: blocks of lines between ``offsets`` (bytes), ``lines`` (from 1) and ``rows``."""
 
     path: str
     head: Head

@@ -39,10 +39,7 @@ def parts_of(event_ids: np.ndarray, seed: int, train: float, validation: float) 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Balanced batches: every process group has the same number of events in each, to within one.
-
-    ``rows`` of the events of each of ``groups``; ``batch_size``: of the global batch.
-    """
+    """Balanced batches of ``batch_size`` events: as many of each of ``groups``, whose events are ``rows``, to one."""
 
     rows: tuple[np.ndarray, ...]
     groups: tuple[int, ...]

@@ -1,7 +1,6 @@
 """Weak supervision between any two tables: train data against background, score a third table.
 
-The idealised anomaly detector (2109.00546) when the background is pure, CWoLa (1902.02634) when it is a sideband.
-Averaging many fits follows "Back to the Roots" (2309.13111).
+With a pure background as in 2109.00546, with a sideband CWoLa (1902.02634); fits are averaged as in 2309.13111.
 """
 
 from dataclasses import dataclass
@@ -44,8 +43,7 @@ def contest_of(
 ) -> Contest:
     """The fits of `classify`, ready for a cluster.
 
-    Folds are random and balanced. An event that is in two tables is in the same fold of both; what is in neither
-    training table is scored by all models. Weights with signs are averaged for the fits (`weights_to_fit`).
+    An event in two tables is in the same fold of both; one in neither training table is scored by all models.
     """
     data_weights = np.ones(len(data)) if data_weights is None else data_weights
     background_weights = np.ones(len(background)) if background_weights is None else background_weights

@@ -275,10 +275,7 @@ def latent_noise(event_ids: np.ndarray, dimensions: int, seed: int) -> np.ndarra
 
 @torch.no_grad()
 def embed(model: Any, inputs: Sequence[np.ndarray], noise: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Latents (n, d) float32 and posteriors (n, 2, d) float32 of events: ``model.encode(*inputs)``.
-
-    A posterior is mean and standard deviation. Latents are the means, or samples with ``noise`` (n, d).
-    """
+    """Latents (n, d), means or samples with ``noise``, and posteriors (n, 2, d), mean and deviation; float32."""
     model.eval()
     device = next(model.parameters()).device
     out = [np.empty((0, 2, model.latent), np.float32)]

@@ -26,8 +26,7 @@ Member = tuple[int, int]  # (set, member)
 class Sidebands:
     """What the flows of one pseudo-data set learn from: latents (n, d) and masses (n,) GeV, finite, else a `UserError`.
 
-    ``posterior``: (n, 2, d) mean and standard deviation of the Gaussians from which the latents were drawn. With them a
-    flow sees another draw of an event in each epoch, and overfits less; best epochs are selected with the latents.
+    ``posterior``: (n, 2, d), mean and deviation of the latents' Gaussians, from which every epoch then draws anew.
     """
 
     latents: np.ndarray

@@ -23,9 +23,8 @@ class FlowTraining:
     """The flows of several pseudo-data sets in training; None for a set of which no member is trained here.
 
     The data of a set fall into ``folds`` parts, of which each of its members leaves out ``config.leave_out`` (see
-    `Flow.left_out`). All members of a set keep the weights of one epoch, the best in the mean of their losses there: of
-    the events that calibrate a fold its flows know nothing but one number that all folds share. In a process group
-    (torch.distributed) each process trains some of the members, and all know the losses of all after every epoch.
+    `Flow.left_out`). All members keep the weights of one epoch, the best in the mean of their losses on what they left
+    out. In a process group (torch.distributed) each process trains some of the members, and all know all losses.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
 """One feature as a number that a flow can follow: spikes and steps spread out, heavy tails drawn in, and back.
 
-A value that many events share is spread uniformly over an interval as long as its share (dequantisation, 1306.0186, as
-the randomised probability integral transform): the flow sees a standard normal number, and draws values that occur.
+A value that many events share is spread uniformly over an interval as long as its share (dequantisation, 1306.0186).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""Train all the small networks of many data sets together.
-
-Each network has its own random streams, keyed by its name; how data sets are divided into stacks changes nothing.
-"""
+"""Train all the small networks of many data sets together; each has its own random streams, keyed by its name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,10 +78,7 @@ def train_stack(
     dtype: torch.dtype = torch.float32,
     stack: int | None = None,
 ) -> StackedMLP:
-    """Train one network for each entry of ``networks``, in stacks of ``stack`` (`STACK` on a CPU, else all at once).
-
-    Adam with PyTorch's defaults, the loss of a batch averaged over its events. Weights no longer finite: `UserError`.
-    """
+    """One network for each of ``networks``, in stacks (`STACK` on a CPU); weights that are not finite: `UserError`."""
     stack = stack or (STACK if device == "cpu" else len(networks))
     each = (networks[start : start + stack] for start in range(0, len(networks), stack))
     parts = [_train(samples, part, config, loss, root, torch.device(device), dtype) for part in each]

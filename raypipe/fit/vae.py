@@ -47,10 +47,7 @@ class FeatureVae(nn.Module):
 
 
 class VaeTraining:
-    """The training of an autoencoder on continuous features (n, d) float64; the best validation epoch is kept.
-
-    Loss: reconstruction error / 2 + beta x KL(q(z|x), N(0, 1)), means over events.
-    """
+    """Training on features (n, d); loss: squared error / 2 + beta KL(q(z|x), N(0, 1)); keeps the best epoch."""
 
     def __init__(self, train: np.ndarray, validation: np.ndarray, config: Vae, seed: int) -> None:
         if len(train) < config.batch_size or not len(validation):

@@ -68,10 +68,7 @@ WAYS = {
 
 
 class FlowEnsemble(nn.Module):
-    """M flows with stacked parameters (M, ...), one initialisation seed each; for ``shape`` see `raypipe.config.Flow`.
-
-    ``plain``: compute by nflows' own modules on CPUs too (slower; the same function).
-    """
+    """M flows with stacked parameters (M, ...), a seed each; ``plain``: by nflows' own modules on CPUs too, slower."""
 
     def __init__(self, *, features: int, seeds: list[int], **shape: Any) -> None:
         super().__init__()

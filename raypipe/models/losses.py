@@ -15,9 +15,8 @@ def supervised_contrastive(
     """Sum of the supervised contrastive loss over the anchors that have a partner, and their number.
 
     For anchor i with l2-normalised projection p_i, the loss is ``-1/|P(i)| sum_{j in P(i)} log[ exp(p_i.p_j/tau) /
-    sum_{a != i} exp(p_i.p_a/tau) ]``, P(i) being the other events of the same label (2004.11362, equation 2, with one
-    view an event: paper C, section III.1). ``anchors``: (n, d) of this worker, which are rows ``first .. first + n`` of
-    ``others`` (m, d), the global batch. Sums over workers divided give the loss of the global batch.
+    sum_{a != i} exp(p_i.p_a/tau) ]``, P(i) being the other events of the same label (2004.11362, equation 2).
+    ``anchors``: (n, d) of this worker, rows ``first .. first + n`` of ``others`` (m, d), the global batch.
     """
     if others is None or other_labels is None:
         others, other_labels = anchors, anchor_labels

@@ -2,8 +2,7 @@
 
 The function is nflows' (MADE of Germain et al. 1502.03509 with residual blocks, see `raypipe.models.flow.build_maf`).
 Events lie along the last axis, (M, features, n); biases and the context ride in the matrix products as extra columns.
-The inverse computes every hidden unit once: units of degree i are known as soon as dimension i is, so one sweep through
-the dimensions costs one evaluation of the network, where nflows makes one for each dimension.
+The inverse computes every hidden unit once: units of degree i are known as soon as dimension i is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Stacked masked autoregressive flows: all members through the layers of `raypipe.models.maf`, with their gradient.
-
-Members run on threads in small groups that fit the cache and do not depend on the number of threads.
-"""
+"""Stacked masked autoregressive flows: all members through `raypipe.models.maf` on threads, with their gradient."""
 
 import os
 from collections.abc import Callable, Sequence

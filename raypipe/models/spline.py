@@ -1,8 +1,4 @@
-"""Layers that nflows lacks: rotations, and rational-quadratic splines (1906.04032) without data-dependent shapes.
-
-nflows' own spline selects the inputs inside its interval by a boolean mask, which `torch.func.vmap` cannot map. This
-one computes every element and picks with `where`; the function is the same.
-"""
+"""Layers that nflows lacks: rotations, and rational-quadratic splines (1906.04032) that `torch.func.vmap` can map."""
 
 import math
 from typing import Any

@@ -1,8 +1,7 @@
 """Many small fully connected networks as one: every layer of all of them is one batched matrix product.
 
-Layout: ``weights[l]`` is (networks, outputs, inputs + 1); the last column is the bias, because a layer's input carries
-a last row of ones. Activations are (networks, features, events), so that the events of a batch lie contiguous in
-memory: the small products then fill the vector registers whatever the width of the layers.
+Layout: ``weights[l]`` is (networks, outputs, inputs + 1), the last column the bias; activations are (networks,
+features, events), so that the events of a batch lie contiguous in memory.
 """
 
 from __future__ import annotations

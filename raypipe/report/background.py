@@ -26,10 +26,7 @@ def asked(config: DiphotonRun) -> dict[str, Any]:
 
 
 def verdict(entries: Sequence[Row], z: str) -> list[str]:
-    """What was found and whether the background model closes, from summary entries; none without any.
-
-    ``z``: what their significances are called, with ``_before`` and ``_after``.
-    """
+    """What was found (significances ``<z>_before``, ``<z>_after``) and whether the background closes, from entries."""
     told = []
     for who, null in (("with a signal", False), ("without", True)):
         mine = [e for e in entries if (e["signal"] == NO_SIGNAL) == null and e[f"{z}_before"] and e[f"{z}_after"]]

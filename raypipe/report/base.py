@@ -167,10 +167,7 @@ def plain_report(search: Search, found: Found) -> Report:
 
 
 def curves_of(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Curves:
-    """Metrics of the child runs from summary entries.
-
-    A step is the injected S/sqrt(B) in thousandths, since MLflow's are integers; the name holds the working point.
-    """
+    """Metrics of the child runs from summary entries; a step is the injected S/sqrt(B) in thousandths."""
     groups: Curves = {}
     for entry in entries:
         seen = entry.get("embedding", "id")

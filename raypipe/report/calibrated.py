@@ -106,8 +106,7 @@ def read_calibration(search: Search, found: Found) -> tuple[dict[str, Any] | Non
 def calibrated_rows(rows: Sequence[Row], maps: Maps) -> list[dict[str, Any]]:
     """Rows of a scan with ``z_calibrated``, of the cut, and ``z_global``, of its smallest p-value over all cuts.
 
-    ``<name>_bound``: whether no null has reached it, so that it is a lower bound. Only of the search itself (method
-    `cathode`) in embeddings that have a map; the other rows stay as they are.
+    ``<name>_bound``: whether no null has reached it. Only rows of `cathode` in embeddings that have a map change.
     """
     reported: dict[str, dict[float, float]] = defaultdict(dict)
     mine = [row["status"] == "ok" and row["method"] == "cathode" and row["embedding"] in maps for row in rows]

@@ -163,10 +163,7 @@ def _colours(ways: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Any]:
 
 
 def sic_by_strength(rows: Sequence[Mapping[str, Any]], points: Sequence[float]) -> Figure:
-    """SIC against the injected strength: a row of panels for each signal, a column for each working point.
-
-    Bars are standard errors of the mean, bands standard deviations of single instances.
-    """
+    """SIC against strength, a row a signal, a column a cut; bars: errors of means, bands: deviations of instances."""
     signals, ways = with_signal(rows)
     figure, axes = new_figure(len(signals) * len(points), 4.6, 3.2, len(points))
     for axis, (signal, point) in zip(axes, product(signals, points), strict=True):

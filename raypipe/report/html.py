@@ -114,10 +114,7 @@ def images(figures: Mapping[str, Path], captions: Mapping[str, str], *names: str
 
 
 def image(path: Path, caption: str) -> dict[str, Any]:
-    """A figure of `raypipe.report.style.save_figures` with its numbers, embedded, so that the page can be mailed alone.
-
-    Its colours become variables of the page's style sheet, which knows a dark one for each.
-    """
+    """A figure of `save_figures` with its numbers, embedded; colours become variables of the page's style sheet."""
     drawn = path.read_text(encoding="utf-8")
     points = float(re.search(r'<svg [^>]*width="([\d.]+)pt"', drawn)[1])
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
@@ -132,11 +129,7 @@ def image(path: Path, caption: str) -> dict[str, Any]:
 def write_html(
     path: Path, title: str, subtitle: str, headlines: Sequence[str], sections: Sequence[Section], **more: Any
 ) -> None:
-    """Render ``page.html`` and write it to ``path``, whole or not at all.
-
-    ``headlines``: what was found, the verdict first. ``more``: ``asked``, the question; ``provenance``, what made the
-    page and of what.
-    """
+    """Write ``page.html`` to ``path``: ``headlines``, the verdict first; ``more``: ``asked`` and ``provenance``."""
     source = resources.files("raypipe.report").joinpath("page.html").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
     shown = {"title": title, "subtitle": subtitle, "headlines": headlines, "sections": sections}

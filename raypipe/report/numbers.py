@@ -17,10 +17,7 @@ HEAD = ("panel", "curve", "x", "x_high", "y", "low", "high")
 
 
 def numbers_of(figure: Figure) -> str:
-    """CSV of the curves, points with errors, histograms and bands of a figure; ``#`` lines say what the axes are.
-
-    An underscore in front of a curve's name, which keeps it out of the legend, is left out.
-    """
+    """CSV of the curves, points with errors, histograms and bands of a figure; ``#`` lines say what the axes are."""
     out, panels = io.StringIO(), [axis for axis in figure.axes if axis.has_data()]
     for k, axis in enumerate(panels, 1):
         told = "; ".join(filter(None, (axis.get_title(), f"x: {axis.get_xlabel()}", f"y: {axis.get_ylabel()}")))

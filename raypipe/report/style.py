@@ -49,10 +49,7 @@ def svg(figure: Figure, salt: str) -> str:
 
 
 def save_figures(figures: Mapping[str, Figure | None], folder: Path, label: str = "") -> dict[str, Path]:
-    """Write those figures that there are, under the experiment's ``label``, as SVG with their numbers as CSV beside it.
-
-    Returns name -> path of the SVG.
-    """
+    """Write figures under ``label`` as SVG, with their numbers as CSV beside it; name -> path of the SVG."""
     paths = {name: folder / f"{name}.svg" for name, figure in figures.items() if figure is not None}
     for name, path in paths.items():
         figures[name].suptitle(label, x=0.01, ha="left", fontsize=10, fontweight="bold", fontstyle="italic")

@@ -55,10 +55,7 @@ def largest_overlap(rows: Iterable[Row]) -> float:
 
 
 def shared_error(rows: Sequence[Row], name: str) -> float | None:
-    """Standard deviation, over the replicas of the simulated events, of the mean over rows; 0 of a column without.
-
-    None where no background of some replica passes the cut: too few events to say.
-    """
+    """Standard deviation of the mean over rows, over replicas of the simulation: 0 without, None where one is empty."""
     if not (replicas := [row[f"{name}_replicas"] for row in rows if row.get(f"{name}_replicas")]):
         return 0.0
     means = np.mean(np.array(replicas, float), axis=0)
@@ -70,12 +67,8 @@ def summarise(
 ) -> list[dict[str, Any]]:
     """One entry for each value of the columns ``point``, in the order of the rows; failed trials are left out.
 
-    Args:
-        quantities: columns to `quote`. kept: columns that the rows of a point share.
-
-    Returns:
-        Entries with ``withheld`` (of how many instances no significance is quoted, and the first reason; None where of
-        all) where the rows have a verdict.
+    ``quantities``: columns to `quote`; ``kept``: columns that the rows of a point share. Where the rows have a verdict
+    ``withheld`` says of how many instances no significance is quoted, and why (None: of all it is).
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -106,10 +99,7 @@ def closure(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def build_summary(rows: list[dict[str, Any]], *, working_point: float, target: float) -> dict[str, Any]:
-    """Results at the quoted working point, and at all of them.
-
-    ``required`` (`required_table`) is empty where there is nothing to compare: one strength, embedding and method.
-    """
+    """Results at the quoted working point, and at all; ``required`` is empty where there is nothing to compare."""
     every = summarise(rows, quantities=(*QUANTITIES, *(name for name in CALIBRATED if any(name in r for r in rows))))
     good = [row for row in rows if row["status"] == "ok"]
     curves = {(r["embedding"], r["method"], r["strength"]) for r in good if r["signal"] != NO_SIGNAL}
@@ -176,10 +166,7 @@ def with_signal(rows: Sequence[Row]) -> tuple[list[str], list[tuple[str, str]]]:
 
 
 def curve(rows: Sequence[Row], quantity: str, way: tuple[str, str], signal: str, point: float) -> np.ndarray:
-    """(k, 4) array of strength, and mean, standard error and deviation over instances (NaN with one) of a quantity.
-
-    Instances whose value does not exist or is withheld are left out.
-    """
+    """(k, 4): strength; mean, standard error and deviation over instances (NaN with one) where a quantity exists."""
     mine = [r for r in rows if (r["embedding"], r["method"], r["signal"], r["working_point"]) == (*way, signal, point)]
     out = []
     for strength in sorted({r["strength"] for r in mine}):
@@ -191,10 +178,7 @@ def curve(rows: Sequence[Row], quantity: str, way: tuple[str, str], signal: str,
 
 
 def crossing(strengths: np.ndarray, significances: np.ndarray, target: float) -> float:
-    """Smallest strength at which the significance reaches ``target``, linear between the points and through the origin.
-
-    Infinity when the largest strength does not reach it.
-    """
+    """Smallest strength with significance ``target``, linear between points and through the origin; else infinity."""
     x, y = np.r_[0.0, strengths], np.r_[0.0, significances]
     above = np.flatnonzero(y >= target)
     if not len(above):
@@ -206,11 +190,7 @@ def crossing(strengths: np.ndarray, significances: np.ndarray, target: float) ->
 def required_strength(
     rows: Sequence[Row], way: tuple[str, str], signal: str, point: float, target: float
 ) -> np.ndarray:
-    """Strengths at which the mean significance after the cut reaches ``target``: of all instances, then without each.
-
-    The (1 + instances,) array is what a jackknife needs: `jackknife` gives the standard error of a number, and of the
-    difference of two that come from the same pseudo-data sets.
-    """
+    """Strengths at which the mean significance reaches ``target``, (1 + instances,): of all, then without each."""
     mine = [r for r in rows if r["signal"] == signal and (r["embedding"], r["method"]) == way]
     found = []
     for without in (None, *sorted({r["instance"] for r in mine})):
@@ -222,8 +202,7 @@ def required_strength(
 def jackknife(values: np.ndarray, overlap: float = 0.0) -> tuple[float, float | None]:
     """The first value, and its standard error from the others (made without one instance each); None with one.
 
-    Where some of them are infinite, because the largest strength then does not reach the target, there is none either.
-    ``overlap``: share of events that instances have in common, as in `mean_and_error`.
+    None, too, where some are infinite. ``overlap``: share of common events, as in `mean_and_error`.
     """
     one_less = values[1:]
     if len(one_less) < 2 or not np.isfinite(values).all():
@@ -233,10 +212,7 @@ def jackknife(values: np.ndarray, overlap: float = 0.0) -> tuple[float, float | 
 
 
 def required_table(rows: Sequence[Row], points: Sequence[float], target: float) -> list[dict[str, Any]]:
-    """For each signal, way and cut, the injected strength at which the mean significance after it reaches a target.
-
-    ``required`` is None, and ``largest`` (the largest strength of the scan) a lower bound, where none reaches it.
-    """
+    """For each signal, way and cut the strength at which the mean significance is ``target`` (None: > ``largest``)."""
     out = []
     signals, ways = with_signal(rows)
     for signal, way, point in product(signals, ways, points):

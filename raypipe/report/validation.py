@@ -1,8 +1,4 @@
-"""The validation page of an event data set, simulated or imported: is this the physics that it should be?
-
-``make_validation`` reads the manifest and, once, every table; it writes ``validation.html`` (self-contained),
-``validation.json`` (all numbers, spectra included) and the figures as PNG.
-"""
+"""The validation page of an event data set, simulated or imported: is this the physics that it should be?"""
 
 from collections.abc import Sequence
 from itertools import cycle, groupby
@@ -16,10 +12,10 @@ from matplotlib.figure import Figure
 from raypipe.errors import UserError
 from raypipe.events.table import read_schema
 from raypipe.files import check_writable, read_json, write_json
-from raypipe.report.style import COLOURS, CYCLE, new_figure, save_figures
+from raypipe.report.style import CYCLE, new_figure, save_figures
 from raypipe.report.validation_numbers import SampleSums, Spectrum, collect, sample_numbers
 from raypipe.report.validation_page import write_validation_page
-from raypipe.report.validation_quantities import SLOT_NAMES, Kind, Quantity, kind_of
+from raypipe.report.validation_quantities import Kind, Quantity, kind_of
 from raypipe.simulate.dataset import MANIFEST, read_manifest
 from raypipe.simulate.processes import GROUPS
 
@@ -29,10 +25,9 @@ MAX_IN_PANEL = 6  # Samples that one panel shows before they cannot be told apar
 
 
 def make_validation(events: str | Path, output: str | Path | None = None) -> dict[str, Any]:
-    """Validate the data set folder ``events`` and write the page into ``output``, ``<events>/validation`` by default.
+    """Validate the data set folder ``events``: numbers, figures and page in ``output``, or ``<events>/validation``.
 
-    Returns the numbers, as in ``validation.json``, with the path of the page under ``page``. No manifest, a missing or
-    damaged file, a value that is not finite and no place to write are a `UserError`.
+    Returns the numbers, as in ``validation.json``, and the path of the page. What cannot be read is a `UserError`.
     """
     output = Path(events) / "validation" if output is None else Path(output)
     if (Path(events) / MANIFEST).is_file():  # before the work; without a data set there is none
@@ -40,7 +35,7 @@ def make_validation(events: str | Path, output: str | Path | None = None) -> dic
     samples, numbers = measure(events)
     numbers["page"] = str(output / "validation.html")
     write_json(output / "validation.json", numbers)
-    drawn, captions = draw_all(samples, numbers)
+    drawn, captions = draw_all(samples)
     write_validation_page(output / "validation.html", numbers, captions, save_figures(drawn, output / "figures"))
     return numbers
 
@@ -76,10 +71,7 @@ def _sums(events: Path, name: str, entry: dict[str, Any], kinds: dict[tuple[str,
 
 
 def describe(events: Path) -> dict[str, Any]:
-    """The manifest of a simulated data set; of an imported one (``read.json``), what stands in for it.
-
-    Every imported table is a sample of its own; files that were skipped stand under ``skipped``.
-    """
+    """The manifest of a simulated data set; of an imported one its tables and the ``skipped`` files."""
     sidecar = events / IMPORTED
     if (events / MANIFEST).is_file() or not sidecar.is_file():
         return read_manifest(events)
@@ -109,7 +101,7 @@ def panels(samples: list[SampleSums]) -> list[tuple[str, list[SampleSums]]]:
     return found
 
 
-def draw_all(samples: list[SampleSums], numbers: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def draw_all(samples: list[SampleSums]) -> tuple[dict[str, Any], dict[str, str]]:
     """Every figure of the page by name, and the captions of the spectra."""
     drawn, captions = {}, {}
     kinds: dict[tuple[str, ...], list[SampleSums]] = {}
@@ -124,14 +116,11 @@ def draw_all(samples: list[SampleSums], numbers: dict[str, Any]) -> tuple[dict[s
         captions |= {f"{prefix}{q.name}": q.caption for q in kind.quantities}
         shown = [q for q in kind.quantities if q.shown]
         drawn |= {f"{prefix}{q.name}": shapes(q, panels(members), reference) for q in shown}
-    rows = {n: s["presence"] for n, s in numbers["samples"].items() if s["presence"]}
-    if rows := {n: r for n, r in rows.items() if r["slots"]["jet1"]["ours"] is not None}:
-        drawn["presence"] = presence_figure(rows)
     return drawn, captions
 
 
-def _canvas(panels: int, width: float = 4.4, height: float = 3.3) -> tuple[Figure, list[Axes]]:
-    return new_figure(panels, *((6.4, 4.0) if panels == 1 else (width, height)))
+def _canvas(panels: int) -> tuple[Figure, list[Axes]]:
+    return new_figure(panels, *((6.4, 4.0) if panels == 1 else (4.4, 3.3)))
 
 
 def _draw(axis: Axes, spectrum: Spectrum, label: str, **style: Any) -> np.ndarray:
@@ -185,19 +174,4 @@ def stacked(quantity: Quantity, samples: Sequence[SampleSums]) -> Figure:
     axis.set(yscale="log", ylim=(low, 3 * below.max()), xlim=edges[[0, -1]])
     axis.set(xlabel=quantity.label, ylabel=r"events / GeV / fb$^{-1}$")
     axis.legend(fontsize=8)
-    return figure
-
-
-def presence_figure(rows: dict[str, dict[str, Any]]) -> Figure:
-    """Shares of filled slots beside the reference, one panel a sample; ``rows``: the `presence_table` of each."""
-    figure, axes = _canvas(len(rows), 5.2, 3.2)
-    place = np.arange(len(SLOT_NAMES))
-    for axis, (name, entry) in zip(axes, rows.items(), strict=True):
-        slots = [entry["slots"][slot] for slot in SLOT_NAMES]
-        ours, errors, theirs = ([s[what] for s in slots] for what in ("ours", "error", "reference"))
-        axis.bar(place, theirs, width=0.7, color="0.85", label=f"{entry['label']} (numbers.md)")
-        axis.errorbar(place, ours, errors, fmt="o", ms=4, color=COLOURS["true"], label=name)
-        axis.set_xticks(place, SLOT_NAMES)
-        axis.set(ylabel="share of events", ylim=(0, 1.08))
-        axis.legend(fontsize=7)
     return figure

@@ -13,20 +13,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy import stats
 
 from raypipe.errors import UserError
 from raypipe.events.schema import has_signs, tensor_values
+from raypipe.events.spectra import Spectrum as Published
 from raypipe.events.table import count_rows, stream_table
 from raypipe.report.html import resource
-from raypipe.report.validation_quantities import SLOT_NAMES, Batch, Kind, kind_of
+from raypipe.report.validation_quantities import Batch, Kind, kind_of
+from raypipe.stats.peakfit import PeakFit, fit_peak
 
 
 class Spectrum:
-    """A weighted histogram over rising ``edges`` (k + 1,) that remembers what fell outside.
-
-    ``sums``, ``squares``: (k + 2,) of weights and of squared weights: below, the k bins, above.
-    """
+    """A weighted histogram over ``edges`` (k + 1,); ``sums``, ``squares`` of weights (k + 2,): below, bins, above."""
 
     def __init__(self, edges: np.ndarray) -> None:
         self.edges, self.centres = edges, (edges[:-1] + edges[1:]) / 2
@@ -125,10 +123,7 @@ class SampleSums:
 
 
 def _batches(path: Path, kind: Kind) -> Iterator[Batch]:
-    """The columns of a file, piece by piece, as float64 arrays; tensors, most of the memory, stay float32.
-
-    A value that is not finite, or a negative weight in a table without signs, is a `UserError`.
-    """
+    """The columns of a file, piece by piece; a value that is not finite or a wrong sign of a weight: `UserError`."""
     first = 0
     for table in filter(len, stream_table(path, kind.columns)):
         batch = {}
@@ -146,10 +141,7 @@ def _batches(path: Path, kind: Kind) -> Iterator[Batch]:
 
 
 def collect(name: str, group: int, files: Mapping[str, Sequence[Path]], keep: Kind | None = None) -> SampleSums:
-    """One pass over the files (split -> paths) of a sample for the quantities ``keep`` (else those of the first file).
-
-    A missing, damaged or foreign file, a value that is not finite and a negative weight are a `UserError`.
-    """
+    """One pass over the files (split -> paths) of a sample for the quantities ``keep``, or those of the first file."""
     rows = {split: sum(count_rows(path) for path in paths) for split, paths in files.items()}
     every = [path for paths in files.values() for path in paths]
     kind = keep or kind_of(every[0])
@@ -211,27 +203,19 @@ def peak(spectrum: Spectrum, low: float = -np.inf, high: float = np.inf) -> dict
     return {name: float(value) for name, value in found.items()}
 
 
-def smoothness(spectrum: Spectrum, degree: int = 3) -> dict[str, float] | None:
-    """Fit of exp(polynomial) to a spectrum: a continuum that falls without an edge has a good chi2.
+def smoothness(spectrum: Spectrum) -> dict[str, float] | None:
+    """Fit of exp(cubic) to a spectrum: a continuum that falls without an edge has a good chi2.
 
-    Iterated weighted least squares with the variance from the fit (not from the data, which would pull it down).
     ``largest_pull`` is the bin furthest from the curve in standard deviations. None below 50 effective events a bin.
     """
-    counts, squares = spectrum.counts, spectrum.squares[1:-1]
+    counts, squares, edges = spectrum.counts, spectrum.squares[1:-1], spectrum.edges
     if counts.min() <= 0 or counts.min() ** 2 / squares[np.argmin(counts)] < 50:
         return None
-    x = np.linspace(-1, 1, len(counts))
-    per_weight = squares.sum() / counts.sum()
-    model = counts
-    for _ in range(8):
-        # d ln(model): linearised around the present curve.
-        target = np.log(model) + (counts - model) / model
-        fit = np.polynomial.polynomial.polyfit(x, target, degree, w=np.sqrt(model / per_weight))
-        model = np.exp(np.polynomial.polynomial.polyval(x, fit))
-    pulls = (counts - model) / np.sqrt(model * per_weight)
-    chi2, ndf, k = float(np.sum(pulls**2)), len(counts) - degree - 1, int(np.argmax(np.abs(pulls)))
-    largest = {"largest_pull": float(pulls[k]), "largest_at": float(spectrum.centres[k])}
-    return {"chi2": chi2, "ndf": ndf, "p_value": float(stats.chi2.sf(chi2, ndf)), **largest}
+    data = Published(edges[:-1], edges[1:], counts, spectrum.errors, "m_yy")
+    row = fit_peak(data, PeakFit(window=(edges[0], edges[-1]), background="exppoly:3", likelihood="weighted"))
+    worst = row["largest_pulls"][0]
+    largest = {"largest_pull": worst["pull"], "largest_at": (worst["low"] + worst["high"]) / 2}
+    return {"chi2": row["chi2"], "ndf": row["ndf"], "p_value": row["gof_p"], **largest}
 
 
 def yields(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:
@@ -261,23 +245,6 @@ def _ratio(top: float, bottom: float | None) -> float | None:
     return top / bottom if bottom else None
 
 
-def presence_table(sums: SampleSums) -> dict[str, Any] | None:
-    """Shares of filled slots beside the reference; None where there is no reference for the sample."""
-    theirs = resource("references")["presence"]
-    entry = theirs["samples"].get(sums.name)
-    if entry is None or "window.jet1" not in sums.means:
-        return None
-    window = {n.removeprefix("window."): m.as_dict() for n, m in sums.means.items() if n.startswith("window.")}
-    slots = {}
-    for slot, reference in zip(SLOT_NAMES, entry["shares"], strict=True):
-        ours, error = window[slot].values()
-        difference = None if ours is None else ours - reference
-        slots[slot] = {"ours": ours, "error": error, "reference": reference, "difference": difference}
-    everywhere, listed = {"n_jet": sums.means["n_jet"].as_dict()}, theirs["means"].get(sums.name, {})
-    means = {name: (window | everywhere)[name] | {"reference": value} for name, value in listed.items()}
-    return {"label": entry["label"], "slots": slots, "means": means}
-
-
 def sample_numbers(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:
     """Everything known of one sample; ``entry`` is its part of the manifest."""
     fine = {n.removesuffix("_fine"): s for n, s in sums.spectra.items() if n.endswith("_fine")}
@@ -289,10 +256,9 @@ def sample_numbers(sums: SampleSums, entry: dict[str, Any]) -> dict[str, Any]:
         "group": sums.group,
         "title": entry.get("title", ""),
         "yield": yields(sums, entry),
-        "means": {n: m.as_dict() for n, m in sums.means.items() if "." not in n},
+        "means": {n: m.as_dict() for n, m in sums.means.items()},
         "peaks": peaks,
         "others_widths": resource("references")["widths"].get(sums.name, {}),
-        "presence": presence_table(sums),
         "bytes": sums.size,
         "bytes_per_event": _ratio(sums.size, sums.events),
         "spectra": {q.name: sums.spectra[q.name].as_dict() for q in sums.kind.quantities if q.shown},

@@ -9,11 +9,9 @@ import yaml
 
 from raypipe.report.html import Section, Table, image, images, resource, write_html
 from raypipe.report.validation_numbers import MEANS, SPLIT_TOLERANCE
-from raypipe.report.validation_quantities import SLOT_NAMES
 
 Numbers = dict[str, Any]
 TEXTS = resource("texts")["validation"]
-SLOT = {"here": "{ours:.3f} ± {error:.3f}", "reference": "{reference:.2f}", "difference": "{difference:+.3f}"}
 
 
 def cell(form: str, entry: Mapping[str, Any] | None) -> str:
@@ -108,30 +106,6 @@ def peak_tables(samples: Numbers) -> list[Table]:
     return [Table(head, rows)] if masses else []
 
 
-def presence_section(samples: Numbers, figures: dict[str, Path]) -> Section | None:
-    """Presence shares beside numbers.md 2.4, and what differs."""
-    entries = {n: s["presence"] for n, s in samples.items() if s["presence"]}
-    if not entries:
-        return None
-    rows, means, studies = [], [], []
-    for name, e in entries.items():
-        cells = {what: [cell(form, e["slots"][slot]) for slot in SLOT_NAMES] for what, form in SLOT.items()}
-        rows += [[first, what, *cells[what]] for first, what in zip((name, e["label"], ""), SLOT, strict=True)]
-        means += [[name, key, mean(m, 2), f"{m['reference']:g}"] for key, m in e["means"].items()]
-    theirs, title, told = resource("references")["presence"], "Presence of objects", TEXTS["presence"]
-    for s in (study for study in theirs["studies"] if study["sample"] in entries):
-        shares = [f"{share:.3f} ± {error:.3f}" for share, error in zip(s["shares"], s["errors"], strict=True)]
-        studies.append([s["sample"], s["change"], f"{s['events']:,}", *shares, f"{s['pt_yy']:g}", f"{s['n_jet']:g}"])
-    tables = [
-        Table(["sample", "", *SLOT_NAMES], rows),
-        Table(["sample", "mean", "here", "reference"], means, told["means"]),
-        Table(["sample", "change", "events", *SLOT_NAMES, "<pT yy>", "<jets>"], studies, told["studies"]),
-    ]
-    (low, high), source = theirs["window"], theirs["source"]
-    text = TEXTS["sections"][title].format(low=low, high=high, source=source)
-    return Section(title, text, tables, images(figures, TEXTS["captions"], "presence"), notes=TEXTS["notes"])
-
-
 def write_validation_page(path: Path, numbers: Numbers, captions: dict[str, str], figures: dict[str, Path]) -> None:
     """Write the page."""
     text, samples = TEXTS["sections"], numbers["samples"]
@@ -144,12 +118,11 @@ def write_validation_page(path: Path, numbers: Numbers, captions: dict[str, str]
         Section("Cut flow", text["Cut flow"], flow_tables(samples)),
         Section("Samples", text["Samples"], [mean_table(samples)]),
         Section("Peaks", text["Peaks"], peak_tables(samples)),
-        presence_section(samples, figures),
         Section("Shapes", text["Shapes"], [], images(figures, captions, *captions)),
         Section("Skipped files", "", [Table(["file", "reason"], bad)] if bad else []),
         Section("Data set", "", code=manifest),
     ]
-    filled = [s for s in sections if s is not None and (s.tables or s.figures or s.code)]
+    filled = [s for s in sections if s.tables or s.figures or s.code]
     mpi, card = numbers["manifest"].get("mpi"), numbers["card"]
     profile = "imported" if mpi is None else f"card {card}, multi-parton interactions {'on' if mpi else 'off'}"
     write_html(path, "Event data set", f"{numbers['events']}; {profile}", headlines(numbers), filled)

@@ -1,7 +1,4 @@
-"""What is looked at in an event table: the quantities of the diphoton, the four-lepton and any other table.
-
-Of diphoton tables also how often the object slots are filled, beside the authors' samples (``references.yaml``).
-"""
+"""What is looked at in an event table: the quantities of the diphoton, the four-lepton and any other table."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,30 +19,12 @@ ALL = slice(None)
 BTAG = 0.5  # Score above which a jet counts as b-tagged (`raypipe.simulate.jets.btag_score`)
 MAX_ANY = 24  # Columns of a table of another kind that are looked at, in its order
 Z_WINDOW, ON_SHELL = (85.0, 97.0), (66.0, 116.0)  # GeV: m_4l of Z -> 4l (simulation.md 5), mass of a pair from a Z
-SLOT_NAMES = ("jet1", "jet2", "jet3", "jet4", "fat1", "fat2", "e1", "mu1")
 
 
 def slot(batch: Batch, kind: str, what: str) -> np.ndarray:
     """A feature of all slots of one kind, (n, slots); zero where absent."""
     first, count = SLOTS.index(kind), SLOTS.count(kind)
     return batch["objects"][:, first : first + count, OBJECT_FEATURES.index(what)]
-
-
-def presence(batch: Batch) -> dict[str, np.ndarray]:
-    """Slot name -> mask of the events in which it is filled."""
-    columns = [slot(batch, "jet", "pt"), slot(batch, "fatjet", "pt")]
-    columns += [slot(batch, kind, "pt")[:, :1] for kind in ("electron", "muon")]
-    return dict(zip(SLOT_NAMES, (np.concatenate(columns, axis=1) > 0).T, strict=True))
-
-
-def presence_means(batch: Batch) -> Means:
-    """All shares and means that the reference gives, as (values, events that count), in its mass window."""
-    low, high = resource("references")["presence"]["window"]
-    window = (batch["m_yy"] > low) & (batch["m_yy"] < high)
-    jet1 = slot(batch, "jet", "pt")[:, 0]
-    found = {name: (mask, window) for name, mask in presence(batch).items()}
-    found |= {"pt_yy": (batch["pt_yy"], window), "jet1_pt": (jet1, window & (jet1 > 0))}
-    return {f"window.{name}": pair for name, pair in found.items()}
 
 
 @dataclass(frozen=True)
@@ -87,7 +66,7 @@ def _diphoton_means(batch: Batch) -> Means:
     values["n_btag"] = (slot(batch, "jet", "btag") > BTAG).sum(axis=1)
     present = {kind: (slot(batch, kind, "pt") > 0).sum(axis=1) for kind in ("fatjet", "electron", "muon")}
     values |= {"n_fatjet": present["fatjet"], "n_lepton": present["electron"] + present["muon"]}
-    return {name: (v, ALL) for name, v in values.items()} | presence_means(batch)
+    return {name: (v, ALL) for name, v in values.items()}
 
 
 def _four_lepton_means(batch: Batch) -> Means:

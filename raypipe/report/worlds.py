@@ -16,10 +16,9 @@ POINT = ("signal", "strength", "working_point")
 def worlds(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One entry a world, signal, strength and cut, from the finished rows of a scan; none without other worlds.
 
-    ``z_after``, ``sic``, ``background_pull``: quoted as in the nominal world. ``z_bias``: z after the cut less that of
-    the same pseudo-data set in the nominal world, its mean with the error over instances (None where no set has both).
-    ``sic_ratio``: SIC over the nominal one. ``coverage_68``: share of instances whose true background is within one
-    standard error of the expected one.
+    ``z_bias``: z after the cut less that of the same pseudo-data set in the nominal world, its mean with the error over
+    instances (None where no set has both). ``sic_ratio``: SIC over the nominal one. ``coverage_68``: share of instances
+    whose true background is within one standard error of the expected one.
     """
     nominal = {_place(row): row for row in rows if row["embedding"] == "id" and row["method"] == "cathode"}
     groups: dict[tuple[Any, ...], list[Row]] = {}

@@ -1,8 +1,4 @@
-"""What a search is: a short list of stages, a list of trials, and one pure function that makes a trial.
-
-The runner (`raypipe.cluster.run.Run`) makes what is missing, once, on whatever Ray offers; the report reads what is
-there. Neither knows one search from another.
-"""
+"""What a search is: a short list of stages, a list of trials, and one pure function that makes a trial."""
 
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence

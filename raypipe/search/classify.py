@@ -1,7 +1,4 @@
-"""Weak supervision between any two tables: what is asked for, and what is told of it.
-
-Training and scoring are those of `raypipe.fit.classify`.
-"""
+"""Weak supervision between any two tables (`raypipe.fit.classify`): what is asked for, and what is told of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

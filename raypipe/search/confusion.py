@@ -1,7 +1,4 @@
-"""How well a representation tells the process groups apart: confusion matrices (paper C, figure 8).
-
-Boosted trees on the latent space or the nine features, and a transformer trained with labels, which none can beat.
-"""
+"""How well trees, or a transformer with labels, tell process groups apart: confusion matrices (paper C, figure 8)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -46,8 +46,7 @@ class Null(Trial):
 def search_null(tables: Sequence[Tables], config: Settings, trial: Null, tools: Tools = ALONE) -> Result:
     """Search one pseudo-null: `raypipe.search.contrastive.search` without truth; deterministic in its arguments.
 
-    ``tables``: the events as each encoder sees them. The nulls take turns with the encoders: a null is made of latents,
-    which are those of one of them. A search with several reports a mean over them, which varies less.
+    ``tables``: the events as each encoder sees them, of which a null uses one, in turns.
     """
     started = time.perf_counter()
     config, encoder = as_seen(config, trial), trial.number % len(tables)
@@ -173,10 +172,7 @@ class Contrastive(Diphoton):
         return [way(inputs, self.config, trial, tools) for way, trial in zip(ways, trials, strict=True)]
 
     def nulls(self, count: int, retrained: int = 0) -> list[Trial]:
-        """Of every embedding so many, which take turns with its encoders and its pseudo-data sets without a signal.
-
-        A scan that has no such pseudo-data sets is a `UserError`.
-        """
+        """So many of every embedding, in turns of encoders and of pseudo-data without a signal, or a `UserError`."""
         of: dict[str, list[Trial]] = defaultdict(list)
         for trial in self.grid():
             if trial.signal == NO_SIGNAL and trial.method == "cathode" and WORLD not in trial.embedding:

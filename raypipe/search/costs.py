@@ -123,10 +123,7 @@ def haxad_costs(search: Search) -> list[Cost]:
 def _cathode_costs(
     search: Search, pilot: pilots.Pilot, encoders: Encoders, training: tuple[Part, ...], train_workers: int
 ) -> list[Cost]:
-    """Encoders (``encoders``: those of a representation), their latent tables, flow sets, trials.
-
-    ``train_workers``: workers that can train an encoder; none where the driver does it.
-    """
+    """Encoders, their latent tables, flow sets, trials; ``train_workers``: 0 where the driver trains the encoder."""
     config, resources, grid = search.config, search.config.resources, search.grid()
     seen = [(trial, encoder) for trial in grid for encoder in encoders(search.need(trial))]
     flows = [(trial, encoder) for trial, encoder in seen if search.learns(trial)]

@@ -52,8 +52,7 @@ def sample_groups() -> dict[str, int]:
 def prepare_tables(latents: dict[str, dict[str, Events]], config: DiphotonRun) -> Tables:
     """Pick from ``latents[split][sample]`` what the trials share; a sample that was not embedded is a `UserError`.
 
-    The Higgs template comes from the test part of the embedding split: neither from the events that play the data nor
-    from those on which the encoder was trained. Its weights are scaled back to the sample's full yield.
+    The Higgs template is the test part of the embedding split, scaled to the sample's full yield.
     """
     resonant = [name for name in config.pseudodata.background if name != CONTINUUM]
     for split, names in (

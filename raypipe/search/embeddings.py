@@ -1,8 +1,7 @@
 """The four ways to train the encoder (paper C, section IV.1), and the nine raw features beside them.
 
 A representation is what a classifier sees: `id`, `background`, `raw`, `ip:<sample>` (an encoder that never saw this
-mass point) or `ep:<group>` (one that never saw this family). A trial with an injected signal names its representation.
-`id~<world>` is `id` of events that come from another world (`raypipe.events.worlds`).
+mass point), `ep:<group>` (this family), or `id~<world>`: `id` of events from another world (`raypipe.events.worlds`).
 """
 
 from collections.abc import Mapping, Sequence

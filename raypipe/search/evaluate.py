@@ -15,12 +15,7 @@ from raypipe.stats.roc import bootstrapped_efficiency, replicated_sic, sic, sic_
 
 
 def true_background(case: Case, values: Callable[[str], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Values and weights of all simulated background of the signal region, drawn into the data or left over.
-
-    ``values``: gives what is wanted of ``data`` and of ``background``, such as `FoldScores.of`.
-
-    Weighted: rare samples are simulated far beyond their yields, which only what was drawn holds.
-    """
+    """Values (``data``, ``background``) and weights of all simulated background of the signal region, drawn or not."""
     data, inside = case.data, case.inside
     real = ~data.is_signal[inside]
     found = np.r_[values("data")[real], values("background")]
@@ -31,17 +26,11 @@ def evaluate(case: Case, scores: FoldScores, template: Template, point: float, c
     """Everything about one cut ``percentile <= point``.
 
     Truth: ``s_before, b_before, s_after, b_after`` (events in the signal region), ``truth_before = S/sqrt(B)``,
-    ``truth_after``, ``signal_efficiency``, ``background_efficiency`` and ``sic`` (from events that were not injected or
-    drawn together with those that were), ``auc`` of signal against background. ``<efficiency or sic>_replicas``: the
-    same in each replica of the simulated events (`Case.drawn`), which tells how well finite simulation knows it.
+    ``truth_after``; of all simulated events ``signal_efficiency``, ``background_efficiency``, ``sic`` and ``auc``, and
+    ``<name>_replicas`` of efficiencies and SIC (`Case.drawn`). Analyst: see `raypipe.search.counting.counting_row`.
 
-    Analyst: see `raypipe.search.counting.counting_row`.
-
-    ``background_pull``: ``b_after`` against ``expected_after``, in units of both errors: what an analyst who trained
-    with the signal would have been wrong by, had it not been there.
-
-    ``sculpting_chi2, sculpting_ndf, sculpting_p``: whether the cut changes the mass spectrum of the true background in
-    the whole window.
+    ``background_pull``: ``b_after`` less ``expected_after``, in units of both errors. ``sculpting_chi2, sculpting_ndf,
+    sculpting_p``: whether the cut changes the mass spectrum of the true background in the window.
     """
     data, inside = case.data, case.inside
     truth = data.is_signal[inside]
@@ -81,10 +70,7 @@ NUMBERS = (int, float, np.int64, np.float64, list)  # Types of which a mean is t
 
 
 def mean_and_spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One row from those of several ensembles: means, and the standard deviation over ensembles of what is quoted.
-
-    The spread is the systematic uncertainty of encoder and classifier (paper C, section III.2).
-    """
+    """One row from several ensembles: means, and deviations of what is quoted (systematic: paper C, III.2)."""
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     numbers = {name: values for name, values in columns.items() if all(type(value) in NUMBERS for value in values)}
     several = len(rows) > 1
@@ -94,10 +80,7 @@ def mean_and_spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _told(values: Sequence[Any]) -> Any:
-    """What holds of all ensembles, or the first word that tells of a fault.
-
-    A significance is withheld of all where it is of one: the others alone would be a choice.
-    """
+    """What holds of all ensembles, or the first word that tells of a fault: withheld of one is withheld of all."""
     if all(isinstance(value, bool | np.bool_) for value in values):
         return all(values)
     return next((value for value in values if value not in ("converged", "")), values[0])
@@ -114,11 +97,7 @@ class Closure:
 
 
 def closure(case: Case, template: Template, config: Settings, seed: int, tools: Tools) -> Closure:
-    """Train a classifier between the template and the true background of the signal region (paper C, figure 3a).
-
-    All simulated background is used, weighted to its yields: for a template that is itself the left-over background,
-    only what was drawn.
-    """
+    """A classifier between the template and all true background of the signal region, weighted (paper C, figure 3a)."""
     drawn = case.data.events.take(case.inside & ~case.data.is_signal)
     truth, truth_weights = drawn.latent, drawn.weight
     if template.sideband is not None:
@@ -136,10 +115,7 @@ def closure(case: Case, template: Template, config: Settings, seed: int, tools: 
 
 
 def figure_arrays(case: Case, scores: FoldScores, template: Template, config: Settings) -> dict[str, np.ndarray]:
-    """Arrays for the report: latent and mass histograms, SIC curve; for `raypipe export` the bins of the likelihood.
-
-    ``likelihood_family``: events a bin of the injected family at its simulated cross section, one fb.
-    """
+    """Arrays for report and `raypipe export`; ``likelihood_family``: events a bin of the injected family at one fb."""
     data, inside, point = case.data, case.inside, config.selection.working_points[0]
     truth, window = data.is_signal[inside], config.window
     edges = np.linspace(window.low, window.high, round((window.high - window.low) / config.massfit.bin_width) + 1)

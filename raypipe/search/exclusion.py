@@ -60,9 +60,8 @@ def finished(values: np.ndarray) -> np.ndarray:
 def analyse(rows: Rows, config: MultileptonConfig, acceptance: Mapping[str, float]) -> dict[str, Any]:
     """Everything that is quoted, JSON-ready. Comparisons that are missing or failed are left out.
 
-    ``tests``: one entry for each loss and statistic with its ``bands``, p-value of the data, calibration and limits
-    (``crossing`` and ``cls``, each ``events`` and ``fb``: N events are N / (luminosity x acceptance) fb). ``combined``:
-    p-values over all tests.
+    ``tests``: one entry a loss and statistic with ``bands``, p-value of the data, calibration and limits (``crossing``
+    and ``cls``, in ``events`` and ``fb``). ``combined``: p-values over all tests.
     """
     values = Values(rows, config)
     null = finished(values.matrix(BOOTSTRAP, 0.0, config.bootstrap.count))

@@ -34,10 +34,9 @@ WITHHELD = ("fit_q0_after", "fit_z_after", "fit_z_signed_after", "fit_p0_after")
 def search(tables: Tables, config: HaxadConfig, trial: Trial, tools: Tools = ALONE) -> Result:
     """`raypipe.search.contrastive.search` with a bump hunt; deterministic in (tables, config, trial).
 
-    A row, a mean over the ensembles of classifiers, is that of `raypipe.search.evaluate.evaluate` with the fits of the
-    mass spectrum before and after the cut: ``fit_s_after`` events of signal, ``fit_z_after = sqrt(q0)`` and so on,
-    ``higgs_before, higgs_after`` the Higgs events that the simulation predicts, ``family`` the continuum,
-    ``asimov_before, asimov_after`` the expected significance from the truth.
+    A row is that of `raypipe.search.evaluate.evaluate` with the fits of the spectrum before and after the cut
+    (``fit_s_after`` events, ``fit_z_after = sqrt(q0)``, ...), ``higgs_before, higgs_after`` as predicted, ``family`` of
+    the continuum, and ``asimov_before, asimov_after``, expected from the truth.
     """
     found = contrastive.search(tables, config, trial, tools, hunted)
     return replace(found, rows=[{k: v for k, v in row.items() if k != "encoders"} for row in found.rows])
@@ -73,13 +72,7 @@ def _row(
 
 
 def choose_family(tables: Tables, config: HaxadConfig) -> str:
-    """The continuum family, from the simulated continuum: the first that the next one does not improve (F-test).
-
-    Data never enter, nor the events that play them, so the choice costs no trials.
-
-    Raises:
-        UserError: no event of the continuum is embedded for training.
-    """
+    """The family that the next one does not improve (F-test) on simulated continuum; `UserError` without any."""
     families = config.hunt.families
     if config.hunt.choice == "first" or len(families) == 1:
         return families[0]

@@ -215,10 +215,7 @@ def stored(result: Result) -> float:
 
 
 def made_up_tables(config: Any, yields: dict[str, float], scale: float) -> Tables:
-    """Gaussian latents with the numbers of events that ``config`` would simulate, times ``scale``.
-
-    Weights are those of the yields times ``scale``, so that one luminosity gives ``scale`` times the events.
-    """
+    """Gaussian latents with the numbers of events that ``config`` would simulate, and their yields, times ``scale``."""
     window, latent = config.window, getattr(config.embedding, "encoder", config.embedding).latent
     rng = seeds.generator(config.seed, "plan", "tables")
 

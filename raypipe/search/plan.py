@@ -88,9 +88,8 @@ def plan(
 ) -> ScanPlan:
     """Estimate a scan from a calibration; tables of one trial that no node can hold are a `UserError`.
 
-    ``object_store_gib``: of a node; ``configurations``: how often all but the simulation is done; ``price``,
-    ``gpu_price``: of a core and a GPU hour; ``gpu_speedup``: one GPU over one core of the calibrated machine, for
-    networks.
+    ``configurations``: how often all but the simulation is done; ``price``, ``gpu_price``: of an hour; ``gpu_speedup``:
+    one GPU over one core, for networks.
     """
     work = []
     for cost in costs:
@@ -156,11 +155,7 @@ def _assumptions(work: Sequence[Item], measured: Calibration, speedup: float) ->
 
 
 def wall_seconds(work: Sequence[Item], workers: int) -> float:
-    """Wall time with so many one-core workers: stage after stage, the next item to whoever is free.
-
-    Items that can use several workers are divided where there are more workers than items. The driver hands out
-    trials one at a time, and a worker takes `FRESH` seconds before its first.
-    """
+    """Wall time with so many one-core workers: stage after stage, the next item or piece to whoever is free."""
     now = START
     for stage in STAGES:
         here, trials = [item for item in work if item.cost.stage == stage], stage == "trial"

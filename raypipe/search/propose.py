@@ -93,10 +93,7 @@ def edges(masses: np.ndarray, region: tuple[float, float] | None, source: str) -
 
 
 def judged(table: Columnar, mass: str, window: MassWindow) -> tuple[dict[str, float], dict[str, str]]:
-    """By name the rank correlation with the mass of what can be a feature, and why the other columns cannot.
-
-    Only events of the sidebands are looked at.
-    """
+    """Rank correlation with the mass, in the sidebands, of what can be a feature, and why other columns cannot."""
     side, usable, others = window.beside(table.columns[mass]), {}, {}
     ranks, last = rankdata(table.columns[mass][side]), list(table.columns)[-1]
     for name, values in ((name, values[side]) for name, values in table.columns.items() if name != mass):

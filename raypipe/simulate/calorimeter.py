@@ -111,10 +111,7 @@ def deposit(
 def _cells(
     calorimeter: Calorimeter, event: np.ndarray, eta: np.ndarray, phi: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A number for each particle's cell, rising with the event (-1 outside), and (low eta, width, low phi, width).
-
-    At negative eta the first pair is (high eta, minus width).
-    """
+    """Number of each particle's cell (-1 outside), and (low eta, width, low phi, width), mirrored at negative eta."""
     edges = np.array([0.0, *(region.eta for region in calorimeter.cells)])
     d_eta, d_phi = (
         np.array([getattr(region, name) for region in calorimeter.cells], dtype=float)

@@ -113,9 +113,7 @@ def simulate_shard(
     """Generate ``n_generate`` events and keep those that pass the selection of the sample's final state.
 
     ``embedding_fraction``: probability of the `embedding` split. ``met_smearing``: GeV. Returns the event table,
-    weighted as if this shard were the whole sample and its splits were one, and the sidecar: counts, cut flow, cross
-    section [fb], efficiency, seeds, versions, seconds. Of a four-lepton sample only events with e- e+ mu- mu+ in truth
-    count.
+    weighted as if this shard were the whole sample and its splits were one, and the sidecar.
     """
     began = time.perf_counter(), time.process_time()
     about: dict[str, Any] = {"sample": process.name, "shard": shard}

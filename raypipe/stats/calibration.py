@@ -1,8 +1,4 @@
-"""Significances that a search reports, against how often its pseudo-nulls reach them.
-
-A k-fold search judges every event of its data, and its p-values come out too small: by factors in the tail
-(2512.13787). Thousands of nulls of the very search tell how often it reports what.
-"""
+"""Significances that a k-fold search reports, against how often its pseudo-nulls reach them (2512.13787)."""
 
 from __future__ import annotations
 
@@ -20,13 +16,12 @@ from raypipe.errors import UserError
 ONE_SIGMA, TWO_SIGMA = (float(stats.norm.cdf(z)) for z in (1.0, 2.0))
 
 
-def p_value(observed: float, null: np.ndarray, small_is_anomalous: bool = False) -> float:
+def p_value(observed: float, null: np.ndarray) -> float:
     """One-sided ``p = (1 + n) / (N + 1)``, n of N replicas at least as anomalous (Davison & Hinkley 1997, 4.11)."""
     null = np.asarray(null, dtype=float)
     if not math.isfinite(observed) or not np.isfinite(null).all():
         raise UserError("p-value: the observed statistic or a replica is not finite")
-    n = (null <= observed).sum() if small_is_anomalous else (null >= observed).sum()
-    return float((1 + n) / (len(null) + 1))
+    return float((1 + (null >= observed).sum()) / (len(null) + 1))
 
 
 def bands(null: np.ndarray) -> dict[str, float]:
@@ -45,9 +40,7 @@ def bands(null: np.ndarray) -> dict[str, float]:
 def combined_p(observed: np.ndarray, null: np.ndarray) -> float:
     """Global p-value of several statistics (tests,) at once: of the smallest p-value, corrected for looking at all.
 
-    The smallest pooled p-value of the data is ranked among those of the replicas ``null`` (N, tests), which carry the
-    correlations (Westfall & Young 1993, min-p). Ties are broken by the second smallest p-value, then the third, and so
-    on.
+    It is ranked among those of the replicas ``null`` (N, tests), ties by the next (Westfall & Young 1993, min-p).
     """
     everything = np.vstack([observed, null])  # p-values among all N+1, itself included
     ranked = np.sort(stats.rankdata(-everything, method="max", axis=0), axis=1)
@@ -58,10 +51,9 @@ def combined_p(observed: np.ndarray, null: np.ndarray) -> float:
 def calibration(tests: np.ndarray, null: np.ndarray, level: float = 0.05) -> dict[str, float]:
     """Whether null data sets get uniform p-values from the replicas (large is anomalous).
 
-    Returns ``type_i``: share of ``tests`` with p <= level; ``expected``: the size of that test; ``binomial_error`` of
-    the share at that size; ``error``: the same with the error of the threshold, which N replicas know to ``sqrt(level
-    (1-level) / N)``; ``ks_p``: two-sample Kolmogorov-Smirnov p-value, tests against replicas; ``ks_uniform_p``:
-    one-sample test of the p-values against a uniform distribution, which ignores that the replicas are few.
+    ``type_i``: share of ``tests`` with p <= level; ``expected``: the size of that test; ``binomial_error`` of the
+    share; ``error``: the same with that of the threshold; ``ks_p``: Kolmogorov-Smirnov p-value, tests against replicas;
+    ``ks_uniform_p``: of the p-values against a uniform distribution.
     """
     tests, null = np.asarray(tests, dtype=float), np.asarray(null, dtype=float)
     p = np.array([p_value(t, null) for t in tests])
@@ -148,8 +140,7 @@ class Calibration:
     def at(self, point: float, z: float) -> Calibrated:
         """The p-value of a reported ``z`` after a cut: (k + 1)/(n + 1), k of n nulls as large or larger.
 
-        Linear in log p between nulls, so that it never falls below what was counted. Above the largest null it is the
-        bound 1/(n + 1); nothing is extrapolated. At most n/(n + 1), so that a deficit has a finite ``z``.
+        Linear in log p between nulls; above the largest the bound 1/(n + 1); at most n/(n + 1).
         """
         known, log_p, n = self._known[point]
         if not n or z > known[-1]:
@@ -167,11 +158,7 @@ class Calibration:
         return found
 
     def anywhere(self, z: Mapping[float, float]) -> Calibrated:
-        """The global p-value of reported significances by cut: of the smallest, corrected for looking at all cuts.
-
-        Nulls that pass several cuts at once carry the correlation: see `combined_p`. A withheld
-        significance is no excess, in a null as in the data. A bound where no null has reached one of them.
-        """
+        """The global p-value of significances by cut, see `combined_p`; a bound where no null reaches one of them."""
         observed, n = np.array([z.get(point, math.nan) for point in self.points]), len(self.z)
         p = combined_p(*(np.nan_to_num(values, nan=-math.inf, neginf=-math.inf) for values in (observed, self.z)))
         found = [self.at(point, value) for point, value in z.items() if not math.isnan(value)]

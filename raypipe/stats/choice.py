@@ -220,10 +220,9 @@ def spurious_signal(
 ) -> tuple[str, list[dict[str, Any]]]:
     """The simplest family whose fitted yield on a background-only template stays small, and the record.
 
-    Fits signal plus background to the smooth expectation at the data's luminosity. The yield is pure bias: at most
-    ``tolerance`` of its error at every mass (ATLAS 1408.7084, 1802.04146). Among those that pass, the fewest parameters
-    win; if none does, the least biased, and the record says so. ``expected``: (B,) simulated events, scaled to the
-    data; ``masses``: (M,) to test; ``width`` and ``tails`` of the peak.
+    The yield of signal plus background is pure bias: at most ``tolerance`` of its error at all ``masses`` (M,) (ATLAS
+    1408.7084, 1802.04146). The fewest parameters that pass win; if none does, the least biased. ``expected``: (B,)
+    simulated events, scaled to the data; ``width`` and ``tails`` of the peak.
     """
     template = replace(bins, counts=np.asarray(expected, float), squares=None)
     signals = np.array([make_peak(m, width, *tails).integral(bins.low, bins.high) for m in masses])

@@ -1,7 +1,6 @@
 """Statistics that say how different data and reference are, from a classifier's scores (paper B, section 3).
 
-A score f is the network's probability of `data` (BCE) or its log-likelihood ratio ln p(data)/p(reference) (MLC). Where
-nothing is to be seen, the mean MLC score goes to 0 and the mean BCE loss to log 2.
+A score f is the network's probability of `data` (BCE) or its log-likelihood ratio ln p(data)/p(reference) (MLC).
 """
 
 import numpy as np
@@ -38,10 +37,7 @@ def mean_loss(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarray, loss
 
 
 def likelihood_ratio(scores: np.ndarray, is_data: np.ndarray, weights: np.ndarray, loss: str) -> float:
-    """``t = -2 min L = 2 [ sum_data f - sum_reference w (e^f - 1) ]`` (D'Agnolo & Wulzer, 1806.02350, equation 16).
-
-    The BCE network estimates the same ratio as ``f / (1 - f)``, whose logarithm is put in.
-    """
+    """``t = 2 [ sum_data f - sum_reference w (e^f - 1) ]`` (1806.02350, equation 16), with ln f/(1 - f) for BCE."""
     if loss == "bce":
         clipped = np.clip(scores, 1e-12, 1 - 1e-12)
         scores = np.log(clipped) - np.log1p(-clipped)

@@ -10,10 +10,7 @@ NUMBER = {"signal": 0, "continuum": 1, "higgs": 2}
 
 
 def datacard(bins: ScoreBins, comment: str) -> str:
-    """The text of the card; ``kappa<i>`` floats in signal region ``sr<i>`` and sidebands ``sb<i>`` alike.
-
-    The statistics of the template are log-normal here, Gaussian in `raypipe.stats.workspace`.
-    """
+    """The card; ``kappa<i>`` floats in ``sr<i>`` and sidebands ``sb<i>``; template statistics are log-normal here."""
     regions, free = range(len(bins.observed)), not np.isfinite(bins.normalisation[0])
     rates = {(f"sr{k}", name): getattr(bins, name)[k] for k in regions for name in NUMBER}
     rates |= {(f"sb{k}", "continuum"): events for k, events in enumerate(bins.sideband_template)}

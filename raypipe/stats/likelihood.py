@@ -46,8 +46,7 @@ class Component:
 class Likelihood:
     """What the `binned.Binned` and `unbinned.Unbinned` likelihoods share: mu = B(a) + sum y_c T_c + s S + offset.
 
-    A row's parameters are the background's internal ones, the yields of the components, and, with ``signals``, its
-    yield.
+    Parameters: the background's internal ones, the components' yields, and, with ``signals``, its yield.
     """
 
     shape: Shape

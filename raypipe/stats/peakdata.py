@@ -108,9 +108,8 @@ def known_peak(spec: str) -> FixedPeak:
 class SpectrumFit:
     """What `raypipe.stats.peakfit.PeakFit` and `raypipe.stats.hunt.Hunt` ask for alike.
 
-    ``background``: see `backgrounds.family`, or several, see `choice.choose`. ``bins``: number of equal bins for
-    masses. ``likelihood``: of a histogram. ``region``: blinded signal region. ``fixed``: known peaks. ``level``: of the
-    limit.
+    ``background``: see `backgrounds.family`, `choice.choose`. ``bins``: number of equal bins for masses.
+    ``likelihood``: of a histogram. ``region``: blinded signal region. ``fixed``: known peaks. ``level``: of the limit.
     """
 
     window: tuple[float, float]

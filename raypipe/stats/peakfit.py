@@ -27,10 +27,7 @@ from raypipe.stats.weighted import join_negative
 
 @dataclass(frozen=True)
 class Fitted:
-    """What came out of one fit; ``best`` has the quoted background, ``total`` (B,) is the fitted expectation.
-
-    ``peak``: None where there is none, or a region is counted. ``floated``: where it was found.
-    """
+    """One fit: ``best`` has the quoted background, ``total`` (B,) is the expectation, ``floated``: where a peak is."""
 
     problem: Binned | Unbinned
     best: massfit.Minimum
@@ -199,10 +196,8 @@ class PeakFit(SpectrumFit):
 def fit_peak(data: Masses | Spectrum, asked: PeakFit) -> dict[str, Any]:
     """Fit a peak over a smooth background, and count a signal region over its sidebands: a JSON-ready row.
 
-    With ``peak`` the yield ``s`` is that of the whole peak, also outside the window. With ``region`` alone the
-    background is fitted to the sidebands, ``s = n - b``, and q0 is the profile likelihood of sidebands and count
-    together. With both, the numbers are those of the peak, the counting beside them. Raises `UserError`: input that
-    cannot be fitted.
+    With ``peak`` the yield ``s`` is that of the whole peak, also outside the window. With ``region`` alone ``s = n -
+    b``, and q0 is the profile likelihood of sidebands and count together. What cannot be fitted is a `UserError`.
     """
     window, region, peak = asked.window, asked.region, asked.peak
     check_window(window, region)

@@ -13,10 +13,7 @@ from raypipe.stats.calibration import bands
 
 @dataclass(frozen=True)
 class Limit:
-    """A 95 % limit in units of strength; None where the scanned range does not reach it.
-
-    ``bound``: the smallest scanned strength is excluded already, so that the limit lies at or below ``value``.
-    """
+    """A 95 % limit in strength; None where the scan does not reach it; ``bound``: its first point is excluded."""
 
     value: float | None
     low: float | None

@@ -10,10 +10,7 @@ from raypipe import seeds
 
 
 def weighted_auc(scores: np.ndarray, is_signal: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, float]:
-    """Area under the ROC curve, and its error (DeLong, DeLong and Clarke-Pearson 1988); weights may be negative.
-
-    Raises `ValueError`: a class without events or without a positive sum of weights.
-    """
+    """Area under the ROC curve and its error (DeLong 1988), weights of any sign; an empty class is a `ValueError`."""
     weights = np.ones(len(scores)) if weights is None else weights
     order = np.argsort(scores, kind="stable")
     s, y, w = scores[order], is_signal[order].astype(bool), weights[order]
@@ -67,10 +64,7 @@ def sic(signal_efficiency: float, background_efficiency: float) -> float:
 def sic_curve(
     signal: np.ndarray, background: np.ndarray, background_weights: np.ndarray, efficiencies: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Signal efficiency and SIC at given background efficiencies, from percentiles (small is signal-like).
-
-    NaN where fewer than 25 background events pass (relative error above 20 %; 2309.13111).
-    """
+    """Signal efficiency and SIC at background efficiencies, small is signal; NaN below 25 events (2309.13111)."""
     order = np.argsort(background)
     passing = np.maximum.accumulate(np.cumsum(background_weights[order])) / background_weights.sum()
     index = np.searchsorted(passing, efficiencies, side="right")
@@ -139,10 +133,7 @@ def poisson_weights(event_id: np.ndarray, seed: int, replicas: int = REPLICAS) -
 
 
 def bootstrapped_efficiency(passed: np.ndarray, drawn: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
-    """Weighted share of events that pass a cut, in every replica: (replicas,); NaN in one that drew no event.
-
-    ``passed``: (n,) bool; ``drawn``: `poisson_weights` (replicas, n); ``weight``: (n,), ones if None.
-    """
+    """Weighted share of ``passed`` events (n,) in each replica ``drawn`` (replicas, n); NaN in one without any."""
     weight = np.ones(len(passed)) if weight is None else weight
     with np.errstate(divide="ignore", invalid="ignore"):
         return (drawn[:, passed] @ weight[passed]) / (drawn @ weight)
@@ -152,21 +143,3 @@ def replicated_sic(signal: np.ndarray, background: np.ndarray) -> np.ndarray:
     """SIC eps_S / sqrt(eps_B) from both efficiencies in every replica; NaN where no background passes."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(background > 0, signal / np.sqrt(background), np.nan)
-
-
-def bootstrapped_sic(
-    signal: np.ndarray,
-    signal_id: np.ndarray,
-    background: np.ndarray,
-    background_id: np.ndarray,
-    seed: int,
-    background_weight: np.ndarray | None = None,
-    replicas: int = REPLICAS,
-) -> np.ndarray:
-    """SIC of one cut in every replica: (replicas,); NaN where no background passes.
-
-    ``signal``, ``background``: (n,) bool, which events pass, each once by id; ``background_weight``: (n,).
-    """
-    efficiency = bootstrapped_efficiency(signal, poisson_weights(signal_id, seed, replicas))
-    drawn = poisson_weights(background_id, seed, replicas)
-    return replicated_sic(efficiency, bootstrapped_efficiency(background, drawn, background_weight))

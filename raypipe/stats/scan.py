@@ -40,10 +40,8 @@ def scan(
 ) -> LocalScan:
     """q0 of every signal template (G, B) in every spectrum (T, B), the background profiled.
 
-    The background is fitted once a spectrum. Its score against every signal is one matrix product; where that already
-    says deficit, q0 = 0 and a one-sided scan is done. All other pairs are minimised together from the one-step
-    estimate, in blocks that fit the cache. ``start``: (D,) internal parameters; ``auxiliary``: (T, B) toy template
-    factors; ``tolerance``: on -2 ln L.
+    Pairs whose score at the background's fit says deficit have q0 = 0 in a one-sided scan; all others are minimised
+    together. ``start``: (D,) internal parameters; ``auxiliary``: (T, B) toy factors; ``tolerance``: on -2 ln L.
     """
     spectra, signals = len(counts), len(templates)
     q0, s, s_err, r = (np.zeros((spectra, signals)) for _ in range(4))

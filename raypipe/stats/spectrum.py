@@ -26,10 +26,7 @@ def garwood(n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def counting_errors(y: np.ndarray, errors: np.ndarray) -> bool:
-    """Whether published errors are those of counts: from sqrt(n) to the upper one of Garwood, in 95 % of the bins.
-
-    Where half of the bins follow one convention, all must. Equal counts must have equal errors.
-    """
+    """Whether errors are those of counts: sqrt(n) to Garwood's upper one in 95 % of bins, or one convention in all."""
     filled = y > 0
     n, e = y[filled], errors[filled]
     low, high = garwood(n)
@@ -47,9 +44,8 @@ def counting_errors(y: np.ndarray, errors: np.ndarray) -> bool:
 def rate_scale(y: np.ndarray, errors: np.ndarray, upper: np.ndarray | None = None) -> tuple[np.ndarray, str] | None:
     """Content of one event in every bin (B,) and the convention of the errors, or None where they are not of counts.
 
-    The relative error of a rate gives its count n: 1/sqrt(n), or that of `garwood` (mean, or ``upper``). A convention
-    holds if 95 % of the sparse bins (n below 50, at least four) come out as whole numbers within the rounding of three
-    printed digits, and the factor is smooth.
+    The relative error of a rate gives its count n: 1/sqrt(n), or that of `garwood` (mean, or ``upper``); in 95 % of the
+    sparse bins (n below 50, at least four) that must be a whole number, and the factor smooth.
     """
     filled = (y > 0) & (errors > 0)
     if filled.sum() < 4 or (filled != (y > 0)).any():

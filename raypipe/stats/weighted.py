@@ -31,9 +31,8 @@ def of_events(y: np.ndarray, errors: np.ndarray) -> bool:
     """Whether the errors of contents are those of weighted events, sqrt(sum w^2), rather than of measurements.
 
     Such errors follow the contents: with q the part of the squared error, and d that of the content, that their
-    neighbours do not have, the slope of q against d is E[w] E[w^3] / E[w^2]^2 in units of the mean ratio; for
-    measurements it is nought. An empty bin without an error exists only for events, and sparse bins cannot be judged
-    otherwise. A spectrum that is clearly negative somewhere is a difference of others.
+    neighbours do not have, the slope of q against d is E[w] E[w^3] / E[w^2]^2 in units of the mean ratio, or else
+    nought.
     """
     variance = errors**2
     if ((y == 0) & (errors == 0)).any():

@@ -29,10 +29,7 @@ def finished_trials(run: Path) -> tuple[Ledger, dict[str, Rows]]:
 
 
 def exported_bins(book: Ledger, trials: Mapping[str, Rows], wanted: Mapping[str, Any], family: bool) -> tuple:
-    """Row and bins of the one trial whose columns are as ``wanted`` (None: any); anything else is a `UserError`.
-
-    With ``family`` the signal is the injected family's simulation at one fb.
-    """
+    """Row and bins of the one trial that is as ``wanted``, else a `UserError`; ``family``: simulated at one fb."""
     asked = {name: value for name, value in wanted.items() if value is not None}
     keys = [key for key, rows in trials.items() if all(rows[0].get(name) == value for name, value in asked.items())]
     if len(keys) != 1:

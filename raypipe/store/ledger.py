@@ -28,12 +28,9 @@ LAYOUT = 2  # Of the folder, as its ``layout.json`` says; the first was Parquet 
 class Ledger:
     """A folder, on any storage, of ``rows/<key>.json`` (a finished trial), ``failed/`` and ``arrays/<key>.npz``.
 
-    Nothing is ever changed in place: a part is written once, whole, after everything that belongs to it. Same key,
-    same content. ``index/`` gathers many parts into one file for speed; it is a cache, may be deleted at any time, and
-    speaks only for parts that are there. ``stages/`` holds what several trials share, by the hash of its inputs. A
-    folder of another layout is a `UserError`.
-
-    ``where`` is a path or URL, or an open `Store`; in ``shared`` is ``stages/`` where several ledgers share them.
+    Nothing is ever changed in place: same key, same content. ``index/`` gathers parts into one file, a cache;
+    ``stages/`` holds what trials share, by the hash of its inputs, or lies in ``shared``. ``where``: path, URL or open
+    `Store`; a folder of another layout is a `UserError`.
     """
 
     def __init__(self, where: str | Path | Store, shared: Store | None = None) -> None:
@@ -135,8 +132,7 @@ class Ledger:
     def compact(self, at_least: int = COMPACT_AT) -> int:
         """Gather all parts into one index file if ``at_least`` are outside it; returns how many it then holds.
 
-        JSON lines: the seconds of every trial by key, then the rows of each, in that order. Any number of processes
-        may do this at once: the file's name is the hash of what is in it.
+        JSON lines: the seconds of every trial by key, then its rows; any number of processes may do this at once.
         """
         there, old, indexed = self.written(), set(self.store.listing("index")), self._index()
         if len(loose := there.keys() - indexed.keys()) < at_least:
@@ -181,10 +177,7 @@ class Ledger:
             raise UserError(f"{self.store}/arrays/{key}.npz: {told}") from None
 
     def stage(self, kind: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The state of a stage that trials share: what ``stages/<kind>/<key>.pt`` holds, else made once and kept there.
-
-        ``make`` returns a dictionary of tensors and plain values, as `torch.load(weights_only=True)` reads them.
-        """
+        """The state in ``stages/<kind>/<key>.pt``, or what ``make`` returns (tensors, plain values) from now on."""
         name = f"stages/{kind}/{key}.pt"
 
         def get(_: str) -> dict[str, Any] | None:
@@ -208,10 +201,7 @@ class Ledger:
 
 
 def made_by(config: Any = None) -> dict[str, str]:
-    """What, besides the configuration, the keys of trials are made of: the code and the packages of this process.
-
-    ``config`` leaves out what its keys do not hold.
-    """
+    """What the keys of trials are made of besides the configuration (None: all): code and packages of this process."""
     searches = [name for name, kind in KINDS.items() if "search" in kind.commands]
     made = {}
     for name in searches if config is None else (config.search,):

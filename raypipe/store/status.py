@@ -35,9 +35,8 @@ class Price:
 class Status:
     """Where a scan stands, in trials.
 
-    ``done``: the result can be read, and was made by this code and these packages; ``failed``: the last attempt did,
-    the same command tries again; ``running``: started by one of the living ``drivers``; ``left``: neither done nor
-    failed; ``other``: finished, but of another version of the code or of a package.
+    ``done`` by this code and these packages; ``failed`` at the last attempt; ``running``: started by one of the living
+    ``drivers``; ``left``: neither done nor failed; ``other``: finished, but of another version.
     """
 
     total: int
@@ -120,10 +119,7 @@ def drivers(book: Ledger) -> dict[str, dict[str, Any]]:
 
 
 def status(book: Ledger, scan: Mapping[str, Any] | None = None, config: Any = None) -> Status:
-    """Read where the newest scan of a ledger (or the given one) stands.
-
-    ``config``, of the search, says what its trials depend on; everything where not given.
-    """
+    """Where the newest scan of a ledger, or the given one, stands, of trials that ``config`` depends on, or all."""
     scan = scan if scan is not None else newest_scan(book)
     labels, price, ours = scan["trials"], Price(**scan["price"]), is_ours(scan, config)
     good = book.done(labels) if ours else set()

@@ -6,12 +6,14 @@ import json
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 import raypipe as rp
 from raypipe.cli import main
 from raypipe.kinds import BACKGROUNDS
+from raypipe.search.result import Trial
 from tests.api.test_front import alone
 from tests.conftest import ROOT
 from tests.search.test_table import OVERRIDES
@@ -71,6 +73,14 @@ def test_a_result_shows_itself(overrides, tmp_path):
     assert "z_after" in found._repr_html_()
     assert found.z_after == found.rows["z_after"][0] > found.z_before
     assert found.plot.mass()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_latents_of_pseudo_data_are_drawn(tmp_path):
+    run = rp.Run(rp.load(CONTRASTIVE, f"output={tmp_path}"), ray=False)
+    latents = {f"latent{k}_{name}": np.full(4, 7.0) for k in (0, 1) for name in ("template", "data", "true", "signal")}
+    latents |= {f"latent{k}_edges": np.arange(5.0) for k in (0, 1)}
+    figure = run._figures(latents, Trial("none", 0.0, 3), pd.DataFrame()).latents()
+    assert [axis.get_title() for axis in figure.axes] == ["no signal, instance 3", ""]
 
 
 def test_arguments_without_effect_and_unknown_samples_are_refused(overrides, tmp_path):

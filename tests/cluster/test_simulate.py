@@ -140,3 +140,5 @@ def test_extra_shards_are_looked_for_before_being_made(tmp_path):
     assert all(isinstance(shard, Shard) for shard in needed)
     made[2] = {"n_selected": 15}
     assert shell._needed(sample, made, shared) == []
+    # Progress: 45 events of 40 are no more than all of them.
+    assert [shell._done(sample, {n: made[n] for n in range(k)}) for k in range(4)] == [0, 15, 30, 40]

@@ -13,14 +13,14 @@ from click.testing import CliRunner
 
 from raypipe.cli import main
 from raypipe.errors import UserError
-from raypipe.events.schema import FEATURES, FOUR_LEPTON_SCHEMA, LEPTON_COLUMNS, tensor_column, tensor_values
+from raypipe.events.schema import FEATURES, FOUR_LEPTON_SCHEMA, LEPTON_COLUMNS, tensor_values
 from raypipe.events.table import ROW_GROUP, stream_table, write_table
 from raypipe.files import write_json
 from raypipe.report.html import resource
 from raypipe.report.validation import make_validation, measure, panels
-from raypipe.report.validation_numbers import Mean, Spectrum, collect, peak, presence_table, smoothness
+from raypipe.report.validation_numbers import Mean, Spectrum, collect, peak, smoothness
 from raypipe.report.validation_page import headlines
-from raypipe.report.validation_quantities import DIPHOTON, SLOT_NAMES, presence
+from raypipe.report.validation_quantities import DIPHOTON
 from raypipe.simulate.processes import PROCESSES
 from tests.events.helpers import event_table, replace
 
@@ -81,10 +81,6 @@ def test_numbers_agree_with_numpy(tmp_path):
     assert found["means"]["n_fatjet"]["value"] == pytest.approx(mean, rel=1e-12)
     error = np.sqrt(np.sum(weights**2 * (fat - mean) ** 2)) / weights.sum()
     assert found["means"]["n_fatjet"]["error"] == pytest.approx(error, rel=1e-6)
-    window = (columns["m_yy"] > 105) & (columns["m_yy"] < 145)
-    for slot, place in zip(SLOT_NAMES, (0, 1, 2, 3, 4, 5, 6, 8), strict=True):
-        share = np.average(columns["objects"][window, place, 0] > 0, weights=weights[window])
-        assert found["presence"]["slots"][slot]["ours"] == pytest.approx(share, rel=1e-12)
     assert found["bytes_per_event"] == pytest.approx(
         sum(p.stat().st_size for p in (tmp_path / "events").glob("*/*.parquet")) / 2600
     )
@@ -99,7 +95,7 @@ def test_a_file_in_pieces_gives_the_same(tmp_path, monkeypatch):
 
     def all_numbers():
         sums = collect("yy", 0, {"search": [path]})
-        return np.r_[sums.spectra["m_yy_fine"].sums, sums.means["window.fat1"].value, sums.weight["search"]]
+        return np.r_[sums.spectra["m_yy_fine"].sums, sums.means["n_fatjet"].value, sums.weight["search"]]
 
     whole = all_numbers()
     monkeypatch.setattr("raypipe.report.validation_numbers.stream_table", lambda p, c: stream_table(p, c, rows=1777))
@@ -146,48 +142,12 @@ def test_a_smooth_fall_fits_and_an_edge_does_not(scale):
     assert smoothness(Spectrum(np.linspace(105, 160, 56))) is None
 
 
-def test_presence_of_constructed_events():
-    objects = np.zeros((4, 11, 12), np.float32)
-    objects[0, [0, 4, 6], 0] = 30
-    objects[1, [0, 1, 2, 3, 8], 0] = 30
-    found = presence({"objects": objects})
-    assert {k: v.tolist() for k, v in found.items() if v.any()} == {
-        "jet1": [True, True, False, False],
-        "jet2": [False, True, False, False],
-        "jet3": [False, True, False, False],
-        "jet4": [False, True, False, False],
-        "fat1": [True, False, False, False],
-        "e1": [True, False, False, False],
-        "mu1": [False, True, False, False],
-    }
-
-
 def test_references_name_samples_that_exist():
     found = resource("references")
-    rows = [*found["presence"]["samples"].values(), *found["presence"]["studies"]]
-    assert all(
-        len(row["shares"]) == len(SLOT_NAMES) and 0 <= min(row["shares"]) <= max(row["shares"]) <= 1 for row in rows
-    )
-    # Slots are filled in order: a second object never more often than a first.
-    assert all(row["shares"][:4] == sorted(row["shares"][:4], reverse=True) for row in rows)
-    studied = {study["sample"] for study in found["presence"]["studies"]}
-    named = {*found["presence"]["samples"], *studied, *found["yields"], *found["means"], *found["widths"]}
+    named = {*found["yields"], *found["k_factors"], *found["means"], *found["widths"]}
     assert named <= PROCESSES.keys()
     numbers = [entry["per_fb"] for entry in found["yields"].values()]
     assert all(isinstance(value, float) for value in numbers)  # YAML reads 2.1e3 as text
-
-
-def test_presence_is_compared_in_the_window_only(tmp_path):
-    table = event_table(400, sample="tth", group=4, mass=np.r_[np.full(300, 125.0), np.full(100, 150.0)])
-    objects = np.zeros((400, 11, 12), np.float32)
-    objects[:150, 0, 0] = 40  # half of those in the window
-    objects[300:, 1, 0] = 40  # outside
-    write_table(replace(table, "objects", tensor_column(objects)), tmp_path / "tth.parquet")
-    found = presence_table(collect("tth", 4, {"search": [tmp_path / "tth.parquet"]}))
-    assert found["slots"]["jet1"]["ours"] == pytest.approx(0.5)
-    assert found["slots"]["jet1"]["error"] == pytest.approx(np.sqrt(0.25 / 300))
-    assert found["slots"]["jet1"]["difference"] == pytest.approx(-0.5)
-    assert found["slots"]["jet2"] == {"ours": 0.0, "error": 0.0, "reference": 0.99, "difference": -0.99}
 
 
 def test_wrong_weights_are_seen(tmp_path):
@@ -308,10 +268,10 @@ def test_command(tmp_path):
     assert set(numbers["samples"]) == {"yy", "ggf", "tth", "wn_150", "zp_400"}
     assert json.loads((tmp_path / "page" / "validation.json").read_text()) == numbers
     page = (tmp_path / "page" / "validation.html").read_text()
-    assert page.count("<svg ") == page.count('href="data:text/csv') == 11
+    assert page.count("<svg ") == page.count('href="data:text/csv') == 10
     assert "src=" not in page  # nothing outside the file
     assert "http" not in page
-    for text in ("Presence of objects", "zp_400", "numbers.md 2.4", "Yields"):
+    for text in ("Shapes", "zp_400", "numbers.md 2.4", "Yields"):
         assert text in page
 
 

@@ -15,7 +15,6 @@ def test_p_is_one_plus_n_over_one_plus_N_and_never_zero():
     assert p_value(1000, null) == 1 / 100
     assert p_value(98, null) == 2 / 100  # equal counts as at least as anomalous
     assert p_value(-1, null) == 1
-    assert p_value(-1, null, small_is_anomalous=True) == 1 / 100
     with pytest.raises(UserError, match="not finite"):
         p_value(np.nan, null)
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raypipe.stats.roc import bootstrapped_sic, poisson_weights
+from raypipe.stats.roc import bootstrapped_efficiency, poisson_weights, replicated_sic
+
+
+def bootstrapped_sic(signal, signal_id, background, background_id, seed, weight=None, replicas=200):
+    """SIC of one cut in every replica, as `raypipe.search.evaluate` makes it; masks of who passes."""
+    efficiency = bootstrapped_efficiency(signal, poisson_weights(signal_id, seed, replicas))
+    drawn = poisson_weights(background_id, seed, replicas)
+    return replicated_sic(efficiency, bootstrapped_efficiency(background, drawn, weight))
 
 
 def test_weights_are_poisson_and_belong_to_the_event():
