@@ -37,6 +37,20 @@ class Columns(Section):
     """Factor on the mass, such as 0.001 from GeV to TeV. [default]"""
 
 
+class Pairs(Section):
+    """Pairs of objects from the lists of a ROOT tree: the two of highest pT, one row an event."""
+
+    of: str
+    """The list: `Muon` for branches such as Muon_pt, Muon_eta, Muon_phi, or Muon.PT, or Muon_Px to Muon_E. [default]"""
+    mass: float = Field(0.0, ge=0)
+    """Mass of an object, GeV, where the list has none. [default]"""
+    charge: Literal["opposite", "same", "any"] = "opposite"
+    """What the charges of the two must be; other events are left out. [default]"""
+    cuts: dict[str, tuple[float | None, float | None]] = Field(default_factory=dict)
+    """What an object must have, by the names of the list: `{pt: [20, null], eta: [-2.4, 2.4], tightId: [1, null]}`,
+    from the first number to below the second. Events with less than two such objects are left out. [default]"""
+
+
 class Source(Section):
     """One kind of input files."""
 
@@ -44,6 +58,9 @@ class Source(Section):
     """What the files are; auto: by extension and content. [default]"""
     key: str | None = None
     """Dataset or group of an HDF5 file, tree of a ROOT file; the only one there where not given. [default]"""
+    pairs: Pairs | None = None
+    """Of a ROOT file: columns of the leading pair of a list, `pair.` and mass, pt, rapidity, deta, dphi, cos_theta or
+    count (of passing objects), `first.` and `second.` and a name of the list, beside the file's own. [default]"""
     weights: Literal["file", "sign", "one"] = "file"
     """`file`: the weights of the file, of which none may be negative; `sign`: with their signs (NLO), so that yields
     are sums of weights and trees train on averages over the nearest events; `one`: every event counts one. [default]"""

@@ -19,6 +19,7 @@ from raypipe.config.read import Columns, EventSource, Source
 from raypipe.errors import UserError
 from raypipe.events.readers.base import chunks, pieces, resolve
 from raypipe.events.readers.features import FeatureTable, event_ids, feature_columns, needed, to_arrays, with_ids
+from raypipe.events.readers.pairs import THERE
 from raypipe.events.readers.registry import file_format, is_url, reader_for
 from raypipe.events.schema import EVENT_SCHEMA
 from raypipe.fit.classifier import Mapper
@@ -156,12 +157,13 @@ class _Read:
             raise UserError(f"{path}: say which column is what (columns.mass, columns.features)")
         reader = reader_for(path, self.source)
         names = reader.names(path, self.source)
-        table = reader.read(path, self.source, piece.start, piece.stop, needed(columns, names, path))
+        wanted, paired = needed(columns, names, path), [THERE] if self.source.pairs else []
+        table = reader.read(path, self.source, piece.start, piece.stop, [*wanted, *paired])
         made = feature_columns(table, columns, names, path, piece.start, self.source.weights)
         if columns.event_id is None:
             ids = pa.array(np.arange(piece.first_id + piece.start, piece.first_id + piece.stop))
             made = made.set_column(made.schema.get_field_index("event_id"), "event_id", ids)
-        return made
+        return made.filter(table[THERE]) if paired else made
 
     def _cast(self, table: pa.Table, path: str) -> pa.Table:
         found, first = table.column_names, self.schema.names

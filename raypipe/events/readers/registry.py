@@ -17,6 +17,7 @@ READERS = {
     "delphes": "root.DelphesReader",
     "nanoaod": "root.NanoAodReader",
     "lhco": "lhco.LhcoReader",
+    "pairs": "pairs.PairReader",
 }
 """Format -> class in this package; loaded when first needed, so that a CSV user needs no ROOT library."""
 
@@ -37,6 +38,8 @@ def is_url(path: str | Path) -> bool:
 def file_format(path: str | Path, source: Source) -> str:
     """The format of ``path``: as the source says, else by extension; an unknown one is a `UserError`."""
     path = path if is_url(path) else check_file(path)
+    if source.pairs is not None:
+        return "pairs"
     if source.format != "auto":
         return source.format
     found = "root" if is_url(path) else "csv" if is_text(path) else EXTENSIONS.get(path.suffix.lower())

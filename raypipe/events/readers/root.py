@@ -70,12 +70,14 @@ def _refuse_not_finite(values: np.ndarray, event: np.ndarray, where: str) -> Non
 class RootReader:
     """`raypipe.events.readers.base.Reader` of flat ntuples: the branches with one number an event are the columns."""
 
+    trees: Sequence[str] = ()  # Names of a tree that is meant where there are several
+
     def rows(self, path: Path, source: Source) -> int:
-        with open_tree(path, source.key) as tree:
+        with open_tree(path, source.key, self.trees) as tree:
             return int(tree.num_entries)
 
     def names(self, path: Path, source: Source) -> list[str]:
-        with open_tree(path, source.key) as tree:
+        with open_tree(path, source.key, self.trees) as tree:
             if hasattr(tree, "branches"):
                 kinds = {b.name: getattr(b.interpretation, "numpy_dtype", None) for b in tree.branches}
                 return [name for name, kind in kinds.items() if kind is not None and kind.kind in "fiub"]
@@ -84,7 +86,7 @@ class RootReader:
 
     def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
         wanted = self.names(path, source) if columns is None else columns
-        with open_tree(path, source.key) as tree:
+        with open_tree(path, source.key, self.trees) as tree:
             arrays = {name: branch(tree, name, path, start, stop) for name in wanted}
         return pa.table({name: native(values.to_numpy()) for name, values in arrays.items()})
 
