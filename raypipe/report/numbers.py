@@ -45,7 +45,8 @@ def _drawn(axis: Axes) -> Iterator[tuple[Any, tuple[Any, ...]]]:
             parts.add(line)
             ends = np.array(bars[-1].get_segments()) if container.has_yerr else None  # (n, 2, 2): of each bar
             x, y = line.get_data(orig=False) if line is not None else (ends[:, 0, 0], ends[:, :, 1].mean(1))
-            yield container, (x, nan, y, *((nan, nan) if ends is None else ends[:, :, 1].T))
+            x, x_high = np.array(bars[0].get_segments())[:, :, 0].T if container.has_xerr else (x, nan)
+            yield container, (x, x_high, y, *((nan, nan) if ends is None else ends[:, :, 1].T))
     for line in axis.lines:
         if line not in parts and all(line.get_transform().contains_branch_seperately(axis.transData)):
             x, y = line.get_data(orig=False)

@@ -47,6 +47,21 @@ def _trials(log_p: float, observed: float) -> float:
     return math.exp(difference) if difference < 700 else math.inf
 
 
+def sidak(z: float, tests: int) -> GlobalP:
+    """Of the largest ``z`` of several tests: 1 - (1 - p)^tests, exact if they are independent (Sidak, 1967).
+
+    Tests that rise and fall together have a smaller one. Where p is small it is tests x p, which no dependence exceeds.
+    """
+    p = -math.expm1(tests * float(stats.norm.logcdf(z)))
+    log_p = math.log(p) if p > 1e-290 else math.log(tests) + float(stats.norm.logsf(z))
+    return GlobalP(p, None, math.exp(min(log_p - float(stats.norm.logsf(z)), 700)), "sidak", log_p=log_p)
+
+
+def sidak_local(z: float, tests: int) -> float:
+    """The local p of one of several tests at which their `sidak` says ``z``."""
+    return -math.expm1(float(stats.norm.logcdf(z)) / tests)
+
+
 def upcrossings(q0: np.ndarray, level: float) -> np.ndarray:
     """Times that scans (T, M) rise through ``level`` along the mass: (T,)."""
     above = q0 > level

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from raypipe.errors import UserError, redact
+from raypipe.events.table import read_schema, write_table
 from raypipe.files import code_digest, code_of, inside_output_root
 from raypipe.kinds import KINDS, background_modules
 from raypipe.search.result import NUMERICS, Result
@@ -21,6 +23,7 @@ from raypipe.store.claims import once_each
 from raypipe.store.files import Store
 
 OK, FAILED = "ok", "failed"
+KEY = "raypipe.key"  # Metadata of a table: the key of its trial
 COMPACT_AT = 200  # Parts outside the index that are read one by one before they are gathered
 LAYOUT = 2  # Of the folder, as its ``layout.json`` says; the first was Parquet files without such a note
 
@@ -30,8 +33,8 @@ class Ledger:
 
     Nothing is ever changed in place: a part is written once, whole, after everything that belongs to it. Same key,
     same content. ``index/`` gathers many parts into one file for speed; it is a cache, may be deleted at any time, and
-    speaks only for parts that are there. ``stages/`` holds what several trials share, by the hash of its inputs. A
-    folder of another layout is a `UserError`.
+    speaks only for parts that are there. ``tables/<key>/`` has tables of a trial, ``stages/`` holds what several trials
+    share, by the hash of its inputs. A folder of another layout is a `UserError`.
 
     ``where`` is a path or URL, or an open `Store`; in ``shared`` is ``stages/`` where several ledgers share them.
     """
@@ -73,6 +76,9 @@ class Ledger:
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)
         self.store.write(f"arrays/{key}.npz", file.getvalue())
+        for name, table in result.tables.items():
+            pq.write_table(table.replace_schema_metadata({KEY: key}), file := io.BytesIO(), compression="zstd")
+            self.store.write(f"tables/{key}/{name}.parquet", file.getvalue())
         if result.flow_state is not None:
             self.store.write(f"flows/{key}.pt", packed(result.flow_state))
         self._write("rows", key, [{"key": key, "status": OK, "error": "", **row} for row in result.rows])
@@ -179,6 +185,14 @@ class Ledger:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             told = f"not a readable NumPy file: delete it and rows/{key}.json beside it, and run `raypipe scan` again"
             raise UserError(f"{self.store}/arrays/{key}.npz: {told}") from None
+
+    def lay_out(self, keys: Iterable[str], folder: Path) -> None:
+        """Put the tables of those trials that have any into a folder, where they are not there yet."""
+        for key in sorted(self.store.folders("tables").intersection(keys)):
+            for name in self.store.listing(f"tables/{key}"):
+                path = folder / name
+                if not path.is_file() or (read_schema(path).metadata or {}).get(KEY.encode()) != key.encode():
+                    write_table(pq.read_table(io.BytesIO(self.store.read(f"tables/{key}/{name}") or b"")), path)
 
     def stage(self, kind: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The state of a stage that trials share: what ``stages/<kind>/<key>.pt`` holds, else made once and kept there.
