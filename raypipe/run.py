@@ -95,7 +95,8 @@ class Run(AbstractContextManager["Run"]):
         asked = frozenset(name for name in vars(plain) if getattr(trial, name) != getattr(plain, name))
         for name in sorted(asked.difference(run.search.options)):
             raise UserError(run.search.no_effect.format(name))
-        trials = run.search.grid() if run.search.here else run.search.asked(trial, asked)
+        grid = run.search.here or not run.search.options  # nothing to choose
+        trials = run.search.grid() if grid else run.search.asked(trial, asked)
         lines, said = run.ask(trials)
         told = said if "windows" in said else {}
         keys = run.keys(trials if told else trials[-1:], run.look(trials))
@@ -105,18 +106,14 @@ class Run(AbstractContextManager["Run"]):
         found = first | told | {"rows": rows, "arrays": arrays, "said": said, "trial": of}
         return SearchResult(found, lines, self._figures(arrays, of, rows, told))
 
-    def _figures(
-        self, arrays: dict[str, Any], trial: Any, rows: pd.DataFrame, windows: dict[str, Any]
-    ) -> SimpleNamespace:
+    def _figures(self, arrays: dict[str, Any], trial: Any, rows: pd.DataFrame, told: Any) -> SimpleNamespace:
         def drawn(name: str, *given: Any) -> Any:
             return lambda: resolve(f"raypipe.report.figures:{name}")(*given)
 
-        if windows:
+        if "mass_data" in arrays:
             own = {"window": resolve("raypipe.search.table_search:regions_of")(self.config)[trial.instance]}
             mass = drawn("table_mass", arrays, self.config.model_copy(update=own))
-            return SimpleNamespace(mass=mass, windows=drawn("windows", windows))
-        if "mass_data" in arrays:
-            return SimpleNamespace(mass=drawn("table_mass", arrays, self.config))
+            return SimpleNamespace(mass=mass, **({"windows": drawn("windows", told)} if told else {}))
         curves, points = {(trial.signal, trial.strength): [arrays]}, [*rows.get("working_point", ())]
         mass, latents = drawn("masses", arrays, self.config, trial.label()), drawn("latents", arrays, trial.label())
         return SimpleNamespace(mass=mass, latents=latents, sic=drawn("sic", curves, points))

@@ -19,7 +19,6 @@ from raypipe.report.style import COLOURS, CYCLE, new_figure
 from raypipe.report.summary import curve, is_main, ways_of, with_signal
 from raypipe.search.base import Found
 from raypipe.search.result import NO_SIGNAL
-from raypipe.stats.lookelsewhere import sidak_local
 
 if TYPE_CHECKING:
     from raypipe.search.confusion import Confusion  # and with it PyTorch
@@ -137,7 +136,8 @@ def windows(told: Mapping[str, Any]) -> Figure:
     ends = [min(one["window_low"] for one in told["windows"]), max(one["window_high"] for one in told["windows"])]
     for level in (1, 2, 3):
         axis.plot(ends, [stats.norm.sf(level)] * 2, ":", color="grey", lw=0.9, label=f"local {level}σ")
-    axis.plot(ends, [sidak_local(3, told["count"])] * 2, "--", color=COLOURS["true"], lw=1, label="global 3σ")
+    needed = -np.expm1(stats.norm.logcdf(3) / told["count"])  # the inverse of `sidak`
+    axis.plot(ends, [needed] * 2, "--", color=COLOURS["true"], lw=1, label="global 3σ")
     axis.set(xlabel="mass", ylabel="local p", yscale="log", ylim=(None, 1))
     axis.legend(fontsize=8)
     return figure

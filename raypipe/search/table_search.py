@@ -19,8 +19,11 @@ from raypipe.search.result import DATA, Result, Tools, Trial
 from raypipe.search.table import search_table
 from raypipe.stats.lookelsewhere import sidak
 
-ENTRY = ("key", "instance", "window_low", "window_high", "n_before", "expected_before", "expected_before_error")
-"""Of the rows of a window, what `together` tells of it."""
+ENTRY = (
+    *("key", "instance", "window_low", "window_high", "verdict", "z_likelihood"),
+    *("n_before", "expected_before", "expected_before_error", "z_before"),
+)
+"""Of the first row of a window, what `together` tells of it."""
 
 
 class TableSearch(Search):
@@ -49,9 +52,6 @@ class TableSearch(Search):
         if self.config.blind:
             return [Trial(VALIDATION, 0.0, 0)]
         return [Trial(DATA, 0.0, number) for number in range(len(regions_of(self.config)))]
-
-    def asked(self, trial: Trial, given: frozenset[str]) -> list[Trial]:
-        return self.grid()
 
     def materials(self, name: str, made: Made) -> dict[str, Any]:
         """Digests of the files, which are there; data are not their own background."""
@@ -86,7 +86,7 @@ class TableSearch(Search):
 
     def answer(self, rows: list[dict[str, Any]], trials: Sequence[Trial]) -> tuple[list[str], Any]:
         lines, said = super().answer(rows, trials)
-        return (lines, said) if self.here else (lines, together(rows, len(trials)) | {"rows": said})
+        return lines, said if self.here else together(rows, len(trials)) | {"rows": said}
 
     def run(self, inputs: Sequence[Any], trials: Sequence[Trial], tools: Tools) -> list[Result]:
         """`search_table`, with the scores of all events of the signal region as a table; blind, `search_sidebands`."""
@@ -127,14 +127,12 @@ def together(rows: Sequence[Mapping[str, Any]], count: int) -> dict[str, Any]:
     """
     entries: list[dict[str, Any]] = []
     for number in sorted({row["instance"] for row in rows}):
-        first, *others = (plain(row) for row in rows if row["instance"] == number)
-        z = first["z_likelihood"]
-        cuts = {f"{row['working_point']:g}": row["z_after"] for row in (first, *others)}
-        own = {"z_before": first["z_before"], "cuts": cuts, "verdict": first["verdict"], "z_likelihood": z}
-        entries.append({name: first[name] for name in ENTRY} | own)
-        entries[-1]["p_local"] = None if z is None else float(stats.norm.sf(z))
-    told = [entry for entry in entries if entry["p_local"] is not None]
-    best = max(told, key=lambda entry: entry["z_likelihood"], default=None)
-    of_all = sidak(best["z_likelihood"], count) if best else None
-    told = {"p_global": of_all.p, "z_global": of_all.z} if of_all else {"p_global": None, "z_global": None}
-    return {"windows": entries, "count": count, "best": best and best["instance"], **told}
+        mine = [plain(row) for row in rows if row["instance"] == number]
+        cuts, z = {f"{row['working_point']:g}": row["z_after"] for row in mine}, mine[0]["z_likelihood"]
+        own = {"cuts": cuts, "p_local": None if z is None else float(stats.norm.sf(z))}
+        entries.append({name: mine[0][name] for name in ENTRY} | own)
+    told = {one["instance"]: one["z_likelihood"] for one in entries if one["p_local"] is not None}
+    best = max(told, key=lambda number: told[number], default=None)
+    of_all = None if best is None else sidak(told[best], count)
+    found = {"windows": entries, "count": count, "best": best}
+    return found | {f"{name}_global": of_all and getattr(of_all, name) for name in ("p", "z")}

@@ -48,18 +48,13 @@ def _trials(log_p: float, observed: float) -> float:
 
 
 def sidak(z: float, tests: int) -> GlobalP:
-    """Of the largest ``z`` of several tests: 1 - (1 - p)^tests, exact if they are independent (Sidak, 1967).
+    """Of the largest ``z`` >= 0 of several tests: 1 - (1 - p)^tests, exact if they are independent (Sidak, 1967).
 
     Tests that rise and fall together have a smaller one. Where p is small it is tests x p, which no dependence exceeds.
     """
     p = -math.expm1(tests * float(stats.norm.logcdf(z)))
     log_p = math.log(p) if p > 1e-290 else math.log(tests) + float(stats.norm.logsf(z))
-    return GlobalP(p, None, math.exp(min(log_p - float(stats.norm.logsf(z)), 700)), "sidak", log_p=log_p)
-
-
-def sidak_local(z: float, tests: int) -> float:
-    """The local p of one of several tests at which their `sidak` says ``z``."""
-    return -math.expm1(float(stats.norm.logcdf(z)) / tests)
+    return GlobalP(p, None, _trials(log_p, z**2), "sidak", log_p=log_p)
 
 
 def upcrossings(q0: np.ndarray, level: float) -> np.ndarray:
