@@ -18,13 +18,14 @@ def table_report(search: TableSearch, found: Found) -> Report:
     if search.config.blind:
         return _blind_report(search, found)
     config, texts, regions = search.config, resource("texts")["table"], regions_of(search.config)
-    every, number, heads = [plain(row) for row in found.good], found.good[0]["instance"], []
-    summary, tables, drawn, name, among = {}, {}, {}, "scores", ""
+    every, summary, lines, tables, drawn = [plain(row) for row in found.good], {}, [], {}, {}
+    number, name, among, where = 0, "scores", "", ""
     if config.windows is not None:
         summary = together(found.good, len(regions))
-        number = number if summary["best"] is None else summary["best"]
-        heads, tables, drawn = _of_windows(summary, texts["windows"])
+        number = every[0]["instance"] if summary["best"] is None else summary["best"]
+        lines, tables, drawn = _of_windows(summary, texts["windows"])
         name, among = f"scores_{number}", f" (one of {len(regions)} windows)"
+        where = f"{regions[number].sr_low:g}-{regions[number].sr_high:g}{among}: "
     rows, window = [row for row in every if row["instance"] == number], regions[number]
     first, bad = rows[0], sum(bool(row["verdict"]) for row in rows)
     closes = f"does NOT close at {bad} of {len(rows)} cuts" if bad else "closes at all cuts"
@@ -32,8 +33,7 @@ def table_report(search: TableSearch, found: Found) -> Report:
     cuts = [
         [c if r["sic"] is None else f"{c}, SIC {r['sic']:.2f}", *rest] for r, (c, *rest) in zip(rows, cuts, strict=True)
     ]
-    where = f"{window.sr_low:g}-{window.sr_high:g}{among}: " if among else ""
-    lines = [*heads, f"{where}{cuts[0].pop(0)}. The background model {closes}."]
+    lines.append(f"{where}{cuts[0].pop(0)}. The background model {closes}.")
     known = first | {"policy": texts["policy"][first["duplicates"]]}
     lines += [say(text, known) for name, text in texts["lines"].items() if first[name]]
     lines += [line for cut in cuts for line in cut]

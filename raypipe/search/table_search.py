@@ -27,8 +27,7 @@ ENTRY = (
 
 
 class TableSearch(Search):
-    """The search on a user's own feature table: one trial, in this process or spread over cores where that pays; of a
-    signal region that slides (`windows`) each window is a trial, made in a task."""
+    """The search on a user's own feature table: one trial, in this process or spread over cores, or one a window."""
 
     sections: ClassVar[tuple[str, ...]] = (
         *("seed", "window", "windows", "massfit", "flow", "classifier"),
@@ -40,7 +39,6 @@ class TableSearch(Search):
 
     @property
     def here(self) -> bool:
-        """Windows are many trials; what may be told before a look is one."""
         return self.config.windows is None or bool(self.config.blind)
 
     @property
