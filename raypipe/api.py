@@ -11,7 +11,7 @@ import numpy as np
 
 from raypipe.errors import UserError
 
-SHOWN = ("signal", "strength", "working_point", "n_after", "expected_after", "z_before", "z_after", "sic")
+SHOWN = ("signal", "strength", "window_low", "working_point", "n_after", "expected_after", "z_before", "z_after", "sic")
 """Columns of ``rows`` that a notebook shows."""
 
 

@@ -52,7 +52,11 @@ KINDS: dict[str, Kind] = {
         ("simulate", "search", "scan", "plan", "status", "report"),
         "raypipe.search.multilepton_search:Multilepton",
     ),
-    "table": Kind("raypipe.config.table:TableConfig", ("search",), "raypipe.search.table_search:TableSearch"),
+    "table": Kind(
+        "raypipe.config.table:TableConfig",
+        ("search", "scan", "status", "report"),
+        "raypipe.search.table_search:TableSearch",
+    ),
     "read": Kind("raypipe.config.read:ReadConfig", ("read",)),
     "none": Kind("raypipe.config.run:Simulation", ("simulate",), "raypipe.search.base:Search"),
 }

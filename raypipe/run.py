@@ -95,19 +95,25 @@ class Run(AbstractContextManager["Run"]):
         asked = frozenset(name for name in vars(plain) if getattr(trial, name) != getattr(plain, name))
         for name in sorted(asked.difference(run.search.options)):
             raise UserError(run.search.no_effect.format(name))
-        trials = run.search.grid() if run.search.here else run.search.asked(trial, asked)
+        grid = run.search.here or not run.search.options  # nothing to choose
+        trials = run.search.grid() if grid else run.search.asked(trial, asked)
         lines, said = run.ask(trials)
-        (key,) = run.keys(trials[-1:], run.look(trials))
-        rows, arrays = self._rows([key]), run.ledger().arrays(key)
-        found: dict[str, Any] = {**rows.iloc[0]} | {"rows": rows, "arrays": arrays, "said": said, "trial": trials[-1]}
-        return SearchResult(found, lines, self._figures(arrays, trials[-1], rows))
+        told = said if "windows" in said else {}
+        keys = run.keys(trials if told else trials[-1:], run.look(trials))
+        key, of = list(keys.items())[told.get("best") or 0]
+        rows, arrays = self._rows(keys), run.ledger().arrays(key)
+        first: dict[str, Any] = {**rows[rows["key"] == key].iloc[0]}
+        found = first | told | {"rows": rows, "arrays": arrays, "said": said, "trial": of}
+        return SearchResult(found, lines, self._figures(arrays, of, rows, told))
 
-    def _figures(self, arrays: dict[str, Any], trial: Any, rows: pd.DataFrame) -> SimpleNamespace:
+    def _figures(self, arrays: dict[str, Any], trial: Any, rows: pd.DataFrame, told: Any) -> SimpleNamespace:
         def drawn(name: str, *given: Any) -> Any:
             return lambda: resolve(f"raypipe.report.figures:{name}")(*given)
 
         if "mass_data" in arrays:
-            return SimpleNamespace(mass=drawn("table_mass", arrays, self.config))
+            own = {"window": resolve("raypipe.search.table_search:regions_of")(self.config)[trial.instance]}
+            mass = drawn("table_mass", arrays, self.config.model_copy(update=own))
+            return SimpleNamespace(mass=mass, **({"windows": drawn("windows", told)} if told else {}))
         curves, points = {(trial.signal, trial.strength): [arrays]}, [*rows.get("working_point", ())]
         mass, latents = drawn("masses", arrays, self.config, trial.label()), drawn("features", arrays, trial.label())
         return SimpleNamespace(mass=mass, latents=latents, sic=drawn("sic", curves, points))
@@ -130,4 +136,5 @@ class Run(AbstractContextManager["Run"]):
 
 class SearchResult(Found):
     """One finished search: ``z_before``, ``z_after``, ``sic``, ... of its first cut (NaN: withheld, see ``verdict``,
-    or unknown), ``rows`` of all; ``plot.mass()``, of pseudo-data also ``plot.latents()`` and ``plot.sic()``."""
+    or unknown), ``rows`` of all; ``plot.mass()``, of pseudo-data also ``plot.latents()`` and ``plot.sic()``. Of sliding
+    ``windows`` it is the best, ``rows`` are those of all windows; ``p_global``, ``z_global``, ``plot.windows()``."""

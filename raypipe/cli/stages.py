@@ -56,6 +56,7 @@ def search(asked: Asked, **given: Any) -> None:
       raypipe search --config configs/contrastive/laptop.yaml --signal xsh_500_100 --strength 3
       raypipe search --config configs/multilepton/laptop.yaml --signal a_250 --strength 60
       raypipe search --config configs/lhco/laptop.yaml data.path=events.h5
+      raypipe search --config configs/lhco/laptop.yaml data.path=events.h5 'windows={width: 0.2}'
     """
     config = asked.config()
     from raypipe.cluster.run import Run
@@ -65,9 +66,8 @@ def search(asked: Asked, **given: Any) -> None:
 
     kind = search_of(opened(config)[0])
     forbid([name for name in trial if name not in kind.options], kind.no_effect)
-    if kind.here:
-        with Run(config) as run:
-            asked.emit(run.scan())
+    if kind.here or not kind.options:  # nothing to choose
+        _whole(asked)
         return
     source = click.get_current_context().get_parameter_source
     trials = kind.asked(Trial(**given), frozenset(n for n in trial if source(n) == ParameterSource.COMMANDLINE))
@@ -87,6 +87,11 @@ def scan(asked: Asked) -> None:
     Example:
       raypipe scan --config configs/contrastive/laptop.yaml scan.instances=4
     """
+    _whole(asked)
+
+
+def _whole(asked: Asked) -> None:
+    """All trials and the report; failed ones are a `UserError` at the end."""
     with asked.run() as run:
         summary = run.scan()
         asked.emit(summary)

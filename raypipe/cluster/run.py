@@ -18,7 +18,6 @@ from raypipe.cluster.tasks import counted, spread
 from raypipe.cluster.tracking import record_report
 from raypipe.cluster.trees import tree_trainer
 from raypipe.errors import UserError, last_line
-from raypipe.events.table import read_table, write_table
 from raypipe.files import check_file_writable, check_writable, file_digest, read_json, write_json
 from raypipe.kinds import resolve
 from raypipe.models.bdt import Train
@@ -32,11 +31,10 @@ from raypipe.store.claims import once_each
 from raypipe.store.files import Artefacts, Store
 from raypipe.store.ledger import Ledger, open_ledger
 from raypipe.store.looks import note, opened
-from raypipe.store.status import other_versions
+from raypipe.store.status import Price, announce, other_versions
 
 FOLDERS = ("events", "encoder", "encoders", "ledger", "figures")
 """Of a run folder: another user's are found unwritable before the work, not after."""
-KEY = "raypipe.key"  # Metadata of a table beside the ledger: the key of its trial
 
 
 class Run:
@@ -195,8 +193,9 @@ class Run:
         book = self.ledger()
         done = book.done(trials)
         missing = {key: trial for key, trial in trials.items() if key not in done}
-        if self.search.here:
-            self._run_here(missing or self._untold(trials), book)
+        if missing and self.search.here:
+            announce(book, trials, Price(), name)
+            self._run_here(missing, book)
         elif missing and self.alone:
             if any(map(self.search.large, missing.values())):
                 raise UserError(f"classifier.engine = {self.config.classifier.engine}: needs Ray (else: xgboost)")
@@ -219,6 +218,7 @@ class Run:
             with self.timed("trial"):
                 given = (shelf, self.config.search, self.search.handed())
                 live.run_trials(run_some, given, trials, book, self.search.resources, name, self.search.together, large)
+        book.lay_out(trials, self.folder)
         return book
 
     def _flows(self, shelf: Shelf, trials: Sequence[Trial], book: Ledger) -> None:
@@ -230,12 +230,6 @@ class Run:
             resources = self.config.resources
             make_flows(shelf, self.config, trials, book, resources, lambda record: bar(1, told.format(**record)))
 
-    def _untold(self, trials: Mapping[str, Trial]) -> dict[str, Trial]:
-        """Finished trials whose tables are not beside the ledger any more."""
-        paths = list(self.folder.glob("*.parquet"))
-        there = {(read_table(path).schema.metadata or {}).get(KEY.encode(), b"").decode() for path in paths}
-        return {key: trial for key, trial in trials.items() if key not in there}
-
     def _run_here(self, trials: Mapping[str, Trial], book: Ledger) -> None:
         """In this process, whose parts go to many cores where that pays."""
         for key, trial in trials.items():
@@ -243,8 +237,6 @@ class Run:
                 inputs = list(self.search.inputs(self.search.need(trial), self.folder, Tools(mapper=mapper)))
                 search = type(self.search)(self.search.handed())
                 (result,) = search.run(inputs, [trial], Tools(mapper=counted(mapper, bar)))
-            for name, table in result.tables.items():
-                write_table(table.replace_schema_metadata({KEY: key}), self.folder / f"{name}.parquet")
             book.record(key, trial, result)
 
     # What a user asks for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -51,6 +52,23 @@ class Preprocess(Section):
     """Share of the range added beyond the outermost sideband event on either side. [default]"""
 
 
+class Windows(Section):
+    """A signal region that slides: windows of one width, each searched by itself."""
+
+    width: float = Field(gt=0)
+    """Of every window, in the unit of the mass."""
+    step: float | None = Field(None, gt=0)
+    """From the beginning of a window to that of the next; null: half the width. [default]"""
+
+    def regions(self, window: MassWindow) -> list[MassWindow]:
+        """The windows from ``window.sr_low`` to ``window.sr_high`` at most, none if one is wider than that."""
+        step = self.step or self.width / 2
+        steps = math.floor((window.sr_high - window.sr_low - self.width) / step + 1e-9)  # a sum of steps may just miss
+        lows = [window.sr_low + k * step for k in range(steps + 1)]
+        edges = [{"sr_low": low, "sr_high": min(low + self.width, window.sr_high)} for low in lows]
+        return [window.model_copy(update=one) for one in edges]
+
+
 class TableConfig(SidebandRun):
     """A search on a feature table, whole."""
 
@@ -69,6 +87,9 @@ class TableConfig(SidebandRun):
     """An independent background sample."""
     window: MassWindow
     """Signal region and sidebands, in the unit of the mass column."""
+    windows: Windows | None = None
+    """Windows that slide over the signal region in its place: what lies outside of one, also in the region, is its
+    sidebands. Blind is the whole region. Null: the signal region is searched as it is. [default]"""
     preprocess: Preprocess = Preprocess()
     """Features of the flow."""
     classifier: Classifier = WEAK_SIGNAL
@@ -84,11 +105,14 @@ class TableConfig(SidebandRun):
         return self.data.paths if self.blind or self.data.columns.label is None else []
 
     @model_validator(mode="after")
-    def _mass_is_no_feature(self) -> TableConfig:
+    def _fits_together(self) -> TableConfig:
         columns = self.data.columns
         for name, value in (("mass", columns.mass), ("label", columns.label), ("weight", columns.weight)):
             if value is not None and value in columns.features:
                 raise ValueError(f"data.columns.features holds the {name} column {value!r}")
+        if self.windows and not self.windows.regions(self.window):
+            region = f"the signal region {self.window.sr_low:g}-{self.window.sr_high:g} (window.sr_low, window.sr_high)"
+            raise ValueError(f"windows.width = {self.windows.width:g}: wider than {region}, over which windows slide")
         if self.resources.artefacts is not None:
             raise ValueError("resources.artefacts: does not apply, a search on a table makes nothing that others share")
         return self

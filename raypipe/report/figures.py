@@ -11,6 +11,7 @@ import mplhep
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import stats
 
 from raypipe.config import Config
 from raypipe.report.background import sculpting_figure
@@ -121,6 +122,23 @@ def table_mass(arrays: Arrays, config: Any) -> Figure:
         axis.plot((edges[:-1] + edges[1:]) / 2, arrays["mass_fit"], color=COLOURS["fit"], label="sideband fit")
     axis.axvspan(window.sr_low, window.sr_high, color="grey", alpha=0.12, lw=0, label="signal region")
     axis.set(xlabel="mass", ylabel=f"events / {np.diff(edges)[0]:.3g}", ylim=(0, None))
+    axis.legend(fontsize=8)
+    return figure
+
+
+def windows(told: Mapping[str, Any]) -> Figure:
+    """Local p of every window of `together` against its mass, with what one and all of them need for so many sigma."""
+    figure, (axis,) = new_figure(1, 7.2)
+    seen = [one for one in told["windows"] if one["p_local"] is not None]
+    low, high, p = (np.array([one[k] for one in seen]) for k in ("window_low", "window_high", "p_local"))
+    style = {"fmt": "o", "ms": 4, "color": COLOURS["data"], "label": "windows"}
+    axis.errorbar((low + high) / 2, np.maximum(p, 1e-300), xerr=(high - low) / 2, **style)
+    ends = [min(one["window_low"] for one in told["windows"]), max(one["window_high"] for one in told["windows"])]
+    for level in (1, 2, 3):
+        axis.plot(ends, [stats.norm.sf(level)] * 2, ":", color="grey", lw=0.9, label=f"local {level}σ")
+    needed = -np.expm1(stats.norm.logcdf(3) / told["count"])  # the inverse of `sidak`
+    axis.plot(ends, [needed] * 2, "--", color=COLOURS["true"], lw=1, label="global 3σ")
+    axis.set(xlabel="mass", ylabel="local p", yscale="log", ylim=(None, 1))
     axis.legend(fontsize=8)
     return figure
 

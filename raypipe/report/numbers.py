@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import FillBetweenPolyCollection
+from matplotlib.collections import FillBetweenPolyCollection, LineCollection
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
@@ -33,6 +33,11 @@ def numbers_of(figure: Figure) -> str:
     return out.getvalue()
 
 
+def _ends(bars: LineCollection) -> np.ndarray:
+    """(n, 2, 2) ends of error bars, NaN where nothing is drawn."""
+    return np.array([path.vertices for path in bars.get_paths()]).reshape(-1, 2, 2)
+
+
 def _drawn(axis: Axes) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     """What is in units of the axes, and its (x, x_high, y, low, high), NaN for what there is not."""
     nan, parts = np.nan, set()
@@ -40,11 +45,10 @@ def _drawn(axis: Axes) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         if isinstance(container, ErrorbarContainer):
             line, _, bars = container.lines
             parts.add(line)
-            ends = None  # (n, 2, 2): of each bar, NaN where nothing is drawn
-            if container.has_yerr:
-                ends = np.array([path.vertices for path in bars[-1].get_paths()]).reshape(-1, 2, 2)
+            ends = _ends(bars[-1]) if container.has_yerr else None
             x, y = line.get_data(orig=False) if line is not None else (ends[:, 0, 0], ends[:, :, 1].mean(1))
-            yield container, (x, nan, y, *((nan, nan) if ends is None else ends[:, :, 1].T))
+            x, x_high = _ends(bars[0])[:, :, 0].T if container.has_xerr else (x, nan)
+            yield container, (x, x_high, y, *((nan, nan) if ends is None else ends[:, :, 1].T))
     for line in axis.lines:
         if line not in parts and all(line.get_transform().contains_branch_seperately(axis.transData)):
             x, y = line.get_data(orig=False)

@@ -1,27 +1,39 @@
-"""What a search on a table tells: its cuts, on the terminal, in ``summary.json`` and on a page."""
+"""What a search on a table tells: its cuts and windows, on the terminal, in ``summary.json`` and on a page."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from raypipe.report.base import Report, page_of
-from raypipe.report.figures import features, table_mass
-from raypipe.report.html import resource, say
+from raypipe.report.figures import features, table_mass, windows
+from raypipe.report.html import resource, say, table_of
 from raypipe.search.base import Found, plain
 from raypipe.search.counting import cut_lines
-from raypipe.search.table_search import TableSearch
+from raypipe.search.table_search import TableSearch, regions_of, together
 
 METRICS = ("z_before", "z_after", "sic", "max_sic", "n_before", "n_after", "expected_after", "expected_after_error")
 
 
 def table_report(search: TableSearch, found: Found) -> Report:
-    """The cuts of the one trial."""
+    """The cuts of the one trial, or of the best window with what all windows say together."""
     if search.config.blind:
         return _blind_report(search, found)
-    rows, window, texts = [plain(row) for row in found.good], search.config.window, resource("texts")["table"]
-    first, bad = rows[0], sum(bool(row["verdict"]) for row in found.good)
+    config, texts, regions = search.config, resource("texts")["table"], regions_of(search.config)
+    every, summary, lines, tables, drawn = [plain(row) for row in found.good], {}, [], {}, {}
+    number, name, among, where = 0, "scores", "", ""
+    if config.windows is not None:
+        summary = together(found.good, len(regions))
+        number = every[0]["instance"] if summary["best"] is None else summary["best"]
+        lines, tables, drawn = _of_windows(summary, texts["windows"])
+        name, among = f"scores_{number}", f" (one of {len(regions)} windows)"
+        where = f"{regions[number].sr_low:g}-{regions[number].sr_high:g}{among}: "
+    rows, window = [row for row in every if row["instance"] == number], regions[number]
+    first, bad = rows[0], sum(bool(row["verdict"]) for row in rows)
     closes = f"does NOT close at {bad} of {len(rows)} cuts" if bad else "closes at all cuts"
     cuts = [cut_lines(row) for row in rows]
     cuts = [
         [c if r["sic"] is None else f"{c}, SIC {r['sic']:.2f}", *rest] for r, (c, *rest) in zip(rows, cuts, strict=True)
     ]
-    lines = [f"{cuts[0].pop(0)}. The background model {closes}."]
+    lines.append(f"{where}{cuts[0].pop(0)}. The background model {closes}.")
     known = first | {"policy": texts["policy"][first["duplicates"]]}
     lines += [say(text, known) for name, text in texts["lines"].items() if first[name]]
     lines += [line for cut in cuts for line in cut]
@@ -29,17 +41,30 @@ def table_report(search: TableSearch, found: Found) -> Report:
         lines.append(say(texts["likelihood"], first))
     if first["max_sic"] is not None:
         lines.append(say(texts["largest"], first))
-    (key,) = found.trials
-    scores = found.folder / "scores.parquet"
+    scores = found.folder / f"{name}.parquet"
     lines.append(f"scores: {scores}; summary: {found.folder / 'summary.json'}")
     told = ((name, row) for row in rows for name in METRICS if row.get(name) is not None)
     metrics = {f"{name}.wp{row['working_point']:g}": row[name] for name, row in told}
-    summary = {"rows": rows, "key": key, "files": search.digests(), "scores": str(scores)}
-    arrays, names = found.arrays(key), ", ".join(map(str, search.config.data.columns.features))
-    known |= {"low": window.sr_low, "high": window.sr_high, "names": names}
-    drawn = {"mass": table_mass(arrays, search.config), "features": features(arrays)}
-    page = page_of(search, found, {"cuts": rows}, drawn, **known)
-    return Report(summary, lines, **page, metrics=metrics)
+    metrics |= {name: summary[name] for name in ("p_global", "z_global") if summary.get(name) is not None}
+    summary |= {"rows": every, "key": first["key"], "files": search.digests(), "scores": str(scores)}
+    arrays, names = found.arrays(first["key"]), ", ".join(map(str, config.data.columns.features))
+    known |= {"low": window.sr_low, "high": window.sr_high, "names": names, "among": among}
+    mass = table_mass(arrays, config.model_copy(update={"window": window}))
+    drawn |= {"mass": mass, "features": features(arrays)}
+    page = page_of(search, found, {"cuts": rows} | tables, drawn, **known)
+    return Report(summary, lines, tables, **page, metrics=metrics)
+
+
+def _of_windows(told: Mapping[str, Any], texts: Mapping[str, str]) -> tuple[list[str], dict, dict]:
+    """Lines, tables and figures of what `together` says of all windows."""
+    count, entries, columns = told["count"], told["windows"], resource("texts")["table"]["tables"]["windows"]
+    cuts = [", ".join("withheld" if z is None else f"{z:.2f}" for z in one["cuts"].values()) for one in entries]
+    table = table_of(columns, [one | {"z_cuts": z} for one, z in zip(entries, cuts, strict=True)])
+    silent = count - sum(one["p_local"] is not None for one in entries)
+    best = next((one for one in entries if one["instance"] == told["best"]), None)
+    lines = [say(texts["found"], told | best)] if best else []
+    lines += [say(texts["silent"], {"count": count, "silent": silent})] if silent else []
+    return lines, {"windows": table}, {"windows": windows(told) if best else None}
 
 
 def _blind_report(search: TableSearch, found: Found) -> Report:

@@ -1,30 +1,45 @@
-"""The search on a user's own feature table around its one trial: files, their digests, their events."""
+"""The search on a user's own feature table around its trials: files, their digests, their events, its windows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from scipy import stats
+
+from raypipe import seeds
+from raypipe.config.sections import MassWindow
 from raypipe.errors import UserError
 from raypipe.events.readers.base import check_file
 from raypipe.files import file_digest
-from raypipe.search.base import Made, Search
+from raypipe.search.base import Made, Search, plain
 from raypipe.search.blinding import VALIDATION, search_sidebands
 from raypipe.search.reading import check_columns, collect
 from raypipe.search.result import DATA, Result, Tools, Trial
 from raypipe.search.table import search_table
+from raypipe.stats.lookelsewhere import sidak
+
+ENTRY = (
+    *("key", "instance", "window_low", "window_high", "verdict", "z_likelihood"),
+    *("n_before", "expected_before", "expected_before_error", "z_before"),
+)
+"""Of the first row of a window, what `together` tells of it."""
 
 
 class TableSearch(Search):
-    """The search on a user's own feature table: one trial, in this process or spread over cores where that pays."""
+    """The search on a user's own feature table: one trial, in this process or spread over cores, or one a window."""
 
     sections: ClassVar[tuple[str, ...]] = (
-        *("seed", "window", "massfit", "flow", "classifier", "selection", "preprocess", "data", "background", "blind"),
+        *("seed", "window", "windows", "massfit", "flow", "classifier"),
+        *("selection", "preprocess", "data", "background", "blind"),
     )
     options: ClassVar[tuple[str, ...]] = ()
     no_effect: ClassVar[str] = "{} has no effect: a search on a table takes what is in the table, as it is"
     report: ClassVar[str] = "raypipe.report.table:table_report"
-    here: ClassVar[bool] = True
+
+    @property
+    def here(self) -> bool:
+        return self.config.windows is None or bool(self.config.blind)
 
     @property
     def parts(self) -> int:
@@ -32,7 +47,9 @@ class TableSearch(Search):
         return (2 if self.config.blind else 1) * self.config.classifier.folds * self.config.classifier.ensemble
 
     def grid(self) -> list[Trial]:
-        return [Trial(VALIDATION if self.config.blind else DATA, 0.0, 0)]
+        if self.config.blind:
+            return [Trial(VALIDATION, 0.0, 0)]
+        return [Trial(DATA, 0.0, number) for number in range(len(regions_of(self.config)))]
 
     def materials(self, name: str, made: Made) -> dict[str, Any]:
         """Digests of the files, which are there; data are not their own background."""
@@ -65,6 +82,10 @@ class TableSearch(Search):
         background = collect(given.paths, given, of_background, tools.mapper) if given.paths else None
         yield background if background is None or background.label is None else background.take(~background.label)
 
+    def answer(self, rows: list[dict[str, Any]], trials: Sequence[Trial]) -> tuple[list[str], Any]:
+        lines, said = super().answer(rows, trials)
+        return lines, said if self.here else together(rows, len(trials)) | {"rows": said}
+
     def run(self, inputs: Sequence[Any], trials: Sequence[Trial], tools: Tools) -> list[Result]:
         """`search_table`, with the scores of all events of the signal region as a table; blind, `search_sidebands`."""
         data, background = inputs
@@ -72,5 +93,44 @@ class TableSearch(Search):
         how = {"background": background, "source": source, "mapper": tools.mapper}
         if trials[0].signal == VALIDATION:
             return [search_sidebands(data, self.config, **how)]
+        if self.config.windows is not None:
+            return [search_window(trial.instance, data, self.config, **how) for trial in trials]
         result, scores = search_table(data, self.config, **how)
         return [replace(result, tables={"scores": scores})]
+
+
+def regions_of(config: Any) -> list[MassWindow]:
+    """The signal regions that are searched, each with its sidebands."""
+    return [config.window] if config.windows is None else config.windows.regions(config.window)
+
+
+def search_window(number: int, data: Any, config: Any, **given: Any) -> Result:
+    """`search_table` in one window, with random numbers of its own; its scores are the table ``scores_<number>``."""
+    regions = regions_of(config)
+    region = regions[number]
+    seed = seeds.integer(config.seed, "window", number) if len(regions) > 1 else config.seed
+    try:
+        result, scores = search_table(data, config.model_copy(update={"window": region, "seed": seed}), **given)
+    except UserError as error:
+        raise UserError(f"window {region.sr_low:g}-{region.sr_high:g}: {error}") from error
+    own = {"instance": number, "seed": config.seed, "window_low": region.sr_low, "window_high": region.sr_high}
+    return replace(result, rows=[row | own for row in result.rows], tables={f"scores_{number}": scores})
+
+
+def together(rows: Sequence[Mapping[str, Any]], count: int) -> dict[str, Any]:
+    """What the rows of ``count`` windows tell, JSON-ready: an entry for each of ``windows``, the ``best`` of them, and
+    ``p_global`` and ``z_global`` of its excess (`sidak` over all, also those without a significance), or None.
+
+    ``p_local`` of a window is that of all bins of its score together, ``cuts`` has z after each cut; None: withheld.
+    """
+    entries: list[dict[str, Any]] = []
+    for number in sorted({row["instance"] for row in rows}):
+        mine = [plain(row) for row in rows if row["instance"] == number]
+        cuts, z = {f"{row['working_point']:g}": row["z_after"] for row in mine}, mine[0]["z_likelihood"]
+        own = {"cuts": cuts, "p_local": None if z is None else float(stats.norm.sf(z))}
+        entries.append({name: mine[0][name] for name in ENTRY} | own)
+    told = {one["instance"]: one["z_likelihood"] for one in entries if one["p_local"] is not None}
+    best = max(told, key=lambda number: told[number], default=None)
+    of_all = None if best is None else sidak(told[best], count)
+    found = {"windows": entries, "count": count, "best": best}
+    return found | {f"{name}_global": of_all and getattr(of_all, name) for name in ("p", "z")}

@@ -47,6 +47,16 @@ def _trials(log_p: float, observed: float) -> float:
     return math.exp(difference) if difference < 700 else math.inf
 
 
+def sidak(z: float, tests: int) -> GlobalP:
+    """Of the largest ``z`` >= 0 of several tests: 1 - (1 - p)^tests, exact if they are independent (Sidak, 1967).
+
+    Tests that rise and fall together have a smaller one. Where p is small it is tests x p, which no dependence exceeds.
+    """
+    p = -math.expm1(tests * float(stats.norm.logcdf(z)))
+    log_p = math.log(p) if p > 1e-290 else math.log(tests) + float(stats.norm.logsf(z))
+    return GlobalP(p, None, _trials(log_p, z**2), "sidak", log_p=log_p)
+
+
 def upcrossings(q0: np.ndarray, level: float) -> np.ndarray:
     """Times that scans (T, M) rise through ``level`` along the mass: (T,)."""
     above = q0 > level

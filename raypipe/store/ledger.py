@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from raypipe.errors import UserError, redact
+from raypipe.events.table import read_schema, write_table
 from raypipe.files import code_digest, code_of, inside_output_root
 from raypipe.kinds import KINDS, background_modules
 from raypipe.search.result import NUMERICS, Result
@@ -21,6 +23,7 @@ from raypipe.store.claims import once_each
 from raypipe.store.files import Store
 
 OK, FAILED = "ok", "failed"
+KEY = "raypipe.key"  # Metadata of a table: the key of its trial
 COMPACT_AT = 200  # Parts outside the index that are read one by one before they are gathered
 LAYOUT = 2  # Of the folder, as its ``layout.json`` says; the first was Parquet files without such a note
 
@@ -29,8 +32,8 @@ class Ledger:
     """A folder, on any storage, of ``rows/<key>.json`` (a finished trial), ``failed/`` and ``arrays/<key>.npz``.
 
     Nothing is ever changed in place: same key, same content. ``index/`` gathers parts into one file, a cache;
-    ``stages/`` holds what trials share, by the hash of its inputs, or lies in ``shared``. ``where``: path, URL or open
-    `Store`; a folder of another layout is a `UserError`.
+    ``tables/<key>/`` has tables of a trial; ``stages/`` holds what trials share, by the hash of its inputs, or lies in
+    ``shared``. ``where``: path, URL or open `Store`; a folder of another layout is a `UserError`.
     """
 
     def __init__(self, where: str | Path | Store, shared: Store | None = None) -> None:
@@ -70,6 +73,9 @@ class Ledger:
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)
         self.store.write(f"arrays/{key}.npz", file.getvalue())
+        for name, table in result.tables.items():
+            pq.write_table(table.replace_schema_metadata({KEY: key}), file := io.BytesIO(), compression="zstd")
+            self.store.write(f"tables/{key}/{name}.parquet", file.getvalue())
         if result.flow_state is not None:
             self.store.write(f"flows/{key}.pt", packed(result.flow_state))
         self._write("rows", key, [{"key": key, "status": OK, "error": "", **row} for row in result.rows])
@@ -175,6 +181,14 @@ class Ledger:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             told = f"not a readable NumPy file: delete it and rows/{key}.json beside it, and run `raypipe scan` again"
             raise UserError(f"{self.store}/arrays/{key}.npz: {told}") from None
+
+    def lay_out(self, keys: Iterable[str], folder: Path) -> None:
+        """Put the tables of those trials that have any into a folder, where they are not there yet."""
+        for key in sorted(self.store.folders("tables").intersection(keys)):
+            for name in self.store.listing(f"tables/{key}"):
+                path = folder / name
+                if not path.is_file() or (read_schema(path).metadata or {}).get(KEY.encode()) != key.encode():
+                    write_table(pq.read_table(io.BytesIO(self.store.read(f"tables/{key}/{name}") or b"")), path)
 
     def stage(self, kind: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The state in ``stages/<kind>/<key>.pt``, or what ``make`` returns (tensors, plain values) from now on."""

@@ -75,7 +75,8 @@ def test_served_commands_without_work_to_show_are_one_line(tmp_path, path):
     search = kind_of(path)
     output = ["--output", str(tmp_path / "out")]
     if "scan" in KINDS[search].commands:
-        told = one_line(CliRunner().invoke(main, ["status", "--config", str(path), *output]))
+        needed = NEEDED.get(str(path.relative_to(ROOT)), [])
+        told = one_line(CliRunner().invoke(main, ["status", "--config", str(path), *output, *needed]))
         assert "no scan was started here yet" in told
     if search == "table":
         arguments = ["search", "--config", str(path), *output, "data.path=absent.npy"]
