@@ -18,7 +18,10 @@ from raypipe.errors import UserError
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that is renamed to it on success and removed on failure."""
+    """A temporary path beside ``path`` that is renamed to it on success and removed on failure.
+
+    A reader therefore never sees half a file, and a killed writer leaves only a ``.tmp-`` file behind.
+    """
     path = Path(path)
     make_directory(path.parent)
     temporary = path.parent / f".tmp-{path.stem}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}"
@@ -59,7 +62,10 @@ def make_directory(path: str | Path) -> Path:
 
 
 def inside_output_root(path: str | Path) -> Path:
-    """``path``; a `UserError` if RAYPIPE_OUTPUT_ROOT is set and it leads outside (``..``, a link)."""
+    """``path``, unless RAYPIPE_OUTPUT_ROOT is set and it leads outside that folder (``..``, a link): a `UserError`.
+
+    On a shared cluster the configuration comes from whoever submits a job; what it may write is decided here.
+    """
     root = os.environ.get("RAYPIPE_OUTPUT_ROOT")
     if root and not Path(path).resolve().is_relative_to(Path(root).resolve()):
         raise UserError(f"{path}: outside RAYPIPE_OUTPUT_ROOT = {root}")
@@ -146,7 +152,10 @@ def _digest_of(sources: Iterable[Path], root: Path, length: int) -> str:
 
 
 def code_digest(*rooms: str, root: Path = ROOT, length: int = 12) -> str:
-    """A hash of what the code of ``rooms`` (sub-packages) does: without comments and docstrings, with YAML and C."""
+    """A hash of what the code of ``rooms`` (sub-packages) does, so that old code's results are not taken for new.
+
+    Comments, docstrings and line breaks do not count. Tables (YAML) and C sources do, as they stand.
+    """
     sources = [path for path in _package(root) if path.parts[len(root.parts)] in (*rooms, "seeds.py")]
     return _digest_of(sources, root, length)
 
@@ -159,8 +168,10 @@ def code_of(*modules: str, root: Path = ROOT, length: int = 12) -> str:
 def imported(*modules: str, root: Path = ROOT) -> set[Path]:
     """Source files of ``modules`` and of all of raypipe that these import, in turn; nothing is executed for it.
 
+    Such as ``raypipe.fit.encoder``, or one of a plugin that has been imported.
     Tables and C sources below the folder of a module belong to it if it has their suffix in a text; where a module
-    imports by a name in a text, so do all of its folder. ``raypipe/__init__.py`` counts for nobody.
+    imports by a name in a text, so do all of its folder, but not of `raypipe` itself. The file ``raypipe/__init__.py``
+    counts for nobody.
     """
     found: set[Path] = set()
     waiting: list[Path] = []

@@ -39,7 +39,10 @@ def expected_overlap(background: dict[str, Events], luminosity: float, disjoint:
 
 
 def disjoint_instances(background: dict[str, Events], luminosity: float) -> int:
-    """How many instances without a common event the simulation holds, each with four standard deviations to spare."""
+    """How many instances without a common background event the simulated events hold.
+
+    Each has its share of every sample, which holds the yield plus four standard deviations of yield and share.
+    """
     found = []
     for events in background.values():
         wanted = luminosity * float(events.weight.sum())
@@ -48,7 +51,10 @@ def disjoint_instances(background: dict[str, Events], luminosity: float) -> int:
 
 
 def check_disjoint(background: dict[str, Events], luminosity: float, instances: int) -> None:
-    """A `UserError` where fewer disjoint instances fit in than are asked for, or where events differ in weight."""
+    """A `UserError` where fewer disjoint instances fit into the simulated events than are asked for.
+
+    So are events of different weights: a draw that takes most of a share would take the light ones too often.
+    """
     if uneven := [name for name, events in background.items() if not _even(events.weight)]:
         raise UserError(f"pseudodata.disjoint: the events of {uneven[0]!r} have different weights")
     fit = disjoint_instances(background, luminosity)

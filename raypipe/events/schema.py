@@ -1,7 +1,8 @@
 """The event table: one row an event, one schema, checked at every boundary; GeV and radians.
 
 The sum of `weight` over one sample's rows of one split is that sample's yield per fb^-1. The ``phi`` of every object is
-measured from the diphoton system's and wrapped to [-pi, pi). The photons never enter ``objects`` or ``features``.
+measured from the azimuth of the diphoton system and wrapped to [-pi, pi). The photons never enter ``objects`` or
+``features`` (except through pt_yy and dr_yy): an encoder that sees them could compute m_yy.
 """
 
 import numpy as np

@@ -1,7 +1,9 @@
 """Worlds that are not as simulated: what recorded events would look like if a scale, a resolution or a rate were off.
 
-Encoder and Higgs template know the nominal world alone; pseudo-data come from another (`scan.variations`). The sizes
-are raypipe's own, about what ATLAS and CMS quote of themselves. No event crosses a cut of the selection.
+The encoder and the simulated Higgs template know the nominal world alone; pseudo-data come from another
+(`scan.variations`). The sizes are raypipe's own, about what ATLAS and CMS quote of themselves; no paper gives them.
+What needs another simulation (multiple interactions, parton showers) is not among them, and no event crosses a cut of
+the selection.
 """
 
 from collections.abc import Callable
@@ -34,7 +36,11 @@ Columns = dict[str, np.ndarray]
 
 
 def varied(table: pa.Table, name: str, seed: int) -> pa.Table:
-    """The events (`COLUMNS` and others) of the world ``name`` of `WORLDS`, by their id; continuum masses stay."""
+    """The events (`COLUMNS` and others) of the world ``name`` of `WORLDS`; an unknown one is a `UserError`.
+
+    Event by event, whatever others are there: random numbers belong to the id. Masses of the continuum stay, which
+    every search learns from the data's own spectrum.
+    """
     if name not in WORLDS:
         raise UserError(f"scan.variations: {name!r} is unknown (known are {', '.join(WORLDS)})")
     values = {c: tensor_values if c in ("objects", "features") else pa.ChunkedArray.to_numpy for c in COLUMNS}

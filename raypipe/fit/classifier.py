@@ -23,9 +23,10 @@ Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 class Contest:
     """All fits of a k-fold ensemble, data against background; calling it with (fold, member) makes one of them.
 
-    ``x``: (n, d) float32, both classes; ``y``: 1 for data; ``w``: weights that balance the classes; ``fold``: the fold
-    that holds each event out. ``sets``: what is scored, (m, d) each; ``home``: (m,) the fold whose models score each
-    event, or `EVERY_FOLD`. ``background``: (features, weights) of each fold, where ``x`` holds the data alone.
+    Plain arrays only, so that a cluster can fit members anywhere. ``x``: (n, d) float32, both classes; ``y``: 1 for
+    data; ``w``: weights that balance the classes; ``fold``: the fold that holds each event out. ``sets``: what is
+    scored, (m, d) each; ``home``: (m,) the fold whose models score each event, or `EVERY_FOLD`. ``background``:
+    (features, weights) of each fold where every fold has its own; ``x`` then holds the data alone.
     """
 
     x: np.ndarray
@@ -113,9 +114,11 @@ def member_margins(contest: Contest, mapper: Mapper = map) -> dict[str, np.ndarr
 class FoldScores:
     """Scores of three kinds of events, as percentiles of the background template: small is data-like.
 
-    The share is of the background in the same fold that looks at least as data-like (`raypipe.stats.roc.tail_shares`),
-    or of the sideband data (``by_sidebands``). ``others``, of neither class, are scored by the model of a random fold.
-    ``margin``: mean log-odds of the data. ``better``: share that looks strictly more data-like, by set.
+    The share is of the background in the same fold that looks at least as data-like (`raypipe.stats.roc.tail_shares`).
+    ``others``, of neither class, are scored by the model of a random fold, so that their scores are distributed as
+    out-of-fold scores are. ``margin``: mean log-odds of the data. ``better``: share of the background that looks
+    strictly more data-like, by set; else of the template's percentiles below. ``by_sidebands``: percentiles are shares
+    of the sideband data.
     """
 
     data: np.ndarray
@@ -142,7 +145,10 @@ class FoldScores:
 
 @dataclass(frozen=True)
 class Background:
-    """What data are told from; ``training``: (features, weights) of each fold, where every fold has its own."""
+    """What data are told from, and what percentiles are shares of: ``values`` (m, d) and ``weights`` (m,).
+
+    ``training``: of each fold, (features, weights) that it trains against, instead of the template's other folds.
+    """
 
     values: np.ndarray
     weights: np.ndarray
@@ -228,8 +234,9 @@ def deal_folds(
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The fold of every event of the ``training`` tables, and of the same events where they occur in ``others``.
 
-    Tables are (n, d), compared as float32. An event that occurs twice has one fold (`first_twin`). Folds follow from
-    seed and values, and differ by one in size at most. An event in no training table is `EVERY_FOLD`.
+    Tables are (n, d), compared as float32. An event that occurs twice has one fold (`first_twin`); of other equal rows
+    the k-th of one table goes with the k-th of another. Folds follow from seed and values, not from the order of the
+    rows; their sizes differ by one at most. An event in no training table is `EVERY_FOLD`.
     """
     tables = [*training, *others]
     parts = np.cumsum([len(table) for table in tables])[:-1]

@@ -57,7 +57,10 @@ class ConditionalFlow:
         return self.pool([m for m, parts in enumerate(self.left_out) if part in parts])
 
     def sample(self, masses: np.ndarray, rng: np.random.Generator, chunk: int = 8192) -> np.ndarray:
-        """One latent for each mass, (n,) -> (n, d) float32, of the members in turn; `UserError` if none maps back."""
+        """One latent for each mass, the members taking turns: (n,) -> (n, d), float32, computed in float64.
+
+        A draw that does not map back to its noise within 1e-3 is drawn again; after ten rounds that is a `UserError`.
+        """
         ensemble, members = self.ensemble.double(), self.ensemble.members
         out = np.empty((len(masses), self.ensemble.features))
         pending = np.arange(len(masses))

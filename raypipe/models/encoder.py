@@ -1,7 +1,8 @@
 """Particle transformer with a VAE-like output block and a projection head (paper C, section III.1).
 
-Input: ``objects`` (n, 11, 12) of the event table, zero where absent, and ``event`` (n, 2) = (pt_yy, dr_yy); if so
-configured the photon pair as one more object with the mass of the Higgs boson: (pt_yy, 0, 0, 125 GeV).
+Input: ``objects`` (n, 11, 12) of the event table, zero where absent, and ``event`` (n, 2) = (pt_yy, dr_yy). The photons
+never enter, so that the latent space cannot know m_yy.
+If so configured their pair does, as one more object with the mass of the Higgs boson: (pt_yy, 0, 0, 125 GeV).
 """
 
 from __future__ import annotations
@@ -102,7 +103,10 @@ def with_photon_pair(objects: torch.Tensor, event: torch.Tensor) -> torch.Tensor
 
 
 class _Slots:
-    """Where the objects of a batch are: a list (t, w), on a CPU of the present ones, to and from slots (n, s, w)."""
+    """Where the objects of a batch are: a list of objects (t, w) to and from padded slots (n, s, w).
+
+    On a CPU the list holds the present objects only (a third); on a GPU all, as data-dependent shapes make it wait.
+    """
 
     def __init__(self, present: torch.Tensor, packed: bool) -> None:
         self.shape = present.shape
@@ -199,7 +203,10 @@ def _two_layers(inputs: int, inner: int, outputs: int) -> nn.Sequential:
 
 
 class ContrastiveEncoder(nn.Module):
-    """Objects and two numbers -> mean, log-variance and projection; ``padded``: compute all slots on CPUs too."""
+    """Objects and two diphoton numbers -> mean and log-variance of a latent Gaussian, and a projection of its sample.
+
+    ``scales``: input normalisation, kept as buffers. ``padded``: compute all slots on CPUs too (the same function).
+    """
 
     def __init__(self, config: Encoder, scales: Scales | None = None) -> None:
         super().__init__()

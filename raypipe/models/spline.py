@@ -1,4 +1,8 @@
-"""Layers that nflows lacks: rotations, and rational-quadratic splines (1906.04032) that `torch.func.vmap` can map."""
+"""Layers that nflows lacks: rotations, and rational-quadratic splines (1906.04032) without data-dependent shapes.
+
+nflows' own spline selects the inputs inside its interval by a boolean mask, which `torch.func.vmap` cannot map. This
+one computes every element and picks with `where`; the function is the same.
+"""
 
 import math
 from typing import Any

@@ -60,7 +60,10 @@ class Case:
 
     @cached_property
     def drawn(self) -> dict[str, np.ndarray]:
-        """Poisson weights (replicas, n) by event id of the simulation of the signal region that truth is judged on."""
+        """Poisson weights (replicas, n) of the simulated events of the signal region that truth is judged on.
+
+        They belong to the event: all pseudo-data sets, cuts and encoders see the same fluctuation of the simulation.
+        """
         ids, truth = self.data.events.event_id[self.inside], self.data.is_signal[self.inside]
         sets = {"background": np.r_[ids[~truth], self.left.event_id]}
         if self.signal is not None:
@@ -78,7 +81,9 @@ class Case:
 class Template:
     """Weighted background events of the signal region; the weights sum to the expected number of events.
 
-    With a flow, every fold has a background of its own, from members that do not know the fold's part of the sidebands.
+    With a flow, every fold has a background of its own, from members that do not know the fold's part of the sidebands:
+    what chance left out of the data that a flow has learned is missing in its samples too, just where a classifier
+    selects.
     """
 
     latent: np.ndarray  # (n, d) what is judged: continuum first, then Higgs
@@ -106,7 +111,10 @@ class Template:
     def expected_after(
         self, passed: np.ndarray, kappa: float, kappa_error: float, higgs_uncertainty: float
     ) -> tuple[float, float]:
-        """Expected events that pass a cut, with all errors in quadrature; ``kappa``: calibration of the continuum."""
+        """Expected events that pass a cut, and their error; ``kappa`` is the sideband calibration of the continuum.
+
+        Errors, in quadrature: normalisation, template statistics, calibration, Higgs yield, Higgs statistics.
+        """
         continuum, higgs = (self.weight[passed & mask] for mask in (~self.is_higgs, self.is_higgs))
         c, h = float(continuum.sum()) * kappa, float(higgs.sum())
         variance = (

@@ -31,7 +31,11 @@ def flow_set(case: Case, config: Settings, seed: int, device: str = "cpu") -> Fl
 
 
 def learnt_rows(case: Case, config: Settings) -> np.ndarray:
-    """Rows of the data that its flows learn from; with `flow.share` by event id, without the injected signal."""
+    """The rows of the data that its flows learn from.
+
+    With `flow.share` those of the injected signal are left out and the order is that of the event ids, so that all
+    injections into one pseudo-data set ask for the very same flows.
+    """
     rows = np.flatnonzero(case.side)
     if config.flow.share:
         rows = rows[~case.data.is_signal[rows]]

@@ -1,4 +1,7 @@
-"""A trial of paper C's search: CATHODE in a contrastive latent space, with the SM Higgs in the background class."""
+"""A trial of paper C's search: CATHODE in a contrastive latent space, with the SM Higgs in the background class.
+
+`search`: tables, configuration and trial in, `Result` out. A scan only maps it.
+"""
 
 import time
 from collections import defaultdict
@@ -41,11 +44,13 @@ def search(
     tools: Tools = ALONE,
     cuts: Callable[[Tables, Case, Judged, Settings], list[Rows]] = evaluated,
 ) -> Result:
-    """Run the whole search once; deterministic in (tables, config, trial).
+    """Run the whole search once.
 
-    Pseudo-data -> background (`raypipe.search.cathode`) and out-of-fold classifiers -> cuts -> significances.
-    ``tables``: the events as one encoder sees them, or as each of several does: all see the same pseudo-data, and the
-    rows are means over all ensembles of classifiers.
+    Pseudo-data -> background (`raypipe.search.cathode`: sideband mass fit, flow ensemble, template in the signal
+    region) and out-of-fold classifiers -> cuts -> significances. Deterministic in (tables, config, trial).
+
+    ``tables``: the events as one encoder sees them, or as each of several does. All see the same pseudo-data; each has
+    its own flows and classifiers, and the rows are means over all ensembles of classifiers.
     """
     started = time.perf_counter()
     config = as_seen(config, trial)

@@ -32,9 +32,10 @@ def _systematics(scores: FoldScores, chosen: Cuts) -> tuple[bool, float, float]:
 def counting_row(scores: FoldScores, template: Template, point: float, chosen: Cuts) -> dict[str, Any]:
     """The cut ``percentile <= point`` without any truth.
 
-    Observed ``n_before, n_after``; from the template ``expected_before, expected_after`` and their errors; ``kept``:
-    share of the background; ``kappa``: sideband calibration; ``sideband_auc`` of held-out sideband data against
-    template; signed ``z_before, z_after``; ``verdict`` (`verdict_of`), where not empty ``z_after`` is NaN.
+    ``n_before, n_after`` observed; ``expected_before, expected_after`` and their errors from the template; ``kept`` the
+    share of the background that the cut keeps; ``kappa`` the sideband calibration; ``sideband_auc`` of held-out
+    sideband data against template; ``z_before, z_after`` the signed significances; ``verdict`` of `verdict_of`. Where
+    that is not empty ``z_after`` is NaN.
     """
     calibrate, transfer, of_higgs = _systematics(scores, chosen)
     before, before_error = template.expected_total(of_higgs)
@@ -75,7 +76,10 @@ def cut_lines(row: Mapping[str, Any]) -> list[str]:
 
 
 def verdict_of(populated: bool, auc: tuple[float, float], kappa: tuple[float, float], limits: Closure) -> str:
-    """Why no significance may be quoted for a cut, or empty; ``auc``, ``kappa`` and errors: NaN without sidebands."""
+    """Why no significance may be quoted for a cut, in words; empty where one may.
+
+    ``populated``: whether any event of the template passes. ``auc`` and ``kappa`` have errors, NaN without sidebands.
+    """
     if not populated:
         return "no event of the background template passes the cut"
     if abs(auc[0] - 0.5) - 2 * auc[1] > limits.auc - 0.5:
@@ -118,8 +122,9 @@ def check_cuts(points: Sequence[float], template: Template, folds: int, *, by_si
 def background_percentiles(scores: FoldScores, template: Template) -> FoldScores:
     """The same scores as shares of the background that the sidebands expect, instead of shares of the template.
 
-    The share of the continuum that looks at least as data-like is counted in the sidebands, among data that flow and
-    classifiers of their fold have not seen, and the Higgs comes from its simulation. The order of the events stays.
+    A cut at a share of the template keeps more of the background the worse the flow is. Here the share of the continuum
+    that looks at least as data-like is counted in the sidebands, among data that flow and classifiers of their fold
+    have not seen (ties by their mean rank), and the Higgs comes from its simulation. The order of the events stays.
     """
     if template.sideband is None:
         raise ValueError("background percentiles need scored sideband data")
@@ -147,7 +152,8 @@ def background_percentiles(scores: FoldScores, template: Template) -> FoldScores
 def sideband_calibration(data: np.ndarray, template: np.ndarray) -> tuple[float, float]:
     """Ratio of passing shares, sideband data over sideband template, with its binomial error.
 
-    Of data that neither flow nor classifier of their fold was trained on. One count is added to each side.
+    It measures the mismodelling where the classifier selects, without bias only with data that neither flow nor
+    classifier of their fold was trained on. One count is added to each side: an empty tail has a finite error.
     """
     k, n, j, m = data.sum() + 1, len(data) + 1, template.sum() + 1, len(template) + 1
     ratio = (k / n) / (j / m)
@@ -160,7 +166,8 @@ def score_bins(
     """All bins of the background percentile, merged from the top until each has `LEAST` events.
 
     ``signal``: bins (n,) of `bins_of` and weights (n,) of simulated events at mu = 1. Without one the signal has the
-    background's efficiency to the power `FALL`, and mu is in units of the root of the expected background.
+    background's efficiency to the power `FALL`, an excess that grows towards small percentiles, and mu is in units of
+    the square root of the expected background.
     """
     k, of = len(BIN_EDGES) + 1, bins_of(scores, "template")
     squared, flat = template.weight**2, ~template.is_higgs

@@ -2,9 +2,11 @@
 
 A comparison is of a data set with THE reference, a fixed sample of simulated events. Its kinds, by `Trial.signal`:
 
-* ``bootstrap``: the null hypothesis, drawn with replacement from simulated events outside the reference. * ``none``:
-background-only data from a third set of events; the name of a signal: the same with injected signal. * ``data``: the
-user's recorded data.
+* ``bootstrap``: the null hypothesis, drawn with replacement from simulated events outside the reference: one drawn from
+  the reference repeats the events it is compared with, and independent data would look anomalous beside it.
+* ``none``: background-only data from a third set of events: the test that p-values are uniform.
+* the name of a signal: the same with injected signal.
+* ``data``: the user's recorded data.
 """
 
 import time
@@ -40,7 +42,10 @@ class Tables:
 def divide(
     simulation: Pool, nature: Pool | None, signals: dict[str, Pool], data: np.ndarray | None, config: MultileptonConfig
 ) -> Tables:
-    """Choose the reference in the simulation; the rest makes bootstraps, and without ``nature`` half pseudo-data."""
+    """Choose the reference among the simulated events; the rest of them is the pool of the bootstraps.
+
+    ``nature``: background for pseudo-data, or None to give it half of the simulation where pseudo-data are asked for.
+    """
     if data is not None and config.blind is not False:
         raise UserError("files.data: blind until `raypipe unblind RUN`")
     compare = config.compare
@@ -80,7 +85,9 @@ def divide(
 def scale_masses(values: np.ndarray, features: Sequence[str], electron: float, muon: float) -> np.ndarray:
     """Masses of four leptons after scaling all electron and all muon momenta; exact for massless leptons.
 
-    With factors s_e and s_mu: ``m_4l^2 -> s_e^2 m_ee^2 + s_mu^2 m_mumu^2 + s_e s_mu (m_4l^2 - m_ee^2 - m_mumu^2)``.
+    With s_e and s_mu the factors: m_ee and m_mumu scale with them, and
+    ``m_4l^2 -> s_e^2 m_ee^2 + s_mu^2 m_mumu^2 + s_e s_mu (m_4l^2 - m_ee^2 - m_mumu^2)``, the last bracket being twice
+    the product of the two pairs' momenta. Changes of the selection are neglected.
     """
     column = {name: values[:, list(features).index(name)] for name in MASSES}
     ee, mm = column["m_ee"] ** 2, column["m_mumu"] ** 2
@@ -111,7 +118,11 @@ def _count(expected: float, config: MultileptonConfig, rng: np.random.Generator)
 
 
 def data_set(tables: Tables, config: MultileptonConfig, trial: Trial) -> tuple[np.ndarray, int]:
-    """The data of a comparison (n, features), its background that of the ``instance``, and how many are signal."""
+    """The data of a comparison (n, features) and how many of them are injected signal.
+
+    The background of an ``instance`` is the same whatever is injected, so that scans over signal and strength compare
+    like with like.
+    """
     if trial.signal == DATA:
         if tables.data is None:
             raise UserError("there are no recorded data to search (files.data), or the search is blind")
@@ -157,8 +168,9 @@ def labelled(tables: Tables, config: MultileptonConfig, trial: Trial) -> tuple[L
 def compare(tables: Tables, config: MultileptonConfig, trials: Sequence[Trial], tools: Tools = ALONE) -> list[Result]:
     """All networks of all given comparisons, trained together; one result a comparison, with one row a loss.
 
-    A row has the trial, ``loss``, ``n_data``, ``n_reference``, ``n_signal`` (truth), the statistics of
-    `raypipe.stats.comparison.STATISTICS`, and ``seconds`` (the time of the group shared out evenly).
+    Columns of a row: ``signal``, ``strength``, ``instance``, ``loss``, ``n_data``, ``n_reference``, ``n_signal``
+    (truth), the statistics of `raypipe.stats.comparison.STATISTICS`, and ``seconds`` (the time of the group shared
+    out evenly).
     """
     start = time.perf_counter()
     prepared = [labelled(tables, config, trial) for trial in trials]

@@ -19,7 +19,8 @@ GLUON, TOP, HIGGS = 21, 6, 25
 def qg_to_top_higgs(s: float, u: float, mass2_higgs: float, mass2_top: float) -> float:
     """|M|^2 of q g -> t H up to couplings: s-channel quark and u-channel top, q massless; u = (p_g - p_t)^2.
 
-    GeV^2. One scalar vertex gives the kinematics of b g -> t H- with one Yukawa coupling.
+    One scalar vertex gives the kinematics of b g -> t H- with one Yukawa coupling; one for small m and u -> s. In
+    GeV^2.
     """
     top = mass2_top - u
     return (
@@ -181,7 +182,8 @@ class Generator:
     def batches(self, n: int) -> Iterator[ak.Array]:
         """About ``n`` events in batches of at most `BATCH`: records ``prt`` (particles) and ``info``.
 
-        More than `MAX_LOSS` skipped events, or no process, is a `GenerationError`; `STUCK` seconds end the process.
+        More than `MAX_LOSS` skipped events, or a misconfigured process, is a `GenerationError`: Pythia says neither. A
+        batch of `STUCK` seconds ends the process: Ray makes the shard again in another, and so does the next run.
         """
         asked = 0
         while asked < n:
@@ -209,7 +211,11 @@ class Generator:
         return batch
 
     def _first(self, size: int) -> ak.Array:
-        """The first batch, by another seed where a spike of the cross section makes this one's tries too many."""
+        """The first batch, by another seed if this one's needs far too many tries an event.
+
+        Pythia accepts events against the largest cross section that it met while it started. Now and then that is some
+        spike, and an event takes seconds.
+        """
         for number in range(SEEDS):
             if number:
                 self._start(pythia_seed(self.seed + MAX_SEED // SEEDS))

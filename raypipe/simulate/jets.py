@@ -18,7 +18,11 @@ MIN_CLUSTER_PT = 10.0  # GeV, softest jet asked of fastjet before the energy sca
 
 
 def jet_input(seen: Reconstructed, events: np.ndarray) -> ak.Array:
-    """Four-momenta [GeV] to cluster, a list for each of ``events``: towers without photons, electrons; other muons."""
+    """Four-momenta [GeV] to cluster, a list for each of the selected ``events``: towers and non-isolated muons.
+
+    Photons, of which the pair's would tell m_yy, and the selected electrons are taken out before: Delphes, too, drops
+    jets that are one of them (its UniqueObjectFinder).
+    """
     free = np.ones(len(seen.ecal), dtype=bool)
     free[seen.photons.tower] = False
     free[seen.electrons.tower[seen.electrons.tower >= 0]] = False

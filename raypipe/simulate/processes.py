@@ -80,11 +80,13 @@ UNUSED = (
 class Process:
     """One sample: what Pythia is told and how its events are labelled.
 
-    ``number``: high bits of its event ids; never reuse one. ``group``: label of the contrastive loss (`GROUPS`).
-    ``title``, ``approximations``: for people. ``settings``, ``after_init``: Pythia's, before and after initialisation
-    (an SLHA DECAY block overwrites earlier ones). ``efficiency``: selected per generated event (atlas card).
-    ``masses``: GeV. ``expected_fb``: Pythia's own cross section. ``slha``: text of a spectrum. ``matrix_element``:
-    entry of `raypipe.simulate.generator.MATRIX_ELEMENTS`. ``veto_hard_photons``: drop early what cannot pass.
+    ``number``: high bits of its event ids; never reuse one. ``group``: label of the contrastive loss, a key of
+    `GROUPS`. ``title``, ``approximations``: for people. ``settings``, ``after_init``: Pythia's, before and after
+    initialisation (an SLHA DECAY block overwrites earlier ones). ``efficiency``: selected per generated event (measured
+    with the atlas card). ``masses``: GeV. ``expected_fb``: Pythia's own cross section, for lists. ``slha``: text of a
+    spectrum. ``matrix_element``: entry of `raypipe.simulate.generator.MATRIX_ELEMENTS`. ``final_state``:
+    `DIPHOTON` or `FOUR_LEPTONS`. ``veto_hard_photons``: drop events that cannot pass before hadronising.
+    ``jet_fakes_photon``: see `raypipe.simulate.jets`.
     """
 
     name: str
@@ -160,7 +162,11 @@ def _numbers(value: Any, given: Mapping[str, Any]) -> Any:
 
 
 def spectrum(masses: Mapping[int, float], decays: Mapping[int, Sequence[Any]]) -> str:
-    """SLHA text of ``masses`` [GeV] and ``decays`` (width [GeV], [ratio, products ...]) by id, the rest decoupled."""
+    """The text of an SLHA file with ``masses`` [GeV] by PDG id and ``decays``: width [GeV], then [ratio, products ...].
+
+    Unlisted superpartners are decoupled. The lightest neutralino is the bino, the second the wino (full W coupling),
+    the two heaviest are higgsinos.
+    """
     half, table = 1 / sqrt(2), {25: 125.0, **dict.fromkeys(UNUSED, DECOUPLED), **masses}
     blocks = {
         "SPINFO": ["1 raypipe", "2 1"],

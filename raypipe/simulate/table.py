@@ -116,7 +116,8 @@ def diphoton_table(
 ) -> tuple[pa.Table, dict[str, int]]:
     """The event table of the events that pass the diphoton selection, and its cut flow; event ids begin at ``first``.
 
-    Objects pass ``source.objects``; jets that are photons or electrons go, and large ones that hold the photon pair.
+    Objects pass ``source.objects`` first. Jets that are photons or electrons are dropped, and of the large-radius jets
+    those that hold both photons of the pair, whose mass is m_yy.
     """
     given, n, axes = source.objects, batch.n_events, (np.cos, np.sin)
     pairs = select(_acceptable(batch.photons, given.photon_pt, given.photon_eta), n, cuts)

@@ -30,8 +30,9 @@ def counting_significance(observed: float, background: float, error: float = 0.0
 def mean_and_error(values: list[float], overlap: float = 0.0) -> tuple[float, float | None]:
     """Mean and standard error of the mean; no error from fewer than two values.
 
-    ``overlap``: share of its events that one value has in common with another, hence the correlation rho of counts: the
-    mean varies by sigma sqrt(rho + (1 - rho)/k). Raises `ValueError`: overlap not in [0, 1), no values.
+    ``overlap``: share of its events that one value has in common with another, hence the correlation rho of counts. The
+    spread over k values then shows sigma sqrt(1 - rho), while their mean varies by sigma sqrt(rho + (1 - rho)/k):
+    however many, they know no more than 1/rho independent ones. Raises `ValueError`: overlap not in [0, 1), no values.
     """
     n = len(values)
     if not n:

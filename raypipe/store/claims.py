@@ -73,8 +73,9 @@ class Sign(contextlib.ExitStack):
 class Claim(Sign):
     """A place in the queue of those who would make the same thing; the first who is alive makes it.
 
-    Beside ``folder``/``key`` lie ``<key>.<id>.queued``, the time of arrival, and ``<key>.<id>.json``, that of the last
-    sign of life: both of the storage's own clock.
+    Beside the thing (``folder``/``key``) lie ``<key>.<id>.queued``, which has the time of arrival, and
+    ``<key>.<id>.json``, which has that of the last sign of life. Both times are the storage's own, and are compared
+    with each other only: the clocks of machines may be minutes apart.
     """
 
     def __init__(self, store: Store, folder: str, key: str) -> None:

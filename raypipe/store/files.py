@@ -26,9 +26,11 @@ class DiskFull(UserError):
 
 
 class Store:
-    """Bytes by relative name below one root: a path, a URL (`pyarrow.fs`, fsspec), or a path in ``filesystem``.
+    """Bytes by relative name below one root.
 
-    A file appears whole or not at all. Whatever the file system refuses is a `UserError` of one line.
+    A file is written under a temporary name, flushed to disk where that is local, and moved; an object store gets one
+    PUT of the final name, which is atomic. Whatever the file system refuses is a `UserError` of one line.
+    ``root`` is a path or a URL (fsspec opens those that `pyarrow.fs` does not know), or a path in ``filesystem``.
     """
 
     def __init__(self, root: str | os.PathLike[str], filesystem: Any = None) -> None:
@@ -125,7 +127,10 @@ class Store:
         return {info.base_name for info in self._entries(folder) if info.type == fs.FileType.Directory}
 
     def listing(self, folder: str) -> dict[str, float]:
-        """Files in ``folder`` with the Unix seconds of their last change by the storage's clock; finished ones only."""
+        """Files in ``folder`` (not below it) with the Unix seconds of their last change, by the storage's own clock.
+
+        Unfinished and hidden files are left out.
+        """
         entries = ((info.base_name, info) for info in self._entries(folder) if info.is_file)
         return {name: (info.mtime_ns or 0) / 1e9 for name, info in entries if not name.startswith(".")}
 
@@ -162,8 +167,10 @@ DIGESTS = "digests.json"  # File of an artefact with the hashes of the others
 class Artefacts:
     """What runs share: a folder ``root`` of artefacts, ``<kind>/<key>/`` with files that appear whole or not at all.
 
-    The key is the hash of all that determines them; files are linked where possible, and never changed in place. Kinds:
-    ``shards``, ``encoder``, ``latents``. None shares nothing; a URL, which has no links, is a `UserError`.
+    The key is the hash of all that determines them. A run takes what it needs by a link where the file system has
+    links, and leaves what it has made; nothing is ever changed in place. Kinds: ``shards``, ``encoder``, ``latents``.
+    Of two runs that give the same artefact one is first, and the other's is dropped. None shares nothing; a URL is a
+    `UserError`, since links and folders need a file system.
     """
 
     def __init__(self, root: str | Path | None) -> None:
@@ -172,7 +179,10 @@ class Artefacts:
         self.root = None if root is None else check_writable(root)
 
     def take(self, kind: str, key: str, files: Mapping[str, Path]) -> bool:
-        """Put the files of an artefact where ``files`` says; False if it is not there, or damaged and so removed."""
+        """Put the files of an artefact where ``files`` says, in that order; False if it is not there.
+
+        A damaged artefact is removed and counts as absent.
+        """
         if self.root is None or not (place := self.root / kind / key).exists():
             return False
         if not _whole(place, files):

@@ -44,7 +44,7 @@ def test_the_z_boson_is_found_blind(electrons, tmp_path):
 
 
 def test_its_mass_is_that_of_the_particle_data_group(electrons, tmp_path):
-    invoke("read", "--config", CONFIGS / "read.yaml", "--output", tmp_path, electrons, "resources.cpus=1")
+    invoke("read", "--config", CONFIGS / "read.yaml", "--output", tmp_path, electrons)
     asked = ["--column", "mass", "--window", 75, 106, "--background", "exp", "--peak", "91:2.5"]
     floating = ["--float-mass", 85, 97, "--float-width", 1, 5, "--toys", 0, "--json"]
     fitted = json.loads(invoke("fit", "--masses", tmp_path / f"{electrons.stem}.parquet", *asked, *floating).stdout)

@@ -101,7 +101,11 @@ class PartonCuts:
 
 @dataclass(frozen=True)
 class HardEvents(Rows):
-    """Unweighted events (n, 4, 4), E and p in the laboratory; ``quark``: PDG id along +z; ``x``: (n, 2) fractions."""
+    """Unweighted parton-level events in the laboratory: (n, 4, 4) (E, px, py, pz) of e-, e+, mu-, mu+ [GeV].
+
+    ``quark``: (n,) PDG id of the parton from the first beam (+z). ``x``: (n, 2) momentum fractions. ``mass``: of all
+    four.
+    """
 
     quark: np.ndarray
     x: np.ndarray

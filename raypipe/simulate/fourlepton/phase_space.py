@@ -45,7 +45,10 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Points(Rows):
-    """n points (n, 4, 4) of e-, e+, mu-, mu+ in their frame; ``s``: mass squared; ``rapidity`` in the laboratory."""
+    """n points in the frame of the four leptons, partons along z: (n, 4, 4) (E, px, py, pz) of e-, e+, mu-, mu+.
+
+    ``s``: total mass squared; ``rapidity`` of the four-lepton system in the laboratory.
+    """
 
     leptons: np.ndarray
     s: np.ndarray
