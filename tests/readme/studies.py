@@ -36,7 +36,17 @@ def _of(rows: list[dict[str, Any]], method: str, name: str, strength: float, qua
 @part
 def haxad_results() -> str:
     """Significance of the fitted peak and SIC, beside the paper's."""
-    results = record("haxad")["results"]
+    return _haxad_table("haxad")
+
+
+@part
+def haxad_first_look() -> str:
+    """The same of the first look."""
+    return _haxad_table("haxad_first_look")
+
+
+def _haxad_table(name: str) -> str:
+    results = record(name)["results"]
     head = ["injected", "S/√B", "Z before", "Z after", "SIC", "true background", "with labels", "best cut", "paper A"]
     rows = []
     for row in (r for r in results if r["method"] == "cathode" and r["strength"]):
@@ -50,7 +60,17 @@ def haxad_results() -> str:
 @part
 def haxad_null() -> str:
     """The runs without a signal, in a sentence."""
-    null = record("haxad")["null"][0]
+    return _haxad_nulls("haxad")
+
+
+@part
+def haxad_first_look_null() -> str:
+    """The same of the first look."""
+    return _haxad_nulls("haxad_first_look")
+
+
+def _haxad_nulls(name: str) -> str:
+    null = record(name)["null"][0]
     return (
         f"in {null['instances']} runs Z is zero in {share(null['share_zero'])}, above 1 in "
         f"{share(null['share_above_1'])} ({share(null['expected_shares'][1])} expected) and above 2 in "
