@@ -79,7 +79,7 @@ def test_latents_of_pseudo_data_are_drawn(tmp_path):
     run = rp.Run(rp.load(CONTRASTIVE, f"output={tmp_path}"), ray=False)
     latents = {f"latent{k}_{name}": np.full(4, 7.0) for k in (0, 1) for name in ("template", "data", "true", "signal")}
     latents |= {f"latent{k}_edges": np.arange(5.0) for k in (0, 1)}
-    figure = run._figures(latents, Trial("none", 0.0, 3), pd.DataFrame()).latents()
+    figure = run._figures(latents, Trial("none", 0.0, 3), pd.DataFrame(), {}).latents()
     assert [axis.get_title() for axis in figure.axes] == ["no signal, instance 3", ""]
 
 

@@ -25,7 +25,8 @@ STAGES = {
     "calibrate": [],
     "read": ["file.root"],
 }
-NEEDED = {"configs/lhco/laptop.yaml": ["data.path=absent.npy"]}
+NO_DATA = ["data.path=absent.npy"]
+NEEDED = {"configs/lhco/laptop.yaml": NO_DATA, "configs/collisions/dielectron.yaml": NO_DATA}
 OWN_TABLES = """\
 search: multilepton
 files: { data: absent.csv, reference: absent.csv }
