@@ -225,6 +225,7 @@ def plan(asked: Asked, price: float | None, gpu_price: float | None, calibration
 NULLS = "Pseudo-nulls of every embedding; more of them go on where fewer ended."
 SMALLEST = "Smallest p-value that must be told: refused with too few nulls."
 RETRAIN = "So many nulls once more, with flows that learn the null itself: what that changes."
+SIMULATED = "So many simulated data sets without a signal (which must be disjoint) judged by the map."
 
 
 @click.command()
@@ -232,24 +233,26 @@ RETRAIN = "So many nulls once more, with flows that learn the null itself: what 
 @shown("--nulls", type=click.IntRange(min=1), default=1000, help=NULLS)
 @shown("--smallest-p", type=Number(min=0, min_open=True, max=1), default=0.01, help=SMALLEST)
 @shown("--retrain", type=click.IntRange(min=0), default=0, help=RETRAIN)
-def calibrate(asked: Asked, nulls: int, smallest_p: float, retrain: int) -> None:
+@shown("--simulated", type=click.IntRange(min=0), default=0, help=SIMULATED)
+def calibrate(asked: Asked, nulls: int, smallest_p: float, retrain: int, simulated: int) -> None:
     """Search pseudo-data without a signal, thousands of times: how often do they reach what the search reports?
 
-    Of contrastive searches. Nulls are drawn from the sideband fit and the flows of the search itself (prepares what is
-    missing). The result is calibration.json in the run folder; `raypipe scan` and `raypipe report` show calibrated
-    significances with it.
+    Of contrastive and haxad searches. Nulls are drawn from the sideband fit and the flows of the search itself
+    (prepares what is missing). The result is calibration.json in the run folder; `raypipe scan` and `raypipe report`
+    show calibrated significances with it.
 
     \b
     Example:
       raypipe calibrate --config configs/contrastive/laptop.yaml --nulls 10000 --smallest-p 1e-4
+      raypipe calibrate --config configs/contrastive/nulls.yaml --nulls 1000 --simulated 200
     """
-    from raypipe.report.calibrated import FILE, retrained_lines
+    from raypipe.report.calibrated import FILE, null_lines
     from raypipe.stats.calibration import check_nulls
 
     check_nulls(nulls, smallest_p)
     with asked.run() as run:
-        record = run.calibrate(nulls, retrain)
-    for line in retrained_lines(record["retrained"]):
+        record = run.calibrate(nulls, retrain, simulated)
+    for line in null_lines(record):
         tell(line)
     tell(f"Calibration: {run.folder / FILE}")
-    asked.emit({name: record[name] for name in ("tails", "retrained")} | {"path": str(run.folder / FILE)})
+    asked.emit({name: record[name] for name in ("tails", "retrained", "simulated")} | {"path": str(run.folder / FILE)})

@@ -258,9 +258,9 @@ class Run:
             console.print(said, highlight=False, soft_wrap=True)
         return self.search.answer(rows, trials)
 
-    def calibrate(self, nulls: int, retrained: int = 0) -> dict[str, Any]:
-        """Search pseudo-nulls; writes and returns ``calibration.json`` (`calibration_record`)."""
-        asked = self.search.nulls(nulls, retrained)
+    def calibrate(self, nulls: int, retrained: int = 0, simulated: int = 0) -> dict[str, Any]:
+        """Search nulls (`Search.nulls`); writes and returns ``calibration.json`` (`calibration_record`)."""
+        asked = self.search.nulls(nulls, retrained, simulated)
         made = self.make(asked)
         trials = self.keys(asked, made)
         self.run_trials(trials, "calibrate")
@@ -268,7 +268,7 @@ class Run:
         if failed := sum(row["status"] != "ok" for row in rows):
             raise UserError(f"{failed} nulls failed; the same command tries them again")
         keys = {trial.embedding: search_key(self.search, trial, made) for trial in asked}
-        record = calibration_record(rows, keys)
+        record = calibration_record(rows, keys, self.search.metric)
         write_json(self.folder / FILE, record)
         shown = tail_table(record["tails"])
         live.show(f"raypipe: {self.folder}", shown.head, shown.rows, no_wrap=True)

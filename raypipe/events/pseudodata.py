@@ -81,6 +81,7 @@ def draw(
     signal: tuple[str, Events] | None = None,
     strength: float = 0.0,
     disjoint: bool = False,
+    truth: bool = True,
 ) -> PseudoData:
     """Draw one pseudo-data set; more events wanted than were simulated is a `UserError`.
 
@@ -89,6 +90,7 @@ def draw(
     Poisson(strength x sqrt(B)) events in the signal region, B being the expected background there, and as many outside
     as its mass distribution asks for. Instances share events (`expected_overlap`), if ``disjoint`` none of the
     background: each is drawn from its own share of the simulated events, which is left over but for what was drawn.
+    Without ``truth`` nothing is kept of what is left over: it is most of the work where much was simulated.
     """
     instances = disjoint_instances(background, luminosity) if disjoint else 0
     if disjoint:
@@ -101,7 +103,7 @@ def draw(
         own = _own_share(events, instances, seed, instance, name) if disjoint else np.arange(len(events))
         rows = own[_choose(events.take(own), count, rng, f"pseudodata.luminosity = {luminosity:g} fb^-1", name)]
         drawn.append(events.take(rows))
-        rest = events.take(np.setdiff1d(np.arange(len(events)), rows))
+        rest = events.take(np.setdiff1d(np.arange(len(events)), rows) if truth else rows[:0])
         left.append(rest)
         scale.append(np.full(len(rest), events.weight.sum() / max(rest.weight.sum(), 1e-300)))
     data = Events.concatenate(drawn)

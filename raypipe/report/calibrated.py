@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from scipy.stats import kstest, norm
 
 from raypipe.errors import UserError
 from raypipe.files import digest, read_json
 from raypipe.report.html import Table, say, table_of
 from raypipe.report.summary import SHARED
 from raypipe.search.base import Found, Made, Search, plain
+from raypipe.search.nulls import DRAWN, RETRAINED, SIMULATED
 from raypipe.search.result import Trial
 from raypipe.stats.calibration import Calibration, levels
 from raypipe.stats.significance import mean_and_error
@@ -32,48 +34,65 @@ def search_key(search: Search, trial: Trial, made: Made) -> str:
     return digest(search.inputs_key(search.need(trial), made))
 
 
-def calibrations(rows: Sequence[Row], keys: Mapping[str, str]) -> dict[str, Calibration]:
+def calibrations(rows: Sequence[Row], keys: Mapping[str, str], metric: str) -> dict[str, Calibration]:
     """One for every embedding, from the rows of nulls; ``keys``: `search_key` by embedding."""
     found = {}
     for embedding, key in keys.items():
-        by_number = _significances(rows, embedding, retrained=False)
+        by_number = _significances(rows, embedding, DRAWN, metric)
         points = tuple(sorted(next(iter(by_number.values())), reverse=True))
         z = np.array([[of[point] for point in points] for of in by_number.values()])
         found[embedding] = Calibration(key, points, z)
     return found
 
 
-def _significances(rows: Sequence[Row], embedding: str, *, retrained: bool) -> dict[int, dict[float, float]]:
+def _significances(rows: Sequence[Row], embedding: str, kind: str, metric: str) -> dict[int, dict[float, float]]:
     """By number of the null and by cut."""
     found: dict[int, dict[float, float]] = defaultdict(dict)
     for row in rows:
-        if (row["embedding"], row["retrained"]) == (embedding, retrained):
-            found[row["number"]][row["working_point"]] = row["z_after"]
+        if (row["embedding"], row["kind"]) == (embedding, kind):
+            found[row["number"]][row["working_point"]] = row[metric]
     return found
 
 
-def calibration_record(rows: Sequence[Row], keys: Mapping[str, str]) -> dict[str, Any]:
-    """``calibration.json`` from the rows of nulls.
+def calibration_record(rows: Sequence[Row], keys: Mapping[str, str], metric: str = "z_after") -> dict[str, Any]:
+    """``calibration.json`` from the rows of nulls; ``metric``: the significance that is calibrated.
 
     ``maps``: by embedding. ``tails``: how often nulls report a p-value up to ``reported``, by cut (None: the best of
     all). ``retrained``: what flows that learn the null itself change: mean and width of z, and of the same nulls with
-    the flows as they are.
+    the flows as they are. ``simulated``: see `_simulated`.
     """
-    maps, tails, retrained = calibrations(rows, keys), [], []
+    maps, tails, retrained, simulated = calibrations(rows, keys, metric), [], [], []
     for embedding, of in maps.items():
         for point, tail in of.tails(levels(len(of.z))):
             tails.append({"embedding": embedding, "working_point": point, **plain(tail._asdict())})
-        own = _significances(rows, embedding, retrained=True)
-        fixed = _significances(rows, embedding, retrained=False)
+        own, known, fixed = (_significances(rows, embedding, k, metric) for k in (RETRAINED, SIMULATED, DRAWN))
         for point in of.points:
+            same = {"embedding": embedding, "working_point": point}
             pairs = np.array([(z[point], fixed[number][point]) for number, z in own.items()]).reshape(-1, 2)
             pairs = pairs[np.isfinite(pairs).all(1)]
             if len(pairs) > 1:
                 shift, error = mean_and_error((pairs[:, 0] - pairs[:, 1]).tolist())
-                entry = {"embedding": embedding, "working_point": point, "nulls": len(pairs), "shift": shift}
+                entry = same | {"nulls": len(pairs), "shift": shift}
                 widths = dict(zip(("width", "width_fixed"), pairs.std(axis=0, ddof=1).tolist(), strict=True))
                 retrained.append(entry | {"shift_error": error} | widths)
-    return {"maps": {name: of.plain() for name, of in maps.items()}, "tails": tails, "retrained": retrained}
+            z = np.array([of[point] for of in known.values()])
+            simulated += [same | _simulated(of, point, z[np.isfinite(z)])] if np.isfinite(z).sum() > 1 else []
+    told = {"metric": metric, "tails": tails, "retrained": retrained, "simulated": simulated}
+    return {"maps": {name: of.plain() for name, of in maps.items()}} | told
+
+
+def _simulated(of: Calibration, point: float, z: np.ndarray) -> dict[str, Any]:
+    """Nulls that simulation knows, of which the map is not made, after one cut: how many, mean and width of their z.
+
+    ``ks_reported, ks_calibrated``: Kolmogorov-Smirnov p-values of their p-values against a uniform distribution;
+    ``below_<level>_<which>``: how many have a p-value up to 0.1 and 0.01.
+    """
+    mean, error = mean_and_error(z.tolist())
+    found: dict[str, Any] = {"nulls": len(z), "mean": mean, "mean_error": error, "width": float(z.std(ddof=1))}
+    for which, p in (("reported", norm.sf(z)), ("calibrated", np.array([of.at(point, v).p for v in z]))):
+        found[f"ks_{which}"] = float(kstest(p, "uniform").pvalue)
+        found |= {f"below_{level:g}_{which}": int((p <= level).sum()) for level in (0.1, 0.01)}
+    return found
 
 
 def tail_table(tails: Sequence[Row]) -> Table:
@@ -82,9 +101,9 @@ def tail_table(tails: Sequence[Row]) -> Table:
     return table_of(SHARED["tails"], [of | {"cut": cut} for of, cut in zip(tails, cuts, strict=True)])
 
 
-def retrained_lines(entries: Sequence[Row]) -> list[str]:
-    """A sentence for every cut about nulls whose flows were trained anew."""
-    return [say(SHARED["retrained"], entry) for entry in entries]
+def null_lines(record: Mapping[str, Any]) -> list[str]:
+    """Sentences for every cut about nulls whose flows were trained anew, and about simulated ones."""
+    return [say(SHARED[kind], entry) for kind in (RETRAINED, SIMULATED) for entry in record.get(kind, ())]
 
 
 def read_calibration(search: Search, found: Found) -> tuple[dict[str, Any] | None, dict[str, Calibration], list[str]]:
@@ -103,7 +122,26 @@ def read_calibration(search: Search, found: Found) -> tuple[dict[str, Any] | Non
     return record, maps, notes
 
 
-def calibrated_rows(rows: Sequence[Row], maps: Maps) -> list[dict[str, Any]]:
+class Shown(NamedTuple):
+    """What a page has of a calibration: rows of the scan with calibrated significances; nothing else without a map."""
+
+    rows: Sequence[Row]
+    parts: dict[str, Table]
+    figures: dict[str, Figure]
+    notes: list[str]
+
+
+def shown(search: Search, found: Found) -> Shown:
+    """The calibration of the run folder, laid on the rows of the scan."""
+    record, maps, notes = read_calibration(search, found)
+    if not record or not maps:
+        return Shown(found.rows, {}, {}, notes)
+    table = tail_table([of for of in record["tails"] if of["embedding"] in maps])
+    rows = calibrated_rows(found.rows, maps, search.metric)
+    return Shown(rows, {"calibration": table}, {"calibration": p_p_plot(maps)}, [*notes, *null_lines(record)])
+
+
+def calibrated_rows(rows: Sequence[Row], maps: Maps, metric: str = "z_after") -> list[dict[str, Any]]:
     """Rows of a scan with ``z_calibrated``, of the cut, and ``z_global``, of its smallest p-value over all cuts.
 
     ``<name>_bound``: whether no null has reached it. Only rows of `cathode` in embeddings that have a map change.
@@ -112,13 +150,13 @@ def calibrated_rows(rows: Sequence[Row], maps: Maps) -> list[dict[str, Any]]:
     mine = [row["status"] == "ok" and row["method"] == "cathode" and row["embedding"] in maps for row in rows]
     for row, ours in zip(rows, mine, strict=True):
         if ours:
-            reported[row["key"]][row["working_point"]] = row["z_after"]
+            reported[row["key"]][row["working_point"]] = row[metric]
     anywhere = {row["key"]: maps[row["embedding"]] for row, ours in zip(rows, mine, strict=True) if ours}
     overall = {key: of.anywhere(reported[key]) for key, of in anywhere.items()}
     found = []
     for row, ours in zip(rows, mine, strict=True):
-        if ours and not math.isnan(row["z_after"]):
-            here = maps[row["embedding"]].at(row["working_point"], row["z_after"])
+        if ours and not math.isnan(row[metric]):
+            here = maps[row["embedding"]].at(row["working_point"], row[metric])
             columns = {"z_calibrated": here.z, "z_calibrated_bound": here.is_bound}
             row = row | columns | {"z_global": overall[row["key"]].z, "z_global_bound": overall[row["key"]].is_bound}
         found.append(dict(row))

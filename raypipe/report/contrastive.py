@@ -7,7 +7,7 @@ from raypipe.errors import UserError
 from raypipe.files import read_json
 from raypipe.report.background import asked, found_lines, sculpting, verdict
 from raypipe.report.base import Report, curves_of, page_of, point_metrics
-from raypipe.report.calibrated import calibrated_rows, p_p_plot, read_calibration, retrained_lines, tail_table
+from raypipe.report.calibrated import shown
 from raypipe.report.figures import figures_of_scan
 from raypipe.report.html import Table, plus_minus, resource, say, table_of, with_error
 from raypipe.report.summary import SHARED, build_summary, is_main, withheld_lines
@@ -51,9 +51,8 @@ def contrastive_report(search: Contrastive, found: Found) -> Report:
         raise UserError(f"{folder}: the encoder is not whole (run `raypipe scan` again)")
     history, point = read_json(folder / "encoder.json")["history"], config.selection.working_points[0]
     other, found = worlds(found.good), replace(found, rows=[row for row in found.rows if WORLD not in row["embedding"]])
-    record, maps, notes = read_calibration(search, found)
-    rows = calibrated_rows(found.rows, maps) if maps else found.rows
-    summary = build_summary(rows, working_point=point, target=config.selection.target)
+    calibration = shown(search, found)
+    summary = build_summary(calibration.rows, working_point=point, target=config.selection.target)
     summary["instance_overlap"] = max((row["instance_overlap"] for row in found.good), default=0.0)
     quoted = [row for row in found.good if row["working_point"] == point and is_main(row)]
     summary["sculpting"] = sculpting(quoted, found.arrays)
@@ -69,15 +68,12 @@ def contrastive_report(search: Contrastive, found: Found) -> Report:
         "sculpting": summary["sculpting"],
         "worlds": other,
     }
-    drawn = figures_of_scan(config, found, summary, history)
-    if record and maps:
-        drawn["calibration"] = p_p_plot(maps)
-        parts["calibration"] = tail_table([of for of in record["tails"] if of["embedding"] in maps])
-        notes = [*notes, *retrained_lines(record["retrained"])]
+    parts |= calibration.parts
+    drawn = figures_of_scan(config, found, summary, history) | calibration.figures
     page = page_of(search, found, parts, drawn, **asked(config), overlap=summary["instance_overlap"])
     names, metrics = ("z_before", "z_after", "sic"), {"closure_auc": closure["mean"]} if closure else {}
     metrics |= point_metrics(filter(is_main, every), names)
     metrics |= point_metrics((e for e in every if not is_main(e)), names, "embedding", "method")
     told = {"metrics": metrics, "curves": curves_of(every, CURVES), "history": history}
     tables = {"": table_of(TEXTS["tables"]["results"], every)}
-    return Report(summary, [*headlines(summary), *notes], tables, **page, **told)
+    return Report(summary, [*headlines(summary), *calibration.notes], tables, **page, **told)

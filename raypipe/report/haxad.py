@@ -11,10 +11,11 @@ from raypipe.config.haxad import HaxadConfig
 from raypipe.files import read_json
 from raypipe.report.background import asked, found_lines, sculpting, sculpting_figure, verdict
 from raypipe.report.base import Report, curves_of, page_of, point_metrics
+from raypipe.report.calibrated import shown
 from raypipe.report.figures import masses
 from raypipe.report.html import resource
 from raypipe.report.style import COLOURS, new_figure
-from raypipe.report.summary import quote, withheld_lines
+from raypipe.report.summary import CALIBRATED, quote, withheld_lines
 from raypipe.report.summary import summarise as means
 from raypipe.search.base import Found
 from raypipe.search.haxad_search import FOLDER, Haxad
@@ -34,8 +35,9 @@ def summarise(rows: Rows, config: HaxadConfig) -> dict[str, Any]:
     good = [row for row in rows if row["status"] == "ok"]
     points = config.selection.working_points
     floats = [r | {k: float(r[k]) for k in QUANTITIES if r.get(k) is not None} for r in good]  # counts too
+    told = (*QUANTITIES, *(name for name in CALIBRATED if any(name in r for r in floats)))
     return {
-        "results": means(floats, POINT, QUANTITIES, kept=["family"]),
+        "results": means(floats, POINT, told, kept=["family"]),
         "null": [null_study(good, point) for point in points],
         "linearity": [linearity(good, point) for point in points],
     }
@@ -136,17 +138,20 @@ def linearity_figure(rows: Rows, point: float) -> Figure:
 def haxad_report(search: Haxad, found: Found) -> Report:
     """Bump hunts before and after the cut, null and linearity studies."""
     config, rows = search.config, found.good
-    summary, point = summarise(found.rows, config), config.selection.working_points[0]
+    calibration, point = shown(search, found), config.selection.working_points[0]
+    summary = summarise(calibration.rows, config)
     main = [row for row in rows if row["method"] == "cathode" and row["working_point"] == point]
     summary["sculpting"] = sculpting(main, found.arrays)
     history = read_json(found.folder / FOLDER / "encoder.json")["history"]
     parts = {name: list(filter(None, summary[name])) for name in ("results", "null", "linearity", "sculpting")}
     parts["background"] = [e for e in summary["results"] if e["method"] == "cathode"]
+    parts |= calibration.parts
     drawn = figures_of_scan(rows, config, found.arrays) | {"sculpting": sculpting_figure(summary["sculpting"])}
+    drawn |= calibration.figures
     told = asked(config) | {"epochs": len(history), "error": history[-1]["error"], "kl": history[-1]["kl"]}
     page = page_of(search, found, parts, drawn, **told | {"low": config.window.low, "high": config.window.high})
     found_by = {"metrics": metrics(summary), "curves": curves_of(summary["results"], QUANTITIES), "history": history}
-    return Report(summary, headlines(summary), **page, **found_by)
+    return Report(summary, [*headlines(summary), *calibration.notes], **page, **found_by)
 
 
 def figures_of_scan(

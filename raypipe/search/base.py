@@ -115,8 +115,9 @@ class Search:
             raise UserError(f"{found}: a signal needs a positive strength")
         return [trial]
 
-    def nulls(self, count: int, retrained: int = 0) -> list[Trial]:
-        """What `raypipe calibrate` runs: pseudo-nulls, and so many of them once more with all that is trained anew."""
+    def nulls(self, count: int, retrained: int = 0, simulated: int = 0) -> list[Trial]:
+        """What `raypipe calibrate` runs: pseudo-nulls, so many of them once more with all that is trained anew, and
+        simulated data without a signal."""
         raise NotImplementedError
 
     def stages(self) -> tuple[Stage, ...]:

@@ -121,13 +121,15 @@ def trial_seed(config: Settings, trial: Trial, encoder: int = 0) -> int:
     return seed if encoder == 0 else seeds.integer(seed, "encoder", encoder, bits=62)
 
 
-def draw_case(tables: Tables, config: Settings, trial: Trial, encoder: int = 0) -> Case:
-    """Draw the pseudo-data of the trial, as that ``encoder`` sees them."""
+def draw_case(tables: Tables, config: Settings, trial: Trial, encoder: int = 0, *, truth: bool = True) -> Case:
+    """Draw the pseudo-data of the trial, as that ``encoder`` sees them; ``truth``: with the background left over."""
     window = config.window
     background = {name: tables.search[name] for name in config.pseudodata.background}
     signal = None if trial.signal == NO_SIGNAL else (trial.signal, tables.search[trial.signal])
     how = {"seed": config.seed, "instance": trial.instance, "signal": signal, "strength": trial.strength}
-    data = draw(background, config.pseudodata.luminosity, window, disjoint=config.pseudodata.disjoint, **how)
+    data = draw(
+        background, config.pseudodata.luminosity, window, disjoint=config.pseudodata.disjoint, truth=truth, **how
+    )
     finite = np.isfinite(data.events.latent).all(1)
     if not finite.all():
         row = int(data.events.event_id[np.argmin(finite)])

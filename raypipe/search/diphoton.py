@@ -1,7 +1,9 @@
 """What the searches in simulated diphoton events (papers A and C) share: their events, their grid, their answer."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +23,7 @@ from raypipe.search.case import Tables
 from raypipe.search.contrastive import CONTINUUM
 from raypipe.search.counting import cut_lines
 from raypipe.search.embeddings import WORLD
+from raypipe.search.nulls import DRAWN, RETRAINED, SIMULATED, Null
 from raypipe.search.result import NO_SIGNAL, Trial
 from raypipe.simulate.processes import PROCESSES
 
@@ -121,6 +124,29 @@ class Diphoton(Search):
     def trained(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
         """The encoders that the trials need, once the events are there."""
         raise NotImplementedError
+
+    def encoders(self, name: str) -> list[tuple[str, int]]:
+        """Representation and number of the encoders of a representation."""
+        return [(name, 0)]
+
+    def nulls(self, count: int, retrained: int = 0, simulated: int = 0) -> list[Trial]:
+        """So many of every embedding, in turns of encoders and of pseudo-data without a signal, or a `UserError`."""
+        of: dict[str, list[Trial]] = defaultdict(list)
+        for trial in self.grid():
+            if trial.signal == NO_SIGNAL and trial.method == "cathode" and WORLD not in trial.embedding:
+                of[trial.embedding].append(trial)
+        if not of:
+            told = "a null is drawn from what the search learns without a signal"
+            raise UserError(f"calibrate: {told}: scan.background_instances is 0, or scan.methods lacks cathode")
+        if simulated and not (self.config.pseudodata.disjoint and simulated <= min(map(len, of.values()))):
+            told = f"scan.background_instances = {simulated} or more and pseudodata.disjoint = true"
+            raise UserError(f"calibrate: {simulated} simulated nulls (--simulated) that share no event need {told}")
+        found: list[Trial] = []
+        for kind, upto in ((DRAWN, count), (RETRAINED, min(count, retrained)), (SIMULATED, simulated)):
+            for number, trials in product(range(upto), of.values()):
+                turn = number if kind == SIMULATED else number // len(self.encoders(self.need(trials[0])))
+                found.append(Null(**asdict(trials[turn % len(trials)]), number=number, kind=kind))
+        return found
 
     def latents(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
         """The latent tables of those encoders."""

@@ -26,7 +26,7 @@ class Wanted:
     def drawn(self, tables: Sequence[Tables], config: Config, device: str = "cpu") -> FlowSet:
         """The set as the trial will see it; ``tables`` of its representation, one an encoder."""
         config = as_seen(config, self.trial)
-        case = draw_case(tables[self.encoder], config, self.trial, self.encoder)
+        case = draw_case(tables[self.encoder], config, self.trial, self.encoder, truth=False)
         return flow_set(case, config, trial_seed(config, self.trial, self.encoder), device)
 
 

@@ -5,6 +5,7 @@ smooth continuum, the Higgs peak that the simulation predicts after the same cut
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from raypipe.search import contrastive
 from raypipe.search.case import Case, Judged, Tables, Template
 from raypipe.search.contrastive import CONTINUUM
 from raypipe.search.evaluate import evaluate
+from raypipe.search.nulls import counted
 from raypipe.search.result import ALONE, Result, Tools, Trial
 from raypipe.stats.choice import choose_listed
 from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data
@@ -42,30 +44,45 @@ def search(tables: Tables, config: HaxadConfig, trial: Trial, tools: Tools = ALO
     return replace(found, rows=[{k: v for k, v in row.items() if k != "encoders"} for row in found.rows])
 
 
-def hunted(tables: Tables, case: Case, judged: Judged, config: HaxadConfig) -> list[list[dict[str, Any]]]:
-    """The rows of every cut and ensemble."""
+def hunted(
+    tables: Tables, case: Case, judged: Judged, config: HaxadConfig, cut: Callable[..., dict[str, Any]] = evaluate
+) -> list[list[dict[str, Any]]]:
+    """The rows of every cut and ensemble; ``cut`` tells of one besides the fits, as `evaluate` does."""
     started = time.perf_counter()
     family, peak = choose_family(tables, config), higgs_shape(case)
     same = {"family": family, "peak_mass": peak.mass, "peak_width": peak.width}
     asked = PeakFit(**_spectrum(config), background=family, peak=peak)
     same |= _hunt(case, judged.scores[0], judged.template, None, asked, config)
     points, template = config.selection.working_points, judged.template
-    rows = [[_row(case, scores, template, point, asked, config) for scores in judged.scores] for point in points]
+    rows = [
+        [_row(case, s, template, point, asked, config, cut(case, s, template, point, config)) for s in judged.scores]
+        for point in points
+    ]
     same["seconds_fits"] = time.perf_counter() - started
     return [[row | same for row in every] for every in rows]
 
 
+def null_hunted(tables: Tables, case: Case, judged: Judged, config: HaxadConfig) -> list[list[dict[str, Any]]]:
+    """`hunted` where nobody knows the truth."""
+    return hunted(tables, case, judged, config, counted)
+
+
 def _row(
-    case: Case, scores: FoldScores, template: Template, point: float, asked: PeakFit, config: HaxadConfig
+    case: Case,
+    scores: FoldScores,
+    template: Template,
+    point: float,
+    asked: PeakFit,
+    config: HaxadConfig,
+    row: dict[str, Any],
 ) -> dict[str, Any]:
-    """One cut by one ensemble of classifiers."""
-    row = evaluate(case, scores, template, point, config)
+    """``row`` of one cut by one ensemble of classifiers, with the fits."""
     # Only the template of the search itself scores the simulated Higgs, which the fit needs.
     if template.is_higgs.any():
         row |= _hunt(case, scores, template, point, asked, config)
     if row["verdict"]:
         row |= dict.fromkeys(WITHHELD, float("nan"))
-    for when in ("before", "after"):
+    for when in ("before", "after") if "s_before" in row else ():
         s, b = row[f"s_{when}"], row[f"b_{when}"]
         row[f"asimov_{when}"] = asimov_significance(s, b) if b else float("nan")
     return row

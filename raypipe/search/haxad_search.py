@@ -15,7 +15,8 @@ from raypipe.files import code_of, digest
 from raypipe.search.base import Found, Item, Made, Served
 from raypipe.search.case import Tables
 from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton, prepare_tables
-from raypipe.search.haxad import search
+from raypipe.search.haxad import null_hunted, search
+from raypipe.search.nulls import Null, search_null
 from raypipe.search.result import Result, Tools, Trial
 
 FILES = ("vae.pt",)  # Of the autoencoder's folder, beside ``encoder.json``
@@ -59,7 +60,12 @@ class Haxad(Diphoton):
         yield prepare_tables(self.read_latents(folder / FOLDER / LATENTS[0]), self.config)
 
     def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
-        return [search(*inputs, self.config, trial, tools) for trial in trials]
+        return [
+            search_null(inputs, self.config, trial, tools, null_hunted)
+            if isinstance(trial, Null)
+            else search(*inputs, self.config, trial, tools)
+            for trial in trials
+        ]
 
     def served(self, found: Found, flow: Path | None) -> dict[str, Served]:
         """The autoencoder, and a background model."""

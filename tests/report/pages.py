@@ -58,7 +58,7 @@ def page(search: Search, inputs: Sequence[Any], trials: Sequence[Trial], folder:
 def record_of_nulls(search: Search, trials: Sequence[Trial], count: int) -> dict[str, Any]:
     """Of nulls whose z is normal and a fifth too wide."""
     z = 1.2 * np.random.default_rng(1).normal(size=(count, 2))
-    of = [{"embedding": "id", "retrained": own, "number": k} for own in (False, True) for k in range(count)]
+    of = [{"embedding": "id", "kind": kind, "number": k} for kind in ("drawn", "retrained") for k in range(count)]
     points = search.config.selection.working_points
     rows = [r | {"working_point": p, "z_after": z[r["number"], i]} for r in of for i, p in enumerate(points)]
     return calibration_record(rows, {"id": search_key(search, trials[0], MADE)})

@@ -16,16 +16,17 @@ from raypipe.report.calibrated import (
     FILE,
     calibrated_rows,
     calibration_record,
+    null_lines,
     p_p_plot,
     read_calibration,
-    retrained_lines,
     search_key,
     tail_table,
 )
 from raypipe.report.contrastive import TEXTS
 from raypipe.report.html import table_of
 from raypipe.report.summary import build_summary
-from raypipe.search.contrastive_search import Contrastive, Null
+from raypipe.search.contrastive_search import Contrastive
+from raypipe.search.nulls import DRAWN, RETRAINED, Null
 from raypipe.search.result import NO_SIGNAL, Trial
 from raypipe.stats.calibration import Calibration
 from tests.conftest import ROOT
@@ -38,9 +39,9 @@ def null_rows(n: int, retrained: int = 0) -> list[dict]:
     """Of a search whose z is 1.5 times too large; flows of their own add 0.25."""
     z = 1.5 * np.random.default_rng(1).normal(size=(n, 2))
     z[0, 1] = math.nan
-    both = [(k, False, z[k]) for k in range(n)] + [(k, True, z[k] + 0.25) for k in range(retrained)]
+    both = [(k, DRAWN, z[k]) for k in range(n)] + [(k, RETRAINED, z[k] + 0.25) for k in range(retrained)]
     return [
-        {"embedding": "id", "retrained": own, "number": k, "working_point": point, "z_after": value, "status": "ok"}
+        {"embedding": "id", "kind": own, "number": k, "working_point": point, "z_after": value, "status": "ok"}
         for k, own, of in both
         for point, value in zip(POINTS, of, strict=True)
     ]
@@ -70,7 +71,7 @@ def test_the_record_says_how_often_nulls_report_what(record):
     first, second = record["retrained"]
     assert (first["nulls"], second["nulls"]) == (5, 4)
     assert first["shift"] == pytest.approx(0.25)
-    assert "z of a null by +0.25 ± 0.00" in retrained_lines(record["retrained"])[0]
+    assert "z of a null by +0.25 ± 0.00" in null_lines(record)[0]
 
 
 def test_rows_get_calibrated_and_global_significances(record):
@@ -119,9 +120,9 @@ def test_nulls_take_turns_with_encoders_and_pseudo_data():
     assert set(search.nulls(5, 1)) < set(nulls)  # more nulls go on where fewer ended
     assert len(set(nulls)) == len(nulls) == 2 * 12 + 2 * 2
     assert all(isinstance(null, Null) for null in nulls)
-    mine = [null for null in nulls if null.embedding == "id" and not null.retrained]
+    mine = [null for null in nulls if null.embedding == "id" and null.kind == DRAWN]
     assert {(null.number % 2, null.instance) for null in mine} == {(e, i) for e in (0, 1) for i in (0, 1, 2)}
-    assert [null.number for null in nulls if null.retrained] == [0, 0, 1, 1]
+    assert [null.number for null in nulls if null.kind == RETRAINED] == [0, 0, 1, 1]
     none = load_config(ROOT / "configs/contrastive/laptop.yaml", ["scan.background_instances=0", "scan.more=[]"])
     with pytest.raises(UserError, match=r"^calibrate: .*scan.background_instances is 0"):
         Contrastive(none).nulls(12)

@@ -11,8 +11,8 @@ from scipy import stats
 from raypipe.config import load_config
 from raypipe.search.cathode import background_flow
 from raypipe.search.contrastive import draw_case, trial_seed
-from raypipe.search.contrastive_search import Null, drawn_null, search_null
 from raypipe.search.diphoton import prepare_tables
+from raypipe.search.nulls import RETRAINED, Null, drawn_null, search_null
 from raypipe.search.result import ALONE, NO_SIGNAL, Tools
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, made_up_latents
@@ -84,7 +84,7 @@ def test_the_same_null_has_the_same_numbers(rows, tables, config, tools):
 
 
 def test_flows_may_learn_the_null_itself(rows, tables, config):
-    own = search_null([tables], config, Null(NO_SIGNAL, 0.0, 0, number=3, retrained=True), ALONE).rows[0]
+    own = search_null([tables], config, Null(NO_SIGNAL, 0.0, 0, number=3, kind=RETRAINED), ALONE).rows[0]
     assert own["n_before"] == rows[3][0]["n_before"]  # the same data
     assert own["expected_after"] != rows[3][0]["expected_after"]
     assert abs(own["z_after"]) < 5
@@ -95,4 +95,4 @@ def test_encoders_take_turns(tables, config, tools):
         search_null([tables, tables], config, Null(NO_SIGNAL, 0.0, 0, number=k), tools).rows[0] for k in (2, 3)
     )
     assert (own["encoder"], other["encoder"]) == (0, 1)
-    assert Null(NO_SIGNAL, 0.0, 0, number=2).label() == "null 2 of no signal, instance 0"
+    assert Null(NO_SIGNAL, 0.0, 0, number=2).label() == "drawn null 2 of no signal, instance 0"
