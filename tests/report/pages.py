@@ -60,8 +60,8 @@ def record_of_nulls(search: Search, trials: Sequence[Trial], count: int) -> dict
     z = 1.2 * np.random.default_rng(1).normal(size=(count, 2))
     of = [{"embedding": "id", "kind": kind, "number": k} for kind in ("drawn", "retrained") for k in range(count)]
     points = search.config.selection.working_points
-    rows = [r | {"working_point": p, "z_after": z[r["number"], i]} for r in of for i, p in enumerate(points)]
-    return calibration_record(rows, {"id": search_key(search, trials[0], MADE)})
+    rows = [r | {"working_point": p, search.metric: z[r["number"], i]} for r in of for i, p in enumerate(points)]
+    return calibration_record(rows, {"id": search_key(search, trials[0], MADE)}, search.metric)
 
 
 def contrastive(folder: Path) -> dict:
@@ -76,11 +76,11 @@ def contrastive(folder: Path) -> dict:
 
 
 def haxad(folder: Path) -> dict:
-    """Two strengths, and one without a signal."""
+    """Two strengths, and one without a signal; with a calibration."""
     config = haxad_config()
     write_json(folder / "encoder" / "encoder.json", {"history": EPOCHS})
     trials = [*(Trial("wn_150", x, 0) for x in (2.0, 4.0)), Trial(NO_SIGNAL, 0.0, 0)]
-    return page(search_of(config), [cathode_tables(config)], trials, folder)
+    return page(search_of(config), [cathode_tables(config)], trials, folder, nulls=200)
 
 
 def multilepton(folder: Path) -> dict:
