@@ -51,8 +51,7 @@ def headlines(summary: dict[str, Any]) -> list[str]:
 
 
 def identity(rows: Sequence[dict[str, Any]], found: Found) -> dict[str, Any]:
-    """The ``trial`` with the largest z of ``rows``, its ``z_after`` and its tables (`raypipe.search.identity.read`) with
-    names, labels by falling excess; empty where it has none."""
+    """The ``trial`` with the largest z of ``rows``, its ``z_after``, its tables with names, labels by falling excess."""
     quoted = [row for row in rows if row["z_after"] is not None and math.isfinite(row["z_after"])]
     loud = max(quoted, key=lambda row: row["z_after"], default=None)
     if loud is None or not (tables := read(found.arrays(loud["key"]))):
@@ -92,8 +91,7 @@ def contrastive_report(search: Contrastive, found: Found) -> Report:
     }
     parts |= calibration.parts | what | {"list": what.get("list", [])[:SHOWN]}
     drawn = figures_of_scan(config, found, summary, history) | calibration.figures
-    values = asked(config) | {"overlap": summary["instance_overlap"], "loudest": what}
-    page = page_of(search, found, parts, drawn, **values)
+    page = page_of(search, found, parts, drawn, **asked(config), overlap=summary["instance_overlap"], loudest=what)
     names, metrics = ("z_before", "z_after", "sic"), {"closure_auc": closure["mean"]} if closure else {}
     metrics |= point_metrics(filter(is_main, every), names)
     metrics |= point_metrics((e for e in every if not is_main(e)), names, "embedding", "method")

@@ -21,8 +21,7 @@ NEIGHBOURS = 50  # Simulated events that a posterior is read from: it is known t
 LISTED = 50  # Events in the list
 LOW = 32  # Bits in the lower part of an event id: the ledger keeps doubles, which hold 53
 
-Labels = Mapping[int, np.ndarray]
-"""Latents (n, d) of simulated events by process label."""
+Labels = Mapping[int, np.ndarray]  # Latents (n, d) of simulated events by process label
 
 
 def labelled(simulated: Mapping[str, Events], groups: Mapping[str, int]) -> dict[int, np.ndarray]:
