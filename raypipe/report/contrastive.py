@@ -51,7 +51,7 @@ def headlines(summary: dict[str, Any]) -> list[str]:
 
 
 def identity(rows: Sequence[dict[str, Any]], found: Found) -> dict[str, Any]:
-    """The ``trial`` with the largest z of ``rows``, its ``z_after``, its tables with names, labels by falling excess."""
+    """The ``trial`` with the largest z of ``rows``, its ``z_after``, and its tables, labels by falling excess."""
     quoted = [row for row in rows if row["z_after"] is not None and math.isfinite(row["z_after"])]
     loud = max(quoted, key=lambda row: row["z_after"], default=None)
     if loud is None or not (tables := read(found.arrays(loud["key"]))):
