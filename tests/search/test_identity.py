@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from raypipe.events.latents import Events
 from raypipe.events.pseudodata import PseudoData
 from raypipe.fit.classifier import FoldScores
 from raypipe.search.case import Case, Template
+from raypipe.search.contrastive_search import Contrastive
 from raypipe.search.counting import counting_row
 from raypipe.search.identity import MOST, identify, labelled, posterior, read
+from raypipe.search.result import ALONE
 from tests.conftest import ROOT
+from tests.search.test_contrastive import OVERRIDES, made_up_latents
 
 PLACES = {-8: (-4.0, 0.0), -2: (0.0, 4.0), -1: (4.0, 0.0), 0: (0.0, 0.0), 4: (0.0, -4.0)}
 """Centres of the labels in the latent space; all are unit Gaussians, the background is that of label 0."""
@@ -163,3 +167,19 @@ def test_the_samples_of_a_label_count_alike(config):
     found = labelled(simulated, {"wn_150": -1, "wn_300": -1, "yy": 0, "none": 4})
     assert {label: len(latent) for label, latent in found.items()} == {-1: MOST, 0: MOST}
     assert np.array_equal(found[-1], np.concatenate([events.latent[: MOST // 2]] * 2))
+
+
+class InMemory(Contrastive):
+    """The search on made-up latents instead of a file."""
+
+    def read_latents(self, path: Path) -> dict[str, dict[str, Events]]:
+        return made_up_latents()
+
+
+def test_trials_get_the_labels_of_simulated_events_that_no_training_saw():
+    search = InMemory(load_config(ROOT / "configs/contrastive/laptop.yaml", [*OVERRIDES, "embedding.encoders=2"]))
+    first, second = search.inputs("id", Path("-"), ALONE)
+    assert list(first.labels) == [1]
+    assert np.array_equal(first.labels[1], first.higgs["ggf"].latent)  # the test part of the embedding split
+    others = [second, *(one for name in ("raw", "ip:wn_150") for one in search.inputs(name, Path("-"), ALONE))]
+    assert [one.labels for one in others] == [{}] * 4
