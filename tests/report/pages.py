@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,10 @@ def contrastive(folder: Path) -> dict:
     write_json(folder / "encoder" / "encoder.json", {"history": EPOCHS})
     trials = [*(Trial("wn_150", 4.0, i) for i in range(2)), Trial(NO_SIGNAL, 0.0, 0)]
     trials += [Trial("wn_150", 2.0, 0, method="idealised")]
-    return page(search_of(config), [cathode_tables(config)], trials, folder, nulls=200)
+    rng, places = np.random.default_rng(1), {0: (0, 0), 1: (1.5, 1.5), -1: (3, 3), -2: (-3, 3)}
+    labels = {label: rng.normal(size=(500, 2)) + place for label, place in places.items()}
+    tables = replace(cathode_tables(config), labels=labels)
+    return page(search_of(config), [tables], trials, folder, nulls=200)
 
 
 def haxad(folder: Path) -> dict:
