@@ -29,9 +29,6 @@ class Pool(Rows):
     sample: np.ndarray
     names: tuple[str, ...]
 
-    def __len__(self) -> int:
-        return len(self.weight)
-
     @staticmethod
     def concatenate(pools: Sequence[Pool]) -> Pool:
         """Several pools as one."""

@@ -8,10 +8,11 @@ import numpy as np
 from scipy.stats import chi2
 
 from raypipe.errors import UserError
+from raypipe.events.fields import Rows
 
 
 @dataclass(frozen=True)
-class Bins:
+class Bins(Rows):
     """Binned data in a ``window``: edges ``low``, ``high`` (B,), gaps allowed, and contents ``counts`` (B,).
 
     ``scale``: (B,) one for counts; content/scale is taken as Poisson distributed (Bohm and Zech, 1309.1287).
@@ -28,9 +29,6 @@ class Bins:
     notes: tuple[str, ...] = field(default=())
     squares: np.ndarray | None = None
 
-    def __len__(self) -> int:
-        return len(self.counts)
-
     @property
     def likelihood(self) -> str:
         """``gaussian``, ``poisson``, ``scaled poisson`` or ``weighted``."""
@@ -46,11 +44,6 @@ class Bins:
         if self.errors is not None:
             return self.errors**2
         return np.maximum(self.counts, 0) * self.scale if self.squares is None else self.squares
-
-    def select(self, mask: np.ndarray) -> Bins:
-        """The bins of a mask."""
-        columns = {name: getattr(self, name) for name in ("low", "high", "counts", "scale", "errors", "squares")}
-        return replace(self, **{name: v[mask] for name, v in columns.items() if v is not None})
 
 
 def groups(content: np.ndarray, enough: float, join_rest: bool = True) -> np.ndarray:
@@ -95,7 +88,7 @@ def split_region(bins: Bins, region: tuple[float, float]) -> Region:
     if across := int((~inside & ~outside).sum()):
         notes += (f"{across} bins across an edge of the signal region left out of region and sidebands",)
     low, high = float(bins.low[inside].min()), float(bins.high[inside].max())
-    sidebands = replace(bins.select(outside), notes=notes)
+    sidebands = replace(bins.take(outside), notes=notes)
     if not (sidebands.counts != 0).any():
         raise UserError(f"the sidebands of the signal region {low:g}-{high:g} are empty: no background to learn")
     n, variance = float(bins.counts[inside].sum()), float(bins.variance[inside].sum())

@@ -165,7 +165,7 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
         return weigh(bins, errors**2, EVENTS)
     told = (f"{empty.sum()} empty bins without an error left out",) if empty.any() else ()
     notes = (*bins.notes, *told, "Gaussian chi-square with the published errors")
-    return replace(bins, errors=errors, notes=notes).select(~empty)
+    return replace(bins, errors=errors, notes=notes).take(~empty)
 
 
 def _whole_bins(spectrum: Spectrum, window: tuple[float, float]) -> tuple[Bins, np.ndarray | None, np.ndarray | None]:

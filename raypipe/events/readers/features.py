@@ -40,9 +40,6 @@ class FeatureTable(Rows):
     place: np.ndarray | None = None
     files: tuple[tuple[str, int], ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.mass)
-
     def distinct(self, policy: str | None, source: str, option: str) -> tuple[FeatureTable, int]:
         """The table with or without repeated events, see `raypipe.events.twins.settle`, and how many there are."""
         first = first_twin(np.c_[self.mass, self.features])
