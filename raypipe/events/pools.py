@@ -12,6 +12,7 @@ import pyarrow as pa
 from raypipe.errors import UserError
 from raypipe.events.fields import Rows
 from raypipe.events.objects import invariant_mass
+from raypipe.events.readers.features import numbers
 from raypipe.events.signed import positive_weights, refuse_negative
 from raypipe.events.table import read_table
 from raypipe.events.text import is_text, open_text
@@ -78,16 +79,7 @@ def read_columns(path: str | Path, columns: Sequence[str], lepton_pt: float = 0.
             raise UserError(f"{path}: column {missing[0]!r} is missing (present: {', '.join(table.column_names)})")
     else:
         table = read_table(path, list(columns))
-    out = {}
-    for name in columns:
-        try:
-            values = table[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
-        except (pa.ArrowException, ValueError) as error:
-            raise UserError(f"{path}: column {name!r} is not numeric ({table[name].type})") from error
-        for row in np.flatnonzero(~np.isfinite(values))[:1]:
-            raise UserError(f"{path}: column {name!r}, row {row}: {values[row]} is not finite")
-        out[name] = values
-    return out
+    return {name: numbers(table, name, path) for name in columns}
 
 
 def read_pool(
