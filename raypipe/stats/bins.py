@@ -94,17 +94,11 @@ def split_region(bins: Bins, region: tuple[float, float]) -> Region:
     n, variance = float(bins.counts[inside].sum()), float(bins.variance[inside].sum())
     scale = variance / n if n > 0 and bins.errors is None else float(bins.scale[inside].mean())
     order = np.argsort(np.r_[sidebands.low, low])
-    put = lambda values, one: np.r_[values, one][order]  # noqa: E731
-    joined = replace(
-        sidebands,
-        low=put(sidebands.low, low),
-        high=put(sidebands.high, high),
-        counts=put(sidebands.counts, n),
-        scale=put(sidebands.scale, scale if bins.squares is None else bins.scale[0]),
-        squares=None if sidebands.squares is None else put(sidebands.squares, variance),
-        errors=None if sidebands.errors is None else put(sidebands.errors, variance**0.5),
-    )
-    return Region(low, high, n, variance, scale, sidebands, joined, put(np.zeros(len(sidebands)), 1.0))
+    values = {"low": low, "high": high, "counts": n, "squares": variance, "errors": variance**0.5}
+    values["scale"] = scale if bins.squares is None else bins.scale[0]
+    one = replace(sidebands, **{name: np.array([values[name]]) for name in sidebands.arrays()})
+    joined = Bins.concatenate([sidebands, one]).take(order)
+    return Region(low, high, n, variance, scale, sidebands, joined, (order == len(sidebands)).astype(float))
 
 
 def sculpting_test(
