@@ -15,8 +15,7 @@ from raypipe.files import digest, read_json
 from raypipe.report.html import Table, say, table_of
 from raypipe.report.summary import SHARED
 from raypipe.search.base import Found, Made, Search, plain
-from raypipe.search.nulls import DRAWN, RETRAINED, SIMULATED
-from raypipe.search.result import Trial
+from raypipe.search.result import DRAWN, RETRAINED, SIMULATED, Trial
 from raypipe.stats.calibration import Calibration, levels
 from raypipe.stats.significance import mean_and_error
 

@@ -18,8 +18,8 @@ from raypipe.search.contrastive import search
 from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton, prepare_tables, sample_groups, unseen
 from raypipe.search.embeddings import WORLD, encoder_config, encoder_key, raw_representation, representation
 from raypipe.search.identity import labelled
-from raypipe.search.nulls import Null, search_null
-from raypipe.search.result import Result, Tools, Trial
+from raypipe.search.nulls import search_null
+from raypipe.search.result import Null, Result, Tools, Trial
 
 World = tuple[str, int]  # Its name, and the seed of its random numbers: the run's, whatever the encoder's is
 

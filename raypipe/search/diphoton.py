@@ -23,8 +23,7 @@ from raypipe.search.case import Tables
 from raypipe.search.contrastive import CONTINUUM
 from raypipe.search.counting import cut_lines
 from raypipe.search.embeddings import WORLD
-from raypipe.search.nulls import DRAWN, RETRAINED, SIMULATED, Null
-from raypipe.search.result import NO_SIGNAL, Trial
+from raypipe.search.result import DRAWN, NO_SIGNAL, RETRAINED, SIMULATED, Null, Trial
 from raypipe.simulate.processes import PROCESSES
 
 LATENTS = ("latents.parquet",)  # Of an encoder's folder, beside ``latents.json``

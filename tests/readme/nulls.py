@@ -73,8 +73,8 @@ def haxad_redraws() -> str:
         return f"{100 * entry['mean']:+.0f} ± {100 * entry['error']:.0f} %"
 
     return (
-        f"Held-out data of the {known['first']['sets']} signal regions pass the cut more often than all other simulated "
-        f"continuum does, by {told('first', 'data')}. Signal regions drawn anew from the same events do not: "
-        f"{told('redrawn', 'data')} in {known['redrawn']['sets']}, with the same flows and sidebands. The true share that "
-        f"passes there is above that of the sidebands, by {told('redrawn', 'region')}"
+        f"Held-out data of the {known['first']['sets']} signal regions pass the cut more often than all other "
+        f"simulated continuum does, by {told('first', 'data')}. Signal regions drawn anew from the same events do not: "
+        f"{told('redrawn', 'data')} in {known['redrawn']['sets']}, with the same flows and sidebands. The true share "
+        f"that passes there is above that of the sidebands, by {told('redrawn', 'region')}"
     )

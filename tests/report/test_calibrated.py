@@ -26,8 +26,7 @@ from raypipe.report.contrastive import TEXTS
 from raypipe.report.html import table_of
 from raypipe.report.summary import build_summary
 from raypipe.search.contrastive_search import Contrastive
-from raypipe.search.nulls import DRAWN, RETRAINED, SIMULATED, Null
-from raypipe.search.result import NO_SIGNAL, Trial
+from raypipe.search.result import DRAWN, NO_SIGNAL, RETRAINED, SIMULATED, Null, Trial
 from raypipe.stats.calibration import Calibration
 from tests.conftest import ROOT
 

@@ -15,7 +15,7 @@ from raypipe.cluster.run import Run
 from raypipe.config import load_config
 from raypipe.files import read_json, write_json
 from raypipe.report.calibrated import FILE
-from raypipe.search.nulls import DRAWN, RETRAINED, SIMULATED
+from raypipe.search.result import DRAWN, RETRAINED, SIMULATED
 from raypipe.stats.calibration import Calibration, clopper_pearson, levels
 from raypipe.stats.significance import mean_and_error
 from tests.conftest import ROOT

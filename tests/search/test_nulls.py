@@ -13,8 +13,8 @@ from raypipe.search.cathode import background_flow
 from raypipe.search.contrastive import draw_case, search, trial_seed
 from raypipe.search.diphoton import prepare_tables
 from raypipe.search.haxad import null_hunted
-from raypipe.search.nulls import RETRAINED, SIMULATED, Null, drawn_null, search_null
-from raypipe.search.result import ALONE, NO_SIGNAL, Tools, Trial
+from raypipe.search.nulls import drawn_null, search_null
+from raypipe.search.result import ALONE, NO_SIGNAL, RETRAINED, SIMULATED, Null, Tools, Trial
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, made_up_latents
 from tests.test_golden import cathode_tables, haxad_config
