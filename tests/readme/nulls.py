@@ -40,7 +40,7 @@ def _cost(name: str) -> str:
     per, spent = known["core_seconds"]["null"], known["core_seconds"]["all"] / 3600
     hours = 10_000 * per / 3600
     return (
-        f"{known['nulls']:,} pseudo-nulls took {spent:.1f} core hours, {per:.1f} core seconds each; "
+        f"{known['nulls']:,} pseudo-nulls took {spent:.1f} core hours, {per:.1f} core seconds each beside other work; "
         f"10,000 would take {hours:.1f}: {hours / 2:.1f} hours on two cores, {hours * 36:.0f} seconds on a hundred"
     )
 
