@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from raypipe.report.html import plus_minus
-from tests.readme.parts import markdown, part, record, share
+from tests.readme.parts import markdown, part, record, share, signed
 
 
 def _told(shares: float, band: list[float]) -> str:
@@ -70,7 +70,7 @@ def haxad_redraws() -> str:
 
     def told(which: str, what: str) -> str:
         entry = known[which][what]
-        return f"{100 * entry['mean']:+.0f} ± {100 * entry['error']:.0f} %"
+        return f"{signed(100 * entry['mean'], 100 * entry['error'], 0)} %"
 
     return (
         f"Held-out data of the {known['first']['sets']} signal regions pass the cut more often than all other "
