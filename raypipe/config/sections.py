@@ -103,7 +103,11 @@ class Flow(Section):
     pseudo-data set share their flows. The signal's tail in the sidebands, a per cent or two of it, is then part of the
     data and of the calibration, and only unknown to the flows. [default]"""
     oversampling: float = Field(4.0, gt=0)
-    """Generated continuum events in the signal region per expected one. [default]"""
+    """Generated continuum events in the signal region per expected one that the classifiers train against. [default]"""
+    judged: float = Field(20.0, gt=0)
+    """The same of those that are judged: how many pass a cut is known the better the more they are. [default]"""
+    sideband_draws: int = Field(10, ge=1)
+    """Generated events per sideband event, at its mass: what calibrates a cut is the ratio of the two. [default]"""
 
     def mass_range(self, low: float, high: float) -> tuple[float, float]:
         """Masses (GeV) that the flows see as -1 and 1, for the mass window from ``low`` to ``high``."""

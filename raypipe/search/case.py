@@ -95,14 +95,17 @@ class Template:
     continuum_error: float
     home: np.ndarray | None = None  # (n,) fold that judges each event; None where any may
     training: tuple[tuple[np.ndarray, np.ndarray], ...] = ()  # (latents, weights) that each fold trains against
-    sideband: np.ndarray | None = None  # (m, d) generated at the mass of each sideband event, which no member knows
-    sideband_home: np.ndarray | None = None  # (m,) fold of each sideband event, recorded or generated
+    sideband: np.ndarray | None = None  # (k m, d) k generated at the mass of each sideband event, which no member knows
+    sideband_home: np.ndarray | None = None  # (m,) fold of each sideband event, and of the k generated for it
 
     @property
     def homes(self) -> dict[str, np.ndarray]:
         """Folds by the names that `raypipe.fit.classifier.ensemble_scores` takes."""
-        sides = {"sideband_data": self.sideband_home, "sideband_template": self.sideband_home}
-        return {name: home for name, home in ({"template": self.home} | sides).items() if home is not None}
+        homes = {} if self.home is None else {"template": self.home}
+        if self.sideband is None or self.sideband_home is None:
+            return homes
+        each = np.repeat(self.sideband_home, len(self.sideband) // len(self.sideband_home))
+        return homes | {"sideband_data": self.sideband_home, "sideband_template": each}
 
     def expected_total(self, higgs_uncertainty: float) -> tuple[float, float]:
         """Expected events before any cut, and their error (sideband fit, Higgs yield)."""

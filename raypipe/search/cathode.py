@@ -75,28 +75,28 @@ def build_template(
     window, folds = config.window, config.classifier.folds
     continuum, error = fit.integral(window.sr_low, window.sr_high)
     rng = seeds.generator(seed, "template")
-    share = max(1, round(continuum * config.flow.oversampling / folds))
-    each = continuum / (share * folds)
+    shares = (config.flow.judged / folds, config.flow.oversampling * (folds - 1) / folds)
+    judge, train = (max(1, round(continuum * share)) for share in shares)
     luminosity = 0.0 if not higgs else config.pseudodata.luminosity
     inside = [higgs[name].take(window.inside(higgs[name].mass)) for name in sorted(higgs)]
     resonant = [(events.latent, events.weight * luminosity, rng.integers(0, folds, len(events))) for events in inside]
     judged, training = [], []
-    sideband = np.empty((len(sideband_masses), flow.ensemble.features), np.float32)
+    beside, side_home = (np.repeat(v, config.flow.sideband_draws) for v in (sideband_masses, sideband_home))
+    sideband = np.empty((len(beside), flow.ensemble.features), np.float32)
     for fold in range(folds):
         one = flow.without(fold)
-        drawn = one.sample(fit.sample(share * folds, window.sr_low, window.sr_high, rng), rng)
-        judged.append(drawn[:share])
+        drawn = one.sample(fit.sample(judge + train, window.sr_low, window.sr_high, rng), rng)
+        judged.append(drawn[:judge])
         others = [(latent[home != fold], weight[home != fold]) for latent, weight, home in resonant]
-        parts = [(drawn[share:], np.full(share * (folds - 1), each)), *others]
+        parts = [(drawn[judge:], np.full(train, continuum * (folds - 1) / folds / train)), *others]
         training.append((np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])))
-        rows = sideband_home == fold
-        sideband[rows] = one.sample(sideband_masses[rows], rng)
+        rows = side_home == fold
+        sideband[rows] = one.sample(beside[rows], rng)
     latent = np.concatenate([*judged, *(r[0] for r in resonant)])
-    weight = np.concatenate([np.full(share * folds, each), *(r[1] for r in resonant)])
-    home = np.concatenate([np.repeat(np.arange(folds), share), *(r[2] for r in resonant)])
-    is_higgs, side_home = np.arange(len(latent)) >= share * folds, np.asarray(sideband_home, np.int64)
-    known = latent, weight, is_higgs, fit, continuum, error
-    return Template(*known, home, tuple(training), sideband, side_home)
+    weight = np.concatenate([np.full(judge * folds, continuum / (judge * folds)), *(r[1] for r in resonant)])
+    home = np.concatenate([np.repeat(np.arange(folds), judge), *(r[2] for r in resonant)])
+    known = latent, weight, np.arange(len(latent)) >= judge * folds, fit, continuum, error
+    return Template(*known, home, tuple(training), sideband, np.asarray(sideband_home, np.int64))
 
 
 def cathode(case: Case, config: Settings, seed: int, tools: Tools) -> Judged:

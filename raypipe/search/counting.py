@@ -109,9 +109,9 @@ def check_cuts(points: Sequence[float], template: Template, folds: int, *, by_si
     """Refuse cuts that the background is too small to know: no percentile is below 1/(n+1) with n events."""
     w = template.weight
     events, where = int(w.sum() ** 2 / (w**2).sum() / folds + 1e-9), "a fold of the background template"
-    remedy = "give more background (background.path, or flow.oversampling), fewer classifier.folds"
-    if by_sidebands and template.sideband is not None:
-        events, where, remedy = len(template.sideband), "the sidebands", "widen the window"
+    remedy = "give more background (background.path, or flow.judged), fewer classifier.folds"
+    if by_sidebands and template.sideband_home is not None:
+        events, where, remedy = len(template.sideband_home), "the sidebands", "widen the window"
     if min(points) < 1 / (events + 1):
         raise UserError(
             f"selection.working_points: a cut at {min(points):.2%} cannot be made with {events} events in {where}, the "

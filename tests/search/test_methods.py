@@ -10,11 +10,14 @@ import pytest
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.search.case import Tables
+from raypipe.search.cathode import background_flow, build_template
 from raypipe.search.contrastive import draw_case, search
+from raypipe.search.counting import sideband_calibration
 from raypipe.search.diphoton import prepare_tables, trial_grid
 from raypipe.search.evaluate import evaluate
 from raypipe.search.result import NO_SIGNAL, Tools, Trial
 from raypipe.search.truth import supervised
+from raypipe.stats.sideband import fit_sidebands
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, best_sic, events
 
@@ -139,6 +142,35 @@ def test_injections_share_flows_and_keep_their_own_data(tables, config):
     for shared, own in zip(rows[True], rows[False], strict=True):
         assert (shared["n_before"], shared["z_before"]) == (own["n_before"], own["z_before"])
     assert rows[True][1]["sic"] == pytest.approx(rows[False][1]["sic"], rel=0.15)
+
+
+@pytest.mark.parametrize(("judged", "draws"), [(4.0, 1), (20.0, 10)])
+def test_what_a_template_draws_for_itself_is_the_error_it_quotes(tables, config, judged, draws):
+    """Drawn again from the same flows, the events that pass a cut vary by their number, which the errors know."""
+    flow = config.flow.model_copy(update={"judged": judged, "sideband_draws": draws, "epochs": 2})
+    data = config.pseudodata.model_copy(update={"luminosity": 3.0})
+    given = config.model_copy(update={"flow": flow, "pseudodata": data})
+    case, config = draw_case(tables, given, Trial(NO_SIGNAL, 0.0, 0)), given
+    fit, side = fit_sidebands(case.data.events.mass, config.window, config.massfit), case.data.events.mass[case.side]
+    flow, fold, _ = background_flow(case, config, 1, Tools())
+    kappa, after, folds_less = [], [], config.classifier.folds - 1
+    for seed in range(40):
+        template = build_template(flow, fit, side, fold, case.higgs, config, seed)
+        homes = template.homes
+        assert len(template.sideband) == draws * len(side) == len(homes["sideband_template"])
+        assert np.bincount(homes["sideband_template"]).tolist() == (draws * np.bincount(fold)).tolist()
+        assert template.weight[~template.is_higgs].sum() == pytest.approx(template.continuum)
+        assert sum(w.sum() for _, w in template.training) == pytest.approx(folds_less * template.weight.sum(), rel=0.05)
+        passed = (template.latent.sum(1) > 2.5) & ~template.is_higgs  # of which there is one simulation
+        beside = template.sideband.sum(1) > 2.5
+        kappa.append((*sideband_calibration(case.data.events.latent[case.side].sum(1) > 2.5, beside), beside.sum()))
+        after.append((template.weight[passed].sum(), np.sqrt((template.weight[passed] ** 2).sum())))
+    kappa, after = np.array(kappa), np.array(after)
+    data = (case.data.events.latent[case.side].sum(1) > 2.5).sum() + 1
+    of_draws = np.sqrt(kappa[:, 1] ** 2 - kappa[:, 0] ** 2 * (1 / data - 1 / len(side)))
+    assert kappa[:, 0].std() == pytest.approx(of_draws.mean(), rel=0.35)  # of 40: 11 %
+    assert kappa[:, 2].mean() == pytest.approx(draws * data / kappa[:, 0].mean(), rel=0.05)
+    assert after[:, 0].std() == pytest.approx(after[:, 1].mean(), rel=0.35)
 
 
 def test_without_higgs_in_the_template_the_higgs_is_the_anomaly(tables, config):
