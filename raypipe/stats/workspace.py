@@ -121,7 +121,8 @@ class Fits:
             points[:, free] = x
             points[up, free], points[down, free] = above, below
             found = -2 * self._many.logpdf(points, data)
-            return found[0], (found[up] - found[down]) / (above - below)
+            with np.errstate(invalid="ignore"):  # where a step went too far all are infinite, and it is taken back
+                return found[0], (found[up] - found[down]) / (above - below)
 
         how = {"jac": True, "bounds": np.c_[low, high], "method": "SLSQP", "options": {"ftol": 1e-9, "maxiter": 500}}
         best = optimize.minimize(value, np.clip(at[free], low, high), **how)
