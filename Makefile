@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py raypipe/models/splin
 
 install: $(VENV)/.installed ## Make the environment (.venv) with the pinned versions
 
-demo: install ## Run the main search on this machine: runs/demo/report.html (5 to 12 minutes, then seconds)
+demo: install ## Run the main search on this machine: runs/demo/report.html (4 to 7 minutes, then seconds)
 	$(BIN)/raypipe scan --config $(CONFIG)
 
 demo-record: demo ## The record of `make demo`, made on a quiet machine in an empty runs/demo
