@@ -7,7 +7,7 @@ CONFIG ?= configs/contrastive/demo.yaml
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench gpu-input demo demo-record smoke test test-all test-slow test-lowest test-newest resolve release-check chaos lint format readme doctor clean study-multilepton study-contrastive study-variations study-first-look study-figures study-haxad study-stats
+.PHONY: help install bench gpu-input demo demo-record smoke test test-all test-slow test-lowest test-newest resolve release-check chaos lint format readme doctor clean study-multilepton study-contrastive study-variations study-first-look study-nulls study-figures study-haxad study-stats
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -65,12 +65,19 @@ study-variations: install ## The demo's search where data are not as simulated (
 	$(BIN)/python -m tests.search.record_contrastive runs/variations variations
 
 SEED ?=
+NULLS ?= 10000
 study-first-look: install ## Papers C and A on a seed that nobody has looked at, once (hours; resumes): make study-first-look SEED=...
 	@test -n "$(SEED)" || { echo "say which: make study-first-look SEED=<a seed that no study has used>"; exit 1; }
 	$(BIN)/raypipe scan --config configs/contrastive/first_look.yaml seed=$(SEED)
 	$(BIN)/python -m tests.search.record_contrastive runs/first-look-contrastive contrastive_first_look
 	$(BIN)/raypipe scan --config configs/haxad/first_look.yaml seed=$(SEED)
 	$(BIN)/python -m tests.search.record_haxad runs/first-look-haxad haxad_first_look
+
+study-nulls: install ## Papers C and A without a signal, 200 and 28 simulated sets and thousands of pseudo-nulls (hours; resumes)
+	$(BIN)/raypipe calibrate --config configs/contrastive/nulls.yaml --nulls $(NULLS) --retrain 40 --simulated 200
+	$(BIN)/python -m tests.search.record_nulls configs/contrastive/nulls.yaml nulls
+	$(BIN)/raypipe calibrate --config configs/haxad/nulls.yaml --nulls 300 --simulated 28
+	$(BIN)/python -m tests.search.record_nulls configs/haxad/nulls.yaml haxad_nulls
 
 study-figures: install ## Paper C's figures 4 to 7 at full grids (over two hours; resumes), and their record
 	for f in fig4_in_distribution fig5_interpolation fig6_extrapolation fig7_required_injection; do \

@@ -38,11 +38,11 @@ class Background:
     """Trains its trees on all labelled events: by Ray's workers together if `classifier.engine` says so."""
 
 
-_STAGES = ("simulate", "embed", "search", "scan", "plan", "status", "report")
+_STAGES = ("simulate", "embed", "search", "scan", "plan", "status", "report", "calibrate")
 KINDS: dict[str, Kind] = {
     "contrastive": Kind(
         "raypipe.config.run:Config",
-        (*_STAGES, "calibrate", "latent"),
+        (*_STAGES, "latent"),
         "raypipe.search.contrastive_search:Contrastive",
         True,
     ),

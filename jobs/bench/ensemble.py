@@ -36,7 +36,7 @@ def train_one(
     """One network as one would write it in PyTorch (`nn.Sequential`, autograd, `torch.optim.Adam`), same streams."""
     sizes = [sample.features.shape[1], *config.hidden, 1]
     layers: list[nn.Module] = []
-    for w in initial_weights(sizes, stacked.initial_generator(root, key)):
+    for w in initial_weights(sizes, seeds.generator(root, "network-weights", *key)):
         linear = nn.Linear(w.shape[1] - 1, w.shape[0], dtype=dtype)
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(w[:, :-1]))

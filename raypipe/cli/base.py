@@ -31,6 +31,11 @@ class Terminated(BaseException):
     """SIGTERM ended the block."""
 
 
+class Interrupt(KeyboardInterrupt):
+    """What SIGTERM raises. A plain `KeyboardInterrupt` in `exec` of a text makes Python end as if by Ctrl-C, whatever
+    status is asked for: `dataclass` and PyTorch's import are full of them."""
+
+
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
     """While the block lasts SIGTERM interrupts it as Ctrl-C does, and is told apart by `Terminated`.
@@ -45,7 +50,7 @@ def terminable() -> Iterator[None]:
 
     def interrupt(*_: Any) -> None:
         if next(calls) == 0:  # the clean-up is not to be interrupted
-            raise KeyboardInterrupt
+            raise Interrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:

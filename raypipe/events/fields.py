@@ -10,6 +10,9 @@ import numpy as np
 class Rows:
     """A dataclass of arrays with one row an event (or object); all else belongs to every row."""
 
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays().values())))
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The columns that there are."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

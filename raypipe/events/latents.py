@@ -35,9 +35,6 @@ class Events(Rows):
     features: np.ndarray
     posterior: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.event_id)
-
     def seen_as(self, latent: np.ndarray) -> Events:
         """The same events with another representation (n, d), in which each is a point."""
         latent = latent.astype(np.float32)

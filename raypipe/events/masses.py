@@ -76,7 +76,8 @@ def load_masses(
         if spectrum is not None and column is not None:
             told = f"--{option} {column} has no effect; name a histogram with --column or --branch"
             raise UserError(f"{path}: its histograms have no columns: {told}")
-    return (spectrum or spectrum_from_columns(found, roles, str(path))).scaled(scale, density)
+    spectrum = spectrum_from_columns(found, roles, str(path)) if spectrum is None else spectrum
+    return spectrum.scaled(scale, density)
 
 
 def _event_masses(columns: dict[str, Any], name: str | None, weight: str | None, path: Path) -> Masses:

@@ -27,9 +27,6 @@ class Objects(Rows):
     charge: np.ndarray | None = None
     tower: np.ndarray | None = None
 
-    def __len__(self) -> int:
-        return len(self.pt)
-
     def of_events(self, events: np.ndarray, n_events: int) -> Objects:
         """The objects of some of the ``n_events`` events, which are numbered anew from 0."""
         new = np.full(n_events, -1)

@@ -12,6 +12,8 @@ import pyarrow as pa
 from raypipe.errors import UserError
 from raypipe.events.fields import Rows
 from raypipe.events.objects import invariant_mass
+from raypipe.events.readers.base import check_file, resolve
+from raypipe.events.readers.features import numbers
 from raypipe.events.signed import positive_weights, refuse_negative
 from raypipe.events.table import read_table
 from raypipe.events.text import is_text, open_text
@@ -28,9 +30,6 @@ class Pool(Rows):
     weight: np.ndarray
     sample: np.ndarray
     names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.weight)
 
     @staticmethod
     def concatenate(pools: Sequence[Pool]) -> Pool:
@@ -71,26 +70,11 @@ def read_columns(path: str | Path, columns: Sequence[str], lepton_pt: float = 0.
     """Columns of a Parquet or CSV file as float64; a missing or non-numeric one, or NaN, is a one-line `UserError`."""
     path = Path(path)
     if is_text(path):
-        if not path.is_file():
-            raise UserError(f"{path}: no such file")
-        table = open_text(path).read()
-        if _is_cms_open_data(table):
-            table = _four_lepton_masses(table, str(path), lepton_pt)
-        missing = [name for name in columns if name not in table.column_names]
-        if missing:
-            raise UserError(f"{path}: column {missing[0]!r} is missing (present: {', '.join(table.column_names)})")
+        table = open_text(check_file(path)).read()
+        table = _four_lepton_masses(table, str(path), lepton_pt) if _is_cms_open_data(table) else table
     else:
         table = read_table(path, list(columns))
-    out = {}
-    for name in columns:
-        try:
-            values = table[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
-        except (pa.ArrowException, ValueError) as error:
-            raise UserError(f"{path}: column {name!r} is not numeric ({table[name].type})") from error
-        for row in np.flatnonzero(~np.isfinite(values))[:1]:
-            raise UserError(f"{path}: column {name!r}, row {row}: {values[row]} is not finite")
-        out[name] = values
-    return out
+    return {name: numbers(table, resolve(name, table.column_names, path), path) for name in columns}
 
 
 def read_pool(
@@ -116,7 +100,7 @@ def _is_cms_open_data(table: pa.Table) -> bool:
 
 def _four_lepton_masses(table: pa.Table, source: str, lepton_pt: float = 0.0) -> pa.Table:
     """``m_4l``, ``m_ee`` and ``m_mumu`` [GeV] of e+e-mu+mu- in CMS open data, whose mZ1 and mZ2 are not by flavour."""
-    column = lambda name: table[name].cast(pa.float64()).to_numpy()  # noqa: E731
+    column = lambda name: numbers(table, name, source)  # noqa: E731
     flavour = np.abs(np.column_stack([table[f"PID{i}"].to_numpy() for i in range(1, 5)]))
     momenta = np.stack([np.column_stack([column(f"{q}{i}") for q in ("E", "px", "py", "pz")]) for i in range(1, 5)], 1)
     mixed = ((flavour == 11).sum(1) == 2) & ((flavour == 13).sum(1) == 2)

@@ -252,28 +252,21 @@ def deal_folds(
 
 def _units(tables: list[np.ndarray], parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number of the event that each row of all tables is, and a hash of each event."""
+    import pandas as pd  # half a second, which trials do not need
+
     rows = np.concatenate(tables)
     prints = fingerprint(rows)
     equal, twin = first_equal(prints), first_twin(rows)
     own = np.arange(len(rows))
     lonely = twin == own
     lonely[twin[~lonely]] = False  # the first of several twins is one of them
-    number = np.concatenate([_occurrence(e) for e in np.split(equal, parts)])
+    # How many earlier rows of its table are equal.
+    number = np.concatenate([pd.Series(e).groupby(e).cumcount() for e in np.split(equal, parts)])
     key = equal * (number.max(initial=0) + 1) + np.where(lonely, number, 0)
     _, first, unit = np.unique(key, return_index=True, return_inverse=True)
     with np.errstate(over="ignore"):
         hashes = prints[first] + number[first].astype(np.uint64) * np.uint64(0xD1B54A32D192ED03)
     return unit, hashes
-
-
-def _occurrence(group: np.ndarray) -> np.ndarray:
-    """For each row how many earlier ones are of its group."""
-    order = np.argsort(group, kind="stable")
-    ordered = group[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(group)])
-    number = np.empty(len(group), np.int64)
-    number[order] = np.arange(len(group)) - np.repeat(starts, np.diff(np.r_[starts, len(group)]))
-    return number
 
 
 def _dealt(occurrences: np.ndarray, folds: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ class ConditionalFlow:
         """Some of the members as an ensemble of their own."""
         index = torch.as_tensor(list(members))
         some = {name: value[index] for name, value in self.ensemble.state_dict().items()}
-        return ConditionalFlow.from_state(self.state() | {"members": len(index), "model": some})
+        return replace(self, ensemble=self.ensemble.holding(some))
 
     def without(self, part: int) -> ConditionalFlow:
         """The members that were not trained on ``part`` of the data."""
@@ -100,9 +100,7 @@ class ConditionalFlow:
     def from_state(state: dict) -> ConditionalFlow:
         """The inverse of `state`."""
         mean, std = state["mean"].numpy(), state["std"].numpy()
-        ensemble = FlowEnsemble(features=len(mean), seeds=list(range(state["members"])), **state["shape"])
-        dtype = next(v for v in state["model"].values() if v.is_floating_point()).dtype
-        ensemble.to(dtype).load_state_dict(state["model"])
+        ensemble = FlowEnsemble(features=len(mean), seeds=[0], **state["shape"]).holding(state["model"])
         left_out = [tuple(parts) for parts in state["left_out"]]
         return ConditionalFlow(
             ensemble, state["shape"], mean, std, *state["mass"], part=state["part"].numpy(), left_out=left_out

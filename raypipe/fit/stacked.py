@@ -62,11 +62,6 @@ def network_order(n: int, config: Networks, root: int, key: tuple[str | int, ...
     return rows.reshape(-1, config.batch_size)
 
 
-def initial_generator(root: int, key: tuple[str | int, ...]) -> np.random.Generator:
-    """The stream of a network's initial weights."""
-    return seeds.generator(root, "network-weights", *key)
-
-
 def train_stack(
     samples: Sequence[LabelledSample],
     networks: Sequence[Network],
@@ -122,7 +117,7 @@ def _train(
     filled = (rows < len(bank_rows) - 1).sum(2)
     scales = torch.tensor(1.0 / np.maximum(filled, 1), dtype=dtype, device=device)[:, :, None, None]
     sizes = [bank_rows.shape[1] - 3, *config.hidden, 1]
-    generators = [initial_generator(root, networks[i].key) for i in ranking]
+    generators = [seeds.generator(root, "network-weights", *networks[i].key) for i in ranking]
     model = StackedMLP.initialise(sizes, generators, str(device), dtype)
     _descend(model, bank, torch.from_numpy(rows).to(device), scales, steps, config, loss)
     back = np.argsort(ranking)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,18 +16,8 @@ if TYPE_CHECKING:
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 """Features (n, d), label (n,) and weight (n,); no weights: one each."""
 
-
-class Train(Protocol):
-    """Trains a booster; stops early when the loss of ``validation`` has not improved for ``patience`` rounds."""
-
-    def __call__(
-        self,
-        parameters: dict[str, Any],
-        sample: Sample,
-        rounds: int,
-        validation: Sample | None = None,
-        patience: int | None = None,
-    ) -> xgboost.Booster: ...
+Train = Callable[[dict[str, Any], Sample, int, Sample | None, int | None], "xgboost.Booster"]
+"""Trains a booster on parameters, sample, rounds, validation sample and patience, as `train_here` does."""
 
 
 def train_here(
@@ -36,7 +27,10 @@ def train_here(
     validation: Sample | None = None,
     patience: int | None = None,
 ) -> xgboost.Booster:
-    """`Train` in this process, on ``parameters["nthread"]`` threads."""
+    """Train in this process, on ``parameters["nthread"]`` threads.
+
+    Stops early when the loss of ``validation`` has not improved for ``patience`` rounds.
+    """
     import xgboost
 
     matrices = [

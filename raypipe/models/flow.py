@@ -4,9 +4,11 @@ The members are nflows MAFs (1705.07057) with nflows' parameter names. On CPUs t
 `raypipe.models.maf_stack`; the plain form, for GPUs and tests, maps nflows' own modules by `torch.func`.
 """
 
+from __future__ import annotations
+
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -90,6 +92,15 @@ class FlowEnsemble(nn.Module):
             self.register_parameter(name.replace(".", "/"), nn.Parameter(value.detach().clone()))
         for name, value in buffers.items():
             self.register_buffer(name.replace(".", "/"), value)
+
+    def holding(self, state: Mapping[str, torch.Tensor]) -> FlowEnsemble:
+        """Flows of the same shape with the weights and buffers (members, ...) of a ``state_dict``."""
+        if state.keys() != self.state_dict().keys():
+            raise ValueError("the state is one of flows of another shape")
+        other = copy.copy(self)
+        other.__dict__["_parameters"] = {name: nn.Parameter(state[name]) for name in self._parameters}
+        other.__dict__["_buffers"] = {name: state[name] for name in self._buffers}
+        return other
 
     @property
     def members(self) -> int:

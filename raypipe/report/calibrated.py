@@ -15,8 +15,7 @@ from raypipe.files import digest, read_json
 from raypipe.report.html import Table, say, table_of
 from raypipe.report.summary import SHARED
 from raypipe.search.base import Found, Made, Search, plain
-from raypipe.search.nulls import DRAWN, RETRAINED, SIMULATED
-from raypipe.search.result import Trial
+from raypipe.search.result import DRAWN, RETRAINED, SIMULATED, Trial
 from raypipe.stats.calibration import Calibration, levels
 from raypipe.stats.significance import mean_and_error
 
@@ -85,13 +84,13 @@ def _simulated(of: Calibration, point: float, z: np.ndarray) -> dict[str, Any]:
     """Nulls that simulation knows, of which the map is not made, after one cut: how many, mean and width of their z.
 
     ``ks_reported, ks_calibrated``: Kolmogorov-Smirnov p-values of their p-values against a uniform distribution;
-    ``below_<level>_<which>``: how many have a p-value up to 0.1 and 0.01.
+    ``below_10%_<which>`` and ``below_1%_<which>``: how many have a p-value up to that.
     """
     mean, error = mean_and_error(z.tolist())
     found: dict[str, Any] = {"nulls": len(z), "mean": mean, "mean_error": error, "width": float(z.std(ddof=1))}
     for which, p in (("reported", norm.sf(z)), ("calibrated", np.array([of.at(point, v).p for v in z]))):
         found[f"ks_{which}"] = float(kstest(p, "uniform").pvalue)
-        found |= {f"below_{level:g}_{which}": int((p <= level).sum()) for level in (0.1, 0.01)}
+        found |= {f"below_{level:.0%}_{which}": int((p <= level).sum()) for level in (0.1, 0.01)}
     return found
 
 

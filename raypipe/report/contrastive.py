@@ -1,9 +1,12 @@
 """The report of a contrastive scan (paper C)."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from raypipe.errors import UserError
+from raypipe.events.schema import FEATURES
 from raypipe.files import read_json
 from raypipe.report.background import asked, found_lines, sculpting, verdict
 from raypipe.report.base import Report, curves_of, page_of, point_metrics
@@ -12,13 +15,16 @@ from raypipe.report.figures import figures_of_scan
 from raypipe.report.html import Table, plus_minus, resource, say, table_of, with_error
 from raypipe.report.summary import SHARED, build_summary, is_main, withheld_lines
 from raypipe.report.worlds import worlds
-from raypipe.search.base import Found
+from raypipe.search.base import Found, plain
 from raypipe.search.contrastive_search import Contrastive, shown_encoder
 from raypipe.search.embeddings import WORLD
+from raypipe.search.identity import read
+from raypipe.simulate.processes import GROUPS
 
 TEXTS = resource("texts")["contrastive"]
 CURVES = ("z_before", "z_after", "sic", "truth_before", "truth_after", "auc")
 """What MLflow's child runs draw over the strength."""
+SHOWN = 20  # Events in the list of the page; the summary has all
 Z = {"z_before": "-", "z_after": "withheld", "z_likelihood": "withheld"}
 """Significances of the table, and what stands there without one."""
 
@@ -44,6 +50,20 @@ def headlines(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
+def identity(rows: Sequence[dict[str, Any]], found: Found) -> dict[str, Any]:
+    """The ``trial`` with the largest z of ``rows``, its ``z_after``, and its tables, labels by falling excess."""
+    quoted = [row for row in rows if row["z_after"] is not None and math.isfinite(row["z_after"])]
+    loud = max(quoted, key=lambda row: row["z_after"], default=None)
+    if loud is None or not (tables := read(found.arrays(loud["key"]))):
+        return {}
+    tables["features"] = [{"feature": name} | e for name, e in zip(FEATURES, tables["features"], strict=True)]
+    for name in ("labels", "list"):
+        tables[name] = [entry | {"label": GROUPS[int(entry["label"])]} for entry in tables[name]]
+    tables["labels"].sort(key=lambda entry: -entry["excess"])
+    told = {name: list(map(plain, entries)) for name, entries in tables.items()}
+    return {"trial": found.trials[loud["key"]].label(), "z_after": loud["z_after"], **told}
+
+
 def contrastive_report(search: Contrastive, found: Found) -> Report:
     """Significances, figures 3 to 7 of paper C as far as the scan goes, and the encoder behind them."""
     config, folder = search.config, found.folder / shown_encoder(found, search.need)
@@ -57,6 +77,7 @@ def contrastive_report(search: Contrastive, found: Found) -> Report:
     quoted = [row for row in found.good if row["working_point"] == point and is_main(row)]
     summary["sculpting"] = sculpting(quoted, found.arrays)
     summary |= {"worlds": other} if other else {}
+    summary["identity"] = what = identity(quoted, found)
     every, required, closure = (summary[k] for k in ("results_all_working_points", "required", "closure_auc"))
     samples = found.made["simulate"]["events"]["samples"]
     events = [s | {"name": k, "yield": s["yield_per_fb"] * config.pseudodata.luminosity} for k, s in samples.items()]
@@ -68,9 +89,9 @@ def contrastive_report(search: Contrastive, found: Found) -> Report:
         "sculpting": summary["sculpting"],
         "worlds": other,
     }
-    parts |= calibration.parts
+    parts |= calibration.parts | what | {"list": what.get("list", [])[:SHOWN]}
     drawn = figures_of_scan(config, found, summary, history) | calibration.figures
-    page = page_of(search, found, parts, drawn, **asked(config), overlap=summary["instance_overlap"])
+    page = page_of(search, found, parts, drawn, **asked(config), overlap=summary["instance_overlap"], loudest=what)
     names, metrics = ("z_before", "z_after", "sic"), {"closure_auc": closure["mean"]} if closure else {}
     metrics |= point_metrics(filter(is_main, every), names)
     metrics |= point_metrics((e for e in every if not is_main(e)), names, "embedding", "method")

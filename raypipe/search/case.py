@@ -39,6 +39,7 @@ class Tables:
     search: dict[str, Events]  # The search split by sample: stands for recorded data
     higgs: dict[str, Events]  # Simulated resonant background by sample, which no training saw
     continuum: np.ndarray | None = None  # (n,) GeV: masses of the simulated continuum that never plays data
+    labels: dict[int, np.ndarray] = field(default_factory=dict)  # See `raypipe.search.identity.Labels`; none: not asked
 
 
 ROW_REPLICAS = 50  # Replicas of the simulated events in a row: the error from them is known to 10 %

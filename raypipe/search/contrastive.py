@@ -18,6 +18,7 @@ from raypipe.kinds import background_of, resolve
 from raypipe.search.case import Case, Judged, Settings, Tables
 from raypipe.search.counting import likelihood_significance, score_bins
 from raypipe.search.evaluate import Closure, closure, evaluate, figure_arrays, mean_and_spread
+from raypipe.search.identity import identify
 from raypipe.search.result import ALONE, NO_SIGNAL, Result, Tools, Trial
 
 CONTINUUM = "yy"  # The sample that the flow models; the other background samples are resonant and come from simulation
@@ -76,6 +77,9 @@ def search(
     common = common_columns(encoders[0], config, trial, judged, closures)
     common |= {"encoders": len(encoders), "ensembles": len(every[0]), **clock, "seconds": time.perf_counter() - started}
     arrays = figure_arrays(case, judged.scores[0], judged.template, config)
+    labels, cut = encoders[0].labels, every[0][0]
+    if labels and trial.method == "cathode" and not cut["verdict"]:
+        arrays |= identify(case, judged.scores[0], judged.template, cut, labels)
     if closures:
         arrays |= {"closure_efficiency": closures[0].efficiency, "closure_true": closures[0].true_efficiency}
     return Result([common | mean_and_spread(rows) for rows in every], arrays, judged.flow_state)

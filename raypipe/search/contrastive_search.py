@@ -15,10 +15,11 @@ from raypipe.files import code_of, digest
 from raypipe.search.base import Found, Item, Made, Served
 from raypipe.search.case import Tables
 from raypipe.search.contrastive import search
-from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton, prepare_tables, sample_groups
+from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton, prepare_tables, sample_groups, unseen
 from raypipe.search.embeddings import WORLD, encoder_config, encoder_key, raw_representation, representation
-from raypipe.search.nulls import Null, search_null
-from raypipe.search.result import Result, Tools, Trial
+from raypipe.search.identity import labelled
+from raypipe.search.nulls import search_null
+from raypipe.search.result import Null, Result, Tools, Trial
 
 World = tuple[str, int]  # Its name, and the seed of its random numbers: the run's, whatever the encoder's is
 
@@ -90,7 +91,11 @@ class Contrastive(Diphoton):
             latents = self.read_latents(folder / own / LATENTS[0])
             if world:
                 latents |= self.read_latents(folder / "worlds" / world / own / LATENTS[0])
-            yield prepare_tables(raw_representation(latents, config.seed) if name == "raw" else latents, config)
+            tables = prepare_tables(raw_representation(latents, config.seed) if name == "raw" else latents, config)
+            if (name, member) == ("id", 0):  # the one that reports show
+                simulated = {sample: unseen(events, config) for sample, events in latents["embedding"].items()}
+                tables = replace(tables, labels=labelled(simulated, sample_groups()))
+            yield tables
 
     def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
         ways = [search_null if isinstance(trial, Null) else search for trial in trials]

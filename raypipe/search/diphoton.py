@@ -23,8 +23,7 @@ from raypipe.search.case import Tables
 from raypipe.search.contrastive import CONTINUUM
 from raypipe.search.counting import cut_lines
 from raypipe.search.embeddings import WORLD
-from raypipe.search.nulls import DRAWN, RETRAINED, SIMULATED, Null
-from raypipe.search.result import NO_SIGNAL, Trial
+from raypipe.search.result import DRAWN, NO_SIGNAL, RETRAINED, SIMULATED, Null, Trial
 from raypipe.simulate.processes import PROCESSES
 
 LATENTS = ("latents.parquet",)  # Of an encoder's folder, beside ``latents.json``
@@ -52,6 +51,13 @@ def sample_groups() -> dict[str, int]:
     return {name: process.group for name, process in PROCESSES.items()}
 
 
+def unseen(events: Events, config: DiphotonRun) -> Events:
+    """The test part of events of the embedding split, which no training saw."""
+    given = config.embedding
+    parts = parts_of(events.event_id, config.seed, given.train_fraction, given.validation_fraction)
+    return events.take(np.flatnonzero(parts == PARTS.index("test")))
+
+
 def prepare_tables(latents: dict[str, dict[str, Events]], config: DiphotonRun) -> Tables:
     """Pick from ``latents[split][sample]`` what the trials share; a sample that was not embedded is a `UserError`.
 
@@ -69,9 +75,7 @@ def prepare_tables(latents: dict[str, dict[str, Events]], config: DiphotonRun) -
     higgs = {}
     for name in resonant if config.selection.include_higgs else []:
         events = latents["embedding"][name]
-        given = config.embedding
-        parts = parts_of(events.event_id, config.seed, given.train_fraction, given.validation_fraction)
-        kept = events.take(np.flatnonzero(parts == PARTS.index("test")))
+        kept = unseen(events, config)
         if not len(kept):
             raise UserError(f"sample {name!r} has no event in the test part of the embedding split: simulate more")
         scale = events.weight.sum() / kept.weight.sum()

@@ -16,8 +16,8 @@ from raypipe.search.base import Found, Item, Made, Served
 from raypipe.search.case import Tables
 from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton, prepare_tables
 from raypipe.search.haxad import null_hunted, search
-from raypipe.search.nulls import Null, search_null
-from raypipe.search.result import Result, Tools, Trial
+from raypipe.search.nulls import search_null
+from raypipe.search.result import Null, Result, Tools, Trial
 
 FILES = ("vae.pt",)  # Of the autoencoder's folder, beside ``encoder.json``
 FOLDER = "encoder"

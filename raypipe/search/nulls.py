@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -17,24 +17,8 @@ from raypipe.search.cathode import background_flow, judged_by
 from raypipe.search.contrastive import Rows, as_seen, draw_case, trial_seed
 from raypipe.search.counting import counting_row
 from raypipe.search.evaluate import mean_and_spread
-from raypipe.search.result import ALONE, Result, Tools, Trial
+from raypipe.search.result import ALONE, RETRAINED, SIMULATED, Null, Result, Tools
 from raypipe.stats.sideband import fit_sidebands
-
-DRAWN, RETRAINED, SIMULATED = "drawn", "retrained", "simulated"
-"""Where a null's data come from: sideband fit and flows of the trial; the same, which flows of its own then learn; the
-simulated events of the trial itself."""
-
-
-@dataclass(frozen=True)
-class Null(Trial):
-    """A null of the trial of the same fields, which has no signal."""
-
-    number: int = 0
-    kind: str = DRAWN
-
-    def label(self) -> str:
-        """Short name for people."""
-        return f"{self.kind} null {self.number} of {super().label()}"
 
 
 def counted(case: Case, scores: FoldScores, template: Template, point: float, config: Settings) -> dict[str, Any]:

@@ -57,6 +57,23 @@ class Trial:
         return ", ".join([what, *how, f"instance {self.instance}"])
 
 
+DRAWN, RETRAINED, SIMULATED = "drawn", "retrained", "simulated"
+"""Where a null's data come from: sideband fit and flows of the trial; the same, which flows of its own then learn; the
+simulated events of the trial itself."""
+
+
+@dataclass(frozen=True)
+class Null(Trial):
+    """A null of the trial of the same fields, which has no signal."""
+
+    number: int = 0
+    kind: str = DRAWN
+
+    def label(self) -> str:
+        """Short name for people."""
+        return f"{self.kind} null {self.number} of {super().label()}"
+
+
 @dataclass(frozen=True)
 class Result:
     """One finished search."""

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from raypipe.stats.likelihood import BARRIER, Component, Likelihood, gram
-from raypipe.stats.shape import Shape
+from raypipe.stats.likelihood import Likelihood, gram
 
 
 @dataclass(frozen=True)
@@ -86,18 +85,10 @@ class Binned(Likelihood):
     None, ``auxiliary``: (T, B) its measured factors. ``squares``: (B,) sums of squared weights of the one data set.
     """
 
-    shape: Shape
     counts: np.ndarray
     data: np.ndarray
     scale: np.ndarray
-    errors: np.ndarray | None = None
-    signals: np.ndarray | None = None
-    which: np.ndarray | None = None
-    offset: np.ndarray | float = 0.0
-    components: tuple[Component, ...] = ()
-    template_error: np.ndarray | None = None
     auxiliary: np.ndarray | None = None
-    barrier: float = BARRIER
     squares: np.ndarray | None = None
 
     @property
@@ -117,14 +108,6 @@ class Binned(Likelihood):
             which=None if self.which is None else self.which[rows],
             offset=self.offset[rows] if np.ndim(self.offset) == 2 else self.offset,
         )
-
-    def with_signal(self, template: np.ndarray, signal_at: np.ndarray | None = None) -> Binned:
-        """One row with a free yield of a signal of shares ``template`` (B,)."""
-        return replace(self, signals=template[None], which=np.zeros(1, int))
-
-    def at_yield(self, s: float) -> Binned:
-        """One row with the yield of its signal fixed."""
-        return replace(self, signals=None, which=None, offset=s * self.signals)
 
     def expected(self, theta: np.ndarray) -> np.ndarray:
         """Total expectation (R, B), template factors at their best values included."""

@@ -8,10 +8,11 @@ import numpy as np
 from scipy.stats import chi2
 
 from raypipe.errors import UserError
+from raypipe.events.fields import Rows
 
 
 @dataclass(frozen=True)
-class Bins:
+class Bins(Rows):
     """Binned data in a ``window``: edges ``low``, ``high`` (B,), gaps allowed, and contents ``counts`` (B,).
 
     ``scale``: (B,) one for counts; content/scale is taken as Poisson distributed (Bohm and Zech, 1309.1287).
@@ -28,9 +29,6 @@ class Bins:
     notes: tuple[str, ...] = field(default=())
     squares: np.ndarray | None = None
 
-    def __len__(self) -> int:
-        return len(self.counts)
-
     @property
     def likelihood(self) -> str:
         """``gaussian``, ``poisson``, ``scaled poisson`` or ``weighted``."""
@@ -46,11 +44,6 @@ class Bins:
         if self.errors is not None:
             return self.errors**2
         return np.maximum(self.counts, 0) * self.scale if self.squares is None else self.squares
-
-    def select(self, mask: np.ndarray) -> Bins:
-        """The bins of a mask."""
-        columns = {name: getattr(self, name) for name in ("low", "high", "counts", "scale", "errors", "squares")}
-        return replace(self, **{name: v[mask] for name, v in columns.items() if v is not None})
 
 
 def groups(content: np.ndarray, enough: float, join_rest: bool = True) -> np.ndarray:
@@ -95,23 +88,17 @@ def split_region(bins: Bins, region: tuple[float, float]) -> Region:
     if across := int((~inside & ~outside).sum()):
         notes += (f"{across} bins across an edge of the signal region left out of region and sidebands",)
     low, high = float(bins.low[inside].min()), float(bins.high[inside].max())
-    sidebands = replace(bins.select(outside), notes=notes)
+    sidebands = replace(bins.take(outside), notes=notes)
     if not (sidebands.counts != 0).any():
         raise UserError(f"the sidebands of the signal region {low:g}-{high:g} are empty: no background to learn")
     n, variance = float(bins.counts[inside].sum()), float(bins.variance[inside].sum())
     scale = variance / n if n > 0 and bins.errors is None else float(bins.scale[inside].mean())
     order = np.argsort(np.r_[sidebands.low, low])
-    put = lambda values, one: np.r_[values, one][order]  # noqa: E731
-    joined = replace(
-        sidebands,
-        low=put(sidebands.low, low),
-        high=put(sidebands.high, high),
-        counts=put(sidebands.counts, n),
-        scale=put(sidebands.scale, scale if bins.squares is None else bins.scale[0]),
-        squares=None if sidebands.squares is None else put(sidebands.squares, variance),
-        errors=None if sidebands.errors is None else put(sidebands.errors, variance**0.5),
-    )
-    return Region(low, high, n, variance, scale, sidebands, joined, put(np.zeros(len(sidebands)), 1.0))
+    values = {"low": low, "high": high, "counts": n, "squares": variance, "errors": variance**0.5}
+    values["scale"] = scale if bins.squares is None else bins.scale[0]
+    one = replace(sidebands, **{name: np.array([values[name]]) for name in sidebands.arrays()})
+    joined = Bins.concatenate([sidebands, one]).take(order)
+    return Region(low, high, n, variance, scale, sidebands, joined, (order == len(sidebands)).astype(float))
 
 
 def sculpting_test(

@@ -240,7 +240,7 @@ def _prepare(data: Masses | Spectrum, asked: Hunt, widths: Sequence[Width]) -> B
             raise UserError(f"mask {low:g}-{high:g}: low must come before high")
         if high <= window[0] or low >= window[1]:
             raise UserError(f"mask {low:g}-{high:g} lies outside the window {window[0]:g}-{window[1]:g}: leave it out")
-        full = full.select((full.high <= low) | (full.low >= high))
+        full = full.take((full.high <= low) | (full.low >= high))
     if not len(full):
         raise UserError("the masks leave nothing of the window")
     return join_negative(full, asked.region)

@@ -1,6 +1,6 @@
 """What the binned and the unbinned likelihood share: components, their constraints, barriers."""
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -18,7 +18,7 @@ def to_the_wall(here: np.ndarray, there: np.ndarray) -> np.ndarray:
 
 
 def gram(weight: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Sums (R, P, P) over bins of ``weight`` (R, B) times the products of ``columns`` (B, P)."""
+    """Sums (R, P, P) over bins or events of ``weight`` (R, B) times the products of ``columns`` (B, P)."""
     first, second = np.triu_indices(columns.shape[1])
     found = np.empty((len(weight), columns.shape[1], columns.shape[1]))
     found[:, first, second] = found[:, second, first] = weight @ (columns[:, first] * columns[:, second])
@@ -43,6 +43,7 @@ class Component:
         return max(self.error, 1e-9 * max(abs(self.expected), 1e-3))
 
 
+@dataclass(frozen=True)
 class Likelihood:
     """What the `binned.Binned` and `unbinned.Unbinned` likelihoods share: mu = B(a) + sum y_c T_c + s S + offset.
 
@@ -50,13 +51,14 @@ class Likelihood:
     """
 
     shape: Shape
-    components: tuple[Component, ...]
-    signals: np.ndarray | None
-    which: np.ndarray | None
-    offset: np.ndarray | float
-    errors: np.ndarray | None
-    template_error: np.ndarray | None
-    barrier: float
+    _: KW_ONLY
+    components: tuple[Component, ...] = ()
+    signals: np.ndarray | None = None
+    which: np.ndarray | None = None
+    offset: np.ndarray | float = 0.0
+    errors: np.ndarray | None = None
+    template_error: np.ndarray | None = None
+    barrier: float = BARRIER
 
     @property
     def size(self) -> int:
@@ -66,6 +68,14 @@ class Likelihood:
     def start(self) -> np.ndarray:
         """Parameters of the background alone to begin with."""
         return np.r_[self.shape.start, [c.expected for c in self.components]]
+
+    def with_signal(self, template: np.ndarray, signal_at: np.ndarray | None = None) -> Self:
+        """One row with a free yield of a signal of shares ``template`` (B,); ``signal_at``: of unbinned masses."""
+        return replace(self, signals=template[None], which=np.zeros(1, int))
+
+    def at_yield(self, s: float) -> Self:
+        """One row with the yield of its signal fixed."""
+        return replace(self, signals=None, which=None, offset=s * self.signals)
 
     def softened(self, barrier: float) -> Self:
         """The same with another weight of the barriers."""

@@ -194,7 +194,7 @@ def binned_problem(
         bins.counts[None],
         np.zeros(1, int),
         bins.scale,
-        bins.errors,
+        errors=bins.errors,
         components=components,
         template_error=template_error,
         squares=bins.squares,

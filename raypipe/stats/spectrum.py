@@ -165,7 +165,7 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
         return weigh(bins, errors**2, EVENTS)
     told = (f"{empty.sum()} empty bins without an error left out",) if empty.any() else ()
     notes = (*bins.notes, *told, "Gaussian chi-square with the published errors")
-    return replace(bins, errors=errors, notes=notes).select(~empty)
+    return replace(bins, errors=errors, notes=notes).take(~empty)
 
 
 def _whole_bins(spectrum: Spectrum, window: tuple[float, float]) -> tuple[Bins, np.ndarray | None, np.ndarray | None]:
@@ -181,11 +181,11 @@ def _whole_bins(spectrum: Spectrum, window: tuple[float, float]) -> tuple[Bins, 
         )
     cut = ~inside & (spectrum.high > low + slack) & (spectrum.low < high - slack)
     notes = (f"{cut.sum()} bins cut by the window's edges left out",) if cut.any() else ()
-    given = (spectrum.low, spectrum.high, spectrum.counts, spectrum.errors, spectrum.upper)
-    *edges, counts, errors, upper = (None if v is None else v[inside] for v in given)
-    if not (counts != 0).any():
+    kept = spectrum.take(inside)
+    if not (kept.counts != 0).any():
         raise UserError(f"{spectrum.source}: every bin between {low:g} and {high:g} is empty")
-    return Bins(*edges, counts, np.ones(len(counts)), None, window, notes), errors, upper
+    bins = Bins(kept.low, kept.high, kept.counts, np.ones(len(kept)), None, window, notes)
+    return bins, kept.errors, kept.upper
 
 
 def _first(bins: Bins, mask: np.ndarray) -> str:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from raypipe.stats.likelihood import BARRIER, Component, Likelihood
-from raypipe.stats.shape import Shape
+from raypipe.stats.likelihood import Likelihood, gram
 
 
 @dataclass(frozen=True)
@@ -19,21 +18,13 @@ class Unbinned(Likelihood):
     ``weighted``: whether the errors come from squared weights (`score_variance`).
     """
 
-    shape: Shape
     phi: np.ndarray
     weights: np.ndarray
     scale: float
-    components: tuple[Component, ...] = ()
     densities: tuple[np.ndarray, ...] = ()
-    signals: np.ndarray | None = None
     signal_at: np.ndarray | None = None
-    offset: np.ndarray | float = 0.0
     offset_at: np.ndarray | float = 0.0
-    barrier: float = BARRIER
     weighted: bool = False
-
-    which = np.zeros(1, int)
-    errors = template_error = None
 
     def stretched(self, factor: float) -> Unbinned:
         """As `Binned.stretched`."""
@@ -45,12 +36,11 @@ class Unbinned(Likelihood):
 
     def with_signal(self, template: np.ndarray, signal_at: np.ndarray | None = None) -> Unbinned:
         """The same with a free yield of a signal: shares (cells,) and densities at the masses (n,)."""
-        return replace(self, signals=template[None], signal_at=signal_at)
+        return replace(super().with_signal(template), signal_at=signal_at)
 
     def at_yield(self, s: float) -> Unbinned:
         """The same with the yield of its signal fixed."""
-        fixed = {"offset": s * self.signals, "offset_at": s * self.signal_at}
-        return replace(self, signals=None, signal_at=None, **fixed)
+        return replace(super().at_yield(s), signal_at=None, offset_at=s * self.signal_at)
 
     def expected(self, theta: np.ndarray) -> np.ndarray:
         """Total expectation (1, cells)."""
@@ -84,11 +74,11 @@ class Unbinned(Likelihood):
         value = 2 * (self.expected(theta).sum(1) / self.scale - w @ np.log(safe))
         ratio = w / safe
         gradient = 2 * (integrals / self.scale - ratio @ columns)[None]
-        information = gram_of(columns, w / safe**2)
+        information = gram((w / safe**2)[None], columns)[0]
         if shape.family.log:  # the curvature of the exponential: integral minus events, small at the minimum
-            curvature = gram_of(shape.phi, shape.rates(a)[0] / self.scale)
+            curvature = gram(shape.rates(a) / self.scale, shape.phi)[0]
             exact = information.copy()
-            exact[:size, :size] += curvature - gram_of(self.phi, ratio * background)
+            exact[:size, :size] += curvature - gram((ratio * background)[None], self.phi)[0]
             if np.isfinite(exact).all() and np.linalg.eigvalsh(exact)[0] > 0:
                 information = exact
         sums = value, gradient, information[None]
@@ -99,8 +89,3 @@ class Unbinned(Likelihood):
             others = [*(np.zeros_like(cells) for _ in self.components), self.signals]
             self._walled_in(sums, np.zeros(1, int), cells, mu, shape.jacobian(a[0])[None], others)
         return sums
-
-
-def gram_of(columns: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Products (P, P) of columns (n, P), summed with ``weight`` (n,)."""
-    return (columns * weight[:, None]).T @ columns

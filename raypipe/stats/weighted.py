@@ -90,15 +90,9 @@ def join_negative(bins: Bins, region: tuple[float, float] | None = None) -> Bins
     first = np.array(starts)
     add = lambda v: None if v is None else np.add.reduceat(v, first)  # noqa: E731
     note = f"{len(bins) - len(first)} bins added to a neighbour because contents were negative"
-    return replace(
-        bins,
-        low=bins.low[first],
-        high=bins.high[np.r_[first[1:] - 1, len(bins) - 1]],
-        counts=add(bins.counts),
-        scale=bins.scale[first],
-        squares=add(bins.squares),
-        notes=(*bins.notes, note),
-    )
+    high = bins.high[np.r_[first[1:] - 1, len(bins) - 1]]
+    sums = {"counts": add(bins.counts), "squares": add(bins.squares)}
+    return replace(bins.take(first), high=high, **sums, notes=(*bins.notes, note))
 
 
 def gaussian(bins: Bins) -> Bins:

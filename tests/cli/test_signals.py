@@ -150,6 +150,30 @@ def test_a_command_in_one_process_ends_with_one_line(tmp_path, command, number):
     assert not list((tmp_path / "out").rglob("*.parquet")) + list(tmp_path.rglob(".tmp-*"))
 
 
+MODULE = """
+import click
+from raypipe.cli.base import Commands
+
+@click.group(cls=Commands)
+def main():
+    pass
+
+@main.command()
+def work():
+    exec("import os, time; os.kill(os.getpid(), 15); time.sleep(30)")
+
+main()
+"""
+
+
+def test_a_signal_in_a_text_that_is_executed_gives_the_same_status(tmp_path):
+    """As in an import, which makes data classes: Python itself has a status for an interrupt in there."""
+    (tmp_path / "module.py").write_text(MODULE)
+    path = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-m", "module", "work"], env=path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.splitlines()) == (143, [LINE[signal.SIGTERM]])
+
+
 def made(folder: Path) -> dict[Path, int]:
     """Finished shards, and when."""
     return {path: path.stat().st_mtime_ns for path in folder.glob("events/shards/*/*.json")}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet
 import pytest
 
 from raypipe.errors import UserError
@@ -41,11 +44,18 @@ def test_an_order_is_nested_and_leaves_out_zero_weights():
 def test_bad_tables_are_one_line(tmp_path):
     path = tmp_path / "t.csv"
     pa.csv.write_csv(pa.table({"x": [1.0, float("nan")], "w": [1.0, -1.0], "s": ["a", "b"]}), path)
-    for columns, words in ((["x"], "column 'x', row 1"), (["q"], "column 'q' is missing"), (["s"], "not numeric")):
+    text = r"column 's' has type string, expected numbers: row 0 holds 'a' \(line 2\)"
+    for columns, words in ((["x"], "column 'x', row 1"), (["q"], "column 'q' is missing"), (["s"], text)):
         with pytest.raises(UserError, match=words):
             read_columns(path, columns)
     with pytest.raises(UserError, match=r"column 'w', row 1: -1\.0 is negative"):
         read_pool(path, "t", ["w"], "w")
+
+
+def test_decimals_are_numbers(tmp_path):
+    path = tmp_path / "t.parquet"
+    pa.parquet.write_table(pa.table({"x": [Decimal("1.50"), Decimal("2.25")]}), path)
+    assert read_columns(path, ["x"])["x"].tolist() == [1.5, 2.25]
 
 
 def test_a_pool_with_signs_has_their_yield_and_draws_their_distribution(tmp_path):

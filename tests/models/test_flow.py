@@ -71,3 +71,18 @@ def test_state_dict_round_trip():
     assert not torch.allclose(flows.log_prob(x, c), other.log_prob(x, c))
     other.load_state_dict(flows.state_dict())
     torch.testing.assert_close(flows.log_prob(x, c), other.log_prob(x, c))
+
+
+def test_flows_that_hold_other_weights_are_those_flows():
+    """A pool of members built once has the densities of the members themselves, and leaves them as they were."""
+    shape = {"layers": 2, "hidden": 8, "blocks": 1, "mixing": "rotate"}
+    every = FlowEnsemble(features=2, seeds=[1, 2, 3], **shape)
+    x, context = torch.randn(3, 20, 2), torch.randn(3, 20, 1)
+    before = every.log_prob(x, context).detach().clone()
+    some = every.holding({name: value[[2, 0]] for name, value in every.state_dict().items()})
+    assert some.members == 2
+    assert torch.equal(some.log_prob(x[[2, 0]], context[[2, 0]]), before[[2, 0]])
+    some.double()
+    assert torch.equal(every.log_prob(x, context), before)
+    with pytest.raises(ValueError, match="another shape"):
+        every.holding(FlowEnsemble(features=2, seeds=[1], **shape | {"layers": 3}).state_dict())

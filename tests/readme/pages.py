@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.readme import contrastive, studies
+from tests.readme import contrastive, nulls, studies
 from tests.readme.parts import PARTS
 
-HOMES = contrastive, studies
+HOMES = contrastive, nulls, studies
 """Where the parts are."""
 MARKED = re.compile(r"<!-- (table|text): ([a-z0-9-]+) -->(.*?)<!-- end -->", re.DOTALL)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ def record_of_nulls(search: Search, trials: Sequence[Trial], count: int) -> dict
     z = 1.2 * np.random.default_rng(1).normal(size=(count, 2))
     of = [{"embedding": "id", "kind": kind, "number": k} for kind in ("drawn", "retrained") for k in range(count)]
     points = search.config.selection.working_points
-    rows = [r | {"working_point": p, "z_after": z[r["number"], i]} for r in of for i, p in enumerate(points)]
-    return calibration_record(rows, {"id": search_key(search, trials[0], MADE)})
+    rows = [r | {"working_point": p, search.metric: z[r["number"], i]} for r in of for i, p in enumerate(points)]
+    return calibration_record(rows, {"id": search_key(search, trials[0], MADE)}, search.metric)
 
 
 def contrastive(folder: Path) -> dict:
@@ -72,15 +73,18 @@ def contrastive(folder: Path) -> dict:
     write_json(folder / "encoder" / "encoder.json", {"history": EPOCHS})
     trials = [*(Trial("wn_150", 4.0, i) for i in range(2)), Trial(NO_SIGNAL, 0.0, 0)]
     trials += [Trial("wn_150", 2.0, 0, method="idealised")]
-    return page(search_of(config), [cathode_tables(config)], trials, folder, nulls=200)
+    rng, places = np.random.default_rng(1), {0: (0, 0), 1: (1.5, 1.5), -1: (3, 3), -2: (-3, 3)}
+    labels = {label: rng.normal(size=(500, 2)) + place for label, place in places.items()}
+    tables = replace(cathode_tables(config), labels=labels)
+    return page(search_of(config), [tables], trials, folder, nulls=200)
 
 
 def haxad(folder: Path) -> dict:
-    """Two strengths, and one without a signal."""
+    """Two strengths, and one without a signal; with a calibration."""
     config = haxad_config()
     write_json(folder / "encoder" / "encoder.json", {"history": EPOCHS})
     trials = [*(Trial("wn_150", x, 0) for x in (2.0, 4.0)), Trial(NO_SIGNAL, 0.0, 0)]
-    return page(search_of(config), [cathode_tables(config)], trials, folder)
+    return page(search_of(config), [cathode_tables(config)], trials, folder, nulls=200)
 
 
 def multilepton(folder: Path) -> dict:

@@ -26,8 +26,7 @@ from raypipe.report.contrastive import TEXTS
 from raypipe.report.html import table_of
 from raypipe.report.summary import build_summary
 from raypipe.search.contrastive_search import Contrastive
-from raypipe.search.nulls import DRAWN, RETRAINED, Null
-from raypipe.search.result import NO_SIGNAL, Trial
+from raypipe.search.result import DRAWN, NO_SIGNAL, RETRAINED, SIMULATED, Null, Trial
 from raypipe.stats.calibration import Calibration
 from tests.conftest import ROOT
 
@@ -35,11 +34,14 @@ POINTS = (0.02, 0.01)
 MADE = {"latents": {"id 0": {"digest": "made up"}}}
 
 
-def null_rows(n: int, retrained: int = 0) -> list[dict]:
-    """Of a search whose z is 1.5 times too large; flows of their own add 0.25."""
+def null_rows(n: int, retrained: int = 0, simulated: int = 0) -> list[dict]:
+    """Of a search whose z is 1.5 times too large; flows of their own add 0.25. Simulated nulls are other ones of it."""
     z = 1.5 * np.random.default_rng(1).normal(size=(n, 2))
     z[0, 1] = math.nan
     both = [(k, DRAWN, z[k]) for k in range(n)] + [(k, RETRAINED, z[k] + 0.25) for k in range(retrained)]
+    both += [
+        (k, SIMULATED, values) for k, values in enumerate(1.5 * np.random.default_rng(2).normal(size=(simulated, 2)))
+    ]
     return [
         {"embedding": "id", "kind": own, "number": k, "working_point": point, "z_after": value, "status": "ok"}
         for k, own, of in both
@@ -72,6 +74,31 @@ def test_the_record_says_how_often_nulls_report_what(record):
     assert (first["nulls"], second["nulls"]) == (5, 4)
     assert first["shift"] == pytest.approx(0.25)
     assert "z of a null by +0.25 ± 0.00" in null_lines(record)[0]
+
+
+def test_simulated_nulls_say_whether_the_map_is_right():
+    record = calibration_record(null_rows(4000, simulated=1000), {"id": "key"})
+    for of in record["simulated"]:
+        assert of["nulls"] == 1000
+        assert of["mean"] == pytest.approx(0, abs=4 * of["mean_error"])
+        assert of["width"] == pytest.approx(1.5, abs=0.14)
+        assert of["ks_reported"] < 1e-4 < 0.01 < of["ks_calibrated"]
+        assert of["below_1%_reported"] == pytest.approx(60, abs=31)  # 2.33 / 1.5 sigma
+        assert of["below_1%_calibrated"] == pytest.approx(10, abs=14)
+    told = null_lines(record)
+    assert len(told) == 2
+    assert "1000 simulated data sets without a signal have z = " in told[0]
+
+
+def test_the_significance_of_the_search_is_calibrated():
+    rows = [row | {"fit_z_after": 2 * row["z_after"]} for row in null_rows(200)]
+    record = calibration_record(rows, {"id": "key"}, "fit_z_after")
+    assert record["metric"] == "fit_z_after"
+    maps = {"id": Calibration.of(record["maps"]["id"])}
+    scan = [row | {"fit_z_after": 2 * row["z_after"]} for row in scan_rows({0.02: 3.0, 0.01: 1.0})]
+    doubled = calibrated_rows(scan, maps, "fit_z_after")[0]["z_calibrated"]
+    plain = {"id": Calibration.of(calibration_record(null_rows(200), {"id": "key"})["maps"]["id"])}
+    assert doubled == pytest.approx(calibrated_rows(scan, plain)[0]["z_calibrated"], abs=1e-3)
 
 
 def test_rows_get_calibrated_and_global_significances(record):
@@ -123,6 +150,11 @@ def test_nulls_take_turns_with_encoders_and_pseudo_data():
     mine = [null for null in nulls if null.embedding == "id" and null.kind == DRAWN]
     assert {(null.number % 2, null.instance) for null in mine} == {(e, i) for e in (0, 1) for i in (0, 1, 2)}
     assert [null.number for null in nulls if null.kind == RETRAINED] == [0, 0, 1, 1]
+    with pytest.raises(UserError, match=r"^calibrate: 4 simulated nulls .*pseudodata.disjoint = true$"):
+        search.nulls(12, simulated=4)
+    apart = Contrastive(load_config(ROOT / "configs/contrastive/laptop.yaml", [*overrides, "pseudodata.disjoint=true"]))
+    simulated = [null for null in apart.nulls(1, simulated=3) if null.kind == SIMULATED and null.embedding == "id"]
+    assert [(null.number, null.instance) for null in simulated] == [(0, 0), (1, 1), (2, 2)]  # each set once
     none = load_config(ROOT / "configs/contrastive/laptop.yaml", ["scan.background_instances=0", "scan.more=[]"])
     with pytest.raises(UserError, match=r"^calibrate: .*scan.background_instances is 0"):
         Contrastive(none).nulls(12)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raypipe.events.schema import FEATURES
 from raypipe.report.background import sculpting
 from raypipe.report.html import FEW, Section, image, say, table_of, with_error, write_html
 from raypipe.report.numbers import HEAD, numbers_of
@@ -98,6 +99,24 @@ def test_the_numbers_of_a_page_are_those_of_the_summary(pages):
     rows = [row for row in numbers(folder / "figures" / "mass.csv") if row["curve"] == "data"]
     assert sum(float(row["y"]) for row in rows) == 24_120
     assert f"{summary['rows'][0]['z_after']:.2f}" in (folder / "report.html").read_text()
+
+
+def test_the_page_says_what_the_loudest_excess_is(pages):
+    folder, summary = pages("contrastive")
+    page, what = (folder / "report.html").read_text(), summary["identity"]
+    injected = next(e for e in summary["results"] if e["signal"] == "wn_150")
+    assert what["z_after"] == max(injected["z_after"]["values"])
+    assert what["trial"].startswith("wn_150 at 4, instance")
+    first, *rest = what["labels"]
+    assert first["label"] == "chargino-neutralino"
+    assert len(rest) == 3
+    assert first["excess"] > 3.5 * first["error"]
+    section = page[page.rindex("What is it?") : page.rindex("Background model")]
+    assert f"{what['trial']}), after the cut at 10.0%" in section
+    assert f"{first['excess']:.1f} ± {first['error']:.1f}" in section
+    shown = [f">{e['event_id']}<" in section for e in what["list"]]
+    assert shown == [True] * 20 + [False] * 30
+    assert [e["feature"] for e in what["features"]] == list(FEATURES)
 
 
 def test_numbers_are_read_off_a_figure():

@@ -10,12 +10,14 @@ from scipy import stats
 
 from raypipe.config import load_config
 from raypipe.search.cathode import background_flow
-from raypipe.search.contrastive import draw_case, trial_seed
+from raypipe.search.contrastive import draw_case, search, trial_seed
 from raypipe.search.diphoton import prepare_tables
-from raypipe.search.nulls import RETRAINED, Null, drawn_null, search_null
-from raypipe.search.result import ALONE, NO_SIGNAL, Tools
+from raypipe.search.haxad import null_hunted
+from raypipe.search.nulls import drawn_null, search_null
+from raypipe.search.result import ALONE, NO_SIGNAL, RETRAINED, SIMULATED, Null, Tools, Trial
 from tests.conftest import ROOT
 from tests.search.test_contrastive import OVERRIDES, made_up_latents
+from tests.test_golden import cathode_tables, haxad_config
 
 NULLS = 24
 
@@ -96,3 +98,22 @@ def test_encoders_take_turns(tables, config, tools):
     )
     assert (own["encoder"], other["encoder"]) == (0, 1)
     assert Null(NO_SIGNAL, 0.0, 0, number=2).label() == "drawn null 2 of no signal, instance 0"
+
+
+def test_a_simulated_null_is_the_data_of_the_trial(tables, config, tools):
+    """Its z is that of the same pseudo-data and flows in a trial."""
+    null = search_null([tables], config, Null(NO_SIGNAL, 0.0, 0, number=0, kind=SIMULATED), tools).rows
+    trial = search(tables, config, Trial(NO_SIGNAL, 0.0, 0), tools).rows
+    for mine, other in zip(null, trial, strict=True):
+        assert mine["n_after"] == other["n_after"]
+        assert mine["z_after"] == pytest.approx(other["z_after"], abs=1e-12)
+
+
+def test_nulls_of_paper_a_are_fitted(tools):
+    config = haxad_config()
+    trial = Null(NO_SIGNAL, 0.0, 0, number=1)
+    row = search_null([cathode_tables(config)], config, trial, tools, null_hunted).rows[0]
+    assert row["fit_z_after"] == pytest.approx(np.sqrt(row["fit_q0_after"]))
+    assert abs(row["fit_s_after"]) < 4 * row["fit_s_err_after"]
+    assert "b_after" not in row
+    assert {"family", "fit_s_before", "higgs_after"} <= set(row)

@@ -40,9 +40,6 @@ class FeatureTable(Rows):
     place: np.ndarray | None = None
     files: tuple[tuple[str, int], ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.mass)
-
     def distinct(self, policy: str | None, source: str, option: str) -> tuple[FeatureTable, int]:
         """The table with or without repeated events, see `raypipe.events.twins.settle`, and how many there are."""
         first = first_twin(np.c_[self.mass, self.features])
@@ -61,7 +58,8 @@ def numbers(table: pa.Table, column: str, source: str | Path, first: int = 0) ->
     """A column as float64; text, a missing value, NaN or infinity is a `UserError` naming column and row."""
     values = table[column]
     kind = values.type
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+    numeric = (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean, pa.types.is_decimal)
+    if not any(is_kind(kind) for is_kind in numeric):
         told = ""
         if is_text(source) and pa.types.is_string(kind):  # one cell makes it so
             row = not_a_number(values.to_pylist()) or 0
