@@ -50,12 +50,12 @@ def _engine(config: Config, tables: Any, trials: dict[str, Any], folder: Path) -
     """Wall seconds from the first trial's start to the last one's end, core seconds of the trials, and wall seconds
     before the first trial."""
     from raypipe.cluster.attempt import run_some
-    from raypipe.cluster.fanout import fan_out
+    from raypipe.cluster.fanout import Scan
     from raypipe.store.ledger import Ledger
 
     book, ends, began = Ledger(folder), [], time.time()
     given = ({"id": [tables]}, "contrastive", config)
-    fan_out(run_some, given, trials, book, config.resources, lambda *_: ends.append(time.time()))
+    Scan(run_some, given, trials, book, config.resources, lambda *_: ends.append(time.time())).run()
     rows, written = book.rows(trials), book.written()
     # The first trial began its own length before its part was written.
     first = min(written[row["key"]] - row["seconds"] for row in rows)

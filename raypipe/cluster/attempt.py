@@ -1,7 +1,6 @@
 """Trials in a worker process: run them, keep their results or why there are none, and never hang."""
 
 import contextlib
-import dataclasses
 import faulthandler
 import os
 import sys
@@ -81,7 +80,7 @@ class Worker:
     def _keep(self, key: str, trial: Any, result: Result, spent: dict[str, float]) -> Report:
         rows = [spent | row for row in result.rows]
         if not self.book.finished(key):  # of a group made whole for the sake of one; what is there never changes
-            self.book.record(key, trial, dataclasses.replace(result, rows=rows))
+            self.book.record(key, trial, replace(result, rows=rows))
         return report(key, "ok", rows, result.metric)
 
 

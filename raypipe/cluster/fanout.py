@@ -10,8 +10,8 @@ from raypipe.cluster.attempt import Function, Report, Worker, report
 from raypipe.cluster.runtime import cluster_address, total_cpus
 from raypipe.config import Resources
 from raypipe.errors import UserError
-from raypipe.models.bdt import Train, train_here
-from raypipe.search.result import Tools
+from raypipe.models.bdt import Train
+from raypipe.search.result import ALONE, Tools
 from raypipe.store.ledger import Ledger
 from raypipe.store.status import Heartbeat, drivers
 
@@ -20,87 +20,64 @@ WINDOW = 256
 would let the driver's memory grow with the scan."""
 ROUNDS = 8  # Packs a slot in one window: at its end some slots wait for the last trial, one part in twice this
 UNKNOWN = 64  # More trials than this are not started one a pack until some have shown how long they take
-
-
-@dataclass(frozen=True)
-class Large:
-    """Trials whose trees all workers train together: the driver runs them, one by one, without `trial_timeout`."""
-
-    keys: frozenset[str] = frozenset()
-    train: Train = train_here
-
-
-NONE = Large()
 OnEnd = Callable[[Any, Report], None]  # Called in the driver with a trial and how it ended
-
-
-def fan_out(
-    function: Function,
-    inputs: Any,
-    trials: Mapping[str, Any],
-    book: Ledger,
-    resources: Resources,
-    on_end: OnEnd = lambda trial, told: None,
-    together: int = 0,
-    large: Large = NONE,
-) -> None:
-    """Run the trials (picklable, with ``label()``) that the ledger does not hold yet. Ray must be running.
-
-    ``inputs`` goes into the object store once. Trials whose process dies or hangs are started again
-    ``resources.max_failures`` times, then recorded as failed like those that raise. Any number of drivers may run this
-    on one ledger. `DiskFull` if there is no space for results. ``function``: the search, importable by the workers;
-    ``together``: so many trials are made as one, 0: one by one; ``large``: trials that this process runs last.
-    """
-    from ray import tune
-
-    from raypipe.cluster.window import run_pack, run_window
-
-    check_resources(resources)
-    began, done = time.time(), book.done(trials)
-    if not (left := [key for key in trials if key not in done]):
-        return
-    if alive := drivers(book):
-        left.reverse()  # meet the other driver in the middle
-    for dead in book.store.folders("tune") - alive.keys():
-        book.store.drop(f"tune/{dead}")
-    here = Worker(function, inputs, book, Tools(stage=book.stage, train=large.train), retries=resources.max_failures)
-    with Heartbeat(book) as beat:
-        scan = Scan(trials, book, resources, on_end, together, beat, ended=set(done))
-        trainable = tune.with_resources(
-            # Once a scan, not once a window: each call puts the inputs into the object store anew.
-            tune.with_parameters(
-                run_pack,
-                function=function,
-                inputs=inputs,
-                book=Ledger(book.store, book.shared),  # without the rows that this one has read
-                driver=beat.id,
-                resources=resources,
-                together=together > 0,
-            ),
-            {"cpu": resources.trial_cpus, **({"gpu": resources.trial_gpus} if resources.trial_gpus else {})},
-        )
-        while left:
-            if packs := scan.packs([key for key in left if key not in large.keys]):
-                run_window(trainable, packs, scan)
-            elif not scan.run_one([key for key in left if key in large.keys], here):
-                time.sleep(1.0)  # all that is left runs elsewhere
-            book.compact()
-            left = scan.missing(left, began)
-        book.store.drop(f"tune/{beat.id}")
 
 
 @dataclass
 class Scan:
-    """What a driver knows of its trials."""
+    """Trials of one search to run on one ledger, and what their driver knows of them."""
 
-    trials: Mapping[str, Any]
+    function: Function  # The search, importable by the workers
+    inputs: Any  # Goes into the object store once
+    trials: Mapping[str, Any]  # By key; picklable, with ``label()``
     book: Ledger
     resources: Resources
-    on_end: OnEnd
-    together: int
-    beat: Heartbeat
+    on_end: OnEnd = lambda trial, told: None
+    together: int = 0  # So many trials are made as one; 0: one by one
+    large: frozenset[str] = frozenset()
+    """Trials whose trees all workers train together: the driver runs them last, one by one, no `trial_timeout`."""
+    train: Train | None = None  # What trains those trees
     ended: set[str] = field(default_factory=set)
     suspects: set[str] = field(default_factory=set)  # Trials of packs whose process died too often
+    beat: Heartbeat = field(init=False)
+
+    def run(self) -> None:
+        """Run the trials that the ledger does not hold yet. Ray must be running.
+
+        Trials whose process dies or hangs are started again ``resources.max_failures`` times, then recorded as failed
+        like those that raise. Any number of drivers may run this on one ledger. `DiskFull` if there is no space for
+        results.
+        """
+        from ray import tune
+
+        from raypipe.cluster.window import run_pack, run_window
+
+        check_resources(self.resources)
+        began, book, r = time.time(), self.book, self.resources
+        self.ended = book.done(self.trials)
+        if not (left := [key for key in self.trials if key not in self.ended]):
+            return
+        if alive := drivers(book):
+            left.reverse()  # meet the other driver in the middle
+        for dead in book.store.folders("tune") - alive.keys():
+            book.store.drop(f"tune/{dead}")
+        tools = Tools(stage=book.stage, train=self.train)
+        here = Worker(self.function, self.inputs, book, tools, retries=r.max_failures)
+        fresh = Ledger(book.store, book.shared)  # without the rows that this one has read
+        there = Worker(self.function, self.inputs, fresh, ALONE, r.trial_timeout, r.max_failures)
+        gpus = {"gpu": r.trial_gpus} if r.trial_gpus else {}
+        with Heartbeat(book) as self.beat:
+            given = {"worker": there, "driver": self.beat.id, "cpus": r.trial_cpus, "together": self.together > 0}
+            # Once a scan, not once a window: each call puts the inputs into the object store anew.
+            trainable = tune.with_resources(tune.with_parameters(run_pack, **given), {"cpu": r.trial_cpus, **gpus})
+            while left:
+                if packs := self.packs([key for key in left if key not in self.large]):
+                    run_window(trainable, packs, self)
+                elif not self.run_one([key for key in left if key in self.large], here):
+                    time.sleep(1.0)  # all that is left runs elsewhere
+                book.compact()
+                left = self.missing(left, began)
+            book.store.drop(f"tune/{self.beat.id}")
 
     def packs(self, left: list[str]) -> list[dict[str, Any]]:
         """The next window: short trials together, those that may have brought a pack down alone, never too many."""

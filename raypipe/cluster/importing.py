@@ -1,5 +1,7 @@
 """`raypipe read`: a user's files become Parquet tables of raypipe, one a file, with a sidecar of counts."""
 
+import contextlib
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,10 +25,10 @@ from raypipe.search.reading import Plan, again, batches, plan_read
 
 
 class Writer:
-    """One Parquet file, appended batch by batch, there only when it is whole."""
+    """One Parquet file, appended batch by batch in the folder ``aside``, and at its path only when it is whole."""
 
-    def __init__(self, path: Path, signs: bool) -> None:
-        self.path, self.temporary, self.signs = path, path.with_name(f".tmp-{path.name}"), signs
+    def __init__(self, path: Path, aside: str, open_files: contextlib.ExitStack, signs: bool) -> None:
+        self.path, self.temporary, self.open_files, self.signs = path, Path(aside, path.name), open_files, signs
         self._empty()
 
     def _empty(self) -> None:
@@ -37,38 +39,28 @@ class Writer:
         """Append; where weights have signs the file is marked."""
         table = with_signs(table) if self.signs else table
         if self.handle is None:
-            self.handle = pq.ParquetWriter(self.temporary, table.schema, compression="zstd")
+            writer = pq.ParquetWriter(self.temporary, table.schema, compression="zstd")
+            self.handle = self.open_files.enter_context(writer)
         self.handle.write_table(table.unify_dictionaries())
         weight = table["weight"].to_numpy()
         self.rows += table.num_rows
         self.negative += int((weight < 0).sum())
         self.weight, self.modulus = self.weight + float(weight.sum()), self.modulus + float(np.abs(weight).sum())
 
-    def close(self, keep: bool) -> None:
-        """Rename to the final name, or drop."""
-        if self.handle is not None:
-            self.handle.close()
-        if keep:
-            self.temporary.replace(self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
-
     def keep_rows(self, kept: np.ndarray) -> None:
         """Of all rows that were added, keep those that are True in ``kept``."""
         if self.handle is None or kept.all():
             return
         self.handle.close()
-        whole, first = self.temporary.with_name(f".tmp-whole-{self.path.name}"), 0
+        whole, first = self.temporary.with_suffix(".whole"), 0
         self.temporary.replace(whole)
         self._empty()
-        try:
-            with pq.ParquetFile(whole) as file:
-                for batch in file.iter_batches():
-                    table = pa.Table.from_batches([batch], file.schema_arrow)
-                    self.add(table.filter(pa.array(kept[first : first + len(batch)])))
-                    first += len(batch)
-        finally:
-            whole.unlink()
+        with pq.ParquetFile(whole) as file:
+            for batch in file.iter_batches():
+                table = pa.Table.from_batches([batch], file.schema_arrow)
+                self.add(table.filter(pa.array(kept[first : first + len(batch)])))
+                first += len(batch)
+        whole.unlink()
 
 
 def names_of(paths: Sequence[str]) -> list[str]:
@@ -121,10 +113,12 @@ def _write(config: ReadConfig, plan: Plan, folder: Path, skip: bool, mapper: Map
     seen, signs, retries = Seen(), config.source.weights == "sign", config.resources.max_failures
     names = names_of(plan.paths)
 
-    def writer(number: int) -> Writer:
-        return writers.setdefault(number, Writer(folder / f"{names[number]}.parquet", signs))
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".tmp-") as aside, contextlib.ExitStack() as open_files:
 
-    try:
+        def writer(number: int) -> Writer:
+            path = folder / f"{names[number]}.parquet"
+            return writers.setdefault(number, Writer(path, aside, open_files, signs))
+
         for number, table, reason in batches(plan, config.source, config.columns, mapper, retries):
             if reason is not None and not skip:
                 raise UserError(reason)
@@ -137,12 +131,9 @@ def _write(config: ReadConfig, plan: Plan, folder: Path, skip: bool, mapper: Map
             writer(number).add(plan.schema.empty_table())
         written = {n: w for n, w in writers.items() if n not in failed}
         repeated = _settle(seen, config, plan, written)
-    except BaseException:
-        for one in writers.values():
-            one.close(keep=False)
-        raise
-    for number, one in writers.items():
-        one.close(keep=number in written)
+        open_files.close()
+        for one in written.values():
+            one.temporary.replace(one.path)
     return {"written": written, "failed": failed, "repeated": repeated}
 
 

@@ -1,17 +1,15 @@
 """A scan as people see it while it runs: a bar on a terminal, a line now and then in a log, a table at the end."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from raypipe.cluster.attempt import Function, Report, Worker
-from raypipe.cluster.fanout import NONE, Large, fan_out
+from raypipe.cluster.attempt import Report, Worker
+from raypipe.cluster.fanout import Scan
 from raypipe.cluster.runtime import limit_threads
-from raypipe.config import Resources
 from raypipe.progress import console, progress_bar
 from raypipe.search.result import Tools
-from raypipe.store.ledger import Ledger
 from raypipe.store.status import RECENT, Price, Status, announce, newest_scan, pace, status
 
 
@@ -40,49 +38,38 @@ class Progress:
         return ", ".join([*parts, trial.label()]) + said
 
 
-def run_trials(
-    function: Function,
-    inputs: Any,
-    trials: Mapping[str, Any],
-    book: Ledger,
-    resources: Resources,
-    name: str = "scan",
-    together: int = 0,
-    large: Large = NONE,
-) -> None:
-    """`fanout.fan_out` with progress on standard error and, at its end, a table of what is missing."""
-    r = resources
+def run_trials(scan: Scan, name: str = "scan") -> None:
+    """`Scan.run` with progress on standard error and, at its end, a table of what is missing."""
+    r, book = scan.resources, scan.book
     price = Price(r.trial_cpus, r.trial_gpus, r.price_cpu_hour, r.price_gpu_hour)
-    announce(book, trials, price, name)
-    scan = newest_scan(book, name)
-    progress = Progress(status(book, scan), price)
-    with progress_bar(name, len(trials)) as bar:
+    announce(book, scan.trials, price, name)
+    announced = newest_scan(book, name)
+    progress = Progress(status(book, announced), price)
+    with progress_bar(name, len(scan.trials)) as bar:
         bar(progress.now.done, "")
 
         def on_end(trial: Any, told: Report) -> None:
             progress.add(told)
             bar(1, progress.note(trial, told))
 
-        fan_out(function, inputs, trials, book, resources, on_end, together, large)
-    now = status(book, scan)
+        replace(scan, on_end=on_end).run()
+    now = status(book, announced)
     tell(now, f"{name}: {now.line()}")
     if now.missing:
         console.print(f"Tracebacks: {book}/failed; the same command tries these again", highlight=False, soft_wrap=True)
 
 
-def run_alone(
-    function: Function, given: Any, trials: Mapping[str, Any], book: Ledger, resources: Resources, name: str, chunk: int
-) -> None:
+def run_alone(scan: Scan, name: str) -> None:
     """`run_trials` by this process, without Ray."""
-    limit_threads(threads := max(1, int(resources.trial_cpus)))
-    worker, done = Worker(function, given, book, Tools(threads, stage=book.stage)), book.done(trials)
-    keys, size = list(trials), chunk or 1
-    with progress_bar(name, len(trials)) as bar:
+    limit_threads(threads := max(1, int(scan.resources.trial_cpus)))
+    worker = Worker(scan.function, scan.inputs, scan.book, Tools(threads, stage=scan.book.stage))
+    keys, size, done = list(scan.trials), scan.together or 1, scan.book.done(scan.trials)
+    with progress_bar(name, len(keys)) as bar:
         # Of trials made as one the last digits depend on the others: the borders are those of all trials.
         for some in (keys[start : start + size] for start in range(0, len(keys), size)):
             if not done.issuperset(some):
-                worker.run({key: trials[key] for key in some})
-            bar(len(some), trials[some[-1]].label())
+                worker.run({key: scan.trials[key] for key in some})
+            bar(len(some), scan.trials[some[-1]].label())
 
 
 def show(title: str, head: Iterable[str], rows: Iterable[Iterable[str]], **column: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from raypipe.cluster import live
 from raypipe.cluster.attempt import Shelf, run_some
-from raypipe.cluster.fanout import NONE, Large
+from raypipe.cluster.fanout import Scan
 from raypipe.cluster.machine import MemoryWatch
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.tasks import counted, spread
@@ -202,8 +202,7 @@ class Run:
             needs = dict.fromkeys(map(self.search.need, missing.values()))
             inputs = {need: list(self.search.inputs(need, self.folder, Tools())) for need in needs}
             with self.timed("trial"):
-                given = (inputs, self.config.search, self.search.handed())
-                live.run_alone(run_some, given, trials, book, self.search.resources, name, self.search.together)
+                live.run_alone(self._scan(inputs, trials, book), name)
         elif missing:
             shelf = Shelf()
             for need in sorted(set(map(self.search.need, missing.values()))):
@@ -211,15 +210,19 @@ class Run:
                     self.ray()  # not before the first could be read
                     shelf.put(need, part)
             self.ray()
-            keys = frozenset(key for key, trial in missing.items() if self.search.large(trial))
-            large = Large(keys, self.trees()) if keys else NONE  # no place for the workers is told before the work
+            large = frozenset(key for key, trial in missing.items() if self.search.large(trial))
+            train = self.trees() if large else None  # no place for the workers is told before the work
+            scan = self._scan(shelf, trials, book, large=large, train=train)
             if sum(map(self.search.learns, missing.values())) > 1:  # one trial trains its own: no start of Ray Train
                 self._flows(shelf, list(missing.values()), book)
             with self.timed("trial"):
-                given = (shelf, self.config.search, self.search.handed())
-                live.run_trials(run_some, given, trials, book, self.search.resources, name, self.search.together, large)
+                live.run_trials(scan, name)
         book.lay_out(trials, self.folder)
         return book
+
+    def _scan(self, inputs: Mapping[str, Any], trials: Mapping[str, Trial], book: Ledger, **large: Any) -> Scan:
+        given = (inputs, self.config.search, self.search.handed())
+        return Scan(run_some, given, trials, book, self.search.resources, together=self.search.together, **large)
 
     def _flows(self, shelf: Shelf, trials: Sequence[Trial], book: Ledger) -> None:
         """Train all flows that the trials need, which lie in the ledger's shared store then."""

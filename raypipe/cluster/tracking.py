@@ -23,9 +23,6 @@ from raypipe.progress import console
 from raypipe.report.base import Report, common_metrics
 from raypipe.search.base import Found, Search, Served
 
-PARAMETERS, METRICS = 100, 1000
-"""Most that a server takes in one request."""
-
 
 def tracking_uri(config: Any) -> str:
     """Where runs are recorded: MLFLOW_TRACKING_URI, the configured URI, or an SQLite file in the output folder."""
@@ -71,17 +68,15 @@ class Recorder:
 
         made = [Param(k, redact(str(v))[:500]) for k, v in values.items()]
         marks = [RunTag(k, redact(v)) for k, v in (tags or {}).items()]
-        for start in range(0, len(made), PARAMETERS):
-            batch = made[start : start + PARAMETERS]
-            self.client.log_batch(self.run_id, params=batch, tags=[] if start else marks)
+        self.client.log_batch(self.run_id, params=made, tags=marks)  # in as many requests as a server needs
 
     def metrics(self, values: Iterable[tuple[str, float, int]]) -> None:
         """Log (name, value, step)."""
         from mlflow.entities import Metric
 
-        made = [Metric(name, float(value), self._now, step) for name, value, step in values]
-        for start in range(0, len(made), METRICS):
-            self.client.log_batch(self.run_id, metrics=made[start : start + METRICS])
+        self.client.log_batch(
+            self.run_id, [Metric(name, float(value), self._now, step) for name, value, step in values]
+        )
 
     def files(self, paths: Iterable[Path], folder: str | None = None) -> None:
         """Log files or folders."""

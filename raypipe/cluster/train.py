@@ -73,11 +73,7 @@ def train_encoders(
     events, jobs = events.absolute(), [(config, folder.absolute()) for config, folder in jobs]
 
     class Tell(tune.Callback):
-        def __init__(self, told: OnEpoch | None) -> None:
-            self.told = told
-
-        def __getstate__(self) -> dict[str, Any]:
-            return {}  # Tune pickles its callbacks, which nobody restores; ours may hold a progress bar
+        told: OnEpoch | None = None  # Set when the tuner is made, which pickles it: ours may hold a progress bar
 
         def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
             if self.told and "epoch" in result:
@@ -94,13 +90,15 @@ def train_encoders(
 
     parent, again = make_directory(jobs[0][1].parent), tune.FailureConfig(jobs[0][0].resources.max_failures)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".tune-", ignore_cleanup_errors=True) as scratch:
-        told = {"verbose": 0, "callbacks": [Tell(on_epoch)]}
-        results = tune.Tuner(
+        tell = Tell()
+        tuner = tune.Tuner(
             tune.with_resources(one, tune.PlacementGroupFactory([{"memory": MEMORY}])),
             param_space={"job": tune.grid_search(list(range(len(jobs))))},
             tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
-            run_config=tune.RunConfig(storage_path=scratch, failure_config=again, **told),
-        ).fit()
+            run_config=tune.RunConfig(storage_path=scratch, failure_config=again, verbose=0, callbacks=[tell]),
+        )
+        tell.told = on_epoch
+        results = tuner.fit()
     for result in results:
         if result.error is not None:
             raise UserError(f"encoder training failed: {last_line(result.error)}")
@@ -133,8 +131,8 @@ def train_encoder(
     manifest: dict[str, Any],
     on_epoch: OnEpoch | None = None,
     at_once: int = 1,
-) -> tuple[ContrastiveEncoder, dict[str, Any]]:
-    """Train the encoder, or return the one already trained on the same inputs, with its record.
+) -> None:
+    """Train the encoder, unless one trained on the same inputs is there.
 
     Without Ray this process trains it, from the beginning if it was killed. With Ray every epoch leaves a checkpoint; a
     worker that dies is restarted from the last one, and so is the whole training when this is called again after the
@@ -143,48 +141,40 @@ def train_encoder(
     events and a failed training are `UserError`. ``on_epoch`` is called in this process with each epoch's record;
     ``at_once`` encoders share the cluster and this machine's memory at the same time.
     """
-    key, resources = encoder_key(config, manifest["key"]), config.resources
-    if (done := load_encoder(folder, key)) is not None:
-        return done
+    key, resources, embedding = encoder_key(config, manifest["key"]), config.resources, config.embedding
+    if load_encoder(folder, key) is not None:
+        return
+    workers, size = resources.train_workers, embedding.batch_size
     if not ray_runs():
         limit_threads(resources.cpus or usable_cores())
         inputs = read_inputs(config, events)
-        encoder, history = fit_encoder(inputs, config.embedding, config.seed, on_epoch=on_epoch)
-        plans = EncoderPlan.of(inputs, config.embedding, config.seed)
-        return _written(config, folder, key, plans, encoder.state_dict(), history)
-    import ray
-
-    workers, size = resources.train_workers, config.embedding.batch_size
-    if size % workers:
+        encoder, history = fit_encoder(inputs, embedding, config.seed, on_epoch=on_epoch)
+        state = {"best": encoder.state_dict(), "history": history}
+        plans = EncoderPlan.of(inputs, embedding, config.seed)
+    elif size % workers:
         raise UserError(f"embedding.batch_size = {size}: must divide by resources.train_workers = {workers}")
-    source, inputs = event_source(config, events, folder.absolute() / "train", at_once)
-    plans = EncoderPlan.of(inputs, config.embedding, config.seed)
-    cpus = worker_cpus(workers * at_once, gpu=resources.gpu, streamed=source.mapped is not None)
-    each = {"cpus": cpus, "gpus": float(resources.gpu), "nccl": resources.gpu, "max_failures": resources.max_failures}
-    run = TrainRun("encoder", key, Store(folder), workers, **each, in_tune=at_once > 1)
-    given = {"embedding": config.embedding.model_dump(mode="json"), "seed": config.seed, "source": source}
-    given |= {"plans": ray.put(plans), "train_plan": ray.put(plans.train)}
-    state = run.final(run.fit(_encoder_loop, given, on_epoch))
-    return _written(config, folder, key, plans, state["best"], state["history"])
+    else:
+        import ray
 
-
-def _written(
-    config: Config, folder: Path, key: str, plans: EncoderPlan, weights: dict[str, Any], history: list[dict[str, float]]
-) -> tuple[ContrastiveEncoder, dict[str, Any]]:
+        source, inputs = event_source(config, events, folder.absolute() / "train", at_once)
+        plans = EncoderPlan.of(inputs, embedding, config.seed)
+        cpus = worker_cpus(workers * at_once, gpu=resources.gpu, streamed=source.mapped is not None)
+        crew = workers, cpus, float(resources.gpu), resources.max_failures
+        run = TrainRun("encoder", key, Store(folder), *crew, nccl=resources.gpu, in_tune=at_once > 1)
+        given = {"embedding": embedding.model_dump(mode="json"), "seed": config.seed, "source": source}
+        given |= {"plans": ray.put(plans), "train_plan": ray.put(plans.train)}
+        state = run.final(run.fit(_encoder_loop, given, on_epoch))
     counts = {str(g): len(r) for g, r in zip(plans.train.groups, plans.train.rows, strict=True)}
-    record = {"key": key, "embedding": config.embedding.model_dump(mode="json"), "history": history}
-    record |= {"best_loss": min(one["loss"] for one in history), "events_by_group": counts}
-    _write(folder, "encoder.pt", weights, record)
-    loaded = load_encoder(folder, key)
-    assert loaded is not None
-    return loaded
+    best = min(one["loss"] for one in state["history"])
+    _write(folder, "encoder.pt", key, embedding, state, best_loss=best, events_by_group=counts)
 
 
-def _write(folder: Path, name: str, weights: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
-    """The weights, then the record; what the training has left goes."""
+def _write(folder: Path, name: str, key: str, embedding: Embedding | Vae, state: dict[str, Any], **more: Any) -> None:
+    """The weights of a finished state, then the record with ``more``; what the training has left goes."""
     with atomic_path(folder / name) as temporary:
-        torch.save(weights, temporary)
-    write_json(folder / "encoder.json", record)
+        torch.save(state["best"], temporary)
+    record = {"key": key, "embedding": embedding.model_dump(mode="json"), "history": state["history"]}
+    write_json(folder / "encoder.json", record | more)
     shutil.rmtree(folder / "train", ignore_errors=True)
 
 
@@ -225,5 +215,4 @@ def train_autoencoder(
     else:
         finish(training, on_epoch)
         state = training.state()
-    record = {"key": key, "embedding": vae.model_dump(mode="json"), "history": state["history"]}
-    _write(folder, "vae.pt", state["best"], record)
+    _write(folder, "vae.pt", key, vae, state)

@@ -8,36 +8,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
 
-from raypipe.cluster.attempt import Function, Report, Worker, report
+from raypipe.cluster.attempt import Report, Worker, report
 from raypipe.cluster.runtime import limit_threads
-from raypipe.config import Resources
 from raypipe.search.result import Tools
 from raypipe.store.files import DiskFull, is_full
-from raypipe.store.ledger import Ledger
 from raypipe.store.status import drivers
 
 if TYPE_CHECKING:
     from raypipe.cluster.fanout import Scan
 
 
-def run_pack(
-    config: Mapping[str, Any],
-    function: Function,
-    inputs: Any,
-    book: Ledger,
-    driver: str,
-    resources: Resources,
-    together: bool,
-) -> None:
-    """The Tune trainable: ``config`` has the ``pack``, keys with their trials, and the id of the ``driver``."""
-    limit_threads(threads := max(1, math.floor(resources.trial_cpus)))
-    tools = Tools(threads, "cuda" if ray.get_gpu_ids() else "cpu", book.stage)
-    worker = Worker(function, inputs, book, tools, resources.trial_timeout, resources.max_failures)
+def run_pack(config: Mapping[str, Any], worker: Worker, driver: str, cpus: float, together: bool) -> None:
+    """The Tune trainable: ``config`` has the ``pack``, keys with their trials; ``driver``: the id of who gives it."""
+    limit_threads(threads := max(1, math.floor(cpus)))
+    worker = replace(worker, tools=Tools(threads, "cuda" if ray.get_gpu_ids() else "cpu", worker.book.stage))
     try:
         for told in _reports(worker, dict(config["pack"]), driver, together):
             tune.report(told)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from raypipe.cluster.attempt import Function, run_some
+from raypipe.cluster.fanout import Scan
 from raypipe.cluster.live import run_trials
 from raypipe.cluster.runtime import ray_session
 from raypipe.config import Config, Resources, load_config
@@ -95,7 +96,8 @@ def main(kind: str, ledger: str, count: int) -> None:
     # A trial that is made alone, as its chunk was killed too often, differs from the chunk's in the last digits.
     resources = Resources(cpus=2, max_failures=9 if kind == "multilepton" else 2, object_store_gib=0.25)
     with ray_session(resources):
-        run_trials(function, inputs, trials, book, resources, together=4 if kind == "multilepton" else 0)
+        together = 4 if kind == "multilepton" else 0
+        run_trials(Scan(function, inputs, trials, book, resources, together=together))
     if status(book).done < count:
         sys.exit(1)
 

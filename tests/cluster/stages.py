@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 from raypipe.cluster.attempt import Shelf, run_some
-from raypipe.cluster.fanout import fan_out
+from raypipe.cluster.fanout import Scan
 from raypipe.cluster.flows import make_flows
 from raypipe.cluster.runtime import ray_session
 from raypipe.cluster.stages import embed_stream
@@ -102,7 +102,7 @@ def scan(ledger: str) -> None:
         shelf = Shelf()
         for name in ("id", "raw"):
             shelf.put(name, tables)
-        fan_out(run_some, (shelf, "contrastive", given), trials, Ledger(ledger), given.resources)
+        Scan(run_some, (shelf, "contrastive", given), trials, Ledger(ledger), given.resources).run()
         references = [one for of in shelf.values() for one in of]
         places = [found["node_ids"] for found in ray.experimental.get_object_locations(references).values()]
         print(json.dumps({"bytes": len(ray.cloudpickle.dumps(shelf)), "nodes": [len(set(nodes)) for nodes in places]}))

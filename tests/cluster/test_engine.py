@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from raypipe.cluster.attempt import Worker, report
-from raypipe.cluster.fanout import Scan, fan_out, pack_size
+from raypipe.cluster.fanout import Scan, pack_size
 from raypipe.cluster.live import Progress, run_trials
 from raypipe.config import Resources
 from raypipe.errors import UserError
@@ -38,14 +38,14 @@ def test_every_fault_is_retried_or_reported_and_costs_only_itself(ray_local, tmp
     trials = {p.key(): p for p in (Probe(i, act) for i, act in enumerate(acts))}
     book, reports = Ledger(tmp_path / "ledger"), []
     announce(book, trials, Price(), "scan")
-    fan_out(
+    Scan(
         run_probes,
         {"scratch": str(tmp_path), "table": TABLE},
         trials,
         book,
         ONCE,
         lambda trial, told: reports.append((trial.act, told)),
-    )
+    ).run()
     ended = [(act, told["status"]) for act, told in reports]
     assert sorted(ended) == sorted(
         [
@@ -85,7 +85,7 @@ def test_every_fault_is_retried_or_reported_and_costs_only_itself(ray_local, tmp
 
     # The same command tries exactly the missing ones again, and the table at its end says so.
     again = {k: t for k, t in trials.items() if t.act in ("work", "raise")}
-    run_trials(run_probes, {"scratch": str(tmp_path), "table": TABLE}, again, book, ONCE)
+    run_trials(Scan(run_probes, {"scratch": str(tmp_path), "table": TABLE}, again, book, ONCE))
     assert (tmp_path / "ran-1").read_text().count("\n") == 2
     assert (tmp_path / "ran-0").read_text().count("\n") == 1
     err = capsys.readouterr().err
@@ -118,7 +118,7 @@ def test_short_trials_are_packed_and_a_bad_one_does_not_take_its_pack_along(ray_
 
         book.record(key, trial, Result([{"number": 0, "seconds": 0.01}]))
     resources = Resources(cpus=2, max_failures=0, pack_seconds=0.1)
-    fan_out(run_probes, {"scratch": str(tmp_path), "table": TABLE}, trials, book, resources)
+    Scan(run_probes, {"scratch": str(tmp_path), "table": TABLE}, trials, book, resources).run()
     assert set(book.failures(trials)) == {Probe(100, "die").key()}
     assert len(book.done(trials)) == 41
     processes = {line for path in tmp_path.glob("ran-*") for line in path.read_text().split()}
@@ -134,7 +134,7 @@ def test_of_trials_made_as_one_the_bad_ones_alone_fail(ray_local, tmp_path):
     trials, book, ended = good | bad, Ledger(tmp_path / "ledger"), []
     resources = Resources(cpus=2, max_failures=0, trial_timeout=1.0)
     inputs = {"scratch": str(tmp_path), "table": TABLE}
-    fan_out(
+    Scan(
         run_probes,
         inputs,
         trials,
@@ -142,7 +142,7 @@ def test_of_trials_made_as_one_the_bad_ones_alone_fail(ray_local, tmp_path):
         resources,
         lambda trial, told: ended.append((trial.act, told["status"])),
         together=8,
-    )
+    ).run()
     failed = {trials[key].act: row["kind"] for key, row in book.failures(trials).items()}
     assert failed == {"raise": "raised", "hang": "timeout", "die": "died"}
     assert len(book.done(trials)) == len(trials) - 3 == ended.count(("work", "ok"))
@@ -153,14 +153,14 @@ def test_of_trials_made_as_one_the_bad_ones_alone_fail(ray_local, tmp_path):
     # One as good as the other: the same numbers, and the seconds of a batch shared out.
     rows = {row["key"]: row for row in book.rows(good)}
     assert all(row["seconds"] > 0 and row["seconds_cpu"] >= 0 for row in rows.values())
-    fan_out(run_probes, {"table": TABLE}, good, Ledger(tmp_path / "single"), resources)
+    Scan(run_probes, {"table": TABLE}, good, Ledger(tmp_path / "single"), resources).run()
     assert physics(Ledger(tmp_path / "single"), good) == physics(book, good)
 
     # A chunk of which one trial is done is made whole, and that one does not end again.
     part, first = Ledger(tmp_path / "part"), next(iter(good))
-    run_trials(run_probes, {"table": TABLE}, {first: good[first]}, part, resources)
+    run_trials(Scan(run_probes, {"table": TABLE}, {first: good[first]}, part, resources))
     ended.clear()
-    fan_out(run_probes, inputs, good, part, resources, lambda trial, told: ended.append(trial.number), together=8)
+    Scan(run_probes, inputs, good, part, resources, lambda trial, told: ended.append(trial.number), together=8).run()
     assert sorted(ended) == list(range(1, 8))
     assert (tmp_path / "together").read_text().split()[-1] == "8"
     assert physics(part, good) == physics(book, good)
@@ -169,10 +169,9 @@ def test_of_trials_made_as_one_the_bad_ones_alone_fail(ray_local, tmp_path):
 def test_chunks_have_the_same_borders_whatever_is_left(tmp_path):
     trials = probes(10)
     keys = list(trials)
-    with Heartbeat(Ledger(tmp_path)) as beat:
-        scan = Scan(trials, Ledger(tmp_path), ONCE, print, 4, beat)
-        assert scan._chunks(keys[5:], set()) == [keys[4:8], keys[8:]]
-        assert scan._chunks(keys[::-1], {keys[9]}) == [keys[4:8], keys[:4]]
+    scan = Scan(run_probes, {}, trials, Ledger(tmp_path), ONCE, together=4)
+    assert scan._chunks(keys[5:], set()) == [keys[4:8], keys[8:]]
+    assert scan._chunks(keys[::-1], {keys[9]}) == [keys[4:8], keys[:4]]
 
 
 @pytest.mark.ray
@@ -186,7 +185,7 @@ def test_storage_that_is_not_a_path_and_two_ledgers_with_the_same_bits(ray_local
     (tmp_path / "bucket").mkdir()
     remote = Ledger(Store("scan/ledger", fs.SubTreeFileSystem(str(tmp_path / "bucket"), fs.LocalFileSystem())))
     for book in (plain, remote):
-        run_trials(run_probes, {"table": TABLE}, trials, book, ONCE)
+        run_trials(Scan(run_probes, {"table": TABLE}, trials, book, ONCE))
         (failure,) = status(book).missing
         assert (status(book).done, failure["kind"]) == (3, "died")
         assert "worker" in failure["error"]
@@ -258,7 +257,7 @@ def test_progress_counts_rate_and_cost_of_what_is_reported(tmp_path, monkeypatch
 def test_impossible_requests_are_one_line(ray_local, tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(UserError, match=r"resources.trial_cpus = 64: this machine gives Ray 2"):
-        fan_out(run_probes, {}, probes(1), Ledger(tmp_path), Resources(trial_cpus=64))
+        Scan(run_probes, {}, probes(1), Ledger(tmp_path), Resources(trial_cpus=64)).run()
 
 
 @pytest.mark.slow
@@ -268,12 +267,12 @@ def test_the_driver_does_not_grow_with_the_trials(tmp_path):
     for count in (60, 600):
         code = (
             "import resource, sys; import numpy as np\n"
-            "from raypipe.cluster.fanout import fan_out; from raypipe.store.ledger import Ledger\n"
+            "from raypipe.cluster.fanout import Scan; from raypipe.store.ledger import Ledger\n"
             "from raypipe.cluster.runtime import ray_session; from raypipe.config import Resources\n"
             "from tests.cluster.trials import probes, run_probes\n"
             "resources = Resources(cpus=2, pack_seconds=0, object_store_gib=0.25)\n"
             f"trials, book = probes({count}), Ledger({str(tmp_path / str(count))!r})\n"
-            "with ray_session(resources): fan_out(run_probes, {'table': np.ones(3)}, trials, book, resources)\n"
+            "with ray_session(resources): Scan(run_probes, {'table': np.ones(3)}, trials, book, resources).run()\n"
             f"assert len(book.done(trials)) == {count}\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
         )

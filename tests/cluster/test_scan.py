@@ -7,7 +7,7 @@ import math
 import pytest
 
 from raypipe.cluster.attempt import run_some
-from raypipe.cluster.fanout import fan_out
+from raypipe.cluster.fanout import Scan
 from raypipe.config import Config, load_config
 from raypipe.report.summary import build_summary, summarise
 from raypipe.search.contrastive import search
@@ -53,14 +53,14 @@ def test_failed_trials_are_recorded_and_only_missing_ones_run(ray_local, config,
 
     def run(which: Config = config) -> None:
         ended.clear()
-        fan_out(
+        Scan(
             run_some,
             ({"id": [tables]}, "contrastive", which),
             keyed(which),
             book,
             which.resources,
             lambda trial, told: ended.append((trial.strength, told["status"])),
-        )
+        ).run()
 
     run()
     # Strength 500 asks for more signal than was simulated.

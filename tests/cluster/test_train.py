@@ -78,16 +78,22 @@ def assert_same(encoder: torch.nn.Module, reference: torch.nn.Module, **toleranc
         torch.testing.assert_close(a, b, msg=lambda m, name=name: f"{name}: {m}", **tolerance)
 
 
+def trained(given: Config, events: Path, folder: Path, **how):
+    """The encoder, which is trained if it is not there, and its record."""
+    train_encoder(given, events, folder, MANIFEST, **how)
+    return load_encoder(folder, encoder_key(given, MANIFEST["key"]))
+
+
 def test_one_worker_is_the_plain_training_and_a_second_call_only_reads(ray_local, events, reference, tmp_path):
     seen = []
-    encoder, record = train_encoder(config(), events, tmp_path, MANIFEST, on_epoch=seen.append)
+    encoder, record = trained(config(), events, tmp_path, on_epoch=seen.append)
     assert_same(encoder, reference[0], rtol=1e-5, atol=1e-6)
     assert [r["epoch"] for r in seen] == [0, 1, 2, 3]
     assert [r["loss"] for r in record["history"]] == pytest.approx([r["loss"] for r in reference[1]], rel=1e-5)
     assert not (tmp_path / "train").exists()
 
     began = time.monotonic()
-    again, _ = train_encoder(config(), events, tmp_path, MANIFEST)
+    again, _ = trained(config(), events, tmp_path)
     assert time.monotonic() - began < 2
     assert_same(again, encoder, rtol=0, atol=0)
     # Another configuration, other events: not the same encoder.
@@ -99,7 +105,7 @@ def test_two_workers_give_the_loss_of_the_global_batch(ray_local, events, tmp_pa
     given = config(epochs=2)
     _, history = fit_encoder(read_inputs(given, events), given.embedding, given.seed)
     two = given.model_copy(update={"resources": given.resources.model_copy(update={"train_workers": 2})})
-    _, record = train_encoder(two, events, tmp_path, MANIFEST)
+    _, record = trained(two, events, tmp_path)
     assert [r["loss"] for r in record["history"]] == pytest.approx([r["loss"] for r in history], rel=1e-3)
 
 
@@ -122,7 +128,7 @@ def test_a_killed_worker_costs_an_epoch_and_changes_nothing(ray_local, events, t
                 os.kill(worker.pid, signal.SIGKILL)
             killed.set()
 
-    encoder, record = train_encoder(longer, events, tmp_path, MANIFEST, on_epoch=kill)
+    encoder, record = trained(longer, events, tmp_path, on_epoch=kill)
     assert killed.is_set()
     assert [r["epoch"] for r in record["history"]] == list(range(5))
     assert_same(encoder, plain, rtol=1e-5, atol=1e-6)

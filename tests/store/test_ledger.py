@@ -323,23 +323,23 @@ def test_full_disk_is_one_line_and_loses_nothing(small_disk):
 
 @pytest.mark.ray
 def test_scan_on_a_full_disk_stops_with_one_line_and_goes_on_later(ray_local, small_disk, tmp_path):
-    from raypipe.cluster.fanout import fan_out
+    from raypipe.cluster.fanout import Scan
     from raypipe.config import Resources
     from tests.cluster.trials import probes, run_probes
 
     trials, book = probes(4), Ledger(small_disk / "ledger")
     inputs, resources = {"table": np.ones(3)}, Resources(cpus=2)
     first = dict(list(trials.items())[:2])
-    fan_out(run_probes, inputs, first, book, resources)
+    Scan(run_probes, inputs, first, book, resources).run()
     kept = {key: (small_disk / "ledger" / "rows" / f"{key}.json").stat().st_mtime_ns for key in first}
     ballast = small_disk / "ballast"
     with open(ballast, "wb", buffering=0) as handle, contextlib.suppress(OSError):
         while True:
             handle.write(os.urandom(4096))
     with pytest.raises(DiskFull, match="no space left on this disk"):
-        fan_out(run_probes, inputs, trials, book, resources)
+        Scan(run_probes, inputs, trials, book, resources).run()
     ballast.unlink()
     assert book.done(trials) == set(first)
-    fan_out(run_probes, inputs, trials, book, resources)
+    Scan(run_probes, inputs, trials, book, resources).run()
     assert book.done(trials) == set(trials)
     assert {k: (small_disk / "ledger" / "rows" / f"{k}.json").stat().st_mtime_ns for k in first} == kept
