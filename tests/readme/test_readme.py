@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shlex
 
+import matplotlib
 import pytest
 
 from raypipe.cli import main
@@ -35,6 +36,8 @@ def test_a_page_says_what_the_records_say(path):
 
 
 def test_the_picture_is_that_of_the_record_and_small():
+    if f"Matplotlib v{matplotlib.__version__}," not in PICTURE.read_text():
+        pytest.skip(f"the picture is of another version of Matplotlib than {matplotlib.__version__}")
     assert PICTURE.read_text() == drawn(), "make readme"
     assert PICTURE.stat().st_size < 200_000
 

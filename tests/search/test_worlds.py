@@ -21,6 +21,6 @@ def test_every_encoder_sees_the_same_events_of_a_world():
     assert len({item.key for item in items}) == len({item.folder for item in items}) == 6
     worlds = {trial.embedding for trial in grid}
     assert worlds == {"id", "id~met_noise", "id~tag_loss"}
-    assert len(grid) == 3 * 12
+    assert len(grid) == 3 * 8
     made = {"latents": {item.name: {"digest": item.key} for item in items}}
     assert len(search.materials("id~tag_loss", made)["latents"]) == 4  # the simulation is nominal
