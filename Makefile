@@ -30,11 +30,11 @@ demo-record: demo ## The record of `make demo`, made on a quiet machine in an em
 smoke: install ## The demo, tiny: every stage through the real command line in a few minutes
 	$(BIN)/python -m pytest tests/test_end_to_end.py
 
-test: install ## Run the tests that find most faults (6 to 11 minutes)
+test: install ## Run the tests that find most faults (5 to 8 minutes)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not long and not ray"
 	$(BIN)/python -m pytest -m "not slow and not long and ray"
 
-test-all: test ## Run the long tests too: whole runs, dying nodes, many toys (about 25 minutes more)
+test-all: test ## Run the long tests too: whole runs, dying nodes, many toys (about half an hour more)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and long and not ray"
 	$(BIN)/python -m pytest -m "not slow and long and ray"
 
