@@ -41,12 +41,10 @@ def simulate(asked: Asked, list_only: bool, target: int | None) -> None:
         return
     if asked.path is None:
         raise UserError("simulate: --config is missing (or ask for --list)")
-    from raypipe.cluster.run import Run
-
     config = asked.config()
     if config.simulate is None:
         raise UserError(f"{asked.path}: this search reads your own tables (files); there is nothing to simulate")
-    with Run(_resized(config, target) if target else config) as run:
+    with asked.run(_resized(config, target) if target else config) as run:
         manifest = run.make([], until="simulate")["simulate"]["events"]
         asked.emit(manifest)
         for name, sample in manifest["samples"].items():

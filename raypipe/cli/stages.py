@@ -59,7 +59,6 @@ def search(asked: Asked, **given: Any) -> None:
       raypipe search --config configs/lhco/laptop.yaml data.path=events.h5 'windows={width: 0.2}'
     """
     config = asked.config()
-    from raypipe.cluster.run import Run
     from raypipe.search.base import search_of
     from raypipe.search.result import Trial
     from raypipe.store.looks import opened
@@ -71,7 +70,7 @@ def search(asked: Asked, **given: Any) -> None:
         return
     source = click.get_current_context().get_parameter_source
     trials = kind.asked(Trial(**given), frozenset(n for n in trial if source(n) == ParameterSource.COMMANDLINE))
-    with Run(config) as run:
+    with asked.run(config) as run:
         lines, said = run.ask(trials)
     for line in lines:
         tell(line)
@@ -198,18 +197,20 @@ def plan(asked: Asked, price: float | None, gpu_price: float | None, calibration
       raypipe plan --config configs/contrastive/paper.yaml --price 0.04 --gpu-price 2.5
     """
     from raypipe.files import check_file_writable, read_json, write_json
+
+    config, known = asked.config(), calibration is not None and calibration.is_file()
+    if calibration is not None and not known:
+        check_file_writable(calibration)
+    tell(f"plan: of {asked.path}")
     from raypipe.progress import console
     from raypipe.search import plan as planner
     from raypipe.search.base import search_of
     from raypipe.search.costs import Calibration, calibrate
 
-    config = asked.config()
     work, resources = search_of(config).costs(), config.resources
-    if calibration is not None and calibration.is_file():
+    if known:
         measured = Calibration.of(read_json(calibration), config.search)
     else:
-        if calibration is not None:
-            check_file_writable(calibration)
         say = lambda text: console.print(f"plan: measuring {text}", highlight=False)  # noqa: E731
         measured = calibrate(config.search, work, say)
         if calibration is not None:

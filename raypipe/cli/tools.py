@@ -30,8 +30,9 @@ def doctor(asked: Asked) -> None:
 
     if asked.overrides and asked.path is None:
         raise UserError("doctor: overrides change a configuration: name one with --config")
-    checks = examine(load_config(asked.path, asked.overrides) if asked.path else None)
-    for check in checks:
+    checks = []
+    for check in examine(load_config(asked.path, asked.overrides) if asked.path else None):
+        checks.append(check)
         tell(f"{check.status:5s} {check.name}: {check.found}")
         if check.remedy:
             tell(f"      -> {check.remedy}")

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,13 @@ class Check:
     remedy: str = ""
 
 
-def examine(config: Any = None) -> list[Check]:
-    """All checks; those about a run folder, its storage and its tracking only with a ``config`` of any kind."""
-    checks = [_python(), *_packages(), *_machine(), _temporary(), _working_folder()]
-    checks.append(_ray(config.resources if config else Resources()))
+def examine(config: Any = None) -> Iterator[Check]:
+    """All checks, as they end; those about a run folder, its storage and its tracking only with a ``config``."""
+    yield from (_python(), *_packages(), *_machine(), _temporary(), _working_folder())
+    yield _ray(config.resources if config else Resources())
     if config is not None:
-        checks += [_disk(config), *([_storage(config)] if config.resources.storage else []), *_passwords(config)]
-        checks += [_tracking(config)] if hasattr(config, "tracking") else []
-    return checks
+        yield from (_disk(config), *([_storage(config)] if config.resources.storage else []), *_passwords(config))
+        yield from [_tracking(config)] if hasattr(config, "tracking") else []
 
 
 def _verdict(name: str, good: bool, found: str, remedy: str, bad: str = WRONG) -> Check:

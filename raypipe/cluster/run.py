@@ -18,7 +18,7 @@ from raypipe.cluster.tasks import counted, spread
 from raypipe.cluster.tracking import record_report
 from raypipe.cluster.trees import tree_trainer
 from raypipe.errors import UserError, last_line
-from raypipe.files import check_file_writable, check_writable, file_digest, read_json, write_json
+from raypipe.files import file_digest, read_json, write_json
 from raypipe.kinds import resolve
 from raypipe.models.bdt import Train
 from raypipe.progress import console, progress_bar
@@ -29,12 +29,9 @@ from raypipe.search.base import Found, Item, Made, Stage, search_of
 from raypipe.search.result import NO_SIGNAL, Tools, Trial
 from raypipe.store.claims import once_each
 from raypipe.store.files import Artefacts, Store
-from raypipe.store.ledger import Ledger, open_ledger
+from raypipe.store.ledger import Ledger, check_folders, open_ledger
 from raypipe.store.looks import note, opened
 from raypipe.store.status import Price, announce, other_versions
-
-FOLDERS = ("events", "encoder", "encoders", "ledger", "figures")
-"""Of a run folder: another user's are found unwritable before the work, not after."""
 
 
 class Run:
@@ -47,17 +44,10 @@ class Run:
 
     def __init__(self, config: Any, alone: bool = False) -> None:
         self.alone = alone
-        self.folder = check_writable(config.output)
+        self.folder = check_folders(config)
         self.config, said, self.look_entry = opened(config)
         self.search = search_of(self.config)
         self.search.notes += said
-        for name in FOLDERS:
-            if (self.folder / name).exists():
-                check_writable(self.folder / name)
-        for name in ("summary.json", "scores.parquet", FILE):
-            check_file_writable(self.folder / name)
-        if config.resources.storage:
-            self.ledger().store.check_writable()
         self.artefacts = Artefacts(config.resources.artefacts)
         self.memory = MemoryWatch()
         self._stack = contextlib.ExitStack()
@@ -264,6 +254,7 @@ class Run:
     def calibrate(self, nulls: int, retrained: int = 0, simulated: int = 0) -> dict[str, Any]:
         """Search nulls (`Search.nulls`); writes and returns ``calibration.json`` (`calibration_record`)."""
         asked = self.search.nulls(nulls, retrained, simulated)
+        console.print(f"calibrate: {self.folder}, {len(asked)} nulls", highlight=False, soft_wrap=True)
         made = self.make(asked)
         trials = self.keys(asked, made)
         self.run_trials(trials, "calibrate")

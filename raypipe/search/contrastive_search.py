@@ -18,7 +18,6 @@ from raypipe.search.contrastive import search
 from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton, prepare_tables, sample_groups, unseen
 from raypipe.search.embeddings import WORLD, encoder_config, encoder_key, raw_representation, representation
 from raypipe.search.identity import labelled
-from raypipe.search.nulls import search_null
 from raypipe.search.result import Null, Result, Tools, Trial
 
 World = tuple[str, int]  # Its name, and the seed of its random numbers: the run's, whatever the encoder's is
@@ -98,6 +97,8 @@ class Contrastive(Diphoton):
             yield tables
 
     def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
+        from raypipe.search.nulls import search_null  # and PyTorch with it, for which no command is to wait
+
         ways = [search_null if isinstance(trial, Null) else search for trial in trials]
         return [way(inputs, self.config, trial, tools) for way, trial in zip(ways, trials, strict=True)]
 

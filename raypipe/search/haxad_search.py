@@ -16,7 +16,6 @@ from raypipe.search.base import Found, Item, Made, Served
 from raypipe.search.case import Tables
 from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton, prepare_tables
 from raypipe.search.haxad import null_hunted, search
-from raypipe.search.nulls import search_null
 from raypipe.search.result import Null, Result, Tools, Trial
 
 FILES = ("vae.pt",)  # Of the autoencoder's folder, beside ``encoder.json``
@@ -60,6 +59,8 @@ class Haxad(Diphoton):
         yield prepare_tables(self.read_latents(folder / FOLDER / LATENTS[0]), self.config)
 
     def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
+        from raypipe.search.nulls import search_null  # and PyTorch with it, for which no command is to wait
+
         return [
             search_null(inputs, self.config, trial, tools, null_hunted)
             if isinstance(trial, Null)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from raypipe.errors import UserError, redact
 from raypipe.events.table import read_schema, write_table
-from raypipe.files import code_digest, code_of, inside_output_root
+from raypipe.files import check_file_writable, check_writable, code_digest, code_of, inside_output_root
 from raypipe.kinds import KINDS, background_modules
 from raypipe.search.result import NUMERICS, Result
 from raypipe.store.claims import once_each
@@ -225,6 +225,22 @@ def made_by(config: Any = None) -> dict[str, str]:
     if config is None or getattr(config, "simulate", None) is not None:
         made["simulate"] = code_digest("simulate")
     return made | {name: importlib.metadata.version(name) for name in NUMERICS}
+
+
+def check_folders(config: Any) -> Path:
+    """The run folder; a `UserError` if something of it, or the storage, cannot be written: before the work, not after.
+
+    An existing folder of another user's is found by looking into it.
+    """
+    folder = check_writable(config.output)
+    for name in ("events", "encoder", "encoders", "ledger", "figures"):
+        if (folder / name).exists():
+            check_writable(folder / name)
+    for name in ("summary.json", "scores.parquet", "calibration.json"):
+        check_file_writable(folder / name)
+    if config.resources.storage:
+        open_ledger(config).store.check_writable()
+    return folder
 
 
 def open_ledger(config: Any) -> Ledger:
