@@ -118,6 +118,7 @@ OURS = re.compile(
 def test_nothing_but_our_own_lines_is_on_the_screen(finished):
     """No warning and no news of Ray, MLflow or any other library."""
     lines = (finished[0].parent / "screen.txt").read_text().splitlines()
+    assert lines.pop(0) == f"scan: {finished[0]}, which keeps all that is finished"  # before anything is loaded
     assert [line for line in lines if not OURS.match(line)] == []
     assert lines[-1] == f"Report: {finished[0] / 'report.html'}"
     assert any(line.startswith("scan: 4 of 4 done") for line in lines)

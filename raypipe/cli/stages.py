@@ -199,9 +199,10 @@ def plan(asked: Asked, price: float | None, gpu_price: float | None, calibration
     from raypipe.files import check_file_writable, read_json, write_json
 
     config, known = asked.config(), calibration is not None and calibration.is_file()
-    if calibration is not None and not known:
-        check_file_writable(calibration)
-    tell(f"plan: of {asked.path}")
+    if not known:
+        if calibration is not None:
+            check_file_writable(calibration)
+        tell(f"plan: of {asked.path}")  # what comes next takes seconds to load
     from raypipe.progress import console
     from raypipe.search import plan as planner
     from raypipe.search.base import search_of
