@@ -18,6 +18,11 @@ FIRST, EVERY = 15.0, 30.0
 """Seconds until the first line off a terminal, and between two: what is done at once needs none."""
 
 
+def say(line: str) -> None:
+    """Print a line for people."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 @contextlib.contextmanager
 def repeatedly(call: Callable[[], object], every: float, first: float | None = None) -> Iterator[None]:
     """Call from a thread while the block lasts, each time after so many seconds; ``first``: before the first time."""
@@ -57,8 +62,7 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
         def line() -> None:  # off a terminal; also while nothing moves
             now = bar.tasks[0]
             told = f"; {now.fields['note']}" if now.fields["note"] else ""
-            text = f"{title}: {now.completed:.0f} of {total}, {time.monotonic() - began:.0f} s{told}"
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
+            say(f"{title}: {now.completed:.0f} of {total}, {time.monotonic() - began:.0f} s{told}")
 
         def advance(steps: int = 1, note: str | None = None) -> None:
             bar.update(task, advance=steps, **({} if note is None else {"note": note}))

@@ -111,7 +111,7 @@ OURS = re.compile(
     r"(simulate|train encoder id 0|embed events id 0|train flows|scan): \d"  # progress
     r"| +raypipe: | +injected +cut| +(no signal|xsh_500_100|wn_150) |† The error is"  # the table
     r"|Mean significance |Tuned: |Without a signal: |(xsh_500_100|wn_150) at S/√B|Background where |Closure AUC "
-    r"|Stages: |Report: "
+    r"|Stages: |Report: |scan: /.*, 4 trials to run$|report: /.*, 8 rows$"
 )
 
 

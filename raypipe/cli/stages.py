@@ -203,7 +203,7 @@ def plan(asked: Asked, price: float | None, gpu_price: float | None, calibration
         if calibration is not None:
             check_file_writable(calibration)
         tell(f"plan: of {asked.path}")  # what comes next takes seconds to load
-    from raypipe.progress import console
+    from raypipe.progress import say
     from raypipe.search import plan as planner
     from raypipe.search.base import search_of
     from raypipe.search.costs import Calibration, calibrate
@@ -212,15 +212,14 @@ def plan(asked: Asked, price: float | None, gpu_price: float | None, calibration
     if known:
         measured = Calibration.of(read_json(calibration), config.search)
     else:
-        say = lambda text: console.print(f"plan: measuring {text}", highlight=False)  # noqa: E731
-        measured = calibrate(config.search, work, say)
+        measured = calibrate(config.search, work, lambda text: say(f"plan: measuring {text}"))
         if calibration is not None:
             write_json(calibration, asdict(measured))
     given["price"] = resources.price_cpu_hour if price is None else price
     given["gpu_price"] = resources.price_gpu_hour if gpu_price is None else gpu_price
     estimate = planner.plan(work, measured, resources.object_store_gib, **given)
     for line in planner.lines(estimate):
-        console.print(f"plan: {line}", highlight=False, soft_wrap=True)
+        say(f"plan: {line}")
     asked.emit(asdict(estimate))
 
 

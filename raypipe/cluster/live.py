@@ -8,7 +8,7 @@ from typing import Any
 from raypipe.cluster.attempt import Report, Worker
 from raypipe.cluster.fanout import Scan
 from raypipe.cluster.runtime import limit_threads
-from raypipe.progress import console, progress_bar
+from raypipe.progress import console, progress_bar, say
 from raypipe.search.result import Tools
 from raypipe.store.status import RECENT, Price, Status, announce, newest_scan, pace, status
 
@@ -56,7 +56,7 @@ def run_trials(scan: Scan, name: str = "scan") -> None:
     now = status(book, announced)
     tell(now, f"{name}: {now.line()}")
     if now.missing:
-        console.print(f"Tracebacks: {book}/failed; the same command tries these again", highlight=False, soft_wrap=True)
+        say(f"Tracebacks: {book}/failed; the same command tries these again")
 
 
 def run_alone(scan: Scan, name: str) -> None:
@@ -86,6 +86,6 @@ def show(title: str, head: Iterable[str], rows: Iterable[Iterable[str]], **colum
 
 def tell(status: Status, line: str) -> None:
     """Print where a scan stands: a line, and a table of what is missing."""
-    console.print(line, highlight=False, soft_wrap=True)
+    say(line)
     if rows := [[line["trial"], line["kind"], str(line["attempts"]), line["error"]] for line in status.missing]:
         show(f"missing: {len(rows)} trials", ("trial", "how", "tries", "error"), rows, overflow="fold")

@@ -21,7 +21,7 @@ from raypipe.errors import UserError, last_line
 from raypipe.files import file_digest, read_json, write_json
 from raypipe.kinds import resolve
 from raypipe.models.bdt import Train
-from raypipe.progress import console, progress_bar
+from raypipe.progress import progress_bar, say
 from raypipe.report.base import Report, finish, headlines
 from raypipe.report.calibrated import FILE, calibration_record, search_key, tail_table
 from raypipe.report.summary import other_versions_told
@@ -199,6 +199,7 @@ class Run:
                 for part in self.search.inputs(need, self.folder, Tools()):
                     self.ray()  # not before the first could be read
                     shelf.put(need, part)
+            say(f"{name}: {self.folder}, {len(missing)} trials to run")
             self.ray()
             large = frozenset(key for key, trial in missing.items() if self.search.large(trial))
             train = self.trees() if large else None  # no place for the workers is told before the work
@@ -228,6 +229,7 @@ class Run:
         for key, trial in trials.items():
             with spread(self.config.resources, self.alone) as mapper, progress_bar("search", self.search.parts) as bar:
                 inputs = list(self.search.inputs(self.search.need(trial), self.folder, Tools(mapper=mapper)))
+                say(f"search: {self.folder}, {len(inputs[0])} events")
                 search = type(self.search)(self.search.handed())
                 (result,) = search.run(inputs, [trial], Tools(mapper=counted(mapper, bar)))
             book.record(key, trial, result)
@@ -248,13 +250,13 @@ class Run:
         if failed := [row for row in rows if row["status"] != "ok"]:
             raise UserError(f"the search failed: {last_line(failed[0]['error'])}")
         for said in self.search.notes:
-            console.print(said, highlight=False, soft_wrap=True)
+            say(said)
         return self.search.answer(rows, trials)
 
     def calibrate(self, nulls: int, retrained: int = 0, simulated: int = 0) -> dict[str, Any]:
         """Search nulls (`Search.nulls`); writes and returns ``calibration.json`` (`calibration_record`)."""
         asked = self.search.nulls(nulls, retrained, simulated)
-        console.print(f"calibrate: {self.folder}, {len(asked)} nulls", highlight=False, soft_wrap=True)
+        say(f"calibrate: {self.folder}, {len(asked)} nulls")
         made = self.make(asked)
         trials = self.keys(asked, made)
         self.run_trials(trials, "calibrate")
@@ -274,6 +276,7 @@ class Run:
         made = self.look(grid)
         trials = self.keys(grid, made) if trials is None else trials
         book, rows = self.finished(trials)
+        say(f"report: {self.folder}, {len(rows)} rows")
         others, code = other_versions(book, self.config), self.search.code()
         found = Found(self.folder, trials, rows, book.arrays, made, self.times(), self.peak(), others, code)
         with self.timed("report", add=False):
@@ -319,4 +322,4 @@ class Run:
             what = f"failed: {failed['signal']} {failed['strength']:g} instance {failed['instance']}"
             lines.append(f"{what}: {last_line(failed['error'])}")
         for line in lines:
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(line)

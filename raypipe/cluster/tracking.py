@@ -19,7 +19,7 @@ from raypipe.config.load import flat
 from raypipe.errors import redact
 from raypipe.events.table import write_table
 from raypipe.files import digest, read_json, write_json
-from raypipe.progress import console
+from raypipe.progress import console, say
 from raypipe.report.base import Report, common_metrics
 from raypipe.search.base import Found, Search, Served
 
@@ -52,7 +52,7 @@ def mlflow_speaks(uri: str, tell: bool = True) -> Iterator[None]:
     finally:
         text = redact(said.getvalue().strip(), uri)
         if text and tell:
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
+            say(text)
 
 
 class Recorder:

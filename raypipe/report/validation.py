@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from raypipe.errors import UserError
 from raypipe.events.table import read_schema
 from raypipe.files import check_writable, read_json, write_json
+from raypipe.progress import say
 from raypipe.report.style import CYCLE, new_figure, save_figures
 from raypipe.report.validation_numbers import SampleSums, Spectrum, collect, sample_numbers
 from raypipe.report.validation_page import write_validation_page
@@ -47,6 +48,7 @@ def measure(events: str | Path) -> tuple[list[SampleSums], dict[str, Any]]:
     entries = manifest.get("samples") if isinstance(manifest, dict) else None
     if not isinstance(entries, dict) or not entries:
         raise UserError(f"{events}: the manifest names no samples")
+    say(f"report: {events}, {len(entries)} samples")
     kinds: dict[tuple[str, ...], Kind] = {}
     samples = [_sums(events, name, entry, kinds) for name, entry in entries.items()]
     return samples, {
