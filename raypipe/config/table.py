@@ -59,6 +59,9 @@ class Windows(Section):
     """Of every window, in the unit of the mass."""
     step: float | None = Field(None, gt=0)
     """From the beginning of a window to that of the next; null: half the width. [default]"""
+    flows: Literal["own", "shared"] = "own"
+    """`own`: flows of every window, on all its sidebands; `shared`: windows that lie two widths apart have flows
+    together, which know none of them: three sets of flows serve any number of windows side by side. [default]"""
 
     def regions(self, window: MassWindow) -> list[MassWindow]:
         """The windows from ``window.sr_low`` to ``window.sr_high`` at most, none if one is wider than that."""
@@ -67,6 +70,11 @@ class Windows(Section):
         lows = [window.sr_low + k * step for k in range(steps + 1)]
         edges = [{"sr_low": low, "sr_high": min(low + self.width, window.sr_high)} for low in lows]
         return [window.model_copy(update=one) for one in edges]
+
+    def together(self, regions: list[MassWindow], number: int) -> list[MassWindow]:
+        """The windows that share the flows of one, itself included."""
+        apart = math.ceil(3 * self.width / (self.step or self.width / 2) - 1e-9) if self.flows == "shared" else 0
+        return regions[number % apart :: apart] if apart else [regions[number]]
 
 
 class TableConfig(SidebandRun):

@@ -187,6 +187,13 @@ class FlowSet:
         """See `raypipe.fit.flow_stack.blocks_of`."""
         return blocks_of(self.sidebands, self.config, self.folds)
 
+    def kept(self, stage: Callable[..., dict[str, Any]] | None) -> tuple[ConditionalFlow, str | None]:
+        """`fit` once for all that share the ``stage`` (`raypipe.search.result.Stage`), and the key of the state there;
+        without one in this process, and no key."""
+        if stage is None:
+            return self.fit(), None
+        return ConditionalFlow.from_state(stage("flow", key := self.key, lambda: self.fit().state())), key
+
     def fit(self, on_epoch: OnEpoch | None = None) -> ConditionalFlow:
         """Train ``config.members`` flows in this process. Raises `UserError`: a flow that diverged."""
         training = FlowTraining([self.sidebands], self.window, self.config, folds=self.folds, device=self.device)

@@ -47,12 +47,8 @@ def background_flow(
     case: Case, config: Settings, seed: int, tools: Tools
 ) -> tuple[ConditionalFlow, np.ndarray, str | None]:
     """Train the flows on the sidebands; also the fold of every sideband event, and the key if a stage keeps them."""
-    wanted, side = flow_set(case, config, seed, tools.device), np.flatnonzero(case.side)
-    key = None if tools.stage is None else wanted.key
-    if tools.stage is None or key is None:
-        flow = wanted.fit()
-    else:
-        flow = ConditionalFlow.from_state(tools.stage("flow", key, lambda: wanted.fit().state()))
+    side = np.flatnonzero(case.side)
+    flow, key = flow_set(case, config, seed, tools.device).kept(tools.stage)
     # Of events that no flow knows.
     fold = seeds.generator(seed, "sideband-folds").integers(0, config.classifier.folds, len(side))
     fold[np.searchsorted(side, learnt_rows(case, config))] = flow.part

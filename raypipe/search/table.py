@@ -1,6 +1,7 @@
 """CATHODE (2109.00546) on a user's own feature table: one function, tables and configuration in, `Result` out."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe import seeds
+from raypipe.config.sections import MassWindow
 from raypipe.config.table import TableConfig
 from raypipe.errors import UserError
 from raypipe.events.readers.features import FeatureTable
@@ -18,7 +20,7 @@ from raypipe.fit.smooth import Scaler, fit_scaler
 from raypipe.search.case import Template
 from raypipe.search.counting import background_percentiles, check_cuts, counting_row, score_bins
 from raypipe.search.counting import likelihood_significance as significance
-from raypipe.search.result import DATA, Result
+from raypipe.search.result import DATA, Result, Stage
 from raypipe.stats.roc import max_sic, sic, weighted_auc
 from raypipe.stats.sideband import fit_sidebands
 
@@ -32,26 +34,47 @@ class TableBackground:
     scaler: Scaler | None = None
     clock: dict[str, float] = field(default_factory=dict)
     flow_state: dict[str, Any] | None = None
+    flow_stage: str | None = None
 
     def bounded(self, features: np.ndarray) -> np.ndarray:
         """What the classifier may see of real events: not that they lie where the flow cannot sample."""
         return features if self.scaler is None else self.scaler.bounded(features)
 
 
-def interpolated(data: FeatureTable, side: np.ndarray, config: TableConfig, seed: int) -> TableBackground:
-    """From a flow on the sidebands, at the masses of their fit."""
-    from raypipe.fit.flows import fit_flows  # PyTorch, which a search against a given background does not need
+@dataclass(frozen=True)
+class SharedFlows:
+    """Flows of several windows, which know none of them."""
+
+    windows: Sequence[MassWindow]
+    seed: int
+    stage: Stage | None  # Where they are kept
+
+    def unknown(self, mass: np.ndarray) -> np.ndarray:
+        """Mask (n,) of the events in one of the windows."""
+        return np.logical_or.reduce([window.inside(mass) for window in self.windows])
+
+
+def interpolated(
+    data: FeatureTable, side: np.ndarray, config: TableConfig, seed: int, shared: SharedFlows | None
+) -> TableBackground:
+    """From flows on the sidebands, at the masses of their fit."""
+    from raypipe.fit.flows import FlowSet, Sidebands  # PyTorch, which a given background does not need
     from raypipe.search.cathode import build_template
 
     started = time.perf_counter()
-    window = config.window
+    window, folds = config.window, config.classifier.folds
     fit = fit_sidebands(data.mass, window, config.massfit)
-    scaler = fit_scaler(data.features[side], data.names, config.preprocess)
-    latent = scaler.forward(data.features[side], seed).astype(np.float32)
-    masses, how = config.flow.mass_range(window.low, window.high), {"folds": config.classifier.folds}
-    flow = fit_flows(latent, data.mass[side], masses, config.flow, seed=seeds.integer(seed, "flow"), **how)
+    learnt = side if shared is None else side & ~shared.unknown(data.mass)
+    own = seed if shared is None else shared.seed
+    scaler = fit_scaler(data.features[learnt], data.names, config.preprocess)
+    latent = scaler.forward(data.features[learnt], own).astype(np.float32)
+    sidebands = Sidebands(latent, data.mass[learnt], seeds.integer(own, "flow"))
+    wanted = FlowSet(sidebands, config.flow.mass_range(window.low, window.high), config.flow, folds)
+    flow, key = wanted.kept(None if shared is None else shared.stage)
     trained = time.perf_counter()
-    template = build_template(flow, fit, data.mass[side], flow.part, {}, config, seed)
+    fold = seeds.generator(seed, "sideband-folds").integers(0, folds, len(data))  # of events that no flow knows
+    fold[learnt] = flow.part
+    template = build_template(flow, fit, data.mass[side], fold[side], {}, config, seed)
     template = replace(
         template,
         latent=scaler.inverse(template.latent),
@@ -60,7 +83,7 @@ def interpolated(data: FeatureTable, side: np.ndarray, config: TableConfig, seed
     )
     others = {"sideband_data": data.features[side], "sideband_template": template.sideband}
     clock = {"seconds_flow": trained - started, "seconds_sampling": time.perf_counter() - trained}
-    return TableBackground(template, others, scaler, clock, flow.state())
+    return TableBackground(template, others, scaler, clock, None if key else flow.state(), key)
 
 
 def given_background(
@@ -157,12 +180,14 @@ def search_table(
     background: FeatureTable | None = None,
     mapper: Mapper = map,
     source: str = "data",
+    shared: SharedFlows | None = None,
 ) -> tuple[Result, pa.Table]:
     """Run the whole search once: sidebands -> template in the signal region -> out-of-fold classifiers -> cuts.
 
     With sidebands the flow makes the template and the mass fit its expected yield. With ``background`` its events in
     the signal region are the template (the idealised anomaly detector); its yield comes from the mass fit, or, where
     the data have no sidebands, from the data themselves: then only the excess in shape, after the cut, says something.
+    ``shared``: flows of several windows in place of its own.
     Deterministic in (data, background, config), whatever the mapper. Returns `scored_events`, too. What cannot be
     searched, and a blind search, is a `UserError` naming ``source`` and the remedy.
     """
@@ -175,17 +200,18 @@ def search_table(
         background, _ = background.distinct(config.background.duplicates, "background", "background.duplicates")
         background = background.take(background.weight != 0)  # the others say nothing
     inside, side = window.inside(data.mass), window.beside(data.mass)
-    check_events(data, config, inside, side, source, learns=background is None)
+    learnt = side if shared is None else side & ~shared.unknown(data.mass)
+    check_events(data, config, inside, learnt, source, learns=background is None)
     data, background, constant = varying(data, inside, side, background, source)
     seed = seeds.integer(config.seed, "search", "table", bits=62)
     if background is None:
-        made = interpolated(data, side, config, seed)
+        made = interpolated(data, side, config, seed, shared)
     else:
         made = given_background(data, inside, side, background, config)
     template = made.template
     calibrate = selection.sideband_calibration and bool(made.others)
     check_cuts(selection.working_points, template, config.classifier.folds, by_sidebands=calibrate)
-    homes, shared = homes_of_repeated(data, background, config, seed)
+    homes, both = homes_of_repeated(data, background, config, seed)
     now = time.perf_counter()
     events, others = made.bounded(data.features[inside]), {k: made.bounded(v) for k, v in made.others.items()}
     how = {"homes": template.homes | homes, "background": template.training or None, "mapper": mapper}
@@ -198,7 +224,8 @@ def search_table(
     common = {"background_model": "flow" if background is None else "table"}
     common |= {"normalisation": "sidebands" if side.any() else "data"}
     features = "; ".join(filter(None, (made.scaler and made.scaler.said, constant)))
-    common |= {"features": features, "repeated": repeated, "shared": shared}
+    common |= {"features": features, "repeated": repeated, "shared": both}
+    common |= {"flow_stage": made.flow_stage} if made.flow_stage else {}
     common |= _columns(scores, template, config) | _best_cut(scores, truth) | clock
     bins = score_bins(scores, template, selection)
     z = significance(bins)

@@ -15,8 +15,8 @@ from raypipe.files import file_digest
 from raypipe.search.base import Made, Search, plain
 from raypipe.search.blinding import VALIDATION, search_sidebands
 from raypipe.search.reading import check_columns, collect
-from raypipe.search.result import DATA, Result, Tools, Trial
-from raypipe.search.table import search_table
+from raypipe.search.result import DATA, Result, Stage, Tools, Trial
+from raypipe.search.table import SharedFlows, search_table
 from raypipe.stats.lookelsewhere import sidak
 
 ENTRY = (
@@ -94,7 +94,7 @@ class TableSearch(Search):
         if trials[0].signal == VALIDATION:
             return [search_sidebands(data, self.config, **how)]
         if self.config.windows is not None:
-            return [search_window(trial.instance, data, self.config, **how) for trial in trials]
+            return [search_window(trial.instance, data, self.config, tools.stage, **how) for trial in trials]
         result, scores = search_table(data, self.config, **how)
         return [replace(result, tables={"scores": scores})]
 
@@ -104,10 +104,15 @@ def regions_of(config: Any) -> list[MassWindow]:
     return [config.window] if config.windows is None else config.windows.regions(config.window)
 
 
-def search_window(number: int, data: Any, config: Any, **given: Any) -> Result:
-    """`search_table` in one window, with random numbers of its own; its scores are the table ``scores_<number>``."""
+def search_window(number: int, data: Any, config: Any, stage: Stage | None = None, **given: Any) -> Result:
+    """`search_table` in one window, with random numbers of its own; its scores are the table ``scores_<number>``.
+
+    ``stage`` keeps flows that several windows share (`raypipe.config.table.Windows.flows`)."""
     regions = regions_of(config)
-    region = regions[number]
+    region, group = regions[number], config.windows.together(regions, number)
+    if len(group) > 1:
+        first = regions.index(group[0])
+        given["shared"] = SharedFlows(group, seeds.integer(config.seed, "windows", first, bits=62), stage)
     seed = seeds.integer(config.seed, "window", number) if len(regions) > 1 else config.seed
     try:
         result, scores = search_table(data, config.model_copy(update={"window": region, "seed": seed}), **given)

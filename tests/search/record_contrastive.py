@@ -106,6 +106,29 @@ def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
+def _ratio(rows: list[dict[str, Any]]) -> float:
+    return float(np.mean([r["z_likelihood"] for r in rows]) / np.mean([r["z_after"] for r in rows]))
+
+
+def likelihood(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Significance of all bins of the percentile together against that of each cut, on the same pseudo-data sets.
+
+    ``gain``: by strength and cut the ratio of the means over signals and instances, with the error of a jackknife over
+    instances (the signals of one share its background); ``null``: z of the sets without a signal, zero for a deficit.
+    """
+    mine = [r for r in rows if is_main(r) and r["z_likelihood"] is not None and np.isfinite(r["z_likelihood"])]
+    gain = []
+    for strength, point in sorted({(r["strength"], r["working_point"]) for r in mine if r["signal"] != NO_SIGNAL}):
+        here = [r for r in mine if (r["strength"], r["working_point"]) == (strength, point)]
+        instances = sorted({r["instance"] for r in here})
+        without = np.array([_ratio([r for r in here if r["instance"] != k]) for k in instances])
+        error = np.sqrt((len(instances) - 1) * np.mean((without - without.mean()) ** 2))
+        entry = {"strength": strength, "working_point": point, "runs": len(here), "ratio": _ratio(here)}
+        gain.append(entry | {"error": float(error), "better": sum(r["z_likelihood"] > r["z_after"] for r in here)})
+    none = {r["instance"]: r["z_likelihood"] for r in mine if r["signal"] == NO_SIGNAL}
+    return {"gain": gain, "null": [none[k] for k in sorted(none)]}
+
+
 def results_of(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Mean and standard error of SIC and significances for each way, signal, strength and cut, the paper's beside."""
     every = [e for e in summary["results_all_working_points"] if e["signal"] != NO_SIGNAL]
@@ -115,7 +138,7 @@ def results_of(summary: dict[str, Any]) -> list[dict[str, Any]]:
         entry = {k: e[k] for k in ("embedding", "method", "signal", "strength", "working_point", "instances")}
         entry |= {
             k: {"mean": e[k]["mean"], "error": e[k]["standard_error"]} if e[k] else None
-            for k in ("sic", "z_before", "z_after", "truth_after")
+            for k in ("sic", "z_before", "z_after", "z_likelihood", "truth_after")
         }
         where = "loose" if e["working_point"] == loosest else "tight"
         entry["paper_sic"] = PAPER.get((e["signal"], where)) if is_main(e) and e["strength"] == 1 else None
@@ -163,10 +186,12 @@ def main(folder: Path, name: str = "contrastive") -> None:
         "sculpting_p_values": sculpting,
         "results": results_of(summary),
         "compared": compared(rows),
+        "likelihood": likelihood(rows),
         "stage_seconds": summary["stage_seconds"],
     }
     record |= {"worlds": summary["worlds"]} if "worlds" in summary else {}
     print_compared(record["compared"])
+    print(record["likelihood"])
     for null in filter(None, record["null"]):
         print({k: v for k, v in null.items() if k != "z"})
     print("closure", with_error(summary["closure_auc"], 4), "sculpting p", np.round(sculpting, 2))

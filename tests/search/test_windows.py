@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from itertools import pairwise
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -116,6 +117,50 @@ def test_one_window_as_wide_as_the_signal_region_is_the_search_of_it():
     assert {result.rows[0]["seed"] for result in three} == {1}
 
 
+@pytest.mark.parametrize(
+    ("given", "sets"), [("{width: 0.2, step: 0.2}", 3), ("{width: 0.2}", 6), ("{width: 0.1, step: 0.25}", 2)]
+)
+def test_windows_that_share_flows_lie_two_widths_apart(given, sets):
+    windows = configured(f"windows={given[:-1]}, flows: shared}}").windows
+    regions = windows.regions(configured("windows=null").window.model_copy(update={"sr_low": 2.6, "sr_high": 4.8}))
+    groups = [windows.together(regions, number) for number in range(len(regions))]
+    assert all(regions[number] in group for number, group in enumerate(groups))
+    assert len({group[0].sr_low for group in groups}) == sets
+    gaps = [b.sr_low - a.sr_high for group in groups for a, b in pairwise(group)]
+    assert min(gaps) >= 2 * windows.width - 1e-9
+    own = windows.model_copy(update={"flows": "own"})
+    assert [own.together(regions, number) for number in range(len(regions))] == [[region] for region in regions]
+
+
+class Kept(dict):
+    """A stage in memory."""
+
+    def __call__(self, kind, key, make):
+        return self[key] if key in self else self.setdefault(key, make())
+
+
+def test_shared_flows_know_none_of_their_windows():
+    """Whatever lies in these windows, the flows are the same to the bit, and are trained once."""
+    table = toy_table(9000, 60, 4)
+    config = configured("windows={width: 0.2, step: 0.2, flows: shared}", "window.sr_low=2.8", "window.sr_high=4.0")
+    mass, kept = table[:, 0], Kept()
+    group = config.windows.together(regions_of(config), 0)
+    assert [region.sr_low for region in group] == pytest.approx([2.8, 3.4])
+    unknown = group[0].inside(mass) | group[1].inside(mass)
+    results = [search_window(k, as_features(table), config, kept).rows[0] for k in (0, 3)]
+    other = np.where(unknown[:, None] & [False, True, True, False], np.roll(table, 1, 0), table)
+    results.append(search_window(3, as_features(other), config, kept).rows[0])
+    ((key, state),) = kept.items()
+    assert {row["flow_stage"] for row in results} == {key}
+    assert len({row["auc_data_template"] for row in results}) == 3
+    beside = (mass >= config.window.low) & (mass < config.window.high)
+    assert len(state["part"]) == (beside & ~unknown).sum()
+    # Of other windows they know all.
+    table[(mass >= 3.0) & (mass < 3.2), 1] += 0.01
+    search_window(0, as_features(table), config, kept)
+    assert len(kept) == 2
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """A search in three windows by this process alone, and its run."""
@@ -172,6 +217,20 @@ def test_page_summary_and_files_tell_of_all_windows(found):
     levels = {line["curve"]: float(line["y"]) for line in lines if line["curve"] != "windows"}
     assert levels["local 3σ"] == pytest.approx(stats.norm.sf(3), rel=1e-4)
     assert sidak(stats.norm.isf(levels["global 3σ"]), 3).z == pytest.approx(3, abs=1e-4)
+
+
+def test_a_run_trains_shared_flows_once(tmp_path):
+    np.save(tmp_path / "toy.npy", toy_table(16_000, 120, 1))
+    given = [f"data.path={tmp_path / 'toy.npy'}", f"output={tmp_path / 'run'}", "window.sr_low=2.8"]
+    given += ["windows={width: 0.2, step: 0.2, flows: shared}", "window.sr_high=4.0"]
+    result = rp.Run(rp.load(LHCO, *SLIDING, *given), ray=False).search()
+    assert len(list((tmp_path / "run" / "ledger" / "stages" / "flow").glob("*.pt"))) == 3
+    stages = list(result.rows["flow_stage"])
+    assert stages[:3] == stages[3:]
+    assert len(set(stages)) == 3
+    assert result.best == 3  # 3.4 to 3.6; the signal is at 3.5
+    assert result.z_likelihood > 5
+    assert result.rows["z_likelihood"].drop(3).max() < 3
 
 
 def test_a_blind_search_in_windows_tells_nothing_of_the_signal_region(tmp_path):
@@ -250,12 +309,18 @@ def test_windows_that_are_withheld_or_failed_count():
 
 
 @pytest.mark.slow
-def test_local_p_of_windows_without_a_signal_are_uniform():
+@pytest.mark.parametrize("flows", ["own", "shared"])
+def test_local_p_of_windows_without_a_signal_are_uniform(flows):
     """Of toys without a signal; half of them are deficits, whose p is 0.5."""
-    config, p = configured("flow.members=3", "classifier.folds=3"), []
+    narrow = ["windows={width: 0.2, step: 0.4}", f"windows.flows={flows}"]  # the first and the third share theirs
+    config, p = configured("flow.members=3", "classifier.folds=3", *narrow), []
     for seed in range(30):
-        data, changed = as_features(toy_table(12_000, 0, 100 + seed)), config.model_copy(update={"seed": seed})
-        p += [stats.norm.sf(search_window(k, data, changed).rows[0]["z_likelihood"]) for k in range(3)]
+        data, changed, kept = (
+            as_features(toy_table(12_000, 0, 100 + seed)),
+            config.model_copy(update={"seed": seed}),
+            Kept(),
+        )
+        p += [stats.norm.sf(search_window(k, data, changed, kept).rows[0]["z_likelihood"]) for k in range(3)]
     p = np.array(p)[np.isfinite(p)]
     assert len(p) > 80
     assert 0.3 < (p >= 0.499).mean() < 0.7
