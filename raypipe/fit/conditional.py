@@ -57,28 +57,28 @@ class ConditionalFlow:
         return self.pool([m for m, parts in enumerate(self.left_out) if part in parts])
 
     def sample(self, masses: np.ndarray, rng: np.random.Generator, chunk: int = 8192) -> np.ndarray:
-        """One latent for each mass, the members taking turns: (n,) -> (n, d), float32, computed in float64.
+        """One latent for each mass, the members taking turns: (n,) -> (n, d), float32.
 
-        A draw that does not map back to its noise within 1e-3 is drawn again; after ten rounds that is a `UserError`.
+        A draw that does not map back to its noise within 1e-3 is computed in float64, and if it still does not, drawn
+        again; after ten rounds that is a `UserError`.
         """
-        ensemble, members = self.ensemble.double(), self.ensemble.members
-        out = np.empty((len(masses), self.ensemble.features))
+        members, features = self.ensemble.members, self.ensemble.features
+        out = np.empty((len(masses), features), np.float32)
         pending = np.arange(len(masses))
         for _ in range(10):
             if not len(pending):
-                return (out * self.std + self.mean).astype(np.float32)
+                return out
             bad = []
             for start in range(0, len(pending), chunk * members):
                 rows = pending[start : start + chunk * members]
                 padded = np.resize(rows, math.ceil(len(rows) / members) * members)
-                noise = torch.from_numpy(rng.standard_normal((len(padded), ensemble.features)))
-                noise = noise.view(members, -1, ensemble.features)
+                noise = torch.from_numpy(rng.standard_normal((len(padded), features))).view(members, -1, features)
                 context = torch.from_numpy(self._context(masses[padded])).view(members, -1, 1)
-                with torch.no_grad():
-                    drawn = ensemble.inverse(noise, context)
-                    again = ensemble.noise(drawn, context)
-                good = ((again - noise).abs().amax(-1) < 1e-3) & torch.isfinite(drawn).all(-1)
-                out[rows] = drawn.reshape(len(padded), -1).numpy()[: len(rows)]
+                drawn, good = _inverted(self.ensemble.float(), noise.float(), context.float())
+                if not good.all():
+                    drawn, good = _inverted(self.ensemble.double(), noise, context)
+                values = drawn.reshape(len(padded), -1).numpy()[: len(rows)]
+                out[rows] = values * self.std + self.mean
                 bad.append(rows[~good.reshape(-1).numpy()[: len(rows)]])
             pending = np.concatenate(bad)
         raise UserError(f"the background flow diverged: {len(pending)} of {len(masses)} samples do not invert")
@@ -105,3 +105,11 @@ class ConditionalFlow:
         return ConditionalFlow(
             ensemble, state["shape"], mean, std, *state["mass"], part=state["part"].numpy(), left_out=left_out
         )
+
+
+def _inverted(ensemble: FlowEnsemble, noise: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Samples (M, n, d) of noise, and a mask (M, n) of those that map back to it."""
+    with torch.no_grad():
+        drawn = ensemble.inverse(noise, context)
+        again = ensemble.noise(drawn, context)
+    return drawn, ((again - noise).abs().amax(-1) < 1e-3) & torch.isfinite(drawn).all(-1)

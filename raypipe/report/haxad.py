@@ -15,7 +15,7 @@ from raypipe.report.calibrated import shown
 from raypipe.report.figures import masses
 from raypipe.report.html import resource
 from raypipe.report.style import COLOURS, new_figure
-from raypipe.report.summary import CALIBRATED, quote, withheld_lines
+from raypipe.report.summary import OPTIONAL, quote, withheld_lines
 from raypipe.report.summary import summarise as means
 from raypipe.search.base import Found
 from raypipe.search.haxad_search import FOLDER, Haxad
@@ -35,7 +35,7 @@ def summarise(rows: Rows, config: HaxadConfig) -> dict[str, Any]:
     good = [row for row in rows if row["status"] == "ok"]
     points = config.selection.working_points
     floats = [r | {k: float(r[k]) for k in QUANTITIES if r.get(k) is not None} for r in good]  # counts too
-    told = (*QUANTITIES, *(name for name in CALIBRATED if any(name in r for r in floats)))
+    told = (*QUANTITIES, *(name for name in OPTIONAL if any(name in r for r in floats)))
     return {
         "results": means(floats, POINT, told, kept=["family"]),
         "null": [null_study(good, point) for point in points],

@@ -17,8 +17,11 @@ QUANTITIES = (
     *("z_before", "z_after", "sic", "truth_before", "truth_after", "auc", "n_after", "expected_after", "kappa"),
     *("background_efficiency", "signal_efficiency", "b_after", "background_pull", "z_likelihood"),
 )
-CALIBRATED = ("z_calibrated", "z_calibrated_bound", "z_global", "z_global_bound")
-"""Of rows that pseudo-nulls have calibrated; a bound is the share of instances that are one."""
+OPTIONAL = (
+    *("z_calibrated", "z_calibrated_bound", "z_global", "z_global_bound"),
+    *("averaged_z_after", "averaged_sic", "averaged_n_after", "averaged_expected_after", "averaged_background_pull"),
+)
+"""Of rows that pseudo-nulls have calibrated (a bound is the share of instances that are one); of several encoders."""
 POINT = ("embedding", "method", "signal", "strength", "working_point")
 """What makes rows of different instances comparable."""
 
@@ -28,7 +31,7 @@ def is_main(entry: Row) -> bool:
     return entry["embedding"] == "id" and entry["method"] == "cathode"
 
 
-OF_SIMULATION = ("sic", "signal_efficiency", "background_efficiency", "auc")
+OF_SIMULATION = ("sic", "averaged_sic", "signal_efficiency", "background_efficiency", "auc")
 """Quantities that all instances judge on all simulated events, drawn into their data or not."""
 
 
@@ -100,7 +103,7 @@ def closure(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def build_summary(rows: list[dict[str, Any]], *, working_point: float, target: float) -> dict[str, Any]:
     """Results at the quoted working point, and at all; ``required`` is empty where there is nothing to compare."""
-    every = summarise(rows, quantities=(*QUANTITIES, *(name for name in CALIBRATED if any(name in r for r in rows))))
+    every = summarise(rows, quantities=(*QUANTITIES, *(name for name in OPTIONAL if any(name in r for r in rows))))
     good = [row for row in rows if row["status"] == "ok"]
     curves = {(r["embedding"], r["method"], r["strength"]) for r in good if r["signal"] != NO_SIGNAL}
     points = sorted({r["working_point"] for r in good}, reverse=True)

@@ -17,7 +17,7 @@ from raypipe.events.pseudodata import draw, expected_background, expected_overla
 from raypipe.kinds import background_of, resolve
 from raypipe.search.case import Case, Judged, Settings, Tables
 from raypipe.search.counting import likelihood_significance, score_bins
-from raypipe.search.evaluate import Closure, closure, evaluate, figure_arrays, mean_and_spread
+from raypipe.search.evaluate import Averaged, Closure, closure, evaluate, figure_arrays, mean_and_spread
 from raypipe.search.identity import identify
 from raypipe.search.result import ALONE, NO_SIGNAL, Result, Tools, Trial
 
@@ -51,13 +51,14 @@ def search(
     region) and out-of-fold classifiers -> cuts -> significances. Deterministic in (tables, config, trial).
 
     ``tables``: the events as one encoder sees them, or as each of several does. All see the same pseudo-data; each has
-    its own flows and classifiers, and the rows are means over all ensembles of classifiers.
+    its own flows and classifiers, and the rows are means over all ensembles of classifiers, beside the cut on the
+    mean of their scores (`Averaged`).
     """
     started = time.perf_counter()
     config = as_seen(config, trial)
     encoders = [tables] if isinstance(tables, Tables) else list(tables)
     every: list[list[dict[str, Any]]] = [[] for _ in config.selection.working_points]
-    closures, clock, first = [], defaultdict(float), None
+    closures, clock, first, averaged = [], defaultdict(float), None, Averaged()
     for k, one in enumerate(encoders):
         own = trial_seed(config, trial, k)
         now = time.perf_counter()
@@ -73,6 +74,7 @@ def search(
         for rows, found in zip(every, cuts(one, case, judged, config), strict=True):
             rows += found
         first = first or (case, judged)
+        averaged.add(case, judged, config.selection.working_points)
     case, judged = first
     common = common_columns(encoders[0], config, trial, judged, closures)
     common |= {"encoders": len(encoders), "ensembles": len(every[0]), **clock, "seconds": time.perf_counter() - started}
@@ -82,7 +84,10 @@ def search(
         arrays |= identify(case, judged.scores[0], judged.template, cut, labels)
     if closures:
         arrays |= {"closure_efficiency": closures[0].efficiency, "closure_true": closures[0].true_efficiency}
-    return Result([common | mean_and_spread(rows) for rows in every], arrays, judged.flow_state)
+    rows = [common | mean_and_spread(found) for found in every]
+    for row, point in zip(rows, config.selection.working_points, strict=True):
+        row |= averaged.row(case, judged.template, point, row["verdict"], config)
+    return Result(rows, arrays, judged.flow_state)
 
 
 def common_columns(

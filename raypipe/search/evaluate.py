@@ -1,5 +1,6 @@
 """What a cut on the classifier does: to the truth, which only a simulation knows, and to what an analyst sees."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,11 +8,19 @@ from typing import Any
 import numpy as np
 
 from raypipe.fit.classifier import FoldScores, out_of_fold_scores
-from raypipe.search.case import Case, Settings, Template
-from raypipe.search.counting import bins_of, counting_row, score_bins
+from raypipe.search.case import Case, Judged, Settings, Template
+from raypipe.search.counting import (
+    SIDEBANDS,
+    background_percentiles,
+    bins_of,
+    counting_row,
+    score_bins,
+    sideband_calibration,
+)
 from raypipe.search.result import Tools
 from raypipe.stats.bins import sculpting_test
 from raypipe.stats.roc import bootstrapped_efficiency, replicated_sic, sic, sic_curve, weighted_auc
+from raypipe.stats.significance import counting_significance
 
 
 def true_background(case: Case, values: Callable[[str], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -146,3 +155,74 @@ def figure_arrays(case: Case, scores: FoldScores, template: Template, config: Se
         eff_s, curve = sic_curve(signal, background, weights, grid)
         arrays |= {"sic_background_efficiency": grid, "sic_signal_efficiency": eff_s, "sic": curve}
     return arrays
+
+
+AVERAGED = (
+    *("n_after", "expected_after", "expected_after_error", "z_after", "s_after", "b_after", "background_pull"),
+    *("signal_efficiency", "background_efficiency", "sic", "sic_replicas"),
+)
+"""Of the averaged cut, in the rows as ``averaged_<name>``."""
+
+
+class Averaged:
+    """The mean logarithm of each event's percentiles, over the ensembles of all encoders as they come.
+
+    The mean of their significances is none: they look at the same events. Generated events have no common score, as
+    each encoder's flows draw their own. The held-out sideband data have: they say which share of the continuum passes
+    there. From there to the signal region it changes as it does for each encoder's template, by the mean of these
+    ratios, with the larger of the errors that their counts and their spread give.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.ids = 0, None
+        self.sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(1))
+        self.ratios: dict[float, list[tuple[float, float]]] = defaultdict(list)  # Of each encoder, with its variance
+
+    def add(self, case: Case, judged: Judged, points: list[float]) -> None:
+        """The ensembles of one more encoder; nothing where no held-out sidebands calibrate the cut."""
+        ids = np.concatenate([e.event_id for e in (case.data.events, case.left, case.signal) if e is not None])
+        if self.ids is not None and not np.array_equal(ids, self.ids):
+            raise ValueError("the encoders see other events, or another order")
+        self.ids = ids
+        flat = ~judged.template.is_higgs
+        every = [scores for scores in judged.scores if scores.by_sidebands]
+        for scores in every:
+            self.count += 1
+            sets = {name: scores.of(name) for name in ("data", *scores.others) if name != SIDEBANDS[1]}
+            for name, values in (sets | {"higgs": scores.template[~flat]}).items():
+                self.sums[name] = self.sums[name] + np.log(values)
+        for point in points if every else ():
+            pairs = [(s.passes("template", point)[flat], s.passes(SIDEBANDS[1], point)) for s in every]
+            found = [sideband_calibration(*pair) for pair in pairs]  # they share the template
+            self.ratios[point].append(tuple(np.mean([(ratio, error**2) for ratio, error in found], axis=0)))
+
+    def row(self, case: Case, template: Template, point: float, verdict: str, config: Settings) -> dict[str, Any]:
+        """`AVERAGED` of the averaged cut; of one ensemble nothing.
+
+        ``template``: of any of the encoders, for its expected yields; ``verdict``: why one of them withholds z, if so.
+        """
+        if self.count < 2:
+            return {}
+        mean = {name: values / self.count for name, values in self.sums.items()}
+        side, higgs = mean[SIDEBANDS[0]], mean.pop("higgs")
+        ratios, variances = np.array(self.ratios[point]).T
+        ratio, known = ratios.mean(), variances.mean()
+        carried = np.sqrt(max(known, ratios.var(ddof=1) if len(ratios) > 1 else 0.0) / len(ratios)) / ratio
+        weight = np.full(len(side), template.continuum * ratio / len(side))
+        none, fit = np.empty((len(side), 0)), (template.fit, template.continuum, template.continuum_error)
+        is_higgs = np.repeat([False, True], [len(side), len(higgs)])
+        weights = np.r_[weight, template.weight[template.is_higgs]]
+        own = Template(np.empty((len(weights), 0)), weights, is_higgs, *fit, sideband=none)
+        data = mean.pop("data")
+        scores = background_percentiles(FoldScores(data, np.r_[side, higgs], mean, -data), own)
+        chosen, passed = config.selection, scores.passes("template", point)
+        # A further event ranks equally anywhere among the sideband events: it passes as k or k + 1 of m + 1 do.
+        kept = passed[: len(side)].sum()
+        kappa = float((kept + 0.5) / (len(side) + 1) / (kept / len(side)))
+        carried = float(np.hypot(carried, chosen.transfer_uncertainty)) * kappa
+        expected, error = own.expected_after(passed, kappa, carried, chosen.higgs_uncertainty)
+        found = evaluate(case, scores, own, point, config) | {"expected_after": expected, "expected_after_error": error}
+        found["z_after"] = counting_significance(found["n_after"], expected, error)
+        found |= {"z_after": float("nan")} if verdict else {}
+        found["background_pull"] = (found["b_after"] - expected) / np.hypot(np.sqrt(expected), error)
+        return {f"averaged_{name}": found[name] for name in AVERAGED}

@@ -54,6 +54,11 @@ class SharedFlows:
         return np.logical_or.reduce([window.inside(mass) for window in self.windows])
 
 
+def _learnt(data: FeatureTable, side: np.ndarray, shared: SharedFlows | None) -> np.ndarray:
+    """Mask (n,) of the sideband events that flows learn from."""
+    return side if shared is None else side & ~shared.unknown(data.mass)
+
+
 def interpolated(
     data: FeatureTable, side: np.ndarray, config: TableConfig, seed: int, shared: SharedFlows | None
 ) -> TableBackground:
@@ -64,7 +69,7 @@ def interpolated(
     started = time.perf_counter()
     window, folds = config.window, config.classifier.folds
     fit = fit_sidebands(data.mass, window, config.massfit)
-    learnt = side if shared is None else side & ~shared.unknown(data.mass)
+    learnt = _learnt(data, side, shared)
     own = seed if shared is None else shared.seed
     scaler = fit_scaler(data.features[learnt], data.names, config.preprocess)
     latent = scaler.forward(data.features[learnt], own).astype(np.float32)
@@ -200,8 +205,7 @@ def search_table(
         background, _ = background.distinct(config.background.duplicates, "background", "background.duplicates")
         background = background.take(background.weight != 0)  # the others say nothing
     inside, side = window.inside(data.mass), window.beside(data.mass)
-    learnt = side if shared is None else side & ~shared.unknown(data.mass)
-    check_events(data, config, inside, learnt, source, learns=background is None)
+    check_events(data, config, inside, _learnt(data, side, shared), source, learns=background is None)
     data, background, constant = varying(data, inside, side, background, source)
     seed = seeds.integer(config.seed, "search", "table", bits=62)
     if background is None:
