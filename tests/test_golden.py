@@ -176,11 +176,14 @@ def plain(value: Any) -> Any:
 
 def machine() -> dict[str, str]:
     """What the last bits depend on."""
-    model = platform.processor()
+    processor = platform.processor()
     if Path("/proc/cpuinfo").exists():
-        lines = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
-        model = next((v.strip() for k, v in lines.items() if k.strip() == "model name"), model)
-    return {"processor": model, **{name: importlib.metadata.version(name) for name in NUMERICS}}
+        pairs = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
+        lines = {name.strip(): value.strip() for name, value in pairs}
+        # Generations of one name have other vector units, and libraries sum differently on them.
+        units = [flag for flag in lines.get("flags", "").split() if flag.startswith(("avx", "fma"))]
+        processor = " ".join([*(lines.get(name, "") for name in ("model name", "cpu family", "model")), *units])
+    return {"processor": processor, **{name: importlib.metadata.version(name) for name in NUMERICS}}
 
 
 def close(found: Any, recorded: Any, relative: float, absolute: float) -> bool:

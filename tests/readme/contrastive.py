@@ -122,6 +122,30 @@ def first_look_null() -> str:
 
 
 @part
+def first_look_likelihood() -> str:
+    """z of all bins of the score together beside z of each cut, in words."""
+    found, strength = record("contrastive_first_look")["likelihood"], 1.0
+    gains = sorted((g for g in found["gain"] if g["strength"] == strength), key=lambda g: -g["working_point"])
+    told = [
+        f"{plus_minus(g['ratio'], g['error'], 2)} times that of the cut at {percent(g['working_point'])}" for g in gains
+    ]
+    above = sum(z > 1 for z in found["null"])
+    return f"{' and '.join(told)}; without a signal it is above 1 in {above} of {len(found['null'])}"
+
+
+@part
+def first_look_steered() -> str:
+    """How well the background is known where a signal steered the classifiers, in words."""
+    told = sorted(record("contrastive_first_look")["steered"], key=lambda of: -of["working_point"])
+    pulls = [
+        f"{plus_minus(of['pull_mean'], of['pull_mean_error'], 2)}, width {of['pull_width']:.2f}, at "
+        f"{percent(of['working_point'])}"
+        for of in told
+    ]
+    return f"{' and '.join(pulls)} ({told[0]['rows']} runs)"
+
+
+@part
 def worlds_table() -> str:
     """What other worlds do to z without a signal and with one, and to SIC, at the loosest cut."""
     entries = record("variations")["worlds"]

@@ -187,6 +187,7 @@ def main(folder: Path, name: str = "contrastive") -> None:
         "results": results_of(summary),
         "compared": compared(rows),
         "likelihood": likelihood(rows),
+        "steered": summary["steered"],
         "stage_seconds": summary["stage_seconds"],
     }
     record |= {"worlds": summary["worlds"]} if "worlds" in summary else {}
