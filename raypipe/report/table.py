@@ -36,10 +36,7 @@ def table_report(search: TableSearch, found: Found) -> Report:
     known = first | {"policy": texts["policy"][first["duplicates"]]}
     lines += [say(text, known) for name, text in texts["lines"].items() if first[name]]
     lines += [line for cut in cuts for line in cut]
-    if first["z_likelihood"] is not None:
-        lines.append(say(texts["likelihood"], first))
-    if first["max_sic"] is not None:
-        lines.append(say(texts["largest"], first))
+    lines += [say(text, first) for name, text in texts["all_cuts"].items() if first[name] is not None]
     scores = found.folder / f"{name}.parquet"
     lines.append(f"scores: {scores}; summary: {found.folder / 'summary.json'}")
     told = ((name, row) for row in rows for name in METRICS if row.get(name) is not None)
