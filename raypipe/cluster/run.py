@@ -23,8 +23,9 @@ from raypipe.kinds import resolve
 from raypipe.models.bdt import Train
 from raypipe.progress import progress_bar, say
 from raypipe.report.base import Report, finish, headlines
-from raypipe.report.calibrated import FILE, calibration_record, search_key, tail_table
-from raypipe.report.summary import other_versions_told
+from raypipe.report.calibrated import FILE, calibration_record, search_key
+from raypipe.report.html import table_of
+from raypipe.report.summary import SHARED, other_versions_told
 from raypipe.search.base import Found, Item, Made, Stage, search_of
 from raypipe.search.result import NO_SIGNAL, Tools, Trial
 from raypipe.store.claims import once_each
@@ -266,7 +267,7 @@ class Run:
         keys = {trial.embedding: search_key(self.search, trial, made) for trial in asked}
         record = calibration_record(rows, keys, self.search.metric)
         write_json(self.folder / FILE, record)
-        shown = tail_table(record["tails"])
+        shown = table_of(SHARED["tails"], record["tails"])
         live.show(f"raypipe: {self.folder}", shown.head, shown.rows, no_wrap=True)
         return record
 

@@ -20,7 +20,7 @@ from raypipe.errors import redact
 from raypipe.events.table import write_table
 from raypipe.files import digest, read_json, write_json
 from raypipe.progress import console, say
-from raypipe.report.base import Report, common_metrics
+from raypipe.report.base import Report
 from raypipe.search.base import Found, Search, Served
 
 
@@ -158,7 +158,8 @@ def record_report(search: Search, found: Found, report: Report, summary: Mapping
     """
 
     def fill(run: Recorder) -> None:
-        metrics = common_metrics(summary) | report.metrics
+        metrics = {f"seconds.{stage}": value for stage, value in summary["stage_seconds"].items()}
+        metrics |= {"peak_rss_gib": summary["peak_rss_gib"]} | report.metrics
         run.metrics((name, value, 0) for name, value in metrics.items())
         run.metrics(
             (f"encoder.{name}", value, int(epoch.get("epoch", number)))

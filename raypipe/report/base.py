@@ -136,12 +136,6 @@ def headlines(report: Report, summary: Mapping[str, Any]) -> list[str]:
     return [*told, *few, *summary["notes"], *other_versions_told(summary["other_versions"])]
 
 
-def common_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds and memory, for MLflow."""
-    seconds = {f"seconds.{stage}": value for stage, value in summary["stage_seconds"].items()}
-    return seconds | {"peak_rss_gib": summary["peak_rss_gib"]}
-
-
 def _common_sections(search: Search, summary: Mapping[str, Any]) -> list[Section]:
     """Failures, times, configuration."""
     shares = summary["stage_share"]

@@ -33,15 +33,11 @@ def search_key(search: Search, trial: Trial, made: Made) -> str:
     return digest(search.inputs_key(search.need(trial), made))
 
 
-def calibrations(rows: Sequence[Row], keys: Mapping[str, str], metric: str) -> dict[str, Calibration]:
-    """One for every embedding, from the rows of nulls; ``keys``: `search_key` by embedding."""
-    found = {}
-    for embedding, key in keys.items():
-        by_number = _significances(rows, embedding, DRAWN, metric)
-        points = tuple(sorted(next(iter(by_number.values())), reverse=True))
-        z = np.array([[of[point] for point in points] for of in by_number.values()])
-        found[embedding] = Calibration(key, points, z)
-    return found
+def _calibration(rows: Sequence[Row], embedding: str, key: str, metric: str) -> Calibration:
+    """Of one embedding, from the rows of nulls; ``key``: `search_key`."""
+    by_number = _significances(rows, embedding, DRAWN, metric)
+    points = tuple(sorted(next(iter(by_number.values())), reverse=True))
+    return Calibration(key, points, np.array([[of[point] for point in points] for of in by_number.values()]))
 
 
 def _significances(rows: Sequence[Row], embedding: str, kind: str, metric: str) -> dict[int, dict[float, float]]:
@@ -56,11 +52,12 @@ def _significances(rows: Sequence[Row], embedding: str, kind: str, metric: str) 
 def calibration_record(rows: Sequence[Row], keys: Mapping[str, str], metric: str = "z_after") -> dict[str, Any]:
     """``calibration.json`` from the rows of nulls; ``metric``: the significance that is calibrated.
 
-    ``maps``: by embedding. ``tails``: how often nulls report a p-value up to ``reported``, by cut (None: the best of
-    all). ``retrained``: what flows that learn the null itself change: mean and width of z, and of the same nulls with
-    the flows as they are. ``simulated``: see `_simulated`.
+    ``keys``: `search_key` by embedding, as are ``maps``. ``tails``: how often nulls report a p-value up to
+    ``reported``, by cut (None: the best of all). ``retrained``: what flows that learn the null itself change: mean and
+    width of z, and of the same nulls with the flows as they are. ``simulated``: see `_simulated`.
     """
-    maps, tails, retrained, simulated = calibrations(rows, keys, metric), [], [], []
+    maps = {embedding: _calibration(rows, embedding, key, metric) for embedding, key in keys.items()}
+    tails, retrained, simulated = [], [], []
     for embedding, of in maps.items():
         for point, tail in of.tails(levels(len(of.z))):
             tails.append({"embedding": embedding, "working_point": point, **plain(tail._asdict())})
@@ -92,12 +89,6 @@ def _simulated(of: Calibration, point: float, z: np.ndarray) -> dict[str, Any]:
         found[f"ks_{which}"] = float(kstest(p, "uniform").pvalue)
         found |= {f"below_{level:.0%}_{which}": int((p <= level).sum()) for level in (0.1, 0.01)}
     return found
-
-
-def tail_table(tails: Sequence[Row]) -> Table:
-    """Reported against empirical p-values."""
-    cuts = ["best of all" if of["working_point"] is None else f"{of['working_point']:.1%}" for of in tails]
-    return table_of(SHARED["tails"], [of | {"cut": cut} for of, cut in zip(tails, cuts, strict=True)])
 
 
 def null_lines(record: Mapping[str, Any]) -> list[str]:
@@ -135,7 +126,7 @@ def shown(search: Search, found: Found) -> Shown:
     record, maps, notes = read_calibration(search, found)
     if not record or not maps:
         return Shown(found.rows, {}, {}, notes)
-    table = tail_table([of for of in record["tails"] if of["embedding"] in maps])
+    table = table_of(SHARED["tails"], [of for of in record["tails"] if of["embedding"] in maps])
     rows = calibrated_rows(found.rows, maps, search.metric)
     return Shown(rows, {"calibration": table}, {"calibration": p_p_plot(maps)}, [*notes, *null_lines(record)])
 
@@ -146,18 +137,17 @@ def calibrated_rows(rows: Sequence[Row], maps: Maps, metric: str = "z_after") ->
     ``<name>_bound``: whether no null has reached it. Only rows of `cathode` in embeddings that have a map change.
     """
     reported: dict[str, dict[float, float]] = defaultdict(dict)
-    mine = [row["status"] == "ok" and row["method"] == "cathode" and row["embedding"] in maps for row in rows]
-    for row, ours in zip(rows, mine, strict=True):
-        if ours:
+    ours = {r["key"]: maps[r["embedding"]] for r in rows if r["method"] == "cathode" and r["embedding"] in maps}
+    for row in rows:
+        if row["key"] in ours and row["status"] == "ok":
             reported[row["key"]][row["working_point"]] = row[metric]
-    anywhere = {row["key"]: maps[row["embedding"]] for row, ours in zip(rows, mine, strict=True) if ours}
-    overall = {key: of.anywhere(reported[key]) for key, of in anywhere.items()}
+    overall = {key: ours[key].anywhere(z) for key, z in reported.items()}
     found = []
-    for row, ours in zip(rows, mine, strict=True):
-        if ours and not math.isnan(row[metric]):
-            here = maps[row["embedding"]].at(row["working_point"], row[metric])
+    for row in rows:
+        if row["key"] in overall and not math.isnan(row[metric]):
+            here, best = ours[row["key"]].at(row["working_point"], row[metric]), overall[row["key"]]
             columns = {"z_calibrated": here.z, "z_calibrated_bound": here.is_bound}
-            row = row | columns | {"z_global": overall[row["key"]].z, "z_global_bound": overall[row["key"]].is_bound}
+            row = row | columns | {"z_global": best.z, "z_global_bound": best.is_bound}
         found.append(dict(row))
     return found
 

@@ -176,16 +176,12 @@ def training(history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-def _colours(ways: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Any]:
-    return dict(zip(ways, cycle(CYCLE), strict=False))
-
-
 def sic_by_strength(rows: Sequence[Mapping[str, Any]], points: Sequence[float]) -> Figure:
     """SIC against strength, a row a signal, a column a cut; bars: errors of means, bands: deviations of instances."""
     signals, ways = with_signal(rows)
     figure, axes = new_figure(len(signals) * len(points), 4.6, 3.2, len(points))
     for axis, (signal, point) in zip(axes, product(signals, points), strict=True):
-        for way, colour in _colours(ways).items():
+        for way, colour in zip(ways, cycle(CYCLE), strict=False):
             x, y, e, spread = curve(rows, "sic", way, signal, point).T
             axis.fill_between(x, y - spread, y + spread, color=colour, alpha=0.15, lw=0, label=f"_{' '.join(way)}")
             axis.errorbar(x, y, np.nan_to_num(e), marker="o", ms=4, lw=1.2, color=colour, label=" ".join(way))
@@ -201,7 +197,7 @@ def required_injection(table: list[dict[str, Any]]) -> Figure:
     signals, points = (list(dict.fromkeys(e[name] for e in table)) for name in ("signal", "working_point"))
     figure, axes = new_figure(len(points), max(6.0, 1.1 * len(signals) + 3), 3.6, 1)
     ways = ways_of(table)
-    colours = _colours(ways)
+    colours = dict(zip(ways, cycle(CYCLE), strict=False))
     for axis, point in zip(axes, points, strict=True):
         labels = {way: " ".join(way) for way in ways}  # one label a way
         for entry in (entry for entry in table if entry["working_point"] == point):

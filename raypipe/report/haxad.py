@@ -1,6 +1,6 @@
 """Summary, figures and page of a HAXAD scan (paper A)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -137,16 +137,16 @@ def linearity_figure(rows: Rows, point: float) -> Figure:
 
 def haxad_report(search: Haxad, found: Found) -> Report:
     """Bump hunts before and after the cut, null and linearity studies."""
-    config, rows = search.config, found.good
+    config = search.config
     calibration, point = shown(search, found), config.selection.working_points[0]
     summary = summarise(calibration.rows, config)
-    main = [row for row in rows if row["method"] == "cathode" and row["working_point"] == point]
+    main = [row for row in found.good if row["method"] == "cathode" and row["working_point"] == point]
     summary["sculpting"] = sculpting(main, found.arrays)
     history = read_json(found.folder / FOLDER / "encoder.json")["history"]
     parts = {name: list(filter(None, summary[name])) for name in ("results", "null", "linearity", "sculpting")}
     parts["background"] = [e for e in summary["results"] if e["method"] == "cathode"]
     parts |= calibration.parts
-    drawn = figures_of_scan(rows, config, found.arrays) | {"sculpting": sculpting_figure(summary["sculpting"])}
+    drawn = figures_of_scan(config, found, main) | {"sculpting": sculpting_figure(summary["sculpting"])}
     drawn |= calibration.figures
     told = asked(config) | {"epochs": len(history), "error": history[-1]["error"], "kl": history[-1]["kl"]}
     page = page_of(search, found, parts, drawn, **told | {"low": config.window.low, "high": config.window.high})
@@ -154,19 +154,16 @@ def haxad_report(search: Haxad, found: Found) -> Report:
     return Report(summary, [*headlines(summary), *calibration.notes], **page, **found_by)
 
 
-def figures_of_scan(
-    rows: Rows, config: HaxadConfig, arrays_of: Callable[[str], Mapping[str, np.ndarray]]
-) -> dict[str, Figure]:
-    """Every figure of a scan by name."""
+def figures_of_scan(config: HaxadConfig, found: Found, rows: Rows) -> dict[str, Figure]:
+    """Every figure of a scan by name; ``rows``: those of `cathode` after the first cut."""
     point = config.selection.working_points[0]
     figures: dict[str, Figure] = {}
-    main = [r for r in rows if r["method"] == "cathode" and r["working_point"] == point]
-    loud = sorted((r for r in main if r["signal"] != NO_SIGNAL), key=lambda r: -r["strength"])
+    loud = sorted((r for r in rows if r["signal"] != NO_SIGNAL), key=lambda r: -r["strength"])
     if loud:
         title = f"{loud[0]['signal']} at {loud[0]['strength']:g}"
-        figures["spectrum"] = masses(arrays_of(loud[0]["key"]), config, title)
-    if quiet := [r for r in main if r["signal"] == NO_SIGNAL]:
-        figures["spectrum_no_signal"] = masses(arrays_of(quiet[0]["key"]), config, "no signal")
+        figures["spectrum"] = masses(found.arrays(loud[0]["key"]), config, title)
+    if quiet := [r for r in rows if r["signal"] == NO_SIGNAL]:
+        figures["spectrum_no_signal"] = masses(found.arrays(quiet[0]["key"]), config, "no signal")
     if study := null_study(rows, point):
         figures["null"] = null_figure(study)
     if _fits(rows, point, null=False):

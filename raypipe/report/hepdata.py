@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ def write_submission(folder: Path, rows: Sequence[Mapping[str, Any]], bins: Scor
     tables = {name: [e[name] or {"mean": math.nan, "standard_error": None} for e in entries] for name in QUOTED}
     axes = {name: [_cell(e[name]) for e in entries] for name in AXES}
     found = {QUOTED[n]: [_cell(e["mean"], e["standard_error"]) for e in of] for n, of in tables.items()}
+    bands = [limit.observed, *limit.bands[:2], limit.expected, *limit.bands[2:]]
+    limits = {"limit": list(map(_cell, BANDS))}, {"mu": list(map(_cell, bands))}
     index: list[Any] = [{"comment": "A search with classifiers that were trained on data, made by raypipe."}]
     folder.mkdir(parents=True, exist_ok=True)
     for name, told, independent, dependent in (
         ("significances", "Significances, and signal efficiency over root of background efficiency", axes, found),
         ("selection", "Events in bins of the background percentile, before any fit", *_selection(bins)),
-        ("limits", f"CLs upper limits at {limit.level:.0%} on mu in {unit}", *_limits(limit)),
+        ("limits", f"CLs upper limits at {limit.level:.0%} on mu in {unit}", *limits),
     ):
         words = [{"name": "phrases", "values": ["anomaly detection"]}]
         index.append({"name": name, "description": told, "keywords": words, "data_file": f"{name}.yaml"})
@@ -45,15 +48,8 @@ def _selection(bins: ScoreBins) -> tuple[Values, Values]:
     columns = {"observed": bins.observed, "signal at mu = 1": bins.signal}
     beside = {"sideband data": bins.sideband, "sideband template": bins.sideband_template}
     values = {name: list(map(_cell, of)) for name, of in (columns | (beside if len(bins.sideband) else {})).items()}
-    edges = [
-        {"low": low, "high": high} for low, high in zip(bins.edges[:-1].tolist(), bins.edges[1:].tolist(), strict=True)
-    ]
+    edges = [{"low": low, "high": high} for low, high in pairwise(bins.edges.tolist())]
     return {"percentile": edges}, values | {"expected": list(map(_cell, bins.continuum + bins.higgs, error))}
-
-
-def _limits(limit: Limit) -> tuple[Values, Values]:
-    found = [limit.observed, *limit.bands[:2], limit.expected, *limit.bands[2:]]
-    return {"limit": list(map(_cell, BANDS))}, {"mu": list(map(_cell, found))}
 
 
 def _cell(value: Any, error: float | None = None) -> dict[str, Any]:

@@ -73,6 +73,12 @@ class _Words(string.Formatter):
     def get_value(self, key: int | str, args: Any, kwargs: Mapping[str, Any]) -> Any:
         return what(kwargs) if key == "what" else kwargs.get(key)
 
+    def get_field(self, name: str, args: Any, kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
+        try:
+            return super().get_field(name, args, kwargs)
+        except (KeyError, TypeError):  # no such part, or no part of what there is not
+            return None, name
+
     def format_field(self, value: Any, spec: str) -> str:
         spec, _, none = spec.partition("|")
         if spec == "≥":

@@ -147,10 +147,8 @@ def headlines(summary: dict[str, Any]) -> list[str]:
     if "data_p" in combined:
         verdict.append(f"The data: p = {combined['data_p']:.3f} of {combined['tests']} statistics combined.")
     if quoted := combined.get("calibration"):
-        close, rate = (
-            abs(quoted["type_i"] - 0.05) <= 2 * quoted["error"],
-            plus_minus(quoted["type_i"], quoted["error"], 3),
-        )
+        close = abs(quoted["type_i"] - 0.05) <= 2 * quoted["error"]
+        rate = plus_minus(quoted["type_i"], quoted["error"], 3)
         told = f"p < 0.05 in a share of {rate} of {quoted['data_sets']} data sets without signal"
         verdict.append(f"The background model {'closes' if close else 'does NOT close'}: {told}.")
     lines = [f"{finished}; {background}."]
@@ -161,12 +159,9 @@ def _quoted(limit: dict[str, Any] | None, unit: str) -> str:
     found = (limit or {}).get(unit)
     if not found or found["value"] is None:
         return "-"
-    texts = {
-        k: "?" if found[k] is None else f"{found[k]:.{2 if unit == 'fb' else 0}f}" for k in ("value", "low", "high")
-    }
-    if found["bound"]:  # below the smallest strength nothing is known
-        return f"≤ {texts['value']}"
-    return f"{texts['value']} ({texts['low']}-{texts['high']})"
+    digits = 2 if unit == "fb" else 0
+    value, low, high = (plus_minus(found[k], None, digits, "?") for k in ("value", "low", "high"))
+    return f"≤ {value}" if found["bound"] else f"{value} ({low}-{high})"  # below the smallest strength nothing is known
 
 
 def _paper(loss: str, signal: str) -> str:
@@ -179,13 +174,8 @@ def tables(summary: dict[str, Any]) -> dict[str, Table]:
     tests, combined = summary["tests"], summary["combined"]
     seen, checked = ([t for t in tests if name in t] for name in ("data", "calibration"))
     if seen:
-        seen.append(
-            {
-                "loss": "all",
-                "statistic": f"{combined['tests']} combined",
-                "data": {"value": None, "p": combined["data_p"]},
-            }
-        )
+        own = {"value": None, "p": combined["data_p"]}
+        seen.append({"loss": "all", "statistic": f"{combined['tests']} combined", "data": own})
     if "calibration" in combined:
         own = combined["calibration"] | {"ks_p": None, "bootstraps": summary["bootstraps"]}
         checked.append({"loss": "all", "statistic": "combined", "calibration": own})

@@ -142,11 +142,9 @@ def steered(rows: Sequence[Row], point: float) -> dict[str, Any] | None:
 
 def _transfer(rows: Sequence[Row]) -> dict[str, Any]:
     """True over expected background after the cut, and what it needs beside the errors of the expectation."""
-    truth, expected, error = (
-        np.array([row[name] for row in rows])
-        for name in ("background_efficiency", "expected_after", "expected_after_error")
-    )
-    ratio = truth * np.array([row["b_expected_sr"] for row in rows]) / expected
+    names = ("background_efficiency", "b_expected_sr", "expected_after", "expected_after_error")
+    truth, total, expected, error = (np.array([row[name] for row in rows]) for name in names)
+    ratio = truth * total / expected
     missing = np.mean((ratio - 1) ** 2 - (error / expected) ** 2)
     return {"transfer": float(ratio.mean()), "transfer_error": float(np.sqrt(max(0.0, missing)))}
 

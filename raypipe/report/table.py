@@ -30,17 +30,13 @@ def table_report(search: TableSearch, found: Found) -> Report:
     first, bad = rows[0], sum(bool(row["verdict"]) for row in rows)
     closes = f"does NOT close at {bad} of {len(rows)} cuts" if bad else "closes at all cuts"
     cuts = [cut_lines(row) for row in rows]
-    cuts = [
-        [c if r["sic"] is None else f"{c}, SIC {r['sic']:.2f}", *rest] for r, (c, *rest) in zip(rows, cuts, strict=True)
-    ]
+    for cut, row in zip(cuts, rows, strict=True):
+        cut[0] += "" if row["sic"] is None else f", SIC {row['sic']:.2f}"
     lines.append(f"{where}{cuts[0].pop(0)}. The background model {closes}.")
     known = first | {"policy": texts["policy"][first["duplicates"]]}
     lines += [say(text, known) for name, text in texts["lines"].items() if first[name]]
     lines += [line for cut in cuts for line in cut]
-    if first["z_likelihood"] is not None:
-        lines.append(say(texts["likelihood"], first))
-    if first["max_sic"] is not None:
-        lines.append(say(texts["largest"], first))
+    lines += [say(text, first) for name, text in texts["all_cuts"].items() if first[name] is not None]
     scores = found.folder / f"{name}.parquet"
     lines.append(f"scores: {scores}; summary: {found.folder / 'summary.json'}")
     told = ((name, row) for row in rows for name in METRICS if row.get(name) is not None)

@@ -19,7 +19,7 @@ from raypipe.events.schema import has_signs, tensor_values
 from raypipe.events.spectra import Spectrum as Published
 from raypipe.events.table import count_rows, stream_table
 from raypipe.report.html import resource
-from raypipe.report.validation_quantities import Batch, Kind, kind_of
+from raypipe.report.validation_quantities import ALL, Batch, Kind
 from raypipe.stats.peakfit import PeakFit, fit_peak
 
 
@@ -80,22 +80,13 @@ class Mean:
         w2, x2 = weights**2, np.square(values, dtype=np.float64)
         self.sums += weights.sum(), weights @ values, w2.sum(), w2 @ values, w2 @ x2
 
-    @property
-    def value(self) -> float | None:
-        """Sum w x / sum w; None where no event was filled."""
-        return float(self.sums[1] / self.sums[0]) if self.sums[0] else None
-
-    @property
-    def error(self) -> float | None:
-        """Root of sum w^2 (x - mean)^2, over sum w."""
-        if (mean := self.value) is None:
-            return None
-        w, _, w2, w2x, w2xx = self.sums
-        return float(np.sqrt(max(w2xx - 2 * mean * w2x + mean**2 * w2, 0.0)) / w)
-
     def as_dict(self) -> dict[str, float | None]:
-        """Value and error."""
-        return {"value": self.value, "error": self.error}
+        """``value``: sum w x / sum w, ``error``: root of sum w^2 (x - mean)^2, over sum w; None where nothing is in."""
+        w, wx, w2, w2x, w2xx = self.sums
+        if not w:
+            return {"value": None, "error": None}
+        mean = wx / w
+        return {"value": float(mean), "error": float(np.sqrt(max(w2xx - 2 * mean * w2x + mean**2 * w2, 0.0)) / w)}
 
 
 @dataclass
@@ -140,11 +131,10 @@ def _batches(path: Path, kind: Kind) -> Iterator[Batch]:
         first += len(table)
 
 
-def collect(name: str, group: int, files: Mapping[str, Sequence[Path]], keep: Kind | None = None) -> SampleSums:
-    """One pass over the files (split -> paths) of a sample for the quantities ``keep``, or those of the first file."""
+def collect(name: str, group: int, files: Mapping[str, Sequence[Path]], kind: Kind) -> SampleSums:
+    """One pass over the files (split -> paths) of a sample for the quantities of its ``kind``."""
     rows = {split: sum(count_rows(path) for path in paths) for split, paths in files.items()}
     every = [path for paths in files.values() for path in paths]
-    kind = keep or kind_of(every[0])
     size, spectra = sum(path.stat().st_size for path in every), {q.name: Spectrum(q.edges) for q in kind.quantities}
     sums = SampleSums(name, kind, group, rows, dict.fromkeys(files, 0.0), size, spectra, defaultdict(Mean))
     for split, paths in files.items():
@@ -152,7 +142,7 @@ def collect(name: str, group: int, files: Mapping[str, Sequence[Path]], keep: Ki
             sums.weight[split] += float(batch["weight"].sum())
             weights = batch["weight"] * (rows[split] / sums.events)
             filled = [(spectra[q.name], *q.values(batch)) for q in kind.quantities]
-            filled += [(sums.means[label], *pair) for label, pair in kind.means(batch).items()]
+            filled += [(sums.means[label], values, ALL) for label, values in kind.means(batch).items()]
             for target, values, mask in filled:
                 target.add(values[mask], weights[mask])
     return sums

@@ -1,30 +1,16 @@
 """The HTML of a validation page: tables of text made of the numbers, and the figures."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from raypipe.report.html import Section, Table, image, images, resource, write_html
+from raypipe.report.html import Section, Table, image, images, plus_minus, resource, say, table_of, write_html
 from raypipe.report.validation_numbers import MEANS, SPLIT_TOLERANCE
 
 Numbers = dict[str, Any]
 TEXTS = resource("texts")["validation"]
-
-
-def cell(form: str, entry: Mapping[str, Any] | None) -> str:
-    """``form`` filled with the values of an entry; a dash where one is not known."""
-    try:
-        return form.format_map(entry or {})
-    except (KeyError, TypeError):
-        return "-"
-
-
-def mean(entry: Numbers | None, digits: int = 3) -> str:
-    """A mean with its error, or a dash."""
-    return cell(f"{{value:.{digits}f}} ± {{error:.{digits}f}}", entry)
 
 
 def _closure(sample: Numbers) -> list[float]:
@@ -58,13 +44,13 @@ def headlines(numbers: Numbers) -> list[str]:
 
 def yield_table(samples: Numbers) -> Table:
     """The table of yields, whose columns are in ``texts.yaml``."""
-    rows = []
+    entries = []
     for name, s in samples.items():
         known = {"name": name, "total": sum(s["yield"]["events"].values())}
         known |= {"closure": np.mean(_closure(s)) if _closure(s) else None}
         known |= {"k": s["yield"].get("k_factor") if s["group"] >= 0 else None}
-        rows.append([cell(form, s | known) for form in TEXTS["yields"].values()])
-    return Table(list(TEXTS["yields"]), rows)
+        entries.append(s | known)
+    return table_of(TEXTS["yields"], entries)
 
 
 def flow_tables(samples: Numbers) -> list[Table]:
@@ -85,10 +71,11 @@ def mean_table(samples: Numbers) -> Table:
 
     def one(name: str, sample: Numbers, m: str) -> str:
         theirs = resource("references")["means"].get(name, {})
-        ours = mean(sample["means"].get(m), 1 if m in {"met", "pt_yy"} else 3)
-        return ours + (f" ({theirs[m]:g})" if m in theirs else "")
+        ours, digits = sample["means"].get(m, {}), 1 if m in {"met", "pt_yy"} else 3
+        told = plus_minus(ours.get("value"), ours.get("error"), digits)
+        return told + (f" ({theirs[m]:g})" if m in theirs else "")
 
-    rows = [[n, *(one(n, s, m) for m in shown), cell("{bytes_per_event:.3g}", s)] for n, s in samples.items()]
+    rows = [[n, *(one(n, s, m) for m in shown), say("{bytes_per_event:.3g}", s)] for n, s in samples.items()]
     return Table(["sample", *(MEANS.get(m, f"<{m}>") for m in shown), "bytes / event"], rows)
 
 
@@ -99,9 +86,10 @@ def peak_tables(samples: Numbers) -> list[Table]:
     for name, s in samples.items():
         rows.append([name])
         for m in masses:
+            found, theirs = s["peaks"].get(m) or {}, s["others_widths"].get(m)
             forms = ["{position:.2f} ± {error:.2f}", "{median:.2f}", "{sigma68:.2f}"]
-            forms[-1] += f" ({s['others_widths'][m]:g})" if m in s["others_widths"] else ""
-            rows[-1] += [cell(form, s["peaks"].get(m)) for form in forms]
+            forms[-1] += f" ({theirs:g})" if found and theirs is not None else ""
+            rows[-1] += [say(form, found) for form in forms]
     head = ["sample", *(f"{m} {what}" for m in masses for what in ("peak", "median", "σ68"))]
     return [Table(head, rows)] if masses else []
 

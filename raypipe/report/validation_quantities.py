@@ -14,7 +14,6 @@ from raypipe.events.table import read_schema, stream_table
 from raypipe.report.html import resource
 
 Batch = dict[str, np.ndarray]  # Columns of a piece of a table; float64, tensors float32
-Means = dict[str, tuple[np.ndarray, np.ndarray | slice]]  # Name -> (values, mask of the events that count)
 ALL = slice(None)
 BTAG = 0.5  # Score above which a jet counts as b-tagged (`raypipe.simulate.jets.btag_score`)
 MAX_ANY = 24  # Columns of a table of another kind that are looked at, in its order
@@ -57,28 +56,27 @@ class Kind:
     name: str
     columns: tuple[str, ...]
     quantities: tuple[Quantity, ...]
-    means: Callable[[Batch], Means]
+    means: Callable[[Batch], dict[str, np.ndarray]]
+    """Values (n,) by name; a mask where a share is meant."""
 
 
-def _diphoton_means(batch: Batch) -> Means:
+def _diphoton_means(batch: Batch) -> dict[str, np.ndarray]:
     values = {name: batch["features"][:, FEATURES.index(name)] for name in ("n_jet", "met", "n_photon")}
     values["pt_yy"] = batch["pt_yy"]
     values["n_btag"] = (slot(batch, "jet", "btag") > BTAG).sum(axis=1)
     present = {kind: (slot(batch, kind, "pt") > 0).sum(axis=1) for kind in ("fatjet", "electron", "muon")}
-    values |= {"n_fatjet": present["fatjet"], "n_lepton": present["electron"] + present["muon"]}
-    return {name: (v, ALL) for name, v in values.items()}
+    return values | {"n_fatjet": present["fatjet"], "n_lepton": present["electron"] + present["muon"]}
 
 
-def _four_lepton_means(batch: Batch) -> Means:
+def _four_lepton_means(batch: Batch) -> dict[str, np.ndarray]:
     def inside(name: str, window: tuple[float, float]) -> np.ndarray:
         return (batch[name] > window[0]) & (batch[name] < window[1])
 
     shares = {"z_to_4l": inside("m_4l", Z_WINDOW), "below_100": batch["m_4l"] < 100}
-    shares["two_z"] = inside("m_ee", ON_SHELL) & inside("m_mumu", ON_SHELL)
-    return {name: (mask, ALL) for name, mask in shares.items()}
+    return shares | {"two_z": inside("m_ee", ON_SHELL) & inside("m_mumu", ON_SHELL)}
 
 
-def _listed(kind: str, columns: tuple[str, ...], means: Callable[[Batch], Means]) -> Kind:
+def _listed(kind: str, columns: tuple[str, ...], means: Callable[[Batch], dict[str, np.ndarray]]) -> Kind:
     entries = [entry | {"edges": np.linspace(*entry["edges"])} for entry in resource("quantities")[kind]]
     return Kind(kind, ("weight", *columns), tuple(Quantity(**entry) for entry in entries), means)
 
@@ -102,8 +100,8 @@ def _any_table(path: Path, schema: pa.Schema) -> Kind:
         wider = 0.5 if low == high else 0.0
         return Quantity(name, name, np.linspace(low - wider, high + wider, 51), caption=f"Column {name}.")
 
-    def means(batch: Batch) -> Means:
-        return {name: (batch[name], ALL) for name in names}
+    def means(batch: Batch) -> dict[str, np.ndarray]:
+        return {name: batch[name] for name in names}
 
     return Kind("table", ("weight", *names), tuple(map(quantity, names)), means)
 

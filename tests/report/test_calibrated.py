@@ -20,11 +20,10 @@ from raypipe.report.calibrated import (
     p_p_plot,
     read_calibration,
     search_key,
-    tail_table,
 )
 from raypipe.report.contrastive import TEXTS
 from raypipe.report.html import table_of
-from raypipe.report.summary import build_summary
+from raypipe.report.summary import SHARED, build_summary
 from raypipe.search.contrastive_search import Contrastive
 from raypipe.search.result import DRAWN, NO_SIGNAL, RETRAINED, SIMULATED, Null, Trial
 from raypipe.stats.calibration import Calibration
@@ -69,7 +68,7 @@ def test_the_record_says_how_often_nulls_report_what(record):
     assert at["empirical"] == pytest.approx(0.06, abs=0.035)  # 2.33 / 1.5 sigma
     assert by_cut[None, 0.01]["empirical"] > at["empirical"]
     assert by_cut[0.01, 0.01]["nulls"] == 399  # one is withheld
-    assert len(tail_table(record["tails"]).rows) == 6
+    assert len(table_of(SHARED["tails"], record["tails"]).rows) == 6
     first, second = record["retrained"]
     assert (first["nulls"], second["nulls"]) == (5, 4)
     assert first["shift"] == pytest.approx(0.25)
