@@ -18,7 +18,7 @@ def weigh(bins: Bins, squares: np.ndarray, note: str) -> Bins:
     """
     total = float(squares.sum() / bins.counts.sum())
     equal = np.allclose(squares, total * bins.counts, rtol=1e-6, atol=1e-9 * total**2)
-    bins = replace(bins, scale=np.full(len(bins), total), errors=None)
+    bins = replace(bins, scale=np.full(len(bins), total), squares=None, errors=None)
     return bins if equal else replace(bins, squares=squares, notes=(*bins.notes, note))
 
 
