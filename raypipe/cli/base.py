@@ -117,19 +117,14 @@ class _Watch(threading.Thread):
         os._exit(STATUS)
 
 
-def searches(formatter: click.HelpFormatter) -> None:
-    """The line of a help text that names all searches, those of plugins too."""
-    load_plugins()
-    names = [name for name, kind in KINDS.items() if "search" in kind.commands]
-    formatter.write_paragraph()
-    formatter.write_text(f"Searches (key `search` of a configuration): {', '.join(names)}.")
-
-
 class Searching(click.Command):
-    """A command that serves all searches."""
+    """A command that serves all searches; its help names them, those of plugins too."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        searches(formatter)
+        load_plugins()
+        names = [name for name, kind in KINDS.items() if "search" in kind.commands]
+        formatter.write_paragraph()
+        formatter.write_text(f"Searches (key `search` of a configuration): {', '.join(names)}.")
 
 
 class Methods(click.Choice):
@@ -147,11 +142,8 @@ class Methods(click.Choice):
         """The table decides."""
 
 
-class Commands(click.Group):
+class Commands(Searching, click.Group):
     """Prints a `UserError` or a bad option as one line and leaves with status 2."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        searches(formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -231,24 +231,20 @@ class EncoderTraining:
             setattr(self, name, state[name])
 
 
-def rank_draws(
-    plan: BatchPlan, steps: Iterable[int], config: Embedding, rank: int = 0, workers: int = 1
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Rows, noise and, if so configured, reflections for worker ``rank``'s slices of the batches of ``steps``."""
-    share = plan.batch_size // workers
-    mine = slice(rank * share, (rank + 1) * share)
-    for step in steps:
-        reflections = plan.reflections(step)[mine] if config.reflect and plan.part == "train" else None
-        yield plan.batch(step)[mine], plan.noise(step, config.encoder.latent)[mine], reflections
-
-
 def rank_batches(
     inputs: EncoderInputs, plan: BatchPlan, steps: Iterable[int], config: Embedding, rank: int = 0, workers: int = 1
 ) -> Iterator[dict[str, Any]]:
     """Worker ``rank``'s slices of global batches; for events on a GPU another thread draws the numbers ahead."""
-    draws = rank_draws(plan, steps, config, rank, workers)
+    share = plan.batch_size // workers
+    mine = slice(rank * share, (rank + 1) * share)
+
+    def draw(step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        reflections = plan.reflections(step)[mine] if config.reflect and plan.part == "train" else None
+        return plan.batch(step)[mine], plan.noise(step, config.encoder.latent)[mine], reflections
+
+    draws = map(draw, steps)
     ahead = torch.is_tensor(inputs.objects) and inputs.objects.is_cuda
-    return (inputs.batch(*draw) for draw in (prefetched(draws) if ahead else draws))
+    return (inputs.batch(*numbers) for numbers in (prefetched(draws) if ahead else draws))
 
 
 def fit_encoder(

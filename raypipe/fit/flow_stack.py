@@ -126,7 +126,8 @@ class FlowStack:
     def train_step(self, rows: torch.Tensor) -> torch.Tensor:
         """One step of every member on its ``rows`` (members, batch); losses (members,)."""
         losses = -self._log_prob(self._seen(rows), self.c[rows]).mean(1)
-        self.optimiser.forget_gradients()
+        for parameter in self.optimiser.parameters:
+            parameter.grad = None
         losses.sum().backward()
         _clip_each_member(self.ensemble, GRADIENT_CLIP)
         self.optimiser.step()

@@ -115,11 +115,6 @@ class CosineAdam:
             for mine, value in zip(own, state[name], strict=True):
                 mine.copy_(value)
 
-    def forget_gradients(self) -> None:
-        """Before a backward pass."""
-        for parameter in self.parameters:
-            parameter.grad = None
-
     @torch.no_grad()
     def step(self) -> None:
         """Move every parameter; all must have a gradient."""

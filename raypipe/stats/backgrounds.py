@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -71,7 +70,7 @@ def family(spec: str, low: float, high: float, sqrt_s: float = 13000.0) -> Famil
         raise UserError(f"background {spec!r}: the order must be between {least} and {HIGHEST_ORDER}")
     full = f"{name}:{order}" if name != "flat" else "flat"
     middle, half = (high + low) / 2, (high - low) / 2
-    scaled = partial(_scaled, middle=middle, half=half)
+    scaled = lambda m: (m - middle) / half  # noqa: E731
     powers = np.polynomial.polynomial.polyvander
     if name == "flat":
         return Family(full, True, ("ln_rate",), lambda m: np.ones((len(m), 1)))
@@ -106,17 +105,13 @@ def template_family(order: int, low: float, high: float) -> Family:
     """The factor on a simulated shape: a free normalisation times the exponential of a polynomial without constant."""
     if not 0 <= order <= 6:
         raise UserError(f"reference order {order}: between 0 and 6")
-    scaled = partial(_scaled, middle=(high + low) / 2, half=(high - low) / 2)
+    middle, half = (high + low) / 2, (high - low) / 2
     labels = ("ln_scale", *(f"a{k}" for k in range(1, order + 1)))
     name = "reference" + (f"*exppoly:{order}" if order else "")
-    return Family(name, True, labels, lambda m: np.polynomial.polynomial.polyvander(scaled(m), order))
+    return Family(name, True, labels, lambda m: np.polynomial.polynomial.polyvander((m - middle) / half, order))
 
 
-def _scaled(m: np.ndarray, middle: float, half: float) -> np.ndarray:
-    return (m - middle) / half
-
-
-def _dijet(x: np.ndarray, size: int, root: float = 1.0) -> np.ndarray:
+def _dijet(x: np.ndarray, size: int, root: float) -> np.ndarray:
     columns = [np.ones_like(x), np.log1p(-(x**root)), *(np.log(x) ** k for k in range(1, size - 1))]
     return np.stack(columns[:size], -1)
 

@@ -45,6 +45,11 @@ class Bins(Rows):
             return self.errors**2
         return np.maximum(self.counts, 0) * self.scale if self.squares is None else self.squares
 
+    def first(self, mask: np.ndarray) -> str:
+        """The range of the first bin of a mask, for messages."""
+        k = int(np.argmax(mask))
+        return f"{self.low[k]:g}-{self.high[k]:g}"
+
 
 def groups(content: np.ndarray, enough: float, join_rest: bool = True) -> np.ndarray:
     """First bins of groups of neighbours that hold ``enough`` each; what is left over joins the last one, or not."""
@@ -101,18 +106,16 @@ def split_region(bins: Bins, region: tuple[float, float]) -> Region:
     return Region(low, high, n, variance, scale, sidebands, joined, (order == len(sidebands)).astype(float))
 
 
-def sculpting_test(
-    mass: np.ndarray, passed: np.ndarray, edges: np.ndarray, fewest: float = 5.0
-) -> tuple[float, int, float]:
+def sculpting_test(mass: np.ndarray, passed: np.ndarray, edges: np.ndarray) -> tuple[float, int, float]:
     """Homogeneity test of the passing share over mass bins (paper C, figure 3): chi2, degrees of freedom, p-value.
 
-    Neighbouring bins are joined until each expects at least ``fewest`` passing and failing events (Cochran's rule);
+    Neighbouring bins are joined until each expects at least five passing and failing events (Cochran's rule);
     ``(nan, 0, nan)`` when fewer than two bins are left.
     """
     total = np.histogram(mass, edges)[0].astype(float)
     kept = np.histogram(mass[passed], edges)[0].astype(float)
     share = kept.sum() / max(total.sum(), 1.0)
-    starts = groups(total * min(share, 1 - share), fewest)
+    starts = groups(total * min(share, 1 - share), 5.0)
     if len(starts) < 2:
         return float("nan"), 0, float("nan")
     n, k = np.add.reduceat(total, starts), np.add.reduceat(kept, starts)

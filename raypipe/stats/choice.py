@@ -16,11 +16,12 @@ from raypipe.stats.backgrounds import ALIASES, ORDERS, Family, family
 from raypipe.stats.bins import Bins
 from raypipe.stats.lookelsewhere import finite
 from raypipe.stats.peakdata import FixedPeak, binned_problem, match_reference
-from raypipe.stats.peaks import make_peak
+from raypipe.stats.peaks import Peak
 from raypipe.stats.scan import scan
 
 HIGHEST = {"exppoly": 5, "poly": 7, "bernstein": 7, "power": 4, "dijet": 6, "diphoton": 6}  # Highest order tried
 THRESHOLD = 0.05  # p-value below which one more parameter is an improvement
+TOLERANCE = 0.2  # Largest spurious signal in errors of the yield
 
 
 @dataclass(frozen=True)
@@ -184,20 +185,12 @@ def spurious_masses(window: tuple[float, float], width: float, most: int = 60) -
     return np.linspace(low, high, min(most, int((high - low) / (width / 2)) + 2))
 
 
-def choose_by_simulation(
-    bins: Bins,
-    spec: str,
-    simulated: Masses | Spectrum,
-    masses: np.ndarray,
-    width: float,
-    tails: Sequence[float] = (),
-    sqrt_s: float = 13000.0,
-) -> Choice:
+def choose_by_simulation(bins: Bins, spec: str, simulated: Masses | Spectrum, peak: Peak, sqrt_s: float) -> Choice:
     """Choose among `candidate_names` by the spurious signal on a simulated spectrum, scaled to the data."""
     _, template = match_reference(bins, simulated)
-    expected = template.expected * bins.counts.sum() / template.expected.sum()
+    expected = template.counts * bins.counts.sum() / template.counts.sum()
     names = candidate_names(spec, bins.window[0])
-    name, record = spurious_signal(expected, bins, names, masses, width, tails, sqrt_s)
+    name, record = spurious_signal(expected, bins, names, spurious_masses(bins.window, peak.width), peak, sqrt_s)
     return Choice(name, "spurious signal", record)
 
 
@@ -209,23 +202,16 @@ def feigned(choice: Choice, mass: float, width: float) -> float:
 
 
 def spurious_signal(
-    expected: np.ndarray,
-    bins: Bins,
-    candidates: Sequence[str],
-    masses: np.ndarray,
-    width: float,
-    tails: Sequence[float] = (),
-    sqrt_s: float = 13000.0,
-    tolerance: float = 0.2,
+    expected: np.ndarray, bins: Bins, candidates: Sequence[str], masses: np.ndarray, peak: Peak, sqrt_s: float = 13000.0
 ) -> tuple[str, list[dict[str, Any]]]:
     """The simplest family whose fitted yield on a background-only template stays small, and the record.
 
-    The yield of signal plus background is pure bias: at most ``tolerance`` of its error at all ``masses`` (M,) (ATLAS
-    1408.7084, 1802.04146). The fewest parameters that pass win; if none does, the least biased. ``expected``: (B,)
-    simulated events, scaled to the data; ``width`` and ``tails`` of the peak.
+    The yield of signal plus background is pure bias: at most `TOLERANCE` of its error, with the ``peak`` at all
+    ``masses`` (M,) (ATLAS 1408.7084, 1802.04146). The fewest parameters that pass win; if none does, the least biased.
+    ``expected``: (B,) simulated events, scaled to the data.
     """
     template = replace(bins, counts=np.asarray(expected, float), squares=None)
-    signals = np.array([make_peak(m, width, *tails).integral(bins.low, bins.high) for m in masses])
+    signals = np.array([replace(peak, mass=m).integral(bins.low, bins.high) for m in masses])
     found: list[dict[str, Any]] = []
     for name in candidates:
         kind = family(name, *bins.window, sqrt_s)
@@ -236,7 +222,7 @@ def spurious_signal(
         local = scan(problem, template.counts[None], signals, null.theta, one_sided=False, tolerance=1e-7)
         bias = np.abs(local.s[0] / local.s_err[0])
         worst = int(np.nanargmax(bias))
-        good = bool(bias[worst] <= tolerance and not local.failed.any())
+        good = bool(bias[worst] <= TOLERANCE and not local.failed.any())
         where = {"largest": float(bias[worst]), "mass": float(masses[worst]), "passed": good}
         where["yields"] = [[float(m), finite(float(s))] for m, s in zip(masses, local.s[0], strict=True)]
         found.append({"family": kind.name, "parameters": kind.size} | where)

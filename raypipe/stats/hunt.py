@@ -233,7 +233,7 @@ def hunt(data: Masses | Spectrum, asked: Hunt) -> HuntResult:
 def _prepare(data: Masses | Spectrum, asked: Hunt, widths: Sequence[Width]) -> Bins:
     """Bins of the data without the masked ranges."""
     window = asked.window
-    smallest = min(float(w.at(window[0])) for w in widths) * 1.5 if widths else None  # binned_data takes a sixth
+    smallest = min(w.at(window[0]) for w in widths) * 1.5 if widths else None  # binned_data takes a sixth
     full, _, _ = binned_data(data, asked, smallest, unbinned=False if isinstance(data, Masses) else None)
     for low, high in asked.masks:
         if not low < high:
@@ -248,18 +248,17 @@ def _prepare(data: Masses | Spectrum, asked: Hunt, widths: Sequence[Width]) -> B
 
 def _tested(full: Bins, asked: Hunt, widths: Sequence[Width]) -> tuple[np.ndarray, np.ndarray]:
     """Masses (M,) outside the masks, and the peaks' shares (W M, B) of the bins."""
-    window, narrowest = asked.window, min(widths, key=lambda w: w.at(asked.window[0]))
-    low, high = asked.scan_range or tuple(
-        end + sign * float(narrowest.at(end)) for end, sign in zip(window, (1, -1), strict=True)
-    )
-    if not window[0] <= low < high <= window[1]:
-        raise UserError(f"scan {low:g}-{high:g} must lie inside the window {window[0]:g}-{window[1]:g}")
+    first, last = asked.window
+    narrowest = min(widths, key=lambda w: w.at(first))
+    low, high = asked.scan_range or (first + narrowest.at(first), last - narrowest.at(last))
+    if not first <= low < high <= last:
+        raise UserError(f"scan {low:g}-{high:g} must lie inside the window {first:g}-{last:g}")
     masses = grid(low, high, narrowest, asked.points)
     for start, stop in asked.masks:
         masses = masses[(masses <= start) | (masses >= stop)]
     if not len(masses):
         raise UserError("the masks leave no mass to scan")
-    peaks = [make_peak(m, float(w.at(m)), *asked.tails) for w in widths for m in masses]
+    peaks = [make_peak(m, w.at(m), *asked.tails) for w in widths for m in masses]
     templates = np.array([peak.integral(full.low, full.high) for peak in peaks])
     if (templates.sum(1) < 0.01).any():
         raise UserError("a scanned peak has no share in the fitted bins; narrow the scan or the masks")

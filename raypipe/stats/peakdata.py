@@ -18,16 +18,8 @@ from raypipe.stats.shape import make_shape
 from raypipe.stats.spectrum import bin_masses, bin_spectrum, in_window, regular_edges
 
 
-@dataclass(frozen=True)
-class Reference:
-    """``expected`` (B,) simulated background yields over given bins and their statistical ``errors`` (B,)."""
-
-    expected: np.ndarray
-    errors: np.ndarray
-
-
-def match_reference(bins: Bins, simulated: Masses | Spectrum) -> tuple[Bins, Reference]:
-    """Simulated yields and statistical errors in the bins of the data.
+def match_reference(bins: Bins, simulated: Masses | Spectrum) -> tuple[Bins, Spectrum]:
+    """The data, and simulated yields and statistical errors in their bins.
 
     A histogram's bins are added where they nest in the data's. A bin without a simulated event gets one of the mean
     weight with that as error. Raises `UserError`: bins that do not nest, or nothing simulated in them.
@@ -47,13 +39,11 @@ def match_reference(bins: Bins, simulated: Masses | Spectrum) -> tuple[Bins, Ref
         covered = np.bincount(low[inside], (simulated.high - simulated.low)[inside], len(bins))
         short = np.abs(covered - (bins.high - bins.low)) > 1e-3 * (bins.high - bins.low)
         if short.any():
-            k = int(np.flatnonzero(short)[0])
-            raise UserError(f"{simulated.source}: its bins do not tile the data's bin {bins.low[k]:g}-{bins.high[k]:g}")
+            raise UserError(f"{simulated.source}: its bins do not tile the data's bin {bins.first(short)}")
     if not expected.sum() > 0:
         raise UserError(f"{simulated.source}: nothing simulated in the fitted bins")
     if (expected < 0).any():
-        k = int(np.flatnonzero(expected < 0)[0])
-        raise UserError(f"{simulated.source}: negative yield in {bins.low[k]:g}-{bins.high[k]:g}; use wider bins")
+        raise UserError(f"{simulated.source}: negative yield in {bins.first(expected < 0)}; use wider bins")
     one = squares.sum() / expected.sum()
     empty = expected <= 0
     expected, squares = np.where(empty, one, expected), np.where(empty, one**2, squares)
@@ -62,7 +52,8 @@ def match_reference(bins: Bins, simulated: Masses | Spectrum) -> tuple[Bins, Ref
         share = expected[empty].sum() / expected.sum()
         told = f"{empty.sum()} bins without simulated events given one event of mean weight"
         notes += (told if share < 0.05 else f"{told}, {share:.0%} of all: use wider bins or a larger simulation",)
-    return replace(bins, notes=notes), Reference(expected, np.sqrt(squares))
+    reference = Spectrum(bins.low, bins.high, expected, np.sqrt(squares), simulated.source)
+    return replace(bins, notes=notes), reference
 
 
 def _bin_of(bins: Bins, x: np.ndarray, lower: bool | None = None) -> np.ndarray:
@@ -154,8 +145,7 @@ def check_filled(bins: Bins, values: np.ndarray | None = None) -> None:
     """Raise a `UserError` if all events are in one bin (or are one mass)."""
     filled = len(np.unique(values)) if values is not None else int((bins.counts != 0).sum())
     if filled == 1:
-        k = int(np.argmax(bins.counts != 0))
-        raise UserError(f"all events are in one bin, {bins.low[k]:g}-{bins.high[k]:g}: no shape can be fitted")
+        raise UserError(f"all events are in one bin, {bins.first(bins.counts != 0)}: no shape can be fitted")
 
 
 def check_determined(bins: Bins, parameters: int, values: np.ndarray | None = None) -> None:
@@ -170,7 +160,7 @@ def check_determined(bins: Bins, parameters: int, values: np.ndarray | None = No
 
 
 def binned_problem(
-    bins: Bins, kind: Family, fixed: Sequence[FixedPeak] = (), reference: Reference | None = None
+    bins: Bins, kind: Family, fixed: Sequence[FixedPeak] = (), reference: Spectrum | None = None
 ) -> Binned:
     """Background-only likelihood of one binned spectrum."""
     filled = int((bins.counts != 0).sum())
@@ -185,8 +175,8 @@ def binned_problem(
                 "give its yield, MASS:WIDTH=YIELD or MASS:WIDTH=YIELD+-ERROR"
             )
     components = tuple(Component(f.name, f.peak.integral(bins.low, bins.high), f.expected, f.error) for f in fixed)
-    shape = make_shape(kind, bins, None if reference is None else reference.expected)
-    template_error = None if reference is None else reference.errors / reference.expected
+    shape = make_shape(kind, bins, None if reference is None else reference.counts)
+    template_error = None if reference is None else reference.errors / reference.counts
     if bins.errors is not None and (bins.counts < 0).any() and shape.positive is not None:
         shape = replace(shape, positive=None)  # a subtracted spectrum: a negative expectation is meant
     return Binned(

@@ -13,11 +13,11 @@ from raypipe.stats import massfit
 from raypipe.stats.backgrounds import Family, family
 from raypipe.stats.binned import Binned
 from raypipe.stats.bins import Bins, split_region
-from raypipe.stats.choice import Choice, choose, choose_by_simulation, feigned, is_choice, spurious_masses
+from raypipe.stats.choice import Choice, choose, choose_by_simulation, feigned, is_choice
 from raypipe.stats.floating import Floated, Ranges, float_peak
 from raypipe.stats.lookelsewhere import finite, quotable, report
 from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data, binned_problem, check_determined, check_filled
-from raypipe.stats.peaks import CrystalBall, Peak
+from raypipe.stats.peaks import Peak
 from raypipe.stats.shape import Shape
 from raypipe.stats.significance import asimov_significance, counting_significance
 from raypipe.stats.spectrum import check_window
@@ -256,9 +256,7 @@ def _chosen(full: Bins, asked: PeakFit) -> Choice | None:
     if asked.simulation is not None:
         if peak is None:
             raise UserError("the spurious signal is that of a peak: give --peak MASS:WIDTH with --simulation")
-        tails = (peak.a_low, peak.n_low, peak.a_high, peak.n_high) if isinstance(peak, CrystalBall) else ()
-        masses = spurious_masses(full.window, peak.width)
-        return choose_by_simulation(full, background, asked.simulation, masses, peak.width, tails, asked.sqrt_s)
+        return choose_by_simulation(full, background, asked.simulation, peak, asked.sqrt_s)
     seen = full if asked.region is None else split_region(full, asked.region).sidebands
     if peak is not None and asked.region is None:  # or a strong signal would be taken for a bend of the background
         fixed = [*fixed, FixedPeak(peak, 0.0, math.inf, "signal")]

@@ -52,7 +52,8 @@ def scan(
     both = replace(base, signals=templates)
     for block in _blocks(spectra, most):
         background = replace(base, data=block)
-        fitted = _minimise(background, np.tile(start, (len(block), 1)), tolerance / 10)
+        size = (len(block), 1)
+        fitted = _minimise(background, np.tile(start, size), np.tile(background.start, size), tolerance / 10)
         failed[block[~fitted.converged]] = True
         row, column, first, error = _starting_points(replace(both, data=block), fitted, one_sided)
         if not one_sided:
@@ -60,12 +61,8 @@ def scan(
         for part in _blocks(len(row), most):
             rows, columns = row[part], column[part]
             pairs = replace(both, data=block[rows], which=columns)
-            best = minimise(pairs, first[part], tolerance, 40, floor=0.0 if one_sided else None)
-            redo = ~best.converged
-            if redo.any():  # from the null fit itself, with a longer leash
-                nought = np.c_[fitted.theta[rows[redo]], np.zeros(redo.sum())]
-                again = follow(pairs.take(np.flatnonzero(redo)), nought, tolerance, 0.0 if one_sided else None)
-                best.replace(redo, again)
+            without = np.c_[fitted.theta[rows], np.zeros(len(rows))]
+            best = _minimise(pairs, first[part], without, tolerance, floor=0.0 if one_sided else None)
             where, yields = (block[rows], columns), best.theta[:, -1]
             failed[block[rows[~best.converged]]] = True
             stretch, s_err[where] = _last_error(pairs, best)
@@ -76,12 +73,14 @@ def scan(
     return LocalScan(q0, s, s_err, r, failed, lost)
 
 
-def _minimise(problem: Binned, start: np.ndarray, tolerance: float) -> Solution:
-    """From the given start and, where that fails, once more from the least-squares start of the observed data."""
-    solution = minimise(problem, start, tolerance, 40)
+def _minimise(
+    problem: Binned, start: np.ndarray, fallback: np.ndarray, tolerance: float, floor: float | None = None
+) -> Solution:
+    """From ``start`` (R, D) and, where that fails, once more from ``fallback`` (R, D), with a longer leash."""
+    solution = minimise(problem, start, tolerance, 40, floor)
     lost = np.flatnonzero(~solution.converged)
     if len(lost):
-        solution.replace(lost, follow(problem.take(lost), np.tile(problem.start, (len(lost), 1)), tolerance))
+        solution.replace(lost, follow(problem.take(lost), fallback[lost], tolerance, floor))
     return solution
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -15,18 +16,13 @@ from raypipe.stats.bins import Bins, groups
 class Shape:
     """Expected background in bins for internal parameters ``a``: physical parameters are ``transform @ a``.
 
-    The basis is orthonormal under the expected counts, so that a Newton step is safe. ``phi``: (Q, P) basis at the
-    nodes. ``weight``: (Q,) of the nodes, for a template its expected events. ``mean_phi``: (B, P) bin averages at the
-    start (for information matrices). ``matrix``: (B, P) bin integrals of a linear family, else None. ``positive``: (K,
-    P) rows or None.
+    The basis is orthonormal under the expected counts, so that a Newton step is safe. ``weight``: (Q,) of the nodes,
+    for a template its expected events. ``positive``: (K, P) rows or None.
     """
 
     family: Family
     nodes: Nodes
-    phi: np.ndarray
     weight: np.ndarray
-    mean_phi: np.ndarray
-    matrix: np.ndarray | None
     transform: np.ndarray
     positive: np.ndarray | None
     start: np.ndarray
@@ -34,6 +30,25 @@ class Shape:
     @property
     def size(self) -> int:
         return len(self.start)
+
+    @cached_property
+    def phi(self) -> np.ndarray:
+        """(Q, P) basis at the nodes."""
+        return self.family.basis(self.nodes.mass) @ self.transform
+
+    @cached_property
+    def matrix(self) -> np.ndarray | None:
+        """(B, P) bin integrals of a linear family, else None."""
+        return None if self.family.log else self.nodes.sum_rows(self.phi, self.weight)
+
+    @cached_property
+    def mean_phi(self) -> np.ndarray:
+        """(B, P) bin averages of the basis at the start, for information matrices; of a linear family `matrix`."""
+        if self.matrix is not None:
+            return self.matrix
+        rates = np.exp(np.clip(self.phi @ self.start, -700, 300)) * self.weight
+        total = self.nodes.sum(rates)
+        return self.nodes.sum_rows(self.phi, rates) / np.where(total > 0, total, 1)[:, None]
 
     def rates(self, a: np.ndarray) -> np.ndarray:
         """Expected events at every node, (R, P) -> (R, Q), of a log family."""
@@ -52,12 +67,7 @@ class Shape:
     def over(self, low: np.ndarray, high: np.ndarray) -> Shape:
         """The same function and parameters over other bins (not for templates)."""
         nodes = gauss_legendre(low, high, 32)
-        return _over(self.family, nodes, nodes.weight, self.transform, self.start, self.positive)
-
-    def density(self, mass: np.ndarray, a: np.ndarray) -> np.ndarray:
-        """Events per unit of mass at ``mass`` (n,) for one parameter vector."""
-        value = self.family.basis(np.asarray(mass, float)) @ (self.transform @ a)
-        return np.exp(np.clip(value, -700, 700)) if self.family.log else value
+        return Shape(self.family, nodes, nodes.weight, self.transform, self.positive, self.start)
 
 
 def make_shape(family: Family, bins: Bins, template: np.ndarray | None = None) -> Shape:
@@ -140,22 +150,4 @@ def _finish(family: Family, nodes: Nodes, weight: np.ndarray, physical: np.ndarr
         )
     transform = np.linalg.inv(upper) / scale[:, None]
     positive = None if family.positive is None else family.positive @ transform
-    return _over(family, nodes, weight, transform, upper @ (scale * physical), positive)
-
-
-def _over(
-    family: Family,
-    nodes: Nodes,
-    weight: np.ndarray,
-    transform: np.ndarray,
-    start: np.ndarray,
-    positive: np.ndarray | None,
-) -> Shape:
-    phi = family.basis(nodes.mass) @ transform
-    if family.log:
-        rates = np.exp(np.clip(phi @ start, -700, 300)) * weight
-        total = nodes.sum(rates)
-        matrix, mean = None, nodes.sum_rows(phi, rates) / np.where(total > 0, total, 1)[:, None]
-    else:
-        matrix = mean = nodes.sum_rows(phi, weight)
-    return Shape(family, nodes, phi, weight, mean, matrix, transform, positive, start)
+    return Shape(family, nodes, weight, transform, positive, upper @ (scale * physical))

@@ -141,12 +141,12 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
         raise UserError(f"{source}: a {what} needs errors: name their column (--error)")
     if likelihood == "poisson" or (auto and whole and (errors is None or counting_errors(y, errors))):
         if (y < 0).any():
-            raise UserError(f"{source}: bin {_first(bins, y < 0)} is negative: no Poisson likelihood for it")
+            raise UserError(f"{source}: bin {bins.first(y < 0)} is negative: no Poisson likelihood for it")
         return bins
     if errors is None:
         bad = y < 0 if (y < 0).any() else ~np.isclose(y, np.round(y))
         raise UserError(
-            f"{source}: bin {_first(bins, bad)} holds {y[bad][0]:g}, which is no count, and no errors are given: name "
+            f"{source}: bin {bins.first(bad)} holds {y[bad][0]:g}, which is no count, and no errors are given: name "
             "their column (--error), or --likelihood poisson"
         )
     found = rate_scale(y, errors, upper) if auto and (y >= 0).all() else None
@@ -158,7 +158,7 @@ def bin_spectrum(spectrum: Spectrum, window: tuple[float, float], likelihood: st
         return replace(bins, scale=scale, notes=(*bins.notes, note))
     empty = errors <= 0
     if (empty & (y != 0)).any():
-        raise UserError(f"{source}: bin {_first(bins, empty & (y != 0))} has no error: no likelihood for it")
+        raise UserError(f"{source}: bin {bins.first(empty & (y != 0))} has no error: no likelihood for it")
     if likelihood == "weighted" or (auto and of_events(y, errors)):
         if not y.sum() > 0:
             raise UserError(f"{source}: the contents in the window sum to {y.sum():g}: nothing to fit")
@@ -186,11 +186,6 @@ def _whole_bins(spectrum: Spectrum, window: tuple[float, float]) -> tuple[Bins, 
         raise UserError(f"{spectrum.source}: every bin between {low:g} and {high:g} is empty")
     bins = Bins(kept.low, kept.high, kept.counts, np.ones(len(kept)), None, window, notes)
     return bins, kept.errors, kept.upper
-
-
-def _first(bins: Bins, mask: np.ndarray) -> str:
-    k = int(np.flatnonzero(mask)[0])
-    return f"{bins.low[k]:g}-{bins.high[k]:g}"
 
 
 def regular_edges(low: float, high: float, bins: int) -> np.ndarray:

@@ -18,13 +18,8 @@ def weigh(bins: Bins, squares: np.ndarray, note: str) -> Bins:
     """
     total = float(squares.sum() / bins.counts.sum())
     equal = np.allclose(squares, total * bins.counts, rtol=1e-6, atol=1e-9 * total**2)
-    return replace(
-        bins,
-        scale=np.full(len(bins), total),
-        squares=None if equal else squares,
-        errors=None,
-        notes=(*bins.notes, *(() if equal else (note,))),
-    )
+    bins = replace(bins, scale=np.full(len(bins), total), squares=None, errors=None)
+    return bins if equal else replace(bins, squares=squares, notes=(*bins.notes, note))
 
 
 def of_events(y: np.ndarray, errors: np.ndarray) -> bool:
@@ -66,13 +61,8 @@ def join_negative(bins: Bins, region: tuple[float, float] | None = None) -> Bins
         return bins
     slack = 1e-6 * (bins.high - bins.low).min()
     low, high = region if region is not None else (-np.inf, np.inf)
-    place = (
-        (bins.high > low + slack).astype(int)
-        + (bins.low >= low - slack)
-        + (bins.high > high + slack)
-        + (bins.low >= high - slack)
-    )
-    wall = np.r_[True, (bins.low[1:] > bins.high[:-1] + slack) | (np.diff(place) != 0)]
+    beyond = [bins.high > low + slack, bins.low >= low - slack, bins.high > high + slack, bins.low >= high - slack]
+    wall = np.r_[True, (bins.low[1:] > bins.high[:-1] + slack) | (np.diff(np.sum(beyond, 0)) != 0)]
     starts: list[int] = []
     totals: list[float] = []
     for k, n in enumerate(bins.counts):

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -20,9 +19,9 @@ class Width:
     value: float
     relative: bool = False
 
-    def at(self, mass: float | np.ndarray) -> Any:
+    def at(self, mass: float) -> float:
         """One standard deviation at a mass."""
-        return self.value * mass if self.relative else self.value + 0.0 * np.asarray(mass)
+        return self.value * mass if self.relative else self.value
 
     @property
     def label(self) -> str:

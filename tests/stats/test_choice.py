@@ -39,7 +39,8 @@ def test_spurious_signal_rejects_what_cannot_follow_the_template():
     bent = np.exp(-CENTRES / 30 + 0.6 * ((CENTRES - 132) / 27) ** 3)
     bent *= 50_000 / bent.sum()
     masses = np.linspace(110, 155, 19)
-    name, record = spurious_signal(bent, bins(bent), ["exp", "exppoly:2", "exppoly:3", "exppoly:4"], masses, 1.5)
+    names = ["exp", "exppoly:2", "exppoly:3", "exppoly:4"]
+    name, record = spurious_signal(bent, bins(bent), names, masses, Gaussian(0, 1.5))
     assert name == "exppoly:3"  # the fewest parameters that contain the truth
     first, _, third, _ = record
     assert not first["passed"]

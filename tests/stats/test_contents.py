@@ -76,9 +76,9 @@ def test_deficits_over_empty_bins_are_the_least_of_minus_two_ln_l():
     """No yield on a fine grid fits better than the one found, deficits and kinks included."""
     data, simulation = sparse(1000, seed=1)
     bins, reference = match_reference(bin_masses(data, (100, 400), np.linspace(100, 400, 241)), simulation)
-    shape = make_shape(template_family(0, 100, 400), bins, reference.expected)
+    shape = make_shape(template_family(0, 100, 400), bins, reference.counts)
     problem = Binned(
-        shape, bins.counts[None], np.zeros(1, int), bins.scale, template_error=reference.errors / reference.expected
+        shape, bins.counts[None], np.zeros(1, int), bins.scale, template_error=reference.errors / reference.counts
     )
     null = massfit.fit(problem, shape.start, "null")
     signals = np.array([Gaussian(m, 5.0).integral(bins.low, bins.high) for m in np.r_[np.linspace(110, 390, 15), 220]])
