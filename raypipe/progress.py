@@ -64,7 +64,7 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
             told = f"; {now.fields['note']}" if now.fields["note"] else ""
             say(f"{title}: {now.completed:.0f} of {total}, {time.monotonic() - began:.0f} s{told}")
 
-        def advance(steps: int = 1, note: str | None = None) -> None:
+        def advance(steps: float = 1, note: str | None = None) -> None:
             bar.update(task, advance=steps, **({} if note is None else {"note": note}))
 
         with contextlib.nullcontext() if console.is_terminal else repeatedly(line, EVERY, FIRST):

@@ -45,7 +45,7 @@ def make_flows(
     Ray must be running; workers that fail are a `UserError`. The members of all sets are divided over one worker a core
     (`resources.trial_cpus`), or a GPU, with the same bits for any number. Sets that another driver is making are left
     to it. ``inputs``: tables of every representation, one an encoder (`raypipe.cluster.attempt.Shelf`). ``on_epoch``:
-    called with the mean losses of every epoch of the sets (``sets``) that are trained together.
+    called with the mean losses of every epoch of the sets (``sets``) that are trained together, one of ``stacks``.
     """
     import ray
 
@@ -83,7 +83,9 @@ def _flow_loop(given: dict[str, Any]) -> None:
     inputs, saved, worker = ray.get(given["inputs"]), resumed(), Workers()
     device = "cuda" if ray.get_gpu_ids() else "cpu"
     for number, wanted in enumerate(given["stacks"]):
-        stack = _Stack(wanted, inputs, given["config"], given["shared"], given["run"], device, worker)
+        stack = _Stack(
+            wanted, inputs, given["config"], given["shared"], given["run"], device, worker, len(given["stacks"])
+        )
         stack.make(number, saved if saved and saved["stack"] == number else None)
 
 
@@ -98,6 +100,7 @@ class _Stack:
     run: TrainRun
     device: str
     workers: Workers
+    stacks: int  # One after the other, with this one
     sets: dict[int, FlowSet] = field(default_factory=dict)
 
     def drawn(self, number: int) -> FlowSet:
@@ -139,7 +142,7 @@ class _Stack:
         beside = {"stack": number, "keys": list(keys.values()), "workers": self.workers.size}
         if state and all(state[name] == value for name, value in beside.items()):
             training.load_state(state)
-        go_on(training, self.run, beside, {"stack": number, "sets": len(keys)})
+        go_on(training, self.run, beside, {"stack": number, "stacks": self.stacks, "sets": len(keys)})
         done = [k for k in keys if training.converged(place[k])]  # of the others the trials will say so
         who = {k: [w for w, share in enumerate(shares) if any(blocks[at][0] == k for at in share)] for k in done}
         self._write(training, [(place[k], keys[k], who[k]) for k in done])

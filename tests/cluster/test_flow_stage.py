@@ -112,6 +112,15 @@ def test_two_workers_make_the_flows_of_the_trials_though_one_is_killed(ray_local
 
 
 @pytest.mark.ray
+def test_progress_ends_with_the_last_of_several_stacks(ray_local, monkeypatch, tmp_path):
+    monkeypatch.setattr("raypipe.cluster.flows.ROWS", 1)  # one set a worker at a time
+    given, told = flow_config(), []
+    make_flows({"id": [small_tables(given)]}, given, TRIALS, Ledger(tmp_path), given.resources, told.append)
+    assert [record["sets"] for record in told if record["epoch"] == 0] == [2, 1]
+    assert sum(1 / record["stacks"] for record in told) == pytest.approx(given.flow.epochs)
+
+
+@pytest.mark.ray
 def test_two_drivers_that_start_together_make_each_set_once(made_in_process, tmp_path):
     """Each has one worker, and one Ray of its own."""
     drivers = [
