@@ -63,8 +63,7 @@ def read_root(path: Path, tree: str | None, name: str | None, weight: str | None
     import uproot
 
     with uproot.open(path) as file:
-        kinds = file.classnames()
-        bare = {key.split(";")[0]: kind for key, kind in kinds.items()}
+        bare = file.classnames(cycle=False)
         histograms = [key for key, kind in bare.items() if kind.startswith(("TH1", "TProfile"))]
         graphs = [key for key, kind in bare.items() if kind.startswith("TGraph") and "2D" not in kind]
         trees = [key for key, kind in bare.items() if kind in TREES]

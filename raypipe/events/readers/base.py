@@ -26,13 +26,11 @@ class Reader(Protocol):
     def names(self, path: Path, source: Source) -> list[str]:
         """The columns that the file offers, in its order; numbers as strings where it has no names."""
 
-    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
-        """Events ``start <= row < stop`` with the given columns (all where None), as one Arrow table."""
+    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
+        """Events ``start <= row < stop`` with the given columns, as one Arrow table."""
 
 
-def chunks(
-    reader: Reader, path: Path, source: Source, columns: Sequence[str] | None = None
-) -> Iterator[tuple[int, pa.Table]]:
+def chunks(reader: Reader, path: Path, source: Source, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
     """The whole file, ``source.chunk_rows`` events at a time, as (first row, table): bounded memory."""
     for start, stop in pieces(reader.rows(path, source), source.chunk_rows):
         yield start, reader.read(path, source, start, stop, columns)

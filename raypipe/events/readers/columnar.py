@@ -24,13 +24,12 @@ class ParquetReader:
     def names(self, path: Path, source: Source) -> list[str]:
         return list(distinct(read_schema(check_file(path)).names))
 
-    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
+    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
         plain = read_schema(path).names
         names = distinct(plain)
-        wanted = names if columns is None else columns
-        asked = {plain[names.index(name)] for name in wanted}
+        asked = {plain[names.index(name)] for name in columns}
         table = read_rows(path, [name for name in dict.fromkeys(plain) if name in asked], start, stop)
-        return table.rename_columns(distinct(table.column_names)).select(list(wanted))
+        return table.rename_columns(distinct(table.column_names)).select(list(columns))
 
 
 class CsvReader:
@@ -42,7 +41,7 @@ class CsvReader:
     def names(self, path: Path, source: Source) -> list[str]:
         return self._open(path).names
 
-    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
+    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
         with readable(path, "text"):
             return self._open(path).read(start, stop, columns)
 
@@ -71,7 +70,7 @@ class NumpyReader:
         array = self._open(path)
         return list(fields(array[:0])) if array.dtype.names else list(map(str, range(array.shape[1])))
 
-    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
+    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
         part = self._open(path)[start:stop]
         found = fields(part) if part.dtype.names else {str(k): part[:, k] for k in range(part.shape[1])}
-        return pa.table({name: native(found[name]) for name in (found if columns is None else columns)})
+        return pa.table({name: native(found[name]) for name in columns})

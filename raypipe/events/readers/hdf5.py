@@ -32,14 +32,13 @@ class Hdf5Reader:
         with readable(check_file(path), "HDF5"), h5py.File(path) as file:
             return list(_layout(file, path, source.key))
 
-    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
+    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
         with readable(check_file(path), "HDF5"), h5py.File(path) as file:
             layout = _layout(file, path, source.key)
-            wanted = list(layout) if columns is None else columns
-            sets = {layout[name][0].name: layout[name][0] for name in wanted}
+            sets = {layout[name][0].name: layout[name][0] for name in columns}
             parts = {name: values[start:stop] for name, values in sets.items()}  # a matrix is read once
             table = {}
-            for name in wanted:
+            for name in columns:
                 part, place = parts[layout[name][0].name], layout[name][1]
                 of = fields(part) if isinstance(place, str) else {None: part} if place is None else part.T
                 table[name] = native(of[place])

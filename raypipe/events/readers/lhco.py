@@ -35,15 +35,14 @@ class LhcoReader:
     def names(self, path: Path, source: Source) -> list[str]:
         return list(NAMES)
 
-    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
+    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
         matrix = np.asarray(self.hdf5.matrix(path, source, start, stop), dtype=np.float64)
         for row, column in np.argwhere(~np.isfinite(matrix))[:1]:
             raise UserError(f"{path}: column {column}, row {start + row}: {matrix[row, column]} is not finite")
         particles = matrix[:, : matrix.shape[1] // 3 * 3].reshape(len(matrix), -1, 3)
         features = jet_features(particles, path, start)
         label = matrix[:, -1] if matrix.shape[1] % 3 else np.full(len(matrix), -1.0)
-        table = pa.table(dict(zip(NAMES, [*features.T, label], strict=True)))
-        return table if columns is None else table.select(list(columns))
+        return pa.table(dict(zip(NAMES, [*features.T, label], strict=True))).select(list(columns))
 
 
 def jet_features(particles: np.ndarray, source: str | Path = "particles", start: int = 0) -> np.ndarray:
@@ -57,9 +56,8 @@ def jet_features(particles: np.ndarray, source: str | Path = "particles", start:
     members = sequence.constituent_index(MIN_PT)
     few = np.flatnonzero(ak.to_numpy(ak.num(jets.px)) < 2)
     if len(few):
-        raise UserError(
-            f"{source}: event {start + few[0]} has fewer than two jets of R = {RADIUS:g} above {MIN_PT:g} GeV"
-        )
+        told = f"fewer than two jets of R = {RADIUS:g} above {MIN_PT:g} GeV"
+        raise UserError(f"{source}: event {start + few[0]} has {told}")
     leading = ak.argsort(np.hypot(jets.px, jets.py), axis=1, ascending=False)[:, :2]
     jets, members = jets[leading], members[leading]
     vectors = np.stack([ak.to_numpy(jets[name]) for name in ("E", "px", "py", "pz")], axis=-1)  # (n, 2, 4)

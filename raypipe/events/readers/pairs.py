@@ -58,13 +58,12 @@ class PairReader(RootReader):
         of_list = [f"{which}.{leaf}" for which in ("first", "second") for leaf in leaves]
         return [*super().names(path, source), *(f"pair.{name}" for name in QUANTITIES), *of_list]
 
-    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
-        wanted = [*self.names(path, source), THERE] if columns is None else columns
-        flat = super().read(path, source, start, stop, [name for name in wanted if not _of_pair(name)])
+    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
+        flat = super().read(path, source, start, stop, [name for name in columns if not _of_pair(name)])
         with open_tree(path, source.key, self.trees) as tree:
             prefix, leaves = _leaves(tree, source.pairs.of, path)
-            found = _pairs(Branches(tree, path, EventSource(), start, stop, ""), source.pairs, prefix, leaves, wanted)
-        return pa.table({name: found[name] if _of_pair(name) else flat[name] for name in wanted})
+            found = _pairs(Branches(tree, path, EventSource(), start, stop, ""), source.pairs, prefix, leaves, columns)
+        return pa.table({name: found[name] if _of_pair(name) else flat[name] for name in columns})
 
 
 def _of_pair(name: str) -> bool:

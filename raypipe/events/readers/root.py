@@ -84,10 +84,9 @@ class RootReader:
             kinds = {name: tree[name].array(entry_stop=1).type.content for name in tree.keys()}  # noqa: SIM118
             return [name for name, kind in kinds.items() if getattr(kind, "primitive", "")[:3] in ALONE]  # an RNTuple
 
-    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
-        wanted = self.names(path, source) if columns is None else columns
+    def read(self, path: Path, source: Source, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
         with open_tree(path, source.key, self.trees) as tree:
-            arrays = {name: branch(tree, name, path, start, stop) for name in wanted}
+            arrays = {name: branch(tree, name, path, start, stop) for name in columns}
         return pa.table({name: native(values.to_numpy()) for name, values in arrays.items()})
 
 
@@ -163,10 +162,7 @@ class DelphesReader:
     place = {"pt": "PT", "eta": "Eta", "phi": "Phi"}  # noqa: RUF012
     mass, btag, charge = "Mass", "BTag", "Charge"
 
-    def rows(self, path: Path, source: EventSource) -> int:
-        """Events of the tree."""
-        with open_tree(path, source.key, self.trees) as tree:
-            return int(tree.num_entries)
+    rows = RootReader.rows
 
     def objects(self, path: Path, source: EventSource, start: int, stop: int) -> ObjectBatch:
         """Events ``start <= entry < stop``; whatever is wrong with a branch is a `UserError` naming it."""

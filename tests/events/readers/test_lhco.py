@@ -40,7 +40,7 @@ def test_one_jet_is_not_enough():
 def test_raw_events_give_the_published_features():
     path = real("readers", "events_anomalydetection_tiny.h5")
     assert file_format(path, Source()) == "lhco"
-    table = reader_for(path, Source()).read(path, Source(), 0, 1000, None)
+    table = reader_for(path, Source()).read(path, Source(), 0, 1000, NAMES)
     assert table.num_rows == 1000
     values = np.stack([table[name].to_numpy() for name in NAMES], axis=1)
     assert values[:, 5].sum() == 93
@@ -59,7 +59,7 @@ def test_raw_events_give_the_published_features():
 def test_a_range_equals_the_whole_and_the_pandas_frame_is_a_matrix():
     path = real("readers", "events_anomalydetection_tiny.h5")
     columns = Columns(mass="m_jj", features=["m_j1", "delta_m", "tau21_1", "tau21_2"], label="label")
-    whole = reader_for(path, Source()).read(path, Source(), 0, 30, None)
+    whole = reader_for(path, Source()).read(path, Source(), 0, 30, NAMES)
     part = reader_for(path, Source()).read(path, Source(), 20, 30, ["m_j1"])
     assert part["m_j1"].to_numpy() == pytest.approx(whole["m_j1"].to_numpy()[20:], abs=0)
     plain = Source(format="hdf5")
