@@ -114,7 +114,17 @@ def first_look_table() -> str:
 @part
 def first_look_null() -> str:
     """Significance without a signal in the first look, in words."""
-    nulls = sorted(record("contrastive_first_look")["null"], key=lambda null: -null["working_point"])
+    return _null("contrastive_first_look")
+
+
+@part
+def earlier_null() -> str:
+    """The same of the first look before it, on seed 20291."""
+    return _null("contrastive_first_look_20291")
+
+
+def _null(name: str) -> str:
+    nulls = sorted(record(name)["null"], key=lambda null: -null["working_point"])
     told = [f"{plus_minus(n['mean'], n['error'])} at {percent(n['working_point'])}" for n in nulls]
     spread = " and ".join(f"{np.std(n['z'], ddof=1):.2f}" for n in nulls)
     sets = f"{nulls[0]['instances']} pseudo-data sets that share no event"
@@ -138,11 +148,24 @@ def first_look_steered() -> str:
     """How well the background is known where a signal steered the classifiers, in words."""
     told = sorted(record("contrastive_first_look")["steered"], key=lambda of: -of["working_point"])
     pulls = [
-        f"{plus_minus(of['pull_mean'], of['pull_mean_error'], 2)}, width {of['pull_width']:.2f}, at "
-        f"{percent(of['working_point'])}"
+        f"at {percent(of['working_point'])} {plus_minus(of['pull_mean'], of['pull_mean_error'], 2)}, width "
+        f"{of['pull_width']:.2f}, true over expected {of['transfer']:.2f}"
         for of in told
     ]
-    return f"{' and '.join(pulls)} ({told[0]['rows']} runs)"
+    return f"{'; '.join(pulls)} ({told[0]['rows']} runs)"
+
+
+@part
+def confusion() -> str:
+    """Mean diagonals of the confusion matrices below that of the transformer with labels, in words."""
+    matrices = record("confusion")["matrices"]
+    told = {name: (np.array(of["diagonal"]), of["error"]) for name, of in matrices.items()}
+    (best, own), words = told.pop("transformer with labels"), []
+    for name, (diagonal, error) in told.items():
+        both = 100 * np.hypot(error, own) / best.mean()
+        lost = f"{plus_minus(100 * (diagonal.mean() / best.mean() - 1), both, 1)} %"
+        words.append(f"{name} {lost}, of the SM alone {100 * (diagonal[-1] / best[-1] - 1):.1f} %")
+    return "; ".join(words)
 
 
 @part

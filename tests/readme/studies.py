@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 from gpurecord.table import ladder
 from gpurecord.table import markdown as gpu_tables
 
@@ -69,6 +70,23 @@ def haxad_first_look_null() -> str:
     return _haxad_nulls("haxad_first_look")
 
 
+@part
+def haxad_earlier_null() -> str:
+    """The same of the first look before it, on seed 20291."""
+    return _haxad_nulls("haxad_first_look_20291")
+
+
+@part
+def haxad_both_nulls() -> str:
+    """Mean and width of the pull over the sets of both first looks."""
+    nulls = [record(name)["null"][0] for name in ("haxad_first_look", "haxad_first_look_20291")]
+    sets, mean = (np.array([null[name] for null in nulls]) for name in ("instances", "pull_mean"))
+    squares = np.average([null["pull_width"] ** 2 + null["pull_mean"] ** 2 for null in nulls], weights=sets)
+    both = np.average(mean, weights=sets)
+    width = np.sqrt(squares - both**2)
+    return f"the pull of {sets.sum()} sets is {plus_minus(both, width / np.sqrt(sets.sum()))} and {width:.2f} wide"
+
+
 def _haxad_nulls(name: str) -> str:
     null = record(name)["null"][0]
     return (
@@ -83,7 +101,17 @@ def _haxad_nulls(name: str) -> str:
 @part
 def haxad_linearity() -> str:
     """Fitted against injected yield."""
-    line = record("haxad")["linearity"][0]
+    return _line("haxad")
+
+
+@part
+def haxad_first_look_linearity() -> str:
+    """The same of the first look."""
+    return _line("haxad_first_look")
+
+
+def _line(name: str) -> str:
+    line = record(name)["linearity"][0]
     return (
         f"slope {plus_minus(line['slope'], line['slope_error'])}, offset "
         f"{plus_minus(line['offset'], line['offset_error'], 0)} events (χ² {line['chi2']:.1f} for {line['ndf']})"

@@ -178,6 +178,7 @@ def main(folder: Path, name: str = "contrastive") -> None:
         "date": summary["date"],
         "versions": summary["versions"],
         "config_hash": summary["config_hash"],
+        "seed": rows[0]["seed"],
         "code": summary["code"],
         **{k: summary[k] for k in ("look", "choice_hash")},
         "closure_auc": summary["closure_auc"],
