@@ -157,14 +157,19 @@ def first_look_steered() -> str:
 
 @part
 def confusion() -> str:
-    """Mean diagonals of the confusion matrices below that of the transformer with labels, in words."""
-    matrices = record("confusion")["matrices"]
-    told = {name: (np.array(of["diagonal"]), of["error"]) for name, of in matrices.items()}
-    (best, own), words = told.pop("transformer with labels"), []
-    for name, (diagonal, error) in told.items():
-        both = 100 * np.hypot(error, own) / best.mean()
-        lost = f"{plus_minus(100 * (diagonal.mean() / best.mean() - 1), both, 1)} %"
-        words.append(f"{name} {lost}, of the SM alone {100 * (diagonal[-1] / best[-1] - 1):.1f} %")
+    """Diagonals of the confusion matrices below that of the transformer with labels, in words."""
+    known = record("confusion")
+    told = {name: np.array(of["diagonal"]) for name, of in known["matrices"].items()}
+    best, each, words = told.pop("transformer with labels"), known["events_each"], []
+
+    def lost(one: np.ndarray, other: np.ndarray) -> str:
+        """Change of a mean over classes, in per cent, with its binomial error."""
+        variance = sum((of * (1 - of)).sum() / each / len(of) ** 2 for of in (one, other))
+        ratio = one.mean() / other.mean()
+        return f"{plus_minus(100 * (ratio - 1), 100 * np.sqrt(variance) / other.mean(), 1)} %"
+
+    for name, diagonal in told.items():
+        words.append(f"{name} {lost(diagonal, best)}, of the SM alone {lost(diagonal[-1:], best[-1:])}")
     return "; ".join(words)
 
 
