@@ -13,7 +13,7 @@ from raypipe.config import Config
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table
 from raypipe.files import write_json
-from raypipe.fit.batches import PARTS, parts_of
+from raypipe.fit.batches import PARTS, dealt
 from raypipe.progress import progress_bar
 from raypipe.report.figures import confusion_figure, tsne_figure, tsne_map
 from raypipe.report.style import save_figures
@@ -38,8 +38,7 @@ def embedding_events(table: pa.Table, config: Config) -> tuple[pa.Table, np.ndar
     """The embedding split of a latent table, sorted by id, and the part (train, validation, test) of every event."""
     kept = table.filter(pc.equal(table["split"].cast(pa.string()), "embedding"))
     kept = kept.take(np.argsort(kept["event_id"].to_numpy(), kind="stable"))
-    e = config.embedding
-    return kept, parts_of(kept["event_id"].to_numpy(), config.seed, e.train_fraction, e.validation_fraction)
+    return kept, dealt(kept["event_id"].to_numpy(), config.embedding, config.seed)
 
 
 def latent_pictures(run: Run, supervised: bool = True) -> dict[str, Any]:
@@ -90,11 +89,11 @@ def _trees(events: pa.Table, parts: np.ndarray, run: Run) -> dict[str, Confusion
 
 
 def _transformer(run: Run) -> Confusion:
-    config, e = run.config, run.config.embedding
+    config = run.config
     run.ray()
     inputs = read_inputs(config, run.folder / "events")
     inputs = replace(inputs, group=families(inputs.group))
-    parts = parts_of(inputs.event_id, config.seed, e.train_fraction, e.validation_fraction)
+    parts = dealt(inputs.event_id, config.embedding, config.seed)
     test = balanced(inputs.group, np.flatnonzero(parts == PARTS.index("test")), TREE_EVENTS, config.seed, "test")
     with progress_bar("supervised transformer", config.embedding.epochs) as bar:
         return supervised_confusion(

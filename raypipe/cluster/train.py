@@ -20,7 +20,7 @@ from raypipe.events.continuous import continuous_features
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table, sample_path
 from raypipe.files import atomic_path, make_directory, read_json, write_json
-from raypipe.fit.batches import PARTS, parts_of
+from raypipe.fit.batches import PARTS, dealt
 from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, fit_encoder, rank_batches, wrapped
 from raypipe.fit.training import OnEpoch, finish
 from raypipe.fit.vae import FeatureVae, VaeTraining
@@ -202,7 +202,7 @@ def train_autoencoder(
         table = read_table(sample_path(events, "embedding", sample), ["event_id", "features"])
         ids = table["event_id"].to_numpy()
         values = continuous_features(tensor_values(table["features"]), ids, config.seed)
-        parts = parts_of(ids, config.seed, vae.train_fraction, vae.validation_fraction)
+        parts = dealt(ids, vae, config.seed)
         for chosen, part in zip(sets, ("train", "validation"), strict=True):
             chosen.append(values[parts == PARTS.index(part)])
     features = [np.concatenate([v[: min(map(len, chosen))] for v in chosen]) for chosen in sets]

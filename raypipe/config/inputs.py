@@ -122,6 +122,8 @@ class Parted(Section):
     validation_fraction: float = Field(0.2, gt=0, lt=1)
     """Share that selects the best epoch; the rest is the test part, which also gives the simulated Higgs. [paper C; of
     an autoencoder: default]"""
+    parts_seed: int | None = Field(None, ge=0)
+    """Seed that deals the events into these parts; null: the run's, for all of its encoders. [default]"""
 
     @model_validator(mode="after")
     def _test_part_left(self) -> Parted:

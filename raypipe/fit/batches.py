@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from raypipe import seeds
+from raypipe.config.inputs import Parted
 from raypipe.errors import UserError
 
 PARTS = ("train", "validation", "test")
@@ -35,6 +36,12 @@ def parts_of(event_ids: np.ndarray, seed: int, train: float, validation: float) 
     """The part (n,) int8 (index into `PARTS`) of every event, from a hash of its id alone."""
     u = seeds.uniform_by_id(event_ids, seed, "parts")
     return (u >= train).astype(np.int8) + (u >= train + validation).astype(np.int8)
+
+
+def dealt(event_ids: np.ndarray, given: Parted, seed: int) -> np.ndarray:
+    """`parts_of` of a configuration, in a run or a training of this seed."""
+    seed = seed if given.parts_seed is None else given.parts_seed
+    return parts_of(event_ids, seed, given.train_fraction, given.validation_fraction)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from raypipe import seeds
 from raypipe.config import Embedding
 from raypipe.errors import UserError
-from raypipe.fit.batches import PARTS, BatchPlan, parts_of, prefetched
+from raypipe.fit.batches import PARTS, BatchPlan, dealt, prefetched
 from raypipe.fit.training import OnEpoch, Workers, finish
 from raypipe.models.encoder import ETA, PHI, ContrastiveEncoder, Scales
 from raypipe.models.losses import gaussian_kl, supervised_contrastive
@@ -73,7 +73,7 @@ class EncoderPlan:
     @staticmethod
     def of(inputs: EncoderInputs, config: Embedding, seed: int) -> EncoderPlan:
         """Split the events, plan the balanced batches and measure the input normalisation on training events."""
-        parts = parts_of(inputs.event_id, seed, config.train_fraction, config.validation_fraction)
+        parts = dealt(inputs.event_id, config, seed)
         rows = [np.flatnonzero(parts == p) for p in range(len(PARTS))]
         plans = [BatchPlan.of(inputs.group, config.batch_size, seed, PARTS[p], rows[p]) for p in (0, 1)]
         # Enough validation batches to use every group's events about once, within reason.

@@ -84,9 +84,9 @@ class Contrastive(Diphoton):
     def inputs(self, name: str, folder: Path, tools: Tools) -> Iterator[Tables]:
         """The tables of a representation, one an encoder. In another world the simulation, which the embedding split
         stands for, is nominal."""
-        world = name.partition(WORLD)[2]
+        world, config = name.partition(WORLD)[2], self.config
         for of, member in self.encoders(name):
-            config, own = encoder_config(self.config, of, member, sample_groups()), encoder_folder(of, member)
+            own = encoder_folder(of, member)
             latents = self.read_latents(folder / own / LATENTS[0])
             if world:
                 latents |= self.read_latents(folder / "worlds" / world / own / LATENTS[0])

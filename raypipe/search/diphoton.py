@@ -16,7 +16,7 @@ from raypipe.events.pseudodata import check_disjoint
 from raypipe.events.schema import tensor_values
 from raypipe.events.table import read_table
 from raypipe.files import code_of, digest
-from raypipe.fit.batches import PARTS, parts_of
+from raypipe.fit.batches import PARTS, dealt
 from raypipe.kinds import BACKGROUNDS, background_modules, background_of
 from raypipe.search.base import Item, Made, Search, Served, Stage, plain, simulated
 from raypipe.search.case import Tables
@@ -53,8 +53,7 @@ def sample_groups() -> dict[str, int]:
 
 def unseen(events: Events, config: DiphotonRun) -> Events:
     """The test part of events of the embedding split, which no training saw."""
-    given = config.embedding
-    parts = parts_of(events.event_id, config.seed, given.train_fraction, given.validation_fraction)
+    parts = dealt(events.event_id, config.embedding, config.seed)
     return events.take(np.flatnonzero(parts == PARTS.index("test")))
 
 
@@ -95,7 +94,7 @@ class Diphoton(Search):
 
     sections: ClassVar[tuple[str, ...]] = (
         *("seed", "window", "pseudodata", "massfit", "flow", "classifier", "selection"),
-        *("embedding.train_fraction", "embedding.validation_fraction"),
+        *("embedding.train_fraction", "embedding.validation_fraction", "embedding.parts_seed"),
     )
     options: ClassVar[tuple[str, ...]] = ("signal", "strength", "instance", "embedding", "method")
     train: ClassVar[tuple[str, str]]  # `Stage.on` and `Stage.make` of the encoders

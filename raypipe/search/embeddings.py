@@ -44,7 +44,10 @@ def encoder_config(config: Config, name: str, member: int, groups: Mapping[str, 
     seed = config.seed if member == 0 else seeds.integer(config.seed, "encoder", member)
     given = config.embedding
     beta = given.betas.get(name.partition(":")[0], given.beta)
-    embedding = given.model_copy(update={"samples": samples, "beta": beta, "betas": {}})
+    own = {"samples": samples, "beta": beta, "betas": {}}
+    # All are trained on the same part: what one has not seen, such as the simulated Higgs, none has.
+    own |= {"parts_seed": config.seed if given.parts_seed is None else given.parts_seed} if member else {}
+    embedding = given.model_copy(update=own)
     return config.model_copy(update={"embedding": embedding, "seed": seed})
 
 

@@ -180,7 +180,8 @@ class Averaged:
 
     def add(self, case: Case, judged: Judged, points: list[float]) -> None:
         """The ensembles of one more encoder; nothing where no held-out sidebands calibrate the cut."""
-        ids = np.concatenate([e.event_id for e in (case.data.events, case.left, case.signal) if e is not None])
+        seen = (case.data.events, case.left, case.signal, *case.higgs.values())
+        ids = np.concatenate([events.event_id for events in seen if events is not None])
         if self.ids is not None and not np.array_equal(ids, self.ids):
             raise ValueError("the encoders see other events, or another order")
         self.ids = ids

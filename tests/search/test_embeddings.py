@@ -9,6 +9,7 @@ from raypipe.config import Config, load_config
 from raypipe.errors import UserError
 from raypipe.events.continuous import continuous_features
 from raypipe.events.schema import FEATURES
+from raypipe.fit.batches import dealt
 from raypipe.search.embeddings import encoder_config, representation, training_samples
 from raypipe.search.result import NO_SIGNAL, Trial
 from tests.conftest import ROOT
@@ -71,6 +72,19 @@ def test_no_held_out_event_reaches_the_training(ray_local, tmp_path):
         assert seen == set().union(*(ids[s] for s in SAMPLES if s not in held))
         assert set(inputs.group.tolist()) == {GROUPS[s] for s in SAMPLES if s not in held}
     assert encoder_config(config, "id", 1, GROUPS).seed != config.seed
+
+
+@pytest.mark.parametrize("parts_seed", ["null", "7"])
+def test_all_encoders_of_a_run_are_trained_on_the_same_part(parts_seed):
+    given, ids = (
+        load_config(ROOT / "configs/contrastive/demo.yaml", [f"embedding.parts_seed={parts_seed}"]),
+        np.arange(3000),
+    )
+    run = dealt(ids, given.embedding, given.seed)
+    for member in range(3):
+        own = encoder_config(given, "id", member, GROUPS)
+        assert (dealt(ids, own.embedding, own.seed) == run).all()
+    assert (dealt(ids, given.embedding, given.seed + 1) != run).any() == (parts_seed == "null")
 
 
 def test_raw_features_become_continuous_and_keep_their_order():
