@@ -7,6 +7,9 @@ import pytest
 
 from raypipe.config import load_config
 from raypipe.events.latents import Events
+from raypipe.report.contrastive import TEXTS
+from raypipe.report.html import table_of
+from raypipe.report.summary import build_summary
 from raypipe.search.case import Tables
 from raypipe.search.cathode import cathode
 from raypipe.search.contrastive import draw_case, search, trial_seed
@@ -42,9 +45,17 @@ def noisy(tables: Tables, number: int) -> Tables:
     return Tables(*sets)
 
 
+def columns(rows: list[dict]) -> list[str]:
+    """Of the table of a report."""
+    rows = [row | {"status": "ok", "key": "a"} for row in rows]
+    every = build_summary(rows, working_point=rows[0]["working_point"], target=5.0)["results_all_working_points"]
+    return table_of(TEXTS["tables"]["results"], every).head
+
+
 def test_one_ensemble_is_not_averaged(tables, config):
     rows = search(tables, config, SIGNAL).rows
     assert not [name for row in rows for name in row if name.startswith("averaged")]
+    assert "z averaged" not in columns(rows)
 
 
 def test_the_average_of_equal_scores_is_the_cut_itself(tables, config):
@@ -68,7 +79,8 @@ def test_the_average_of_equal_scores_is_the_cut_itself(tables, config):
 
 def test_encoders_that_see_different_noise_find_more_together(tables, config):
     views = [noisy(tables, number) for number in range(4)]
-    row = search(views, config, SIGNAL).rows[0]
+    row, *_ = rows = search(views, config, SIGNAL).rows
+    assert {"z averaged", "SIC averaged"} <= set(columns(rows))
     assert row["encoders"] == 4
     assert row["averaged_sic"] > 1.1 * row["sic"]
     assert row["averaged_z_after"] > row["z_after"]
