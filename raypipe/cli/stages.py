@@ -165,9 +165,9 @@ def latent(asked: Asked, supervised: bool) -> None:
     Example:
       raypipe latent --config configs/contrastive/laptop.yaml --no-supervised
     """
-    from raypipe.cluster.latent import latent_pictures
-
     with asked.run() as run:
+        from raypipe.cluster.latent import latent_pictures  # which takes seconds, when the run has said that it begins
+
         record = latent_pictures(run, supervised)
     for name, matrix in record["confusion"].items():
         tell(f"{name}: mean diagonal {matrix['mean_diagonal']:.3f}")

@@ -198,9 +198,10 @@ class Run:
             shelf = Shelf()
             for need in sorted(set(map(self.search.need, missing.values()))):
                 for part in self.search.inputs(need, self.folder, Tools()):
-                    self.ray()  # not before the first could be read
+                    if not shelf:  # the first could be read
+                        say(f"{name}: {self.folder}, {len(missing)} trials to run")
+                    self.ray()
                     shelf.put(need, part)
-            say(f"{name}: {self.folder}, {len(missing)} trials to run")
             self.ray()
             large = frozenset(key for key, trial in missing.items() if self.search.large(trial))
             train = self.trees() if large else None  # no place for the workers is told before the work
