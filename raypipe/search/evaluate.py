@@ -219,7 +219,7 @@ class Averaged:
         chosen, passed = config.selection, scores.passes("template", point)
         # A further event ranks equally anywhere among the sideband events: it passes as k or k + 1 of m + 1 do.
         kept = passed[: len(side)].sum()
-        kappa = float((kept + 0.5) / (len(side) + 1) / (kept / len(side)))
+        kappa = float((kept + 0.5) / (len(side) + 1) / (max(kept, 1) / len(side)))  # none: the Higgs takes it all
         carried = float(np.hypot(carried, chosen.transfer_uncertainty)) * kappa
         expected, error = own.expected_after(passed, kappa, carried, chosen.higgs_uncertainty)
         found = evaluate(case, scores, own, point, config) | {"expected_after": expected, "expected_after_error": error}

@@ -84,6 +84,8 @@ def test_encoders_that_see_different_noise_find_more_together(tables, config):
     assert row["encoders"] == 4
     assert row["averaged_sic"] > 1.1 * row["sic"]
     assert row["averaged_z_after"] > row["z_after"]
+    for one, point in zip(rows, config.selection.working_points, strict=True):
+        assert one["averaged_background_efficiency"] == pytest.approx(point, rel=0.3)
     assert row["averaged_s_after"] + row["averaged_b_after"] == row["averaged_n_after"]
 
 

@@ -13,12 +13,13 @@ from click.testing import CliRunner
 from scipy import stats
 
 import raypipe as rp
+from raypipe import seeds
 from raypipe.cli import main
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.search.base import search_of
 from raypipe.search.result import DATA, Trial
-from raypipe.search.table import search_table
+from raypipe.search.table import SharedFlows, interpolated, search_table
 from raypipe.search.table_search import regions_of, search_window, together
 from raypipe.stats.lookelsewhere import sidak
 from raypipe.store.looks import opened
@@ -155,6 +156,12 @@ def test_shared_flows_know_none_of_their_windows():
     assert len({row["auc_data_template"] for row in results}) == 3
     beside = (mass >= config.window.low) & (mass < config.window.high)
     assert len(state["part"]) == (beside & ~unknown).sum()
+    # A sideband event is judged by flows that do not know it.
+    data, side = as_features(table), group[0].beside(mass)
+    shared = SharedFlows(group, seeds.integer(config.seed, "windows", 0, bits=62), kept)
+    background = interpolated(data, side, config.model_copy(update={"window": group[0]}), 5, shared)
+    assert background.flow_stage == key
+    assert (background.template.sideband_home[~unknown[side]] == state["part"].numpy()).all()
     # Of other windows they know all.
     table[(mass >= 3.0) & (mass < 3.2), 1] += 0.01
     search_window(0, as_features(table), config, kept)
