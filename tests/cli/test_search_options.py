@@ -16,11 +16,13 @@ TABLE, HAXAD, MULTI, CONTRASTIVE = (
 )
 
 
-def refused(*arguments: object) -> str:
+def refused(*arguments: object, begun: tuple[str, ...] = ()) -> str:
+    """The one line of a refusal, after the lines that say what had begun."""
     done = CliRunner().invoke(main, ["search", *(str(a) for a in arguments)])
     assert done.exit_code == 2, done.output
-    assert len(done.output.strip().splitlines()) == 1
-    return done.output
+    *said, error = done.output.strip().splitlines()
+    assert tuple(said) == begun
+    return error
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,7 @@ def test_a_cut_finer_than_the_background_is_one_line(ray_local, tmp_path):
         f"background.path={tmp_path / 'background.npy'}",
         "selection.working_points=[0.0001]",
         "resources.cpus=2",
+        begun=(f"search: {tmp_path / 'run'}, {len(inside[::2])} events",),
     )
     assert "selection.working_points: a cut at 0.01% cannot be made with" in words
 

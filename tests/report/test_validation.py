@@ -295,5 +295,8 @@ def test_errors_are_one_line(tmp_path, arguments, message):
     write_json(places["nameless"] / "dataset.json", {"samples": {}})
     result = invoke(*(a.format(**places) for a in arguments))
     assert result.exit_code == 2
-    assert message in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    begun = [f"report: {places[name]}, 1 samples" for name in ("gone", "damaged") if f"{{{name}}}" in arguments]
+    *said, error = result.stderr.strip().splitlines()
+    assert said == begun  # what is found only by reading comes after the line that says what is read
+    assert error.startswith("raypipe: error: ")
+    assert message in error
