@@ -126,6 +126,9 @@ def _choice(by: str | None, compared: list[dict[str, Any]] | None) -> list[str]:
     if by == "spurious signal":
         by += " (largest share of the error)"
         told = [f"{c['family']} {c['largest']:.2f}" for c in compared]
+    elif by == "envelope":
+        by += " (-2 ln L + parameters, above the lowest)"
+        told = [f"{c['family']} {c['above']:.1f}" for c in compared]
     else:
         told = [c["family"] + ("" if c["p"] is None else f" (p {c['p']:.2g})") for c in compared]
     return [f"chosen      by {by}: {', '.join(told)}"]
@@ -140,7 +143,8 @@ def failure(row: dict[str, Any], reference: bool, events: bool) -> str:
 
 
 BACKGROUND = """exp, exppoly:N, poly:N, bernstein:N, power[:N], dijet:N, diphoton:N, flat. To be chosen by F-test:
-the order of one family (NAME:auto), the first sufficient one of a list (A,B,C), the best of several families (auto)."""
+the order of one family (NAME:auto), the first sufficient one of a list (A,B,C), the best of several families (auto).
+To be profiled together: envelope:A,B,C or envelope:auto."""
 READING = ("column", "tree", "branch", "weight", "x", "y", "error", "density", "scale")
 MASSES = "Masses or histogram: .root .parquet .csv .txt .json .yaml (HEPData) .h5 .npy .npz"
 KNOWN = "A resonance that belongs to the background; without a yield it is fitted."

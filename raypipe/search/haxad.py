@@ -21,7 +21,7 @@ from raypipe.search.contrastive import CONTINUUM
 from raypipe.search.evaluate import evaluate
 from raypipe.search.nulls import counted
 from raypipe.search.result import ALONE, Result, Tools, Trial
-from raypipe.stats.choice import choose_listed
+from raypipe.stats.choice import choose_listed, fits_of
 from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data
 from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import CrystalBall, fit_shape
@@ -99,7 +99,7 @@ def choose_family(tables: Tables, config: HaxadConfig) -> str:
         )
     masses = Masses(tables.continuum, None, f"simulated {CONTINUUM}")
     bins, _, _ = binned_data(masses, SpectrumFit(**_spectrum(config)))
-    return choose_listed(bins, families, threshold=config.hunt.significance)[0]
+    return choose_listed(bins.window, families, fits_of(bins), threshold=config.hunt.significance)[0]
 
 
 def higgs_shape(case: Case) -> CrystalBall:

@@ -1,6 +1,6 @@
 """Which background function: by F-tests on the data, by the spurious signal on a background-only template."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -21,7 +21,12 @@ from raypipe.stats.scan import scan
 
 HIGHEST = {"exppoly": 5, "poly": 7, "bernstein": 7, "power": 4, "dijet": 6, "diphoton": 6}  # Highest order tried
 THRESHOLD = 0.05  # p-value below which one more parameter is an improvement
+ENVELOPE = "envelope:"
 TOLERANCE = 0.2  # Largest spurious signal in errors of the yield
+
+
+Measured = tuple[float, float, int]
+"""Of a background-only fit: chi2, -2 ln L and degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -33,27 +38,39 @@ class Choice:
     record: list[dict[str, Any]]
 
 
+def is_envelope(spec: str) -> bool:
+    """Whether several backgrounds are fitted together, as `raypipe.stats.envelope` does."""
+    return spec.strip().startswith(ENVELOPE)
+
+
 def is_choice(spec: str) -> bool:
     """Whether a background is still to be chosen: ``auto``, ``NAME:auto`` or ``A,B,C``."""
-    return spec.strip() == "auto" or spec.endswith(":auto") or "," in spec
+    return not is_envelope(spec) and (spec.strip() == "auto" or spec.endswith(":auto") or "," in spec)
 
 
-def choose(bins: Bins, spec: str, fixed: Sequence[FixedPeak] = (), sqrt_s: float = 13000.0) -> Choice:
+def choose(
+    bins: Bins,
+    spec: str,
+    fixed: Sequence[FixedPeak] = (),
+    sqrt_s: float = 13000.0,
+    fit: Callable[[Family], Measured] | None = None,
+) -> Choice:
     """Choose by the data: the order of one family, one of a list, or the best of several families.
 
     ``NAME:auto`` is `choose_order`, ``A,B,C`` `choose_listed`. ``auto`` takes the order of exppoly, of bernstein and,
     for positive masses, of power by F-test, and among these the one with the least chi2 + 2 parameters (Akaike 1974).
-    Raises `UserError`: nothing that can be fitted, unknown names.
+    ``fit``: what fits a family to the data, by default to ``bins`` with the ``fixed`` peaks. Raises `UserError`:
+    nothing that can be fitted, unknown names.
     """
-    spec = spec.strip()
+    spec, fit = spec.strip(), fit or fits_of(bins, fixed)
     if spec != "auto":
         by, names = (choose_listed, _listed(spec)) if "," in spec else (choose_order, spec.removesuffix(":auto"))
-        found, record = by(bins, names, fixed, sqrt_s)
+        found, record = by(bins.window, names, fit, sqrt_s)
         return Choice(found, "F-test", record)
     best, record = [], []
     for name in _broad(bins.window[0]):
         try:
-            family_name, steps = choose_order(bins, name, fixed, sqrt_s)
+            family_name, steps = choose_order(bins.window, name, fit, sqrt_s)
         except UserError:
             if name == "power":  # all of them failed
                 raise
@@ -67,7 +84,7 @@ def choose(bins: Bins, spec: str, fixed: Sequence[FixedPeak] = (), sqrt_s: float
 
 
 def candidate_names(spec: str, low: float) -> list[str]:
-    """The families that ``spec`` lets one choose from, for the spurious-signal test."""
+    """The families that ``spec`` lets one choose from, for the spurious-signal test and the envelope."""
     if "," in spec:
         return _listed(spec)
     if spec == "auto":
@@ -101,7 +118,11 @@ def _step(
 
 
 def choose_order(
-    bins: Bins, name: str, fixed: Sequence[FixedPeak] = (), sqrt_s: float = 13000.0, threshold: float = THRESHOLD
+    window: tuple[float, float],
+    name: str,
+    fit: Callable[[Family], Measured],
+    sqrt_s: float = 13000.0,
+    threshold: float = THRESHOLD,
 ) -> tuple[str, list[dict[str, Any]]]:
     """Lowest order of a nested family that the next one does not improve significantly, and the record.
 
@@ -114,8 +135,8 @@ def choose_order(
     fits: list[tuple[str, float, float, int]] = []
     for order in range(first, HIGHEST[name] + 1):
         try:
-            kind = family(f"{name}:{order}", *bins.window, sqrt_s)
-            chi2, value, ndf = _background(bins, kind, fixed)
+            kind = family(f"{name}:{order}", *window, sqrt_s)
+            chi2, value, ndf = fit(kind)
         except UserError:
             if not fits:
                 raise
@@ -135,9 +156,9 @@ def choose_order(
 
 
 def choose_listed(
-    bins: Bins,
+    window: tuple[float, float],
     names: Sequence[str],
-    fixed: Sequence[FixedPeak] = (),
+    fit: Callable[[Family], Measured],
     sqrt_s: float = 13000.0,
     threshold: float = THRESHOLD,
 ) -> tuple[str, list[dict[str, Any]]]:
@@ -148,8 +169,7 @@ def choose_listed(
     """
     fits: list[tuple[str, float, int]] = []
     for name in names:
-        kind = family(name, *bins.window, sqrt_s)
-        chi2, _, ndf = _background(bins, kind, fixed)
+        chi2, _, ndf = fit(family(name, *window, sqrt_s))
         if fits and ndf >= fits[-1][2]:
             raise UserError(
                 f"{name} is not more flexible than {fits[-1][0]}: list families from few to many parameters"
@@ -170,11 +190,16 @@ def _gain(lower: tuple[str, float, float, int], higher: tuple[str, float, float,
     return gain, float(stats.chi2.sf(gain, max(1, lower[3] - higher[3])))
 
 
-def _background(bins: Bins, kind: Family, fixed: Sequence[FixedPeak]) -> tuple[float, float, int]:
-    problem = binned_problem(bins, kind, fixed)
-    best = massfit.fit(problem, problem.start, f"background {kind.name}")
-    chi2, ndf = massfit.goodness(bins, problem.expected(best.theta[None])[0], problem.size)
-    return chi2, best.value, ndf
+def fits_of(bins: Bins, fixed: Sequence[FixedPeak] = ()) -> Callable[[Family], Measured]:
+    """What fits a family and the ``fixed`` peaks to these data."""
+
+    def fit(kind: Family) -> Measured:
+        problem = binned_problem(bins, kind, fixed)
+        best = massfit.fit(problem, problem.start, f"background {kind.name}")
+        chi2, ndf = massfit.goodness(bins, problem.expected(best.theta[None])[0], problem.size)
+        return chi2, best.value, ndf
+
+    return fit
 
 
 def spurious_masses(window: tuple[float, float], width: float, most: int = 60) -> np.ndarray:

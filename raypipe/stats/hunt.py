@@ -13,10 +13,11 @@ from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
-from raypipe.stats.backgrounds import family, template_family
+from raypipe.stats.backgrounds import template_family
 from raypipe.stats.binned import Binned
 from raypipe.stats.bins import Bins, split_region
-from raypipe.stats.choice import Choice, choose, is_choice
+from raypipe.stats.choice import Choice
+from raypipe.stats.envelope import background_families, enveloped, fit_envelope
 from raypipe.stats.lookelsewhere import GlobalP, asymptotic, finite, from_toys, quotable, report
 from raypipe.stats.peakdata import (
     SpectrumFit,
@@ -27,8 +28,9 @@ from raypipe.stats.peakdata import (
     match_reference,
 )
 from raypipe.stats.peaks import make_peak
-from raypipe.stats.scan import draw_toys, scan
+from raypipe.stats.scan import scan
 from raypipe.stats.spectrum import check_window
+from raypipe.stats.toys import Toys, chosen_by_data
 from raypipe.stats.weighted import join_negative
 from raypipe.stats.widths import Width, default_widths, grid
 
@@ -195,16 +197,15 @@ def hunt(data: Masses | Spectrum, asked: Hunt) -> HuntResult:
     if widths and not asked.widths:
         told = f"widths not given: {', '.join(w.label for w in widths)}, from the window (--widths)"
         full = replace(full, notes=(*full.notes, told))
-    choice, simulated, background = None, None, asked.background
+    choice, simulated = None, None
     if asked.reference is not None:
-        kind = template_family(asked.reference_order, *asked.window)
+        kinds = [template_family(asked.reference_order, *asked.window)]
         full, simulated = match_reference(full, asked.reference)
     else:
-        if is_choice(background):
-            seen = full if asked.region is None else split_region(full, asked.region).sidebands
-            choice = choose(seen, background, asked.fixed, asked.sqrt_s)
-            background = choice.family
-        kind = family(background, *asked.window, asked.sqrt_s)
+        choice = chosen_by_data(full, asked)
+        kinds = background_families(asked.background if choice is None else choice.family, full, asked.sqrt_s)
+        if len(kinds) > 1 and asked.region is not None:
+            raise UserError(f"background {asked.background!r}: an envelope is of a peak, not of a counted region")
     if asked.region is None:
         masses, templates = _tested(full, asked, widths)
         labels = tuple(w.label for w in widths)
@@ -215,18 +216,35 @@ def hunt(data: Masses | Spectrum, asked: Hunt) -> HuntResult:
         full, templates = split.joined, split.template[None]
         masses, labels = np.array([sum(asked.region) / 2]), ("region",)
     check_filled(full)
-    problem = binned_problem(full, kind, asked.fixed, simulated)
-    check_determined(full, problem.size + 1)
-    null = massfit.fit(problem, problem.start, "background-only fit")
-    local = scan(problem, full.counts[None], templates, null.theta, one_sided=False, tolerance=1e-7)
-    shape = (len(labels), len(masses))
+    problems = [binned_problem(full, kind, asked.fixed, simulated) for kind in kinds]
+    check_determined(full, max(problem.size for problem in problems) + 1)
+    nulls = [massfit.fit(problem, problem.start, "background-only fit") for problem in problems]
+    scans = [
+        scan(problem, full.counts[None], templates, null.theta, one_sided=False, tolerance=1e-7)
+        for problem, null in zip(problems, nulls, strict=True)
+    ]
+    local, shape = enveloped(scans, problems), (len(labels), len(masses))
     fits = (a.reshape(shape) for a in (local.q0, local.s, local.s_err, local.r, local.lost))
     top = templates[np.argmax(local.r)]
-    signal = massfit.fit_signal(problem, top, problem, asked.level)
-    best = problem.with_signal(top).expected(signal.best.theta[None])[0]
-    thrown = _throw(replace(problem, squares=None), null.theta, templates, asked, shape)
+    k = j = 0
+    if len(problems) > 1:
+        k, signal, choice = fit_envelope([(problem, problem) for problem in problems], top, asked.level)
+        j = int(np.argmin([null.value + p.shape.size for null, p in zip(nulls, problems, strict=True)]))
+    else:
+        signal = massfit.fit_signal(problems[0], top, problems[0], asked.level)
+    best = problems[k].with_signal(top).expected(signal.best.theta[None])[0]
+    unweighted, starts = [replace(problem, squares=None) for problem in problems], [null.theta for null in nulls]
+    toys = Toys(
+        asked,
+        replace(full, squares=None),
+        unweighted,
+        starts,
+        templates,
+        choosing=choice is not None and len(problems) == 1,
+    )
+    thrown = toys.throw(j, asked.toys, asked.seed, shape)
     return HuntResult(
-        asked, data.source, full, problem, masses, labels, *fits, null, signal, best, *thrown, choice=choice
+        asked, data.source, full, problems[j], masses, labels, *fits, nulls[j], signal, best, *thrown, choice=choice
     )
 
 
@@ -263,17 +281,3 @@ def _tested(full: Bins, asked: Hunt, widths: Sequence[Width]) -> tuple[np.ndarra
     if (templates.sum(1) < 0.01).any():
         raise UserError("a scanned peak has no share in the fitted bins; narrow the scan or the masks")
     return masses, templates
-
-
-def _throw(
-    problem: Binned, theta: np.ndarray, templates: np.ndarray, asked: Hunt, shape: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Largest q0 of every toy, its scans (T, W, M), and how many toys were given up."""
-    maxima, fields, lost = [np.zeros(0)], [np.zeros((0, *shape), np.float32)], 0
-    for counts, auxiliary in draw_toys(problem, theta, asked.toys, asked.seed):
-        result = scan(problem, counts, templates, theta, auxiliary)
-        good = ~result.failed
-        lost += int(result.failed.sum())
-        maxima.append(result.q0[good].max(1))
-        fields.append(result.q0[good].reshape(-1, *shape).astype(np.float32))
-    return np.concatenate(maxima), np.concatenate(fields), lost

@@ -1,6 +1,7 @@
 """Fits of a mass spectrum, background alone and with a signal."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -185,7 +186,8 @@ def _tested(
     inflation = _inflation(both.evaluate(best.theta[None])[2][0])
     s, error = float(best.theta[-1]), float(best.errors[-1])
     alone = difference = max(0.0, null.value - best.value)
-    curve, expected = Profile(both, {0.0: null.theta, s: best.theta[:-1]}), _asimov(asimov, null)
+    curve = Profile(both, {0.0: null.theta, s: best.theta[:-1]})
+    expected: Profile | Hidden = Profile(asimov_data(asimov, null), {0.0: null.theta})
     if spurious:
         curve, expected = Hidden(curve, s, spurious), Hidden(expected, 0.0, spurious)
         error, difference = math.hypot(error, spurious), max(0.0, curve(0.0) - best.value)
@@ -193,7 +195,7 @@ def _tested(
     scale = max(error, abs(s), 1.0) if boundary else error
     interval = (math.nan, math.nan)
     if level is not None or boundary:
-        interval = _interval(curve, s, scale, best.value, boundary)
+        interval = likelihood_interval(curve, s, scale, best.value, boundary)
     if boundary:
         error = interval[1] - s
     limit = None
@@ -234,7 +236,9 @@ def _inflation(information: np.ndarray) -> float:
     return math.sqrt(max(0.0, np.linalg.pinv(information, hermitian=True)[-1, -1] * information[-1, -1]))
 
 
-def _interval(curve: Profile | Hidden, s: float, error: float, least: float, boundary: bool) -> tuple[float, float]:
+def likelihood_interval(
+    curve: Callable[[float], float], s: float, error: float, least: float, boundary: bool
+) -> tuple[float, float]:
     """Where -2 ln L rises by one; NaN where it never does (a boundary)."""
 
     def rise(x: float) -> float:
@@ -256,15 +260,14 @@ def _interval(curve: Profile | Hidden, s: float, error: float, least: float, bou
     return ends[0], ends[1]
 
 
-def _asimov(counted: Binned, null: Minimum) -> Profile:
-    """Profile likelihood of the background-only Asimov data (1007.1727, section 3.2) against the yield."""
+def asimov_data(counted: Binned, null: Minimum) -> Binned:
+    """The likelihood of the background-only Asimov data (1007.1727, section 3.2)."""
     cost = counted.cost(*counted.parts(np.r_[null.theta, 0.0][None]))
     components = tuple(
         replace(c, expected=float(y)) if np.isfinite(c.error) else c
         for c, y in zip(counted.components, null.theta[counted.shape.size :], strict=True)
     )
-    data = replace(counted, counts=cost.mu, data=np.zeros(1, int), auxiliary=cost.beta, components=components)
-    return Profile(data, {0.0: null.theta})
+    return replace(counted, counts=cost.mu, data=np.zeros(1, int), auxiliary=cost.beta, components=components)
 
 
 def predict(shape: Shape, minimum: Minimum) -> tuple[float, float]:

@@ -10,10 +10,11 @@ from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats import massfit
-from raypipe.stats.backgrounds import Family, family
+from raypipe.stats.backgrounds import Family
 from raypipe.stats.binned import Binned
 from raypipe.stats.bins import Bins, split_region
 from raypipe.stats.choice import Choice, choose, choose_by_simulation, feigned, is_choice
+from raypipe.stats.envelope import Candidate, background_families, fit_envelope
 from raypipe.stats.floating import Floated, Ranges, float_peak
 from raypipe.stats.lookelsewhere import finite, quotable, report
 from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data, binned_problem, check_determined, check_filled
@@ -211,27 +212,28 @@ def fit_peak(data: Masses | Spectrum, asked: PeakFit) -> dict[str, Any]:
     full = join_negative(full, region)
     check_filled(full, values)
     choice = _chosen(full, asked)
-    kind = family(asked.background if choice is None else choice.family, *window, asked.sqrt_s)
+    kinds = background_families(asked.background if choice is None else choice.family, full, asked.sqrt_s)
+    if len(kinds) > 1 and (peak is None or region is not None or asked.ranges.free or asked.spurious is not None):
+        raise UserError(f"background {asked.background!r}: an envelope is of a peak of given mass and width alone")
     if asked.spurious is None and choice is not None and choice.by == "spurious signal" and not asked.ranges.free:
         asked = replace(asked, spurious=feigned(choice, peak.mass, peak.width))
-    counted, fitted = (None, None) if region is None else _count_region(full, kind, asked)
+    counted, fitted = (None, None) if region is None else _count_region(full, kinds[0], asked)
     if fitted is None or peak is not None:
-        fitted = _fit_window(full, kind, asked, values, weights)
+        candidates = [_candidate(full, kind, asked, values, weights) for kind in kinds]
+        fitted, choice = _fit_window(full, candidates, asked, values, choice)
     return write_up(fitted, counted, choice, asked.level, float(full.counts.sum()), data.source)
 
 
 def _fit_window(
-    full: Bins, kind: Family, asked: PeakFit, values: np.ndarray | None, weights: np.ndarray | None
-) -> Fitted:
-    """The background over the whole window, with the peak if there is one."""
-    counted = binned_problem(full, kind, asked.fixed)
-    problem = counted if values is None else _unbinned(counted, values, weights, asked)
-    peak, floated = asked.peak, None
+    full: Bins, candidates: list[Candidate], asked: PeakFit, values: np.ndarray | None, choice: Choice | None
+) -> tuple[Fitted, Choice | None]:
+    """The background over the whole window, with the peak if there is one; of an envelope the ``choice``."""
+    (problem, counted), peak, floated = candidates[0], asked.peak, None
     if peak is None:
         check_determined(full, problem.size, values)
         best = massfit.fit(problem, problem.start, "background-only fit")
-        return Fitted(problem, best, None, full, counted.expected(best.theta[None])[0])
-    check_determined(full, problem.size + 1 + asked.ranges.free, values)
+        return Fitted(problem, best, None, full, counted.expected(best.theta[None])[0]), choice
+    check_determined(full, max(p.size for p, _ in candidates) + 1 + asked.ranges.free, values)
     if asked.ranges.free:
         floated = float_peak(problem, counted, peak, asked.ranges, full, values)
         peak = floated.peak
@@ -239,9 +241,13 @@ def _fit_window(
     if template.sum() < 0.01:
         raise UserError(f"only {template.sum():.1%} of the peak at {peak.mass:g} lies in the fitted bins")
     density = peak.density(values) if values is not None else None
-    signal = massfit.fit_signal(problem, template, counted, asked.level, density, asked.spurious or 0.0)
+    if len(candidates) > 1:
+        k, signal, choice = fit_envelope(candidates, template, asked.level, density)
+        problem, counted = candidates[k]
+    else:
+        signal = massfit.fit_signal(problem, template, counted, asked.level, density, asked.spurious or 0.0)
     total = counted.with_signal(template).expected(signal.best.theta[None])[0]
-    return Fitted(problem, signal.best, signal, full, total, peak, floated)
+    return Fitted(problem, signal.best, signal, full, total, peak, floated), choice
 
 
 def _chosen(full: Bins, asked: PeakFit) -> Choice | None:
@@ -263,10 +269,15 @@ def _chosen(full: Bins, asked: PeakFit) -> Choice | None:
     return choose(seen, background, fixed, asked.sqrt_s)
 
 
-def _unbinned(problem: Binned, values: np.ndarray, weights: np.ndarray | None, asked: PeakFit) -> Unbinned:
-    """The same with masses in place of counts; scale and kind of errors are those of the bins."""
+def _candidate(
+    full: Bins, kind: Family, asked: PeakFit, values: np.ndarray | None, weights: np.ndarray | None
+) -> Candidate:
+    """The likelihood in bins, and with masses in place of counts; scale and kind of errors are those of the bins."""
+    problem = binned_problem(full, kind, asked.fixed)
+    if values is None:
+        return problem, problem
     shape = problem.shape
-    return Unbinned(
+    unbinned = Unbinned(
         shape,
         shape.family.basis(values) @ shape.transform,
         np.ones(len(values)) if weights is None else weights,
@@ -275,6 +286,7 @@ def _unbinned(problem: Binned, values: np.ndarray, weights: np.ndarray | None, a
         densities=tuple(f.peak.density(values) for f in asked.fixed),
         weighted=problem.weighted,
     )
+    return unbinned, problem
 
 
 def _count_region(full: Bins, kind: Family, asked: PeakFit) -> tuple[dict[str, Any], Fitted]:

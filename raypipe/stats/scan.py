@@ -18,7 +18,7 @@ class LocalScan:
     """Tests (T, G) of G signals in T spectra: ``q0`` (1007.1727, equation 12), yields, signed roots (two-sided only).
 
     Where the scan is one-sided, s is zero and s_err undefined for deficits. ``failed``: (T,) spectra in which some fit
-    did not converge, ``lost``: (T, G) which.
+    did not converge, ``lost``: (T, G) which. ``null``: (T,) -2 ln L without a signal.
     """
 
     q0: np.ndarray
@@ -27,6 +27,7 @@ class LocalScan:
     r: np.ndarray
     failed: np.ndarray
     lost: np.ndarray
+    null: np.ndarray
 
 
 def scan(
@@ -47,6 +48,7 @@ def scan(
     q0, s, s_err, r = (np.zeros((spectra, signals)) for _ in range(4))
     s_err[:] = np.nan
     failed, lost = np.zeros(spectra, bool), np.zeros((spectra, signals), bool)
+    null = np.zeros(spectra)
     most = max(1, ELEMENTS // max(len(problem.shape.weight), 1))
     base = replace(problem, counts=counts, auxiliary=auxiliary, signals=None, which=None)
     both = replace(base, signals=templates)
@@ -55,6 +57,7 @@ def scan(
         size = (len(block), 1)
         fitted = _minimise(background, np.tile(start, size), np.tile(background.start, size), tolerance / 10)
         failed[block[~fitted.converged]] = True
+        null[block] = fitted.value
         row, column, first, error = _starting_points(replace(both, data=block), fitted, one_sided)
         if not one_sided:
             s_err[block] = error
@@ -70,7 +73,14 @@ def scan(
             q0[where] = np.where(yields > 0, difference, 0.0)
             r[where] = np.sign(yields) * np.sqrt(difference)
             s[where], lost[where] = yields, ~best.converged
-    return LocalScan(q0, s, s_err, r, failed, lost)
+    return LocalScan(q0, s, s_err, r, failed, lost, null)
+
+
+def fit_all(problem: Binned, counts: np.ndarray, tolerance: float = 1e-6) -> Solution:
+    """The background alone, fitted to many spectra (T, B)."""
+    rows = replace(problem, counts=counts, data=np.arange(len(counts)), squares=None)
+    start = np.tile(problem.start, (len(counts), 1))
+    return _minimise(rows, start, start, tolerance)
 
 
 def _minimise(

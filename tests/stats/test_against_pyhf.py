@@ -73,7 +73,7 @@ def compare(problem, template, model, counts, mus):
     # Below nought pyhf's minimiser leaves q0 at some 1e-5 instead of 0, which its square root magnifies.
     assert fit.p0 == pytest.approx(float(p0), abs=1e-3 if fit.s > 0 else 3e-3)
     curve = massfit.Profile(problem.with_signal(template), {0.0: fit.null.theta})
-    asimov = massfit._asimov(problem.with_signal(template), fit.null)
+    asimov = massfit.Profile(massfit.asimov_data(problem.with_signal(template), fit.null), {0.0: fit.null.theta})
     for mu in mus:
         q = q_mu_tilde(curve, fit.s, fit.best.value, mu)
         ours = cls(q, asimov(mu) - asimov(0.0))

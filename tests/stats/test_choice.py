@@ -10,7 +10,7 @@ from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
 from raypipe.stats.bins import Bins
-from raypipe.stats.choice import choose, choose_listed, choose_order, spurious_signal
+from raypipe.stats.choice import choose, choose_listed, choose_order, fits_of, spurious_signal
 from raypipe.stats.peakfit import PeakFit, fit_peak
 from raypipe.stats.peaks import Gaussian
 
@@ -26,10 +26,12 @@ def test_f_test_keeps_its_size_and_sees_curvature():
     rng = np.random.default_rng(2)
     straight = np.exp(-CENTRES / 30)
     straight *= 20_000 / straight.sum()
-    chosen = [choose_order(bins(rng.poisson(straight).astype(float)), "exp")[0] for _ in range(40)]
+    spectra = [bins(rng.poisson(straight).astype(float)) for _ in range(40)]
+    chosen = [choose_order(data.window, "exp", fits_of(data))[0] for data in spectra]
     assert chosen.count("exp") >= 34  # each of two comparisons errs in 5 % of the cases
     bent = straight * np.exp(1.2 * ((CENTRES - 132) / 27) ** 2)
-    name, record = choose_order(bins(rng.poisson(bent).astype(float)), "exp")
+    data = bins(rng.poisson(bent).astype(float))
+    name, record = choose_order(data.window, "exp", fits_of(data))
     assert name == "exppoly:2"
     assert record[0]["p"] < 1e-6
     assert record[0]["improvement"] == pytest.approx(record[0]["chi2"] - record[1]["chi2"], abs=1e-3)
@@ -64,14 +66,14 @@ def test_listed_families_follow_fishers_formula():
     rng = np.random.default_rng(7)
     bent = np.exp(-CENTRES / 30 + 0.8 * ((CENTRES - 132) / 27) ** 2)
     data = bins(rng.poisson(30_000 * bent / bent.sum()).astype(float))
-    name, record = choose_listed(data, ["exp", "exppoly:2", "exppoly:4"])
+    name, record = choose_listed(data.window, ["exp", "exppoly:2", "exppoly:4"], fits_of(data))
     assert name == "exppoly:2"
     one, two = record[0], record[1]
     expected = stats.f.sf((one["chi2"] - two["chi2"]) / (two["chi2"] / two["ndf"]), 1, two["ndf"])
     assert one["p"] == pytest.approx(expected, rel=1e-6)
     assert two["p"] > 0.05
     with pytest.raises(UserError, match="exp is not more flexible than exppoly:2"):
-        choose_listed(data, ["exppoly:2", "exp"])
+        choose_listed(data.window, ["exppoly:2", "exp"], fits_of(data))
 
 
 def test_auto_finds_the_family_of_the_truth():
