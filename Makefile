@@ -7,7 +7,7 @@ CONFIG ?= configs/contrastive/demo.yaml
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench gpu-input demo demo-record smoke test test-all test-slow test-lowest test-newest resolve release-check chaos lint format readme doctor clean study-multilepton study-contrastive study-variations study-first-look study-nulls study-figures study-haxad study-stats
+.PHONY: help install bench gpu-input demo demo-record smoke test test-all test-slow test-lowest test-newest resolve release-check chaos lint format readme doctor clean study-multilepton study-contrastive study-variations study-first-look study-nulls study-figures study-haxad study-stats study-cms study-tail
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -79,6 +79,10 @@ study-nulls: install ## Papers C and A without a signal, 200 and 28 simulated se
 	$(BIN)/raypipe calibrate --config configs/haxad/nulls.yaml --nulls 300 --simulated 28
 	$(BIN)/python -m tests.search.record_nulls configs/haxad/nulls.yaml haxad_nulls
 
+study-tail: install ## Paper C without a signal: ten thousand pseudo-nulls of a small search (hours; resumes), and their record
+	$(BIN)/raypipe calibrate --config configs/contrastive/tail.yaml --nulls $(NULLS) --retrain 40 --simulated 20
+	$(BIN)/python -m tests.search.record_nulls configs/contrastive/tail.yaml nulls_tail
+
 study-figures: install ## Paper C's figures 4 to 7 at full grids (over two hours; resumes), and their record
 	for f in fig4_in_distribution fig5_interpolation fig6_extrapolation fig7_required_injection; do \
 		$(BIN)/raypipe scan --config configs/contrastive/figures/$$f.yaml || exit 1; \
@@ -91,6 +95,10 @@ study-haxad: install ## Paper A: false positives, linearity, benchmarks (an hour
 
 study-stats: install ## Pulls, coverage, local and global p of fits and hunts (minutes), and their record
 	$(BIN)/python -m tests.stats.record
+
+study-cms: install ## CMS's four-lepton spectrum over our simulation of it (minutes), and its record
+	$(BIN)/raypipe simulate --config configs/fourlepton/cms_run1.yaml
+	$(BIN)/python -m tests.simulate.fourlepton.record_cms runs/cms_run1/events
 
 study-multilepton: install ## Paper B's figures, limits and calibration (half an hour; resumes), and their record
 	$(BIN)/raypipe scan --config configs/multilepton/laptop.yaml

@@ -10,10 +10,14 @@ import pytest
 from scipy import stats
 
 from raypipe.config import load_config
+from raypipe.events.masses import Masses, load_masses
+from raypipe.files import read_json
 from raypipe.simulate import dataset
 from raypipe.simulate.fourlepton.selection import mass
 from raypipe.simulate.shard import simulate_shard
+from raypipe.stats.hunt import hunt
 from tests.conftest import ROOT
+from tests.simulate.fourlepton import record_cms
 
 DATA = ROOT.parent / "shared" / "data" / "cms_4lepton"
 
@@ -33,6 +37,16 @@ def test_masses_of_recorded_candidates(name, n):
     assert np.sort(pairs, axis=0) == pytest.approx(np.sort([get("mZ1"), get("mZ2")], axis=0), rel=2e-3)
 
 
+def test_the_recorded_excess_over_the_published_simulation():
+    """The published spectrum again over CMS's own simulation: what the record says, at the mass of the Higgs boson."""
+    recorded = read_json(ROOT / "tests" / "records" / "cms_4l.json")["published"][1]
+    data, theirs = (load_masses(record_cms.SPECTRUM, column=name) for name in ("data", "ZZ+TTbar+DY"))
+    row = hunt(data, record_cms.asked(theirs, 1, scan_range=(106, 175))).row
+    assert row["best"]["mass"] == pytest.approx(125.0, abs=0.6)
+    assert row["best"]["z"] == pytest.approx(recorded["z"], abs=1e-3)
+    assert recorded["higgs"]["mu"] == pytest.approx(0.93, abs=2 * recorded["higgs"]["mu_err"])  # 1312.5353
+
+
 @pytest.mark.slow
 def test_shape_of_the_published_zz_spectrum():
     """m_4l in 70-181 GeV at 8 TeV with the cuts of the analysis: the shape of CMS's simulated ZZ (all flavours).
@@ -44,6 +58,7 @@ def test_shape_of_the_published_zz_spectrum():
     table, _ = simulate_shard(
         shard.process, shard.card, seed=1, shard=0, n_generate=16_000, four_leptons=shard.four_leptons
     )
+    spectrum = table["m_4l"].to_numpy(), None, "qq4l"
     published = json.loads((DATA / "m4l_70_181_normalised.json").read_text())
     edges = np.array(published["edges"])
     # One bin over the Z: a shift of 0.3 GeV between the two detectors is not the question here.
@@ -59,5 +74,10 @@ def test_shape_of_the_published_zz_spectrum():
     chi2 = np.sum((found - expected) ** 2 / (error2 + (0.2 * expected) ** 2))
     print(f"chi2 = {chi2:.1f} / {len(found) - 1}, found {found.tolist()}, published {expected.round(1).tolist()}")
     assert stats.chi2.sf(chi2, len(found) - 1) > 0.01
+    # What is recorded above a continuum that is twelve times as large.
+    recorded = read_json(ROOT / "tests" / "records" / "cms_4l.json")["ours"][1]["higgs"]
+    place = record_cms.asked(Masses(*spectrum), 1, scan_range=(124.999, 125.001), points=1)
+    found_higgs = hunt(load_masses(record_cms.SPECTRUM, column="data"), place).signal
+    assert found_higgs.s == pytest.approx(recorded["s"], abs=recorded["s_err"] / 2)
     # Half of it is Z -> 4l.
     assert found[1] / found.sum() == pytest.approx(wanted[1] / wanted.sum(), abs=0.06)
