@@ -91,6 +91,7 @@ class Run(AbstractContextManager["Run"]):
         """
         from raypipe.search.result import Trial
 
+        self._run.open(self.config)  # somebody may have unblinded it
         run, trial, plain = self._run, Trial(signal, float(strength), instance, **how), Trial("none", 0.0, 0)
         asked = frozenset(name for name in vars(plain) if getattr(trial, name) != getattr(plain, name))
         for name in sorted(asked.difference(run.search.options)):

@@ -46,9 +46,7 @@ class Run:
     def __init__(self, config: Any, alone: bool = False) -> None:
         self.alone = alone
         self.folder = check_folders(config)
-        self.config, said, self.look_entry = opened(config)
-        self.search = search_of(self.config)
-        self.search.notes += said
+        self.open(config)
         self.artefacts = Artefacts(config.resources.artefacts)
         self.memory = MemoryWatch()
         self._stack = contextlib.ExitStack()
@@ -61,6 +59,12 @@ class Run:
 
     def __exit__(self, *error: Any) -> None:
         self._stack.close()
+
+    def open(self, config: Any) -> None:
+        """Blind or not, as the run folder says now."""
+        self.config, said, self.look_entry = opened(config)
+        self.search = search_of(self.config)
+        self.search.notes += said
 
     def ray(self) -> None:
         """Start or join Ray unless that has happened, or this run is alone."""

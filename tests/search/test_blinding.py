@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
+import raypipe as rp
 from raypipe.cli import main
 from raypipe.cluster.run import Run
 from raypipe.config import load_config
@@ -141,6 +142,16 @@ def test_python_and_ledger_refuse(tmp_path):
         with pytest.raises(UserError, match="blind until"):
             run.run_trials(keys)
         assert open_ledger(config).rows(keys) == []
+
+
+def test_a_run_that_is_unblinded_meanwhile_tells_its_result(tmp_path):
+    run = rp.Run(configured(tmp_path), ray=False)
+    blind = run.search()
+    assert "n_before" not in blind.rows
+    unblind(run.folder, "a test")
+    seen = run.search()
+    assert seen.n_before > 100
+    assert "validation" not in set(seen.rows["signal"])
 
 
 def test_what_changes_is_blind_again_and_looks_are_counted(tmp_path, monkeypatch):
