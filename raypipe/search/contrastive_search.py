@@ -40,9 +40,6 @@ class Embedded:
     world: World | None = None
 
 
-ENCODER = ("encoder.pt",)  # Of an encoder's folder, beside ``encoder.json``
-
-
 class Contrastive(Diphoton):
     """The search of paper C: encoders of several representations, each several times."""
 
@@ -67,7 +64,7 @@ class Contrastive(Diphoton):
         for of, member in dict.fromkeys(e for name in map(self.need, trials) for e in self.encoders(name)):
             own = encoder_config(self.config, of, member)
             key = encoder_key(own, events["key"])
-            items.append(Item(f"{of} {member}", key, encoder_folder(of, member), "encoder.json", ENCODER, own))
+            items.append(Item(f"{of} {member}", key, encoder_folder(of, member), "encoder.json", ("encoder.pt",), own))
         return items
 
     def latents(self, made: Made, trials: Sequence[Trial]) -> list[Item]:

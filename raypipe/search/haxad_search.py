@@ -20,7 +20,6 @@ from raypipe.search.haxad import null_hunted, search
 from raypipe.search.nulls import search_null
 from raypipe.search.result import Null, Result, Tools, Trial
 
-FILES = ("vae.pt",)  # Of the autoencoder's folder, beside ``encoder.json``
 FOLDER = "encoder"
 
 
@@ -51,7 +50,7 @@ class Haxad(Diphoton):
         code = code_of("raypipe.fit.vae", "raypipe.events.continuous", "raypipe.events.latents")
         embedding = self.config.embedding.model_dump(mode="json")
         key = digest({"events": events["key"], "embedding": embedding, "seed": self.config.seed, "code": code})
-        return [Item(EMBEDDING, key, FOLDER, "encoder.json", FILES, self.config)]
+        return [Item(EMBEDDING, key, FOLDER, "encoder.json", ("vae.pt",), self.config)]
 
     def materials(self, name: str, made: Made) -> dict[str, Any] | None:
         found = made["latents"].get(EMBEDDING)
