@@ -11,7 +11,7 @@ import pytest
 
 from raypipe import files
 from raypipe.files import code_digest, code_of, imported, plain_code
-from raypipe.search import diphoton, embeddings, haxad_search
+from raypipe.search import contrastive_search, diphoton, haxad_search
 from raypipe.search.base import search_of
 from raypipe.store.ledger import made_by
 from tests.conftest import ROOT
@@ -164,7 +164,7 @@ def test_keys_hold_the_code_of_their_search_and_encoder(monkeypatch, search):
     _, encoders, latents = ours.stages()
     trials = ours.grid()[:1]
     before = encoders.items(made, trials)[0].key, latents.items(made, trials)[0].key
-    for module in (diphoton, embeddings, haxad_search):
+    for module in (diphoton, contrastive_search, haxad_search):
         monkeypatch.setattr(module, "code_of", lambda *modules: "of " + " ".join(modules))
     after = encoders.items(made, trials)[0].key, latents.items(made, trials)[0].key
     assert before[0] != after[0]

@@ -19,7 +19,7 @@ from nflows.flows import Flow
 from bench.base import CPU, SEED, WALL, Measurement, compared, faster, in_turn, threads, timed
 from raypipe import seeds
 from raypipe.config import Flow as FlowConfig
-from raypipe.fit.flows import ConditionalFlow, fit_flows
+from raypipe.fit.flows import ConditionalFlow, FlowSet, Sidebands
 from raypipe.models.flow import TAIL_BOUND
 
 WINDOW = (105.0, 160.0)
@@ -37,6 +37,13 @@ def latents(n: int, features: int = 6) -> tuple[np.ndarray, np.ndarray]:
     centre = np.where(rng.random(n) < 0.4, 1.5, -1.0)[:, None] + 0.02 * (mass[:, None] - 130)
     x = centre * np.linspace(0.3, 1.0, features) + rng.normal(size=(n, features)) * np.linspace(0.5, 1.0, features)
     return x.astype(np.float32), mass
+
+
+def fit_flows(
+    events: tuple[np.ndarray, np.ndarray], config: FlowConfig, folds: int, seed: int = SEED
+) -> ConditionalFlow:
+    """Whole fits of latents and masses."""
+    return FlowSet(Sidebands(*events, seed), WINDOW, config, folds).fit()
 
 
 def reference_flow(config: FlowConfig, features: int, seed: int) -> Flow:
@@ -98,13 +105,13 @@ def measure(config: FlowConfig, events: int, share: int, repeats: int, cores: in
     c = torch.as_tensor(2 * (mass - WINDOW[0]) / (WINDOW[1] - WINDOW[0]) - 1, dtype=torch.float32)[:, None]
     clock, unit, many = (CPU, "CPU s", "") if cores == 1 else (WALL, "s", "s")
     warm = config.model_copy(update={"members": FOLDS, "epochs": 1})
-    fit_flows(values[:300], mass[:300], WINDOW, warm, seed=SEED, folds=FOLDS)  # imports, and the compiled spline
+    fit_flows((values[:300], mass[:300]), warm, FOLDS)  # imports, and the compiled spline
     train_one(x[:300], c[:300], warm, 0)
     ours, theirs, alone = [], [], {}
     queue = itertools.cycle(range(config.members))
     for _ in range(repeats):
         with threads(cores):
-            took, fitted = timed(lambda: fit_flows(values, mass, WINDOW, config, seed=SEED, folds=FOLDS), clock)
+            took, fitted = timed(lambda: fit_flows((values, mass), config, FOLDS), clock)
             ours.append(took)
         part = list(itertools.islice(queue, share))
         took, losses = faster(clock, cores, lambda part=part: {m: train_one(x, c, config, m) for m in part})
@@ -134,7 +141,7 @@ def run(smoke: bool) -> list[Measurement]:
 
 def measure_sampling(config: FlowConfig, samples: int, repeats: int, target: float | None) -> Measurement:
     """One row."""
-    flow = fit_flows(*latents(2000), WINDOW, config, seed=SEED)
+    flow = fit_flows(latents(2000), config, 5)
     flow.ensemble.double()
     masses = seeds.generator(SEED, "bench-sampling").uniform(*WINDOW, samples)
     members = []

@@ -17,7 +17,6 @@ from bench.samples import arrays
 from raypipe.config import Classifier, Embedding, Flow
 from raypipe.fit.classifier import member_margins
 from raypipe.fit.encoder import build_encoder, embed
-from raypipe.fit.flows import fit_flows
 
 FACTORS = (1, 4, 16)
 
@@ -50,12 +49,7 @@ def run(smoke: bool) -> list[Measurement]:
 
     stages = (
         ("embedding", "events", 100 * scale, embedding),
-        (
-            "flow training",
-            "events",
-            300 * scale,
-            lambda n: fit_flows(*flow.latents(n), flow.WINDOW, shape, seed=1, folds=2),
-        ),
+        ("flow training", "events", 300 * scale, lambda n: flow.fit_flows(flow.latents(n), shape, 2, seed=1)),
         ("boosted trees", "events", 200 * scale, lambda n: member_margins(bdt.contest(n, n, trees))),
         ("boosted trees", "fits", 1 * scale, lambda n: [few((0, m)) for m in range(n)]),
     )

@@ -93,24 +93,23 @@ def deadline(seconds: float | None, tell: Callable[[str], None]) -> Iterator[Non
     if seconds is None:
         yield
         return
-    me, over = threading.get_ident(), threading.Event()
+    me = threading.get_ident()
 
-    def watch() -> None:
-        if over.wait(seconds):
-            return
+    def end() -> None:
         stack = "".join(traceback.format_stack(sys._current_frames().get(me)))
         try:
             tell(f"{stack}TimeoutError: hung for {seconds:g} s (resources.trial_timeout)")
         finally:
             os._exit(HANG)
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
     faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=sys.__stderr__)
     try:
         yield
     finally:
-        over.set()
+        timer.cancel()
         faulthandler.cancel_dump_traceback_later()
 
 

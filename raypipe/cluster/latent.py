@@ -18,9 +18,8 @@ from raypipe.progress import progress_bar
 from raypipe.report.figures import confusion_figure, tsne_figure, tsne_map
 from raypipe.report.style import save_figures
 from raypipe.search.confusion import Confusion, balanced, supervised_confusion, tree_confusion
-from raypipe.search.contrastive_search import encoder_folder
-from raypipe.search.diphoton import LATENTS, sample_groups
-from raypipe.search.embeddings import encoder_config
+from raypipe.search.contrastive_search import encoder_config, encoder_folder
+from raypipe.search.diphoton import LATENTS
 from raypipe.search.result import NO_SIGNAL, Trial
 from raypipe.simulate.processes import GROUPS
 
@@ -48,14 +47,14 @@ def latent_pictures(run: Run, supervised: bool = True) -> dict[str, Any]:
     of the first `id` encoder's latent space, of the nine features, and of a transformer trained with labels, between
     the SM as one class and the families of signals (paper C, figure 8: nine classes).
     """
-    config, groups = run.config, sample_groups()
+    config = run.config
     trials = [Trial(config.scan.signals[0], 1.0, 0, e) for e in config.scan.embeddings if e != "raw"]
     trials.insert(0, Trial(NO_SIGNAL, 0.0, 0, "id"))
     run.make(trials)
     maps = {}
     for name in dict.fromkeys(map(run.search.need, trials)):
         table = read_table(run.folder / encoder_folder(name, 0) / LATENTS[0])
-        own = encoder_config(config, name, 0, groups)
+        own = encoder_config(config, name, 0)
         events, parts = embedding_events(table, own)
         labels = events["group"].to_numpy()
         rows = balanced(labels, np.flatnonzero(parts == PARTS.index("test")), MAP_EVENTS, config.seed, "map")

@@ -93,9 +93,7 @@ def make_folder() -> Path:
 class MemoryWatch(contextlib.ExitStack):
     """Samples the private memory of this process and its descendants, and the largest share of the object store."""
 
-    def __init__(self, interval: float = 0.5) -> None:
-        super().__init__()
-        self.peak_gib, self._interval = 0.0, interval
+    peak_gib, interval = 0.0, 0.5  # Seconds between two looks
 
     def _look(self) -> None:
         me, private, shared = psutil.Process(), 0, 0
@@ -107,5 +105,5 @@ class MemoryWatch(contextlib.ExitStack):
         self.peak_gib = max(self.peak_gib, (private + shared) / 2**30)
 
     def __enter__(self) -> Self:
-        self.enter_context(repeatedly(self._look, self._interval))
+        self.enter_context(repeatedly(self._look, self.interval))
         return self

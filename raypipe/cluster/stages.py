@@ -26,7 +26,6 @@ from raypipe.events.schema import SPLITS, tensor_column, tensor_values
 from raypipe.events.table import read_rows, read_table, sample_path, write_table
 from raypipe.files import file_digest, write_json
 from raypipe.fit.encoder import embed, latent_noise
-from raypipe.fit.vae import FeatureVae
 from raypipe.progress import progress_bar
 from raypipe.search.base import Item, Stage
 from raypipe.search.contrastive_search import Embedded, World
@@ -183,15 +182,14 @@ def autoencoder_latents(run: Run, stage: Stage, items: Sequence[Item]) -> None:
         paths = [
             sample_path(run.folder / "events", split, name) for split in SPLITS for name in config.simulate.samples
         ]
-        parts = [_embed_sample(model, read_table(path, COLUMNS), config) for path in paths]
-        write_latents(parts, folder, item.key, config.embedding.latent)
-
-
-def _embed_sample(model: FeatureVae, table: pa.Table, config: HaxadConfig) -> pa.Table:
-    """The latent table of one file of events."""
-    latent, ids = config.embedding.latent, table["event_id"].to_numpy()
-    features = continuous_features(tensor_values(table["features"]), ids, config.seed)
-    values, posterior = embed(model, [features], latent_noise(ids, latent, config.seed))
-    if not np.isfinite(values).all():
-        raise UserError("the autoencoder gives latents that are not finite: make embedding.learning_rate smaller")
-    return latent_table(table, values, posterior)
+        parts, latent = [], config.embedding.latent
+        for path in paths:
+            table = read_table(path, COLUMNS)
+            ids = table["event_id"].to_numpy()
+            features = continuous_features(tensor_values(table["features"]), ids, config.seed)
+            values, posterior = embed(model, [features], latent_noise(ids, latent, config.seed))
+            if not np.isfinite(values).all():
+                told = "the autoencoder gives latents that are not finite: make embedding.learning_rate smaller"
+                raise UserError(told)
+            parts.append(latent_table(table, values, posterior))
+        write_latents(parts, folder, item.key, latent)

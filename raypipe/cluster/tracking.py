@@ -26,13 +26,10 @@ from raypipe.search.base import Found, Search, Served
 
 def tracking_uri(config: Any) -> str:
     """Where runs are recorded: MLFLOW_TRACKING_URI, the configured URI, or an SQLite file in the output folder."""
-    given = os.environ.get("MLFLOW_TRACKING_URI") or config.tracking.uri
-    return given or sqlite_uri(Path(config.output) / "mlflow.db")
-
-
-def sqlite_uri(path: Path) -> str:
-    """The URI of an SQLite file, encoded, slashes too: MLflow makes the parent folder of what stands there."""
-    text = str(path.resolve())
+    if given := os.environ.get("MLFLOW_TRACKING_URI") or config.tracking.uri:
+        return given
+    text = str(Path(config.output, "mlflow.db").resolve())
+    # Encoded, slashes too: MLflow makes the parent folder of what stands there.
     return f"sqlite:///{text}" if quote(text) == text else f"sqlite:////{quote(text[1:], safe='')}"
 
 

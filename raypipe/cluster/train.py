@@ -25,7 +25,7 @@ from raypipe.fit.encoder import EncoderPlan, EncoderTraining, build_encoder, fit
 from raypipe.fit.training import OnEpoch, finish
 from raypipe.fit.vae import FeatureVae, VaeTraining
 from raypipe.models.encoder import ContrastiveEncoder
-from raypipe.search.embeddings import encoder_key
+from raypipe.search.contrastive_search import encoder_key
 from raypipe.store.files import Store
 
 MEMORY = 2**29

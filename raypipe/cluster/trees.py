@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 from raypipe.cluster.runtime import limit_threads, places
 from raypipe.config import Classifier, Resources
 from raypipe.errors import UserError, last_line
-from raypipe.models.bdt import Sample, Train, train_here
+from raypipe.models.bdt import Sample, Train, boosted, train_here
 
 if TYPE_CHECKING:
     import xgboost
@@ -62,12 +61,6 @@ class Job:
     restarts: int
     folder: Path
 
-    def train(self, train: Any, matrices: Sequence[Any], rounds: int, **how: Any) -> xgboost.Booster:
-        """Call XGBoost's ``train``, or one like it, with the training's matrix and the validation's if there is one."""
-        evals = [(matrix, "validation") for matrix in matrices[1:]]
-        how |= {"evals": evals, "early_stopping_rounds": self.patience, "verbose_eval": False}
-        return train(self.parameters, matrices[0], num_boost_round=rounds, **how)
-
 
 def _write_parts(sample: Sample, workers: int, folder: Path, name: str) -> list[str]:
     """Every ``workers``-th row goes to the same file: columns f0, f1, ..., label and weight."""
@@ -100,7 +93,6 @@ def train_trees(
     import ray
 
     samples = {"training": sample} if validation is None else {"training": sample, "validation": validation}
-    patience = None if validation is None else patience
     with tempfile.TemporaryDirectory(prefix=".trees-", dir=folder) as own:
         parts = [_write_parts(rows, workers, Path(own), name) for name, rows in samples.items()]
         given = parameters | {"nthread": cores_each(workers)}
@@ -134,7 +126,7 @@ class _XgboostRay:
             checkpoint_frequency=CHECKPOINT_ROUNDS,
             verbose=False,
         )
-        return job.train(train, matrices, job.rounds, ray_params=actors)
+        return boosted(train, job.parameters, matrices, job.rounds, job.patience, ray_params=actors)
 
 
 def _ray_train(job: Job) -> xgboost.Booster:
@@ -179,4 +171,4 @@ def _boost(given: dict[str, Any]) -> None:
         matrices.append(xgboost.DMatrix(np.stack(features, axis=1), label, weight=weight, nthread=threads))
     rounds = job.rounds - (booster.num_boosted_rounds() if booster else 0)
     told = [Checkpoints(frequency=CHECKPOINT_ROUNDS)]
-    job.train(xgboost.train, matrices, rounds, xgb_model=booster, callbacks=told)
+    boosted(xgboost.train, job.parameters, matrices, rounds, job.patience, xgb_model=booster, callbacks=told)

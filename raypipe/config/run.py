@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, TypeAdapter, model_validator
@@ -115,11 +116,8 @@ class Run(Section):
         return digest(self.model_dump(mode="json", exclude={*self.FREE, "seed"}))
 
 
-class Handed:
+class Handed(SimpleNamespace):
     """The sections of a configuration that a key holds. Whoever is handed these can read no other."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.__dict__.update(values)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"{name!r} is not among the sections that were handed over: {', '.join(self.__dict__)}")
@@ -131,14 +129,14 @@ class Handed:
         for name in sections:
             head, _, key = name.partition(".")
             if key:
-                values.setdefault(head, Handed({})).__dict__[key] = getattr(getattr(config, head), key)
+                values.setdefault(head, Handed()).__dict__[key] = getattr(getattr(config, head), key)
             else:
                 values[head] = getattr(config, head)
-        return Handed(values)
+        return Handed(**values)
 
     def model_copy(self, update: dict[str, Any]) -> Handed:
         """The same with some values replaced, as pydantic's."""
-        return Handed(self.__dict__ | update)
+        return Handed(**(self.__dict__ | update))
 
     def plain(self) -> dict[str, Any]:
         """All that was handed over, JSON-ready."""

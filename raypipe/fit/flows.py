@@ -15,7 +15,7 @@ from raypipe.errors import UserError
 from raypipe.files import code_of, digest
 from raypipe.fit.conditional import ConditionalFlow
 from raypipe.fit.flow_stack import MIN_EVENTS, FlowStack, Member, Sidebands, blocks_of, scale_of, shape_of, steps_of
-from raypipe.fit.training import OnEpoch, Workers, finish
+from raypipe.fit.training import Workers, finish
 from raypipe.models import native
 
 
@@ -158,7 +158,7 @@ class FlowTraining:
         return flow
 
 
-__all__ = ["MIN_EVENTS", "ConditionalFlow", "FlowSet", "FlowTraining", "fit_flows"]
+__all__ = ["MIN_EVENTS", "ConditionalFlow", "FlowSet", "FlowTraining"]
 
 
 @dataclass(frozen=True)
@@ -194,24 +194,8 @@ class FlowSet:
             return self.fit(), None
         return ConditionalFlow.from_state(stage("flow", key := self.key, lambda: self.fit().state())), key
 
-    def fit(self, on_epoch: OnEpoch | None = None) -> ConditionalFlow:
+    def fit(self) -> ConditionalFlow:
         """Train ``config.members`` flows in this process. Raises `UserError`: a flow that diverged."""
         training = FlowTraining([self.sidebands], self.window, self.config, folds=self.folds, device=self.device)
-        finish(training, on_epoch)
+        finish(training)
         return training.flow(0)
-
-
-def fit_flows(
-    latents: np.ndarray,
-    masses: np.ndarray,
-    window: tuple[float, float],
-    config: FlowConfig,
-    *,
-    seed: int,
-    folds: int = 5,
-    device: str = "cpu",
-    posterior: np.ndarray | None = None,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
-) -> ConditionalFlow:
-    """`FlowSet.fit` of latents (n, d) and masses (n,) in GeV; ``posterior``: see `Sidebands`."""
-    return FlowSet(Sidebands(latents, masses, seed, posterior), window, config, folds, device).fit(on_epoch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,14 +37,16 @@ def train_here(
         xgboost.DMatrix(x, label=y, weight=w, nthread=parameters["nthread"])
         for x, y, w in filter(None, (sample, validation))
     ]
-    return xgboost.train(
-        parameters,
-        matrices[0],
-        num_boost_round=rounds,
-        evals=[(matrix, "validation") for matrix in matrices[1:]],
-        early_stopping_rounds=patience if validation else None,
-        verbose_eval=False,
-    )
+    return boosted(xgboost.train, parameters, matrices, rounds, patience)
+
+
+def boosted(
+    train: Any, parameters: dict[str, Any], matrices: Sequence[Any], rounds: int, patience: int | None, **how: Any
+) -> xgboost.Booster:
+    """Call XGBoost's ``train``, or one like it, with the matrix of the training and of the validation, if any."""
+    how |= {"evals": [(matrix, "validation") for matrix in matrices[1:]], "verbose_eval": False}
+    how["early_stopping_rounds"] = patience if matrices[1:] else None
+    return train(parameters, matrices[0], num_boost_round=rounds, **how)
 
 
 def train_bdt(

@@ -142,21 +142,6 @@ class _Residual(nn.Module):
         return x + self.scale * self.net(x)
 
 
-def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, heads: int, dropout: float
-) -> torch.Tensor:
-    """Multi-head attention (n, q, w), (n, k, w), (n, k, w) with an additive bias (n, heads or 1, q or 1, k)."""
-    q, k, v = (t.view(*t.shape[:2], heads, -1).transpose(1, 2) for t in (query, key, value))
-    if query.is_cuda and torch.compiler.is_compiling():
-        # A dozen objects fill a tenth of the tiles of attention kernels; written out, the compiler fuses it.
-        logits = (q[:, :, :, None] * k[:, :, None]).sum(-1, dtype=torch.float32) / math.sqrt(q.shape[-1]) + bias
-        share = F.dropout(logits.softmax(-1), dropout)
-        mixed = (share[..., None] * v[:, :, None]).sum(-2).to(query.dtype)
-    else:
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
-    return mixed.transpose(1, 2).reshape(query.shape)
-
-
 class _Block(nn.Module):
     """What both kinds of attention blocks have: linear ``maps`` (name -> outputs in units of the width), LayerScale."""
 
@@ -170,7 +155,17 @@ class _Block(nn.Module):
         self.feedforward = _Residual(config)
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        return _attend(query, key, value, bias, self.heads, self.dropout if self.training else 0.0)
+        """Multi-head attention (n, q, w), (n, k, w), (n, k, w) with an additive bias (n, heads or 1, q or 1, k)."""
+        q, k, v = (t.view(*t.shape[:2], self.heads, -1).transpose(1, 2) for t in (query, key, value))
+        dropout = self.dropout if self.training else 0.0
+        if query.is_cuda and torch.compiler.is_compiling():
+            # A dozen objects fill a tenth of the tiles of attention kernels; written out, the compiler fuses it.
+            logits = (q[:, :, :, None] * k[:, :, None]).sum(-1, dtype=torch.float32) / math.sqrt(q.shape[-1]) + bias
+            share = F.dropout(logits.softmax(-1), dropout)
+            mixed = (share[..., None] * v[:, :, None]).sum(-2).to(query.dtype)
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+        return mixed.transpose(1, 2).reshape(query.shape)
 
 
 class _ParticleBlock(_Block):

@@ -17,7 +17,7 @@ from raypipe.report.summary import SHARED, build_summary, is_main, withheld_line
 from raypipe.report.worlds import worlds
 from raypipe.search.base import Found, plain
 from raypipe.search.contrastive_search import Contrastive, shown_encoder
-from raypipe.search.embeddings import WORLD
+from raypipe.search.diphoton import WORLD
 from raypipe.search.identity import read
 from raypipe.simulate.processes import GROUPS
 

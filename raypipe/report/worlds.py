@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from raypipe.report.summary import quote
-from raypipe.search.embeddings import WORLD
+from raypipe.search.diphoton import WORLD
 from raypipe.search.result import NO_SIGNAL
 
 Row = dict[str, Any]

@@ -1,6 +1,11 @@
-"""Paper C's search around its trials: encoders of several representations, their tables, a model to serve."""
+"""Paper C's search around its trials: encoders of several representations, their tables, a model to serve.
 
-from collections.abc import Callable, Iterator, Sequence
+A representation is what a classifier sees (paper C, section IV.1): `id`, `background`, `raw` (the nine features),
+`ip:<sample>` (an encoder that never saw this mass point), `ep:<group>` (this family), or `id~<world>`: `id` of events
+from another world (`raypipe.events.worlds`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -8,17 +13,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from raypipe import seeds
 from raypipe.config import Config
+from raypipe.errors import UserError
+from raypipe.events.continuous import continuous_features
 from raypipe.events.diphoton import View
+from raypipe.events.latents import Events
 from raypipe.events.table import read_table
 from raypipe.files import code_of, digest
 from raypipe.search.base import Found, Item, Made, Served
 from raypipe.search.case import Tables
 from raypipe.search.contrastive import search
-from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton, prepare_tables, sample_groups, unseen
-from raypipe.search.embeddings import WORLD, encoder_config, encoder_key, raw_representation, representation
+from raypipe.search.diphoton import EXAMPLE, LATENTS, WORLD, Diphoton, prepare_tables, sample_groups, unseen
 from raypipe.search.identity import labelled
-from raypipe.search.result import Null, Result, Tools, Trial
+from raypipe.search.result import NO_SIGNAL, Null, Result, Tools, Trial
 
 World = tuple[str, int]  # Its name, and the seed of its random numbers: the run's, whatever the encoder's is
 
@@ -32,9 +40,6 @@ class Embedded:
     world: World | None = None
 
 
-ENCODER = ("encoder.pt",)  # Of an encoder's folder, beside ``encoder.json``
-
-
 class Contrastive(Diphoton):
     """The search of paper C: encoders of several representations, each several times."""
 
@@ -45,7 +50,7 @@ class Contrastive(Diphoton):
 
     def need(self, trial: Trial) -> str:
         """The representation that a trial sees."""
-        return representation(trial, sample_groups())
+        return representation(trial)
 
     def encoders(self, name: str) -> list[tuple[str, int]]:
         """The encoders of a representation. The raw features need none; they are in the table that one has written."""
@@ -57,9 +62,9 @@ class Contrastive(Diphoton):
             return []
         items = []
         for of, member in dict.fromkeys(e for name in map(self.need, trials) for e in self.encoders(name)):
-            own = encoder_config(self.config, of, member, sample_groups())
+            own = encoder_config(self.config, of, member)
             key = encoder_key(own, events["key"])
-            items.append(Item(f"{of} {member}", key, encoder_folder(of, member), "encoder.json", ENCODER, own))
+            items.append(Item(f"{of} {member}", key, encoder_folder(of, member), "encoder.json", ("encoder.pt",), own))
         return items
 
     def latents(self, made: Made, trials: Sequence[Trial]) -> list[Item]:
@@ -121,3 +126,57 @@ def shown_encoder(found: Found, need: Callable[[Trial], str]) -> str:
     """Folder of the encoder of a report: without `id` (whose table the raw features share) the first of the grid."""
     names = dict.fromkeys(map(need, found.trials.values()))
     return encoder_folder("id" if {"id", "raw"} & set(names) else next(iter(names)), 0)
+
+
+def representation(trial: Trial) -> str:
+    """The representation that a trial uses."""
+    if trial.embedding in {"id", "background", "raw"} or WORLD in trial.embedding:
+        return trial.embedding
+    if trial.signal == NO_SIGNAL:
+        raise UserError(f"embedding {trial.embedding!r} holds out the injected signal: it needs one")
+    return f"ip:{trial.signal}" if trial.embedding == "ip" else f"ep:{sample_groups()[trial.signal]}"
+
+
+def training_samples(name: str, samples: Sequence[str]) -> list[str]:
+    """Which of ``samples`` the encoder of representation ``name`` may see; a hold-out must take something away."""
+    (kind, _, held), groups = name.partition(":"), sample_groups()
+    sees = {"id": lambda s: True, "background": lambda s: groups[s] >= 0, "ip": lambda s: s != held}
+    kept = [s for s in samples if sees.get(kind, lambda s: groups[s] != int(held))(s)]
+    if ":" in name and len(kept) == len(samples):
+        raise UserError(f"hold-out {name!r}: no such sample or family in embedding.samples ({', '.join(samples)})")
+    return kept
+
+
+def encoder_config(config: Config, name: str, member: int) -> Config:
+    """The configuration of one encoder of representation ``name``: its samples and beta, and a seed of its own."""
+    samples = training_samples(name, config.embedding.samples)
+    seed = config.seed if member == 0 else seeds.integer(config.seed, "encoder", member)
+    given = config.embedding
+    beta = given.betas.get(name.partition(":")[0], given.beta)
+    own = {"samples": samples, "beta": beta, "betas": {}}
+    # All are trained on the same part: what one has not seen, such as the simulated Higgs, none has.
+    own |= {"parts_seed": config.seed if given.parts_seed is None else given.parts_seed} if member else {}
+    embedding = given.model_copy(update=own)
+    return config.model_copy(update={"embedding": embedding, "seed": seed})
+
+
+def encoder_key(config: Config, events: str) -> str:
+    """Hash of what determines an encoder: its configuration, the key of the events, and the code."""
+    embedding = config.embedding.model_dump(mode="json")
+    code = code_of("raypipe.fit.encoder", "raypipe.events.diphoton")
+    return digest({"embedding": embedding, "seed": config.seed, "events": events, "code": code})
+
+
+def raw_representation(latents: Mapping[str, Mapping[str, Events]], seed: int) -> dict[str, dict[str, Events]]:
+    """The same events with the nine features, made continuous and scaled by the SM events of the embedding split, in
+    place of the latents."""
+
+    def smooth(events: Events) -> np.ndarray:
+        return continuous_features(events.features, events.event_id, seed)
+
+    pool = np.concatenate([smooth(e) for e in latents["embedding"].values()])
+    centre, width = pool.mean(0), pool.std(0) + 1e-9
+    return {
+        split: {name: e.seen_as((smooth(e) - centre) / width) for name, e in samples.items()}
+        for split, samples in latents.items()
+    }

@@ -23,8 +23,6 @@ from raypipe.search.contrastive import CONTINUUM
 from raypipe.search.result import ALONE, NO_SIGNAL
 from raypipe.simulate import dataset
 
-Encoders = Callable[[str], list[tuple[str, int]]]
-
 STAGES = {
     "simulate": "shard",
     "encoder": "encoder",
@@ -107,7 +105,7 @@ def contrastive_costs(search: Any) -> list[Cost]:
     steps = (given.steps_per_epoch + min(8, given.steps_per_epoch) / 3) * given.epochs
     step = Part("encoder", "event a step", given.batch_size, pilot.encoder, (128, 512), steps, gpu)
     loss = Part("contrastive loss", "pair a step", given.batch_size**2, pilot.loss, (512, 2048), steps, gpu)
-    return _cathode_costs(search, pilot, search.encoders, (step, loss), resources.train_workers)
+    return _cathode_costs(search, pilot, (step, loss), resources.train_workers)
 
 
 def haxad_costs(search: Search) -> list[Cost]:
@@ -117,21 +115,19 @@ def haxad_costs(search: Search) -> list[Cost]:
     rarest = min(samples[name].events * samples[name].embedding_fraction for name in given.samples)
     events, epochs = rarest * given.train_fraction * len(given.samples), given.epochs / pilot.EPOCHS
     training = Part("autoencoder", "training event", events, pilot.encoder, (1024, 4096), epochs)
-    return _cathode_costs(search, pilot, lambda name: [(name, 0)], (training,), 0)
+    return _cathode_costs(search, pilot, (training,), 0)
 
 
-def _cathode_costs(
-    search: Search, pilot: pilots.Pilot, encoders: Encoders, training: tuple[Part, ...], train_workers: int
-) -> list[Cost]:
+def _cathode_costs(search: Any, pilot: pilots.Pilot, training: tuple[Part, ...], train_workers: int) -> list[Cost]:
     """Encoders, their latent tables, flow sets, trials; ``train_workers``: 0 where the driver trains the encoder."""
     config, resources, grid = search.config, search.config.resources, search.grid()
-    seen = [(trial, encoder) for trial in grid for encoder in encoders(search.need(trial))]
+    seen = [(trial, encoder) for trial in grid for encoder in search.encoders(search.need(trial))]
     flows = [(trial, encoder) for trial, encoder in seen if search.learns(trial)]
     sets = {(search.need(t), t.instance, e) for t, e in flows} if config.flow.share else flows
     background = config.pseudodata.background
     events = config.pseudodata.luminosity * sum(pilots.expected_yields(background).values())
     simulated = sum(size.events for size in config.simulate.samples.values())
-    on_gpu, most = training[0].network, max(len(encoders(search.need(trial))) for trial in grid)
+    on_gpu, most = training[0].network, max(len(search.encoders(search.need(trial))) for trial in grid)
     each: dict[str, Any] = {"items": len({e for _, e in seen}), "alone": len(seen), "gpus": float(on_gpu)}
     embedding = Part("embedding", "event", simulated, pilot.latents, (500, 2000), network=on_gpu)
     chunks = math.ceil(simulated / CHUNK) if train_workers else 1
@@ -144,7 +140,7 @@ def _cathode_costs(
         Cost("latents", parts=(embedding,), pieces=chunks, store=most * simulated * pilot.row, **each),
         Cost("background", len(sets), (flow,), gpus=float(faster), alone=len(flows)),
     ]
-    kinds = Counter((t.method, t.signal != NO_SIGNAL, len(encoders(search.need(t)))) for t in grid)
+    kinds = Counter((t.method, t.signal != NO_SIGNAL, len(search.encoders(search.need(t)))) for t in grid)
     for (method, signal, members), count in kinds.items():
         name = f"search, {method}" + ("" if signal else ", no signal")
         part = Part(name, probe=pilot.trial(method, signal), times=members, trees=True, **sized)

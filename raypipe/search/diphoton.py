@@ -22,10 +22,10 @@ from raypipe.search.base import Item, Made, Search, Served, Stage, plain, simula
 from raypipe.search.case import Tables
 from raypipe.search.contrastive import CONTINUUM
 from raypipe.search.counting import cut_lines
-from raypipe.search.embeddings import WORLD
 from raypipe.search.result import DRAWN, NO_SIGNAL, RETRAINED, SIMULATED, Null, Trial
 from raypipe.simulate.processes import PROCESSES
 
+WORLD = "~"  # Before the name of a world
 LATENTS = ("latents.parquet",)  # Of an encoder's folder, beside ``latents.json``
 EXAMPLE = 4  # Events of the input example of a registered model
 

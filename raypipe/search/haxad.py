@@ -5,8 +5,9 @@ smooth continuum, the Higgs peak that the simulation predicts after the same cut
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ WITHHELD = ("fit_q0_after", "fit_z_after", "fit_z_signed_after", "fit_p0_after")
 """What is not said of a fit after a cut that a template made which does not close."""
 
 
-def search(tables: Tables, config: HaxadConfig, trial: Trial, tools: Tools = ALONE) -> Result:
+def search(tables: Tables | Sequence[Tables], config: HaxadConfig, trial: Trial, tools: Tools = ALONE) -> Result:
     """`raypipe.search.contrastive.search` with a bump hunt; deterministic in (tables, config, trial).
 
     A row is that of `raypipe.search.evaluate.evaluate` with the fits of the spectrum before and after the cut
@@ -53,39 +54,27 @@ def hunted(
     same = {"family": family, "peak_mass": peak.mass, "peak_width": peak.width}
     asked = PeakFit(**_spectrum(config), background=family, peak=peak)
     same |= _hunt(case, judged.scores[0], judged.template, None, asked, config)
-    points, template = config.selection.working_points, judged.template
-    rows = [
-        [_row(case, s, template, point, asked, config, cut(case, s, template, point, config)) for s in judged.scores]
-        for point in points
-    ]
+    template = judged.template
+
+    def row(scores: FoldScores, point: float) -> dict[str, Any]:
+        found = cut(case, scores, template, point, config)
+        # Only the template of the search itself scores the simulated Higgs, which the fit needs.
+        if template.is_higgs.any():
+            found |= _hunt(case, scores, template, point, asked, config)
+        if found["verdict"]:
+            found |= dict.fromkeys(WITHHELD, float("nan"))
+        for when in ("before", "after") if "s_before" in found else ():
+            s, b = found[f"s_{when}"], found[f"b_{when}"]
+            found[f"asimov_{when}"] = asimov_significance(s, b) if b else float("nan")
+        return found
+
+    rows = [[row(scores, point) for scores in judged.scores] for point in config.selection.working_points]
     same["seconds_fits"] = time.perf_counter() - started
     return [[row | same for row in every] for every in rows]
 
 
-def null_hunted(tables: Tables, case: Case, judged: Judged, config: HaxadConfig) -> list[list[dict[str, Any]]]:
-    """`hunted` where nobody knows the truth."""
-    return hunted(tables, case, judged, config, counted)
-
-
-def _row(
-    case: Case,
-    scores: FoldScores,
-    template: Template,
-    point: float,
-    asked: PeakFit,
-    config: HaxadConfig,
-    row: dict[str, Any],
-) -> dict[str, Any]:
-    """``row`` of one cut by one ensemble of classifiers, with the fits."""
-    # Only the template of the search itself scores the simulated Higgs, which the fit needs.
-    if template.is_higgs.any():
-        row |= _hunt(case, scores, template, point, asked, config)
-    if row["verdict"]:
-        row |= dict.fromkeys(WITHHELD, float("nan"))
-    for when in ("before", "after") if "s_before" in row else ():
-        s, b = row[f"s_{when}"], row[f"b_{when}"]
-        row[f"asimov_{when}"] = asimov_significance(s, b) if b else float("nan")
-    return row
+null_hunted = partial(hunted, cut=counted)
+"""`hunted` where nobody knows the truth."""
 
 
 def choose_family(tables: Tables, config: HaxadConfig) -> str:

@@ -1,6 +1,7 @@
 """Paper A's search around its trials: one autoencoder, its latent table, a model to serve."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,9 +17,9 @@ from raypipe.search.base import Found, Item, Made, Served
 from raypipe.search.case import Tables
 from raypipe.search.diphoton import EXAMPLE, LATENTS, Diphoton, prepare_tables
 from raypipe.search.haxad import null_hunted, search
+from raypipe.search.nulls import search_null
 from raypipe.search.result import Null, Result, Tools, Trial
 
-FILES = ("vae.pt",)  # Of the autoencoder's folder, beside ``encoder.json``
 FOLDER = "encoder"
 
 
@@ -49,7 +50,7 @@ class Haxad(Diphoton):
         code = code_of("raypipe.fit.vae", "raypipe.events.continuous", "raypipe.events.latents")
         embedding = self.config.embedding.model_dump(mode="json")
         key = digest({"events": events["key"], "embedding": embedding, "seed": self.config.seed, "code": code})
-        return [Item(EMBEDDING, key, FOLDER, "encoder.json", FILES, self.config)]
+        return [Item(EMBEDDING, key, FOLDER, "encoder.json", ("vae.pt",), self.config)]
 
     def materials(self, name: str, made: Made) -> dict[str, Any] | None:
         found = made["latents"].get(EMBEDDING)
@@ -59,14 +60,9 @@ class Haxad(Diphoton):
         yield prepare_tables(self.read_latents(folder / FOLDER / LATENTS[0]), self.config)
 
     def run(self, inputs: Sequence[Tables], trials: Sequence[Trial], tools: Tools) -> list[Result]:
-        from raypipe.search.nulls import search_null  # and PyTorch with it, for which no command is to wait
-
-        return [
-            search_null(inputs, self.config, trial, tools, null_hunted)
-            if isinstance(trial, Null)
-            else search(*inputs, self.config, trial, tools)
-            for trial in trials
-        ]
+        null = partial(search_null, cuts=null_hunted)
+        ways = [null if isinstance(trial, Null) else search for trial in trials]
+        return [way(inputs, self.config, trial, tools) for way, trial in zip(ways, trials, strict=True)]
 
     def served(self, found: Found, flow: Path | None) -> dict[str, Served]:
         """The autoencoder, and a background model."""

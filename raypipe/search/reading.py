@@ -97,24 +97,15 @@ def again(call: Callable[[], Any], path: str, retries: int) -> Any:
 
 def _opened(path: str, source: Source, columns: Columns | None) -> tuple[int, bool]:
     """Events of a file, and whether it has ids beyond 2^63 - 1; a missing column is a `UserError`."""
-    count = reader_for(path, source).rows(path, source)
-    if columns is None or file_format(path, source) in EVENT_FORMATS:
-        return count, False
+    reader, large = reader_for(path, source), False
+    count = reader.rows(path, source)
     check_columns([path], source, columns)
-    return count, _large_ids(path, source, columns)
-
-
-def _large_ids(path: str, source: Source, columns: Columns) -> bool:
-    """Whether a file has ids beyond 2^63 - 1. What is wrong with its ids is told by the piece that reads them."""
-    if columns.event_id is None:
-        return False
-    reader = reader_for(path, source)
-    name = resolve(columns.event_id, reader.names(path, source), path)
-    with contextlib.suppress(UserError):
-        return any(
-            event_ids(t, name, path, first).dtype == np.uint64 for first, t in chunks(reader, path, source, [name])
-        )
-    return False
+    if columns is not None and columns.event_id is not None and file_format(path, source) not in EVENT_FORMATS:
+        name = resolve(columns.event_id, reader.names(path, source), path)
+        with contextlib.suppress(UserError):  # what is wrong with its ids is told by the piece that reads them
+            parts = chunks(reader, path, source, [name])
+            large = any(event_ids(part, name, path, first).dtype == np.uint64 for first, part in parts)
+    return count, large
 
 
 def _schema(path: str, source: Source, columns: Columns | None, id_type: pa.DataType) -> pa.Schema:
@@ -141,7 +132,13 @@ class _Read:
     def __call__(self, piece: Piece) -> tuple[int, pa.Table, str | None]:
         try:
             table = again(partial(self._table, piece), piece.path, self.retries)
-            return piece.file, self._cast(table, piece.path), None
+            found, first = table.column_names, self.schema.names
+            if found != first:
+                told = f"columns {', '.join(found)} differ from the first file's {', '.join(first)}"
+                raise UserError(f"{piece.path}: {told}")
+            if "event_id" in first:
+                table = with_ids(table, self.schema.field("event_id").type, piece.path)
+            return piece.file, table.cast(self.schema), None
         except UserError as reason:
             return piece.file, self.schema.empty_table(), str(reason)
 
@@ -164,13 +161,6 @@ class _Read:
             ids = pa.array(np.arange(piece.first_id + piece.start, piece.first_id + piece.stop))
             made = made.set_column(made.schema.get_field_index("event_id"), "event_id", ids)
         return made.filter(table[THERE]) if paired else made
-
-    def _cast(self, table: pa.Table, path: str) -> pa.Table:
-        found, first = table.column_names, self.schema.names
-        if found != first:
-            raise UserError(f"{path}: columns {', '.join(found)} differ from the first file's {', '.join(first)}")
-        table = with_ids(table, self.schema.field("event_id").type, path) if "event_id" in first else table
-        return table.cast(self.schema)
 
 
 def batches(

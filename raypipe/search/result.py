@@ -43,7 +43,7 @@ class Trial:
     signal: str
     strength: float
     instance: int
-    embedding: str = "id"  # Which representation the classifier sees: see `raypipe.search.embeddings`
+    embedding: str = "id"  # Which representation the classifier sees: see `raypipe.search.contrastive_search`
     method: str = "cathode"  # How the background is known: see `raypipe.kinds.BACKGROUNDS`
 
     def key(self, inputs: dict[str, Any]) -> str:

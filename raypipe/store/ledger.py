@@ -87,7 +87,8 @@ class Ledger:
         before = self._part("failed", key)
         attempts = (before[0]["attempts"] if before else 0) + 1
         row = {"key": key, "status": FAILED, "error": redact(error, self.store.root, self.shared.root)}
-        row |= {"kind": kind, "time": time.time(), "attempts": attempts, **plain_fields(trial)}
+        row |= {"kind": kind, "time": time.time(), "attempts": attempts}
+        row |= {k: v for k, v in dataclasses.asdict(trial).items() if isinstance(v, str | int | float | bool)}
         self._write("failed", key, [row])
 
     def _write(self, folder: str, key: str, rows: list[dict[str, Any]]) -> None:
@@ -253,12 +254,6 @@ def open_ledger(config: Any) -> Ledger:
         if where is not None and where.local is not None:
             inside_output_root(where.local)
     return Ledger(store, shared)
-
-
-def plain_fields(trial: Any) -> dict[str, Any]:
-    """The fields of a trial that fit into a row: text and numbers."""
-    values = dataclasses.asdict(trial) if dataclasses.is_dataclass(trial) else dict(trial)
-    return {k: v for k, v in values.items() if isinstance(v, str | int | float | bool)}
 
 
 def _index_name(data: bytes) -> str:

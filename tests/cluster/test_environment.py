@@ -126,7 +126,9 @@ def test_cores_and_memory_are_those_of_the_control_groups(monkeypatch, tmp_path,
 
 
 def test_memory_watch_sees_what_is_allocated():
-    with MemoryWatch(interval=0.05) as watch:
+    watch = MemoryWatch()
+    watch.interval = 0.05
+    with watch:
         import time
 
         time.sleep(0.2)

@@ -14,11 +14,10 @@ import psutil
 import pytest
 import torch
 
-from raypipe.cluster.flows import FOLDER, make_flows
+from raypipe.cluster.flows import FOLDER, make_flows, stacks_of, wanted_by
 from raypipe.config import Config
 from raypipe.fit.flows import FlowSet
 from raypipe.search.contrastive import search
-from raypipe.search.flow_sets import stacks_of, wanted_by
 from raypipe.search.result import NO_SIGNAL, Tools, Trial
 from raypipe.store.ledger import Ledger
 from tests.cluster.drivers import small_config, small_tables

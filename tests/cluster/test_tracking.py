@@ -23,7 +23,6 @@ from raypipe.cluster.tracking import record, record_report, sqlite_path
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.files import write_json
-from raypipe.fit.flows import fit_flows
 from raypipe.fit.vae import FeatureVae
 from raypipe.report import contrastive, haxad
 from raypipe.report.base import Report, curves_of
@@ -34,6 +33,7 @@ from raypipe.store.files import Store
 from raypipe.store.ledger import Ledger
 from tests.cluster.head import free_ports
 from tests.conftest import ROOT
+from tests.fit.fits import fit_flows
 from tests.search.test_contrastive import OVERRIDES
 
 

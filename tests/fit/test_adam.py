@@ -34,9 +34,10 @@ def test_same_bits_as_pytorch():
 def test_a_fit_does_not_load_the_compiler():
     """It would cost every worker process a core second."""
     fit = (
-        "import sys, numpy as np; from raypipe.config import Flow; from raypipe.fit.flows import fit_flows; "
+        "import sys, numpy as np; from raypipe.config import Flow; from raypipe.fit.flows import FlowSet, Sidebands; "
         "r = np.random.default_rng(1); x = r.standard_normal((400, 2)).astype(np.float32); "
-        "fit_flows(x, r.uniform(105, 160, 400), (105.0, 160.0), Flow(epochs=1, members=5), seed=1); "
+        "events = Sidebands(x, r.uniform(105, 160, 400), 1); "
+        "FlowSet(events, (105.0, 160.0), Flow(epochs=1, members=5)).fit(); "
         "assert 'torch._dynamo' not in sys.modules and 'sympy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", fit], check=True)

@@ -12,7 +12,7 @@ from raypipe.config import Flow
 from raypipe.errors import UserError
 from raypipe.fit import flow_stack
 from raypipe.fit.flow_stack import FlowStack, Sidebands, blocks_of, steps_of
-from raypipe.fit.flows import ConditionalFlow, FlowTraining, fit_flows
+from raypipe.fit.flows import ConditionalFlow, FlowSet, FlowTraining
 from raypipe.fit.training import finish
 from tests.fit.test_flows import WINDOW, toy
 
@@ -68,7 +68,7 @@ def test_a_set_has_the_same_bits_alone_and_among_others(blocks):
     data = [*sets(3), *sets(1, 700)]  # the last has fewer steps an epoch
     together = trained(FlowTraining(data, WINDOW, CONFIG))
     for k, one in enumerate(data):
-        alone = fit_flows(one.latents, one.masses, WINDOW, CONFIG, seed=one.seed, posterior=one.posterior)
+        alone = FlowSet(one, WINDOW, CONFIG).fit()
         assert_same_bits(together.flow(k), alone)
 
 

@@ -8,8 +8,9 @@ import torch
 
 from raypipe.config import Flow
 from raypipe.errors import UserError
-from raypipe.fit.flows import ConditionalFlow, fit_flows
+from raypipe.fit.flows import ConditionalFlow
 from raypipe.models.flow import FlowEnsemble
+from tests.fit.fits import fit_flows
 
 WINDOW = (105.0, 160.0)
 CONFIG = Flow(members=5, leave_out=1, layers=2, hidden=16, blocks=1, epochs=15, batch_size=256, learning_rate=5e-3)

@@ -10,7 +10,7 @@ from raypipe.errors import UserError
 from raypipe.events.continuous import continuous_features
 from raypipe.events.schema import FEATURES
 from raypipe.fit.batches import dealt
-from raypipe.search.embeddings import encoder_config, representation, training_samples
+from raypipe.search.contrastive_search import encoder_config, representation, training_samples
 from raypipe.search.result import NO_SIGNAL, Trial
 from tests.conftest import ROOT
 
@@ -19,19 +19,19 @@ SAMPLES = list(GROUPS)
 
 
 def test_training_samples_of_the_four_configurations():
-    assert training_samples("id", SAMPLES, GROUPS) == SAMPLES
-    assert training_samples("background", SAMPLES, GROUPS) == ["yy", "ggf"]
-    assert training_samples("ip:wn_150", SAMPLES, GROUPS) == ["yy", "ggf", "wn_300", "xsh_500_100"]
-    assert training_samples("ep:-1", SAMPLES, GROUPS) == ["yy", "ggf", "xsh_500_100"]
+    assert training_samples("id", SAMPLES) == SAMPLES
+    assert training_samples("background", SAMPLES) == ["yy", "ggf"]
+    assert training_samples("ip:wn_150", SAMPLES) == ["yy", "ggf", "wn_300", "xsh_500_100"]
+    assert training_samples("ep:-1", SAMPLES) == ["yy", "ggf", "xsh_500_100"]
     for name in ("ip:zp_400", "ep:-7"):
         with pytest.raises(UserError, match=f"hold-out '{name}': no such sample or family"):
-            training_samples(name, SAMPLES, GROUPS)
+            training_samples(name, SAMPLES)
 
 
 def test_the_encoder_of_the_background_can_have_a_beta_of_its_own():
     asked = ["embedding.betas={background: 0.1, ep: 0.2}", "embedding.samples=[yy, ggf, wn_150, xsh_500_100]"]
     config = load_config(ROOT / "configs/contrastive/laptop.yaml", [*asked, "embedding.beta=0.01"])
-    made = {name: encoder_config(config, name, 0, GROUPS).embedding for name in ("id", "background", "ep:-1")}
+    made = {name: encoder_config(config, name, 0).embedding for name in ("id", "background", "ep:-1")}
     assert [found.beta for found in made.values()] == [0.01, 0.1, 0.2]
     assert all(found.betas == {} for found in made.values())  # another's is not in the key of an encoder
     with pytest.raises(UserError, match=r"embedding\.betas"):
@@ -39,11 +39,11 @@ def test_the_encoder_of_the_background_can_have_a_beta_of_its_own():
 
 
 def test_a_trial_names_its_representation():
-    assert representation(Trial("wn_150", 1.0, 0, "ip"), GROUPS) == "ip:wn_150"
-    assert representation(Trial("wn_150", 1.0, 0, "ep"), GROUPS) == "ep:-1"
-    assert representation(Trial("wn_150", 1.0, 0, "raw", "idealised"), GROUPS) == "raw"
+    assert representation(Trial("wn_150", 1.0, 0, "ip")) == "ip:wn_150"
+    assert representation(Trial("wn_150", 1.0, 0, "ep")) == "ep:-1"
+    assert representation(Trial("wn_150", 1.0, 0, "raw", "idealised")) == "raw"
     with pytest.raises(UserError, match="holds out the injected signal"):
-        representation(Trial(NO_SIGNAL, 0.0, 0, "ep"), GROUPS)
+        representation(Trial(NO_SIGNAL, 0.0, 0, "ep"))
 
 
 @pytest.mark.ray
@@ -67,11 +67,11 @@ def test_no_held_out_event_reaches_the_training(ray_local, tmp_path):
         }
     )
     for name, held in (("id", []), ("background", SAMPLES[2:]), ("ip:wn_150", ["wn_150"]), ("ep:-1", SAMPLES[2:4])):
-        inputs = read_inputs(encoder_config(config, name, 0, GROUPS), tmp_path)
+        inputs = read_inputs(encoder_config(config, name, 0), tmp_path)
         seen = set(inputs.event_id.tolist())
         assert seen == set().union(*(ids[s] for s in SAMPLES if s not in held))
         assert set(inputs.group.tolist()) == {GROUPS[s] for s in SAMPLES if s not in held}
-    assert encoder_config(config, "id", 1, GROUPS).seed != config.seed
+    assert encoder_config(config, "id", 1).seed != config.seed
 
 
 @pytest.mark.parametrize("parts_seed", ["null", "7"])
@@ -82,7 +82,7 @@ def test_all_encoders_of_a_run_are_trained_on_the_same_part(parts_seed):
     )
     run = dealt(ids, given.embedding, given.seed)
     for member in range(3):
-        own = encoder_config(given, "id", member, GROUPS)
+        own = encoder_config(given, "id", member)
         assert (dealt(ids, own.embedding, own.seed) == run).all()
     assert (dealt(ids, given.embedding, given.seed + 1) != run).any() == (parts_seed == "null")
 
