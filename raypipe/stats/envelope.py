@@ -70,11 +70,13 @@ def fit_envelope(
     ]
     curve, difference = lowest(curves, candidates), max(0.0, float(without[j]) - least)
     interval = massfit.likelihood_interval(curve, best.s, best.s_err, least, best.at_boundary)
-    low, high = (best.s - interval[0], interval[1] - best.s)
-    error = high if math.isnan(low) else (low + high) / 2
+    arms = [abs(end - best.s) for end in interval if math.isfinite(end)]
+    error = sum(arms) / len(arms) if arms else best.s_err
     fit = replace(best, null=found[j].null, s_err=error, interval=interval, q0=difference * (best.s > 0))
     fit = replace(fit, r=math.copysign(math.sqrt(difference), best.s), q0_alone=fit.q0)
-    if level is not None and all(f.best.valid and f.null.valid for f in found):
+    if not all(f.best.valid and f.null.valid for f in found):  # it may be the lowest one
+        fit = replace(fit, best=replace(best.best, valid=False, status="not converged"))
+    elif level is not None:
         data = massfit.asimov_data(candidates[j][1].with_signal(template), found[j].null)
         expected = [
             massfit.Profile(
@@ -114,6 +116,7 @@ def enveloped(scans: Sequence[LocalScan], problems: Sequence[Binned]) -> LocalSc
     pick = best.argmin(0)[None]
     s, s_err = (np.take_along_axis(np.array([getattr(x, n) for x in scans]), pick, 0)[0] for n in ("s", "s_err"))
     difference = np.maximum(null.min(0)[:, None] - best.min(0), 0.0)
+    above = (null[:, :, None] - np.array([scan.q0 for scan in scans])).min(0)  # of yields that are not negative
     failed, lost = (np.any([getattr(x, name) for x in scans], 0) for name in ("failed", "lost"))
     r = np.sign(s) * np.sqrt(difference)
-    return LocalScan(np.where(s > 0, difference, 0.0), s, s_err, r, failed, lost, null.min(0))
+    return LocalScan(np.maximum(null.min(0)[:, None] - above, 0.0), s, s_err, r, failed, lost, null.min(0))
