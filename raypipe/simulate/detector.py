@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from raypipe.events.objects import Objects, delta_r, same_event_pairs, sum_by_event
+from raypipe.events.objects import Objects, delta_r, same_event_pairs
 from raypipe.simulate.calorimeter import (
     ELECTRON,
     MUON,
@@ -164,4 +164,4 @@ def _missing(n: int, ecal: Towers, hcal: Towers, electrons: Objects, muons: Obje
     other = np.ones(len(ecal), dtype=bool)
     other[electrons.tower[electrons.tower >= 0]] = False
     seen = Objects.together(ecal.objects.take(other), hcal.objects, electrons, muons)
-    return [-sum_by_event(seen.event, seen.pt * axis(seen.phi), n) for axis in (np.cos, np.sin)]
+    return [-np.bincount(seen.event, seen.pt * axis(seen.phi), n) for axis in (np.cos, np.sin)]
