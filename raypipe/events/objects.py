@@ -14,6 +14,7 @@ class Objects(Rows):
     """Objects of one kind, flat, sorted by event; GeV, radians. What a kind does not have is None.
 
     ``event``: number in the batch. ``tower``: place in the list it was taken from, such as the towers; -1: none.
+    ``share``: of a calorimeter tower, see `raypipe.simulate.calorimeter.deposit`.
     """
 
     event: np.ndarray
@@ -26,6 +27,7 @@ class Objects(Rows):
     tau43: np.ndarray | None = None
     charge: np.ndarray | None = None
     tower: np.ndarray | None = None
+    share: np.ndarray | None = None
 
     def of_events(self, events: np.ndarray, n_events: int) -> Objects:
         """The objects of some of the ``n_events`` events, which are numbered anew from 0."""

@@ -26,7 +26,7 @@ def jet_input(seen: Reconstructed, events: np.ndarray) -> ak.Array:
     free = np.ones(len(seen.ecal), dtype=bool)
     free[seen.photons.tower] = False
     free[seen.electrons.tower[seen.electrons.tower >= 0]] = False
-    parts = (seen.ecal.objects.take(free), 0.0), (seen.hcal.objects, 0.0), (seen.other_muons, MUON_MASS)
+    parts = (seen.ecal.take(free), 0.0), (seen.hcal, 0.0), (seen.other_muons, MUON_MASS)
     given = Objects.together(*(replace(part, mass=np.full(len(part), mass)) for part, mass in parts))
     given = given.of_events(events, seen.n_events)
     pt, eta, phi = given.pt, given.eta, given.phi
