@@ -11,7 +11,6 @@ from raypipe.cli.classify import classify
 from raypipe.cli.export import export
 from raypipe.cli.new import new
 from raypipe.cli.stages import calibrate
-from raypipe.cli.unblind import unblind
 from raypipe.kinds import load_plugins
 
 
@@ -34,7 +33,17 @@ def main() -> None:
 
 
 _SEARCH = (stages.embed, stages.search, stages.plan, stages.scan, stages.status, stages.report, stages.latent)
-_ALONE = (samples.simulate, samples.read, fits.fit, fits.hunt, classify, calibrate, unblind, export, tools.doctor)
+_ALONE = (
+    samples.simulate,
+    samples.read,
+    fits.fit,
+    fits.hunt,
+    classify,
+    calibrate,
+    stages.unblind,
+    export,
+    tools.doctor,
+)
 _ALONE += (tools.config, new)
 for command in (*_SEARCH, *_ALONE):
     main.add_command(command)

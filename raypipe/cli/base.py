@@ -212,9 +212,14 @@ class Asked:
         return load_config(self.path, self.overrides, self.output, click.get_current_context().info_name)
 
     def run(self, config: Any = None) -> Any:
-        """The run of that configuration, or of a changed one."""
+        """The run of that configuration, or of a changed one. What begins is said once its folders are known to be
+        writable: what comes next takes seconds to load."""
+        from raypipe.store.ledger import check_folders
+
         config = config or self.config()
-        begin(config)
+        folder, name = check_folders(config), click.get_current_context().info_name
+        if name not in ("report", "calibrate") and getattr(config, "simulate", None):  # these may have nothing to do
+            tell(f"{name}: {folder}, which keeps all that is finished")
         from raypipe.cluster.run import Run
 
         return Run(config)
@@ -271,12 +276,3 @@ def emit(value: Any, as_json: bool = True) -> None:
 def tell(line: str) -> None:
     """Print a line for people, beside the result."""
     click.echo(line, err=True)
-
-
-def begin(config: Any) -> None:
-    """Say what begins, once its folders are known to be writable: what comes next takes seconds to load."""
-    from raypipe.store.ledger import check_folders
-
-    folder, name = check_folders(config), click.get_current_context().info_name
-    if name not in ("report", "calibrate") and getattr(config, "simulate", None):  # these may have nothing to do
-        tell(f"{name}: {folder}, which keeps all that is finished")

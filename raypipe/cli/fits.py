@@ -10,37 +10,12 @@ import click
 
 from raypipe.cli.base import FILE, NUMBER, POSITIVE, Number, emit, family, forbid, shown, tell
 from raypipe.errors import UserError
+from raypipe.stats.significance import in_words
 
 
 def refuse(reason: str, *names: str) -> None:
     """Raise a `UserError` if one of the options ``names`` was given: ``reason`` says why it has no effect."""
     forbid(names, f"{{}} has no effect {reason}: leave it out")
-
-
-def refuse_names(path: Path) -> None:
-    """Names of columns and trees that would be passed over, told before the file is read."""
-    given = click.get_current_context().params
-    if path.suffix.lower() not in (".root", ".h5", ".hdf5", ".hdf"):
-        refuse(f"on {path.name}, only ROOT and HDF5 files hold several tables", "tree")
-    if given["branch"] is not None:
-        refuse("beside --branch", "column")
-    if given["column"] is not None:
-        refuse("beside --column, which names the masses or the contents", "x", "y")
-
-
-def refuse_reading(path: Path, events: bool, density: bool, background: str | None) -> None:
-    """Options of reading and fitting that do nothing for these data.
-
-    ``events``: the file holds event masses; ``density``: ``--density`` may be meant for another file; ``background``:
-    the families, or None where a reference takes their place.
-    """
-    if events:
-        what = f"on the event masses of {path.name}, it is for histograms"
-        refuse(what, "x", "y", "error", "scale", "likelihood", *([] if density else ["density"]))
-    if background is None:
-        refuse("with --reference, which takes its place", "background")
-    if background is None or not ("dijet" in background or "diphoton" in background):
-        refuse("on this background, dijet and diphoton functions use it", "sqrt_s")
 
 
 def _head(row: dict[str, Any], more: str = "") -> str:
@@ -66,7 +41,7 @@ def describe(row: dict[str, Any]) -> list[str]:
             f"spurious    {row['spurious']:.4g} events, in all of these; Z {row['z_without_spurious']:.3f} without"
         )
     if row.get("global"):
-        lines.append(f"global      {_in_words(row['global'])} (toys)")
+        lines.append(f"global      {in_words(row['global'])} (toys)")
     if row.get("upper_limit") is not None:
         expected = f"(expected {row['expected_limit']:.4g})"
         lines.append(f"limit       s < {row['upper_limit']:.4g} at {row['limit_level']:.0%} CLs {expected}")
@@ -92,13 +67,13 @@ def describe_hunt(row: dict[str, Any]) -> list[str]:
     """The result of a hunt."""
     best, found, estimate = row["best"], row["global"], row["global"]["asymptotic"]
     fitted = f"s {best['s']:.5g} ± {best['s_err']:.3g}, local Z {best['z']:.3f}, p {best['p_local']:.3g}"
-    toys = [f"global      {_in_words(found['toys'])} ({found['number_of_toys']} toys)"] if found["toys"] else []
+    toys = [f"global      {in_words(found['toys'])} ({found['number_of_toys']} toys)"] if found["toys"] else []
     return [
         _head(row, f", {len(row['scan']['mass'])} masses x {len(row['scan']['widths'])} widths"),
         f"background  {row['background']}: chi2/ndf {row['chi2_background_only']:.2f}/{row['ndf']} without a peak",
         f"best        mass {best['mass']:.6g}, width {best['width']}: {fitted}",
         *toys,
-        f"global      {_in_words(estimate)} (estimate: {estimate['method']} in {found['asymptotic_from']})",
+        f"global      {in_words(estimate)} (estimate: {estimate['method']} in {found['asymptotic_from']})",
         _quote(row["quote"]),
         *_choice(row["background_chosen_by"], row["backgrounds_compared"]),
         *(f"peak        {p['mass']:.6g} (width {p['width']}): {p['z']:.2f} sigma local" for p in row["peaks"]),
@@ -106,17 +81,11 @@ def describe_hunt(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _in_words(found: dict[str, Any]) -> str:
-    from raypipe.stats.lookelsewhere import in_words
-
-    return in_words(found)
-
-
 def _quote(quote: dict[str, Any] | None) -> str:
     """Which of several significances to quote."""
     if quote is None:
         return "quote       nothing yet: Z is local, a global p-value needs --toys"
-    return f"quote       {_in_words(quote)} ({quote['which']})"
+    return f"quote       {in_words(quote)} ({quote['which']})"
 
 
 def _choice(by: str | None, compared: list[dict[str, Any]] | None) -> list[str]:
@@ -257,16 +226,27 @@ def _read(path: Path, given: dict[str, Any], other: str) -> Any:
     from raypipe.stats.peakdata import known_peak
 
     density, about = given["density"], ("column", "tree", "weight")
-    refuse_names(path)
+    if path.suffix.lower() not in (".root", ".h5", ".hdf5", ".hdf"):  # told before the file is read
+        refuse(f"on {path.name}, only ROOT and HDF5 files hold several tables", "tree")
+    if given["branch"] is not None:
+        refuse("beside --branch", "column")
+    if given["column"] is not None:
+        refuse("beside --column, which names the masses or the contents", "x", "y")
     data = load_masses(path, **{name: given.pop(name) for name in READING})
     simulated, how = given[other], {name: given.pop(f"{other}_{name}") for name in about}
     if simulated is None:
         refuse(f"without --{other}", *(f"{other}_{name}" for name in about))
     else:
         given[other] = simulated = load_masses(simulated, density=density, **how)
+    if isinstance(data, Masses):
+        what = f"on the event masses of {path.name}, it is for histograms"
+        meant = isinstance(simulated, Spectrum)  # --density, for the other file
+        refuse(what, "x", "y", "error", "scale", "likelihood", *([] if meant else ["density"]))
     replaced = other == "reference" and simulated is not None
-    background = None if replaced else given["background"]
-    refuse_reading(path, isinstance(data, Masses), isinstance(simulated, Spectrum), background)
+    if replaced:
+        refuse("with --reference, which takes its place", "background")
+    if replaced or not ("dijet" in given["background"] or "diphoton" in given["background"]):
+        refuse("on this background, dijet and diphoton functions use it", "sqrt_s")
     given["fixed"] = [known_peak(spec) for spec in given.pop("known")]
     return data
 

@@ -257,3 +257,18 @@ def calibrate(asked: Asked, nulls: int, smallest_p: float, retrain: int, simulat
         tell(line)
     tell(f"Calibration: {run.folder / FILE}")
     asked.emit({name: record[name] for name in ("tails", "retrained", "simulated")} | {"path": str(run.folder / FILE)})
+
+
+@click.command()
+@click.argument("run", type=FILE)
+@click.option("--reason", required=True, help="Why now; it stands in looks.json and on every page.")
+def unblind(run: Path, reason: str) -> None:
+    """Allow to look at the signal region of the last blind search in the run folder RUN, as it was configured.
+
+    \b
+    Example:
+      raypipe unblind runs/mine --reason "closure is fine, cuts are frozen"
+    """
+    from raypipe.store import looks
+
+    tell(f"unblinded {looks.unblind(run, reason)}; run the same search again to see the result")

@@ -14,6 +14,7 @@ class Objects(Rows):
     """Objects of one kind, flat, sorted by event; GeV, radians. What a kind does not have is None.
 
     ``event``: number in the batch. ``tower``: place in the list it was taken from, such as the towers; -1: none.
+    ``share``: of a calorimeter tower, see `raypipe.simulate.calorimeter.deposit`.
     """
 
     event: np.ndarray
@@ -26,6 +27,7 @@ class Objects(Rows):
     tau43: np.ndarray | None = None
     charge: np.ndarray | None = None
     tower: np.ndarray | None = None
+    share: np.ndarray | None = None
 
     def of_events(self, events: np.ndarray, n_events: int) -> Objects:
         """The objects of some of the ``n_events`` events, which are numbered anew from 0."""
@@ -80,12 +82,15 @@ def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.clip(np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0), 0.0, 1.0)
 
 
-TWO_PI = 2 * np.pi
+def polar(px: np.ndarray, py: np.ndarray, pz: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """pT, eta and phi of momenta; one along the beam gets a huge finite eta, which no detector region contains."""
+    pt = np.hypot(px, py)
+    return pt, np.arcsinh(pz / np.maximum(pt, 1e-12)), np.arctan2(py, px)
 
 
 def wrap_phi(phi: np.ndarray) -> np.ndarray:
     """``phi`` wrapped to [-pi, pi)."""
-    return (phi + np.pi) % TWO_PI - np.pi
+    return (phi + np.pi) % (2 * np.pi) - np.pi
 
 
 def same_event_pairs(event_a: np.ndarray, event_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,8 +112,3 @@ def order_and_rank(event: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.n
     order = np.lexsort((-key, event))
     sorted_event = event[order]
     return order, np.arange(len(order)) - np.searchsorted(sorted_event, sorted_event, "left")
-
-
-def sum_by_event(event: np.ndarray, values: np.ndarray, n_events: int) -> np.ndarray:
-    """Sum of ``values`` in each of ``n_events`` events."""
-    return np.bincount(event, weights=values, minlength=n_events).astype(np.float64)

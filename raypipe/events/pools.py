@@ -71,7 +71,9 @@ def read_columns(path: str | Path, columns: Sequence[str], lepton_pt: float = 0.
     path = Path(path)
     if is_text(path):
         table = open_text(check_file(path)).read()
-        table = _four_lepton_masses(table, str(path), lepton_pt) if _is_cms_open_data(table) else table
+        names = set(table.column_names)
+        if {"PID1", "PID4", "E1", "px1", "M"} <= names and "m_ee" not in names:  # what CMS gives to schools
+            table = _four_lepton_masses(table, str(path), lepton_pt)
     else:
         table = read_table(path, list(columns))
     return {name: numbers(table, resolve(name, table.column_names, path), path) for name in columns}
@@ -91,11 +93,6 @@ def read_pool(
     w = columns[weight] if weight else np.ones(len(values))
     refuse_negative(w, weights, "files.weights=", lambda row, x: f"{path}: column {weight!r}, row {row}: {x}")
     return Pool(values, positive_weights(values, w), np.zeros(len(values), dtype=int), (name,))
-
-
-def _is_cms_open_data(table: pa.Table) -> bool:
-    """Whether a table has the columns of the CSV files that CMS gives to schools, and no masses of its own."""
-    return {"PID1", "PID4", "E1", "px1", "M"} <= set(table.column_names) and "m_ee" not in table.column_names
 
 
 def _four_lepton_masses(table: pa.Table, source: str, lepton_pt: float = 0.0) -> pa.Table:

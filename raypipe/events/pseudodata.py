@@ -65,12 +65,6 @@ def check_disjoint(background: dict[str, Events], luminosity: float, instances: 
         raise UserError(f"pseudodata.disjoint: {instances} instances are asked for and {told}: {more}")
 
 
-def _own_share(events: Events, instances: int, seed: int, instance: int, name: str) -> np.ndarray:
-    """Rows of the events that this one of so many disjoint instances is drawn from."""
-    share = (seeds.uniform_by_id(events.event_id, seed, "disjoint", name) * instances).astype(np.int64)
-    return np.flatnonzero(share == instance)
-
-
 def draw(
     background: dict[str, Events],
     luminosity: float,
@@ -100,7 +94,10 @@ def draw(
         events = background[name]
         rng = seeds.generator(seed, "pseudodata", instance, name)
         count = int(rng.poisson(float(events.weight.sum()) * luminosity))
-        own = _own_share(events, instances, seed, instance, name) if disjoint else np.arange(len(events))
+        own = np.arange(len(events))
+        if disjoint:
+            share = seeds.uniform_by_id(events.event_id, seed, "disjoint", name) * instances
+            own = np.flatnonzero(share.astype(np.int64) == instance)
         rows = own[_choose(events.take(own), count, rng, f"pseudodata.luminosity = {luminosity:g} fb^-1", name)]
         drawn.append(events.take(rows))
         rest = events.take(np.setdiff1d(np.arange(len(events)), rows) if truth else rows[:0])

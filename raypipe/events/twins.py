@@ -29,14 +29,6 @@ def first_twin(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def first_twin_by(key: np.ndarray, whole: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """`first_twin` by one continuous column ``key`` and fingerprints with it, ``whole``, and of all others, (n,)."""
-    first, found = first_equal(whole), np.arange(len(key))
-    if (first != found).any():
-        _judge(found, key, first, rest, np.ones(len(key), bool))
-    return found
-
-
 def _judge(found: np.ndarray, key: np.ndarray, first: np.ndarray, rest: np.ndarray, among: np.ndarray) -> np.ndarray:
     """Enter into ``found`` the twins ``among`` the rows (bool), by a column; the rows that it can judge."""
     _, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
@@ -154,9 +146,11 @@ class Seen:
             return {file: np.empty(0, bool) for file in files}, 0
         number = np.repeat([file for file, _ in chosen], [len(part[0]) for _, part in chosen])
         ids, key, whole, rest = (np.concatenate(column) for column in zip(*(part for _, part in chosen), strict=True))
-        first, name = first_twin_by(key, whole, rest), rows_of_files(rows)
-        kept = settle(first, policy, lambda row: name(int(ids[row])), option)
-        return {file: kept[number == file] for file in files}, int((first != np.arange(len(first))).sum())
+        first, found, name = first_equal(whole), np.arange(len(key)), rows_of_files(rows)
+        if (first != found).any():  # as `first_twin`, by one continuous column
+            _judge(found, key, first, rest, np.ones(len(key), bool))
+        kept = settle(found, policy, lambda row: name(int(ids[row])), option)
+        return {file: kept[number == file] for file in files}, int((found != np.arange(len(found))).sum())
 
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:

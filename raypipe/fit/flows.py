@@ -17,6 +17,7 @@ from raypipe.fit.conditional import ConditionalFlow
 from raypipe.fit.flow_stack import MIN_EVENTS, FlowStack, Member, Sidebands, blocks_of, scale_of, shape_of, steps_of
 from raypipe.fit.training import Workers, finish
 from raypipe.models import native
+from raypipe.models.flow import FlowEnsemble
 
 
 class FlowTraining:
@@ -142,20 +143,10 @@ class FlowTraining:
         model = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
         if data is None or len(next(iter(model.values()))) != self.config.members:
             raise ValueError("some members were trained elsewhere")
-        mean, std = scale_of(data)
-        given: dict[str, Any] = {
-            "model": model,
-            "shape": shape_of(self.config),
-            "members": self.config.members,
-            "mean": torch.from_numpy(mean),
-            "std": torch.from_numpy(std),
-            "mass": list(self.window),
-            "part": torch.from_numpy(data.parts(self.folds)),
-            "left_out": self.config.left_out(self.folds),
-        }
-        flow = ConditionalFlow.from_state(given)
-        flow.history = self.history[k]
-        return flow
+        (mean, std), shape, parts = scale_of(data), shape_of(self.config), data.parts(self.folds)
+        ensemble = FlowEnsemble(features=len(mean), seeds=[0], **shape).holding(model)
+        left_out = self.config.left_out(self.folds)
+        return ConditionalFlow(ensemble, shape, mean, std, *self.window, self.history[k], parts, left_out)
 
 
 __all__ = ["MIN_EVENTS", "ConditionalFlow", "FlowSet", "FlowTraining"]

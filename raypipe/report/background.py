@@ -25,8 +25,11 @@ def asked(config: DiphotonRun) -> dict[str, Any]:
     return told | {"luminosity": config.pseudodata.luminosity, "cut": config.selection.working_points[0]}
 
 
-def verdict(entries: Sequence[Row], z: str) -> list[str]:
-    """What was found (significances ``<z>_before``, ``<z>_after``) and whether the background closes, from entries."""
+def verdict(entries: Sequence[Row], z: str, texts: Mapping[str, str]) -> list[str]:
+    """What was found (significances ``<z>_before``, ``<z>_after``) and whether the background closes, from entries.
+
+    Then a sentence for every entry that has the latter.
+    """
     told = []
     for who, null in (("with a signal", False), ("without", True)):
         mine = [e for e in entries if (e["signal"] == NO_SIGNAL) == null and e[f"{z}_before"] and e[f"{z}_after"]]
@@ -36,12 +39,9 @@ def verdict(entries: Sequence[Row], z: str) -> list[str]:
     sets = sum(e["instances"] for e in entries)
     bad = sum(held["instances"] for e in entries if (held := e.get("withheld")))
     close = f"does NOT close in {bad} of {sets} searches, which quote none" if bad else f"closes in all {sets} searches"
-    return [f"Mean significance {'; '.join(told) or 'withheld'}. The background model {close}."] if entries else []
-
-
-def found_lines(entries: Sequence[Row], z: str, texts: Mapping[str, str]) -> list[str]:
-    """A sentence for every entry that has the significance ``z``."""
-    return [say(texts["no_signal" if e["signal"] == NO_SIGNAL else "found"], e) for e in entries if e[z]]
+    lines = [f"Mean significance {'; '.join(told) or 'withheld'}. The background model {close}."] if entries else []
+    quoted = (e for e in entries if e[f"{z}_after"])
+    return lines + [say(texts["no_signal" if e["signal"] == NO_SIGNAL else "found"], e) for e in quoted]
 
 
 def sculpting(rows: Sequence[Row], arrays_of: Callable[[str], Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:

@@ -33,13 +33,6 @@ def search_key(search: Search, trial: Trial, made: Made) -> str:
     return digest(search.inputs_key(search.need(trial), made))
 
 
-def _calibration(rows: Sequence[Row], embedding: str, key: str, metric: str) -> Calibration:
-    """Of one embedding, from the rows of nulls; ``key``: `search_key`."""
-    by_number = _significances(rows, embedding, DRAWN, metric)
-    points = tuple(sorted(next(iter(by_number.values())), reverse=True))
-    return Calibration(key, points, np.array([[of[point] for point in points] for of in by_number.values()]))
-
-
 def _significances(rows: Sequence[Row], embedding: str, kind: str, metric: str) -> dict[int, dict[float, float]]:
     """By number of the null and by cut."""
     found: dict[int, dict[float, float]] = defaultdict(dict)
@@ -56,12 +49,14 @@ def calibration_record(rows: Sequence[Row], keys: Mapping[str, str], metric: str
     ``reported``, by cut (None: the best of all). ``retrained``: what flows that learn the null itself change: mean and
     width of z, and of the same nulls with the flows as they are. ``simulated``: see `_simulated`.
     """
-    maps = {embedding: _calibration(rows, embedding, key, metric) for embedding, key in keys.items()}
-    tails, retrained, simulated = [], [], []
-    for embedding, of in maps.items():
+    maps, tails, retrained, simulated = {}, [], [], []
+    for embedding, key in keys.items():
+        own, known, fixed = (_significances(rows, embedding, k, metric) for k in (RETRAINED, SIMULATED, DRAWN))
+        points = tuple(sorted(next(iter(fixed.values())), reverse=True))
+        z = np.array([[by_cut[point] for point in points] for by_cut in fixed.values()])
+        maps[embedding] = of = Calibration(key, points, z)
         for point, tail in of.tails(levels(len(of.z))):
             tails.append({"embedding": embedding, "working_point": point, **plain(tail._asdict())})
-        own, known, fixed = (_significances(rows, embedding, k, metric) for k in (RETRAINED, SIMULATED, DRAWN))
         for point in of.points:
             same = {"embedding": embedding, "working_point": point}
             pairs = np.array([(z[point], fixed[number][point]) for number, z in own.items()]).reshape(-1, 2)

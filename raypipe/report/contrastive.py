@@ -8,7 +8,7 @@ from typing import Any
 from raypipe.errors import UserError
 from raypipe.events.schema import FEATURES
 from raypipe.files import read_json
-from raypipe.report.background import asked, found_lines, sculpting, verdict
+from raypipe.report.background import asked, sculpting, verdict
 from raypipe.report.base import Report, curves_of, page_of, point_metrics
 from raypipe.report.calibrated import shown
 from raypipe.report.figures import figures_of_scan
@@ -42,8 +42,7 @@ def required_rows(entries: list[dict[str, Any]]) -> Table:
 
 def headlines(summary: dict[str, Any]) -> list[str]:
     """The verdict, and the few sentences that a reader should take away besides."""
-    lines = verdict(summary["results"], "z") + found_lines(summary["results"], "z_after", TEXTS)
-    lines += withheld_lines(summary["results_all_working_points"])
+    lines = verdict(summary["results"], "z", TEXTS) + withheld_lines(summary["results_all_working_points"])
     lines += [say(SHARED["steered"], of) for of in summary["steered"]]
     if summary["closure_auc"]:
         lines.append(f"Closure AUC (template against true background): {with_error(summary['closure_auc'], 4)}.")

@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from raypipe.config.haxad import HaxadConfig
 from raypipe.files import read_json
-from raypipe.report.background import asked, found_lines, sculpting, sculpting_figure, verdict
+from raypipe.report.background import asked, sculpting, sculpting_figure, verdict
 from raypipe.report.base import Report, curves_of, page_of, point_metrics
 from raypipe.report.calibrated import shown
 from raypipe.report.figures import masses
@@ -100,8 +100,7 @@ def _jackknife(instance: np.ndarray, x: np.ndarray, y: np.ndarray, e: np.ndarray
 def headlines(summary: Mapping[str, Any]) -> list[str]:
     """The verdict, and the few sentences that a reader should take away besides."""
     mine = [e for e in summary["results"] if e["method"] == "cathode"]
-    lines = verdict(mine, "fit_z") + found_lines(mine, "fit_z_after", resource("texts")["haxad"])
-    return lines + withheld_lines(summary["results"])
+    return verdict(mine, "fit_z", resource("texts")["haxad"]) + withheld_lines(summary["results"])
 
 
 def null_figure(study: Mapping[str, Any]) -> Figure:

@@ -30,7 +30,6 @@ class Table(NamedTuple):
 
     head: list[str]
     rows: list[list[str]]
-    title: str = ""
 
 
 def table_of(columns: Mapping[str, str | Callable[[Any], str]], entries: Iterable[Any]) -> Table:

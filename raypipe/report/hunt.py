@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from raypipe.report.style import Picture
 from raypipe.stats.hunt import HuntResult
-from raypipe.stats.lookelsewhere import in_words
+from raypipe.stats.significance import in_words
 
 SIGMAS = (1, 2, 3, 4, 5)
 

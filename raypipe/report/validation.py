@@ -121,10 +121,6 @@ def draw_all(samples: list[SampleSums]) -> tuple[dict[str, Any], dict[str, str]]
     return drawn, captions
 
 
-def _canvas(panels: int) -> tuple[Figure, list[Axes]]:
-    return new_figure(panels, *((6.4, 4.0) if panels == 1 else (4.4, 3.3)))
-
-
 def _draw(axis: Axes, spectrum: Spectrum, label: str, **style: Any) -> np.ndarray:
     """Steps of the normalised shape with its statistical errors as bars; returns the heights."""
     heights, errors = spectrum.shape()
@@ -136,7 +132,7 @@ def _draw(axis: Axes, spectrum: Spectrum, label: str, **style: Any) -> np.ndarra
 
 def shapes(quantity: Quantity, panels: Sequence[tuple[str, list[SampleSums]]], reference: SampleSums | None) -> Figure:
     """One quantity of all samples, normalised to one; the reference grey in every panel that does not hold it."""
-    figure, axes = _canvas(len(panels))
+    figure, axes = new_figure(len(panels), *((6.4, 4.0) if len(panels) == 1 else (4.4, 3.3)))
     tops, floors = [], []
     for axis, (title, samples) in zip(axes, panels, strict=True):
         if reference is not None and reference not in samples:
@@ -160,7 +156,7 @@ def shapes(quantity: Quantity, panels: Sequence[tuple[str, list[SampleSums]]], r
 
 def stacked(quantity: Quantity, samples: Sequence[SampleSums]) -> Figure:
     """Expected events per fb^-1 and unit of the standard-model samples, one on top of the other."""
-    figure, (axis,) = _canvas(1)
+    figure, (axis,) = new_figure(1, 6.4, 4.0)
     edges, width = quantity.edges, np.diff(quantity.edges)
     below, variance, counts = np.zeros(len(width)), np.zeros(len(width)), []
     for colour, sample in zip(cycle(CYCLE), samples, strict=False):

@@ -1,7 +1,5 @@
 """Calorimeter towers: energy shared into cells, smeared, zero-suppressed."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from raypipe.events.objects import Objects
@@ -15,41 +13,18 @@ LONG_LIVED = (310, 3122)  # K0S and Lambda, which decay inside the calorimeters
 FIRST_EXOTIC = 1_000_000  # PDG ids from here on are new particles; a stable one is taken to be invisible
 
 
-@dataclass(frozen=True)
-class Towers:
-    """Calorimeter towers above threshold, flat and sorted by event; massless, GeV and radians.
-
-    ``shares``: (n, k), of the true energy, from each of k kinds of particles (see `deposit`). ``cell_of``: index of the
-    tower hit by each deposited particle, -1: below threshold or outside.
-    """
-
-    event: np.ndarray
-    pt: np.ndarray
-    eta: np.ndarray
-    phi: np.ndarray
-    shares: np.ndarray
-    cell_of: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.pt)
-
-    @property
-    def objects(self) -> Objects:
-        """The towers as massless objects."""
-        return Objects(self.event, self.pt, self.eta, self.phi, tower=np.arange(len(self)))
-
-
 def visible(pdg: np.ndarray) -> np.ndarray:
     """True for particles that leave energy in a calorimeter: not neutrinos, muons or stable new particles."""
     pdg = np.abs(pdg)
     return ~np.isin(pdg, (*NEUTRINOS, MUON)) & (pdg < FIRST_EXOTIC)
 
 
-def ecal_fraction(pdg: np.ndarray, card: Card) -> np.ndarray:
-    """Share of a particle's energy that the electromagnetic calorimeter sees; the rest is hadronic."""
-    pdg = np.abs(pdg)
-    fraction = np.where(np.isin(pdg, (ELECTRON, PHOTON)), 1.0, 0.0)
-    return np.where(np.isin(pdg, LONG_LIVED), card.long_lived_ecal_fraction, fraction)
+def fractions(pdg: np.ndarray, card: Card) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of a particle's energy that the electromagnetic and the hadronic calorimeter see."""
+    seen, pdg = visible(pdg), np.abs(pdg)
+    ecal = np.where(np.isin(pdg, (ELECTRON, PHOTON)), 1.0, 0.0)
+    ecal = np.where(np.isin(pdg, LONG_LIVED), card.long_lived_ecal_fraction, ecal)
+    return np.where(seen, ecal, 0.0), np.where(seen, 1.0 - ecal, 0.0)
 
 
 def energy_sigma(calorimeter: Calorimeter, energy: np.ndarray, eta: np.ndarray) -> np.ndarray:
@@ -69,24 +44,21 @@ def log_normal(mean: np.ndarray, sigma: np.ndarray, rng: np.random.Generator) ->
 
 
 def deposit(
-    calorimeter: Calorimeter,
-    event: np.ndarray,
-    energy: np.ndarray,
-    eta: np.ndarray,
-    phi: np.ndarray,
-    kinds: np.ndarray,
-    rng: np.random.Generator,
-) -> Towers:
-    """Particles (flat arrays, ``kinds``: (k, n) of 0/1 marks) into smeared towers, at random places in their cells."""
-    cell, position = _cells(calorimeter, event, eta, phi)
+    calorimeter: Calorimeter, particles: Particles, fraction: np.ndarray, kind: np.ndarray, rng: np.random.Generator
+) -> tuple[Objects, np.ndarray]:
+    """A ``fraction`` (n,) of each particle's energy into smeared massless towers, at random places in their cells.
+
+    The ``share`` of a tower is that of its true energy from particles of a ``kind`` (mask). Also the tower that each
+    particle hit, -1: below threshold or outside.
+    """
+    use = np.flatnonzero((fraction > 0) & (particles.energy > 0))
+    cell, position = _cells(calorimeter, particles.event[use], particles.eta[use], particles.phi[use])
     inside = np.flatnonzero(cell >= 0)
     _, first, tower = np.unique(cell[inside], return_index=True, return_inverse=True)
-    n_towers = len(first)
-    weights = energy[inside]
-    true_energy = np.bincount(tower, weights=weights, minlength=n_towers)
-    shares = np.stack(
-        [np.bincount(tower, weights=weights * kind[inside], minlength=n_towers) / true_energy for kind in kinds], axis=1
-    )
+    n_towers, use = len(first), use[inside]
+    energy = particles.energy[use] * fraction[use]
+    true_energy = np.bincount(tower, weights=energy, minlength=n_towers)
+    share = np.bincount(tower, weights=energy * kind[use], minlength=n_towers) / true_energy
     low_eta, d_eta, low_phi, d_phi = position[:, inside[first]]
     tower_eta = low_eta + d_eta * rng.random(n_towers)
     tower_phi = low_phi + d_phi * rng.random(n_towers)
@@ -95,17 +67,11 @@ def deposit(
     measured = log_normal(true_energy, energy_sigma(calorimeter, true_energy, centre), rng)
     sigma = energy_sigma(calorimeter, measured, centre)
     kept = (measured > calorimeter.min_energy) & (measured > calorimeter.min_significance * sigma)
-    index = np.where(kept, np.cumsum(kept) - 1, -1)
-    cell_of = np.full(len(event), -1)
-    cell_of[inside] = index[tower]
-    return Towers(
-        event=event[inside[first]][kept],
-        pt=(measured / np.cosh(tower_eta))[kept],
-        eta=tower_eta[kept],
-        phi=tower_phi[kept],
-        shares=shares[kept],
-        cell_of=cell_of,
-    )
+    number, tower_of = np.where(kept, np.cumsum(kept) - 1, -1), np.full(len(fraction), -1)
+    tower_of[use] = number[tower]
+    pt = measured / np.cosh(tower_eta)
+    towers = Objects(particles.event[use[first]], pt, tower_eta, tower_phi, tower=number, share=share)
+    return towers.take(kept), tower_of
 
 
 def _cells(
@@ -130,27 +96,3 @@ def _cells(
         [side * (edges[region] + column * d_eta[region]), side * d_eta[region], row * width_phi - np.pi, width_phi]
     )
     return np.where(inside, number, -1), position
-
-
-def electromagnetic_towers(particles: Particles, card: Card, rng: np.random.Generator) -> tuple[Towers, np.ndarray]:
-    """ECal towers, kinds: photons; and the tower (or -1) that each particle hit."""
-    fraction = np.where(visible(particles.pdg), ecal_fraction(particles.pdg, card), 0.0)
-    towers, use = _deposited(card.ecal, particles, fraction, particles.pdg == PHOTON, rng)
-    tower_of = np.full(len(fraction), -1)
-    tower_of[use] = towers.cell_of
-    return towers, tower_of
-
-
-def hadronic_towers(particles: Particles, card: Card, tracked: np.ndarray, rng: np.random.Generator) -> Towers:
-    """HCal towers; kinds: hadrons without a track (``tracked`` marks the particles with one)."""
-    fraction = np.where(visible(particles.pdg), 1.0 - ecal_fraction(particles.pdg, card), 0.0)
-    return _deposited(card.hcal, particles, fraction, ~tracked, rng)[0]
-
-
-def _deposited(
-    calorimeter: Calorimeter, particles: Particles, fraction: np.ndarray, kind: np.ndarray, rng: np.random.Generator
-) -> tuple[Towers, np.ndarray]:
-    """Towers of a ``fraction`` of each particle's energy, and the particles that have one."""
-    use = np.flatnonzero((fraction > 0) & (particles.energy > 0))
-    energy, eta, phi = particles.energy[use] * fraction[use], particles.eta[use], particles.phi[use]
-    return deposit(calorimeter, particles.event[use], energy, eta, phi, kind[None, use], rng), use

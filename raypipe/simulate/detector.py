@@ -9,18 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from raypipe.events.objects import Objects, delta_r, same_event_pairs, sum_by_event
-from raypipe.simulate.calorimeter import (
-    ELECTRON,
-    MUON,
-    PHOTON,
-    Towers,
-    electromagnetic_towers,
-    energy_sigma,
-    hadronic_towers,
-    log_normal,
-    visible,
-)
+from raypipe.events.objects import Objects, delta_r, same_event_pairs
+from raypipe.simulate.calorimeter import ELECTRON, MUON, PHOTON, deposit, energy_sigma, fractions, log_normal, visible
 from raypipe.simulate.card import Card, Identification, MomentumResolution, by_region, step_efficiency
 from raypipe.simulate.particles import Particles
 
@@ -39,8 +29,8 @@ class Reconstructed:
     electrons: Objects
     muons: Objects
     other_muons: Objects
-    ecal: Towers
-    hcal: Towers
+    ecal: Objects
+    hcal: Objects
     met_x: np.ndarray
     met_y: np.ndarray
 
@@ -56,8 +46,8 @@ class Response:
 
     electrons: Objects
     muons: Objects
-    ecal: Towers
-    hcal: Towers
+    ecal: Objects
+    hcal: Objects
     from_electron: np.ndarray
     around: Objects
 
@@ -66,8 +56,9 @@ class Response:
         """Of the detector ``card``."""
         kind = np.abs(particles.pdg)
         track = rng.random(len(kind)) < track_efficiency(kind, np.abs(particles.eta), particles.pt, card)
-        ecal, tower_of = electromagnetic_towers(particles, card, rng)
-        hcal = hadronic_towers(particles, card, track, rng)
+        electromagnetic, hadronic = fractions(particles.pdg, card)
+        ecal, tower_of = deposit(card.ecal, particles, electromagnetic, particles.pdg == PHOTON, rng)
+        hcal, _ = deposit(card.hcal, particles, hadronic, ~track, rng)
         electrons, muons = (
             lepton_tracks(particles, np.flatnonzero(track & (kind == lepton)), tower_of, card, rng, muon=lepton == MUON)
             for lepton in (ELECTRON, MUON)
@@ -76,8 +67,8 @@ class Response:
         from_electron[electrons.tower[electrons.tower >= 0]] = True
         none = np.full(len(kind), -1), np.full(len(hcal), -1)
         hadrons = Objects(particles.event, particles.pt, particles.eta, particles.phi, tower=none[0])
-        neutral = replace(hcal.objects, pt=hcal.pt * hcal.shares[:, 0], tower=none[1])
-        parts = (hadrons, track & ~np.isin(kind, (ELECTRON, MUON))), (neutral, True), (ecal.objects, ~from_electron)
+        neutral = replace(hcal, pt=hcal.pt * hcal.share, tower=none[1])
+        parts = (hadrons, track & ~np.isin(kind, (ELECTRON, MUON))), (neutral, True), (ecal, ~from_electron)
         around = Objects.together(*(part.take(mask & (part.pt > card.isolation_min_pt)) for part, mask in parts))
         return Response(electrons, muons, ecal, hcal, from_electron, around)
 
@@ -88,7 +79,7 @@ def reconstruct(
     """Detector response to a batch; ``met_smearing`` [GeV] is added to each component of the missing momentum."""
     n, seen = particles.n_events, Response.of(particles, card, rng)
     ecal = seen.ecal
-    photons = ecal.objects.take((ecal.shares[:, 0] > card.photon_ecal_fraction) & ~seen.from_electron)
+    photons = ecal.take((ecal.share > card.photon_ecal_fraction) & ~seen.from_electron)
     photons = photons.take(identified(photons, card.photon, seen.around, card, rng))
     electrons = seen.electrons.take(identified(seen.electrons, card.electron, seen.around, card, rng))
     good = identified(seen.muons, card.muon, seen.around, card, rng)
@@ -159,9 +150,9 @@ def identified(
     return passed & (around < cuts.max_isolation * candidates.pt)
 
 
-def _missing(n: int, ecal: Towers, hcal: Towers, electrons: Objects, muons: Objects) -> list[np.ndarray]:
+def _missing(n: int, ecal: Objects, hcal: Objects, electrons: Objects, muons: Objects) -> list[np.ndarray]:
     """x and y of minus the vector sum of towers, electrons (in place of their tower) and muon tracks, (n,) each."""
     other = np.ones(len(ecal), dtype=bool)
     other[electrons.tower[electrons.tower >= 0]] = False
-    seen = Objects.together(ecal.objects.take(other), hcal.objects, electrons, muons)
-    return [-sum_by_event(seen.event, seen.pt * axis(seen.phi), n) for axis in (np.cos, np.sin)]
+    seen = Objects.together(ecal.take(other), hcal, electrons, muons)
+    return [-np.bincount(seen.event, seen.pt * axis(seen.phi), n) for axis in (np.cos, np.sin)]

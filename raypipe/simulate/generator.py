@@ -93,8 +93,6 @@ MAX_SEED = 900_000_000  # Largest seed that Pythia accepts
 
 FB_PER_MB = 1e12
 
-_COMMON = ("Print:quiet=on", "Beams:eCM=13000.", "Random:setSeed=on")
-
 
 def pythia_seed(seed: int) -> int:
     """A shard's seed folded into the range that Pythia accepts."""
@@ -163,7 +161,7 @@ class Generator:
         self._matrix_element = MATRIX_ELEMENTS[process.matrix_element]() if process.matrix_element else None
         if self._matrix_element is not None:
             self.pythia.setSigmaPtr(self._matrix_element)
-        self._read(_COMMON)
+        self._read(("Print:quiet=on", "Beams:eCM=13000.", "Random:setSeed=on"))
         self._read((f"Random:seed={seed}", f"PartonLevel:MPI={'on' if self._mpi else 'off'}", *process.settings))
         with tempfile.TemporaryDirectory(prefix="raypipe-slha-") as folder:
             if process.slha is not None:

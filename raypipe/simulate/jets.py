@@ -6,7 +6,7 @@ import awkward as ak
 import numpy as np
 
 from raypipe.events.clustering import cluster, momenta, subjettiness
-from raypipe.events.objects import NO_OBJECTS, Objects, delta_r, ratio, same_event_pairs, sum_by_event
+from raypipe.events.objects import NO_OBJECTS, Objects, delta_r, polar, ratio, same_event_pairs
 from raypipe.simulate.calorimeter import MUON, NEUTRINOS, PHOTON
 from raypipe.simulate.card import BTag, Card, FatJets, Scale, TagCurve
 from raypipe.simulate.detector import Reconstructed
@@ -26,7 +26,7 @@ def jet_input(seen: Reconstructed, events: np.ndarray) -> ak.Array:
     free = np.ones(len(seen.ecal), dtype=bool)
     free[seen.photons.tower] = False
     free[seen.electrons.tower[seen.electrons.tower >= 0]] = False
-    parts = (seen.ecal.objects.take(free), 0.0), (seen.hcal.objects, 0.0), (seen.other_muons, MUON_MASS)
+    parts = (seen.ecal.take(free), 0.0), (seen.hcal, 0.0), (seen.other_muons, MUON_MASS)
     given = Objects.together(*(replace(part, mass=np.full(len(part), mass)) for part, mass in parts))
     given = given.of_events(events, seen.n_events)
     pt, eta, phi = given.pt, given.eta, given.phi
@@ -39,9 +39,8 @@ def _objects(found: ak.Array) -> Objects:
     """Clustered jets, flat."""
     event = np.repeat(np.arange(len(found)), ak.num(found.px).to_numpy())
     px, py, pz, energy = (ak.flatten(found[name]).to_numpy() for name in ("px", "py", "pz", "E"))
-    pt = np.hypot(px, py)
-    mass = np.sqrt(np.maximum(energy**2 - pt**2 - pz**2, 0.0))
-    return Objects(event, pt, np.arcsinh(pz / pt), np.arctan2(py, px), mass)
+    pt, eta, phi = polar(px, py, pz)
+    return Objects(event, pt, eta, phi, np.sqrt(np.maximum(energy**2 - pt**2 - pz**2, 0.0)))
 
 
 def jet_scale(scale: Scale, pt: np.ndarray, eta: np.ndarray) -> np.ndarray:
@@ -131,7 +130,7 @@ def hard_partons(batch: ak.Array) -> tuple[np.ndarray, np.ndarray]:
             break
         row = np.where(copied, start + first[row], row)
     px, py, pz = (ak.flatten(p.p[name]).to_numpy()[row] for name in ("px", "py", "pz"))
-    return np.arcsinh(pz / np.hypot(px, py)), np.arctan2(py, px)
+    return polar(px, py, pz)[1:]
 
 
 def jets_as_photons(particles: Particles, eta: np.ndarray, phi: np.ndarray, rng: np.random.Generator) -> Particles:
@@ -142,18 +141,10 @@ def jets_as_photons(particles: Particles, eta: np.ndarray, phi: np.ndarray, rng:
     visible = ~np.isin(np.abs(particles.pdg), (*NEUTRINOS, MUON))
     for _ in range(2):  # find the jet around the parton, then around itself
         near = visible & (delta_r(particles.eta, particles.phi, eta[particles.event], phi[particles.event]) < CONE)
-        event, pt = particles.event[near], particles.pt[near]
-        px, py, pz = (
-            sum_by_event(event, values, particles.n_events)
-            for values in (
-                pt * np.cos(particles.phi[near]),
-                pt * np.sin(particles.phi[near]),
-                pt * np.sinh(particles.eta[near]),
-            )
-        )
-        found = np.hypot(px, py)
-        eta = np.where(found > 0, np.arcsinh(pz / np.maximum(found, 1e-12)), eta)
-        phi = np.where(found > 0, np.arctan2(py, px), phi)
+        event, pt, phis, etas = (getattr(particles, name)[near] for name in ("event", "pt", "phi", "eta"))
+        ways = np.cos(phis), np.sin(phis), np.sinh(etas)
+        found, *place = polar(*(np.bincount(event, pt * way, particles.n_events) for way in ways))
+        eta, phi = (np.where(found > 0, new, old) for new, old in zip(place, (eta, phi), strict=True))
     share = np.clip(rng.normal(MEAN, WIDTH, particles.n_events), 0.0, 1.0)
     new = np.flatnonzero(found > 0)
     photon_pt = (share * found)[new]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import awkward as ak
 import numpy as np
 
+from raypipe.events.objects import polar
+
 HADRON_MIN_PT = 5.0  # GeV, softest heavy hadron that labels a jet
 
 
@@ -43,14 +45,14 @@ def flatten(batch: ak.Array) -> Particles:
     pdg, status = _flat(particles.id), _flat(particles.status)
     px, py, pz, energy = (_flat(particles.p[name]) for name in ("px", "py", "pz", "e"))
     stable = np.flatnonzero(status > 0)
-    pt, eta, phi = _polar(px[stable], py[stable], pz[stable])
+    pt, eta, phi = polar(px[stable], py[stable], pz[stable])
     # Digits are costly to take apart: only of the few ids that a heavy hadron may have.
     size = np.abs(pdg)
     maybe = np.flatnonzero((size > 400) & (size < 1_000_000))
     bottom = has_quark(pdg[maybe], 5)
     either = bottom | has_quark(pdg[maybe], 4)
     heavy, bottom = maybe[either], bottom[either]
-    heavy_pt, heavy_eta, heavy_phi = _polar(px[heavy], py[heavy], pz[heavy])
+    heavy_pt, heavy_eta, heavy_phi = polar(px[heavy], py[heavy], pz[heavy])
     hard = heavy_pt > HADRON_MIN_PT
     return Particles(
         n_events=n_events,
@@ -69,9 +71,3 @@ def flatten(batch: ak.Array) -> Particles:
 
 def _flat(column: ak.Array) -> np.ndarray:
     return ak.flatten(column, axis=None).to_numpy()
-
-
-def _polar(px: np.ndarray, py: np.ndarray, pz: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    pt = np.hypot(px, py)
-    # A particle along the beam gets a huge finite eta, which no detector region contains.
-    return pt, np.arcsinh(pz / np.maximum(pt, 1e-12)), np.arctan2(py, px)

@@ -32,13 +32,12 @@ STEPS = ("generated", "two_photons", "trigger", "relative_pt", "mass_window")  #
 
 @dataclass(frozen=True)
 class Diphotons:
-    """The selected events' photon pairs; arrays of (n,) or (n, 2), leading photon first; ECal ``tower``s."""
+    """The selected events' photon pairs; arrays of (n,) or (n, 2), leading photon first."""
 
     event: np.ndarray
     pt: np.ndarray
     eta: np.ndarray
     phi: np.ndarray
-    tower: np.ndarray
     mass: np.ndarray
     pair_pt: np.ndarray
     pair_phi: np.ndarray
@@ -71,7 +70,7 @@ def select(photons: Objects, n_events: int, cuts: Cuts = PAPER) -> Diphotons:
     eta, phi = photons.eta[pair], photons.phi[pair]
     px, py = (pt * np.cos(phi)).sum(axis=1), (pt * np.sin(phi)).sum(axis=1)
     pair_pt, pair_phi = np.hypot(px, py), np.arctan2(py, px)
-    return Diphotons(events, pt, eta, phi, photons.tower[pair], mass, pair_pt, pair_phi, n_photon[events], flow)
+    return Diphotons(events, pt, eta, phi, mass, pair_pt, pair_phi, n_photon[events], flow)
 
 
 def _mass(photons: Objects, pairs: np.ndarray) -> np.ndarray:

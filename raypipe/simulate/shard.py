@@ -24,7 +24,6 @@ from raypipe.simulate.generator import Generator, pythia_seed
 from raypipe.simulate.jets import fat_jets, hard_partons, jet_input, jets_as_photons, small_jets
 from raypipe.simulate.particles import flatten
 from raypipe.simulate.processes import BEAM_ENERGY, FOUR_LEPTONS, Process, reference
-from raypipe.simulate.selection import PAPER, Cuts
 from raypipe.simulate.table import Columns, columns, event_table
 
 ROW_BITS, SHARD_BITS = 24, 24  # Bits of an event id: row in the shard, shard; the process number sits above them
@@ -43,9 +42,7 @@ def event_ids(process: Process, shard: int, rows: np.ndarray) -> np.ndarray:
     return (np.int64(process.number) << (ROW_BITS + SHARD_BITS)) | (np.int64(shard) << ROW_BITS) | rows.astype(np.int64)
 
 
-def _diphotons(
-    process: Process, card: Card, seed: int, met_smearing: float, cuts: Cuts
-) -> Callable[[ak.Array], Selected]:
+def _diphotons(process: Process, card: Card, seed: int, met_smearing: float) -> Callable[[ak.Array], Selected]:
     """Detector, selection and table columns of a batch of Pythia's events."""
     detector, fakes = (seeds.generator(seed, name) for name in ("detector", "fakes"))
 
@@ -54,7 +51,7 @@ def _diphotons(
         if process.jet_fakes_photon:
             particles = jets_as_photons(particles, *hard_partons(batch), fakes)
         seen = reconstruct(particles, card, detector, met_smearing=met_smearing)
-        pairs = selection.select(seen.photons, seen.n_events, cuts)
+        pairs = selection.select(seen.photons, seen.n_events)
         events, n = pairs.event, seen.n_events
         given = jet_input(seen, events)
         jets, fat = small_jets(given, particles, events, card, detector), fat_jets(given, card.fat_jets)
@@ -107,7 +104,6 @@ def simulate_shard(
     embedding_fraction: float = 0.5,
     mpi: bool = False,
     met_smearing: float = 0.0,
-    cuts: Cuts = PAPER,
     four_leptons: FourLeptons | None = None,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Generate ``n_generate`` events and keep those that pass the selection of the sample's final state.
@@ -125,7 +121,7 @@ def simulate_shard(
         steps = four_lepton_selection.STEPS
     else:
         source = Generator(process, pythia_seed(seed), mpi=mpi)
-        select, schema, energy = _diphotons(process, card, seed, met_smearing, cuts), EVENT_SCHEMA, BEAM_ENERGY
+        select, schema, energy = _diphotons(process, card, seed, met_smearing), EVENT_SCHEMA, BEAM_ENERGY
         steps = selection.STEPS
     flow = dict.fromkeys(steps, 0)
     parts, rows = [], []

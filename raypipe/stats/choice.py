@@ -118,16 +118,12 @@ def _step(
 
 
 def choose_order(
-    window: tuple[float, float],
-    name: str,
-    fit: Callable[[Family], Measured],
-    sqrt_s: float = 13000.0,
-    threshold: float = THRESHOLD,
+    window: tuple[float, float], name: str, fit: Callable[[Family], Measured], sqrt_s: float = 13000.0
 ) -> tuple[str, list[dict[str, Any]]]:
     """Lowest order of a nested family that the next one does not improve significantly, and the record.
 
     Twice the gain in ln L from one more parameter is chi-square distributed with one degree of freedom if the lower
-    order is true (Wilks 1938; CMS 1804.02716, 1911.03947). Stops at p > ``threshold``, if the step after is
+    order is true (Wilks 1938; CMS 1804.02716, 1911.03947). Stops at p > `THRESHOLD`, if the step after is
     insignificant too. Raises `UserError`: an unknown family, or no order that can be fitted.
     """
     name = _full(name)
@@ -144,12 +140,12 @@ def choose_order(
         if ndf < 1:
             break
         fits.append((kind.name, chi2, value, ndf))
-        if len(fits) >= 3 and all(_gain(fits[k], fits[k + 1])[1] > threshold for k in (-3, -2)):
+        if len(fits) >= 3 and all(_gain(fits[k], fits[k + 1])[1] > THRESHOLD for k in (-3, -2)):
             break
     if not fits:
         raise UserError(f"background '{name}:auto': fewer bins with events than parameters at the lowest order")
     record = [_step(here[0], here[1], here[3], after[0], *_gain(here, after)) for here, after in pairwise(fits)]
-    enough = [step["p"] > threshold for step in record] + [True, True]
+    enough = [step["p"] > THRESHOLD for step in record] + [True, True]
     record.append(_step(fits[-1][0], fits[-1][1], fits[-1][3]))
     chosen = next(k for k in range(len(record)) if enough[k] and enough[k + 1])
     return record[chosen]["family"], record

@@ -234,14 +234,8 @@ def hunt(data: Masses | Spectrum, asked: Hunt) -> HuntResult:
         signal = massfit.fit_signal(problems[0], top, problems[0], asked.level)
     best = problems[k].with_signal(top).expected(signal.best.theta[None])[0]
     unweighted, starts = [replace(problem, squares=None) for problem in problems], [null.theta for null in nulls]
-    toys = Toys(
-        asked,
-        replace(full, squares=None),
-        unweighted,
-        starts,
-        templates,
-        choosing=choice is not None and len(problems) == 1,
-    )
+    choosing = choice is not None and len(problems) == 1
+    toys = Toys(asked, replace(full, squares=None), unweighted, starts, templates, choosing)
     thrown = toys.throw(j, asked.toys, asked.seed, shape)
     return HuntResult(
         asked, data.source, full, problems[j], masses, labels, *fits, nulls[j], signal, best, *thrown, choice=choice

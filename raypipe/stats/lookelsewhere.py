@@ -124,11 +124,3 @@ def quotable(found: dict[str, Any], which: str, key: str) -> dict[str, Any]:
     """The one significance to quote of several: from where (``key`` of the row), and in words which it is."""
     values = {"p": found.get("p"), "z": found.get("z"), "is_upper_bound": bool(found.get("is_upper_bound"))}
     return {"key": key, "which": which} | values
-
-
-def in_words(found: dict[str, Any]) -> str:
-    """``p < 0.01`` or ``p = 0.012 ± 0.003, Z 2.26``."""
-    if found["is_upper_bound"]:
-        return f"p < {found['p']:.3g}"
-    error = "" if found.get("p_err") is None else f" ± {found['p_err']:.2g}"
-    return f"p = {found['p']:.3g}{error}" + ("" if found["z"] is None else f", Z {found['z']:.2f}")

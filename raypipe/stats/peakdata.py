@@ -15,7 +15,7 @@ from raypipe.stats.bins import Bins
 from raypipe.stats.likelihood import Component
 from raypipe.stats.peaks import Peak, peak
 from raypipe.stats.shape import make_shape
-from raypipe.stats.spectrum import bin_masses, bin_spectrum, in_window, regular_edges
+from raypipe.stats.spectrum import bin_masses, bin_spectrum, in_window
 
 
 def match_reference(bins: Bins, simulated: Masses | Spectrum) -> tuple[Bins, Spectrum]:
@@ -65,6 +65,7 @@ def _bin_of(bins: Bins, x: np.ndarray, lower: bool | None = None) -> np.ndarray:
     return np.where(ok, index, -1)
 
 
+MOST_BINS = 100_000
 UNBINNED_LIMIT = 20_000
 """Events up to which masses are fitted unbinned unless bins are asked for; above, narrow bins lose nothing."""
 
@@ -133,7 +134,9 @@ def binned_data(
         raise UserError(f"{data.source}: negative weights cannot be fitted unbinned; leave --unbinned out")
     if bins is None:
         bins = int(np.clip(math.ceil(6 * (window[1] - window[0]) / width), 100, 1000)) if width else 200
-    edges = regular_edges(*window, bins)
+    if not 1 <= bins <= MOST_BINS:
+        raise UserError(f"{bins} bins: need between one and {MOST_BINS}")
+    edges = np.linspace(*window, bins + 1)
     if region is not None:
         keep = np.abs(edges[:, None] - np.array(region)).min(1) > 1e-9 * (window[1] - window[0])
         edges = np.unique(np.r_[edges[keep], region])

@@ -13,7 +13,7 @@ from raypipe.stats import massfit
 from raypipe.stats.backgrounds import Family
 from raypipe.stats.binned import Binned
 from raypipe.stats.bins import Bins, split_region
-from raypipe.stats.choice import Choice, choose, choose_by_simulation, feigned, is_choice
+from raypipe.stats.choice import Choice, choose_by_simulation, feigned, is_choice
 from raypipe.stats.envelope import Candidate, background_families, fit_envelope
 from raypipe.stats.floating import Floated, Ranges, float_peak
 from raypipe.stats.lookelsewhere import finite, quotable, report
@@ -22,6 +22,7 @@ from raypipe.stats.peaks import Peak
 from raypipe.stats.shape import Shape
 from raypipe.stats.significance import asimov_significance, counting_significance
 from raypipe.stats.spectrum import check_window
+from raypipe.stats.toys import chosen_by_data
 from raypipe.stats.unbinned import Unbinned
 from raypipe.stats.weighted import join_negative
 
@@ -252,7 +253,7 @@ def _fit_window(
 
 def _chosen(full: Bins, asked: PeakFit) -> Choice | None:
     """The background chosen by data or simulation, or None where it is given."""
-    background, peak, fixed = asked.background, asked.peak, asked.fixed
+    background, peak = asked.background, asked.peak
     if not is_choice(background):
         if asked.simulation is not None:
             raise UserError(
@@ -263,10 +264,9 @@ def _chosen(full: Bins, asked: PeakFit) -> Choice | None:
         if peak is None:
             raise UserError("the spurious signal is that of a peak: give --peak MASS:WIDTH with --simulation")
         return choose_by_simulation(full, background, asked.simulation, peak, asked.sqrt_s)
-    seen = full if asked.region is None else split_region(full, asked.region).sidebands
     if peak is not None and asked.region is None:  # or a strong signal would be taken for a bend of the background
-        fixed = [*fixed, FixedPeak(peak, 0.0, math.inf, "signal")]
-    return choose(seen, background, fixed, asked.sqrt_s)
+        asked = replace(asked, fixed=[*asked.fixed, FixedPeak(peak, 0.0, math.inf, "signal")])
+    return chosen_by_data(full, asked)
 
 
 def _candidate(

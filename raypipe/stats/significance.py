@@ -1,6 +1,8 @@
-"""Significance of a count over an uncertain background."""
+"""Significance of a count over an uncertain background; a p-value in words."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 
 def counting_significance(observed: float, background: float, error: float = 0.0) -> float:
@@ -57,3 +59,11 @@ def asimov_significance(signal: float, background: float, error: float = 0.0) ->
     if signal < 0:
         raise ValueError(f"asimov_significance needs a signal >= 0, got {signal}")
     return counting_significance(signal + background, background, error)
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """``p < 0.01`` or ``p = 0.012 ± 0.003, Z 2.26``."""
+    if found["is_upper_bound"]:
+        return f"p < {found['p']:.3g}"
+    error = "" if found.get("p_err") is None else f" ± {found['p_err']:.2g}"
+    return f"p = {found['p']:.3g}{error}" + ("" if found["z"] is None else f", Z {found['z']:.2f}")

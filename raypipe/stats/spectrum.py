@@ -77,8 +77,6 @@ def _invert(relative: np.ndarray, error: np.ndarray) -> np.ndarray:
     return np.exp(np.interp(np.log(relative), np.log(ratio[::-1]), np.log(_TABLE[::-1])))
 
 
-MOST_BINS = 100_000
-
 EVENTS = "errors are those of weighted events: weighted likelihood (1911.01303)"
 
 
@@ -186,10 +184,3 @@ def _whole_bins(spectrum: Spectrum, window: tuple[float, float]) -> tuple[Bins, 
         raise UserError(f"{spectrum.source}: every bin between {low:g} and {high:g} is empty")
     bins = Bins(kept.low, kept.high, kept.counts, np.ones(len(kept)), None, window, notes)
     return bins, kept.errors, kept.upper
-
-
-def regular_edges(low: float, high: float, bins: int) -> np.ndarray:
-    """``bins`` equal bins; at least one, at most `MOST_BINS`."""
-    if not 1 <= bins <= MOST_BINS:
-        raise UserError(f"{bins} bins: need between one and {MOST_BINS}")
-    return np.linspace(low, high, bins + 1)

@@ -1,6 +1,6 @@
 """Background-only toys of a hunt."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,11 +58,11 @@ class Toys:
     def _chosen(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The same, each toy over the background that is chosen for it."""
         of: dict[str, list[int]] = {}
-        fits = Fits(self, counts)
+        choice = self._choice(counts)
         q0, failed = np.zeros((len(counts), len(self.templates))), np.zeros(len(counts), bool)
         for k in range(len(counts)):
             try:
-                of.setdefault(fits.choice(k).family, []).append(k)
+                of.setdefault(choice(k).family, []).append(k)
             except UserError:  # too few events for any of the backgrounds
                 failed[k] = True
         for name, rows in of.items():
@@ -71,32 +71,22 @@ class Toys:
             q0[rows], failed[rows] = replace(self, problems=[problem], starts=[problem.start])._scanned(counts[rows])
         return q0, failed
 
+    def _choice(self, counts: np.ndarray) -> Callable[[int], Choice]:
+        """The background that is chosen for a toy; every function is fitted to all toys (T, B) at once."""
+        asked = self.asked
+        outside = self.templates[0] == 0 if asked.region else np.ones(counts.shape[1], bool)
+        bins, toys, known = self.full.take(outside), counts[:, outside], {}
 
-class Fits:
-    """Background-only fits of toys (T, B), all toys at once, for the choice of a background."""
+        def fit(kind: Family, k: int) -> Measured:
+            if kind.name not in known:
+                problem = binned_problem(bins, kind, asked.fixed)
+                found = fit_all(problem, toys)
+                pairs = zip(toys, problem.expected(found.theta), strict=True)
+                chi2 = [massfit.goodness(replace(bins, counts=toy), mu, problem.size) for toy, mu in pairs]
+                known[kind.name] = chi2, np.where(found.converged, found.value, np.nan)
+            chi2, value = known[kind.name]
+            if not np.isfinite(value[k]):
+                raise UserError(f"background {kind.name}: no fit of toy {k}")
+            return chi2[k][0], float(value[k]), chi2[k][1]
 
-    def __init__(self, of: Toys, counts: np.ndarray) -> None:
-        outside = of.templates[0] == 0 if of.asked.region else np.ones(counts.shape[1], bool)
-        self._asked, self._bins, self._counts = of.asked, of.full.take(outside), counts[:, outside]
-        self._known: dict[str, tuple[np.ndarray, np.ndarray, int]] = {}
-
-    def choice(self, k: int) -> Choice:
-        """The background that is chosen for a toy."""
-        asked = self._asked
-        return choose(self._bins, asked.background, asked.fixed, asked.sqrt_s, lambda kind: self._fit(kind, k))
-
-    def _fit(self, kind: Family, k: int) -> Measured:
-        if kind.name not in self._known:
-            self._known[kind.name] = self._all(kind)
-        chi2, value, ndf = self._known[kind.name]
-        if not np.isfinite(value[k]):
-            raise UserError(f"background {kind.name}: no fit of toy {k}")
-        return float(chi2[k]), float(value[k]), ndf
-
-    def _all(self, kind: Family) -> tuple[np.ndarray, np.ndarray, int]:
-        problem = binned_problem(self._bins, kind, self._asked.fixed)
-        found = fit_all(problem, self._counts)
-        expected = problem.expected(found.theta)
-        toys = [replace(self._bins, counts=toy) for toy in self._counts]
-        chi2 = [massfit.goodness(toy, mu, problem.size) for toy, mu in zip(toys, expected, strict=True)]
-        return np.array([c for c, _ in chi2]), np.where(found.converged, found.value, np.nan), chi2[0][1]
+        return lambda k: choose(bins, asked.background, asked.fixed, asked.sqrt_s, lambda kind: fit(kind, k))

@@ -23,7 +23,6 @@ def _pairs(phis):
         pt=np.tile([70.0, 60.0], (n, 1)),
         eta=np.tile([0.5, -0.5], (n, 1)),
         phi=np.stack([phi, phi + 0.0], axis=1),
-        tower=np.zeros((n, 2), dtype=int),
         mass=np.full(n, 125.0),
         pair_pt=np.full(n, 130.0),
         pair_phi=phi,

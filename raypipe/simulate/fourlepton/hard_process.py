@@ -6,7 +6,6 @@ largest weight are found once for a set of cuts, from a random stream of their o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,7 +15,7 @@ from raypipe import seeds
 from raypipe.config.inputs import FourLeptons
 from raypipe.events.fields import Rows
 from raypipe.simulate.fourlepton.matrix_element import DOWN, UP, Electroweak, matrix_element_squared
-from raypipe.simulate.fourlepton.phase_space import N_CHANNELS, Bounds, PhaseSpace, Points
+from raypipe.simulate.fourlepton.phase_space import N_CHANNELS, PhaseSpace, Points
 
 QUARKS = (1, 2, 3, 4, 5)  # PDG ids of the quarks that can start the process
 
@@ -112,9 +111,6 @@ class HardEvents(Rows):
     leptons: np.ndarray
     mass: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.mass)
-
 
 class HardProcess:
     """The process within ``cuts``: weights of phase-space points, cross section, unweighted events."""
@@ -126,16 +122,8 @@ class HardProcess:
         low, high = cuts.pair_window or (cuts.min_pair, np.inf)
         self._pair = (low**2, high**2)
         # Momentum balance: the mass is at least the sum of the four transverse momenta.
-        self.space = PhaseSpace(
-            Bounds(
-                beam_energy=cuts.beam_energy,
-                min_pair=low,
-                min_total=max(2 * low, 4 * cuts.min_pt),
-                max_eta=cuts.max_eta,
-                m_z=self.inputs.m_z,
-                width_z=self.inputs.width_z,
-            )
-        )
+        least, z = max(2 * low, 4 * cuts.min_pt), (self.inputs.m_z, self.inputs.width_z)
+        self.space = PhaseSpace(cuts.beam_energy, low, least, cuts.max_eta, z)
         self.shares = np.full(N_CHANNELS, 1 / N_CHANNELS)
         self.largest = 0.0
         self._set_up(seeds.generator(0, "four leptons", "set up"))
@@ -203,11 +191,6 @@ class HardProcess:
         weights[kept] = parts.sum(axis=(0, 1))
         return points, weights, parts
 
-    def cross_section(self, n: int, rng: np.random.Generator) -> tuple[float, float]:
-        """Cross section within the cuts and its statistical error [fb] from ``n`` tries."""
-        weights = np.concatenate([self.weights(min(_BATCH, n - i), rng)[1] for i in range(0, n, _BATCH)])
-        return float(weights.mean()), float(weights.std() / np.sqrt(n))
-
 
 class Unweighter:
     """Unweighted events of a `HardProcess`, with the cross section that its tries measure."""
@@ -218,25 +201,21 @@ class Unweighter:
 
     def events(self, n: int) -> HardEvents:
         """Exactly ``n`` events. A weight above the largest counts as the largest (`overweight` tells how much)."""
-        parts, found = [], 0
-        for part in self._batches():
-            parts.append(part)
-            found += len(part)
-            if found >= n:
-                break
+        parts = [self._batch()]
+        while sum(map(len, parts)) < n:
+            parts.append(self._batch())
         return HardEvents.concatenate(parts).take(np.arange(n))
 
-    def _batches(self) -> Iterator[HardEvents]:
+    def _batch(self) -> HardEvents:
         process, rng = self.process, self.rng
-        while True:
-            points, weights, parts = process.weights(_BATCH, rng)
-            self.tries += _BATCH
-            self._sum += weights.sum()
-            self._sum2 += (weights**2).sum()
-            self._overweight += np.maximum(weights - process.largest, 0.0).sum()
-            kept = weights[weights > 0]
-            chosen = np.flatnonzero(rng.random(len(kept)) * process.largest < kept)
-            yield self._flavoured(points.take(chosen), parts[:, :, chosen])
+        points, weights, parts = process.weights(_BATCH, rng)
+        self.tries += _BATCH
+        self._sum += weights.sum()
+        self._sum2 += (weights**2).sum()
+        self._overweight += np.maximum(weights - process.largest, 0.0).sum()
+        kept = weights[weights > 0]
+        chosen = np.flatnonzero(rng.random(len(kept)) * process.largest < kept)
+        return self._flavoured(points.take(chosen), parts[:, :, chosen])
 
     def _flavoured(self, points: Points, parts: np.ndarray) -> HardEvents:
         """Choose quark flavour and direction by their share of the weight, turn and boost to the laboratory."""
@@ -265,7 +244,5 @@ class Unweighter:
         return float(self._overweight / self._sum)
 
 
-@cache
-def hard_process(cuts: PartonCuts) -> HardProcess:
-    """The process set up for these cuts, once in each worker."""
-    return HardProcess(cuts)
+hard_process = cache(HardProcess)
+"""The process set up for these cuts, once in each worker."""

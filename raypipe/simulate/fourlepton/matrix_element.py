@@ -78,7 +78,7 @@ def _squared(momenta: np.ndarray, inputs: Electroweak) -> np.ndarray:
     photon, z = 1 / mass2, 1 / (mass2 - inputs.m_z**2 + 1j * inputs.m_z * inputs.width_z)
 
     @cache
-    def joined(x: int, y: int, name_x: str, name_y: str, right_x: bool, right_y: bool) -> np.ndarray:
+    def joined(y: int, name_x: str, name_y: str, right_x: bool, right_y: bool) -> np.ndarray:
         """Couplings of two lines to photon and Z, with the propagators at the mass of the second line."""
         a, b = inputs.coupling(*FERMIONS[name_x], right_x), inputs.coupling(*FERMIONS[name_y], right_y)
         return a[0] * b[0] * photon[y] + a[1] * b[1] * z[y]
@@ -96,8 +96,8 @@ def _squared(momenta: np.ndarray, inputs: Electroweak) -> np.ndarray:
                 names = (quark, "lepton", "lepton")
                 amplitude = sum(
                     values[x]
-                    * joined(x, y, names[x], names[y], helicities[x], helicities[y])
-                    * joined(x, w, names[x], names[w], helicities[x], helicities[w])
+                    * joined(y, names[x], names[y], helicities[x], helicities[y])
+                    * joined(w, names[x], names[w], helicities[x], helicities[w])
                     for x, y, w in ((0, 1, 2), (1, 0, 2), (2, 0, 1))
                 )
                 total[:, column] += amplitude.real**2 + amplitude.imag**2

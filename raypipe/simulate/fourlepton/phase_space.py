@@ -24,26 +24,6 @@ _TOTAL_POWER = 2.0  # The total mass squared s falls as s^-power in the double c
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """Where points are drawn, GeV: energy of both protons, smallest mass of each pair and of the four leptons.
-
-    ``max_eta``: largest |rapidity| of the four-lepton system: that of its most forward lepton.
-    """
-
-    beam_energy: float
-    min_pair: float
-    min_total: float
-    max_eta: float
-    m_z: float
-    width_z: float
-
-    @property
-    def s_max(self) -> float:
-        """Largest total mass squared."""
-        return self.beam_energy**2
-
-
-@dataclass(frozen=True)
 class Points(Rows):
     """n points in the frame of the four leptons, partons along z: (n, 4, 4) (E, px, py, pz) of e-, e+, mu-, mu+.
 
@@ -53,9 +33,6 @@ class Points(Rows):
     leptons: np.ndarray
     s: np.ndarray
     rapidity: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.s)
 
 
 class _Power:
@@ -98,12 +75,18 @@ class _Resonance:
 
 
 class PhaseSpace:
-    """The mixture of channels within ``bounds``."""
+    """The mixture of channels, and where points are drawn, GeV.
 
-    def __init__(self, bounds: Bounds) -> None:
-        self.bounds = bounds
+    ``beam_energy``: of both protons. ``min_pair``, ``min_total``: smallest mass of each pair and of the four leptons.
+    ``max_eta``: largest |rapidity| of the four-lepton system: that of its most forward lepton. ``z``: mass and width.
+    """
+
+    def __init__(
+        self, beam_energy: float, min_pair: float, min_total: float, max_eta: float, z: tuple[float, float]
+    ) -> None:
+        self.s_max, self.s_pair, self.s_total, self.max_eta = beam_energy**2, min_pair**2, min_total**2, max_eta
         self._photon, self._total = _Power(1.0), _Power(_TOTAL_POWER)
-        self._z = _Resonance(bounds.m_z, bounds.width_z)
+        self._z = _Resonance(*z)
         self._pair = {"z": self._z, "photon": self._photon}
 
     def draw(self, n: int, shares: np.ndarray, rng: np.random.Generator) -> Points:
@@ -117,12 +100,12 @@ class PhaseSpace:
 
     def _reach(self, s: np.ndarray) -> np.ndarray:
         """Largest |rapidity| at this mass."""
-        return np.minimum(0.5 * np.log(self.bounds.s_max / s), self.bounds.max_eta)
+        return np.minimum(0.5 * np.log(self.s_max / s), self.max_eta)
 
     def _draw(self, channel: int, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Lepton momenta and total mass squared of one channel."""
         u = rng.random((n, 10)).T
-        low, s_max = np.full(n, self.bounds.min_pair**2), np.full(n, self.bounds.s_max)
+        low, s_max = np.full(n, self.s_pair), np.full(n, self.s_max)
         leptons = np.empty((n, 4, 4))
         if channel < len(DOUBLE):
             shapes = [self._pair[name] for name in DOUBLE[channel]]
@@ -136,7 +119,7 @@ class PhaseSpace:
             return leptons, s
         a, b, c = SINGLE[channel - len(DOUBLE)]
         zero = np.zeros(n)
-        s = self._z.draw(u[0], np.full(n, self.bounds.min_total**2), s_max)
+        s = self._z.draw(u[0], np.full(n, self.s_total), s_max)
         s_cd = self._photon.draw(u[1], low, s)
         s_bcd = self._photon.draw(u[2], s_cd, s)
         leptons[:, a], rest = _two_body(_at_rest(s), zero, s_bcd, 2 * u[3] - 1, u[4])
@@ -145,15 +128,13 @@ class PhaseSpace:
         return leptons, s
 
     def _threshold(self, s_ee: np.ndarray, s_mm: np.ndarray) -> np.ndarray:
-        return np.minimum(
-            np.maximum((np.sqrt(s_ee) + np.sqrt(s_mm)) ** 2, self.bounds.min_total**2), 0.999 * self.bounds.s_max
-        )
+        least = np.maximum((np.sqrt(s_ee) + np.sqrt(s_mm)) ** 2, self.s_total)
+        return np.minimum(least, 0.999 * self.s_max)
 
     def densities(self, points: Points) -> np.ndarray:
         """Density of each channel in ds dy dPhi_4 (with its factors 2 pi), (channels, n); zero out of its reach."""
         s, p = points.s, points.leptons
-        bounds = self.bounds
-        low, s_max = np.full(len(s), bounds.min_pair**2), np.full(len(s), bounds.s_max)
+        low, s_max = np.full(len(s), self.s_pair), np.full(len(s), self.s_max)
         s_ee, s_mm = _mass2(p[:, 0] + p[:, 1]), _mass2(p[:, 2] + p[:, 3])
         result = np.zeros((N_CHANNELS, len(s)))
         velocity = _velocity(s, s_ee, s_mm)
@@ -165,7 +146,7 @@ class PhaseSpace:
         masses = {name: [shape.density(x, low, s_max / 4) for x in (s_ee, s_mm)] for name, shape in self._pair.items()}
         for number, (ee, mm) in enumerate(DOUBLE):
             result[number] = masses[ee][0] * masses[mm][1] * total * angular / volume
-        resonance = self._z.density(s, np.full(len(s), bounds.min_total**2), s_max)
+        resonance = self._z.density(s, np.full(len(s), self.s_total), s_max)
         for number, (_, b, c) in enumerate(SINGLE):
             s_cd = s_mm if c == 2 else s_ee
             s_bcd = _mass2(p[:, b] + p[:, c] + p[:, c + 1])

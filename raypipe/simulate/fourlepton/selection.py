@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from raypipe.config.inputs import FourLeptonSelection
-from raypipe.events.objects import Objects, delta_r, order_and_rank, same_event_pairs
+from raypipe.events.objects import Objects, delta_r, order_and_rank, polar, same_event_pairs
 from raypipe.events.schema import LEPTONS, MASSES
 from raypipe.simulate.calorimeter import ELECTRON, PHOTON
 from raypipe.simulate.card import Card
@@ -37,11 +37,9 @@ def collect_photons(particles: Particles, cone: float) -> Particles:
     momentum = np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), particles.energy])
     total = momentum + [np.bincount(owner, weights=component[taken], minlength=len(pt)) for component in momentum]
     changed = np.unique(owner)
-    px, py, pz = total[:3, changed]
     columns = {name: getattr(particles, name).copy() for name in ("event", "pdg", "pt", "eta", "phi")}
-    columns["pt"][changed] = np.hypot(px, py)
-    columns["eta"][changed] = np.arcsinh(pz / np.hypot(px, py))
-    columns["phi"][changed] = np.arctan2(py, px)
+    for name, values in zip(("pt", "eta", "phi"), polar(*total[:3, changed]), strict=True):
+        columns[name][changed] = values
     columns["energy"] = total[3]
     return replace(particles, **{name: np.delete(values, taken) for name, values in columns.items()})
 

@@ -7,14 +7,14 @@ from math import factorial, pi
 import numpy as np
 import pytest
 
-from raypipe.simulate.fourlepton.phase_space import N_CHANNELS, Bounds, PhaseSpace
+from raypipe.simulate.fourlepton.phase_space import N_CHANNELS, PhaseSpace
 
-BOUNDS = Bounds(beam_energy=1000.0, min_pair=2.0, min_total=20.0, max_eta=2.5, m_z=91.1876, width_z=2.4952)
+BEAM_ENERGY, MAX_ETA = 1000.0, 2.5
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    space = PhaseSpace(BOUNDS)
+    space = PhaseSpace(BEAM_ENERGY, min_pair=2.0, min_total=20.0, max_eta=MAX_ETA, z=(91.1876, 2.4952))
     shares = np.full(N_CHANNELS, 1 / N_CHANNELS)
     points = space.draw(60_000, shares, np.random.default_rng(3))
     densities = space.densities(points)
@@ -30,9 +30,9 @@ def test_momenta_are_conserved_and_on_shell(drawn):
     mass2 = points.leptons[..., 0] ** 2 - (points.leptons[..., 1:] ** 2).sum(axis=2)
     assert np.abs(mass2 / points.s[:, None]).max() < 1e-9
     assert (points.leptons[..., 0] > 0).all()
-    assert (np.abs(points.rapidity) <= BOUNDS.max_eta).all()
-    assert np.abs(points.rapidity + np.log(root / BOUNDS.beam_energy)).max() > 0
-    x = root / BOUNDS.beam_energy * np.exp(np.abs(points.rapidity))
+    assert (np.abs(points.rapidity) <= MAX_ETA).all()
+    assert np.abs(points.rapidity + np.log(root / BEAM_ENERGY)).max() > 0
+    x = root / BEAM_ENERGY * np.exp(np.abs(points.rapidity))
     assert x.max() <= 1 + 1e-9
 
 
@@ -48,7 +48,7 @@ def test_volume_of_four_body_phase_space(drawn):
     """Phi_4(s) = (2 pi)^-8 (pi/2)^3 s^2 / (3! 2!) for massless particles; the pair-mass limit hides 0.1 % of it."""
     points, _, mixture = drawn
     root = np.sqrt(points.s)
-    reach = np.minimum(np.log(BOUNDS.beam_energy / root), BOUNDS.max_eta)
+    reach = np.minimum(np.log(BEAM_ENERGY / root), MAX_ETA)
     volume = (2 * pi) ** -8 * (pi / 2) ** 3 * points.s**2 / (factorial(3) * factorial(2)) * 2 * reach
     for low, high in ((60, 120), (120, 300)):
         inside = (root > low) & (root < high)
