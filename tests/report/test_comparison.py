@@ -65,7 +65,7 @@ def test_required_table_has_one_entry_a_signal_way_and_cut():
         ("raw", 0.01, None),
     ]
     assert table[-1]["largest"] == 2.0
-    head, body, _ = required_rows(table)
+    head, body = required_rows(table)
     assert head[3:] == ["S/√B for 5σ, cut at 1.0%", "S/√B for 5σ, cut at 0.2%"]
     assert body == [["s", "id", "cathode", "1.50", "0.83"], ["s", "raw", "cathode", "> 2", "-"]]
 
