@@ -16,7 +16,7 @@ from raypipe.report.html import Table, say, table_of
 from raypipe.report.summary import SHARED
 from raypipe.search.base import Found, Made, Search, plain
 from raypipe.search.result import DRAWN, RETRAINED, SIMULATED, Trial
-from raypipe.stats.calibration import Calibration, levels
+from raypipe.stats.calibration import Calibration, levels, tail
 from raypipe.stats.significance import mean_and_error
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def calibration_record(rows: Sequence[Row], keys: Mapping[str, str], metric: str
 
     ``keys``: `search_key` by embedding, as are ``maps``. ``tails``: how often nulls report a p-value up to
     ``reported``, by cut (None: the best of all). ``retrained``: what flows that learn the null itself change: mean and
-    width of z, and of the same nulls with the flows as they are. ``simulated``: see `_simulated`.
+    width of z, and of the same nulls with the flows as they are. ``simulated``: see `_simulated`. ``likelihood``: see
+    `_of_all_bins`.
     """
     maps, tails, retrained, simulated = {}, [], [], []
     for embedding, key in keys.items():
@@ -55,8 +56,8 @@ def calibration_record(rows: Sequence[Row], keys: Mapping[str, str], metric: str
         points = tuple(sorted(next(iter(fixed.values())), reverse=True))
         z = np.array([[by_cut[point] for point in points] for by_cut in fixed.values()])
         maps[embedding] = of = Calibration(key, points, z)
-        for point, tail in of.tails(levels(len(of.z))):
-            tails.append({"embedding": embedding, "working_point": point, **plain(tail._asdict())})
+        for point, one in of.tails(levels(len(of.z))):
+            tails.append({"embedding": embedding, "working_point": point, **plain(one._asdict())})
         for point in of.points:
             same = {"embedding": embedding, "working_point": point}
             pairs = np.array([(z[point], fixed[number][point]) for number, z in own.items()]).reshape(-1, 2)
@@ -69,7 +70,21 @@ def calibration_record(rows: Sequence[Row], keys: Mapping[str, str], metric: str
             z = np.array([of[point] for of in known.values()])
             simulated += [same | _simulated(of, point, z[np.isfinite(z)])] if np.isfinite(z).sum() > 1 else []
     told = {"metric": metric, "tails": tails, "retrained": retrained, "simulated": simulated}
+    told["likelihood"] = [entry for embedding in maps if (entry := _of_all_bins(rows, embedding))]
     return {"maps": {name: of.plain() for name, of in maps.items()}} | told
+
+
+def _of_all_bins(rows: Sequence[Row], embedding: str) -> dict[str, Any] | None:
+    """How often the likelihood of all bins finds what in nulls: ``zero`` (half of them, if its asymptotic formula
+    holds), z above one and two sigma, and ``tails`` as of the cuts; None where no null has it."""
+    known = _significances([{"z_likelihood": math.nan, **row} for row in rows], embedding, DRAWN, "z_likelihood")
+    z = np.array([np.fmax.reduce([*of.values()]) for of in known.values()])  # withheld of some cuts
+    z = z[np.isfinite(z)]
+    if not len(z):
+        return None
+    shares = {"zero": float((z < 1e-2).mean()), "above_1": float((z > 1).mean()), "above_2": float((z > 2).mean())}
+    tails = [plain(tail(z, p)._asdict()) for p in levels(len(z))]
+    return {"embedding": embedding, "nulls": len(z), **shares, "tails": tails}
 
 
 def _simulated(of: Calibration, point: float, z: np.ndarray) -> dict[str, Any]:
@@ -87,8 +102,8 @@ def _simulated(of: Calibration, point: float, z: np.ndarray) -> dict[str, Any]:
 
 
 def null_lines(record: Mapping[str, Any]) -> list[str]:
-    """Sentences for every cut about nulls whose flows were trained anew, and about simulated ones."""
-    return [say(SHARED[kind], entry) for kind in (RETRAINED, SIMULATED) for entry in record.get(kind, ())]
+    """Sentences about nulls whose flows were trained anew, simulated ones, and the likelihood of all bins."""
+    return [say(SHARED[kind], entry) for kind in (RETRAINED, SIMULATED, "likelihood") for entry in record.get(kind, ())]
 
 
 def read_calibration(search: Search, found: Found) -> tuple[dict[str, Any] | None, dict[str, Calibration], list[str]]:

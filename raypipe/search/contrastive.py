@@ -26,13 +26,15 @@ CONTINUUM = "yy"  # The sample that the flow models; the other background sample
 Rows = list[dict[str, Any]]
 
 
-def evaluated(tables: Tables, case: Case, judged: Judged, config: Settings) -> list[Rows]:
+def evaluated(
+    tables: Tables, case: Case, judged: Judged, config: Settings, cut: Callable[..., dict[str, Any]] = evaluate
+) -> list[Rows]:
     """Of every working point the rows, one an ensemble of classifiers; ``z_likelihood`` is that of all bins of the
-    score together, the same at all points but where a ``verdict`` withholds it."""
+    score together, the same at all points but where a ``verdict`` withholds it. ``cut``: what is told of one."""
     rows, template = [], judged.template
     z = [likelihood_significance(score_bins(scores, template, config.selection)) for scores in judged.scores]
     for point in config.selection.working_points:
-        found = [evaluate(case, scores, template, point, config) for scores in judged.scores]
+        found = [cut(case, scores, template, point, config) for scores in judged.scores]
         told = [float("nan") if row["verdict"] else value for row, value in zip(found, z, strict=True)]
         rows.append([row | {"z_likelihood": value} for row, value in zip(found, told, strict=True)])
     return rows

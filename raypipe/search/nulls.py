@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from raypipe.fit.classifier import FoldScores
 from raypipe.fit.conditional import ConditionalFlow
 from raypipe.search.case import Case, Judged, Settings, Tables, Template
 from raypipe.search.cathode import background_flow, judged_by
-from raypipe.search.contrastive import Rows, as_seen, draw_case, trial_seed
+from raypipe.search.contrastive import Rows, as_seen, draw_case, evaluated, trial_seed
 from raypipe.search.counting import counting_row
 from raypipe.search.evaluate import mean_and_spread
 from raypipe.search.result import ALONE, RETRAINED, SIMULATED, Null, Result, Tools
@@ -26,10 +27,8 @@ def counted(case: Case, scores: FoldScores, template: Template, point: float, co
     return {"working_point": point} | counting_row(scores, template, point, config.selection)
 
 
-def all_counted(tables: Tables, case: Case, judged: Judged, config: Settings) -> list[Rows]:
-    """Of every working point the rows, one an ensemble of classifiers."""
-    of = judged.scores
-    return [[counted(case, s, judged.template, p, config) for s in of] for p in config.selection.working_points]
+all_counted = partial(evaluated, cut=counted)
+"""`evaluated` where nobody knows the truth."""
 
 
 def search_null(

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from raypipe.config import load_config
+from raypipe.report.calibrated import calibration_record
 from raypipe.search.cathode import background_flow
 from raypipe.search.contrastive import draw_case, search, trial_seed
 from raypipe.search.diphoton import prepare_tables
@@ -76,6 +77,18 @@ def test_nothing_is_found_in_nulls(rows):
         assert 0.6 < z.std(ddof=1) < 1.5
     assert {of[0]["number"] for of in rows} == set(range(NULLS))
     assert all("b_after" not in row for of in rows for row in of)  # there is no truth to look at
+
+
+def test_nothing_is_found_in_all_bins_of_nulls(rows):
+    """Half of the significances are nought, as q0 says of a yield that cannot be negative (1007.1727, equation 48)."""
+    z = np.array([of[0]["z_likelihood"] for of in rows if not of[0]["verdict"]])
+    assert len(z) > NULLS / 2
+    assert stats.binomtest(int((z < 0.01).sum()), len(z), 0.5).pvalue > 1e-3
+    assert z.max() < 4
+    plain = [row | {"embedding": "id", "kind": "drawn"} for of in rows for row in of]
+    (told,) = calibration_record(plain, {"id": "key"})["likelihood"]
+    assert (told["nulls"], told["above_1"]) == (len(z), np.mean(z > 1))
+    assert told["tails"][0]["count"] == (z >= stats.norm.isf(0.1)).sum()
 
 
 def test_the_same_null_has_the_same_numbers(rows, tables, config, tools):
