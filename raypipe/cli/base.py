@@ -77,6 +77,7 @@ class _Watch(threading.Thread):
         self.any = threading.Event()
         self.reading, self.writing = os.pipe()
         self.said: list[str] = []
+        self.ended = False
         os.set_blocking(self.writing, False)
 
     def __enter__(self) -> None:
@@ -84,6 +85,7 @@ class _Watch(threading.Thread):
         self.start()
 
     def __exit__(self, *error: Any) -> None:
+        self.ended = True
         signal.set_wakeup_fd(self.before)
         os.close(self.writing)
 
@@ -93,12 +95,21 @@ class _Watch(threading.Thread):
                 # What Ray and its threads have to say about parts that the same signal ended helps nobody.
                 self.stderr = os.dup(2)
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            if number[0] == signal.SIGINT:
+                again = threading.Timer(GRACE, self._again)
+                again.daemon = True
+                again.start()
             self.seen.add(number[0])
             self.any.set()
             if number[0] == signal.SIGTERM:
                 time.sleep(GRACE)
                 self._leave()
         os.close(self.reading)
+
+    def _again(self) -> None:
+        """Ctrl-C once more, where the first was lost."""
+        if not self.ended:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def tell(self) -> None:
         """The one line."""

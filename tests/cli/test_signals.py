@@ -174,6 +174,37 @@ def test_a_signal_in_a_text_that_is_executed_gives_the_same_status(tmp_path):
     assert (done.returncode, done.stderr.splitlines()) == (143, [LINE[signal.SIGTERM]])
 
 
+LOST = """
+import os, time
+import click
+from raypipe.cli import base
+
+base.GRACE = 0.5
+
+@click.group(cls=base.Commands)
+def main():
+    pass
+
+@main.command()
+def work():
+    try:
+        os.kill(os.getpid(), 2)
+        time.sleep(30)
+    except KeyboardInterrupt:  # as in a finaliser, out of which no exception comes
+        time.sleep(30)
+
+main()
+"""
+
+
+def test_an_interrupt_that_is_lost_comes_again(tmp_path):
+    (tmp_path / "module.py").write_text(LOST)
+    path = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    told = [sys.executable, "-m", "module", "work"]
+    done = subprocess.run(told, env=path, capture_output=True, text=True, timeout=25, check=False)
+    assert (done.returncode, done.stderr.splitlines()) == (130, [LINE[signal.SIGINT]])
+
+
 def made(folder: Path) -> dict[Path, int]:
     """Finished shards, and when."""
     return {path: path.stat().st_mtime_ns for path in folder.glob("events/shards/*/*.json")}
