@@ -24,20 +24,35 @@ Row = dict[str, Any]
 
 
 def held_out(of: Calibration) -> list[Row]:
-    """The map of every other null, judged on the others: how many of them have which p-value, reported and calibrated.
+    """Each half of the nulls, judged by the map of the other: how many have which p-value, reported and calibrated.
 
-    A level is told where ten of the judged nulls are expected.
+    A level is told where five of the nulls are expected.
     """
-    own, others = Calibration(of.key, of.points, of.z[::2]), of.z[1::2]
+    halves = [(Calibration(of.key, of.points, of.z[k::2]), of.z[1 - k :: 2]) for k in (0, 1)]
     rows = []
     for k, point in enumerate(of.points):
-        z = others[:, k][~np.isnan(others[:, k])]
-        p = {"reported": norm.sf(z), "calibrated": np.array([own.at(point, v).p for v in z])}
-        for level in [p for p in levels(len(z)) if p * len(z) >= 10]:
+        judged = [(own, z[:, k][~np.isnan(z[:, k])]) for own, z in halves]
+        z = np.concatenate([others for _, others in judged])
+        found = np.array([own.at(point, v).p for own, others in judged for v in others])
+        p = {"reported": norm.sf(z), "calibrated": found}
+        for level in [p for p in levels(len(z)) if p * len(z) >= 5]:
             counts = {which: int((values <= level).sum()) for which, values in p.items()}
             shares = {f"{which}_share": count / len(z) for which, count in counts.items()}
             bands = {f"{which}_band": clopper_pearson(count, len(z)) for which, count in counts.items()}
             rows.append({"working_point": point, "level": level, "nulls": len(z)} | counts | shares | bands)
+    return rows
+
+
+def true_levels(of: Calibration) -> list[Row]:
+    """What is reported where the truth is 0.1, 0.01 and so on: p of the null that stands there, and its 68 % band."""
+    rows = []
+    for k, point in enumerate(of.points):
+        z = np.sort(of.z[:, k][~np.isnan(of.z[:, k])])[::-1]
+        for level in levels(len(z)):
+            expected = level * len(z)
+            places = [expected, expected + math.sqrt(expected), max(expected - math.sqrt(expected), 0.0)]
+            p = [float(norm.sf(z[min(round(place), len(z)) - 1 if place >= 1 else 0])) for place in places]
+            rows.append({"working_point": point, "level": level, "reported": p[0], "high": p[1], "low": p[2]})
     return rows
 
 
@@ -77,12 +92,14 @@ def main(path: str, name: str) -> None:
         "core_seconds": {"null": float(np.median(seconds)), "all": float(np.sum(seconds))},
         "tails": record["tails"],
         "held_out": held_out(Calibration.of(record["maps"]["id"])),
+        "true_levels": true_levels(Calibration.of(record["maps"]["id"])),
         "retrained": record["retrained"],
         "simulated": record["simulated"],
+        "likelihood": record.get("likelihood", []),
         "pulls": pulls(rows),
     }
     write_json(ROOT / "tests" / "records" / f"{name}.json", told)
-    for entry in [*told["held_out"], *told["simulated"], *told["retrained"], told["pulls"]]:
+    for entry in [*told["held_out"], *told["true_levels"], *told["simulated"], *told["retrained"], told["pulls"]]:
         print(entry)
 
 
