@@ -42,7 +42,7 @@ def background_families(spec: str, bins: Bins, sqrt_s: float) -> list[Family]:
 
 
 def _penalised(values: Sequence[float], candidates: Sequence[Candidate]) -> np.ndarray:
-    """-2 ln L plus one for every parameter of the background (1408.6865, section 4.2)."""
+    """-2 ln L plus one for every parameter of the background (1408.6865)."""
     return np.array(values) + [counted.shape.size for _, counted in candidates]
 
 

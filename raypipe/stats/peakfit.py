@@ -215,7 +215,8 @@ def fit_peak(data: Masses | Spectrum, asked: PeakFit) -> dict[str, Any]:
     choice = _chosen(full, asked)
     kinds = background_families(asked.background if choice is None else choice.family, full, asked.sqrt_s)
     if len(kinds) > 1 and (peak is None or region is not None or asked.ranges.free or asked.spurious is not None):
-        raise UserError(f"background {asked.background!r}: an envelope is of a peak of given mass and width alone")
+        told = "an envelope needs --peak MASS:WIDTH, and takes no region, floating peak or spurious signal beside it"
+        raise UserError(f"background {asked.background!r}: {told}")
     if asked.spurious is None and choice is not None and choice.by == "spurious signal" and not asked.ranges.free:
         asked = replace(asked, spurious=feigned(choice, peak.mass, peak.width))
     counted, fitted = (None, None) if region is None else _count_region(full, kinds[0], asked)

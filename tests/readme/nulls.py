@@ -89,6 +89,14 @@ def nulls_likelihood() -> str:
 
 
 @part
+def tail_simulated() -> str:
+    """Simulated sets of the same search."""
+    rows = record("nulls_tail")["simulated"]
+    told = [f"{plus_minus(e['mean'], e['mean_error'], 2)} at {share(e['working_point'], 1)}" for e in rows]
+    return f"{rows[0]['nulls']} simulated sets of the same search have a mean z of {' and '.join(told)}"
+
+
+@part
 def tail_cost() -> str:
     """What they cost."""
     return _cost("nulls_tail")

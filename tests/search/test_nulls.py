@@ -91,6 +91,19 @@ def test_nothing_is_found_in_all_bins_of_nulls(rows):
     assert told["tails"][0]["count"] == (z >= stats.norm.isf(0.1)).sum()
 
 
+def test_shares_of_made_up_nulls():
+    """Two are nought, two above one sigma, one of these above two; one is withheld at one of the cuts, one at both."""
+    told = {0: 0.0, 1: 1e-4, 2: 0.5, 3: 1.5, 4: 2.5, 5: np.nan}
+    plain = [
+        {"embedding": "id", "kind": "drawn", "number": k, "working_point": point, "z_after": 0.0}
+        | {"z_likelihood": np.nan if (k, point) == (4, 0.01) else z}
+        for k, z in told.items()
+        for point in (0.01, 0.002)
+    ]
+    (found,) = calibration_record(plain, {"id": "key"})["likelihood"]
+    assert (found["nulls"], found["zero"], found["above_1"], found["above_2"]) == (5, 0.4, 0.4, 0.2)
+
+
 def test_the_same_null_has_the_same_numbers(rows, tables, config, tools):
     again = search_null([tables], config, Null(NO_SIGNAL, 0.0, 0, number=3), tools).rows
     timeless = [[{k: v for k, v in row.items() if k != "seconds"} for row in of] for of in (again, rows[3])]

@@ -12,6 +12,7 @@ from scipy import optimize, stats
 from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
+from raypipe.stats import massfit
 from raypipe.stats.hunt import Hunt, hunt
 from raypipe.stats.limits import cls
 from raypipe.stats.peakfit import PeakFit, fit_peak
@@ -142,6 +143,34 @@ def test_a_hunt_over_an_envelope_is_the_fit_at_its_place():
     assert row["background_chosen_by"] == "envelope"
 
 
+@pytest.mark.parametrize("spec", ["envelope:exp,poly:1", "envelope:exp,exppoly:2"])
+def test_every_place_of_a_hunt_is_the_fit_there(spec):
+    """An exponential and a line that describe the data alike: here the one, there the other is the better."""
+    line = 600 / 55 * (1 - 0.45 * (EDGES[1:] + EDGES[:-1] - 265) / 55)
+    counts = np.random.default_rng(0).poisson(line).astype(float)
+    masses = np.linspace(110, 150, 9)
+    asked = Hunt(window=WINDOW, background=spec, widths=[width("1.5")], scan_range=(110, 150), points=9)
+    found = hunt(spectrum(counts), asked)
+    fits = [fit_peak(spectrum(counts), PeakFit(window=WINDOW, background=spec, peak=Gaussian(m, 1.5))) for m in masses]
+    assert len({fit["background"]["family"] for fit in fits}) == (2 if "poly:1" in spec else 1)
+    assert found.s[0] == pytest.approx([fit["s"] for fit in fits], abs=0.02)
+    assert found.r[0] == pytest.approx([fit["z_signed"] for fit in fits], abs=2e-3)
+
+
+def test_a_function_that_does_not_converge_is_told(monkeypatch):
+    fit = massfit.fit_signal
+
+    def failing(problem, *given):
+        one = fit(problem, *given)
+        bad = problem.shape.family.name == "poly:1"
+        return replace(one, best=replace(one.best, valid=False)) if bad else one
+
+    monkeypatch.setattr(massfit, "fit_signal", failing)
+    row = fitted("envelope:exp,poly:1", data())
+    assert row["background"]["family"] == "exp"
+    assert (row["valid"], row["upper_limit"]) == (False, None)
+
+
 @pytest.mark.parametrize(
     ("background", "region"),
     [("envelope:exp,poly:3", None), ("exppoly:auto", None), ("exp,exppoly:2", None), ("exppoly:auto", (121, 129))],
@@ -161,8 +190,8 @@ def test_toys_choose_as_the_data_do(background, region):
     ("background", "asked", "words"),
     [
         ("envelope:exp", {}, "an envelope is of several families"),
-        ("envelope:exp,poly:1", {"region": (121, 129)}, "an envelope is of a peak of given mass and width alone"),
-        ("envelope:exp,poly:1", {"spurious": 2.0}, "an envelope is of a peak of given mass and width alone"),
+        ("envelope:exp,poly:1", {"region": (121, 129)}, "an envelope needs --peak MASS:WIDTH"),
+        ("envelope:exp,poly:1", {"spurious": 2.0}, "an envelope needs --peak MASS:WIDTH"),
         ("envelope:exp,nonsense", {}, "nonsense"),
     ],
 )
