@@ -272,7 +272,7 @@ class Run:
         rows = self.finished(trials)[1]
         if failed := sum(row["status"] != "ok" for row in rows):
             raise UserError(f"{failed} nulls failed; the same command tries them again")
-        keys = {trial.embedding: search_key(self.search, trial, made) for trial in asked}
+        keys = {name: search_key(self.search, one, made) for name, one in {t.embedding: t for t in asked}.items()}
         record = calibration_record(rows, keys, self.search.metric)
         write_json(self.folder / FILE, record)
         shown = table_of(SHARED["tails"], record["tails"])

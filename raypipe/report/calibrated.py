@@ -29,7 +29,7 @@ Maps = Mapping[str, Calibration]
 
 
 def search_key(search: Search, trial: Trial, made: Made) -> str:
-    """Hash of all that determines a search on any data, as the keys of its trials hold it."""
+    """Hash of all that determines a search on any data, as the keys of its trials hold it. It reads all of the code."""
     return digest(search.inputs_key(search.need(trial), made))
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from raypipe.cluster.run import Run
 from raypipe.config import load_config
 from raypipe.errors import UserError
 from raypipe.files import write_json
@@ -25,7 +26,7 @@ from raypipe.report.contrastive import TEXTS
 from raypipe.report.html import table_of
 from raypipe.report.summary import SHARED, build_summary
 from raypipe.search.contrastive_search import Contrastive
-from raypipe.search.result import DRAWN, NO_SIGNAL, RETRAINED, SIMULATED, Null, Trial
+from raypipe.search.result import DRAWN, NO_SIGNAL, RETRAINED, SIMULATED, Null, Result, Trial
 from raypipe.stats.calibration import Calibration
 from tests.conftest import ROOT
 
@@ -137,6 +138,24 @@ def test_a_map_is_applied_to_its_own_search_alone(tmp_path):
     _, maps, notes = read_calibration(other, found)
     assert maps == {}
     assert notes[0].startswith("calibration.json: made with another configuration")
+
+
+def test_what_many_nulls_share_is_hashed_once(tmp_path, monkeypatch):
+    """A hash of the search reads all of the code: once a null, it would take longer than all else."""
+    config = load_config(ROOT / "configs/contrastive/laptop.yaml", ["scan.embeddings=[id]", "scan.more=[]"])
+    with Run(config.model_copy(update={"output": tmp_path}), alone=True) as run:
+        monkeypatch.setattr(run, "make", lambda trials: MADE)
+        keyed = run.keys(run.search.nulls(40), MADE)
+        rows = null_rows(40)
+        for key, trial in keyed.items():
+            own = [row for row in rows if row["number"] == trial.number]
+            run.ledger().record(key, trial, Result(own))
+        hashed, inputs_key = [], run.search.inputs_key
+        monkeypatch.setattr(run.search, "inputs_key", lambda *given: hashed.append(given) or inputs_key(*given))
+        record = run.calibrate(40)
+        assert len(hashed) == 2  # for the keys of the nulls, and for that of the map
+        expected = calibration_record(rows, {"id": search_key(run.search, trial, MADE)}, run.search.metric)
+        assert json.dumps(record) == json.dumps(expected)
 
 
 def test_nulls_take_turns_with_encoders_and_pseudo_data():
