@@ -275,8 +275,7 @@ class Run:
         keys = {name: search_key(self.search, one, made) for name, one in {t.embedding: t for t in asked}.items()}
         record = calibration_record(rows, keys, self.search.metric)
         write_json(self.folder / FILE, record)
-        shown = table_of(SHARED["tails"], record["tails"])
-        live.show(f"raypipe: {self.folder}", shown.head, shown.rows, no_wrap=True)
+        live.show(f"raypipe: {self.folder}", *table_of(SHARED["tails"], record["tails"]), no_wrap=True)
         return record
 
     def report(self, trials: Mapping[str, Trial] | None = None) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from raypipe.store.files import Store
 
 OK, FAILED = "ok", "failed"
 KEY = "raypipe.key"  # Metadata of a table: the key of its trial
+COUNT = "raypipe.arrays"  # Of rows on disk alone: how many arrays their trial has; where none are there is no file
 COMPACT_AT = 200  # Parts outside the index that are read one by one before they are gathered
 LAYOUT = 2  # Of the folder, as its ``layout.json`` says; the first was Parquet files without such a note
 
@@ -67,18 +68,18 @@ class Ledger:
             self._marked = True
 
     def record(self, key: str, trial: Any, result: Result) -> None:
-        """Store a finished trial."""
+        """Store a finished trial, its rows last: they are there only if all else is."""
         self.mark()
-        arrays = {name: np.asarray(values, dtype=np.float64) for name, values in result.arrays.items()}
-        file = io.BytesIO()
-        np.savez_compressed(file, **arrays)
-        self.store.write(f"arrays/{key}.npz", file.getvalue())
+        if arrays := {name: np.asarray(values, dtype=np.float64) for name, values in result.arrays.items()}:
+            np.savez_compressed(file := io.BytesIO(), **arrays)
+            self.store.write(f"arrays/{key}.npz", file.getvalue())
         for name, table in result.tables.items():
             pq.write_table(table.replace_schema_metadata({KEY: key}), file := io.BytesIO(), compression="zstd")
             self.store.write(f"tables/{key}/{name}.parquet", file.getvalue())
         if result.flow_state is not None:
             self.store.write(f"flows/{key}.pt", packed(result.flow_state))
-        self._write("rows", key, [{"key": key, "status": OK, "error": "", **row} for row in result.rows])
+        own = {"key": key, "status": OK, "error": "", COUNT: len(arrays)}
+        self._write("rows", key, [own | row for row in result.rows])
         self.store.delete(f"failed/{key}.json")
 
     def record_failure(self, key: str, trial: Any, error: str, kind: str = "raised") -> None:
@@ -98,7 +99,8 @@ class Ledger:
     def _part(self, folder: str, key: str) -> list[dict[str, Any]] | None:
         """One part; a missing or damaged one is None."""
         try:
-            return json.loads(self.store.read(f"{folder}/{key}.json") or b"") or None
+            rows = json.loads(self.store.read(f"{folder}/{key}.json") or b"") or []
+            return [{name: value for name, value in row.items() if name != COUNT} for row in rows] or None
         except ValueError:
             return None
 
@@ -124,17 +126,15 @@ class Ledger:
         good, failed, indexed = self.written(), self.written("failed"), self._index()
         out: list[dict[str, Any]] = []
         for key in keys:
-            rows = json.loads(indexed[key][1]) if key in good and key in indexed else None
-            rows = rows or (self._part("rows", key) if key in good else None)
+            rows = (json.loads(indexed[key][1]) if key in indexed else self._part("rows", key)) if key in good else None
             out += rows or (self._part("failed", key) if key in failed else None) or []
         return out
 
     def failures(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The last failure of those trials that have one and have not succeeded since."""
         failed = self.written("failed")
-        good = self.written() if failed else {}
-        open_keys = (key for key in keys if key in failed and key not in good)
-        return {key: rows[0] for key in open_keys if (rows := self._part("failed", key))}
+        left = failed.keys() - self.written().keys() if failed else ()
+        return {key: rows[0] for key in keys if key in left and (rows := self._part("failed", key))}
 
     def compact(self, at_least: int = COMPACT_AT) -> int:
         """Gather all parts into one index file if ``at_least`` are outside it; returns how many it then holds.
@@ -144,8 +144,7 @@ class Ledger:
         there, old, indexed = self.written(), set(self.store.listing("index")), self._index()
         if len(loose := there.keys() - indexed.keys()) < at_least:
             return len(indexed)
-        parts = {key: rows for key in loose if (rows := self._part("rows", key))}
-        gathered = indexed | {key: (rows[0].get("seconds"), json.dumps(rows)) for key, rows in parts.items()}
+        gathered = indexed | {k: (of[0].get("seconds"), json.dumps(of)) for k in loose if (of := self._part("rows", k))}
         kept = {key: gathered[key] for key in sorted(gathered.keys() & there.keys())}
         head = json.dumps({key: seconds for key, (seconds, _) in kept.items()})
         data = "\n".join([head, *(rows for _, rows in kept.values()), ""]).encode()
@@ -175,11 +174,14 @@ class Ledger:
         return dict.fromkeys(there) | known | {k: rows[0].get("seconds") for k, rows in parts.items() if rows}
 
     def arrays(self, key: str) -> dict[str, np.ndarray]:
-        """The figure arrays of a finished trial."""
+        """The figure arrays of a finished trial, which may have none."""
+        data = self.store.read(f"arrays/{key}.npz")
         try:
-            with np.load(io.BytesIO(self.store.read(f"arrays/{key}.npz") or b""), allow_pickle=False) as found:
+            if data is None and not json.loads(self.store.read(f"rows/{key}.json") or b"")[0][COUNT]:
+                return {}
+            with np.load(io.BytesIO(data or b""), allow_pickle=False) as found:
                 return dict(found)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        except (OSError, LookupError, ValueError, EOFError, zipfile.BadZipFile):
             told = f"not a readable NumPy file: delete it and rows/{key}.json beside it, and run `raypipe scan` again"
             raise UserError(f"{self.store}/arrays/{key}.npz: {told}") from None
 
@@ -234,9 +236,8 @@ def check_folders(config: Any) -> Path:
     An existing folder of another user's is found by looking into it.
     """
     folder = check_writable(config.output)
-    for name in ("events", "encoder", "encoders", "ledger", "figures"):
-        if (folder / name).exists():
-            check_writable(folder / name)
+    for path in filter(Path.exists, map(folder.joinpath, ("events", "encoder", "encoders", "ledger", "figures"))):
+        check_writable(path)
     for name in ("summary.json", "scores.parquet", "calibration.json"):
         check_file_writable(folder / name)
     if config.resources.storage:

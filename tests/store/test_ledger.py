@@ -156,6 +156,52 @@ def test_arrays_come_back_bit_by_bit_and_damage_is_one_line(tmp_path):
         assert len(str(told.value).splitlines()) == 1
 
 
+def test_a_trial_without_arrays_leaves_no_file_of_them(tmp_path):
+    book, trial = Ledger(tmp_path), Trial("s", 1.0, 0)
+    book.record("none", trial, Result(rows_of(1)))
+    book.record("some", trial, Result(rows_of(1), {"x": np.ones(2)}))
+    assert [path.name for path in (tmp_path / "arrays").iterdir()] == ["some.npz"]
+    plain = {"key": "none", "status": "ok", "error": "", **rows_of(1)[0]}
+    for again in (Ledger(tmp_path), book):  # from its parts, then from the index
+        assert again.arrays("none") == {}
+        assert list(again.arrays("some")) == ["x"]
+        assert again.rows(["none"])[0] == again.read("none")[0] == plain  # what is noted on disk is nobody's column
+        book.compact(at_least=1)
+    # As earlier versions left it: a file without arrays, and rows that do not say how many there are.
+    np.savez_compressed(tmp_path / "arrays" / "old.npz")
+    (tmp_path / "rows" / "old.json").write_text(json.dumps([plain | {"key": "old"}]))
+    assert Ledger(tmp_path).arrays("old") == {}
+    assert Ledger(tmp_path).rows(["old"]) == [plain | {"key": "old"}]
+    for key in ("old", "some", "never"):  # lost, not absent
+        (tmp_path / "arrays" / f"{key}.npz").unlink(missing_ok=True)
+        with pytest.raises(UserError, match=rf"arrays/{key}\.npz: not a readable NumPy file"):
+            Ledger(tmp_path).arrays(key)
+
+
+def test_a_row_is_there_only_when_its_arrays_are(tmp_path, monkeypatch):
+    """Whatever write a process is killed before: nothing is half there, and the same trial then ends whole."""
+    result, write = Result(rows_of(1), {"x": np.arange(3.0)}), Store.write
+    for last in (1, 2, 3):
+        book, done = Ledger(tmp_path / str(last)), []
+
+        def dying(self, name, data, done=done, last=last):
+            done.append(name)
+            if len(done) == last:
+                raise KeyboardInterrupt
+            write(self, name, data)
+
+        monkeypatch.setattr(Store, "write", dying)
+        with pytest.raises(KeyboardInterrupt):
+            book.record("k", Trial("s", 1.0, 0), result)
+        monkeypatch.setattr(Store, "write", write)
+        book = Ledger(tmp_path / str(last))
+        assert (book.finished("k"), book.done(["k"]), book.rows(["k"])) == (False, set(), [])
+        book.record("k", Trial("s", 1.0, 0), result)
+        assert book.done(["k"]) == {"k"}
+        assert book.arrays("k")["x"].tolist() == [0, 1, 2]
+    assert done == ["layout.json", "arrays/k.npz", "rows/k.json"]
+
+
 @pytest.mark.parametrize("folder", ["rows", "failed"])
 def test_a_ledger_of_an_older_layout_is_one_line(tmp_path, folder):
     (tmp_path / folder).mkdir()
