@@ -416,6 +416,7 @@ def test_calibrate_makes_nothing_twice_and_the_report_shows_it(finished, tmp_pat
     assert first.returncode == 0, first.stderr[-3000:]
     made = ledger(mine)
     assert len(made) == len(before) + 10 + 1
+    assert {path.stem for path in (mine / "ledger" / "arrays").iterdir()} == before.keys()  # nulls have none
     more = run("calibrate", mine, *asked)
     assert more.stdout == first.stdout
     assert ledger(mine) == made  # nothing is made twice
