@@ -41,10 +41,7 @@ class Background:
 _STAGES = ("simulate", "embed", "search", "scan", "plan", "status", "report", "calibrate")
 KINDS: dict[str, Kind] = {
     "contrastive": Kind(
-        "raypipe.config.run:Config",
-        (*_STAGES, "latent"),
-        "raypipe.search.contrastive_search:Contrastive",
-        True,
+        "raypipe.config.run:Config", (*_STAGES, "latent"), "raypipe.search.contrastive_search:Contrastive", True
     ),
     "haxad": Kind("raypipe.config.haxad:HaxadConfig", _STAGES, "raypipe.search.haxad_search:Haxad", True),
     "multilepton": Kind(

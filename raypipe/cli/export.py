@@ -35,7 +35,7 @@ def export(run: Path, form: str | None, family: bool, output: Path | None, as_js
     from raypipe.errors import UserError
     from raypipe.files import check_writable
     from raypipe.report.hepdata import write_submission
-    from raypipe.stats.datacard import datacard
+    from raypipe.stats.exports import datacard
     from raypipe.stats.limits import workspace_limit
     from raypipe.stats.workspace import Fits, workspace
     from raypipe.store.exported import exported_bins, finished_trials

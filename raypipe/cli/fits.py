@@ -60,6 +60,8 @@ def describe(row: dict[str, Any]) -> list[str]:
         lines.append(f"region      {low:g}-{high:g}: {counts}")
     if floating or count:
         lines.append(_quote(row["quote"]))
+    if written := row.get("export"):
+        lines.append(f"export      {written['path']}: Z {written['z']:.3f}, s {written['s']:.5g} with pyhf")
     return lines + [f"note        {note}" for note in row["notes"]]
 
 
@@ -168,6 +170,7 @@ level_option = shown("--level", type=Number(0.5, 0.9999), default=0.95, help="Of
 PEAK = "Gaussian of standard deviation WIDTH, or Crystal Ball with tails."
 WIDTHS = "Standard deviations of the peak; 2% is relative to its mass; default: from the window."
 SPURIOUS = "Events (one sigma) that the background may feign under the peak; default: as --simulation says, or none."
+EXPORT = "Also write the model of a binned fit as a pyhf workspace (.json), its background linear about the fit."
 ORDER = "Degree of a polynomial in the exponent that may correct the reference."
 
 
@@ -181,6 +184,7 @@ ORDER = "Degree of a polynomial in the exponent that may correct the reference."
 @simulated_options("simulation", "Simulated background, for the choice of --background by spurious signal.")
 @click.option("--spurious-signal", "spurious", type=Number(min=0), help=SPURIOUS)
 @click.option("--unbinned/--binned", default=None, help="For event masses; default: unbinned up to 20,000 events.")
+@click.option("--export", type=FILE, metavar="FILE", help=EXPORT)
 @level_option
 def fit(path: Path, peak_spec: str | None, toys: int, seed: int, as_json: bool, **given: Any) -> None:
     """Fit a peak, or count a signal region, over a smooth background of any mass spectrum.

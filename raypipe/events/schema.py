@@ -90,8 +90,7 @@ def validate(table: pa.Table, source: str, schema: pa.Schema = EVENT_SCHEMA) -> 
         raise UserError(f"{source}: {told} (`raypipe read` with source.weights=sign makes tables with signs)")
     if "event_id" in schema.names:
         refuse_repeated(table["event_id"].to_numpy(), source)
-    extra = [name for name in table.column_names if name not in schema.names]
-    return table.select([*schema.names, *extra])
+    return table.select([*schema.names, *(name for name in table.column_names if name not in schema.names)])
 
 
 def refuse_repeated(ids: np.ndarray, source: object) -> None:

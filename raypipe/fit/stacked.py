@@ -159,5 +159,4 @@ def ensemble_scores(stack: StackedMLP, features: np.ndarray, loss: str) -> np.nd
     """Score (n,) float64: average over the networks of probabilities (BCE) or log-likelihood ratios (MLC) (paper B)."""
     x = torch.tensor(features, dtype=stack.weights[0].dtype, device=stack.weights[0].device)
     z = stack.outputs(x).double()
-    score = torch.sigmoid(z) if loss == "bce" else z
-    return score.mean(0).cpu().numpy()
+    return (torch.sigmoid(z) if loss == "bce" else z).mean(0).cpu().numpy()

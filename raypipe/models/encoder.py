@@ -176,8 +176,7 @@ class _ParticleBlock(_Block):
 
     def forward(self, x: torch.Tensor, bias: torch.Tensor, slots: _Slots) -> torch.Tensor:
         query, key, value = slots.pad(self.query_key_value(self.norm(x))).chunk(3, dim=-1)
-        mixed = self.attend(query, key, value, bias)
-        return self.feedforward(x + self.scale * self.out(slots.pack(mixed)))
+        return self.feedforward(x + self.scale * self.out(slots.pack(self.attend(query, key, value, bias))))
 
 
 class _ClassBlock(_Block):

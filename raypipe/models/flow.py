@@ -28,13 +28,7 @@ TAIL_BOUND = 5.0  # Standard deviations within which a spline layer acts; beyond
 
 
 def build_maf(
-    features: int,
-    *,
-    layers: int,
-    hidden: int,
-    blocks: int,
-    bins: int = 8,
-    mixing: str = "reverse",
+    features: int, *, layers: int, hidden: int, blocks: int, bins: int = 8, mixing: str = "reverse"
 ) -> nn.Module:
     """One conditional MAF of ``features`` dimensions given one number: an `nflows.flows.Flow`.
 

@@ -156,8 +156,7 @@ def plain_report(search: Search, found: Found) -> Report:
     table = table_of(SHARED["plain"] | {metric: f"{{{metric}}}"}, results)
     lines = [f"{r[0]} at {r[1]}: {metric} {r[4]} over {r[3]} instances." for r in table.rows]
     values = {f"{metric}.{e['signal']}.{e['strength']:g}": e[metric]["mean"] for e in results if e[metric]}
-    sections = [Section("Results", "", [table])]
-    return Report({"results": results}, lines, {"results": table}, sections, metrics=values)
+    return Report({"results": results}, lines, {"results": table}, [Section("Results", "", [table])], metrics=values)
 
 
 def curves_of(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Curves:

@@ -1,9 +1,11 @@
 """The report of a contrastive scan (paper C)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from raypipe.errors import UserError
 from raypipe.events.schema import FEATURES
@@ -13,18 +15,19 @@ from raypipe.report.base import Report, curves_of, page_of, point_metrics
 from raypipe.report.calibrated import shown
 from raypipe.report.figures import figures_of_scan
 from raypipe.report.html import Table, plus_minus, resource, say, table_of, with_error
-from raypipe.report.summary import SHARED, build_summary, is_main, withheld_lines
-from raypipe.report.worlds import worlds
+from raypipe.report.summary import SHARED, Row, build_summary, is_main, quote, withheld_lines
 from raypipe.search.base import Found, plain
 from raypipe.search.contrastive_search import Contrastive, shown_encoder
 from raypipe.search.diphoton import WORLD
 from raypipe.search.identity import read
+from raypipe.search.result import NO_SIGNAL
 from raypipe.simulate.processes import GROUPS
 
 TEXTS = resource("texts")["contrastive"]
 CURVES = ("z_before", "z_after", "sic", "truth_before", "truth_after", "auc")
 """What MLflow's child runs draw over the strength."""
 SHOWN = 20  # Events in the list of the page; the summary has all
+PLACE = ("signal", "strength", "working_point")
 Z = {"z_before": "-", "z_after": "withheld", "z_likelihood": "withheld"}
 """Significances of the table, and what stands there without one."""
 
@@ -61,6 +64,35 @@ def identity(rows: Sequence[dict[str, Any]], found: Found) -> dict[str, Any]:
     tables["labels"].sort(key=lambda entry: -entry["excess"])
     told = {name: list(map(plain, entries)) for name, entries in tables.items()}
     return {"trial": found.trials[loud["key"]].label(), "z_after": loud["z_after"], **told}
+
+
+def worlds(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One entry a world of `raypipe.events.worlds`, signal, strength and cut, from the finished rows of a scan.
+
+    ``z_bias``: z after the cut less that of the same pseudo-data set in the nominal world, its mean with the error over
+    instances (None where no set has both). ``sic_ratio``: SIC over the nominal one. ``coverage_68``: share of instances
+    whose true background is within one standard error of the expected one.
+    """
+    nominal = {_place(row): row for row in rows if row["embedding"] == "id" and row["method"] == "cathode"}
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if world := row["embedding"].partition(WORLD)[2]:
+            groups.setdefault((world, *(row[name] for name in PLACE)), []).append(row)
+    return [dict(zip(("world", *PLACE), of, strict=True)) | _world(mine, nominal) for of, mine in groups.items()]
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    return *(row[name] for name in PLACE), row["instance"]
+
+
+def _world(rows: Sequence[Row], nominal: Mapping[tuple[Any, ...], Row]) -> dict[str, Any]:
+    pairs = [(row, nominal[_place(row)]) for row in rows if _place(row) in nominal]
+    pulls = np.array([row["background_pull"] for row in rows], float)
+    entry: dict[str, Any] = {"instances": len(rows), "coverage_68": float((np.abs(pulls) < 1).mean())}
+    entry |= {name: quote(rows, name) for name in ("z_after", "background_pull")}
+    entry["z_bias"] = quote([a | {"z_bias": a["z_after"] - b["z_after"]} for a, b in pairs], "z_bias")
+    injected = [(a["sic"], b["sic"]) for a, b in pairs if b["sic"] > 0 and b["signal"] != NO_SIGNAL]
+    return entry | {"sic_ratio": quote([{"sic_ratio": sic / nominal} for sic, nominal in injected], "sic_ratio")}
 
 
 def contrastive_report(search: Contrastive, found: Found) -> Report:

@@ -107,13 +107,7 @@ def cathode(case: Case, config: Settings, seed: int, tools: Tools) -> Judged:
 
 
 def judged_by(
-    flow: ConditionalFlow,
-    fold: np.ndarray,
-    case: Case,
-    fit: SidebandFit,
-    config: Settings,
-    seed: int,
-    tools: Tools,
+    flow: ConditionalFlow, fold: np.ndarray, case: Case, fit: SidebandFit, config: Settings, seed: int, tools: Tools
 ) -> Judged:
     """Template of trained flows, and classifiers of the data against it; ``fold``: (m,) of every sideband event."""
     start = time.perf_counter()

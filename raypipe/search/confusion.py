@@ -63,8 +63,7 @@ def tree_confusion(
     parameters |= {"eta": 0.15, "subsample": 0.8, "nthread": 1, "verbosity": 0}
     parameters["seed"] = seeds.integer(seed, "confusion-trees")
     booster = engine(parameters, (values[train], index[train], None), rounds)
-    called = booster.inplace_predict(values[test]).argmax(1)
-    return confusion_of(groups, index[test], called)
+    return confusion_of(groups, index[test], booster.inplace_predict(values[test]).argmax(1))
 
 
 def supervised_confusion(

@@ -209,5 +209,5 @@ def likelihood_significance(bins: ScoreBins) -> float:
     """Discovery significance of all bins together, NaN where the fit does not converge."""
     try:
         return Fits(workspace(bins)).z
-    except ArithmeticError:
+    except UserError:
         return float("nan")

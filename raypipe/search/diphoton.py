@@ -53,8 +53,7 @@ def sample_groups() -> dict[str, int]:
 
 def unseen(events: Events, config: DiphotonRun) -> Events:
     """The test part of events of the embedding split, which no training saw."""
-    parts = dealt(events.event_id, config.embedding, config.seed)
-    return events.take(np.flatnonzero(parts == PARTS.index("test")))
+    return events.take(np.flatnonzero(dealt(events.event_id, config.embedding, config.seed) == PARTS.index("test")))
 
 
 def prepare_tables(latents: dict[str, dict[str, Events]], config: DiphotonRun) -> Tables:

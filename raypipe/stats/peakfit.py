@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,14 @@ import numpy as np
 from raypipe.errors import UserError
 from raypipe.events.masses import Masses
 from raypipe.events.spectra import Spectrum
+from raypipe.files import check_file_writable, write_json
 from raypipe.stats import massfit
 from raypipe.stats.backgrounds import Family
 from raypipe.stats.binned import Binned
 from raypipe.stats.bins import Bins, split_region
 from raypipe.stats.choice import Choice, choose_by_simulation, feigned, is_choice
 from raypipe.stats.envelope import Candidate, background_families, fit_envelope
+from raypipe.stats.exports import peak_workspace
 from raypipe.stats.floating import Floated, Ranges, float_peak
 from raypipe.stats.lookelsewhere import finite, quotable, report
 from raypipe.stats.peakdata import FixedPeak, SpectrumFit, binned_data, binned_problem, check_determined, check_filled
@@ -25,6 +28,7 @@ from raypipe.stats.spectrum import check_window
 from raypipe.stats.toys import chosen_by_data
 from raypipe.stats.unbinned import Unbinned
 from raypipe.stats.weighted import join_negative
+from raypipe.stats.workspace import Fits
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,7 @@ class PeakFit(SpectrumFit):
 
     ``simulation``: background-only spectrum on which the background is chosen by its spurious signal. ``spurious``:
     standard deviation [events] of a yield that the background may feign; None: as the simulation says, or none.
+    ``export``: a file for the model as a pyhf workspace, of binned fits.
     """
 
     peak: Peak | None = None
@@ -193,6 +198,7 @@ class PeakFit(SpectrumFit):
     ranges: Ranges = field(default_factory=Ranges)
     simulation: Masses | Spectrum | None = None
     spurious: float | None = None
+    export: Path | None = None
 
 
 def fit_peak(data: Masses | Spectrum, asked: PeakFit) -> dict[str, Any]:
@@ -223,7 +229,19 @@ def fit_peak(data: Masses | Spectrum, asked: PeakFit) -> dict[str, Any]:
     if fitted is None or peak is not None:
         candidates = [_candidate(full, kind, asked, values, weights) for kind in kinds]
         fitted, choice = _fit_window(full, candidates, asked, values, choice)
-    return write_up(fitted, counted, choice, asked.level, float(full.counts.sum()), data.source)
+    row = write_up(fitted, counted, choice, asked.level, float(full.counts.sum()), data.source)
+    return row if asked.export is None else row | {"export": _exported(fitted, asked.export)}
+
+
+def _exported(fitted: Fitted, path: Path) -> dict[str, Any]:
+    """The model as a pyhf workspace in a file, and what is found with it."""
+    if fitted.unbinned or fitted.peak is None:
+        raise UserError("--export is of a binned fit of a peak: --peak MASS:WIDTH --binned")
+    template = fitted.peak.integral(fitted.bins.low, fitted.bins.high)
+    spec = peak_workspace(fitted.problem, fitted.best.theta, template, fitted.signal.spurious)
+    found = Fits(spec)
+    write_json(check_file_writable(path), spec)
+    return {"path": str(path), "z": found.z, "s": found.mu}
 
 
 def _fit_window(

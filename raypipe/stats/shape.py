@@ -77,8 +77,7 @@ def make_shape(family: Family, bins: Bins, template: np.ndarray | None = None) -
     centres = (bins.low + bins.high) / 2
     if template is not None:
         nodes = Nodes(centres, template, np.arange(len(bins)))
-        physical = _least_squares(family, centres, bins, template)
-        return _finish(family, nodes, template, physical, bins)
+        return _finish(family, nodes, template, _least_squares(family, centres, bins, template), bins)
     physical = _least_squares(family, centres, bins, widths)
     if family.log:
         guess = family.basis(centres) @ physical

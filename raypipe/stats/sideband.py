@@ -28,6 +28,5 @@ def fit_sidebands(masses: np.ndarray, window: MassWindow, config: MassFit) -> Si
     best = massfit.fit(problem, problem.start, "sideband fit")
     if not best.valid:
         raise UserError(f"the sideband fit of {int(counts.sum())} events did not converge (massfit.order too high?)")
-    back = problem.shape.transform
-    covariance = back @ best.covariance @ back.T
-    return SidebandFit(window, back @ best.theta, covariance, best.value, len(counts) - len(labels))
+    back, ndf = problem.shape.transform, len(counts) - len(labels)
+    return SidebandFit(window, back @ best.theta, back @ best.covariance @ back.T, best.value, ndf)

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
+from raypipe.errors import UserError
+
 PREFIX = "likelihood_"
 STEP = 1e-5
 """Of parameters of order one, in the differences that make a gradient."""
@@ -54,30 +56,30 @@ class ScoreBins:
 def workspace(bins: ScoreBins) -> dict[str, Any]:
     """The model and its data as a pyhf workspace with one measurement; its parameter of interest is ``mu``."""
     largest = 2 * (bins.observed.sum() + bins.continuum.sum() + 10) / bins.signal.sum()
-    parameters = [_named("mu", inits=[1.0], bounds=[[0.0, float(largest)]])]
-    parameters.append(_named("template", bounds=[[0.02, 10.0]] * len(bins.observed)))
+    parameters = [named("mu", inits=[1.0], bounds=[[0.0, float(largest)]])]
+    parameters.append(named("template", bounds=[[0.02, 10.0]] * len(bins.observed)))
     norm, error = _lognormal(bins.normalisation[0]), (bins.template_error * bins.continuum).tolist()
-    continuum = [_named("template", type="staterror", data=error)]
-    continuum.append(_named("normalisation", type="normsys" if norm else "normfactor", data=norm))
-    higgs = [_named("template", type="staterror", data=bins.higgs_error.tolist())]
-    higgs.append(_named("higgs_yield", type="normsys", data=_lognormal(bins.higgs_uncertainty[0])))
-    shared = [_named("kappa", type="shapefactor", data=None)] if len(bins.sideband) else []
-    mu = [_named("mu", type="normfactor", data=None)]
-    samples = [_named("signal", data=bins.signal.tolist(), modifiers=mu)]
-    samples.append(_named("continuum", data=bins.continuum.tolist(), modifiers=shared + continuum))
-    samples += [_named("higgs", data=bins.higgs.tolist(), modifiers=higgs)] if bins.higgs.any() else []
-    channels = [_named("signal_region", samples=samples)]
-    observations = [_named("signal_region", data=bins.observed.tolist())]
+    continuum = [named("template", type="staterror", data=error)]
+    continuum.append(named("normalisation", type="normsys" if norm else "normfactor", data=norm))
+    higgs = [named("template", type="staterror", data=bins.higgs_error.tolist())]
+    higgs.append(named("higgs_yield", type="normsys", data=_lognormal(bins.higgs_uncertainty[0])))
+    shared = [named("kappa", type="shapefactor", data=None)] if len(bins.sideband) else []
+    mu = [named("mu", type="normfactor", data=None)]
+    samples = [named("signal", data=bins.signal.tolist(), modifiers=mu)]
+    samples.append(named("continuum", data=bins.continuum.tolist(), modifiers=shared + continuum))
+    samples += [named("higgs", data=bins.higgs.tolist(), modifiers=higgs)] if bins.higgs.any() else []
+    channels = [named("signal_region", samples=samples)]
+    observations = [named("signal_region", data=bins.observed.tolist())]
     if len(bins.sideband):
         kappa, side = bins.sideband / bins.sideband_template, bins.sideband_template.tolist()
-        parameters.append(_named("kappa", inits=kappa.tolist(), bounds=np.c_[kappa / 20, kappa * 20].tolist()))
-        channels.append(_named("sidebands", samples=[_named("continuum", data=side, modifiers=shared)]))
-        observations.append(_named("sidebands", data=bins.sideband.tolist()))
-    measurements = [_named("search", config={"poi": "mu", "parameters": parameters})]
+        parameters.append(named("kappa", inits=kappa.tolist(), bounds=np.c_[kappa / 20, kappa * 20].tolist()))
+        channels.append(named("sidebands", samples=[named("continuum", data=side, modifiers=shared)]))
+        observations.append(named("sidebands", data=bins.sideband.tolist()))
+    measurements = [named("search", config={"poi": "mu", "parameters": parameters})]
     return {"channels": channels, "observations": observations, "measurements": measurements, "version": "1.0.0"}
 
 
-def _named(name: str, **rest: Any) -> dict[str, Any]:
+def named(name: str, **rest: Any) -> dict[str, Any]:
     return {"name": name, **rest}
 
 
@@ -90,7 +92,7 @@ class Fits:
     """Fits of a workspace: the likelihood is pyhf's, minimised with gradients from one call at many points.
 
     ``z``: discovery significance sqrt(q0) in sigma, 0 of a deficit; ``mu``: best strength; ``least``: its -2 ln L;
-    ``null``: parameters without a signal. Raises `ArithmeticError`: a fit does not converge.
+    ``null``: parameters without a signal. A fit that does not converge is a `UserError`.
     """
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -127,6 +129,6 @@ class Fits:
         how = {"jac": True, "bounds": np.c_[low, high], "method": "SLSQP", "options": {"ftol": 1e-9, "maxiter": 500}}
         best = optimize.minimize(value, np.clip(at[free], low, high), **how)
         if not best.success or not np.isfinite(best.fun):
-            raise ArithmeticError(f"the likelihood fit did not converge: {best.message}")
+            raise UserError(f"the likelihood fit did not converge: {best.message}")
         at[free] = best.x
         return float(best.fun), at

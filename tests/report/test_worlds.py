@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from raypipe.report.worlds import worlds
+from raypipe.report.contrastive import worlds
 
 
 def row(
