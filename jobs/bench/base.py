@@ -25,19 +25,8 @@ BENCHES += ("bdt", "ensemble", "stats", "scan", "growth", "peers")
 """Names on the command line."""
 
 SEED = 20_260
-_PACKAGES = (
-    "raypipe",
-    "numpy",
-    "torch",
-    "ray",
-    "xgboost",
-    "nflows",
-    "pyarrow",
-    "pythia8mc",
-    "iminuit",
-    "scikit-learn",
-    "zuko",
-)
+_PACKAGES = ("raypipe", "numpy", "torch", "ray", "xgboost", "nflows", "pyarrow", "pythia8mc", "iminuit", "scikit-learn")
+_PACKAGES += ("zuko",)
 
 
 @dataclass(frozen=True)
