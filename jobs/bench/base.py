@@ -21,11 +21,12 @@ from typing import Any
 import psutil
 
 BENCHES = ("simulate", "events", "encoder", "embed", "flow", "flow-sampling")
-BENCHES += ("bdt", "ensemble", "stats", "scan", "growth")
+BENCHES += ("bdt", "ensemble", "stats", "scan", "growth", "peers")
 """Names on the command line."""
 
 SEED = 20_260
 _PACKAGES = ("raypipe", "numpy", "torch", "ray", "xgboost", "nflows", "pyarrow", "pythia8mc", "iminuit", "scikit-learn")
+_PACKAGES += ("zuko",)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def train_one(x: torch.Tensor, c: torch.Tensor, config: FlowConfig, member: int)
 
 
 @torch.no_grad()
-def _best_loss(fitted: ConditionalFlow, x: torch.Tensor, c: torch.Tensor, member: int) -> float:
+def best_loss(fitted: ConditionalFlow, x: torch.Tensor, c: torch.Tensor, member: int) -> float:
     """Validation loss of a member of ours at its best epoch, nats."""
     rows, one = np.flatnonzero(np.isin(fitted.part, fitted.left_out[member])), fitted.pool([member]).ensemble
     return float(-one.log_prob(x[rows][None], c[rows][None]).mean())
@@ -117,7 +117,7 @@ def measure(config: FlowConfig, events: int, share: int, repeats: int, cores: in
         took, losses = faster(clock, cores, lambda part=part: {m: train_one(x, c, config, m) for m in part})
         theirs.append(took * config.members / share)
         alone |= losses
-    pairs = np.array([(_best_loss(fitted, x, c, member), loss) for member, loss in alone.items()])
+    pairs = np.array([(best_loss(fitted, x, c, member), loss) for member, loss in alone.items()])
     shape = f"{config.layers}x{config.hidden}x{config.blocks}"
     name = f"flow: {config.members} flows {shape}, batch {config.batch_size}, {cores} thread{many}"
     detail = {"events": events, "config": config.model_dump(mode="json"), "nflows_members_trained": len(alone)}
