@@ -107,7 +107,10 @@ def resolve(pythons: Iterable[str]) -> None:
         folder = Path(scratch)
         pin = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith(f"{SDIST}=="))
         run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, pin], folder)
-        wanted = [*project()["dependencies"], *project()["optional-dependencies"]["test"]]
+        extras = project()["optional-dependencies"]
+        own = [name for name in extras if f"raypipe[{name}]" in extras["test"]]  # pip would look for it in the index
+        wanted = {*project()["dependencies"], *extras["test"], *(one for name in own for one in extras[name])}
+        wanted -= {f"raypipe[{name}]" for name in own}
         asked = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--only-binary", ":all:"]
         asked += ["--target", folder / "none", "--find-links", folder, "--constraint", CONSTRAINTS]
         for version in pythons:
