@@ -7,7 +7,7 @@ CONFIG ?= configs/contrastive/demo.yaml
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench gpu-input demo demo-record smoke test test-all test-slow test-lowest test-newest resolve release-check chaos lint format readme doctor clean study-multilepton study-contrastive study-variations study-first-look study-nulls study-figures study-haxad study-stats study-cms study-tail
+.PHONY: help install bench gpu-input demo demo-record smoke test test-all test-slow test-lowest test-newest resolve release-check chaos lint format readme doctor clean study-multilepton study-contrastive study-variations study-first-look study-nulls study-figures study-haxad study-stats study-cms study-tail study-lhco bench-peers
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -100,6 +100,9 @@ study-cms: install ## CMS's four-lepton spectrum over our simulation of it (minu
 	$(BIN)/raypipe simulate --config configs/fourlepton/cms_run1.yaml
 	$(BIN)/python -m tests.simulate.fourlepton.record_cms runs/cms_run1/events
 
+study-lhco: install ## `raypipe classify` beside scikit-learn on the LHC Olympics arrays (an hour; resumes), and its record
+	nice -n 5 $(BIN)/python -m tests.fit.record_lhco
+
 study-multilepton: install ## Paper B's figures, limits and calibration (half an hour; resumes), and their record
 	$(BIN)/raypipe scan --config configs/multilepton/laptop.yaml
 	$(BIN)/python -m tests.search.record runs/multilepton
@@ -111,9 +114,13 @@ gpu-input: install ## Simulate and pack the events that jobs/gpu_record.py carri
 	$(BIN)/raypipe simulate --config configs/contrastive/gpu.yaml
 	$(BIN)/python jobs/gpu_record.py --pack runs/gpu/events --input runs/gpu/events.npz
 
-bench: install ## Measure every stage against its plain counterpart (under 15 minutes): runs/bench/bench.json
+bench: install ## Measure every stage against its plain counterpart (about 20 minutes): runs/bench/bench.json
 	$(BIN)/python jobs/bench
 	$(BIN)/python jobs/bench --table
+
+bench-peers: install ## Whole searches against a script of zuko and scikit-learn (under 15 minutes), and their record
+	$(BIN)/python jobs/bench peers --output runs/bench/record
+	cp runs/bench/record/bench.json tests/records/peers.json
 
 lint: install ## Check style, and the types of the public modules
 	$(BIN)/ruff check .

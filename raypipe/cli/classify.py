@@ -16,7 +16,7 @@ TABLES = {"data": "Class one (repeat for several files).", "background": "Class 
 TREES = {
     "folds": (2, "Folds."),
     "ensemble": (1, "Fits averaged in every fold."),
-    "rounds": (1, "Boosting rounds of a fit."),
+    "rounds": (1, "Most boosting rounds of a fit."),
     "leaves": (2, "Leaves of a tree."),
 }
 FEATURES = "Names or numbers; else all columns that the tables share."

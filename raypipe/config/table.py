@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from raypipe.config.base import Section, Tracking
 from raypipe.config.read import Column, Columns, Source
 from raypipe.config.run import SidebandRun
-from raypipe.config.sections import WEAK_SIGNAL, Classifier, Cuts, MassWindow
+from raypipe.config.sections import TABLE_TREES, Classifier, Cuts, MassWindow
 
 
 class Files(Source):
@@ -100,7 +100,7 @@ class TableConfig(SidebandRun):
     sidebands. Blind is the whole region. Null: the signal region is searched as it is. [default]"""
     preprocess: Preprocess = Preprocess()
     """Features of the flow."""
-    classifier: Classifier = WEAK_SIGNAL
+    classifier: Classifier = TABLE_TREES
     """Data against background."""
     selection: Cuts
     """Working points."""

@@ -217,6 +217,73 @@ def multilepton_time() -> str:
     return minutes(sum(record("multilepton")["stage_seconds"].values()))
 
 
+# The LHC Olympics arrays.
+
+
+def _injected(row: dict[str, Any]) -> str:
+    return f"{row['signals']:,}" if row["signals"] else "supervised"
+
+
+@part
+def lhco() -> str:
+    """SIC of `raypipe classify` beside scikit-learn, by injected events."""
+    rows = []
+    for row in record("lhco")["rows"]:
+        found = [plus_minus(v, e) for v, e in zip(row["sic"]["value"], row["sic"]["error"], strict=True)]
+        rows.append([_injected(row), row["method"], *found, f"{row['cpu_seconds']:.0f}"])
+    cuts = [f"SIC at {share(point, 1)}" for point in record("lhco")["points"]]
+    return markdown(["signal events", "method", *cuts, "largest", "CPU s"], rows)
+
+
+@part
+def lhco_ratio() -> str:
+    """Ours over the better of scikit-learn's at the second point."""
+    study, found = record("lhco"), []
+    for signals in dict.fromkeys(row["signals"] for row in study["rows"]):
+        theirs = [r for r in study["rows"] if r["signals"] == signals and "HGB" in r["method"]]
+        best = max(theirs, key=lambda row: row["sic"]["value"][1])
+        ratio = plus_minus(best["ours_over_it"]["value"][1], best["ours_over_it"]["error"][1], 2)
+        found.append(f"{ratio} ({_injected(best)})")
+    return ", ".join(found)
+
+
+# Whole searches against a script.
+
+
+def _against(row: dict[str, Any], point: str) -> str:
+    """Our SIC, theirs, and the difference with the errors of the events and of the cases."""
+    of = row["detail"]["sic"][point]["all"]
+    ours, theirs, apart = (of[name] for name in ("ours", "theirs", "difference"))
+    error = float(np.hypot(apart["error_events"], apart["error_cases"]))
+    return f"{ours['mean']:.1f}, {theirs['mean']:.1f}: {signed(apart['mean'], error)}"
+
+
+@part
+def peers() -> str:
+    """CPU seconds and SIC of whole searches, ours and a script's."""
+    rows = []
+    for row in record("peers")["benches"]["peers"]["rows"]:
+        if row["meaning"] == "speed-up":
+            cells = [f"{row['ours']:.1f}", f"{row['reference']:.1f}", f"{row['ratio']:.2f}"]
+            rows.append([row["name"].removeprefix("peers: "), *cells, *(_against(row, p) for p in ("0.01", "0.005"))])
+    head = ["", "raypipe, CPU s", "script, CPU s", "theirs over ours"]
+    return markdown([*head, "SIC at 1 %: ours, theirs: difference", "at 0.5 %"], rows)
+
+
+@part
+def peers_flows() -> str:
+    """What a single flow of zuko reaches, and at what cost."""
+    told = []
+    for row in record("peers")["benches"]["peers"]["rows"]:
+        if "nll_theirs_above_ours" in row["detail"]:
+            above = row["detail"]["nll_theirs_above_ours"]
+            name = row["name"].rpartition(" ")[2]
+            told.append(
+                f"the {name} stays {above['mean']:.3f} nats above ours at {1 / row['ratio']:.1f} of our CPU time"
+            )
+    return ", ".join(told)
+
+
 # Fits and hunts.
 
 
