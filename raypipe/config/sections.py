@@ -226,7 +226,7 @@ class Selection(Cuts):
 
 
 _SHAPE = {"depth": 0, "leaves": 128, "min_child_weight": 10, "subsample": 0.5}
-WEAK_SIGNAL = Classifier(ensemble=50, rounds=300, learning_rate=0.05, early_stopping=20, **_SHAPE)
+WEAK_SIGNAL = Classifier(ensemble=25, rounds=300, learning_rate=0.05, early_stopping=20, **_SHAPE)
 """`raypipe classify`, for any share of signal: many fits, as long as a validation loss says (`make study-lhco`)."""
 TABLE_TREES = Classifier(ensemble=10, rounds=20, early_stopping=None, **_SHAPE)
-"""Searches on a table, for signals of a per cent and less, at a fifth of the time."""
+"""Searches on a table, for signals of a per cent and less, at half the time."""
