@@ -279,7 +279,7 @@ def peers_flows() -> str:
             above = row["detail"]["nll_theirs_above_ours"]
             name = row["name"].rpartition(" ")[2]
             told.append(
-                f"the {name} stays {above['mean']:.3f} nats above ours at {1 / row['ratio']:.1f} of our CPU time"
+                f"the {name} stays {above['mean']:.3f} nats above ours at {row['ratio']:.1f} times our CPU time"
             )
     return ", ".join(told)
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyhf
 import pytest
+from click.testing import CliRunner
 
 import raypipe as rp
+from raypipe.cli import main
 from raypipe.errors import UserError
 from raypipe.stats.workspace import Fits
 
@@ -20,7 +22,7 @@ CASES = {
     "an exponential": {"background": "exp"},
     "a bent exponential of few events": {"background": "exppoly:2", "events": 600, "signal": 25},
     "a known resonance": {"background": "exp", "known": ["115:1.5"]},
-    "a known yield": {"background": "exp", "known": ["115:1.5=60+-12"]},
+    "a known yield": {"background": "exp", "known": ["123:2=80+-30"]},
     "what the background may feign": {"background": "exp", "spurious": 25.0},
 }
 
@@ -49,6 +51,23 @@ def test_pyhf_finds_what_the_fit_has_told(name, tmp_path):
     assert float(excluded) == pytest.approx(0.05, abs=0.004)
 
 
+def test_the_command_tells_what_pyhf_finds(tmp_path):
+    counts, edges = histogram(12_000, 180)
+    np.save(tmp_path / "m.npy", np.repeat((edges[1:] + edges[:-1]) / 2, counts))
+    given = ["fit", "--masses", tmp_path / "m.npy", "--window", 105, 160, "--peak", "125:1.7", "--bins", 55, "--binned"]
+    done = CliRunner().invoke(main, [*map(str, given), "--export", str(tmp_path / "w.json")])
+    fits = Fits(json.loads((tmp_path / "w.json").read_text()))
+    assert f"export      {tmp_path / 'w.json'}: Z {fits.z:.3f}, s {fits.mu:.5g} with pyhf" in done.output.splitlines()
+
+
+def test_a_likelihood_that_cannot_be_fitted_is_told(tmp_path):
+    rp.fit(histogram(12_000, 180), window=(105, 160), peak="125:1.7", export=tmp_path / "w.json")
+    spec = json.loads((tmp_path / "w.json").read_text())
+    spec["observations"][0]["data"][0] = float("nan")
+    with pytest.raises(UserError, match="did not converge"):
+        Fits(spec)
+
+
 def test_what_pyhf_cannot_fit_is_refused(tmp_path):
     counts, edges = histogram(12_000, 180)
     masses = np.repeat((edges[1:] + edges[:-1]) / 2, counts)
@@ -59,4 +78,7 @@ def test_what_pyhf_cannot_fit_is_refused(tmp_path):
         rp.fit(masses, **asked, region=(120, 130))
     with pytest.raises(UserError, match="plain counts"):
         rp.fit(masses, **asked, peak="125:1.7", bins=55, unbinned=False, weight=np.full(len(masses), 0.5))
+    weights = np.where(np.arange(len(masses)) % 4, 0.5, 1.5)  # their squares add up to their sum
+    with pytest.raises(UserError, match="plain counts"):
+        rp.fit(masses, **asked, peak="125:1.7", bins=55, unbinned=False, weight=weights)
     assert not Path(asked["export"]).exists()
